@@ -1,0 +1,80 @@
+"""How a parent starts a child: one message down (with file descriptors), one back.
+
+The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the child's
+Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once the
+child answers, or Failed with an exit code and a sentence.  The pair stays open: a child that reads end-of-file on it
+knows that its supervisor is gone.  Settings never travel through the environment or a command line, where others could read them.
+"""
+
+from __future__ import annotations
+
+import socket
+import struct
+from typing import TypeVar
+
+import msgspec
+from msgspec import Struct
+
+CHILD_FD = 3
+_LENGTH = struct.Struct("<I")
+T = TypeVar("T")
+
+
+class ControlBoot(Struct, frozen=True):
+    """What the control process is told.  ``first_token`` is set on the first start of a state directory only: the token that
+    the supervisor prints, for the store to keep the digest of.
+    """
+
+    state_dir: str
+    database: str  # a SQLAlchemy URL
+    host: str
+    port: int
+    admin_token: str
+    config_path: str | None
+    data_url: str  # http://HOST:PORT of the data plane
+    overrides: dict[str, str] = {}
+    first_token: str | None = None
+    log_level: str = "info"
+    log_format: str = "auto"
+
+
+class Ready(Struct, frozen=True, tag="ready"):
+    """The child answers on this address."""
+
+    host: str
+    port: int
+
+
+class Failed(Struct, frozen=True, tag="failed"):
+    """The child cannot start.  ``code`` is the exit code that the supervisor ends with: 2, 3 or 4 (see CONFIG)."""
+
+    code: int
+    message: str
+
+
+def send(sock: socket.socket, message: Struct, fds: tuple[int, ...] = ()) -> None:
+    """Sends one message; ``fds`` travel with its first byte."""
+    payload = msgspec.msgpack.encode(message)
+    if fds:
+        socket.send_fds(sock, [_LENGTH.pack(len(payload))], list(fds))
+    else:
+        sock.sendall(_LENGTH.pack(len(payload)))
+    sock.sendall(payload)
+
+
+def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:
+    """Waits for one message.  Raises EOFError where the other side has closed."""
+    head, fds, _flags, _address = socket.recv_fds(sock, _LENGTH.size, 4)
+    while len(head) < _LENGTH.size:
+        more = sock.recv(_LENGTH.size - len(head))
+        if not more:
+            raise EOFError("the other side of the boot socket is closed")
+        head += more
+    (length,) = _LENGTH.unpack(head)
+    payload = bytearray()
+    while len(payload) < length:
+        more = sock.recv(min(length - len(payload), 1 << 20))
+        if not more:
+            raise EOFError("the other side of the boot socket closed in the middle of a message")
+        payload += more
+    return msgspec.msgpack.decode(payload, type=kind), tuple(fds)

@@ -1,0 +1,171 @@
+"""The socket between the planes: what travels on it, and how it is framed.
+
+A Unix stream socket in the state directory (0600).  Control listens; every data process connects, says Hello, and
+reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
+below, told apart by their tag.
+
+    control → data    SnapshotPart*  Patch  Secrets  Answer  Drain
+    data → control    Hello  Ack  Gauges  Events  Ask
+
+A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps when
+the part marked ``last`` has come, then acks the generation.  A Patch names what changed on top of the generation before it.
+Neither side ever waits for the other: the data process drops Events (counted) and overwrites Gauges when the socket is full.
+"""
+
+from __future__ import annotations
+
+import struct
+from collections.abc import Iterator, Mapping
+from typing import Generic, TypeVar
+
+import msgspec
+from msgspec import Struct, field
+
+from headgate.model import Alias, Grant, Provider, Timeouts
+
+FRAME = struct.Struct("<I")
+MAX_FRAME = 4 << 20
+TOKENS_PER_PART = 1000  # about 2 ms to decode; measured in tests/test_channel.py
+
+
+class World(Struct, frozen=True):
+    """Everything of a Snapshot but its tokens: small, so it is always sent whole."""
+
+    providers: Mapping[str, Provider]
+    aliases: Mapping[str, Alias]
+    default_model: str = "auto"
+    timeouts: Timeouts = Timeouts()
+    retries: int = 2
+
+
+class SnapshotPart(Struct, frozen=True, tag="snapshot"):
+    """One piece of a whole Snapshot.  ``world`` is in the first part; parts of one generation come in order."""
+
+    generation: int
+    seq: int
+    last: bool
+    tokens: tuple[tuple[bytes, Grant], ...] = ()
+    world: World | None = None
+
+
+class Patch(Struct, frozen=True, tag="patch"):
+    """Changed objects on top of generation ``base``; a receiver that is not at ``base`` asks anew with Hello.
+
+    ``world`` is None where only tokens changed.
+    """
+
+    base: int
+    generation: int
+    tokens: tuple[tuple[bytes, Grant], ...] = ()
+    removed_tokens: tuple[bytes, ...] = ()
+    world: World | None = None
+
+
+class Secrets(Struct, frozen=True, tag="secrets"):
+    """Providers' keys by Account.id: the whole set, replacing the one before.  Only ever in memory."""
+
+    keys: Mapping[str, str]
+
+    def __repr__(self) -> str:  # a log line or a traceback must not print keys
+        return f"Secrets({len(self.keys)} keys)"
+
+
+class Answer(Struct, frozen=True, tag="answer"):
+    """The reply to an Ask: an HTTP status and a JSON body, ready to be sent on."""
+
+    id: int
+    status: int
+    body: bytes
+
+
+class Drain(Struct, frozen=True, tag="drain"):
+    """Stop taking calls, finish the running ones, end."""
+
+
+class Hello(Struct, frozen=True, tag="hello"):
+    """First frame of a connection.  ``generation`` is what the data process holds."""
+
+    worker: str
+    boot_id: str
+    generation: int
+    pid: int
+
+
+class Ack(Struct, frozen=True, tag="ack"):
+    """The data process now serves with this generation."""
+
+    generation: int
+
+
+class Gauges(Struct, frozen=True, tag="gauges"):
+    """A few numbers about now; a newer frame makes an older one worthless."""
+
+    at: int
+    values: Mapping[str, float] = field(default_factory=dict)
+
+
+class Events(Struct, frozen=True, tag="events"):
+    """Things worth a line in the log or a count, oldest first.  ``dropped``: how many did not fit since the last frame."""
+
+    events: tuple[tuple[int, str, str], ...]  # (Unix ns, name, detail)
+    dropped: int = 0
+
+
+class Ask(Struct, frozen=True, tag="ask"):
+    """A question that needs the store.  ``kind``: ``request`` | ``usage``; ``grant`` is who asks.
+
+    ``timeout`` is in seconds: after it nobody waits for the Answer any more.
+    """
+
+    id: int
+    kind: str
+    grant: str
+    timeout: float
+    params: Mapping[str, str] = field(default_factory=dict)
+
+
+Down = SnapshotPart | Patch | Secrets | Answer | Drain
+Up = Hello | Ack | Gauges | Events | Ask
+
+_encode = msgspec.msgpack.Encoder().encode
+M = TypeVar("M")
+
+
+def frame(message: Down | Up) -> bytes:
+    """One message as it goes over the socket."""
+    payload = _encode(message)
+    if len(payload) > MAX_FRAME:
+        raise ValueError(f"a {type(message).__name__} frame of {len(payload)} bytes is over the limit of {MAX_FRAME}")
+    return FRAME.pack(len(payload)) + payload
+
+
+class Frames(Generic[M]):
+    """Bytes in, messages out."""
+
+    def __init__(self, decoder: msgspec.msgpack.Decoder[M]) -> None:
+        self._decoder = decoder
+        self._buffer = bytearray()
+
+    def feed(self, data: bytes) -> Iterator[M]:
+        """The messages that ``data`` completes.  Raises ValueError on a frame over the limit, msgspec's errors on garbage."""
+        self._buffer += data
+        while len(self._buffer) >= FRAME.size:
+            (length,) = FRAME.unpack_from(self._buffer)
+            if length > MAX_FRAME:
+                raise ValueError(f"frame of {length} bytes is over the limit of {MAX_FRAME}")
+            end = FRAME.size + length
+            if len(self._buffer) < end:
+                return
+            payload = bytes(self._buffer[FRAME.size : end])
+            del self._buffer[:end]
+            yield self._decoder.decode(payload)
+
+
+def down_frames() -> Frames[Down]:
+    """What a data process reads with."""
+    return Frames(msgspec.msgpack.Decoder(Down))
+
+
+def up_frames() -> Frames[Up]:
+    """What control reads with."""
+    return Frames(msgspec.msgpack.Decoder(Up))

@@ -1,0 +1,338 @@
+"""The nouns.  Frozen values that every package may hold; nothing here does anything.
+
+Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
+Plan, Hold, Usage), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs because they also
+travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
+
+Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
+prices are integer nano-USD per *million* tokens, costs integer nano-USD.
+No value here ever holds a provider's key or a client's token: accounts are named, tokens are HMAC digests.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Raw, Struct, field
+
+# ------------------------------------------------------------------------------------- configuration
+
+
+class Timeouts(Struct, frozen=True, gc=False):
+    """Deadlines of one attempt.  Non-streamed calls use ``connect`` and ``total`` only."""
+
+    connect: float = 3.0
+    headers: float = 60.0
+    first_token: float = 60.0
+    stall: float = 60.0
+    total: float = 600.0
+
+
+class Price(Struct, frozen=True, gc=False):
+    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free."""
+
+    input: int | None = None
+    output: int | None = None
+    cached_input: int | None = None
+    cache_write: int | None = None
+
+
+FREE = Price(0, 0, 0, 0)
+
+
+class Pool(Struct, frozen=True, gc=False):
+    """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
+
+    max_connections: int = 1000
+    idle_s: float = 60.0
+    max_age_s: float = 600.0
+    wait_s: float = 5.0
+
+
+class Account(Struct, frozen=True, gc=False):
+    """One credential of a provider, by reference: ``id`` is the key into the Secrets.
+
+    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.
+    """
+
+    id: str
+    label: str | None = None
+    priority: int = 0
+    free: bool = False
+
+
+class ModelRow(Struct, frozen=True):
+    """What one provider offers under one id."""
+
+    id: str
+    upstream_model: str | None = None
+    canonical: str | None = None
+    context_window: int | None = None
+    max_output: int | None = None
+    capabilities: tuple[str, ...] = ()
+    prefill: str = "none"
+    price: Price = Price()
+    tokenizer: str | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    param_defaults: Mapping[str, Raw] = field(default_factory=dict)
+    param_drop: tuple[str, ...] = ()
+    param_map: Mapping[str, str] = field(default_factory=dict)
+
+
+class Provider(Struct, frozen=True):
+    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash.
+
+    ``origin``: ``file`` (declared in the YAML), ``store`` or ``builtin``.
+    """
+
+    name: str
+    base_url: str
+    dialect: str = "openai_chat"
+    auth: str = "bearer"  # bearer | x-api-key | api-key | query | sigv4 | none
+    accounts: tuple[Account, ...] = ()
+    ca_file: str | None = None
+    pool: Pool = Pool()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    forward_headers: tuple[str, ...] = ("openai-organization", "openai-project")
+    quirks: tuple[str, ...] = ()
+    training: str = "unknown"
+    models: Mapping[str, ModelRow] | None = None
+    price: Price = Price()  # of models that have no row of their own
+    origin: str = "file"
+
+
+class TargetRef(Struct, frozen=True, gc=False):
+    """One entry of an alias's chain: ``model`` is ``provider/model id``."""
+
+    model: str
+    weight: int = 1
+
+
+class Alias(Struct, frozen=True):
+    """A name for a job.  ``timeouts`` holds only the keys that the alias sets."""
+
+    name: str
+    targets: tuple[TargetRef, ...] = ()
+    use_case: str | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    retries: int | None = None
+    origin: str = "file"
+
+
+class Grant(Struct, frozen=True):
+    """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
+
+    ``models`` empty means all.  ``expires`` is Unix seconds.
+    """
+
+    id: str
+    name: str
+    scopes: tuple[str, ...] = ("gate:chat", "gate:models", "gate:usage")
+    models: tuple[str, ...] = ()
+    expires: float | None = None
+    origin: str = "file"
+
+
+class Snapshot(Struct, frozen=True):
+    """The world as one call sees it, from its first byte to its last.
+
+    ``tokens`` maps HMAC-SHA256(instance key, whole token) to its Grant.
+    """
+
+    generation: int = 0
+    tokens: Mapping[bytes, Grant] = field(default_factory=dict)
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    default_model: str = "auto"
+    timeouts: Timeouts = Timeouts()
+    retries: int = 2
+
+
+class Limits(Struct, frozen=True, gc=False):
+    """What the listener, the transport and the dialects refuse to exceed.  Bytes and seconds."""
+
+    max_body: int = 20 << 20
+    max_answer: int = 32 << 20
+    max_event: int = 8 << 20
+    max_head: int = 32 << 10
+    max_header_fields: int = 100
+    max_connections: int = 20_000
+    header_timeout: float = 10.0
+    body_timeout: float = 60.0
+    idle_timeout: float = 75.0
+    keep_alive: float = 10.0
+    drain: float = 60.0
+
+
+class DataSettings(Struct, frozen=True):
+    """All that a data process is told at birth; it reads no file but its instance key and its last snapshot."""
+
+    state_dir: str
+    worker: str = "w0"
+    limits: Limits = Limits()
+    cors_origins: tuple[str, ...] = ()
+    public_catalog: bool = True
+    control_url: str = ""
+    log_level: str = "info"
+    log_format: str = "auto"
+
+
+class DataBoot(Struct, frozen=True):
+    """The one message on a data process's boot socket; the listening socket comes with it (SCM_RIGHTS).
+
+    ``snapshot`` is compiled from the file alone; ``secrets`` maps Account.id to the provider's key.
+    """
+
+    settings: DataSettings
+    snapshot: Snapshot
+    secrets: Mapping[str, str] = field(default_factory=dict)
+
+
+# ------------------------------------------------------------------------------------- one call
+
+
+class Call(Struct, gc=False):
+    """A chat completion as the client asked for it.  ``body`` keeps every field's own bytes."""
+
+    body: dict[str, Raw]
+    model: str | None
+    stream: bool
+    include_usage: bool
+    prompt_bytes: int
+    max_tokens: int | None = None
+
+
+class Target(Struct, frozen=True):
+    """Where an attempt goes: a provider, one of its models, and the deadlines that hold there."""
+
+    provider: Provider
+    model: str
+    upstream_model: str
+    price: Price
+    timeouts: Timeouts
+    row: ModelRow | None = None
+
+
+class Attempt(Struct, frozen=True):
+    """One upstream request: which target, with which account (``None``: the provider needs none)."""
+
+    target: Target
+    account: Account | None
+
+
+class Plan(Struct, frozen=True):
+    """What will be tried, in order.  ``requested`` is the name that the client used, after defaulting."""
+
+    requested: str
+    attempts: tuple[Attempt, ...]
+
+
+class Hold(Struct, gc=False):
+    """What admission has set aside for a running call; a lease, returned by ``admission.settle``."""
+
+    grant_id: str
+    tokens: int = 0
+
+
+class Usage(Struct, gc=False):
+    """Token counts with their basis: ``provider`` (reported), ``counted`` or ``estimated``.
+
+    ``cached`` and ``cache_write`` are parts of ``prompt``, ``reasoning`` is part of ``completion``, as OpenAI counts.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    basis: str = "estimated"
+
+
+# ------------------------------------------------------------------------------------- what is remembered
+
+# Records are MessagePack arrays with an integer tag, one per journal record.  Fields are only ever added at the end,
+# with a default: an older record then still decodes.
+
+
+class Opened(Struct, array_like=True, tag=1, gc=False):
+    """A call was admitted.  ``at`` is Unix ns."""
+
+    id: str
+    at: int
+    grant: str
+    requested: str
+    stream: bool
+    prompt_tokens: int  # estimated
+    label: str = ""  # the client's own x-request-id, not unique
+    price_input: int = -1  # nano-USD per million tokens of the first target, -1 unknown: what a lost call is priced with
+    price_output: int = -1
+    provider: str = ""
+    model: str = ""
+
+
+class Progress(Struct, array_like=True, tag=2, gc=False):
+    """A running call has delivered so much: what a lost one is billed from."""
+
+    id: str
+    at: int
+    completion_tokens: int  # estimated
+
+
+class AttemptRecord(Struct, array_like=True, gc=False):
+    """One upstream request of a closed call.  Durations in µs since the call was received."""
+
+    provider: str
+    model: str
+    account: str
+    status: int = 0
+    code: str = ""
+    started_us: int = 0
+    ended_us: int = 0
+
+
+class Closed(Struct, array_like=True, tag=3, gc=False):
+    """A call ended.  ``outcome``: delivered | failed | cancelled | truncated | hollow | refused.
+
+    The phases are µs, -1 where the call never got there: ``queue_us`` waiting for a connection, ``connect_us`` TCP
+    and TLS (0 on a pooled one), ``ttfb_us`` request sent → response head, ``ttft_us`` received → first visible token.
+    ``cost`` is nano-USD, -1 unknown.
+    """
+
+    id: str
+    at: int
+    outcome: str
+    status: int
+    code: str
+    provider: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    basis: str
+    cost: int
+    duration_us: int
+    queue_us: int = -1
+    connect_us: int = -1
+    ttfb_us: int = -1
+    ttft_us: int = -1
+    bytes_out: int = 0
+    attempts: tuple[AttemptRecord, ...] = ()
+    cache_write_tokens: int = 0
+
+
+class Refused(Struct, array_like=True, tag=4, gc=False):
+    """``count`` requests were refused with ``code`` in the second that starts at ``at``, before a token was known."""
+
+    at: int
+    code: str
+    count: int
+
+
+class Rotated(Struct, array_like=True, tag=5, gc=False):
+    """The last record of a full segment: the next one is in the next file."""
+
+    next: int
+
+
+Record = Opened | Progress | Closed | Refused | Rotated
