@@ -1,9 +1,10 @@
 """How a parent starts a child: one message down (with file descriptors), one back.
 
-The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the child's
-Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once the
-child answers, or Failed with an exit code and a sentence.  The pair stays open: a child that reads end-of-file on it
-knows that its supervisor is gone.  Settings never travel through the environment or a command line, where others could read them.
+The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
+child's Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once
+the child answers, or Failed with an exit code and a sentence.  The pair stays open: a child that reads end-of-file on
+it knows that its supervisor is gone.  Settings never travel through the environment or a command line, where others
+could read them.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ class ControlBoot(Struct, frozen=True):
     first_token: str | None = None
     log_level: str = "info"
     log_format: str = "auto"
+    builtin_url: str = ""  # base URL of the built-in provider, on the supervisor's loopback socket
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -78,3 +80,9 @@ def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:
             raise EOFError("the other side of the boot socket closed in the middle of a message")
         payload += more
     return msgspec.msgpack.decode(payload, type=kind), tuple(fds)
+
+
+class BuiltinBoot(Struct, frozen=True):
+    """What the built-in provider is told; its listening socket comes with it."""
+
+    log_level: str = "info"

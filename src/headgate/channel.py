@@ -7,9 +7,10 @@ below, told apart by their tag.
     control → data    SnapshotPart*  Patch  Secrets  Answer  Drain
     data → control    Hello  Ack  Gauges  Events  Ask
 
-A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps when
-the part marked ``last`` has come, then acks the generation.  A Patch names what changed on top of the generation before it.
-Neither side ever waits for the other: the data process drops Events (counted) and overwrites Gauges when the socket is full.
+A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps
+when the part marked ``last`` has come, then acks the generation.  A Patch names what changed on top of the generation
+before it. Neither side ever waits for the other: the data process drops Events (counted) and overwrites Gauges when
+the socket is full.
 """
 
 from __future__ import annotations
@@ -105,7 +106,9 @@ class Gauges(Struct, frozen=True, tag="gauges"):
 
 
 class Events(Struct, frozen=True, tag="events"):
-    """Things worth a line in the log or a count, oldest first.  ``dropped``: how many did not fit since the last frame."""
+    """Things worth a line in the log or a count, oldest first.  ``dropped``: how many did not fit since the last
+    frame.
+    """
 
     events: tuple[tuple[int, str, str], ...]  # (Unix ns, name, detail)
     dropped: int = 0
@@ -147,7 +150,9 @@ class Frames(Generic[M]):
         self._buffer = bytearray()
 
     def feed(self, data: bytes) -> Iterator[M]:
-        """The messages that ``data`` completes.  Raises ValueError on a frame over the limit, msgspec's errors on garbage."""
+        """The messages that ``data`` completes.  Raises ValueError on a frame over the limit, msgspec's errors on
+        garbage.
+        """
         self._buffer += data
         while len(self._buffer) >= FRAME.size:
             (length,) = FRAME.unpack_from(self._buffer)

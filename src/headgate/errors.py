@@ -97,6 +97,9 @@ UPSTREAM_ERROR_EVENT   = Kind(502, _UP, "upstream_error", Side.UPSTREAM, Retry.T
 UPSTREAM_OVERLOADED    = Kind(503, _AWAY, "upstream_overloaded", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_TIMEOUT       = Kind(504, _LATE, "upstream_timeout", Side.UPSTREAM, Retry.TARGET)
 ALL_ATTEMPTS_FAILED    = Kind(502, _UP, "all_attempts_failed", Side.UPSTREAM)
+# 4xx that an upstream said: of a model that another one may have, and of the request itself
+UPSTREAM_MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found", Side.UPSTREAM, Retry.TARGET)
+UPSTREAM_UNPROCESSABLE = Kind(422, _BAD, "upstream_rejected_request")
 # fmt: on
 
 

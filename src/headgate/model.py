@@ -1,8 +1,8 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
 Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
-Plan, Hold, Usage), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs because they also
-travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
+Plan, Hold, Usage), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
+because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
@@ -200,6 +200,8 @@ class Call(Struct, gc=False):
     include_usage: bool
     prompt_bytes: int
     max_tokens: int | None = None
+    timeout_ms: int | None = None
+    metadata: Mapping[str, str] | None = None
 
 
 class Target(Struct, frozen=True):
@@ -264,7 +266,8 @@ class Opened(Struct, array_like=True, tag=1, gc=False):
     stream: bool
     prompt_tokens: int  # estimated
     label: str = ""  # the client's own x-request-id, not unique
-    price_input: int = -1  # nano-USD per million tokens of the first target, -1 unknown: what a lost call is priced with
+    # What a lost call is priced with: nano-USD per million tokens of the first target, -1 unknown.
+    price_input: int = -1
     price_output: int = -1
     provider: str = ""
     model: str = ""

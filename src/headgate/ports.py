@@ -18,8 +18,10 @@ class Clock(Protocol):
 class Directory(Protocol):
     """Where the current Snapshot and the providers' keys are found."""
 
-    snapshot: Snapshot
     secrets: Mapping[str, str]
+
+    @property
+    def snapshot(self) -> Snapshot: ...
 
 
 class Journal(Protocol):
@@ -35,16 +37,23 @@ class Journal(Protocol):
 class StreamBridge(Protocol):
     """An upstream's stream in, the client's stream out.  Pure; see ``dialects.bridge``.
 
-    ``feed`` and ``close`` return whole SSE events for the client, never the terminal one: that is ``tail()``, sent after
-    the receipt is written.  Nothing is returned before the client can see something (``visible``): until then the
-    attempt can still be replaced.
+    ``feed`` and ``close`` return whole SSE events for the client, never the terminal one: that is ``tail()``, sent
+    after the receipt is written.  Nothing is returned before the client can see something (``visible``): until then
+    the attempt can still be replaced.
     """
 
     visible: bool
     done: bool
     error: GatewayError | None
-    usage: Usage
-    progress: int
+    events: int  # what the upstream has really sent: its comments are no progress
+
+    @property
+    def usage(self) -> Usage:
+        """The upstream's own figures, else an estimate from what has been streamed so far."""
+
+    @property
+    def progress(self) -> int:
+        """Estimated completion tokens so far."""
 
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
@@ -52,5 +61,8 @@ class StreamBridge(Protocol):
     def close(self) -> bytes:
         """The upstream's body has ended: completes what is complete, sets ``error`` on what was cut."""
 
-    def tail(self) -> bytes:
-        """What ends the client's stream: the last chunks and ``[DONE]``, or the error event."""
+    def tail(self, extra: bytes | None = None) -> bytes:
+        """What ends the client's stream: the last chunks and ``[DONE]``, or the error event.
+
+        ``extra`` is the answer's ``headgate`` object, encoded; it goes into the usage chunk, where one was asked for.
+        """

@@ -1,9 +1,9 @@
 """Journal records ⇄ bytes.
 
-A segment file is a sequence of ``length (u32 LE) · crc32 (u32 LE) · payload`` and then zeros up to its preallocated size.
-The payload is a MessagePack array (``model.Record``).  A length of 0 is the end of what was written; a record whose
-length runs past the end or whose CRC does not fit is a *torn tail* (the writer died inside a write): reading stops
-there.  Nothing after a torn record can be trusted, and nothing was: a new process writes to a new file.
+A segment file is a sequence of ``length (u32 LE) · crc32 (u32 LE) · payload`` and then zeros up to its preallocated
+size. The payload is a MessagePack array (``model.Record``).  A length of 0 is the end of what was written; a record
+whose length runs past the end or whose CRC does not fit is a *torn tail* (the writer died inside a write): reading
+stops there.  Nothing after a torn record can be trusted, and nothing was: a new process writes to a new file.
 """
 
 from __future__ import annotations

@@ -1,0 +1,66 @@
+"""Who is asking: a token is looked up by its digest, which takes one look-up whatever the token looks like."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Mapping
+
+from headgate.errors import EXPIRED_KEY, INVALID_KEY, MISSING_KEY, SCOPE_MISSING, TOKEN_FORMAT, GatewayError
+from headgate.model import Grant
+
+MAX_TOKEN = 1024
+
+
+class Digester:
+    """HMAC-SHA256 (RFC 2104) under one key, with the key's two blocks hashed beforehand: 1.0 instead of 1.7 µs a token."""
+
+    __slots__ = ("_inner", "_outer")
+
+    def __init__(self, key: bytes) -> None:
+        block = (key if len(key) <= 64 else hashlib.sha256(key).digest()).ljust(64, b"\0")
+        self._inner = hashlib.sha256(bytes(byte ^ 0x36 for byte in block))
+        self._outer = hashlib.sha256(bytes(byte ^ 0x5C for byte in block))
+
+    def __call__(self, token: bytes) -> bytes:
+        inner = self._inner.copy()
+        inner.update(token)
+        outer = self._outer.copy()
+        outer.update(inner.digest())
+        return outer.digest()
+
+
+def digest(key: bytes, token: bytes) -> bytes:
+    """HMAC-SHA256 of a whole token under the instance key: what is stored and looked up instead of the token."""
+    return Digester(key)(token)
+
+
+def check(
+    headers: Mapping[bytes, bytes],
+    tokens: Mapping[bytes, Grant],
+    digester: Digester,
+    now: float,
+    scope: str = "gate:chat",
+) -> Grant:
+    """The Grant behind the Authorization header.  ``now`` is Unix seconds.
+
+    Nothing can be timed: the look-up compares digests under a key that the caller does not know.
+    Raises GatewayError (401, 403).
+    """
+    header = headers.get(b"authorization")
+    if header is None:
+        raise GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>")
+    token = header[7:].strip()
+    grant = tokens.get(digester(token)) if len(token) <= MAX_TOKEN else None
+    if header[:7].lower() != b"bearer " or (grant is None and not _is_token(token)):
+        raise GatewayError(TOKEN_FORMAT, "the Authorization header is not of the form: Bearer <token>")
+    if grant is None:
+        raise GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
+    if grant.expires is not None and grant.expires <= now:
+        raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")
+    if scope not in grant.scopes:
+        raise GatewayError(SCOPE_MISSING, f"the API key {grant.name!r} lacks the scope {scope}")
+    return grant
+
+
+def _is_token(token: bytes) -> bool:
+    return 0 < len(token) <= MAX_TOKEN and token.isascii() and token.decode("ascii").isprintable()

@@ -1,0 +1,36 @@
+"""The states of a call, as a table.  What is not in it cannot happen.
+
+::
+
+    RECEIVED ─admit─▶ ADMITTED ─try─▶ TRYING ─commit─▶ COMMITTED ─finish─▶ DONE
+        │                 │         ▲  │  │                 │
+        │                 │         └try  └finish▶ DONE     ├─fail──▶ FAILED      (an error event, no [DONE])
+        └─refuse▶ REFUSED └─fail─▶ FAILED ◀─fail─ TRYING    └─leave─▶ ABANDONED   (the client has gone)
+
+A whole (non-streamed) answer goes from TRYING to DONE: its head and its end are one write.
+"""
+
+from __future__ import annotations
+
+RECEIVED, ADMITTED, TRYING, COMMITTED = "received", "admitted", "trying", "committed"
+DONE, FAILED, ABANDONED, REFUSED = "done", "failed", "abandoned", "refused"
+ENDS = frozenset((DONE, FAILED, ABANDONED, REFUSED))
+
+TABLE = {
+    (RECEIVED, "admit"): ADMITTED,
+    (RECEIVED, "refuse"): REFUSED,
+    (RECEIVED, "leave"): ABANDONED,
+    (ADMITTED, "try"): TRYING,
+    (ADMITTED, "fail"): FAILED,
+    (ADMITTED, "leave"): ABANDONED,
+    (TRYING, "try"): TRYING,
+    (TRYING, "commit"): COMMITTED,
+    (TRYING, "finish"): DONE,
+    (TRYING, "fail"): FAILED,
+    (TRYING, "leave"): ABANDONED,
+    (COMMITTED, "finish"): DONE,
+    (COMMITTED, "fail"): FAILED,
+    (COMMITTED, "leave"): ABANDONED,
+}
+
+"""(state, event) → state.  A KeyError is what cannot happen: a bug of ours, never of a peer."""

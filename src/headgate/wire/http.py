@@ -1,0 +1,97 @@
+"""HTTP/1.1 heads ⇄ values, and the few rules of RFC 9110 and 9112 that a gateway must hold itself.
+
+Parsing is httptools' (llhttp); here is what it does not decide: which heads are refused, how a head is written, what
+goes on to an upstream.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+REASONS = {
+    100: "Continue", 200: "OK", 204: "No Content", 400: "Bad Request", 401: "Unauthorized", 402: "Payment Required",
+    403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
+    413: "Content Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests",
+    431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway", 503: "Service Unavailable",
+    504: "Gateway Timeout",
+}  # fmt: skip
+STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, reason.encode()) for status, reason in REASONS.items()}
+CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
+LAST_CHUNK = b"0\r\n\r\n"
+
+# Fields that a message may have only once: a second one means that two parsers could read two different messages
+# (RFC 9112 §6.3, RFC 9110 §7.2), or that a client and its proxy disagree on who is asking.
+ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"))
+
+# RFC 9110 §7.6.1, and what is between us and the upstream only.  Never forwarded, whatever a provider row allows.
+HOP_BY_HOP = frozenset(
+    (
+        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
+        b"host", b"content-length", b"content-type", b"expect", b"authorization", b"proxy-authorization", b"cookie",
+        b"x-api-key", b"api-key", b"accept-encoding",
+    )
+)  # fmt: skip
+
+
+class Request:
+    """One whole request.  Header names are lower-case; repeated fields are joined with ``, ``."""
+
+    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "received", "version")
+
+    def __init__(
+        self,
+        method: bytes,
+        path: bytes,
+        query: bytes,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        version: str,
+        keep_alive: bool,
+        received: float,
+    ) -> None:
+        self.method = method
+        self.path = path
+        self.query = query
+        self.headers = headers
+        self.body = body
+        self.version = version
+        self.keep_alive = keep_alive
+        self.received = received  # monotonic seconds when its last byte was read
+
+
+def chunk(data: bytes) -> bytes:
+    """One chunk of the chunked coding (RFC 9112 §7.1).  ``data`` must not be empty: that would end the body."""
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def status_line(status: int) -> bytes:
+    return STATUS_LINES.get(status) or b"HTTP/1.1 %d \r\n" % status
+
+
+def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
+    """Header lines.  Raises ValueError where a value could end the line: nobody writes a head but us."""
+    out = []
+    for name, value in pairs:
+        if "\r" in value or "\n" in value or "\0" in value:
+            raise ValueError(f"a line break in the value of {name}")
+        out.append(f"{name}: {value}\r\n")
+    return "".join(out).encode("latin-1", "replace")
+
+
+def forwarded(headers: dict[bytes, bytes], allowed: Iterable[str]) -> bytes:
+    """The client's header lines that may go to the upstream: the provider row's allow-list, minus hop-by-hop."""
+    out = b""
+    for name in allowed:
+        key = name.encode()
+        value = headers.get(key)
+        if value is not None and key not in HOP_BY_HOP:
+            out += b"%b: %b\r\n" % (key, value)
+    return out
+
+
+def sane_label(value: bytes | None) -> str:
+    """A client's own x-request-id where it can be kept: 1 to 128 visible ASCII characters; else ``""``."""
+    if not value or len(value) > 128 or not value.isascii():
+        return ""
+    text = value.decode("ascii")
+    return text if text.isprintable() and " " not in text else ""

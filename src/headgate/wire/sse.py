@@ -1,0 +1,176 @@
+"""Server-sent events ⇄ bytes (WHATWG HTML §9.2.6), and nothing about what an event means.
+
+``Decoder`` takes a body cut anywhere and gives its events; every byte is looked at once, however it arrives.  Data
+stays bytes: whether it is UTF-8, JSON or ``[DONE]`` is the dialect's to say.  Two things go beyond the standard, because
+upstreams do: a field named ``error`` is reported (one server reports its failures so), and the unfinished event before
+the end of the body, which the standard drops, is given by ``close()``.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+_BOM = b"\xef\xbb\xbf"
+
+
+class Event(Struct, gc=False):
+    """One event.  ``name`` is empty where the stream gave none (the standard's ``message``).
+
+    ``id`` is the stream's last event id so far.  ``error`` holds the value of an ``error:`` field; an event that has
+    nothing else (``data`` empty) is one that a standard parser would not have reported.
+    """
+
+    data: bytes
+    name: bytes = b""
+    id: bytes = b""
+    error: bytes = b""
+
+
+class Decoder:
+    """Bytes in, events out.
+
+    ``max_event`` bounds what one event, comment or line may hold, in bytes.  Past it ``overflowed`` is set, the events
+    before are returned and everything after is ignored.  ``fresh`` says that the next byte begins an event and nothing is
+    pending.  ``retry`` is the last reconnection time that the stream asked for, in milliseconds.
+    """
+
+    __slots__ = (
+        "_after_cr",
+        "_data",
+        "_error",
+        "_id",
+        "_line",
+        "_name",
+        "_size",
+        "_started",
+        "fresh",
+        "max_event",
+        "overflowed",
+        "retry",
+    )
+
+    def __init__(self, max_event: int = 8 << 20) -> None:
+        self.max_event = max_event
+        self.overflowed = False
+        self.fresh = True
+        self.retry: int | None = None
+        self._started = False  # whether there is a byte order mark is settled
+        self._line = bytearray()  # the line that has begun
+        self._after_cr = False  # a CR ended the last line: an LF that follows belongs to it
+        self._data: list[bytes] = []
+        self._size = 0  # of what is in _data
+        self._name = b""
+        self._id = b""
+        self._error = b""
+
+    def feed(self, data: bytes) -> list[Event]:
+        """The events that ``data`` completes."""
+        if (
+            self.fresh
+            and data[:6] == b"data: "
+            and data.find(b"\n") == len(data) - 2
+            and data[-1] == 10
+            and data.find(b"\r") < 0
+            and len(data) - 2 <= self.max_event
+        ):  # the common case: one whole event of one line
+            self._started = True
+            return [Event(data[6:-2], b"", self._id)]
+        if not data or self.overflowed:
+            return []
+        events: list[Event] = []
+        self._feed_lines(data, events)
+        self.fresh = not (self._line or self._data or self._name or self._error or self._after_cr) and self._started
+        return events
+
+    def close(self) -> list[Event]:
+        """The event that the end of the body left unfinished, if there is one.  A standard parser drops it."""
+        events: list[Event] = []
+        if not self.overflowed:
+            self._field(bytes(self._line))
+            self._dispatch(events)
+        self._line = bytearray()
+        return events
+
+    def _feed_lines(self, data: bytes, events: list[Event]) -> None:
+        if not self._started:
+            data = bytes(self._line) + data
+            self._line.clear()
+            if len(data) < 3 and _BOM.startswith(data):
+                self._line += data
+                return
+            self._started = True
+            data = data.removeprefix(_BOM)
+        if self._after_cr and data:
+            self._after_cr = False
+            data = data.removeprefix(b"\n")
+        if b"\r" in data:
+            self._after_cr = data[-1] == 13
+            data = data.replace(b"\r\n", b"\n").replace(b"\r", b"\n")
+        first, *lines = data.split(b"\n")
+        self._line += first
+        if not lines:
+            self._check(len(self._line))
+            return
+        rest = lines.pop()
+        self._take(bytes(self._line), events)
+        for line in lines:
+            if self.overflowed:
+                return
+            self._take(line, events)
+        self._line = bytearray(rest)
+        self._check(len(rest))
+
+    def _take(self, line: bytes, events: list[Event]) -> None:
+        if not line:
+            self._dispatch(events)
+        elif self._check(len(line)):
+            self._field(line)
+
+    def _check(self, length: int) -> bool:
+        """Whether a line of ``length`` bytes still fits; the answer does not depend on how the line arrived."""
+        if self._size + length > self.max_event:
+            self.overflowed = True
+        return not self.overflowed
+
+    def _field(self, line: bytes) -> None:
+        name, _, value = line.partition(b":")
+        if value[:1] == b" ":
+            value = value[1:]
+        if name == b"data":
+            self._data.append(value)
+            self._size += len(value) + 1
+        elif name == b"event":
+            self._name = value
+        elif name == b"id":
+            if b"\0" not in value:
+                self._id = value
+        elif name == b"retry":
+            if value.isdigit() and len(value) <= 12:
+                self.retry = int(value)
+        elif name == b"error":
+            self._error = value
+
+    def _dispatch(self, events: list[Event]) -> None:
+        data = self._data
+        if data or self._error:
+            joined = data[0] if len(data) == 1 else b"\n".join(data)
+            events.append(Event(joined, self._name, self._id, self._error))
+            self._data = []
+            self._size = 0
+            self._error = b""
+        self._name = b""
+
+
+def encode(data: bytes, *, event: bytes = b"", id: bytes = b"") -> bytes:
+    """One whole event.  ``data`` may have line feeds in it; ``event`` and ``id`` may not, and are left out if empty."""
+    head = b""
+    if id:
+        head = b"id: " + id + b"\n"
+    if event:
+        head += b"event: " + event + b"\n"
+    return head + b"data: " + (data.replace(b"\n", b"\ndata: ") if b"\n" in data else data) + b"\n\n"
+
+
+def comment(text: bytes) -> bytes:
+    """A comment of one line with its blank line: what keeps proxies awake and what every client ignores."""
+    return b": " + text + b"\n\n"
