@@ -1,0 +1,176 @@
+"""The data process: listens, moves streams, writes the journal.  The supervisor starts it (``python -m headgate.data``).
+
+Puts its parts together and ends them in order.  Imports no pydantic, FastAPI or SQLAlchemy and knows no database.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import gc
+import logging
+import os
+import secrets
+import signal
+import socket
+import sys
+import time
+from collections.abc import Mapping
+from pathlib import Path
+
+from headgate import __version__, boot
+from headgate.model import DataBoot
+from headgate.serving import link as links
+from headgate.serving.connect import Dialer
+from headgate.serving.directory import Directory
+from headgate.serving.exchange import Exchange
+from headgate.serving.journal import Journal, Refusals
+from headgate.serving.link import Link
+from headgate.serving.listener import Listener
+from headgate.serving.receipt import Ids
+from headgate.serving.routes import Routes
+from headgate.serving.transport import Transport
+from headgate.serving.wheel import Wheel
+
+try:
+    from uvloop import run
+except ImportError:  # Windows, PyPy: everything works, slower
+    from asyncio import run  # type: ignore[assignment]
+
+log = logging.getLogger("headgate.data")
+
+
+class DataProcess:
+    """One worker: its parts, from the first byte to the last."""
+
+    def __init__(self, told: DataBoot, listening: socket.socket, parent: socket.socket) -> None:
+        settings = told.settings
+        state = Path(settings.state_dir)
+        self._parent = parent
+        self._listening = listening
+        self._settings = settings
+        self._loop = asyncio.get_running_loop()
+        self._ending = asyncio.Event()
+        self._at_once = asyncio.Event()
+        boot_id = secrets.token_hex(8)
+        self.wheel = Wheel(self._loop)
+        folder = state / "journal"
+        folder.mkdir(mode=0o700, exist_ok=True)
+        self.journal = Journal(folder, settings.worker, boot_id)
+        self.refusals = Refusals(self.journal)
+        saved = state / f"snapshot-{settings.worker}.bin"
+        key = (state / "instance.key").read_bytes()
+        self.directory = Directory(key, links.boot_snapshot(told.snapshot, links.load(saved)), told.secrets)
+        self.transport = Transport(self.directory, Dialer(os.environ), self.wheel)
+        self.link = Link(
+            state / "channel.sock", saved, settings.worker, boot_id, self.directory, self.wheel, self._ending.set
+        )
+        exchange = Exchange(
+            self.directory, self.journal, self.refusals, self.transport, self.wheel, settings.limits,
+            Ids(secrets.randbits(28)),
+        )  # fmt: skip
+        self.routes = Routes(exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary)
+        self.listener = Listener(self.routes, self.wheel, settings.limits)
+        self._lag = 0.0
+        self._second = self._loop.time()
+
+    async def run(self) -> None:
+        """Serves until told to end; returns when every stream has ended or been cut."""
+        for number in (signal.SIGTERM, signal.SIGINT):
+            self._loop.add_signal_handler(number, self._told_to_end)
+        self._parent.setblocking(False)
+        self._loop.add_reader(self._parent, self._parent_spoke)
+        await self.listener.start(self._listening)
+        linking = self._loop.create_task(self.link.run(), name="link to control")
+        self._loop.call_later(1.0, self._each_second)
+        gc.collect()
+        gc.freeze()  # what is here now stays: later collections need not look at it
+        host, port = self._listening.getsockname()[:2]
+        with contextlib.suppress(OSError):
+            boot.send(self._parent, boot.Ready(host, port))
+        await self._ending.wait()
+        await self._drain()
+        linking.cancel()
+        self.refusals.flush(time.time_ns())
+        self.transport.close()
+        self.wheel.close()
+        self.journal.close()
+
+    async def _drain(self) -> None:
+        seconds = self._settings.limits.drain
+        log.info("draining: %d calls have up to %.0f s", self.routes.running, seconds)
+        draining = self._loop.create_task(self.listener.drain(seconds), name="drain")
+        at_once = self._loop.create_task(self._at_once.wait(), name="second signal")
+        await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
+        draining.cancel()
+        at_once.cancel()
+
+    def _told_to_end(self) -> None:
+        if self._ending.is_set():
+            self._at_once.set()
+        self._ending.set()
+
+    def _parent_spoke(self) -> None:
+        """The supervisor sends nothing more: a readable socket is its end."""
+        self._loop.remove_reader(self._parent)
+        log.warning("the supervisor is gone; finishing what runs")
+        self._ending.set()
+
+    def _each_second(self) -> None:
+        now = self._loop.time()
+        self._lag = max(0.0, now - self._second - 1.0)
+        self._second = now
+        self._loop.call_later(1.0, self._each_second)
+        self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
+        self.link.report(self.gauges())
+
+    def gauges(self) -> dict[str, float]:
+        return {
+            "calls": self.routes.running,
+            "connections": len(self.listener.connections),
+            "loop_lag_s": self._lag,
+            "draining": float(self.listener.draining),
+            "journal_accepts": float(self.journal.accepting),
+            "generation": self.directory.snapshot.generation,
+            **self.transport.gauges(),
+        }
+
+    def summary(self) -> Mapping[str, object]:
+        """What /health says.  Public, so: no names, no addresses."""
+        status = "draining" if self.listener.draining else "ok" if self.journal.accepting else "journal_full"
+        return {
+            "status": status,
+            "version": __version__,
+            "control": "connected" if self.link.connected else "away",
+            "calls": self.routes.running,
+        }
+
+
+async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket) -> None:
+    await DataProcess(told, listening, parent).run()
+
+
+def main() -> int:
+    """Exit codes: 0 drained, 4 the state directory cannot be used."""
+    parent = socket.socket(fileno=boot.CHILD_FD)
+    try:
+        told, fds = boot.receive(parent, DataBoot)
+    except EOFError:
+        return 0  # the supervisor could not start: it has said why
+    logging.basicConfig(
+        level=told.settings.log_level.upper(),
+        stream=sys.stderr,
+        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
+    )
+    listening = socket.socket(fileno=fds[0])
+    listening.setblocking(False)
+    try:
+        run(_main(told, listening, parent))
+    except OSError as error:
+        boot.send(parent, boot.Failed(4, f"the state directory cannot be used: {error}"))
+        return 4
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,247 @@
+"""The life of one call.  Read this first; docs/life-of-a-request.md has the picture.
+
+``serve`` performs it: authenticate, read, plan, admit, then attempt after attempt until one is delivered.  Each stage
+returns here, none calls the next.  ``run`` is its edge: every way out of a call passes through it, and each leaves
+exactly one receipt.
+"""
+
+from __future__ import annotations
+
+import logging
+import time
+from typing import NamedTuple
+
+from headgate.dialects import bridge as bridges
+from headgate.dialects import openai_chat
+from headgate.errors import INTERNAL, UPSTREAM_HOLLOW, ClientGone, GatewayError, Retry
+from headgate.model import Attempt, Call, Limits, Usage
+from headgate.policy import admission, auth
+from headgate.serving import heads
+from headgate.serving.directory import Directory
+from headgate.serving.egress import Egress
+from headgate.serving.journal import Journal, Refusals
+from headgate.serving.receipt import Ids, Receipt
+from headgate.serving.relay import Relay
+from headgate.serving.transport import Ask, Transport, Upstream, request_head
+from headgate.serving.wheel import Wheel
+from headgate.wire.codec import encode
+from headgate.wire.http import Request, forwarded, sane_label
+
+PATH = "/chat/completions"
+
+log = logging.getLogger("headgate.exchange")
+_monotonic = time.monotonic
+
+
+class Exchange:
+    """Performs calls.  Holds what they share; a call's own state is its Receipt and this coroutine's frame."""
+
+    def __init__(
+        self,
+        directory: Directory,
+        journal: Journal,
+        refusals: Refusals,
+        transport: Transport,
+        wheel: Wheel,
+        limits: Limits,
+        ids: Ids,
+    ) -> None:
+        self._directory = directory
+        self._journal = journal
+        self._refusals = refusals
+        self._transport = transport
+        self._wheel = wheel
+        self._limits = limits
+        self._ids = ids
+
+    async def run(self, request: Request, egress: Egress) -> None:
+        """One call, to its end.  Raises nothing."""
+        receipt = Receipt(self._ids.next(), self._journal, request.received)
+        try:
+            ending = await self._serve(request, egress, receipt)
+            receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
+            ending.send(egress)
+        except GatewayError as error:
+            self._refuse(error, egress, receipt)
+        except ClientGone:
+            receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
+        except Exception:  # the edge of a call: a bug of ours must not take the process with it
+            log.exception("a bug in the exchange of %s", receipt.id)
+            if egress.committed:
+                egress.cut()
+            self._refuse(
+                GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}"),
+                egress,
+                receipt,
+            )
+
+    async def _serve(self, request: Request, egress: Egress, receipt: Receipt) -> Ending:
+        """The stages, in order.  Returns what is left to send once the receipt is closed."""
+        directory = self._directory
+        router = directory.router  # one world for the whole call
+        receipt.label = sane_label(request.headers.get(b"x-request-id"))
+        grant = receipt.grant = auth.check(request.headers, router.snapshot.tokens, directory.digester, time.time())
+        receipt.authed = _monotonic()
+        call = openai_chat.read(request.body)
+        plan = router.plan(call.model, grant)
+        hold = admission.take(call, grant, journal_accepts=self._journal.accepting)
+        receipt.open(plan, hold, call.stream)
+        for attempt in plan.attempts:
+            receipt.begin(attempt)
+            try:
+                return await self._attempt(request, call, attempt, egress, receipt)
+            except GatewayError as error:
+                receipt.end(error.upstream_status or 0, error.kind.code)
+                if egress.committed or error.retry is Retry.NEVER or attempt is plan.attempts[-1]:
+                    raise
+        raise AssertionError("a plan has at least one attempt")
+
+    async def _attempt(
+        self, request: Request, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt
+    ) -> Ending:
+        """One upstream request: asked, and relayed or rendered."""
+        upstream = await self._ask(request, call, attempt, receipt)
+        finished = False
+        try:
+            if upstream.streamed:
+                ending = await self._stream(upstream, call, attempt, egress, receipt)
+            elif upstream.status == 200:
+                ending = self._render(upstream, call, attempt, egress, receipt)
+            else:
+                raise openai_chat.failure(
+                    upstream.status, upstream.headers, upstream.body,
+                    provider=attempt.target.provider.name, secrets=self._transport.secrets_of(attempt), now=time.time(),
+                )  # fmt: skip
+            finished = ending.event == "finish"
+            receipt.end(upstream.status, ending.code)
+            return ending
+        finally:
+            upstream.release(finished=finished)
+
+    async def _ask(self, request: Request, call: Call, attempt: Attempt, receipt: Receipt) -> Upstream:
+        """Sends the request and waits for the answer's head (streamed) or for all of it.
+
+        A pooled connection that closes before the first byte of an answer was stale: asked again once, on a new one.
+        """
+        target = attempt.target
+        pool, fixed = self._transport.route(attempt, PATH)
+        body = openai_chat.render(call, target.upstream_model, ask_usage=True)
+        head = request_head(fixed, forwarded(request.headers, target.provider.forward_headers), call.stream, len(body))
+        timeouts = target.timeouts
+        due = receipt.received + (min(timeouts.total, call.timeout_ms / 1000) if call.timeout_ms else timeouts.total)
+        ask = Ask(head, body, call.stream, timeouts, due, self._limits.max_answer)
+        upstream = pool.take_idle()
+        receipt.queued = receipt.connected = _monotonic()
+        while True:
+            if upstream is None:
+                upstream = await pool.dial(timeouts.connect)
+                receipt.connected = _monotonic()
+                if not upstream.fresh:  # waited for its turn, not for a handshake
+                    receipt.queued = receipt.connected
+            try:
+                await upstream.ask(ask)
+            except GatewayError:
+                if not upstream.stale:
+                    raise
+                upstream = None
+            except ClientGone:
+                upstream.abort()
+                raise
+            else:
+                receipt.head = _monotonic()
+                return upstream
+
+    async def _stream(
+        self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt
+    ) -> Ending:
+        """Relays until the bridge has seen the end.  An error before anything was visible is raised: another attempt
+        may do better.
+        """
+        relay = self._relay(upstream, call, attempt, egress, receipt)
+        try:
+            await relay.start()
+        finally:
+            relay.stop()
+            receipt.usage = relay.bridge.usage
+        return _conclude(relay, receipt)
+
+    def _render(self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt) -> Ending:
+        """An answer that came whole, for a client that asked for it so or for a stream."""
+        if call.stream:
+            relay = self._relay(upstream, call, attempt, egress, receipt)
+            events = openai_chat.stream_from_answer(upstream.body, relay.bridge)
+            receipt.usage = relay.bridge.usage
+            if events:
+                relay.deliver(events)
+            return _conclude(relay, receipt)
+        came_streamed = b"event-stream" in upstream.headers.get(b"content-type", b"")
+        read = openai_chat.answer_from_stream if came_streamed else openai_chat.answer
+        answer = read(
+            upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
+            extra=_metadata(attempt, receipt), provider=attempt.target.provider.name,
+            secrets=self._transport.secrets_of(attempt), prompt_tokens=receipt.usage.prompt,
+        )  # fmt: skip
+        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
+        if answer.error is not None:
+            raise answer.error
+        if answer.hollow:
+            raise GatewayError(UPSTREAM_HOLLOW, f"{attempt.target.provider.name} answered with nothing in it")
+        return Ending("finish", "delivered", "", answer.body, heads.of_answer(receipt))
+
+    def _relay(self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt) -> Relay:
+        provider = attempt.target.provider
+        bridge = bridges.open_stream(
+            provider.dialect, receipt.id, receipt.created, attempt.target.upstream_model, call.include_usage,
+            provider=provider.name, secrets=self._transport.secrets_of(attempt), max_event=self._limits.max_event,
+            prompt_tokens=receipt.usage.prompt,
+        )  # fmt: skip
+        return Relay(upstream, bridge, egress, receipt, self._wheel, self._limits.keep_alive)
+
+    def _refuse(self, error: GatewayError, egress: Egress, receipt: Receipt) -> None:
+        """Ends a call that has no answer."""
+        if receipt.grant is None:
+            self._refusals.count(error.kind.code)
+        if receipt.opened:
+            receipt.close(
+                "fail", "hollow" if error.kind is UPSTREAM_HOLLOW else "failed", error.kind.status, error.kind.code
+            )
+        else:
+            receipt.close("refuse", "refused", error.kind.status, error.kind.code)
+        egress.answer(error.kind.status, heads.of_error(error, receipt), openai_chat.error_body(error))
+
+
+class Ending(NamedTuple):
+    """What is left to send when a call's receipt is closed: the terminal events of a stream, or all of a whole
+    answer.
+    """
+
+    event: str  # of the lifecycle: finish | fail
+    outcome: str
+    code: str
+    data: bytes
+    fields: bytes | None = None  # None: a stream whose head is sent
+
+    def send(self, egress: Egress) -> None:
+        if self.fields is None:
+            egress.end(self.data)
+        else:
+            egress.answer(200, self.fields, self.data)
+
+
+def _conclude(relay: Relay, receipt: Receipt) -> Ending:
+    """What a relay's verdict means.  Raises its error where the client has seen nothing yet."""
+    bridge = relay.bridge
+    error = bridge.error
+    if error is None:
+        return Ending("finish", "delivered", "", bridge.tail())
+    if not relay.egress.committed:
+        raise error
+    return Ending("fail", "truncated", error.kind.code, bridge.tail())
+
+
+def _metadata(attempt: Attempt, receipt: Receipt) -> bytes:
+    """The ``headgate`` object of a whole answer."""
+    latency_ms = (_monotonic() - receipt.received) * 1e3
+    return b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"fallback_used":false,"attempts":%d}' % (
+        encode(attempt.target.provider.name), encode(attempt.target.upstream_model), latency_ms, len(receipt.attempts) + 1,
+    )  # fmt: skip

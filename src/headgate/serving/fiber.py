@@ -1,0 +1,102 @@
+"""What drives a call's coroutine: resumed inside the callback that completes what it awaits.
+
+An ``asyncio.Task`` is resumed by the loop in its next turn, so every await of the spine costs one more turn of the
+loop (and one more poll where nothing else is due).  A call awaits only things that one of our own protocol callbacks
+completes: a connection, a response head, the end of a relay.  So the callback resumes the coroutine itself.  Measured
+with uvloop, creation and one await: 2.4 → 1.1 µs at 16 calls at a time, 5.1 → 3.8 µs alone (docs/decisions/003).
+
+What may be awaited here is a ``Signal`` and nothing else; work that needs asyncio (name look-up, TLS) runs in a named
+task of its owner and sets a Signal at its end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Generator
+from typing import Any, Generic, TypeVar
+
+T = TypeVar("T")
+
+
+class Signal(Generic[T]):
+    """A value that will be there once.  One fiber may wait; later settings are ignored."""
+
+    __slots__ = ("_error", "_fiber", "_value", "done")
+
+    def __init__(self) -> None:
+        self.done = False
+        self._fiber: Fiber | None = None
+        self._value: T | None = None
+        self._error: BaseException | None = None
+
+    def set(self, value: T) -> None:
+        """Hands over the value; the waiting fiber runs on before this returns."""
+        if not self.done:
+            self.done = True
+            self._value = value
+            self._wake()
+
+    def fail(self, error: BaseException) -> None:
+        """Raises ``error`` where the fiber waits."""
+        if not self.done:
+            self.done = True
+            self._error = error
+            self._wake()
+
+    def _wake(self) -> None:
+        fiber = self._fiber
+        if fiber is not None:
+            self._fiber = None
+            fiber.step()
+
+    def __await__(self) -> Generator[Signal[T], None, T]:
+        if not self.done:
+            yield self
+        if self._error is not None:
+            raise self._error
+        return self._value  # type: ignore[return-value]  # set() gave a T
+
+
+class Fiber:
+    """One running coroutine.  ``ended`` is called once, whichever way it ends; it must not raise."""
+
+    __slots__ = ("_awaiting", "_coroutine", "_ended", "name")
+
+    def __init__(
+        self, coroutine: Coroutine[Signal[Any], None, None], name: str, ended: Callable[[Fiber], None]
+    ) -> None:
+        self.name = name
+        self._coroutine = coroutine
+        self._ended = ended
+        self._awaiting: Signal[Any] | None = None
+
+    def step(self) -> None:
+        """Runs until the next Signal that is not set yet."""
+        self._awaiting = None
+        try:
+            signal = self._coroutine.send(None)
+        except StopIteration:
+            self._ended(self)
+            return
+        except BaseException:
+            self._ended(self)
+            raise
+        self._awaiting = signal
+        signal._fiber = self
+
+    def throw(self, error: BaseException) -> bool:
+        """Raises ``error`` where the coroutine waits.  False where it is running right now or over."""
+        signal = self._awaiting
+        if signal is None:
+            return False
+        self._awaiting = signal._fiber = None
+        try:
+            signal = self._coroutine.throw(error)
+        except StopIteration:
+            self._ended(self)
+            return True
+        except BaseException:
+            self._ended(self)
+            raise
+        self._awaiting = signal
+        signal._fiber = self
+        return True

@@ -1,0 +1,79 @@
+"""The header lines of our responses: what is ours to say beside the body."""
+
+from __future__ import annotations
+
+import math
+import time
+
+from headgate.errors import GatewayError
+from headgate.serving.receipt import Receipt
+
+_monotonic = time.monotonic
+_TIMING = (
+    b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, queue;dur=%.3f, connect;dur=%.3f, ttfb;dur=%.3f, "
+    b"gateway;dur=%.3f\r\n"
+)
+
+
+def of_answer(receipt: Receipt) -> bytes:
+    """A whole answer's, and (with the stream's id) a stream's."""
+    return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b" % (
+        (receipt.label or receipt.id).encode(),
+        _printable(receipt.requested),
+        _provider(receipt),
+        timing(receipt),
+    )
+
+
+def of_stream(receipt: Receipt) -> bytes:
+    return b"x-headgate-stream-id: %b\r\n%b" % (receipt.id.encode(), of_answer(receipt))
+
+
+def of_error(error: GatewayError, receipt: Receipt) -> bytes:
+    """An error's: who we are to the client, and when it may come again."""
+    out = b"x-request-id: %b\r\n" % (receipt.label or receipt.id).encode()
+    if receipt.requested:
+        out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
+    return out + of_refusal(error) + timing(receipt)
+
+
+def of_refusal(error: GatewayError) -> bytes:
+    """What an error's kind asks for, whoever answers it."""
+    out = b""
+    if error.kind.status == 401:
+        out += b"WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2: a 401 must have a challenge
+    if error.retry_after is not None:
+        out += b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (
+            math.ceil(error.retry_after),
+            round(error.retry_after * 1000),
+        )
+    return out
+
+
+def timing(receipt: Receipt) -> bytes:
+    """Server-Timing (W3C): the phases that have happened, in milliseconds.
+
+    ``gateway`` is what was neither waiting for a connection nor for the provider.
+    """
+    received, authed, routed = receipt.received, receipt.authed, receipt.routed
+    total = (_monotonic() - received) * 1e3
+    if not routed:
+        return b"Server-Timing: gateway;dur=%.3f\r\n" % total
+    queued, connected, head = receipt.queued, receipt.connected, receipt.head
+    queue = (queued - routed) * 1e3 if queued else 0.0
+    connect = (connected - queued) * 1e3 if connected else 0.0
+    ttfb = (head - connected) * 1e3 if head else 0.0
+    return _TIMING % (
+        (authed - received) * 1e3, (routed - authed) * 1e3, queue, connect, ttfb, total - queue - connect - ttfb,
+    )  # fmt: skip
+
+
+def _provider(receipt: Receipt) -> bytes:
+    return receipt.target.target.provider.name.encode() if receipt.target is not None else b"-"
+
+
+def _printable(text: str) -> bytes:
+    """A name of the client's choosing as a header value: what is not visible ASCII is replaced."""
+    if text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:256]).encode()

@@ -1,0 +1,160 @@
+"""The outbox: this process's append-only files, which control reads, commits and deletes.
+
+Owns ``STATE/journal/<worker>-<boot id>-<n>``.  A record is with the kernel when ``write`` returns (one write(2), no
+fsync): a ``kill -9`` loses nothing, a power cut may lose the last moments.  Segments are preallocated, so that a full
+disk is met when a segment is made and not in the middle of a call, and locked for as long as this process lives: a
+free lock tells control that the writer is gone.  Nothing is ever deleted here.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import fcntl
+import logging
+import os
+import threading
+from pathlib import Path
+
+from headgate.model import Record, Refused, Rotated
+from headgate.wire.records import encode
+
+SEGMENT = 64 << 20
+RESERVE_PER_CALL = 2048  # a progress record or two and the close
+RESERVE = 64 << 10
+RETRY_S = 2.0
+
+log = logging.getLogger("headgate.journal")
+
+
+class Journal:
+    """See ports.Journal.  Raises OSError only at birth; later failures turn ``accepting`` off and are logged."""
+
+    def __init__(self, folder: Path, worker: str, boot_id: str, segment: int = SEGMENT) -> None:
+        self._folder = folder
+        self._stem = f"{worker}-{boot_id}"
+        self._segment = segment
+        self._number = 0
+        self._fd = self._make(0)
+        self._offset = 0
+        self._next_fd: int | None = None
+        self._making: asyncio.Task[None] | None = None
+        self._full: list[int] = []  # rotated segments stay locked while this process lives
+        self._broken = False
+        self.running = 0  # calls opened and not closed
+
+    @property
+    def accepting(self) -> bool:
+        room = self._segment - self._offset + (self._segment if self._next_fd is not None else 0)
+        return not self._broken and room > RESERVE + self.running * RESERVE_PER_CALL
+
+    def write(self, record: Record) -> None:
+        """Appends one record.  Where even the reserve is gone the record is lost, and the log says so."""
+        data = encode(record)
+        end = self._offset + len(data)
+        if end + RESERVE_PER_CALL > self._segment:
+            self._rotate()
+            end = self._offset + len(data)
+        elif self._next_fd is None and end > self._segment // 2 and self._making is None:
+            self._prepare()
+        try:
+            if os.pwrite(self._fd, data, self._offset) != len(data):
+                raise OSError(errno.ENOSPC, "only a part of a record could be written")
+        except OSError as error:
+            # The offset stays: what was half written will be overwritten, or read as a torn tail.
+            self._broken = True
+            log.error("the journal cannot be written: %s; new calls are refused until it can", error.strerror)
+            self._prepare()
+            return
+        self._offset = end
+
+    def close(self) -> None:
+        """The process is going: every lock is freed."""
+        if self._making is not None:
+            self._making.cancel()
+        for fd in (self._fd, *self._full, *([self._next_fd] if self._next_fd is not None else [])):
+            os.close(fd)
+
+    def _rotate(self) -> None:
+        if self._next_fd is None:
+            try:
+                self._next_fd = self._make(self._number + 1)
+            except OSError as error:
+                log.error("no room for a new journal segment: %s", error.strerror)
+                self._prepare()
+                return  # the reserve of this segment is used while it lasts
+        os.pwrite(self._fd, encode(Rotated(self._number + 1)), self._offset)
+        self._full.append(self._fd)
+        self._fd, self._next_fd = self._next_fd, None
+        self._number += 1
+        self._offset = 0
+
+    def _prepare(self) -> None:
+        """Makes the next segment in a thread: allocating 64 MiB may take a disk a while."""
+        if self._making is None or self._making.done():
+            self._making = asyncio.get_running_loop().create_task(self._prepare_soon(), name="journal: next segment")
+
+    async def _prepare_soon(self) -> None:
+        loop = asyncio.get_running_loop()
+        number = self._number + 1
+        while self._next_fd is None and number == self._number + 1:
+            try:
+                fd = await loop.run_in_executor(None, self._make, number)
+            except FileExistsError:
+                break  # a record that could not wait has made it meanwhile
+            except OSError as error:
+                log.warning("no journal segment yet: %s; trying again in %.0f s", error.strerror, RETRY_S)
+                await asyncio.sleep(RETRY_S)
+                continue
+            if number == self._number + 1 and self._next_fd is None:
+                self._next_fd = fd
+                if self._broken:
+                    self._broken = False
+                    self._rotate()
+            else:
+                os.close(fd)
+        self._making = None
+
+    def _make(self, number: int) -> int:
+        path = self._folder / f"{self._stem}-{number:06d}"
+        # Under another name until it is locked: control takes an unlocked segment for one whose writer is gone.
+        unborn = self._folder / f".{path.name}.{threading.get_ident()}"
+        fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            _allocate(fd, self._segment)
+            os.link(unborn, path)
+        except OSError:
+            os.close(fd)
+            raise
+        finally:
+            unborn.unlink()
+        return fd
+
+
+def _allocate(fd: int, size: int) -> None:
+    try:
+        os.posix_fallocate(fd, 0, size)
+    except OSError as error:
+        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot: the write will tell
+            raise
+
+
+class Refusals:
+    """Requests refused before a token is known: counted, one record per code and second, so that a flood cannot fill
+    the disk.
+    """
+
+    def __init__(self, journal: Journal) -> None:
+        self._journal = journal
+        self._counts: dict[str, int] = {}
+
+    def count(self, code: str) -> None:
+        self._counts[code] = self._counts.get(code, 0) + 1
+
+    def flush(self, at: int) -> None:
+        """Called once a second; ``at`` is Unix ns."""
+        if self._counts:
+            counts, self._counts = self._counts, {}
+            for code, count in counts.items():
+                self._journal.write(Refused(at, code, count))

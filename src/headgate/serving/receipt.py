@@ -1,0 +1,152 @@
+"""What is written down about one call: when it was admitted, how far it came, how it ended.
+
+Owns a call's timings and its lifecycle state, and writes its records.  Every exit of the exchange closes its receipt
+exactly once.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable
+
+from headgate.model import Attempt, AttemptRecord, Closed, Grant, Hold, Opened, Plan, Progress, Usage
+from headgate.policy import lifecycle, metering
+from headgate.serving.journal import Journal
+
+_monotonic = time.monotonic
+
+
+class Ids:
+    """Receipt ids: time-ordered, unique over all processes, and the ``chatcmpl-`` ids that clients see.
+
+    24 hex digits: milliseconds since 1970 (11), random per process (7), a counter (6).
+    """
+
+    def __init__(self, salt: int, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+        self._salt = f"{salt & 0xFFFFFFF:07x}"
+        self._now_ms = now_ms
+        self._count = 0
+
+    def next(self) -> str:
+        self._count = (self._count + 1) & 0xFFFFFF
+        return f"chatcmpl-{self._now_ms():011x}{self._salt}{self._count:06x}"
+
+
+class Receipt:
+    """One call's.  Instants are monotonic seconds; 0.0 is "did not happen"."""
+
+    # Defaults stand on the class: most calls set few of them, and setting twenty attributes is a microsecond.
+    label = ""
+    requested = ""
+    opened = False
+    plan: Plan | None = None
+    hold: Hold | None = None
+    grant: Grant | None = None
+    target: Attempt | None = None
+    authed = routed = queued = connected = head = first_token = 0.0
+    _state = lifecycle.RECEIVED
+    _started = 0.0
+
+    def __init__(self, ident: str, journal: Journal, received: float) -> None:
+        self.id = ident
+        self.received = received
+        self.usage = Usage()
+        self.attempts: list[AttemptRecord] = []
+        self._journal = journal
+        self._at = time.time_ns()
+
+    @property
+    def created(self) -> int:
+        """Unix seconds, as OpenAI's ``created``."""
+        return self._at // 1_000_000_000
+
+    def open(self, plan: Plan, hold: Hold, stream: bool) -> None:
+        """Admitted: from here on a crash leaves a lost call, not an unknown one."""
+        self.step("admit")
+        self.routed = _monotonic()
+        self.plan = plan
+        self.hold = hold
+        self.usage.prompt = hold.tokens
+        self.requested = plan.requested
+        first = plan.attempts[0].target
+        price = first.price
+        self._write_opened(stream, first.provider.name, first.upstream_model, price.input, price.output)
+
+    def _write_opened(
+        self, stream: bool, provider: str, model: str, in_price: int | None, out_price: int | None
+    ) -> None:
+        self.opened = True
+        self._journal.running += 1
+        self._journal.write(
+            Opened(
+                self.id, self._at, self.grant.id if self.grant is not None else "", self.requested, stream,
+                self.usage.prompt, self.label, -1 if in_price is None else in_price,
+                -1 if out_price is None else out_price, provider, model,
+            )
+        )  # fmt: skip
+
+    def step(self, event: str) -> None:
+        self._state = lifecycle.TABLE[self._state, event]
+
+    def begin(self, attempt: Attempt) -> None:
+        """One upstream request starts."""
+        self.step("try")
+        self.target = attempt
+        self._started = _monotonic()
+
+    def end(self, status: int, code: str) -> None:
+        """It is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered)."""
+        attempt = self.target
+        if attempt is None or not self._started:
+            return
+        target = attempt.target
+        self.attempts.append(
+            AttemptRecord(
+                target.provider.name,
+                target.upstream_model,
+                attempt.account.id if attempt.account is not None else "",
+                status,
+                code,
+                int((self._started - self.received) * 1e6),
+                int((_monotonic() - self.received) * 1e6),
+            )
+        )
+        self._started = 0.0
+
+    def commit(self) -> None:
+        """The client is about to see something."""
+        self.step("commit")
+        self.first_token = _monotonic()
+
+    def progress(self, completion_tokens: int) -> None:
+        self._journal.write(Progress(self.id, time.time_ns(), completion_tokens))
+
+    def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
+        """The call is over.  Written before the client's terminal event is sent."""
+        self.step(event)
+        if self.grant is None:
+            return  # nobody to account it to: the refusal was counted
+        self.end(0, code)
+        if not self.opened:
+            self._write_opened(False, "", "", None, None)
+        self._journal.running -= 1
+        usage = self.usage
+        target = self.target.target if self.target is not None else None
+        cost = metering.cost(usage, target.price) if target is not None else 0
+        ended = _monotonic()
+        self._journal.write(
+            Closed(
+                self.id, self._at + int((ended - self.received) * 1e9), outcome, status, code,
+                target.provider.name if target is not None else "",
+                target.upstream_model if target is not None else "",
+                usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.basis,
+                -1 if cost is None else cost,
+                int((ended - self.received) * 1e6),
+                int((self.queued - self.routed) * 1e6) if self.queued else -1,
+                int((self.connected - self.queued) * 1e6) if self.connected else -1,
+                int((self.head - self.connected) * 1e6) if self.head else -1,
+                int((self.first_token - self.received) * 1e6) if self.first_token else -1,
+                bytes_out,
+                tuple(self.attempts), usage.cache_write,
+            )
+        )  # fmt: skip

@@ -1,0 +1,158 @@
+"""Which path is what.  The Application that the listener hands requests to."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headgate.dialects import openai_chat
+from headgate.errors import INVALID_VALUE, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, GatewayError
+from headgate.policy import auth
+from headgate.serving import heads
+from headgate.serving.directory import Directory
+from headgate.serving.egress import Egress
+from headgate.serving.exchange import Exchange
+from headgate.serving.fiber import Fiber
+from headgate.serving.journal import Refusals
+from headgate.serving.link import Link
+from headgate.wire.http import Request
+
+PREFIXES = ("/v1", "/api/gate/v1", "")
+ASK_S = 5.0
+
+Operation = Callable[[Request, Egress], None]
+
+
+class Routes:
+    """See listener.Application."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        directory: Directory,
+        link: Link,
+        refusals: Refusals,
+        cors_origins: tuple[str, ...],
+        summary: Callable[[], Mapping[str, object]],
+    ) -> None:
+        self._exchange = exchange
+        self._directory = directory
+        self._link = link
+        self._refusals = refusals
+        self._origins = frozenset(origin.encode() for origin in cors_origins)
+        self._summary = summary
+        self._running: set[Fiber] = set()
+        self._table: dict[bytes, dict[bytes, Operation]] = {}
+        self._collections: dict[bytes, dict[bytes, Operation]] = {}
+        for prefix in PREFIXES:
+            self._table[f"{prefix}/chat/completions".encode()] = {b"POST": self._chat}
+            self._table[f"{prefix}/usage".encode()] = _read_only(self._usage)
+            self._collections[f"{prefix}/requests/".encode()] = _read_only(self._request)
+            self._table[f"{prefix}/health".encode()] = _read_only(self._health)
+            self._table[f"{prefix}/livez".encode()] = _read_only(self._livez)
+            self._table[f"{prefix}/readyz".encode()] = _read_only(self._readyz)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def call(self, request: Request, egress: Egress) -> None:
+        operations = self._table.get(request.path) or self._collection(request.path)
+        if operations is None:
+            self.refuse(
+                GatewayError(ROUTE_NOT_FOUND, f"there is nothing at {request.path[:200].decode('latin-1')}"), egress
+            )
+            return
+        operation = operations.get(request.method)
+        if operation is not None:
+            operation(request, egress)
+        elif request.method == b"OPTIONS":
+            self._preflight(request, egress, operations)
+        else:
+            allowed = ", ".join(sorted(name.decode() for name in operations))
+            self.refuse(GatewayError(METHOD_NOT_ALLOWED, f"this path takes {allowed}"), egress, _allow(operations))
+
+    def refuse(self, error: GatewayError, egress: Egress, fields: bytes = b"") -> None:
+        self._refusals.count(error.kind.code)
+        egress.answer(error.kind.status, heads.of_refusal(error) + fields, openai_chat.error_body(error))
+
+    def allowed_origin(self, origin: bytes) -> bytes | None:
+        if b"*" in self._origins:
+            return b"*"
+        return origin if origin in self._origins else None
+
+    def _collection(self, path: bytes) -> dict[bytes, Operation] | None:
+        parent, slash, last = path.rpartition(b"/")
+        return self._collections.get(parent + slash) if last else None
+
+    # --------------------------------------------------------------- operations
+
+    def _chat(self, request: Request, egress: Egress) -> None:
+        self._start(self._exchange.run(request, egress), "chat", egress)
+
+    def _start(self, coroutine: object, name: str, egress: Egress) -> None:
+        fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question
+        self._running.add(fiber)
+        egress.fiber = fiber
+        fiber.step()
+
+    def _livez(self, request: Request, egress: Egress) -> None:
+        egress.answer(200, b"", b'{"status":"ok"}')
+
+    def _readyz(self, request: Request, egress: Egress) -> None:
+        summary = self._summary()
+        ready = summary["status"] == "ok"
+        egress.answer(200 if ready else 503, b"", msgspec.json.encode({"status": summary["status"]}))
+
+    def _health(self, request: Request, egress: Egress) -> None:
+        egress.answer(200, b"Cache-Control: no-store\r\n", msgspec.json.encode(self._summary()))
+
+    def _usage(self, request: Request, egress: Egress) -> None:
+        self._start(self._question(request, egress, "usage", {}), "usage", egress)
+
+    def _request(self, request: Request, egress: Egress) -> None:
+        ident = request.path.rpartition(b"/")[2].decode("latin-1")
+        self._start(self._question(request, egress, "request", {"id": ident}), "request", egress)
+
+    async def _question(self, request: Request, egress: Egress, kind: str, params: dict[str, str]) -> None:
+        """What only the store knows, asked of control with a deadline."""
+        try:
+            directory = self._directory
+            scope = "gate:usage" if kind == "usage" else "gate:chat"
+            grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
+            _refuse_query(request)
+            answer = await self._link.ask(kind, grant.id, params, ASK_S)
+        except GatewayError as error:
+            self.refuse(error, egress)
+            return
+        egress.answer(answer.status, b"Cache-Control: no-store\r\n", answer.body)
+
+    def _preflight(self, request: Request, egress: Egress, operations: Mapping[bytes, Operation]) -> None:
+        """CORS (WHATWG Fetch §4.8): what a browser asks before it sends an Authorization header."""
+        fields = _allow(operations)
+        origin = request.headers.get(b"origin")
+        if origin is not None and self.allowed_origin(origin) is not None:
+            wanted = request.headers.get(b"access-control-request-headers", b"authorization, content-type")
+            fields += (
+                b"Access-Control-Allow-Methods: " + b", ".join(operations) + b"\r\n"
+                b"Access-Control-Allow-Headers: " + wanted[:1024] + b"\r\n"
+                b"Access-Control-Max-Age: 86400\r\n"
+            )
+        egress.empty(204, fields)
+
+
+def _read_only(operation: Operation) -> dict[bytes, Operation]:
+    return {b"GET": operation, b"HEAD": operation}
+
+
+def _allow(operations: Mapping[bytes, Operation]) -> bytes:
+    return b"Allow: " + b", ".join([*operations, b"OPTIONS"]) + b"\r\n"
+
+
+def _refuse_query(request: Request) -> None:
+    """Our own GET endpoints refuse what they do not know: a misspelt filter must not look like an answer."""
+    for name, _ in parse_qsl(request.query.decode("latin-1"), keep_blank_values=True):
+        raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
