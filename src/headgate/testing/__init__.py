@@ -1,0 +1,35 @@
+"""Shipped fakes on real sockets, for Headgate's tests and for yours.
+
+::
+
+    async with serve() as provider:           # echo, lorem, fault/<name>; provider.url, provider.requests
+    with serve_in_thread() as provider:       # the same without an event loop
+    async with scripted([...]) as upstream:   # exactly these bytes
+    ManualClock()                             # time that moves when told to
+
+``python -m headgate.testing --port 9100`` serves the provider on its own.  It imports asyncio, httptools and msgspec,
+nothing heavier.
+"""
+
+from headgate.testing.clock import ManualClock
+from headgate.testing.provider import Provider, exchanges, serve
+from headgate.testing.scene import FAULTS, Fault
+from headgate.testing.scripted import Script, ScriptedUpstream, Step, scripted
+from headgate.testing.server import Request, Seen
+from headgate.testing.threaded import serve_in_thread
+
+__all__ = [
+    "FAULTS",
+    "Fault",
+    "ManualClock",
+    "Provider",
+    "Request",
+    "Script",
+    "ScriptedUpstream",
+    "Seen",
+    "Step",
+    "exchanges",
+    "scripted",
+    "serve",
+    "serve_in_thread",
+]
