@@ -1,0 +1,58 @@
+"""Which stream of an upstream becomes which stream of a client: one table.
+
+Today there is one API on both sides.  An entry is a pair of dialects and what makes its bridge; no entry, no bridge.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+
+from headgate.dialects.openai_chat import ChatStream
+from headgate.ports import StreamBridge
+
+
+class NoBridge(LookupError):
+    """This version has no bridge between the two dialects."""
+
+
+_BRIDGES: Mapping[tuple[str, str], Callable[..., StreamBridge]] = {
+    ("openai_chat", "openai_chat"): ChatStream,
+}
+
+
+def has_bridge(upstream: str, client: str = "openai_chat") -> bool:
+    """Whether a provider that speaks ``upstream`` can serve a client that speaks ``client``."""
+    return (upstream, client) in _BRIDGES
+
+
+def open_stream(
+    upstream: str,
+    ident: str,
+    created: int,
+    model: str,
+    include_usage: bool,
+    *,
+    client: str = "openai_chat",
+    provider: str = "The upstream",
+    secrets: tuple[str, ...] = (),
+    max_event: int = 8 << 20,
+    prompt_tokens: int = 0,
+) -> StreamBridge:
+    """A bridge for one attempt's stream.
+
+    ``ident`` is the ``chatcmpl-`` id, ``created`` Unix seconds, ``model`` the target's id for a stream that names none,
+    ``prompt_tokens`` the estimate for one without usage.  Raises NoBridge.
+    """
+    make = _BRIDGES.get((upstream, client))
+    if make is None:
+        raise NoBridge(f"a {client} client cannot be served from a {upstream} upstream in this version")
+    return make(
+        ident,
+        created,
+        model,
+        include_usage,
+        provider=provider,
+        secrets=secrets,
+        max_event=max_event,
+        prompt_tokens=prompt_tokens,
+    )

@@ -1,0 +1,27 @@
+"""The OpenAI chat completions API, and the many servers that speak it in their own way.
+
+``read`` and ``render`` are the request, ``answer`` a whole answer, ``ChatStream`` a stream, ``failure`` an upstream's
+refusal; ``error_body`` and ``error_event`` are how the client reads a failure.  What servers really send, and why each
+rule is there, is in the transcripts beside the tests.
+"""
+
+from headgate.dialects.openai_chat.answers import Answer, answer
+from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage, scrub
+from headgate.dialects.openai_chat.request import read, render
+from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
+
+__all__ = [
+    "Answer",
+    "ChatStream",
+    "answer",
+    "answer_from_stream",
+    "error_body",
+    "error_event",
+    "failure",
+    "garbage",
+    "read",
+    "render",
+    "scrub",
+    "stream_from_answer",
+]

@@ -1,0 +1,162 @@
+"""An upstream's whole answer, brought into the form that the client reads."""
+
+from __future__ import annotations
+
+from msgspec import Raw, Struct
+
+from headgate import errors
+from headgate.dialects.openai_chat import failures, shapes
+from headgate.errors import GatewayError
+from headgate.model import Usage
+from headgate.wire import codec
+from headgate.wire.codec import NULL, Object
+
+_COMPLETION = Raw(b'"chat.completion"')
+_ZERO = Raw(b"0")
+_ASSISTANT = Raw(b'"assistant"')
+
+
+class Answer(Struct, gc=False):
+    """A completion for the client, or the ``error`` that it is (``body`` is then empty).
+
+    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.  ``hollow``:
+    no text, no tool call, no refusal, no reasoning, and no reason for it: a failure, though it came with status 200.
+    ``model`` is the name in the body: the upstream's own.
+    """
+
+    body: bytes = b""
+    usage: Usage | None = None
+    text_bytes: int = 0
+    hollow: bool = False
+    finish: str = ""
+    error: GatewayError | None = None
+    model: str = ""
+
+
+def answer(
+    body: bytes,
+    *,
+    id: str,
+    created: int,
+    model: str,
+    extra: bytes | None = None,
+    provider: str = "The upstream",
+    secrets: tuple[str, ...] = (),
+    prompt_tokens: int = 0,
+) -> Answer:
+    """The client's answer made of an upstream's ``body`` of status 200.
+
+    ``model`` is what stands in it where the upstream names none; ``extra`` is the encoded ``headgate`` object;
+    ``prompt_tokens`` is the estimate for an upstream that reports no usage.
+    """
+    top = _parse(body)
+    if top is None:
+        return Answer(error=failures.garbage(body, provider=provider))
+    error = top.get("error")
+    if error is not None and error != NULL and bytes(error) not in shapes.EMPTY:
+        return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
+    choices = codec.as_objects(top.get("choices"))
+    if not choices:
+        if "choices" not in top and ("message" in top or "detail" in top):
+            return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
+        return Answer(error=failures.garbage(body, provider=provider))
+    result = Answer()
+    changed = seen = False
+    for position, choice in enumerate(choices):
+        edited, visible = _normalise(position, choice, id, result)
+        changed = changed or edited
+        seen = seen or visible
+    if result.finish in shapes.FAILED_FINISHES:
+        said = f"{provider} broke off its answer ({result.finish})."
+        return Answer(error=GatewayError(errors.UPSTREAM_ERROR_EVENT, said))
+    result.hollow = not seen and result.finish not in ("length", "content_filter")
+    result.model = codec.as_text(top.get("model")) or model
+    whole: dict[str, object] = dict(top)
+    if changed:
+        whole["choices"] = choices
+    whole["id"] = id
+    whole["object"] = _COMPLETION
+    whole["created"] = created
+    whole["model"] = result.model
+    _settle_usage(whole, top.get("usage"), result, prompt_tokens)
+    if extra is not None:
+        whole["headgate"] = Raw(extra)
+    result.body = codec.encode(whole)
+    return result
+
+
+def _parse(body: bytes) -> Object | None:
+    try:
+        return codec.decode_object(body)
+    except GatewayError:
+        mended = codec.repair(body.removeprefix(b"\xef\xbb\xbf"))
+    try:
+        return codec.decode_object(mended)
+    except GatewayError:
+        return None
+
+
+def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:
+    """One choice, in place: (whether that changed it, whether a client can see something in it)."""
+    edited = False
+    index = choice.get("index")
+    if index is None or (index != _ZERO and codec.as_integer(index) is None):
+        choice["index"] = codec.raw(position)
+        edited = True
+    message = codec.as_object(choice.get("message"))
+    if message is None:
+        message = codec.as_object(choice.pop("delta", None)) or {}
+        if "text" in choice and not message:
+            message["content"] = choice["text"]
+        edited = True
+    if _normalise_message(message, ident, position) or edited:
+        choice["message"] = codec.raw(message)
+        edited = True
+    seen = shapes.visible_keys(message)
+    for key in seen:
+        if key in shapes.TEXT_KEYS or key == "tool_calls":
+            result.text_bytes += len(message[key]) - 2
+    raw = choice.get("finish_reason")
+    called = "tool_calls" in seen
+    reason = shapes.finish_reason(raw, called) or ("tool_calls" if called else "stop")
+    if not result.finish or reason in shapes.FAILED_FINISHES:
+        result.finish = reason
+    if raw is None or bytes(raw)[1:-1] != reason.encode():
+        choice["finish_reason"] = codec.raw(reason)
+        edited = True
+    return edited, bool(seen)
+
+
+def _normalise_message(message: Object, ident: str, position: int) -> bool:
+    """The message in its form, in place; whether that changed it."""
+    edited = False
+    role = message.get("role")
+    if role is None or role != _ASSISTANT:
+        message["role"] = _ASSISTANT
+        edited = True
+    content = message.get("content")
+    if content is None:
+        message["content"] = NULL
+        edited = True
+    elif memoryview(content)[0] == 0x5B:
+        shapes.put_parts(message, content)
+        message.setdefault("content", NULL)
+        edited = True
+    for key in ("tool_calls", "function_call"):
+        if key in message and message[key] == NULL:
+            del message[key]
+            edited = True
+    calls = message.get("tool_calls")
+    if calls is not None and shapes.complete_calls(message, calls, f"{ident}/{position}"):
+        edited = True
+    return edited
+
+
+def _settle_usage(whole: dict[str, object], raw: Raw | None, result: Answer, prompt_tokens: int) -> None:
+    usage, as_read = shapes.read_usage(raw) if raw is not None and raw != NULL else (None, False)
+    result.usage = usage
+    if usage is None:
+        estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
+        whole["usage"] = shapes.usage_object(estimate, None)
+    elif not as_read:
+        whole["usage"] = shapes.usage_object(usage, raw)

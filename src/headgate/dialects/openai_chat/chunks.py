@@ -1,0 +1,109 @@
+"""One chunk at a time: what it is, its delta in order, and its bytes with other values in the same places."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from msgspec import Raw
+
+from headgate.dialects.openai_chat import shapes
+from headgate.errors import GatewayError
+from headgate.wire import codec
+from headgate.wire.codec import NULL, Object
+
+_FALSE = Raw(b"false")
+
+Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
+
+
+class Choice:
+    """What has been streamed of one choice.  ``finish`` is its one finish reason, sent or not."""
+
+    __slots__ = ("finish", "finish_sent", "held", "held_delta", "index", "role_sent", "tools")
+
+    def __init__(self, index: int, ident: str) -> None:
+        self.index = index
+        self.role_sent = False
+        self.finish: str | None = None
+        self.finish_sent = False
+        self.tools = shapes.ToolCalls(f"{ident}/{index}")
+        self.held: Object = {}  # what a chunk that was held back said beyond index, delta and finish_reason
+        self.held_delta: Object = {}  # and its delta beyond role and content
+
+    def hold(self, choice: Members, delta: Object) -> None:
+        """Keeps what the first invisible chunk of this choice says, for its role chunk."""
+        if not self.held:
+            self.held = {k: v for k, v in choice.items() if k not in ("index", "delta", "finish_reason", "message")}
+        if not self.held_delta:
+            self.held_delta = {k: v for k, v in delta.items() if k != "content"}
+
+
+def parse(data: bytes) -> Object | None:
+    """The members of a chunk; None where it is no JSON object, even with bad UTF-8 replaced."""
+    try:
+        return codec.decode_object(data)
+    except GatewayError:
+        mended = codec.repair(data)
+    try:
+        return codec.decode_object(mended)
+    except GatewayError:
+        return None
+
+
+def is_complaint(top: Object) -> bool:
+    """Whether an event is an error, in one of the forms that come without ``event: error``."""
+    error = top.get("error")
+    if error is not None and bytes(error) not in shapes.EMPTY and error != _FALSE:
+        return True
+    if "choices" in top or "usage" in top:
+        return False
+    words = (codec.as_text(top.get("object")), codec.as_text(top.get("type")))
+    return "error" in words or bool(codec.as_text(top.get("message")) or codec.as_text(top.get("detail")))
+
+
+def delta_of(choice: Members, tools: shapes.ToolCalls) -> tuple[Object, bool]:
+    """The delta without its role and in its form: (delta, whether that changed it)."""
+    raw = choice.get("delta")
+    delta = codec.as_object(raw) if raw is not None and raw != NULL else None
+    edited = delta is None
+    if delta is None:
+        delta = codec.as_object(choice.pop("message", None)) or {}
+        choice["delta"] = codec.EMPTY_OBJECT
+    if delta.pop("role", None) is not None:
+        edited = True
+    content = delta.get("content")
+    if content is not None and memoryview(content)[0] == 0x5B:
+        edited = True
+        shapes.put_parts(delta, content)
+    calls = delta.get("tool_calls")
+    if calls is not None:
+        normalised = tools.normalise(calls) if calls != NULL else None
+        if normalised is not None:
+            delta["tool_calls"] = normalised
+            edited = True
+    for key in ("tool_calls", "function_call"):
+        if key in delta and delta[key] == NULL:
+            del delta[key]
+            edited = True
+    return delta, edited
+
+
+def is_compact(data: bytes, top: Object) -> bool:
+    """Whether encoding ``top`` gives ``data`` again.  Spaces, escapes and doubled keys all make ``data`` longer."""
+    return len(data) == 4 * len(top) + 1 + sum(map(len, top)) + sum([len(value) for value in top.values()])
+
+
+def swap(data: bytes, top: Object, ours: Object) -> bytes | None:
+    """``data`` with some members' values replaced where they stand; None where that cannot be done for certain."""
+    swapped = data
+    for key, value in ours.items():
+        theirs = top.get(key)
+        if theirs is None:
+            return None
+        name = b'"' + key.encode() + b'"'
+        spelled = [name + gap + bytes(theirs) for gap in (b":", b": ") if name + gap + bytes(theirs) in swapped]
+        if len(spelled) != 1 or swapped.count(spelled[0]) != 1:
+            return None
+        swapped = swapped.replace(spelled[0], spelled[0][: -len(bytes(theirs))] + bytes(value))
+    again = parse(swapped)
+    return swapped if again is not None and all(again.get(key) == value for key, value in ours.items()) else None

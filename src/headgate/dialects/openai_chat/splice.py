@@ -1,0 +1,114 @@
+"""Chunks that differ from the one before in nothing but their text: recognised and re-emitted without parsing.
+
+Most chunks of a stream are the same bytes around a new piece of text.  After one has been understood the slow way, a
+``Template`` holds what stood before and behind its text, in what came and in what went out.  Bytes that match it, with
+a text of printable characters without quote or backslash, are one JSON string in the same place: the text cannot end
+the string, so the rest of the chunk is what it was, member for member.  Anything else (an error, a finish, a role, usage,
+an escape, bad UTF-8) does not match, and goes the slow way.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+_DATA = b"data: "
+_END = b"\n\n"
+_PATIENCE = 8
+
+
+class Template:
+    """What one stream's chunks look like, once learnt.
+
+    ``learn`` gives up after eight templates in a row that served for nothing: some servers change every chunk.
+    """
+
+    __slots__ = ("_end", "_head", "_hole", "_middle", "_out_head", "_out_middle", "_wasted", "known")
+
+    def __init__(self) -> None:
+        self.known = False
+        self._wasted = 0
+        self._head = self._middle = self._end = b""
+        self._out_head = self._out_middle = b""
+        self._hole = False
+
+    def forget(self) -> None:
+        """The stream's state has changed: what was learnt may no longer be what the slow way would give."""
+        self.known = False
+
+    def learn(self, data: bytes, out: bytes, key: str, text: Raw, last: str, last_value: Raw) -> None:
+        """``data`` is an event's JSON, ``out`` the chunk made of it, ``text`` the value of ``key`` in either's delta.
+
+        ``last`` is the last member of the top level: a string there may change with each chunk (OpenAI's
+        ``obfuscation``) and is then passed on as it comes.
+        """
+        if self._wasted >= _PATIENCE or b"\\" in data or b"\\" in out or b"\n" in data:
+            return
+        # Without a backslash every quote begins or ends a string, so `"key":` can be nothing but a member's name.
+        name = b'"' + key.encode() + b'"'
+        if data.count(name) != 1 or out.count(name) != 1:
+            return
+        member = name + b":" + bytes(text)
+        start = data.find(member)
+        out_start = out.find(member)
+        if start < 0 or out_start < 0:
+            return
+        self._wasted += 1
+        begin = len(name) + 2
+        end = len(member) - 1
+        self._head = _DATA + data[: start + begin]
+        self._middle = data[start + end :] + _END
+        self._out_head = _DATA + out[: out_start + begin]
+        self._out_middle = out[out_start + end :] + _END
+        self._hole = False
+        self._end = b""
+        self._open_hole(last, bytes(last_value))
+        self.known = True
+
+    def _open_hole(self, last: str, value: bytes) -> None:
+        member = b'"' + last.encode() + b'":' + value + b"}" + _END
+        in_both = self._middle.endswith(member) and self._out_middle.endswith(member)
+        if in_both and last in ("obfuscation", "p") and value[:1] == b'"':
+            behind = len(value) - 1 + len(b"}" + _END)  # of the string's first quote
+            self._middle = self._middle[:-behind]
+            self._out_middle = self._out_middle[:-behind]
+            self._end = b'"}' + _END
+            self._hole = True
+
+    def splice(self, data: bytes, at: int, parts: list[bytes]) -> tuple[int, int]:
+        """Appends the re-emitted event that begins at ``at`` to ``parts``; (where the next one begins, bytes of text).
+
+        (``at``, 0) where it does not match.
+        """
+        head = self._head
+        if not data.startswith(head, at):
+            return at, 0
+        start = at + len(head)
+        quote = data.find(b'"', start)
+        middle = self._middle
+        if quote <= start or not data.startswith(middle, quote):
+            return at, 0
+        text = data[start:quote]
+        if not _is_plain(text):
+            return at, 0
+        after = quote + len(middle)
+        if not self._hole:
+            parts += (self._out_head, text, self._out_middle)
+        else:
+            quote = data.find(b'"', after)
+            filling = data[after:quote]
+            if quote < after or not data.startswith(self._end, quote) or not _is_plain(filling):
+                return at, 0
+            parts += (self._out_head, text, self._out_middle, filling, self._end)
+            after = quote + len(self._end)
+        self._wasted = 0
+        return after, len(text)
+
+
+def _is_plain(text: bytes) -> bool:
+    """Whether ``text``, without a quote, is a JSON string as it is: no backslash, control character, bad UTF-8."""
+    if b"\\" in text:
+        return False
+    try:
+        return text.decode().isprintable()
+    except UnicodeDecodeError:
+        return False
