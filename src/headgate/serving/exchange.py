@@ -22,7 +22,8 @@ from headgate.serving.egress import Egress
 from headgate.serving.journal import Journal, Refusals
 from headgate.serving.receipt import Ids, Receipt
 from headgate.serving.relay import Relay
-from headgate.serving.transport import Ask, Transport, Upstream, request_head
+from headgate.serving.transport import Transport
+from headgate.serving.upstream import Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.codec import encode
 from headgate.wire.http import Request, forwarded, sane_label
@@ -56,7 +57,7 @@ class Exchange:
 
     async def run(self, request: Request, egress: Egress) -> None:
         """One call, to its end.  Raises nothing."""
-        receipt = Receipt(self._ids.next(), self._journal, request.received)
+        receipt = Receipt(self._ids, self._journal, request.received)
         try:
             ending = await self._serve(request, egress, receipt)
             receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
@@ -80,7 +81,9 @@ class Exchange:
         directory = self._directory
         router = directory.router  # one world for the whole call
         receipt.label = sane_label(request.headers.get(b"x-request-id"))
-        grant = receipt.grant = auth.check(request.headers, router.snapshot.tokens, directory.digester, time.time())
+        grant = receipt.grant = auth.check(
+            request.headers, router.snapshot.tokens, directory.digester, receipt.at / 1e9
+        )
         receipt.authed = _monotonic()
         call = openai_chat.read(request.body)
         plan = router.plan(call.model, grant)
@@ -88,68 +91,40 @@ class Exchange:
         receipt.open(plan, hold, call.stream)
         for attempt in plan.attempts:
             receipt.begin(attempt)
+            asking: Asking | None = None
+            finished = False
             try:
-                return await self._attempt(request, call, attempt, egress, receipt)
+                asking = self._ask(request, call, attempt, receipt)
+                upstream = await asking
+                receipt.answered(asking)
+                if upstream.streamed:
+                    ending = await self._stream(upstream, call, attempt, egress, receipt)
+                else:
+                    ending = self._render(upstream, call, attempt, egress, receipt)
+                finished = ending.event == "finish"
+                receipt.end(upstream.status, ending.code)
+                return ending
             except GatewayError as error:
                 receipt.end(error.upstream_status or 0, error.kind.code)
                 if egress.committed or error.retry is Retry.NEVER or attempt is plan.attempts[-1]:
                     raise
+            finally:
+                if asking is not None:
+                    asking.release(finished=finished)
         raise AssertionError("a plan has at least one attempt")
 
-    async def _attempt(
-        self, request: Request, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt
-    ) -> Ending:
-        """One upstream request: asked, and relayed or rendered."""
-        upstream = await self._ask(request, call, attempt, receipt)
-        finished = False
-        try:
-            if upstream.streamed:
-                ending = await self._stream(upstream, call, attempt, egress, receipt)
-            elif upstream.status == 200:
-                ending = self._render(upstream, call, attempt, egress, receipt)
-            else:
-                raise openai_chat.failure(
-                    upstream.status, upstream.headers, upstream.body,
-                    provider=attempt.target.provider.name, secrets=self._transport.secrets_of(attempt), now=time.time(),
-                )  # fmt: skip
-            finished = ending.event == "finish"
-            receipt.end(upstream.status, ending.code)
-            return ending
-        finally:
-            upstream.release(finished=finished)
-
-    async def _ask(self, request: Request, call: Call, attempt: Attempt, receipt: Receipt) -> Upstream:
-        """Sends the request and waits for the answer's head (streamed) or for all of it.
-
-        A pooled connection that closes before the first byte of an answer was stale: asked again once, on a new one.
-        """
+    def _ask(self, request: Request, call: Call, attempt: Attempt, receipt: Receipt) -> Asking:
         target = attempt.target
-        pool, fixed = self._transport.route(attempt, PATH)
-        body = openai_chat.render(call, target.upstream_model, ask_usage=True)
-        head = request_head(fixed, forwarded(request.headers, target.provider.forward_headers), call.stream, len(body))
-        timeouts = target.timeouts
-        due = receipt.received + (min(timeouts.total, call.timeout_ms / 1000) if call.timeout_ms else timeouts.total)
-        ask = Ask(head, body, call.stream, timeouts, due, self._limits.max_answer)
-        upstream = pool.take_idle()
-        receipt.queued = receipt.connected = _monotonic()
-        while True:
-            if upstream is None:
-                upstream = await pool.dial(timeouts.connect)
-                receipt.connected = _monotonic()
-                if not upstream.fresh:  # waited for its turn, not for a handshake
-                    receipt.queued = receipt.connected
-            try:
-                await upstream.ask(ask)
-            except GatewayError:
-                if not upstream.stale:
-                    raise
-                upstream = None
-            except ClientGone:
-                upstream.abort()
-                raise
-            else:
-                receipt.head = _monotonic()
-                return upstream
+        total = target.timeouts.total
+        return self._transport.ask(
+            attempt,
+            PATH,
+            forwarded(request.headers, target.provider.forward_headers),
+            openai_chat.render(call, target.upstream_model, ask_usage=True),
+            call.stream,
+            receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total),
+            self._limits.max_answer,
+        )
 
     async def _stream(
         self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt
@@ -166,10 +141,15 @@ class Exchange:
         return _conclude(relay, receipt)
 
     def _render(self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt) -> Ending:
-        """An answer that came whole, for a client that asked for it so or for a stream."""
+        """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
+        if upstream.status != 200:
+            raise openai_chat.failure(
+                upstream.status, upstream.headers, upstream.body,
+                provider=attempt.target.provider.name, secrets=self._transport.secrets_of(attempt), now=time.time(),
+            )  # fmt: skip
         if call.stream:
             relay = self._relay(upstream, call, attempt, egress, receipt)
-            events = openai_chat.stream_from_answer(upstream.body, relay.bridge)
+            events = openai_chat.stream_from_answer(upstream.body, relay.bridge, provider=attempt.target.provider.name)
             receipt.usage = relay.bridge.usage
             if events:
                 relay.deliver(events)

@@ -20,13 +20,11 @@ T = TypeVar("T")
 class Signal(Generic[T]):
     """A value that will be there once.  One fiber may wait; later settings are ignored."""
 
-    __slots__ = ("_error", "_fiber", "_value", "done")
-
-    def __init__(self) -> None:
-        self.done = False
-        self._fiber: Fiber | None = None
-        self._value: T | None = None
-        self._error: BaseException | None = None
+    # Defaults stand on the class: a Signal costs one allocation and nothing else until it is set.
+    done = False
+    _fiber: Fiber | None = None
+    _value: T | None = None
+    _error: BaseException | None = None
 
     def set(self, value: T) -> None:
         """Hands over the value; the waiting fiber runs on before this returns."""

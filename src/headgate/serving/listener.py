@@ -195,7 +195,8 @@ class Connection(asyncio.Protocol):
     def _ignore_upgrade(self, rest: bytes) -> None:
         """Reads the request as if nothing had been offered (RFC 9110 §7.8); java.net.http offers h2c with every one.
 
-        llhttp takes what follows such a head for the other protocol, body included: so it gets a head without the offer.
+        llhttp takes what follows such a head for the other protocol, body included: so it gets a head without the
+        offer.
         """
         head = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._url)
         if not self._parser.should_keep_alive():

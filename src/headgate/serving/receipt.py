@@ -7,11 +7,10 @@ exactly once.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable
-
 from headgate.model import Attempt, AttemptRecord, Closed, Grant, Hold, Opened, Plan, Progress, Usage
 from headgate.policy import lifecycle, metering
 from headgate.serving.journal import Journal
+from headgate.serving.upstream import Asking
 
 _monotonic = time.monotonic
 
@@ -22,14 +21,14 @@ class Ids:
     24 hex digits: milliseconds since 1970 (11), random per process (7), a counter (6).
     """
 
-    def __init__(self, salt: int, now_ms: Callable[[], int] = lambda: time.time_ns() // 1_000_000) -> None:
+    def __init__(self, salt: int) -> None:
         self._salt = f"{salt & 0xFFFFFFF:07x}"
-        self._now_ms = now_ms
         self._count = 0
 
-    def next(self) -> str:
+    def next(self, now: int) -> str:
+        """``now`` is Unix nanoseconds."""
         self._count = (self._count + 1) & 0xFFFFFF
-        return f"chatcmpl-{self._now_ms():011x}{self._salt}{self._count:06x}"
+        return f"chatcmpl-{now // 1_000_000:011x}{self._salt}{self._count:06x}"
 
 
 class Receipt:
@@ -47,18 +46,18 @@ class Receipt:
     _state = lifecycle.RECEIVED
     _started = 0.0
 
-    def __init__(self, ident: str, journal: Journal, received: float) -> None:
-        self.id = ident
+    def __init__(self, ids: Ids, journal: Journal, received: float) -> None:
+        self.at = time.time_ns()
+        self.id = ids.next(self.at)
         self.received = received
         self.usage = Usage()
         self.attempts: list[AttemptRecord] = []
         self._journal = journal
-        self._at = time.time_ns()
 
     @property
     def created(self) -> int:
         """Unix seconds, as OpenAI's ``created``."""
-        return self._at // 1_000_000_000
+        return self.at // 1_000_000_000
 
     def open(self, plan: Plan, hold: Hold, stream: bool) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
@@ -79,7 +78,7 @@ class Receipt:
         self._journal.running += 1
         self._journal.write(
             Opened(
-                self.id, self._at, self.grant.id if self.grant is not None else "", self.requested, stream,
+                self.id, self.at, self.grant.id if self.grant is not None else "", self.requested, stream,
                 self.usage.prompt, self.label, -1 if in_price is None else in_price,
                 -1 if out_price is None else out_price, provider, model,
             )
@@ -113,6 +112,12 @@ class Receipt:
         )
         self._started = 0.0
 
+    def answered(self, asking: Asking) -> None:
+        """The upstream has answered: when the request went out, and when its head (or all of it) was here."""
+        self.queued = asking.queued
+        self.connected = asking.connected
+        self.head = _monotonic()
+
     def commit(self) -> None:
         """The client is about to see something."""
         self.step("commit")
@@ -136,7 +141,7 @@ class Receipt:
         ended = _monotonic()
         self._journal.write(
             Closed(
-                self.id, self._at + int((ended - self.received) * 1e9), outcome, status, code,
+                self.id, self.at + int((ended - self.received) * 1e9), outcome, status, code,
                 target.provider.name if target is not None else "",
                 target.upstream_model if target is not None else "",
                 usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.basis,

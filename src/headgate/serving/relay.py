@@ -12,7 +12,7 @@ from headgate.serving import heads
 from headgate.serving.egress import Egress
 from headgate.serving.fiber import Signal
 from headgate.serving.receipt import Receipt
-from headgate.serving.transport import Upstream
+from headgate.serving.upstream import Upstream
 from headgate.serving.wheel import NEVER, Wheel
 
 KEEP_ALIVE = b": keep-alive\n\n"

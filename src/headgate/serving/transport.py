@@ -1,345 +1,33 @@
-"""The upstream side: pools of HTTP/1.1 connections, one request at a time on each.
+"""The upstream side: pools of HTTP/1.1 connections, and the one door to the providers' keys (wire.signing).
 
-Owns every upstream socket, the deadlines of an attempt, and the one door to the providers' keys (wire.signing).  One
-connection per running request is what makes cancelling exact: closing it is all that a provider understands.
-Refuses to know what a body means; a failure leaves here as a GatewayError, translated once.
+Owns which connection a request goes out on, and how many there are.  A failure to connect leaves here as a
+GatewayError, translated once.
 """
 
 from __future__ import annotations
 
 import asyncio
-import logging
 import ssl
+import time
 from collections import deque
-from typing import NamedTuple, Protocol, cast
+from typing import cast
 
-import httptools
-
-from headgate.errors import (
-    NO_PROVIDER_KEY,
-    POOL_FULL,
-    UPSTREAM_CUT,
-    UPSTREAM_GARBAGE,
-    UPSTREAM_RESET,
-    UPSTREAM_TIMEOUT,
-    UPSTREAM_TOO_LARGE,
-    UPSTREAM_UNREACHABLE,
-    GatewayError,
-)
-from headgate.model import Attempt, Provider, Timeouts
+from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
+from headgate.model import Attempt, Provider
 from headgate.model import Pool as PoolLimits
 from headgate.ports import Directory
 from headgate.serving.connect import Dialer, Origin, origin_of
-from headgate.serving.fiber import Signal
-from headgate.serving.wheel import NEVER, Wheel
+from headgate.serving.upstream import Asking, Upstream
+from headgate.serving.wheel import Wheel
 from headgate.wire.signing import credential
 
-READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent bytes this bounds what a stream can hold
-MAX_HEAD = 64 << 10
-MAX_ERROR_BODY = 256 << 10
-JOIN_BELOW = 16 << 10
-SETTLE_S = 1.0
 USER_AGENT = b"headgate"
 _HEAD = (
     b"POST %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n"
     b"Accept-Encoding: identity\r\nContent-Type: application/json\r\n%b"
 )
 
-log = logging.getLogger("headgate.transport")
-
-# One buffer for all upstream connections: it is filled and emptied within one callback.
-_read_buffer = bytearray(READ)
-_read_view = memoryview(_read_buffer)
-
-
-class Ask(NamedTuple):
-    """One request to an upstream.  ``due`` is the latest end of the whole attempt, monotonic seconds."""
-
-    head: bytes
-    body: bytes
-    stream: bool
-    timeouts: Timeouts
-    due: float
-    max_answer: int
-
-
-class Sink(Protocol):
-    """Where the bytes of a streamed body go."""
-
-    def feed(self, data: bytes) -> None:
-        """What one read brought."""
-
-    def ended(self) -> None:
-        """The body is complete."""
-
-    def failed(self, error: GatewayError) -> None:
-        """The body will not be complete."""
-
-
-class Upstream(asyncio.BufferedProtocol):
-    """One upstream connection, and the request that runs on it.
-
-    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (status
-    200, not JSON or HTML): then ``answered`` is set at the head and the body goes to ``sink``; else *whole*:
-    ``answered`` is set when all of it is in ``body``.
-    """
-
-    __slots__ = (
-        "_ask", "_complete", "_head_complete", "_keep_alive", "_parser", "_pieces", "_pool", "_reading", "_settling", "_size",
-        "_transport", "_was_reset", "answered", "body", "born", "due", "fresh", "headers", "on_body", "phase", "sink", "slot",
-        "status", "streamed",
-    )  # fmt: skip
-
-    def __init__(self, pool: Pool) -> None:
-        self._pool = pool
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self._pieces: list[bytes] = []
-        self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
-        self._parser = httptools.HttpResponseParser(self)
-        self.born = pool.wheel.now
-        self.due = NEVER
-        self.slot = -1
-        self.answered: Signal[None] | None = None
-        self.sink: Sink | None = None
-        self._reading = True
-        self._settling = False
-        self.fresh = True
-        self._was_reset = False
-        self._clear()
-
-    def _clear(self) -> None:
-        self.status = 0
-        self.headers: dict[bytes, bytes] = {}
-        self.body = b""
-        self.streamed = False
-        self._head_complete = self._complete = self._keep_alive = False
-        self._size = 0
-
-    # --------------------------------------------------------------- one request
-
-    def ask(self, ask: Ask) -> Signal[None]:
-        """Sends a request.  The Signal is set at the head of a streamed answer, at the end of a whole one.
-
-        It fails with a GatewayError; the connection is closed then.  Where the waiting call is cancelled: ``abort``.
-        """
-        self._clear()
-        self._ask = ask
-        answered: Signal[None] = Signal()
-        self.answered = answered
-        due = ask.due
-        if ask.stream:
-            self.phase = "headers"
-            due = min(due, self._pool.wheel.now + ask.timeouts.headers)
-        else:
-            self.phase = "total"
-        self._pool.wheel.set(self, due)
-        if len(ask.body) < JOIN_BELOW:
-            self._transport.write(ask.head + ask.body)
-        else:
-            self._transport.writelines((ask.head, ask.body))
-        return answered
-
-    @property
-    def stale(self) -> bool:
-        """A pooled connection that was closed before any byte of an answer: the request may go out again, on a new one."""
-        return self._was_reset and not self.fresh and self._size == 0
-
-    def expect(self, phase: str, seconds: float) -> None:
-        """The next thing that must happen, and how long it may take.  Earlier deadlines only through here."""
-        self.phase = phase
-        self._pool.wheel.set(self, min(self._pool.wheel.now + seconds, self._ask.due))
-
-    def progress(self) -> None:
-        """An event came: the stall deadline moves on.  Called for every read of every stream, so it only assigns."""
-        ask = self._ask
-        due = self._pool.wheel.now + ask.timeouts.stall
-        self.phase = "stall"
-        self.due = due if due < ask.due else ask.due
-
-    def pause(self) -> None:
-        """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
-        if self._reading:
-            self._reading = False
-            self._transport.pause_reading()
-            self.phase = "total"
-            self.due = self._ask.due
-
-    def resume(self) -> None:
-        if not self._reading:
-            self._reading = True
-            self._transport.resume_reading()
-            self.expect("stall", self._ask.timeouts.stall)
-
-    def release(self, *, finished: bool) -> None:
-        """The call is done with it: back to the pool where it is clean, closed where it is not.
-
-        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing,
-        which often comes in a packet of its own; it gets a second to come.
-        """
-        self.sink = None
-        self._pieces.clear()
-        if self._complete:
-            self._give_back()
-        elif finished and self.streamed and self._reading:
-            self.answered = None
-            self._settling = True
-            self._pool.wheel.set(self, self._pool.wheel.now + SETTLE_S)
-        else:
-            self.abort()
-
-    def _give_back(self) -> None:
-        self.answered = None
-        self._settling = False
-        if self._keep_alive and self._reading and not self._transport.is_closing():
-            self.fresh = False
-            self._pool.put(self)
-        else:
-            self.abort()
-
-    def abort(self) -> None:
-        """Closes at once.  Under TLS close() would wait for the peer's goodbye, and the engine would go on."""
-        self.sink = None
-        self._pool.lost(self)
-        self._pool.wheel.drop(self)
-        if not self._transport.is_closing():
-            self._transport.abort()
-
-    # --------------------------------------------------------------- what the transport calls
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        self._transport = cast(asyncio.Transport, transport)
-
-    def get_buffer(self, sizehint: int) -> memoryview:
-        return _read_view
-
-    def buffer_updated(self, nbytes: int) -> None:
-        if self.answered is None and not self._settling:
-            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
-            self.abort()
-            return
-        if not self._head_complete:
-            self._size += nbytes
-        try:
-            self._parser.feed_data(_read_view[:nbytes])
-        except httptools.HttpParserError as error:
-            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
-            return
-        if self._settling:
-            self._pieces.clear()
-            if self._complete:
-                self._give_back()
-        elif self._head_complete:
-            self._deliver()
-        elif self._size > MAX_HEAD:
-            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
-
-    def eof_received(self) -> bool:
-        return False  # close; a body that ends with its connection is completed by connection_lost
-
-    def connection_lost(self, error: Exception | None) -> None:
-        pool = self._pool
-        pool.lost(self)
-        pool.wheel.drop(self)
-        if self.answered is None or self._complete:
-            return
-        if self._head_complete and error is None and self._ends_with_connection():
-            self._complete = True
-            self._deliver()
-        elif self._head_complete:
-            self._fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
-        else:
-            self._was_reset = True
-            self._fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
-
-    # --------------------------------------------------------------- what the parser calls
-
-    def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
-
-    def on_headers_complete(self) -> None:
-        status = self._parser.get_status_code()
-        if 100 <= status < 200:  # an interim answer is no answer (RFC 9110 §15.2); httptools ends a message for it
-            self.headers = {}
-            self._size = 0
-            return
-        self.status = status
-        self._head_complete = True
-        self._size = 0
-
-    def on_message_complete(self) -> None:
-        self._complete = self._head_complete
-        self._keep_alive = self._parser.should_keep_alive()  # llhttp forgets it with the message
-
-    # --------------------------------------------------------------- the answer
-
-    def _deliver(self) -> None:
-        """What the last read brought, to whoever waits for it."""
-        answered = cast("Signal[None]", self.answered)
-        if not answered.done and self._ask.stream and _can_stream(self.status, self.headers):
-            self.streamed = True
-            self.expect("first_token", self._ask.timeouts.first_token)
-            answered.set(None)  # the call runs on right here, and sets the sink
-        if not self.streamed:
-            self._collect(answered)
-            return
-        sink = self.sink
-        if sink is None:  # the call has left meanwhile
-            return
-        pieces = self._pieces
-        if pieces:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            sink.feed(data)
-        if self._complete and self.sink is not None:
-            self.sink.ended()
-
-    def _collect(self, answered: Signal[None]) -> None:
-        self._size = sum(map(len, self._pieces))
-        limit = self._ask.max_answer if self.status == 200 else MAX_ERROR_BODY
-        if self._size > limit:
-            self._fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
-        elif self._complete:
-            pieces = self._pieces
-            self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            answered.set(None)
-
-    def _ends_with_connection(self) -> bool:
-        # RFC 9112 §6.3: neither a length nor chunks means that the body runs until the connection closes.
-        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
-
-    def _fail(self, error: GatewayError) -> None:
-        answered, sink = self.answered, self.sink
-        self.answered = None
-        self.abort()
-        if answered is not None and not answered.done:
-            answered.fail(error)
-        elif sink is not None:
-            sink.failed(error)
-
-    def expire(self, now: float) -> None:
-        """The wheel: a deadline of the attempt has passed, or the connection has been idle for too long."""
-        if self.answered is None:
-            self.abort()
-            return
-        phase = "total" if now >= self._ask.due else self.phase
-        self._fail(
-            GatewayError(UPSTREAM_TIMEOUT, f"the provider did not answer in time ({_PHASES[phase]} took too long)")
-        )
-
-
-_PHASES = {
-    "headers": "the response head",
-    "first_token": "the first token",
-    "stall": "the next token",
-    "total": "the whole answer",
-}
-
-
-def _can_stream(status: int, headers: dict[bytes, bytes]) -> bool:
-    # Some servers send events under text/plain or no type at all; JSON and HTML are answers of another kind.
-    kind = headers.get(b"content-type", b"")
-    return status == 200 and b"json" not in kind and b"html" not in kind
+_monotonic = time.monotonic
 
 
 class Pool:
@@ -348,70 +36,70 @@ class Pool:
     def __init__(self, origin: Origin, provider: Provider, dialer: Dialer, wheel: Wheel) -> None:
         self.wheel = wheel
         self._origin = origin
-        self._limits = provider.pool
+        self.limits = provider.pool
         self._ca_file = provider.ca_file
         self._dialer = dialer
         self._idle: dict[Upstream, None] = {}  # in order of use
         self._members: set[Upstream] = set()
-        self._waiting: deque[_Waiter] = deque()
+        self._waiting: deque[Asking] = deque()
         self._dialing: set[asyncio.Task[None]] = set()
 
     @property
     def size(self) -> int:
         return len(self._members) + len(self._dialing)
 
-    def take_idle(self) -> Upstream | None:
-        """The connection that was used last, where it is young enough."""
+    def ask(self, asking: Asking) -> None:
+        """Sends a request on the connection that was used last, on a new one, or on the next that comes free."""
+        asking.queued = _monotonic()
         idle = self._idle
         now = self.wheel.now
         while idle:
             upstream, _ = idle.popitem()
-            if now - upstream.born < self._limits.max_age_s and not upstream._transport.is_closing():
-                return upstream
+            if now - upstream.born < self.limits.max_age_s and upstream.open:
+                upstream.send(asking)
+                return
             upstream.abort()
-        return None
-
-    async def take(self, connect_s: float) -> Upstream:
-        """A connection for one request: pooled, or new, or the next that is given back.
-
-        Raises GatewayError: unreachable, timed out, or no room within the provider's ``wait_s``.
-        """
-        upstream = self.take_idle()
-        return upstream if upstream is not None else await self.dial(connect_s)
-
-    async def dial(self, connect_s: float) -> Upstream:
-        """A new connection where there is room for one; else the next that is given back."""
-        waiter = _Waiter(self)
-        if self.size < self._limits.max_connections:
-            self._start_dialing(waiter, connect_s)
+        if self.size < self.limits.max_connections:
+            self.dial(asking)
         else:
-            self._waiting.append(waiter)
-            self.wheel.set(waiter, self.wheel.now + self._limits.wait_s)
-        try:
-            return await waiter.ready
-        finally:
-            waiter.left = True
-            self.wheel.drop(waiter)
+            self._waiting.append(asking)
+            self.wheel.set(asking, now + self.limits.wait_s)
+
+    def dial(self, asking: Asking) -> None:
+        """Makes a connection for a request, in a task of this pool."""
+        task = asyncio.get_running_loop().create_task(
+            self._dial(asking), name=f"connect {self._origin.host}:{self._origin.port}"
+        )
+        self._dialing.add(task)
 
     def put(self, upstream: Upstream) -> None:
         """A clean connection comes back."""
-        while self._waiting:
-            waiter = self._waiting.popleft()
-            if not waiter.left:
-                waiter.ready.set(upstream)
-                return
+        asking = self._next_waiting()
+        if asking is not None:
+            asking.queued = _monotonic()
+            upstream.send(asking)
+            return
         self._idle[upstream] = None
-        self.wheel.set(upstream, self.wheel.now + self._limits.idle_s)
+        self.wheel.set(upstream, self.wheel.now + self.limits.idle_s)
 
     def lost(self, upstream: Upstream) -> None:
         """A connection is closed or will be: its place is free."""
         if upstream in self._members:
             self._members.discard(upstream)
             self._idle.pop(upstream, None)
-            while self._waiting and self.size < self._limits.max_connections:
-                waiter = self._waiting.popleft()
-                if not waiter.left:
-                    self._start_dialing(waiter, 3.0)
+            if self._waiting and self.size < self.limits.max_connections:
+                asking = self._next_waiting()
+                if asking is not None:
+                    asking.queued = _monotonic()
+                    self.dial(asking)
+
+    def _next_waiting(self) -> Asking | None:
+        while self._waiting:
+            asking = self._waiting.popleft()
+            self.wheel.drop(asking)
+            if not asking.left:
+                return asking
+        return None
 
     def close(self) -> None:
         for task in self._dialing:
@@ -419,16 +107,11 @@ class Pool:
         for upstream in list(self._members):
             upstream.abort()
 
-    def _start_dialing(self, waiter: _Waiter, connect_s: float) -> None:
-        task = asyncio.get_running_loop().create_task(
-            self._dial(waiter, connect_s), name=f"connect {self._origin.host}:{self._origin.port}"
-        )
-        self._dialing.add(task)
-
-    async def _dial(self, waiter: _Waiter, connect_s: float) -> None:
+    async def _dial(self, asking: Asking) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         error: GatewayError | None = None
         upstream: Upstream | None = None
+        connect_s = asking.timeouts.connect
         try:
             async with asyncio.timeout(connect_s):
                 upstream = await self._dialer.dial(self._origin, self._ca_file, lambda: Upstream(self))
@@ -440,37 +123,12 @@ class Pool:
             self._dialing.discard(task)
         if upstream is not None:
             self._members.add(upstream)
-            if waiter.left:  # the call has gone: the connection serves the next one
+            if asking.left:  # the call has gone: the connection serves the next one
                 self.put(upstream)
             else:
-                waiter.ready.set(upstream)
+                upstream.send(asking)
         elif error is not None:
-            waiter.ready.fail(error)
-
-
-class _Waiter:
-    """A call that waits for a connection."""
-
-    __slots__ = ("due", "left", "pool", "ready", "slot")
-
-    def __init__(self, pool: Pool) -> None:
-        self.pool = pool
-        self.ready: Signal[Upstream] = Signal()
-        self.left = False
-        self.due = NEVER
-        self.slot = -1
-
-    def expire(self, now: float) -> None:
-        self.left = True
-        limit = self.pool._limits
-        self.ready.fail(
-            GatewayError(
-                POOL_FULL,
-                f"all {limit.max_connections} connections to the provider are busy "
-                f"and none came free within {limit.wait_s:g} s",
-                retry_after=1,
-            )
-        )
+            asking.fail(error)
 
 
 def _reason(error: BaseException) -> str:
@@ -493,7 +151,22 @@ class Transport:
         self._routes: dict[tuple[int, str, str], tuple[Pool, bytes, Provider]] = {}
         self._secrets: object = None
 
-    def route(self, attempt: Attempt, path: str) -> tuple[Pool, bytes]:
+    def ask(
+        self, attempt: Attempt, path: str, forwarded: bytes, body: bytes, stream: bool, deadline: float, max_answer: int
+    ) -> Asking:
+        """Sends an attempt's request; await what is returned.
+
+        ``forwarded`` are the client's header lines that may go along.  Raises GatewayError where the account's key is
+        not known.
+        """
+        pool, fixed = self._route(attempt, path)
+        accept = b"text/event-stream" if stream else b"application/json"
+        head = b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (fixed, forwarded, accept, len(body))
+        asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
+        pool.ask(asking)
+        return asking
+
+    def _route(self, attempt: Attempt, path: str) -> tuple[Pool, bytes]:
         """The pool and the unchanging part of the request head: request line, host, credential, provider's headers.
 
         Kept while the keys stay the same; the only place that a key is looked up.
@@ -558,9 +231,3 @@ class Transport:
     def close(self) -> None:
         for pool in self._pools.values():
             pool.close()
-
-
-def request_head(fixed: bytes, forwarded: bytes, stream: bool, length: int) -> bytes:
-    """The whole head of an upstream request."""
-    accept = b"text/event-stream" if stream else b"application/json"
-    return b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (fixed, forwarded, accept, length)

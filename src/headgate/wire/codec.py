@@ -1,8 +1,8 @@
 """The one JSON boundary of the data plane: msgspec, with what msgspec leaves to its user.
 
-An object is read as ``dict[str, Raw]``: every value keeps its own bytes, so that what we do not know survives, numbers of
-any size included; of duplicate keys the last one counts.  msgspec skips over strings without looking at their UTF-8, and
-meets deep nesting with RecursionError (at about a thousand levels): both are answered here, as malformed.
+An object is read as ``dict[str, Raw]``: every value keeps its own bytes, so that what we do not know survives, numbers
+of any size included; of duplicate keys the last one counts.  msgspec skips over strings without looking at their UTF-8,
+and meets deep nesting with RecursionError (at about a thousand levels): both are answered here, as malformed.
 The ``as_*`` readers give ``None`` for a value of another type; they never raise.
 """
 

@@ -1,9 +1,9 @@
 """Server-sent events ⇄ bytes (WHATWG HTML §9.2.6), and nothing about what an event means.
 
 ``Decoder`` takes a body cut anywhere and gives its events; every byte is looked at once, however it arrives.  Data
-stays bytes: whether it is UTF-8, JSON or ``[DONE]`` is the dialect's to say.  Two things go beyond the standard, because
-upstreams do: a field named ``error`` is reported (one server reports its failures so), and the unfinished event before
-the end of the body, which the standard drops, is given by ``close()``.
+stays bytes: whether it is UTF-8, JSON or ``[DONE]`` is the dialect's to say.  Two things go beyond the standard:
+a field named ``error`` is reported (one server reports its failures so), and the unfinished event at the end of the
+body, which the standard drops, is given by ``close()``.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Decoder:
     """Bytes in, events out.
 
     ``max_event`` bounds what one event, comment or line may hold, in bytes.  Past it ``overflowed`` is set, the events
-    before are returned and everything after is ignored.  ``fresh`` says that the next byte begins an event and nothing is
-    pending.  ``retry`` is the last reconnection time that the stream asked for, in milliseconds.
+    before are returned and everything after is ignored.  ``fresh`` says that the next byte begins an event and nothing
+    is pending.  ``retry`` is the last reconnection time that the stream asked for, in milliseconds.
     """
 
     __slots__ = (

@@ -5,7 +5,7 @@ from __future__ import annotations
 from msgspec import Raw, Struct
 
 from headgate import errors
-from headgate.dialects.openai_chat import failures, shapes
+from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -19,8 +19,8 @@ _ASSISTANT = Raw(b'"assistant"')
 class Answer(Struct, gc=False):
     """A completion for the client, or the ``error`` that it is (``body`` is then empty).
 
-    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.  ``hollow``:
-    no text, no tool call, no refusal, no reasoning, and no reason for it: a failure, though it came with status 200.
+    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
+    ``hollow``: no text, no tool call, no refusal, no reasoning, and no reason for it: a failure, despite its status.
     ``model`` is the name in the body: the upstream's own.
     """
 
@@ -49,7 +49,7 @@ def answer(
     ``model`` is what stands in it where the upstream names none; ``extra`` is the encoded ``headgate`` object;
     ``prompt_tokens`` is the estimate for an upstream that reports no usage.
     """
-    top = _parse(body)
+    _, top = chunks.parse(body.removeprefix(b"\xef\xbb\xbf"))
     if top is None:
         return Answer(error=failures.garbage(body, provider=provider))
     error = top.get("error")
@@ -83,17 +83,6 @@ def answer(
         whole["headgate"] = Raw(extra)
     result.body = codec.encode(whole)
     return result
-
-
-def _parse(body: bytes) -> Object | None:
-    try:
-        return codec.decode_object(body)
-    except GatewayError:
-        mended = codec.repair(body.removeprefix(b"\xef\xbb\xbf"))
-    try:
-        return codec.decode_object(mended)
-    except GatewayError:
-        return None
 
 
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:

@@ -38,16 +38,16 @@ class Choice:
             self.held_delta = {k: v for k, v in delta.items() if k != "content"}
 
 
-def parse(data: bytes) -> Object | None:
-    """The members of a chunk; None where it is no JSON object, even with bad UTF-8 replaced."""
+def parse(data: bytes) -> tuple[bytes, Object | None]:
+    """An event's JSON, mended where it is not UTF-8, and its members; None where it is no JSON object even so."""
     try:
-        return codec.decode_object(data)
+        return data, codec.decode_object(data)
     except GatewayError:
         mended = codec.repair(data)
     try:
-        return codec.decode_object(mended)
+        return mended, codec.decode_object(mended)
     except GatewayError:
-        return None
+        return mended, None
 
 
 def is_complaint(top: Object) -> bool:
@@ -105,5 +105,5 @@ def swap(data: bytes, top: Object, ours: Object) -> bytes | None:
         if len(spelled) != 1 or swapped.count(spelled[0]) != 1:
             return None
         swapped = swapped.replace(spelled[0], spelled[0][: -len(bytes(theirs))] + bytes(value))
-    again = parse(swapped)
+    _, again = parse(swapped)
     return swapped if again is not None and all(again.get(key) == value for key, value in ours.items()) else None

@@ -1,8 +1,8 @@
 """What went wrong, in both directions: an upstream's error in any shape → GatewayError → the client's error object.
 
 Error bodies of real servers are alike in nothing: ``error`` is an object, a string, or missing; the text is under
-``message``, ``detail``, ``msg``; codes are strings, integers, or digits in a string; one provider wraps another's answer
-as a string.  What the client reads is always the same four keys, with secrets taken out.
+``message``, ``detail``, ``msg``; codes are strings, integers, or digits in a string; one provider wraps another's
+answer as a string.  What the client reads is always the same four keys, with secrets taken out.
 """
 
 from __future__ import annotations
@@ -30,9 +30,9 @@ _FILTERED = re.compile(
     re.IGNORECASE,
 )
 _NO_MODEL = re.compile(
-    r"\b(model|deployment)s?\b[^.]{0,160}?\b(not (be )?found|no(t| longer)? (exist|support|available)|does not exist|invalid"
-    r"|deprecated|removed|unknown|decommissioned)|model_not_found|deploymentnotfound|no such model|unknown model"
-    r"|^model: |models/\S+ is not found",
+    r"\b(model|deployment)s?\b[^.]{0,160}?\b(not (be )?found|no(t| longer)? (exist|support|available)|does not exist"
+    r"|invalid|deprecated|removed|unknown|decommissioned)|model_not_found|deploymentnotfound|no such model"
+    r"|unknown model|^model: |models/\S+ is not found",
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(r"api.?key (is )?(not valid|invalid|expired)|invalid.?(api.?)?key|unauthorized", re.IGNORECASE)
@@ -76,7 +76,7 @@ def failure(
 
 
 def stream_failure(data: bytes, *, provider: str, secrets: tuple[str, ...] = ()) -> GatewayError:
-    """The error that stands inside a stream or inside an answer with status 200.  ``data`` is the JSON or text of it."""
+    """The error that stands inside a stream or an answer with status 200.  ``data`` is the JSON or text of it."""
     complaint = _complaint(data)
     status = complaint.status or (int(complaint.code) if complaint.code.isdigit() and len(complaint.code) == 3 else 0)
     kind = _by_status(status, complaint) if 400 <= status < 600 else _by_words(complaint, errors.UPSTREAM_ERROR_EVENT)
@@ -91,7 +91,7 @@ def stream_failure(data: bytes, *, provider: str, secrets: tuple[str, ...] = ())
 
 
 def garbage(body: bytes, *, provider: str) -> GatewayError:
-    """The error that an answer with status 200 is which no client could read.  Nothing of the body goes to the client."""
+    """The error that an answer with status 200 is which no client could read.  Nothing of it goes to the client."""
     start = body[:256].lstrip()
     if not start:
         what = "an empty body"
@@ -133,7 +133,8 @@ _KEY_LIKE = re.compile(
     r"|\bAIza[A-Za-z0-9_\-]{10,}|\bAKIA[A-Z0-9]{8,}|\beyJ[A-Za-z0-9_\-]{8,}\.[A-Za-z0-9_\-.]+"
     r"|(?<=bearer )[^\s\"',;]+"
     r"|(?<=basic )[A-Za-z0-9+/=]{8,}"
-    r"|(?:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=key: )|(?<=key:)|(?<=token: )|(?<=secret: )|(?<=provided: ))[^\s\"'&,;)]+"
+    r"|(?:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=key: )|(?<=key:)|(?<=token: )|(?<=secret: )|(?<=provided: ))"
+    r"[^\s\"'&,;)]+"
     r"|(?<=key )[\"'`(<]?(?=[A-Za-z0-9+/_*\-]*[0-9*])[A-Za-z0-9+/_*\-]{12,}=*",
     re.IGNORECASE,
 )

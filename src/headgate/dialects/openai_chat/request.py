@@ -1,8 +1,8 @@
 """A chat completion request: read from the client, written for an upstream.
 
 Only what the gateway itself acts on is looked at; every other member passes with its own bytes.  Our own options stand
-in one object, ``headgate``, which never goes upstream; there an unknown key is an error, and so is one that this version
-does not yet act on: an option that is silently ignored is worse than a refusal.
+in one object, ``headgate``, which never goes upstream; there an unknown key is an error, and so is one that this
+version does not yet act on: an option that is silently ignored is worse than a refusal.
 """
 
 from __future__ import annotations

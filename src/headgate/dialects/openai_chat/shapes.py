@@ -95,8 +95,8 @@ _reported = msgspec.json.Decoder(_Reported).decode
 
 
 def read_usage(raw: Raw) -> tuple[Usage | None, bool]:
-    """Token counts as any OpenAI-like server reports them (None where there are none), and whether the three that a client
-    reads stand there as it reads them.
+    """Token counts as any OpenAI-like server reports them (None where there are none), and whether the three that a
+    client reads stand there as it reads them.
 
     Reasoning that the server counts beside the completion (xAI: the total says so) is added to it, as OpenAI counts.
     """
@@ -104,21 +104,24 @@ def read_usage(raw: Raw) -> tuple[Usage | None, bool]:
         said = _reported(raw)
     except (msgspec.DecodeError, RecursionError):
         return _counts_alone(raw), False
-    prompt = _count(said.prompt_tokens) or _count(said.input_tokens)
-    completion = _count(said.completion_tokens) or _count(said.output_tokens)
+    prompt = _count(said.prompt_tokens or said.input_tokens)
+    completion = _count(said.completion_tokens or said.output_tokens)
     if not prompt and not completion:
         return None, False
     inputs = said.prompt_tokens_details or said.input_tokens_details or _NO_DETAILS
     outputs = said.completion_tokens_details or said.output_tokens_details or _NO_DETAILS
-    reasoning = _count(outputs.reasoning_tokens) or _count(said.reasoning_tokens)
-    total = _count(said.total_tokens)
+    cached = inputs.cached_tokens or said.cached_tokens or said.prompt_cache_hit_tokens
+    written = inputs.cache_write_tokens or said.cache_creation_input_tokens
+    thought = outputs.reasoning_tokens or said.reasoning_tokens
+    reasoning = _count(thought) if thought else 0
+    total = said.total_tokens
     if reasoning and total == prompt + completion + reasoning:
         completion += reasoning
     usage = Usage(
         prompt,
         completion,
-        _count(inputs.cached_tokens) or _count(said.cached_tokens) or _count(said.prompt_cache_hit_tokens),
-        _count(inputs.cache_write_tokens) or _count(said.cache_creation_input_tokens),
+        _count(cached) if cached else 0,
+        _count(written) if written else 0,
         reasoning,
         "provider",
     )

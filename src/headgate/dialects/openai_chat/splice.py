@@ -3,8 +3,8 @@
 Most chunks of a stream are the same bytes around a new piece of text.  After one has been understood the slow way, a
 ``Template`` holds what stood before and behind its text, in what came and in what went out.  Bytes that match it, with
 a text of printable characters without quote or backslash, are one JSON string in the same place: the text cannot end
-the string, so the rest of the chunk is what it was, member for member.  Anything else (an error, a finish, a role, usage,
-an escape, bad UTF-8) does not match, and goes the slow way.
+the string, so the rest of the chunk is what it was, member for member.  Anything else (an error, a finish, a role,
+usage, an escape, bad UTF-8) does not match, and goes the slow way.
 """
 
 from __future__ import annotations
@@ -41,24 +41,22 @@ class Template:
         ``last`` is the last member of the top level: a string there may change with each chunk (OpenAI's
         ``obfuscation``) and is then passed on as it comes.
         """
-        if self._wasted >= _PATIENCE or b"\\" in data or b"\\" in out or b"\n" in data:
+        if self._wasted >= _PATIENCE or b"\\" in data or b"\\" in out:
             return
         # Without a backslash every quote begins or ends a string, so `"key":` can be nothing but a member's name.
         name = b'"' + key.encode() + b'"'
         if data.count(name) != 1 or out.count(name) != 1:
             return
-        member = name + b":" + bytes(text)
-        start = data.find(member)
-        out_start = out.find(member)
+        start = _text_of(data, name, bytes(text))
+        out_start = _text_of(out, name, bytes(text))
         if start < 0 or out_start < 0:
             return
         self._wasted += 1
-        begin = len(name) + 2
-        end = len(member) - 1
-        self._head = _DATA + data[: start + begin]
-        self._middle = data[start + end :] + _END
-        self._out_head = _DATA + out[: out_start + begin]
-        self._out_middle = out[out_start + end :] + _END
+        length = len(text) - 2
+        self._head = _DATA + data[:start]
+        self._middle = data[start + length :] + _END
+        self._out_head = _DATA + out[:out_start]
+        self._out_middle = out[out_start + length :] + _END
         self._hole = False
         self._end = b""
         self._open_hole(last, bytes(last_value))
@@ -102,6 +100,15 @@ class Template:
             after = quote + len(self._end)
         self._wasted = 0
         return after, len(text)
+
+
+def _text_of(data: bytes, name: bytes, text: bytes) -> int:
+    """Where, in ``data``, the text of the string ``text`` begins that is the value of ``name``; -1 where it is not."""
+    at = data.find(name + b":" + text)
+    if at >= 0:
+        return at + len(name) + 2
+    at = data.find(name + b": " + text)
+    return at + len(name) + 3 if at >= 0 else -1
 
 
 def _is_plain(text: bytes) -> bool:

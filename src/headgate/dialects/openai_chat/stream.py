@@ -125,8 +125,7 @@ class ChatStream:
                 self._text_bytes += length
             if at == end:
                 return b"".join(parts)
-            if at:
-                data = data[at:]
+            data = data[at:]
         if not self.events and len(self._sniffed) < _SNIFF:
             self._sniffed += data[:_SNIFF]
         for event in self._decoder.feed(data):
@@ -173,11 +172,13 @@ class ChatStream:
         data = event.data
         if not data:
             return
+        if b"\n" in data:
+            data = data.replace(b"\n", b" ")  # space between JSON's tokens: some clients read one line of an event
         self.events += 1
         if data[:6] == b"[DONE]":
             self._finish_up()
             return
-        top = chunks.parse(data)
+        data, top = chunks.parse(data)
         if top is None:
             self.skipped += 1
             return
@@ -185,7 +186,7 @@ class ChatStream:
         if chunks.is_complaint(top):
             self._fail(data)
         else:
-            self._take_chunk(event, top, parts)
+            self._take_chunk(data, top, parts)
 
     def _fail(self, data: bytes) -> None:
         self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets)
@@ -214,7 +215,7 @@ class ChatStream:
         elif self.events or not self._sniffed.strip():
             said = f"{self.provider} closed the connection before its answer was complete."
             self.error = GatewayError(errors.UPSTREAM_CUT, said)
-        elif chunks.is_complaint(chunks.parse(self._sniffed) or {}):
+        elif chunks.is_complaint(chunks.parse(self._sniffed)[1] or {}):
             self._fail(self._sniffed)
         else:
             self.error = failures.garbage(self._sniffed, provider=self.provider)
@@ -226,7 +227,7 @@ class ChatStream:
 
     # ------------------------------------------------------------------------------- chunks
 
-    def _take_chunk(self, event: sse.Event, top: Object, parts: list[bytes]) -> None:
+    def _take_chunk(self, data: bytes, top: Object, parts: list[bytes]) -> None:
         raw = top.get("choices")
         choices = codec.as_objects(raw) if raw is not None and raw != NULL else []
         if choices is None:
@@ -248,13 +249,13 @@ class ChatStream:
         if not kept:
             self._carry(top)
             return
-        out = self._respell(event.data, top, kept if changed or self._carried else None)
+        out = self._respell(data, top, kept if changed or self._carried else None)
         parts.append(sse.encode(out))
-        if len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1 and not event.name:
+        if len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
             key, text = texts[0]
             if key in shapes.TEXT_KEYS:
                 last = next(reversed(top))
-                self._template.learn(event.data, out, key, text, last, top[last])
+                self._template.learn(data, out, key, text, last, top[last])
 
     def _take_choice(
         self, position: int, choice: chunks.Members, texts: list[tuple[str, Raw]], parts: list[bytes]

@@ -7,11 +7,12 @@ from msgspec import Raw
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.ports import StreamBridge
 from headgate.wire import codec, sse
 from headgate.wire.codec import NULL, Object
 
 
-def stream_from_answer(body: bytes, stream: ChatStream) -> bytes:
+def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
     """Feeds a whole JSON completion to ``stream``, as the stream that it would have been.
 
     What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
@@ -19,7 +20,7 @@ def stream_from_answer(body: bytes, stream: ChatStream) -> bytes:
     mended = codec.repair(body.removeprefix(b"\xef\xbb\xbf")).strip()
     choices = codec.as_objects((codec.as_object(mended) or {}).get("choices"))
     if not choices and b"error" not in mended and b"message" not in mended and b"detail" not in mended:
-        stream.error = failures.garbage(body, provider=stream.provider)
+        stream.error = failures.garbage(body, provider=provider)
         return b""
     out = stream.feed(sse.encode(mended))
     if stream.error is None:

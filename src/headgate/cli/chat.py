@@ -1,0 +1,161 @@
+"""``headgate chat``: one question through the data plane, shown as it streams.
+
+Uses the same public API as everybody: nothing here is a short cut.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, field
+from typing import Any
+
+import httpx2
+
+from headgate.cli.running import START_IT, Running, Trouble, failure
+
+LOREM = "builtin/lorem"
+
+
+@dataclass
+class Transcript:
+    """What came back.  Times are ``perf_counter`` seconds; None where nothing came."""
+
+    started: float
+    first: float | None = None
+    last: float | None = None
+    text: list[str] = field(default_factory=list)
+    model: str = ""
+    finish: str | None = None
+    usage: dict[str, Any] | None = None
+    done: bool = False
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.first is None else self.first - self.started
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens after the first, by the time that they took; None where that is too short to mean a speed."""
+        tokens = (self.usage or {}).get("completion_tokens")
+        if not tokens or tokens < 2 or self.first is None or self.last is None:
+            return None
+        if self.last - self.first < 0.05:
+            return None
+        return float((tokens - 1) / (self.last - self.first))
+
+    def summary(self) -> str:
+        tokens = (self.usage or {}).get("completion_tokens")
+        parts = [
+            self.model,
+            f"{tokens} tokens" if tokens is not None else "",
+            f"{self.tokens_per_s:.1f} tokens/s" if self.tokens_per_s else "",
+            f"first token {self.ttft_s * 1000:.0f} ms" if self.ttft_s is not None else "",
+        ]
+        return " · ".join(part for part in parts if part)
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "content": "".join(self.text),
+                "model": self.model,
+                "finish_reason": self.finish,
+                "usage": self.usage,
+                "ttft_s": self.ttft_s,
+                "tokens_per_s": self.tokens_per_s,
+            },
+            ensure_ascii=False,
+        )
+
+
+def ask(url: str, token: str, body: dict[str, Any], *, live: bool) -> Transcript:
+    """Streams one answer; ``live`` writes its text to standard output as it comes.
+
+    Raises Trouble on an error status, an error event and a stream that ends without ``[DONE]``.
+    """
+    transcript = Transcript(time.perf_counter())
+    timeout = httpx2.Timeout(10, read=None)  # how long a model may think is the gateway's to decide
+    try:
+        with httpx2.stream(
+            "POST",
+            f"{url}/v1/chat/completions",
+            json={**body, "stream": True, "stream_options": {"include_usage": True}},
+            headers={"Authorization": f"Bearer {token}"},
+            timeout=timeout,
+        ) as answer:
+            if not answer.is_success:
+                raise refused(answer.status_code, answer.read())
+            for chunk in _chunks(answer, transcript):
+                _take(transcript, chunk, live)
+    except httpx2.ConnectError as error:
+        raise Trouble(f"no gateway answers at {url}", START_IT) from error
+    except httpx2.TransportError as error:
+        raise Trouble(f"the connection to {url} broke: {error or type(error).__name__}") from error
+    finally:
+        if live and transcript.text:
+            print(flush=True)
+    if not transcript.done:
+        raise Trouble("the stream ended before the answer did")
+    return transcript
+
+
+class Refused(Trouble):
+    """An error status of the data plane; ``api_code`` is the API's own."""
+
+    def __init__(self, sentence: str, step: str, api_code: str) -> None:
+        super().__init__(sentence, step)
+        self.api_code = api_code
+
+
+def refused(status: int, body: bytes) -> Refused:
+    message, code = failure(body)
+    step = ""
+    if code == "no_provider_key":
+        step = f'configure a provider, or try the built-in one: headgate chat --model {LOREM} "…"'
+    return Refused(message or f"the gateway answered {status}", step, code)
+
+
+def _chunks(answer: httpx2.Response, transcript: Transcript) -> Iterator[dict[str, Any]]:
+    for line in answer.iter_lines():
+        if not line.startswith("data:"):
+            continue
+        text = line[5:].strip()
+        if text == "[DONE]":
+            transcript.done = True
+            return
+        yield json.loads(text)
+
+
+def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
+    if error := chunk.get("error"):
+        raise Trouble(f"the answer broke off: {error.get('message', 'no reason given')}")
+    transcript.model = chunk.get("model") or transcript.model
+    transcript.usage = chunk.get("usage") or transcript.usage
+    for choice in chunk.get("choices") or ():
+        delta = choice.get("delta") or {}
+        transcript.finish = choice.get("finish_reason") or transcript.finish
+        text = delta.get("content") or delta.get("refusal") or ""
+        if text or delta.get("reasoning_content") or delta.get("tool_calls"):
+            transcript.last = time.perf_counter()
+            transcript.first = transcript.first or transcript.last
+        if text:
+            transcript.text.append(text)
+            if live:
+                sys.stdout.write(text)
+                sys.stdout.flush()
+
+
+def chat(running: Running | None, url: str, token: str | None, body: dict[str, Any], *, live: bool) -> Transcript:
+    """``ask`` with the CLI's own token where none is given; one that was revoked meanwhile is replaced once."""
+    if token:
+        return ask(url, token, body, live=live)
+    if running is None:
+        raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
+    try:
+        return ask(url, running.cli_token(), body, live=live)
+    except Refused as error:
+        if error.api_code not in ("invalid_api_key", "expired_api_key"):
+            raise
+    return ask(url, running.cli_token(anew=True), body, live=live)

@@ -1,0 +1,270 @@
+"""The control process: what it starts, in which order, and how it ends.
+
+The link comes before everything that takes time, so that a waiting data process hears its Snapshot at once; the admin
+API comes last.  Ends with 0 on SIGTERM, SIGINT, and when the supervisor is gone (the boot socket reads end-of-file);
+what the journal holds by then is recorded first.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import signal
+import socket
+import sys
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from types import ModuleType
+from typing import TYPE_CHECKING
+
+import structlog
+from sqlalchemy.exc import SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headgate import boot as boot_channel
+from headgate.boot import ControlBoot, Failed, Ready
+from headgate.control.answers import Answers
+from headgate.control.keys import instance_key
+from headgate.control.link import Link
+from headgate.control.publication import Publication
+from headgate.control.recorder import Recorder
+from headgate.control.snapshot import Compiled
+from headgate.control.store import StoreUnusable, open_store
+from headgate.control.tokens import adopt_first
+
+try:
+    import uvloop
+
+    new_event_loop: Callable[[], asyncio.AbstractEventLoop] | None = uvloop.new_event_loop
+except ImportError:  # a platform without it: slower, the same otherwise
+    new_event_loop = None
+
+if TYPE_CHECKING:
+    from headgate.control.web import Server
+
+NICENESS = 5  # the recorder must never take CPU from streams
+WATCH_S = 1.0
+LAST_READING_S = 10.0
+BAD_CONFIG, PORT_IN_USE, STORE_UNUSABLE = 2, 3, 4
+
+log = structlog.get_logger("headgate.control")
+
+
+class CannotStart(Exception):
+    """``code`` is the exit code, the message a sentence for the operator."""
+
+    def __init__(self, code: int, message: str) -> None:
+        super().__init__(message)
+        self.code = code
+
+
+def run(boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) -> int:
+    """Runs control until it is told to end; returns the exit code.
+
+    ``load`` reads the configuration file anew; it raises ValueError with a readable sentence on a bad one.  ``sock``
+    is the child's end of the boot socket: Ready or Failed is sent on it.
+    """
+    os.nice(NICENESS)
+    write_logs(boot.log_level, boot.log_format)
+    try:
+        with asyncio.Runner(loop_factory=new_event_loop) as runner:
+            return runner.run(Control(boot, load, sock).live())
+    except CannotStart as error:
+        log.error("control cannot start", code=error.code, error=str(error))
+        boot_channel.send(sock, Failed(error.code, str(error)))
+        return error.code
+
+
+def write_logs(level: str, form: str) -> None:
+    """One line per event to stderr: ``json``, else key=value."""
+    renderer: structlog.types.Processor = (
+        structlog.processors.JSONRenderer()
+        if form == "json"
+        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
+    )
+    structlog.configure(
+        processors=[
+            structlog.processors.add_log_level,
+            structlog.processors.TimeStamper(fmt="iso", utc=True),
+            structlog.processors.format_exc_info,
+            renderer,
+        ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
+        logger_factory=structlog.PrintLoggerFactory(sys.stderr),
+        cache_logger_on_first_use=True,
+    )
+
+
+class Control:
+    """One life of the process.  The mutable state is in the parts that it starts: store, publication, link,
+    recorder.
+    """
+
+    def __init__(self, boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) -> None:
+        self._boot = boot
+        self._load = load
+        self._sock = sock
+        self._state = Path(boot.state_dir)
+        self._end = asyncio.Event()
+        self._reload = asyncio.Event()
+
+    async def live(self) -> int:
+        """Starts everything, waits for the end, ends everything.  Raises CannotStart."""
+        self._listen_for_the_end()
+        listener = bind(self._boot.host, self._boot.port)
+        engine = await self._open_store()
+        try:
+            await self._serve(engine, listener)
+        finally:
+            await engine.dispose()
+            listener.close()
+        return 0
+
+    async def _open_store(self) -> AsyncEngine:
+        try:
+            return await open_store(self._boot.database)
+        except StoreUnusable as error:
+            raise CannotStart(STORE_UNUSABLE, str(error)) from error
+
+    async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
+        stamp = _stamp(self._boot.config_path)  # before it is read: what changes meanwhile is read again
+        publication, recorder = await self._begin(engine)
+        watch = asyncio.create_task(self._watch(publication, stamp), name="configuration watch")
+        tasks = [watch]
+        try:
+            tasks.append(await self._answer_data(publication.link, recorder))
+            # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already
+            web = (await asyncio.to_thread(_import_web)).server(self._boot, engine, publication, recorder)
+            api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
+            tasks.append(api)
+            up = asyncio.create_task(self._say_ready(web, listener, publication), name="say ready")
+            await self._until_the_end(tasks)
+            up.cancel()
+            web.stop()
+            await asyncio.wait([api])
+        finally:
+            watch.cancel()
+            await recorder.stop(LAST_READING_S)
+            await publication.link.close()
+
+    async def _begin(self, engine: AsyncEngine) -> tuple[Publication, Recorder]:
+        """Everything that a data process will be told, composed; nobody is answered yet."""
+        try:
+            key = instance_key(self._state)
+            if self._boot.first_token is not None:
+                await adopt_first(engine, key, self._boot.first_token)
+            publication = Publication(engine, key, self._load)
+            await publication.begin(await asyncio.to_thread(self._load))
+        except SQLAlchemyError as error:
+            raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
+        except (ValueError, OSError) as error:
+            raise CannotStart(BAD_CONFIG, str(error)) from error
+        recorder = Recorder(engine, self._state / "journal")
+        publication.link = Link(self._state / "channel.sock", publication, Answers(engine, recorder))
+        return publication, recorder
+
+    async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
+        try:
+            await link.start()
+            return await recorder.start()
+        except (SQLAlchemyError, OSError) as error:
+            raise CannotStart(STORE_UNUSABLE, f"the state directory cannot be used: {error}") from error
+
+    async def _say_ready(self, web: Server, listener: socket.socket, publication: Publication) -> None:
+        await web.up.wait()
+        host, port = listener.getsockname()[:2]
+        try:
+            boot_channel.send(self._sock, Ready(host, port))
+        except OSError:
+            self._end.set()  # the supervisor is gone
+            return
+        log.info("control is ready", host=host, port=port, generation=publication.snapshot.generation)
+
+    def _listen_for_the_end(self) -> None:
+        loop = asyncio.get_running_loop()
+        loop.add_signal_handler(signal.SIGTERM, self._end.set)
+        # A terminal's interrupt goes to every process of the group; the supervisor decides when control ends: last
+        loop.add_signal_handler(signal.SIGINT, lambda: None)
+        loop.add_signal_handler(signal.SIGHUP, self._reload.set)
+        loop.add_reader(self._sock.fileno(), self._on_boot_socket)
+
+    def _on_boot_socket(self) -> None:
+        try:
+            gone = not self._sock.recv(64)
+        except OSError:
+            gone = True
+        if gone:
+            asyncio.get_running_loop().remove_reader(self._sock.fileno())
+            self._end.set()
+
+    async def _until_the_end(self, tasks: Sequence[asyncio.Task[None]]) -> None:
+        """Returns when the end was asked for.  A task that ends before is a defect: raises what it raised."""
+        end = asyncio.create_task(self._end.wait(), name="wait for the end")
+        try:
+            done, _ = await asyncio.wait([end, *tasks], return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            end.cancel()
+        for task in done - {end}:
+            task.result()
+            raise RuntimeError(f"the task {task.get_name()!r} ended by itself")
+
+    async def _watch(self, publication: Publication, stamp: Stamp) -> None:
+        """Reloads when the file has changed or SIGHUP came.  A bad file has been logged by the time that it raises."""
+        while True:
+            try:
+                async with asyncio.timeout(WATCH_S):
+                    await self._reload.wait()
+            except TimeoutError:
+                now = _stamp(self._boot.config_path)
+                if now == stamp:
+                    continue
+                stamp = now
+            self._reload.clear()
+            try:
+                await publication.reload()
+            except (ValueError, OSError):
+                continue
+            except SQLAlchemyError as error:
+                log.error("the configuration was not reloaded: the store cannot be used", error=str(error))
+
+
+Stamp = tuple[int, int, int] | None
+
+
+def _stamp(path: str | None) -> Stamp:
+    if path is None:
+        return None
+    try:
+        stat = os.stat(path)
+    except OSError:
+        return None
+    return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def bind(host: str, port: int) -> socket.socket:
+    """The admin API's listening socket.  Raises CannotStart."""
+    try:
+        family, kind, proto, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
+        listener = socket.socket(family, kind, proto)
+    except OSError as error:
+        raise CannotStart(BAD_CONFIG, f"control.host {host!r} is not an address: {error.strerror or error}") from error
+    try:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        listener.bind(address)
+        listener.listen(128)
+    except OSError as error:
+        listener.close()
+        if error.errno == errno.EADDRINUSE:
+            sentence = f"port {port} on {host} is in use: stop what listens there, or set control.port to another"
+            raise CannotStart(PORT_IN_USE, sentence) from error
+        raise CannotStart(BAD_CONFIG, f"control cannot listen on {host}:{port}: {error.strerror}") from error
+    listener.setblocking(False)
+    return listener
+
+
+def _import_web() -> ModuleType:
+    # Late, and in a thread: see _serve
+    from headgate.control import web  # noqa: PLC0415
+
+    return web

@@ -1,0 +1,262 @@
+"""The store: its tables, and how it is opened and brought up to date.
+
+Owns the schema as this release knows it; `migrations/` owns how a database gets there (a test holds the two equal).
+Portable between SQLite (the default) and PostgreSQL; queries stand beside their subject (tokens, recorder, receipts).
+Refuses a database that a newer release has written: it may mean things that this one would destroy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    event,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+REVISIONS = ("0001",)  # every revision of migrations/versions, oldest first; the last is what this release needs
+HEAD = REVISIONS[-1]
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+metadata = MetaData()
+
+# Agent tokens.  The token itself is nowhere: `digest` is HMAC-SHA256(instance key, whole token).
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),  # public
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON array
+    Column("models", Text, nullable=False),  # JSON array
+    Column("created_at", BigInteger, nullable=False),  # Unix ns, as every *_at
+    Column("expires", Float),  # Unix seconds, as in model.Grant
+    Column("revoked_at", BigInteger),
+)
+
+# One row per call.  `outcome` is NULL while it runs; `completion_tokens` then is what it has delivered so far.
+# Durations are µs, NULL where the call never got there; cost is nano-USD, NULL unknown.  The key is ordered by time,
+# so a table without row ids appends, and pages of a list need no other index than one by token (5 µs of CPU per row).
+# The two partial indexes hold only the rows that they are for: calls with a label of their own, and running calls.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("boot", Text, nullable=False),  # which data process: `<worker>-<boot id>`
+    Column("created_at", BigInteger, nullable=False),
+    Column("grant_id", Text, nullable=False),
+    Column("requested", Text, nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("label", Text),
+    Column("price_input", BigInteger),  # of a running call: what it is priced with if it is lost
+    Column("price_output", BigInteger),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("basis", Text, nullable=False),
+    Column("closed_at", BigInteger),
+    Column("outcome", Text),
+    Column("status", Integer),
+    Column("code", Text),
+    Column("cached_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("cost", BigInteger),
+    Column("duration_us", BigInteger),
+    Column("queue_us", BigInteger),
+    Column("connect_us", BigInteger),
+    Column("ttfb_us", BigInteger),
+    Column("ttft_us", BigInteger),
+    Column("bytes_out", BigInteger),
+    Column("attempts", Text),  # JSON: an array of model.AttemptRecord, each an array
+    sqlite_with_rowid=False,
+)
+Index("requests_by_grant", requests.c.grant_id, requests.c.id)
+Index(
+    "requests_by_label",
+    requests.c.grant_id,
+    requests.c.label,
+    sqlite_where=requests.c.label.is_not(None),
+    postgresql_where=requests.c.label.is_not(None),
+)
+Index(
+    "requests_running",
+    requests.c.boot,
+    sqlite_where=requests.c.outcome.is_(None),
+    postgresql_where=requests.c.outcome.is_(None),
+)
+
+# How far each journal file has been read; committed together with what was read.
+journal_offsets = Table(
+    "journal_offsets",
+    metadata,
+    Column("file", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+
+# Requests that were turned away before a token was known.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("second", BigInteger, primary_key=True),  # Unix seconds
+    Column("code", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+
+class StoreUnusable(Exception):
+    """The store cannot be opened, or must not be.  The message is a sentence for the operator; exit code 4."""
+
+
+def async_url(database: str) -> URL:
+    """``sqlite:///PATH`` or ``postgresql://…`` with the async driver filled in.  Raises StoreUnusable on anything
+    else.
+    """
+    try:
+        url = make_url(database)
+    except ArgumentError as error:
+        raise StoreUnusable("the database setting is not a URL such as sqlite:///PATH or postgresql://…") from error
+    match url.get_backend_name():
+        case "sqlite":
+            return url.set(drivername="sqlite+aiosqlite")
+        case "postgresql" | "postgres":
+            return url.set(drivername="postgresql+asyncpg")
+        case other:
+            raise StoreUnusable(f"the database {other!r} is not supported: use sqlite:///PATH or postgresql://…")
+
+
+def make_engine(url: URL) -> AsyncEngine:
+    """An engine whose SQLite connections wait for each other instead of failing, and write ahead."""
+    if url.get_backend_name() != "sqlite":
+        return create_async_engine(url, pool_pre_ping=True)
+    engine = create_async_engine(url)
+    event.listen(engine.sync_engine, "connect", _tune_sqlite)
+    return engine
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 5000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # NORMAL: a kill -9 loses nothing, a power cut may lose the last commits; the journal has the same promise
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+async def open_store(database: str) -> AsyncEngine:
+    """Opens the database, creating it where it is a file that does not exist (0600), and migrates it to HEAD.
+
+    Raises StoreUnusable.
+    """
+    url = async_url(database)
+    engine: AsyncEngine | None = None
+    try:
+        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+            _own_file(str(url.database))
+        engine = make_engine(url)
+        await _bring_up_to_date(engine, url)
+    except ImportError as error:
+        raise StoreUnusable(f"the driver for {url.drivername} is missing: install headgate[postgres]") from error
+    except (SQLAlchemyError, OSError) as error:
+        if engine is not None:
+            await engine.dispose()
+        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
+        raise StoreUnusable(f"the store {url.render_as_string()} cannot be opened: {reason}") from error
+    except StoreUnusable:
+        if engine is not None:
+            await engine.dispose()
+        raise
+    return engine
+
+
+def _own_file(path: str) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database itself
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+async def _bring_up_to_date(engine: AsyncEngine, url: URL) -> None:
+    async with engine.connect() as connection:
+        revision = await connection.run_sync(_revision)
+    if revision == HEAD:
+        return
+    if revision is not None and revision not in REVISIONS:
+        raise StoreUnusable(
+            f"the store {url.render_as_string()} was written by a newer release of Headgate "
+            f"(schema {revision}, this one knows {HEAD}): use that release, or another database"
+        )
+    await asyncio.to_thread(_migrate, url)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(url: URL) -> None:
+    """Runs the migrations on a loop and an engine of its own: the drivers are async, Alembic is not, and the control
+    process's loop must not stand still meanwhile.
+    """
+    # Late: Alembic costs 0.2 s at import and nearly every start finds the schema at HEAD
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async def run() -> None:
+        engine = make_engine(url)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(upgrade)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(run())
+
+
+def upsert(engine: AsyncEngine, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ``on_conflict_do_update``, in the engine's dialect."""
+    return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+async def read_meta(connection: AsyncConnection, key: str) -> str | None:
+    """A remembered value, None where there is none."""
+    return (await connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar()
+
+
+async def write_meta(engine: AsyncEngine, connection: AsyncConnection, key: str, value: str) -> None:
+    """Remembers a value; the caller commits."""
+    statement = upsert(engine, meta).values(key=key, value=value)
+    changed = statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+    await connection.execute(changed)

@@ -1,0 +1,368 @@
+"""One upstream connection and the request that runs on it.
+
+Owns the socket, the parsing of the answer's framing and the deadlines of an attempt.  One connection per running
+request is what makes cancelling exact: closing it is all that a provider understands.  Refuses to know what a body
+means.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING, Protocol, cast
+
+import httptools
+
+from headgate.errors import (
+    POOL_FULL,
+    UPSTREAM_CUT,
+    UPSTREAM_GARBAGE,
+    UPSTREAM_RESET,
+    UPSTREAM_TIMEOUT,
+    UPSTREAM_TOO_LARGE,
+    GatewayError,
+)
+from headgate.model import Timeouts
+from headgate.serving.fiber import Signal
+from headgate.serving.wheel import NEVER
+
+if TYPE_CHECKING:
+    from headgate.serving.transport import Pool
+
+READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent bytes this bounds what a stream can hold
+MAX_HEAD = 64 << 10
+MAX_ERROR_BODY = 256 << 10
+JOIN_BELOW = 16 << 10
+SETTLE_S = 1.0
+
+_monotonic = time.monotonic
+
+# One buffer for all upstream connections: it is filled and emptied within one callback.
+_read_buffer = bytearray(READ)
+_read_view = memoryview(_read_buffer)
+
+
+class Sink(Protocol):
+    """Where the bytes of a streamed body go."""
+
+    def feed(self, data: bytes) -> None:
+        """What one read brought."""
+
+    def ended(self) -> None:
+        """The body is complete."""
+
+    def failed(self, error: GatewayError) -> None:
+        """The body will not be complete."""
+
+
+class Asking(Signal["Upstream"]):
+    """One request on its way.  Awaited, it gives the connection with the head of a streamed answer, or all of a whole one.
+
+    ``deadline`` is the latest end of the whole attempt.  Instants are monotonic seconds: ``queued`` when a connection
+    was there or began to be made, ``connected`` when the request was sent.  Whoever awaits it must ``release`` it,
+    however that ends.
+    """
+
+    upstream: Upstream | None = None
+    left = False  # nobody waits any more
+    queued = connected = 0.0
+    due = NEVER  # of the wait for a connection
+    slot = -1
+
+    def __init__(
+        self, pool: Pool, head: bytes, body: bytes, stream: bool, timeouts: Timeouts, deadline: float, max_answer: int
+    ) -> None:
+        self.pool = pool
+        self.head = head
+        self.body = body
+        self.stream = stream
+        self.timeouts = timeouts
+        self.deadline = deadline
+        self.max_answer = max_answer
+
+    def release(self, *, finished: bool) -> None:
+        """The call is done with it.  ``finished``: it has seen the answer's end, so that the connection may serve
+        again.
+        """
+        self.left = True
+        if self.upstream is not None:
+            self.upstream.release(finished=finished)
+        elif self.slot >= 0:
+            self.pool.wheel.drop(self)
+
+    def expire(self, now: float) -> None:
+        """The wheel: no connection came free in time."""
+        limits = self.pool.limits
+        self.left = True
+        self.fail(
+            GatewayError(
+                POOL_FULL,
+                f"all {limits.max_connections} connections to the provider are busy "
+                f"and none came free within {limits.wait_s:g} s",
+                retry_after=1,
+            )
+        )
+
+
+class Upstream(asyncio.BufferedProtocol):
+    """One upstream connection, and the request that runs on it.
+
+    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (status
+    200, not JSON or HTML): then the Asking is set at the head and the body goes to ``sink``; else *whole*: it is set
+    when all of it is in ``body``.
+    """
+
+    asking: Asking | None = None
+    sink: Sink | None = None
+    fresh = True  # has not carried a request yet
+    due = NEVER
+    slot = -1
+    phase = "total"
+    _reading = True
+    _settling = False  # the call is done with it, the framing is not
+    # of one answer:
+    status = 0
+    body = b""
+    streamed = False
+    _head_complete = _complete = _keep_alive = False
+    _size = 0
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._pieces: list[bytes] = []
+        self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
+        self._parser = httptools.HttpResponseParser(self)
+        self.born = pool.wheel.now
+        self.headers: dict[bytes, bytes] = {}
+
+    # --------------------------------------------------------------- one request
+
+    def send(self, asking: Asking) -> None:
+        """Sends a request and arms its deadlines."""
+        self.asking = asking
+        asking.upstream = self
+        asking.connected = _monotonic()
+        self.headers = {}
+        self.status = self._size = 0
+        self.streamed = self._head_complete = self._complete = False
+        due = asking.deadline
+        if asking.stream:
+            self.phase = "headers"
+            due = min(due, self._pool.wheel.now + asking.timeouts.headers)
+        else:
+            self.phase = "total"
+        self._pool.wheel.set(self, due)
+        if len(asking.body) < JOIN_BELOW:
+            self._transport.write(asking.head + asking.body)
+        else:  # joining a head and a large body costs more than parsing it did
+            self._transport.writelines((asking.head, asking.body))
+
+    def expect(self, phase: str, seconds: float) -> None:
+        """The next thing that must happen, and how long it may take.  Earlier deadlines only through here."""
+        self.phase = phase
+        self._pool.wheel.set(self, min(self._pool.wheel.now + seconds, self._asked.deadline))
+
+    def progress(self) -> None:
+        """An event came: the stall deadline moves on.  Called for every read of every stream, so it only assigns."""
+        asking = self._asked
+        due = self._pool.wheel.now + asking.timeouts.stall
+        self.phase = "stall"
+        self.due = due if due < asking.deadline else asking.deadline
+
+    def pause(self) -> None:
+        """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
+        if self._reading:
+            self._reading = False
+            self._transport.pause_reading()
+            self.phase = "total"
+            self.due = self._asked.deadline
+
+    def resume(self) -> None:
+        if not self._reading:
+            self._reading = True
+            self._transport.resume_reading()
+            self.expect("stall", self._asked.timeouts.stall)
+
+    def release(self, *, finished: bool) -> None:
+        """The call is done with it: back to the pool where it is clean, closed where it is not.
+
+        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing,
+        which often comes in a packet of its own; it gets a second to come.
+        """
+        self.sink = None
+        self._pieces.clear()
+        if self._complete:
+            self._give_back()
+        elif finished and self.streamed and self._reading:
+            self.asking = None
+            self._settling = True
+            self._pool.wheel.set(self, self._pool.wheel.now + SETTLE_S)
+        else:
+            self.abort()
+
+    def _give_back(self) -> None:
+        self.asking = None
+        self._settling = False
+        if self._keep_alive and self._reading and not self._transport.is_closing():
+            self.fresh = False
+            self._pool.put(self)
+        else:
+            self.abort()
+
+    def abort(self) -> None:
+        """Closes at once.  Under TLS close() would wait for the peer's goodbye, and the engine would go on."""
+        self.sink = None
+        self._pool.lost(self)
+        self._pool.wheel.drop(self)
+        if not self._transport.is_closing():
+            self._transport.abort()
+
+    # --------------------------------------------------------------- what the transport calls
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+
+    def get_buffer(self, sizehint: int) -> memoryview:
+        return _read_view
+
+    def buffer_updated(self, nbytes: int) -> None:
+        if self.asking is None and not self._settling:
+            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
+            self.abort()
+            return
+        if not self._head_complete:
+            self._size += nbytes
+        try:
+            self._parser.feed_data(_read_view[:nbytes])
+        except httptools.HttpParserError as error:
+            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
+            return
+        if self._settling:
+            self._pieces.clear()
+            if self._complete:
+                self._give_back()
+        elif self._head_complete:
+            self._deliver()
+        elif self._size > MAX_HEAD:
+            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
+
+    def eof_received(self) -> bool:
+        return False  # close; a body that ends with its connection is completed by connection_lost
+
+    def connection_lost(self, error: Exception | None) -> None:
+        pool = self._pool
+        pool.lost(self)
+        pool.wheel.drop(self)
+        if self.asking is None or self._complete:
+            return
+        if self._head_complete and error is None and self._ends_with_connection():
+            self._complete = True
+            self._deliver()
+        elif self._head_complete:
+            self._fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
+        elif not self.fresh and not self._size:
+            # A pooled connection that closes before any byte of an answer was stale: asked again, once, on a new one.
+            asking, self.asking = self.asking, None
+            asking.upstream = None
+            pool.dial(asking)
+        else:
+            self._fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
+
+    # --------------------------------------------------------------- what the parser calls
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self.headers[name.lower()] = value
+
+    def on_headers_complete(self) -> None:
+        status = self._parser.get_status_code()
+        if 100 <= status < 200:  # an interim answer is no answer (RFC 9110 §15.2); httptools ends a message for it
+            self.headers = {}
+            self._size = 0
+            return
+        self.status = status
+        self._head_complete = True
+        self._size = 0
+
+    def on_message_complete(self) -> None:
+        self._complete = self._head_complete
+        self._keep_alive = self._parser.should_keep_alive()  # llhttp forgets it with the message
+
+    # --------------------------------------------------------------- the answer
+
+    def _deliver(self) -> None:
+        """What the last read brought, to whoever waits for it."""
+        asking = self._asked
+        if not asking.done and asking.stream and _can_stream(self.status, self.headers):
+            self.streamed = True
+            self.expect("first_token", asking.timeouts.first_token)
+            asking.set(self)  # the call runs on right here, and sets the sink
+        if not self.streamed:
+            self._collect(asking)
+            return
+        sink = self.sink
+        if sink is None:  # the call has left meanwhile
+            return
+        pieces = self._pieces
+        if pieces:
+            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            sink.feed(data)
+        if self._complete and self.sink is not None:
+            self.sink.ended()
+
+    def _collect(self, asking: Asking) -> None:
+        self._size = sum(map(len, self._pieces))
+        limit = asking.max_answer if self.status == 200 else MAX_ERROR_BODY
+        if self._size > limit:
+            self._fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
+        elif self._complete:
+            pieces = self._pieces
+            self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            pieces.clear()
+            asking.set(self)
+
+    @property
+    def open(self) -> bool:
+        return not self._transport.is_closing()
+
+    @property
+    def _asked(self) -> Asking:
+        return cast(Asking, self.asking)
+
+    def _ends_with_connection(self) -> bool:
+        # RFC 9112 §6.3: neither a length nor chunks means that the body runs until the connection closes.
+        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+
+    def _fail(self, error: GatewayError) -> None:
+        asking, sink = self.asking, self.sink
+        self.asking = None
+        self.abort()
+        if asking is not None and not asking.done:
+            asking.fail(error)
+        elif sink is not None:
+            sink.failed(error)
+
+    def expire(self, now: float) -> None:
+        """The wheel: a deadline of the attempt has passed, or the connection has been idle for too long."""
+        if self.asking is None:
+            self.abort()
+            return
+        phase = "total" if now >= self.asking.deadline else self.phase
+        self._fail(
+            GatewayError(UPSTREAM_TIMEOUT, f"the provider did not answer in time ({_PHASES[phase]} took too long)")
+        )
+
+
+_PHASES = {
+    "headers": "the response head",
+    "first_token": "the first token",
+    "stall": "the next token",
+    "total": "the whole answer",
+}
+
+
+def _can_stream(status: int, headers: dict[bytes, bytes]) -> bool:
+    # Some servers send events under text/plain or no type at all; JSON and HTML are answers of another kind.
+    kind = headers.get(b"content-type", b"")
+    return status == 200 and b"json" not in kind and b"html" not in kind

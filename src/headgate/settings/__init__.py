@@ -1,0 +1,246 @@
+"""Settings: what the operator wrote, checked whole, as the values that the two planes are started with.
+
+Owns the way from YAML + environment + command line to ``Compiled`` (control) and ``DataSettings`` (data).  ``file.py``
+reads the tree, ``schema.py`` says what may stand in it, ``check.py`` judges it; nothing below ``app`` imports this
+package.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from decimal import Decimal
+from pathlib import Path
+from typing import Any
+
+from headgate.channel import World
+from headgate.control.snapshot import Compiled
+from headgate.model import (
+    FREE,
+    Account,
+    Alias,
+    DataSettings,
+    Grant,
+    Limits,
+    ModelRow,
+    Pool,
+    Price,
+    Provider,
+    TargetRef,
+    Timeouts,
+)
+from headgate.policy.auth import digest
+from headgate.settings import schema
+from headgate.settings.check import account_labels, changed, check
+from headgate.settings.file import ConfigError, find, read
+from headgate.settings.schema import BUILTIN, File
+from headgate.statedir import url_of
+
+__all__ = [
+    "ConfigError",
+    "File",
+    "Settings",
+    "compile",
+    "data_settings",
+    "load",
+    "masked",
+    "needs_restart",
+    "state_dir",
+]
+
+_MB = 1 << 20
+
+
+@dataclass(frozen=True)
+class Settings:
+    """A valid file and what follows from it.  ``database`` is a SQLAlchemy URL, secrets are SecretStr in ``file``."""
+
+    file: File
+    path: Path | None
+    state_dir: Path
+    database: str
+
+    @property
+    def admin_token(self) -> str | None:
+        token = self.file.admin_token
+        return token.get_secret_value() if token else None
+
+    @property
+    def data_url(self) -> str:
+        return url_of(self.file.server.host, self.file.server.port)
+
+    @property
+    def control_url(self) -> str:
+        return url_of(self.file.control.host, self.file.control.port)
+
+
+def load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
+    """Reads and checks the configuration.  ``overrides``: dotted keys from the command line.  Raises ConfigError."""
+    path = find(config, environ)
+    file = check(read(path, environ, overrides or {}))
+    state = state_dir(file.state_dir, environ)
+    return Settings(file, path, state, _database(file.database, state))
+
+
+def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
+    """Absolute.  The key, else XDG_STATE_HOME/headgate, else ~/.local/state/headgate."""
+    if configured:
+        return Path(configured).expanduser().absolute()
+    base = environ.get("XDG_STATE_HOME")
+    return (Path(base) if base else Path("~/.local/state").expanduser()).absolute() / "headgate"
+
+
+def _database(configured: str | None, state: Path) -> str:
+    scheme, _, rest = (configured or f"sqlite:///{state / 'headgate.db'}").partition("://")
+    if scheme in ("sqlite", "sqlite+aiosqlite") and rest.startswith("/") and len(rest) > 1:
+        return f"sqlite+aiosqlite:///{Path(rest[1:]).expanduser().absolute()}"
+    if scheme.startswith("postgres"):
+        raise ConfigError(
+            ["database: PostgreSQL is not supported in this version; use sqlite:///PATH or remove the key"]
+        )
+    raise ConfigError(["database: must be sqlite:///PATH"])
+
+
+# ------------------------------------------------------------------------------------- for the planes
+
+
+def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
+    """What a data process is told at birth."""
+    server = settings.file.server
+    limits = Limits(
+        max_body=int(server.max_body_mb * _MB),
+        max_answer=int(server.max_answer_mb * _MB),
+        max_event=int(server.max_event_mb * _MB),
+        max_head=int(server.max_head_kb * 1024),
+        max_connections=server.max_connections,
+        header_timeout=server.header_timeout_s,
+        body_timeout=server.body_timeout_s,
+        idle_timeout=server.idle_timeout_s,
+        keep_alive=server.keep_alive_s,
+        drain=server.drain_s,
+    )
+    return DataSettings(
+        state_dir=str(settings.state_dir),
+        worker=worker,
+        limits=limits,
+        cors_origins=tuple(server.cors_origins),
+        public_catalog=server.public_catalog,
+        control_url=settings.control_url,
+    )
+
+
+def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compiled:
+    """The file as a Snapshot's World, its tokens as digests, its providers' keys by account id."""
+    file = settings.file
+    base = settings.path.parent if settings.path else Path()
+    providers = {name: _provider(name, row, base) for name, row in file.providers.items()}
+    aliases = {
+        name: Alias(
+            name=name,
+            targets=tuple(TargetRef(entry.target) for entry in row.targets),
+            use_case=row.use_case,
+            timeouts=_deadlines(row.timeouts),
+        )
+        for name, row in file.aliases.items()
+    }
+    if "auto" not in aliases or not aliases["auto"].targets:
+        aliases["auto"] = _auto(aliases.get("auto"), providers)
+    # Last, so that computed orders never begin with it.
+    providers[BUILTIN] = Provider(name=BUILTIN, base_url=builtin_url, auth="none", price=FREE, origin="builtin")
+    world = World(
+        providers=providers,
+        aliases=aliases,
+        default_model=file.default_model,
+        timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
+    )
+    tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
+    secrets = {
+        f"{name}/{label}": key.key.get_secret_value()
+        for name, row in file.providers.items()
+        for label, key in zip(account_labels(row), row.keys, strict=True)
+    }
+    return Compiled(world=world, tokens=tokens, secrets=secrets)
+
+
+def needs_restart(running: Settings, new: Settings) -> list[str]:
+    """The changed keys that a reload does not apply: what the processes were told at birth."""
+    keys = [f"server.{key}" for key in changed(running.file.server, new.file.server)]
+    keys += [f"control.{key}" for key in changed(running.file.control, new.file.control)]
+    keys += ["state_dir"] * (running.state_dir != new.state_dir)
+    keys += ["database"] * (running.database != new.database and running.state_dir == new.state_dir)
+    keys += ["admin_token"] * (running.file.admin_token != new.file.admin_token)
+    return keys
+
+
+def masked(settings: Settings) -> dict[str, Any]:
+    """What is in force, as plain values; keys, secrets and the values of extra headers are not readable in it."""
+    shown = settings.file.model_dump(mode="json")
+    for row in shown["providers"].values():
+        row["headers"] = dict.fromkeys(row["headers"], "**********")
+    shown["state_dir"], shown["database"] = str(settings.state_dir), settings.database
+    return shown
+
+
+def _deadlines(row: schema.Deadlines) -> dict[str, float]:
+    return row.model_dump(exclude_none=True)
+
+
+def _provider(name: str, row: schema.Provider, base: Path) -> Provider:
+    return Provider(
+        name=name,
+        base_url=row.base_url,
+        dialect=row.dialect,
+        auth=row.auth,
+        accounts=tuple(
+            Account(id=f"{name}/{label}", label=key.label)
+            for label, key in zip(account_labels(row), row.keys, strict=True)
+        ),
+        ca_file=str((base / Path(row.ca_file).expanduser()).absolute()) if row.ca_file else None,
+        pool=Pool(row.max_connections, row.pool.idle_s, row.pool.max_age_s, row.pool.wait_s),
+        headers=row.headers,
+        forward_headers=tuple(row.forward_headers),
+        training=row.training,
+        models=None if row.models is None else {model: _model(model, facts) for model, facts in row.models.items()},
+    )
+
+
+def _model(model: str, row: schema.Model | None) -> ModelRow:
+    facts = row or schema.Model()
+    return ModelRow(
+        id=model,
+        upstream_model=facts.upstream_model,
+        canonical=facts.canonical,
+        context_window=facts.context_window,
+        max_output=facts.max_output,
+        capabilities=tuple(facts.capabilities),
+        price=Price(
+            _nano(facts.price.input),
+            _nano(facts.price.output),
+            _nano(facts.price.cached_input),
+            _nano(facts.price.cache_write),
+        ),
+        timeouts=_deadlines(facts.timeouts),
+    )
+
+
+def _nano(usd: Decimal | None) -> int | None:
+    """USD per million tokens → nano-USD per million; exact, the schema lets nine decimals pass."""
+    return None if usd is None else int(usd.scaleb(9))
+
+
+def _grant(row: schema.Token) -> Grant:
+    return Grant(
+        id=f"file-{row.name}", name=row.name, scopes=tuple(row.scopes), models=tuple(row.models), expires=row.expires
+    )
+
+
+def _auto(declared: Alias | None, providers: Mapping[str, Provider]) -> Alias:
+    """``auto`` where no targets are configured: the first declared model of every provider that can be used at all."""
+    usable = (row for row in providers.values() if row.models and (row.accounts or row.auth == "none"))
+    targets = tuple(TargetRef(f"{row.name}/{next(iter(row.models))}") for row in usable if row.models)
+    return Alias(
+        name="auto",
+        targets=targets,
+        use_case=declared.use_case if declared else None,
+        timeouts=declared.timeouts if declared else {},
+    )

@@ -1,0 +1,224 @@
+"""From a tree to a valid ``schema.File``: every problem found at once, each a sentence that names its key and its line.
+
+Two passes.  The shape (known keys, types, ranges) is the schema's; the sense (names that must resolve, names that must
+not collide) is judged here, on what the shape let through.
+"""
+
+from __future__ import annotations
+
+import difflib
+import re
+from collections.abc import Iterable, Iterator
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import BaseModel, ValidationError
+
+from headgate.settings.file import ConfigError, Location, Tree, dotted
+from headgate.settings.schema import BUILTIN, File, Provider, Row
+
+PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
+
+
+def check(tree: Tree) -> File:
+    """The validated file.  Raises ConfigError with every problem of the first pass that has one."""
+    problems = list(_unknown(tree, File, tree.root, ()))
+    if problems:
+        raise ConfigError(problems)
+    try:
+        file = File.model_validate(_present(File, tree.root))
+    except ValidationError as error:
+        raise ConfigError(_translated(tree, error)) from None  # pydantic's own text may quote a secret
+    problems = [
+        tree.complain(location, sentence)
+        for judge in (_ports, _providers, _aliases, _tokens)
+        for location, sentence in judge(tree, file)
+    ]
+    if problems:
+        raise ConfigError(problems)
+    return file
+
+
+# ------------------------------------------------------------------------------------- shape
+
+
+def _row_of(annotation: Any) -> type[Row] | None:
+    """The table that stands somewhere inside an annotation such as ``dict[str, Model | None] | None``."""
+    if isinstance(annotation, type) and issubclass(annotation, Row):
+        return annotation
+    return next((row for part in get_args(annotation) if (row := _row_of(part))), None)
+
+
+def _tables(
+    row: type[Row], tree_row: dict[str, Any], location: Location
+) -> Iterator[tuple[type[Row], dict[str, Any], Location]]:
+    """The tables directly below one: itself a value, a value of a mapping, or an item of a list."""
+    for name, field in row.model_fields.items():
+        inner, value = _row_of(field.annotation), tree_row.get(name)
+        if inner is None:
+            continue
+        if isinstance(value, list):
+            for index, item in enumerate(value):
+                if isinstance(item, dict):
+                    yield inner, item, (*location, name, index)
+        elif isinstance(value, dict):
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Row):
+                yield inner, value, (*location, name)
+            else:
+                for key, item in value.items():
+                    if isinstance(item, dict):
+                        yield inner, item, (*location, name, key)
+
+
+def _unknown(tree: Tree, row: type[Row], value: dict[str, Any], location: Location) -> Iterator[str]:
+    for key in value:
+        here = (*location, key)
+        if key in row.model_fields:
+            continue
+        if key in row.LATER:
+            step = row.LATER[key]
+            when = f"it comes with step {step}" if step else "it comes later"
+            yield tree.complain(here, f"not supported in this version ({when}); remove the key")
+        else:
+            yield tree.complain(here, f"unknown key{nearest(key, row.model_fields)}")
+    for inner, item, below in _tables(row, value, location):
+        yield from _unknown(tree, inner, item, below)
+
+
+def _present(row: type[Row], value: dict[str, Any]) -> dict[str, Any]:
+    """``providers:`` with nothing behind it is null in YAML and means that there are none."""
+    kept: dict[str, Any] = {}
+    for key, item in value.items():
+        field = row.model_fields.get(key)
+        if item is None and field is not None and not field.is_required() and field.default is not None:
+            continue
+        inner = _row_of(field.annotation) if field else None
+        direct = inner is not None and field is not None and field.annotation is inner
+        kept[key] = _present(inner, item) if direct and inner and isinstance(item, dict) else item
+    return kept
+
+
+def _translated(tree: Tree, error: ValidationError) -> list[str]:
+    problems = []
+    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+        location = tuple(part for part in detail["loc"] if part != "[key]")
+        sentence = "is missing" if detail["type"] == "missing" else detail["msg"].replace("Input should", "should", 1)
+        problems.append(tree.complain(location, sentence))
+    return problems
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean X?"`` or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+# ------------------------------------------------------------------------------------- sense
+
+Problems = Iterator[tuple[Location, str]]
+
+
+def _ports(tree: Tree, file: File) -> Problems:
+    if file.server.port == file.control.port and file.server.host == file.control.host:
+        yield ("control", "port"), f"is the data plane's port too ({file.server.port}); choose another"
+
+
+def _providers(tree: Tree, file: File) -> Problems:
+    base = tree.path.parent if tree.path else Path()
+    for name, row in file.providers.items():
+        here: Location = ("providers", name)
+        if name == BUILTIN:
+            yield here, "the name builtin is reserved for the built-in provider; choose another"
+        elif not PROVIDER_NAME.fullmatch(name):
+            yield (
+                here,
+                "a provider's name may have a-z, 0-9 and - only: it is the part before the slash in a model's name",
+            )
+        if row.auth == "none" and row.keys:
+            yield (*here, "keys"), "auth is none, so keys would never be sent; remove one of the two"
+        if row.ca_file and not (base / Path(row.ca_file).expanduser()).is_file():
+            yield (*here, "ca_file"), f"there is no file {row.ca_file}"
+        labels = account_labels(row)
+        for index, label in enumerate(labels):
+            if label in labels[:index]:
+                yield (
+                    (*here, "keys", index),
+                    f"two keys would both be called {name}/{label}; give them different labels",
+                )
+        for model in row.models or ():
+            if not model or not model.isprintable() or " " in model:
+                yield (*here, "models", model), "a model's id must be printable, without spaces"
+
+
+def account_labels(row: Provider) -> list[str]:
+    """What follows the slash in each account's id: its label, else its position."""
+    return [key.label or str(index) for index, key in enumerate(row.keys)]
+
+
+def _aliases(tree: Tree, file: File) -> Problems:
+    ids = {model: name for name, row in file.providers.items() for model in row.models or ()}
+    for name, alias in file.aliases.items():
+        here: Location = ("aliases", name)
+        provider, slash, model = name.partition("/")
+        row = file.providers.get(provider)
+        if not name or not name.isprintable() or " " in name:
+            yield here, "an alias's name must be printable, without spaces"
+        elif name in ids:
+            yield here, f"is also the id of a model of provider {ids[name]}; one of the two could never be reached"
+        elif slash and (provider == BUILTIN or (row and (row.models is None or model in row.models))):
+            yield here, f"also names a model of provider {provider}; choose another name"
+        for index, entry in enumerate(alias.targets):
+            if sentence := _unresolved(file, entry.target):
+                yield (*here, "targets", index), sentence
+    if sentence := _no_model(file, file.default_model):
+        yield ("default_model",), sentence
+
+
+def _unresolved(file: File, target: str) -> str | None:
+    """Why ``target`` is not a ``provider/model`` of this file, or None."""
+    provider, slash, model = target.partition("/")
+    if not slash or not model:
+        owner = next((name for name, row in file.providers.items() if target in (row.models or ())), None)
+        meant = f"; did you mean {owner}/{target}?" if owner else nearest(target, _all_models(file))
+        return f"{target!r} must be written provider/model{meant}"
+    if provider == BUILTIN:
+        return None
+    row = file.providers.get(provider)
+    if row is None:
+        return f"{target!r} names no provider of this file{nearest(provider, [*file.providers, BUILTIN])}"
+    if row.models is not None and model not in row.models:
+        return f"provider {provider} declares no model {model!r}{nearest(model, row.models)}"
+    return None
+
+
+def _no_model(file: File, name: str) -> str | None:
+    known = [*file.aliases, "auto", *(model for row in file.providers.values() for model in row.models or ())]
+    if name in known or _unresolved(file, name) is None:
+        return None
+    return f"{name!r} is no alias and no model of this file{nearest(name, [*known, *_all_models(file)])}"
+
+
+def _all_models(file: File) -> list[str]:
+    return [f"{name}/{model}" for name, row in file.providers.items() for model in row.models or ()]
+
+
+def _tokens(tree: Tree, file: File) -> Problems:
+    names: set[str] = set()
+    secrets: set[str] = set()
+    for index, token in enumerate(file.tokens):
+        if token.name in names:
+            yield ("tokens", index, "name"), f"two tokens are called {token.name}"
+        if (secret := token.secret.get_secret_value()) in secrets:
+            yield ("tokens", index, "secret"), "another token has the same secret"
+        names.add(token.name)
+        secrets.add(secret)
+
+
+def changed(old: BaseModel, new: BaseModel, location: Location = ()) -> Iterator[str]:
+    """The dotted keys in which two tables of one kind differ."""
+    for name in type(old).model_fields:
+        before, after = getattr(old, name), getattr(new, name)
+        if isinstance(before, BaseModel) and isinstance(after, BaseModel):
+            yield from changed(before, after, (*location, name))
+        elif before != after:
+            yield dotted((*location, name))

@@ -1,0 +1,118 @@
+"""The state directory: its lock, its instance key, its admin token; all 0700 and 0600.
+
+Owns what must exist there before either plane starts.  The store, the journal and the sockets in it belong to the
+planes.
+"""
+
+from __future__ import annotations
+
+import fcntl
+import os
+import secrets
+from pathlib import Path
+
+LOCK = "lock"
+INSTANCE_KEY = "instance.key"
+ADMIN_TOKEN = "admin.token"
+# Beside admin.token while that is a copy of the configuration's: a token that is taken out of the file must end to
+# work.
+ADMIN_DECLARED = "admin.token.declared"
+# Where the running gateway answers, for the CLI: the configuration alone does not know what the command line changed.
+ADDRESSES = "listening.json"
+KEY_BYTES = 32
+
+
+class StateError(Exception):
+    """The state directory cannot be used; the text is a sentence with the next step."""
+
+
+def prepare(path: Path) -> int:
+    """Makes the directory and takes its lock, for the life of this process.  Returns the lock's descriptor.
+
+    Raises StateError where another gateway holds it, or where nothing can be written.
+    """
+    try:
+        path.mkdir(mode=0o700, parents=True, exist_ok=True)
+        descriptor = os.open(path / LOCK, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise StateError(
+            f"the state directory {path} cannot be used ({error.strerror}); choose another with --state-dir"
+        ) from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        holder = os.read(descriptor, 20).decode(errors="replace").strip()
+        os.close(descriptor)
+        raise StateError(
+            f"another headgate (pid {holder or 'unknown'}) already serves from {path}; "
+            "stop it, or choose another with --state-dir"
+        ) from error
+    os.ftruncate(descriptor, 0)
+    os.write(descriptor, f"{os.getpid()}\n".encode())
+    return descriptor
+
+
+def instance_key(path: Path) -> bytes:
+    """The key under which tokens are digested; made on first use.  Whoever loses it loses every token."""
+    file = path / INSTANCE_KEY
+    try:
+        key = file.read_bytes()
+    except FileNotFoundError:
+        key = secrets.token_bytes(KEY_BYTES)
+        write_private(file, key)
+    except OSError as error:
+        raise StateError(f"{file} cannot be read ({error.strerror})") from error
+    if len(key) < KEY_BYTES:
+        raise StateError(f"{file} is damaged: restore it from a backup, or remove it and issue every token anew")
+    return key
+
+
+def write_private(file: Path, content: bytes) -> None:
+    """Replaces ``file`` in one step, readable by its owner only from its first byte on."""
+    draft = file.with_name(f".{file.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        with os.fdopen(descriptor, "wb") as stream:
+            stream.write(content)
+        draft.replace(file)
+    except OSError as error:
+        raise StateError(f"{file} cannot be written ({error.strerror})") from error
+
+
+def read_token(file: Path) -> str | None:
+    """A token file's content, or None where there is none."""
+    try:
+        return file.read_text().strip() or None
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{file} cannot be read ({error.strerror})") from error
+
+
+def url_of(host: str, port: int) -> str:
+    """A URL that reaches a listener: a wildcard address is not one to call."""
+    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+
+
+class Admin:
+    """The admin token of this run.  ``first``: the state directory is new; ``made``: the token must be shown."""
+
+    def __init__(self, path: Path, declared: str | None) -> None:
+        self._path = path
+        self._declared = declared
+        kept = read_token(path / ADMIN_TOKEN)
+        self.first = kept is None
+        if kept is not None and declared is None and (path / ADMIN_DECLARED).exists():
+            kept = None
+        self.made = declared is None and kept is None
+        self.token = declared or kept or "hg_admin_" + secrets.token_urlsafe(32)
+
+    def keep(self) -> None:
+        """Writes the token for the CLI, once both planes answer: until then a failed start stays a first one."""
+        write_private(self._path / ADMIN_TOKEN, self.token.encode() + b"\n")
+        marker = self._path / ADMIN_DECLARED
+        if self._declared:
+            write_private(marker, b"")
+        else:
+            marker.unlink(missing_ok=True)

@@ -1,0 +1,485 @@
+"""Journal → rows: real files, real locks, real SQLite, real kills."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import signal
+import subprocess
+import sys
+import textwrap
+import time
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, query, run
+
+from headgate.control.receipts import Receipts
+from headgate.control.recorder import Recorder
+from headgate.control.store import open_store
+from headgate.model import Record, Refused, Rotated
+from headgate.wire.records import HEADER, encode
+
+
+@asynccontextmanager
+async def recording(state: Path, interval: float = 60.0) -> AsyncIterator[Recorder]:
+    """A recorder that reads when asked to (its own timer is far away)."""
+    engine = await open_store(f"sqlite:///{state}/headgate.db")
+    recorder = Recorder(engine, state / "journal", interval)
+    await recorder.start()
+    try:
+        yield recorder
+    finally:
+        await recorder.stop()
+        await engine.dispose()
+
+
+def rows(state: Path) -> dict[str, dict[str, Any]]:
+    return {row["id"]: row for row in query(state / "headgate.db", "SELECT * FROM requests ORDER BY id")}
+
+
+async def eventually(recorder: Recorder, condition: Callable[[], bool], within: float = 5.0) -> None:
+    deadline = time.monotonic() + within
+    while not condition():
+        assert time.monotonic() < deadline, "it did not come to pass"
+        await recorder.catch_up()
+        await asyncio.sleep(0.05)
+
+
+def test_open_and_close_in_one_batch_are_one_row(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(opened(1, label="mine"), progress(1, 7), closed(1))
+            await recorder.catch_up()
+            row = rows(tmp_path)[ident(1)]
+            assert (row["outcome"], row["grant_id"], row["label"], row["boot"]) == ("delivered", "g1", "mine", "w0-b0")
+            assert (row["prompt_tokens"], row["completion_tokens"], row["cost"]) == (90, 10, 110_000)
+            assert (row["model"], row["requested"], row["stream"]) == ("big-0613", "headgate/chat", 1)
+            assert (row["ttft_us"], row["queue_us"]) == (250_000, None)
+            assert recorder.lag().records == 0
+
+    run(main())
+
+
+def test_a_running_call_has_a_row_without_an_outcome_and_its_close_completes_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(opened(1), opened(2))
+            await recorder.catch_up()
+            assert [row["outcome"] for row in rows(tmp_path).values()] == [None, None]
+            assert recorder.lag().running == 2
+            writer.write(progress(2, 33), closed(1))
+            await recorder.catch_up()
+            first, second = rows(tmp_path).values()
+            assert (first["outcome"], first["created_at"], first["completion_tokens"]) == ("delivered", T0 + 1, 10)
+            assert (second["outcome"], second["completion_tokens"]) == (None, 33)
+
+    run(main())
+
+
+def test_the_timer_reads_without_being_asked(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path, 0.1):
+            writer.write(opened(1), closed(1))
+            await asyncio.sleep(1)
+            assert len(rows(tmp_path)) == 1
+
+    run(main())
+
+
+def test_an_unknown_cost_is_null(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(opened(1), closed(1, cost=-1))
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(1)]["cost"] is None
+
+    run(main())
+
+
+def test_calls_of_a_dead_process_are_lost_and_billed_from_their_progress(tmp_path: Path) -> None:
+    async def main() -> None:
+        dead, alive = Writer(tmp_path / "journal", "w0-dead"), Writer(tmp_path / "journal", "w1-alive")
+        async with recording(tmp_path) as recorder:
+            dead.write(opened(1), progress(1, 50), opened(2, price_output=-1), opened(3), closed(3))
+            alive.write(opened(4))
+            await recorder.catch_up()
+            dead.die()
+            await eventually(recorder, lambda: not dead.path.exists())
+            found = rows(tmp_path)
+            lost = found[ident(1)]
+            assert (lost["outcome"], lost["basis"], lost["completion_tokens"]) == ("lost", "estimated", 50)
+            assert lost["cost"] == 100 * 1000 + 50 * 2000  # nano-USD: 1 and 2 USD per million tokens
+            assert lost["duration_us"] == 5_000_000
+            assert (found[ident(2)]["outcome"], found[ident(2)]["cost"]) == ("lost", None)
+            assert found[ident(3)]["outcome"] == "delivered"
+            assert found[ident(4)]["outcome"] is None
+            assert alive.path.exists()
+
+    run(main())
+
+
+def test_running_calls_are_remembered_across_a_restart_of_control(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(opened(1), progress(1, 20), opened(2))
+            await recorder.catch_up()
+        writer.die()
+        async with recording(tmp_path) as recorder:
+            assert recorder.lag().running == 2
+            await eventually(recorder, lambda: not writer.path.exists())
+            first, second = rows(tmp_path).values()
+            assert (first["outcome"], first["completion_tokens"], first["cost"]) == ("lost", 20, 140_000)
+            assert (first["duration_us"], second["outcome"]) == (5_000_000, "lost")
+
+    run(main())
+
+
+def test_a_torn_tail_is_ignored_and_its_file_deleted(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        writer.write(opened(1), closed(1), opened(2))
+        writer.write_bytes(encode(closed(2))[:-3] + b"\xff\xff\xff")
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(2)]["outcome"] is None
+            assert writer.path.exists()  # its writer lives and may yet overwrite the tail
+            writer.die()
+            await eventually(recorder, lambda: not writer.path.exists())
+            assert rows(tmp_path)[ident(2)]["outcome"] == "lost"
+
+    run(main())
+
+
+def test_a_torn_record_that_its_writer_mends_is_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(opened(1))
+            whole = encode(closed(1))
+            os.pwrite(writer.fd, whole[:20], writer.offset)
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(1)]["outcome"] is None
+            writer.write_bytes(whole)
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
+
+    run(main())
+
+
+def test_a_rotated_segment_is_deleted_while_its_writer_lives(tmp_path: Path) -> None:
+    async def main() -> None:
+        first = Writer(tmp_path / "journal", number=9)
+        second = Writer(tmp_path / "journal", number=10)
+        first.write(opened(1), Rotated(10))
+        second.write(closed(1))
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+            assert not first.path.exists()
+            assert second.path.exists()
+            assert [row["outcome"] for row in rows(tmp_path).values()] == ["delivered"]
+            offsets = query(tmp_path / "headgate.db", "SELECT file FROM journal_offsets")
+            assert offsets == [{"file": second.path.name}]
+
+    run(main())
+
+
+def test_a_backlog_of_many_chunks_and_a_record_larger_than_the_first_read(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal", size=4 << 20)
+        writer.write(opened(0, label="x" * 40_000), closed(0))
+        for number in range(1, 3000):
+            writer.write(opened(number), closed(number))
+        async with recording(tmp_path) as recorder:
+            assert recorder.lag().records == 6000
+            await recorder.catch_up()
+            assert len(rows(tmp_path)) == 3000
+            assert recorder.lag().records == 0
+
+    run(main())
+
+
+def test_a_sound_record_of_an_unknown_kind_is_stepped_over(tmp_path: Path) -> None:
+    import zlib
+
+    async def main() -> None:
+        payload = b"\x92\x63\x01"  # [99, 1]
+        writer = Writer(tmp_path / "journal")
+        writer.write(opened(1))
+        writer.write_bytes(HEADER.pack(len(payload), zlib.crc32(payload)) + payload)
+        writer.write(closed(1))
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
+            assert recorder.lag().unreadable == 1
+
+    run(main())
+
+
+def test_refusals_add_up_and_are_not_counted_twice_after_a_restart(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        writer.write(Refused(T0, "invalid_api_key", 3), Refused(T0, "invalid_api_key", 4))
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+        writer.write(Refused(T0 + 5, "invalid_api_key", 5), Refused(T0 + SECOND, "missing_api_key", 1))
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+        second = T0 // SECOND
+        assert query(tmp_path / "headgate.db", "SELECT second, code, count FROM refusals ORDER BY second") == [
+            {"second": second, "code": "invalid_api_key", "count": 12},
+            {"second": second + 1, "code": "missing_api_key", "count": 1},
+        ]
+
+    run(main())
+
+
+def test_a_store_that_fails_loses_nothing(tmp_path: Path) -> None:
+    async def main() -> None:
+        import sqlite3
+
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+            blocker = sqlite3.connect(tmp_path / "headgate.db", isolation_level=None)
+            blocker.execute("ALTER TABLE refusals RENAME TO away")
+            writer.write(opened(1), Refused(T0, "invalid_api_key", 3))
+            with pytest.raises(OSError, match="refusals"):
+                await recorder.catch_up()
+            assert recorder.lag().error is not None
+            assert rows(tmp_path) == {}  # the whole batch or nothing
+            blocker.execute("ALTER TABLE away RENAME TO refusals")
+            writer.write(closed(1))
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
+            assert query(tmp_path / "headgate.db", "SELECT count FROM refusals") == [{"count": 3}]
+            assert recorder.lag().error is None
+            blocker.close()
+
+    run(main())
+
+
+WRITER = """
+    import sys
+    from pathlib import Path
+    from journal_writer import Writer, opened, closed, ident
+    writer = Writer(Path(sys.argv[1]), "w0-killed", size=64 << 20)
+    for number in range(10**6):
+        writer.write(opened(number))
+        if number >= 20:
+            writer.write(closed(number - 20))
+            print(number - 20, flush=True)
+"""
+
+
+def test_a_writer_killed_in_the_middle_loses_no_receipt_that_it_had_written(tmp_path: Path) -> None:
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path / "journal")],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent,
+    )
+    assert child.stdout is not None
+
+    async def main() -> None:
+        async with recording(tmp_path, 0.02) as recorder:
+            await asyncio.sleep(1.0)
+            child.kill()
+            assert child.stdout is not None
+            promised = int(child.stdout.read().split()[-1])
+            child.wait()
+            await eventually(recorder, lambda: not list((tmp_path / "journal").iterdir()))
+            found = rows(tmp_path)
+            assert promised > 100
+            assert all(found[ident(number)]["outcome"] == "delivered" for number in range(promised + 1))
+            rest = list(found.values())[promised + 1 :]
+            assert 20 <= len(rest) <= 22
+            assert {row["outcome"] for row in rest} <= {"lost", "delivered"}
+
+    run(main())
+
+
+DATA_PROCESS = """
+    import asyncio, sys
+    from pathlib import Path
+    from headgate.serving.journal import Journal
+    from journal_writer import opened, closed
+    async def main():
+        journal = Journal(Path(sys.argv[1]), "w0", "real", segment=256 << 10)
+        for number in range(10**6):
+            journal.write(opened(number))
+            if number >= 20:
+                journal.write(closed(number - 20))
+                print(number - 20, flush=True)
+            await asyncio.sleep(0.0005)
+    asyncio.run(main())
+"""
+
+
+def test_the_data_processs_own_journal_rotates_is_killed_and_is_read_to_the_end(tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+    child = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(DATA_PROCESS), str(folder)],
+        stdout=subprocess.PIPE,
+        cwd=Path(__file__).parent,
+    )
+    assert child.stdout is not None
+    for line in child.stdout:
+        if int(line) == 2500:  # two segments are full
+            break
+    child.kill()
+    promised = int((child.stdout.read().split() or [b"2500"])[-1])
+    child.wait()
+    assert len(list(folder.iterdir())) >= 3
+
+    async def main() -> None:
+        async with recording(tmp_path) as recorder:
+            await eventually(recorder, lambda: not list(folder.iterdir()))
+        found = rows(tmp_path)
+        assert all(found[ident(number)]["outcome"] == "delivered" for number in range(promised + 1))
+        assert {row["outcome"] for row in found.values()} == {"delivered", "lost"}
+
+    run(main())
+
+
+READER = """
+    import asyncio, sys
+    from pathlib import Path
+    from headgate.control.recorder import Recorder
+    from headgate.control.store import open_store
+    async def main():
+        engine = await open_store(f"sqlite:///{sys.argv[1]}/headgate.db")
+        recorder = Recorder(engine, Path(sys.argv[1]) / "journal", 0.001)
+        await recorder.start()
+        print("reading", flush=True)
+        await asyncio.sleep(60)
+    asyncio.run(main())
+"""
+
+
+def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Path) -> None:
+    writer = Writer(tmp_path / "journal", size=16 << 20)
+    number = 0
+    for kill in range(3):
+        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(READER), str(tmp_path)], stdout=subprocess.PIPE)
+        assert child.stdout is not None
+        assert child.stdout.readline() == b"reading\n"
+        until = time.monotonic() + 0.5 + kill * 0.13
+        while time.monotonic() < until:
+            writer.write(opened(number), Refused(T0, "invalid_api_key", 1))
+            if number >= 10:
+                writer.write(closed(number - 10))
+            number += 1
+            time.sleep(0.0005)
+        os.kill(child.pid, signal.SIGKILL)
+        child.wait()
+        child.stdout.close()
+
+    async def main() -> None:
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+            found = list(rows(tmp_path).values())
+            assert [row["id"] for row in found] == [ident(n) for n in range(number)]
+            assert [row["outcome"] for row in found] == ["delivered"] * (number - 10) + [None] * 10
+            assert query(tmp_path / "headgate.db", "SELECT sum(count) AS n FROM refusals") == [{"n": number}]
+
+    assert number > 300
+    run(main())
+
+
+# ---------------------------------------------------------------------------------- any cut, any replay
+
+
+@st.composite
+def histories(draw: st.DrawFn) -> list[Record]:
+    """A boot's records: calls that open, progress and close, interleaved in any way that a process can write them."""
+    calls = draw(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=8))
+    tracks: list[list[Record]] = []
+    for number, (steps, ends) in enumerate(calls):
+        track: list[Record] = [opened(number), *(progress(number, 10 * (step + 1)) for step in range(steps))]
+        tracks.append([*track, closed(number)] if ends else track)
+    order = draw(st.permutations([index for index, track in enumerate(tracks) for _ in track]))
+    return [tracks[index].pop(0) for index in order]
+
+
+class Table:
+    """What the SQL does, in a dictionary: rows by id, columns as in the statements."""
+
+    def __init__(self) -> None:
+        self.rows: dict[str, tuple[Any, ...]] = {}
+
+    def apply(self, receipts: Receipts) -> None:
+        batch = receipts.drain()
+        for row in batch.opened:
+            self.rows.setdefault(row[0], (None, *row[1:14]))
+        for completion, _elapsed, key in batch.progressed:
+            kept = self.rows[key]
+            if kept[0] is None:
+                self.rows[key] = (*kept[:12], completion, kept[13])
+        for row in batch.closed:
+            kept = self.rows.get(row[0], (None,))
+            if kept[0] is None or row[15] != "lost":
+                self.rows[row[0]] = (row[15], *row[1:])
+
+
+@given(histories(), st.data())
+@settings(max_examples=200, deadline=None)
+def test_any_batching_and_any_replay_of_a_prefix_gives_the_same_rows(
+    history: list[Record], data: st.DataObject
+) -> None:
+    straight, cut = Table(), Table()
+    once = Receipts()
+    once.ingest("b", b"".join(map(encode, history)))
+    once.lose("b")
+    straight.apply(once)
+
+    receipts = Receipts()
+    for start in range(len(history)):
+        if data.draw(st.booleans(), label="replayed from the start"):
+            receipts = Receipts()
+            receipts.ingest("b", b"".join(map(encode, history[:start])))
+        receipts.ingest("b", encode(history[start]))
+        if data.draw(st.booleans(), label="committed"):
+            cut.apply(receipts)
+    receipts.lose("b")
+    cut.apply(receipts)
+    assert cut.rows == straight.rows
+
+
+@given(histories(), st.integers(0, 400), st.integers(0, 30))
+@settings(max_examples=15, deadline=None)
+def test_any_crash_of_both_processes_gives_the_rows_of_what_was_whole(
+    tmp_path_factory: pytest.TempPathFactory, history: list[Record], cut_at: int, restart_at: int
+) -> None:
+    """The journal is cut at any byte, control stops after any number of records; SQLite must have what an uncut
+    reading has.
+    """
+    whole = b"".join(map(encode, history))
+    kept = whole[: cut_at * len(whole) // 400]
+
+    async def main(state: Path, stops: bool) -> dict[str, dict[str, Any]]:
+        writer = Writer(state / "journal")
+        if stops:
+            writer.write(*history[: min(restart_at, len(history))])
+            os.ftruncate(writer.fd, len(kept))  # no further than the cut
+            async with recording(state) as recorder:
+                await recorder.catch_up()
+            writer.offset = 0
+        writer.write_bytes(kept)
+        writer.die()
+        async with recording(state) as recorder:
+            await eventually(recorder, lambda: not writer.path.exists())
+        return rows(state)
+
+    state = tmp_path_factory.mktemp("crash")
+    assert run(main(state / "a", True)) == run(main(state / "b", False))

@@ -1,0 +1,152 @@
+"""The store's schema: how a database gets there, and which ones are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headgate.control import tokens
+from headgate.control.keys import instance_key, mint, public_id
+from headgate.control.store import (
+    MIGRATIONS,
+    REVISIONS,
+    StoreUnusable,
+    async_url,
+    metadata,
+    open_store,
+    read_meta,
+    write_meta,
+)
+from headgate.model import Grant
+from headgate.policy.auth import digest
+
+
+def within(path: Path, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
+    async def main() -> None:
+        engine = await open_store(f"sqlite:///{path}")
+        try:
+            await do(engine)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(main())
+
+
+def test_an_empty_database_becomes_exactly_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            differences = await connection.run_sync(
+                lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+            )
+        assert differences == []
+
+    within(tmp_path / "x.db", check)
+    assert stat.S_IMODE((tmp_path / "x.db").stat().st_mode) == 0o600
+    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
+        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+        indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+    assert {"requests_by_grant", "requests_by_label", "requests_running"} <= indexes
+
+
+def test_the_revisions_that_the_store_names_are_those_that_exist() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    assert [revision.revision for revision in script.walk_revisions()] == list(reversed(REVISIONS))
+
+
+def test_a_store_at_head_is_opened_without_importing_alembic(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys; from headgate.control.store import open_store\n"
+        f"asyncio.run(open_store('sqlite:///{tmp_path}/x.db')); print('alembic' in sys.modules)"
+    )
+    said = [subprocess.check_output([sys.executable, "-c", program], text=True).strip() for _ in range(2)]
+    assert said == ["True", "False"]
+
+
+def test_a_store_from_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        connection.execute("INSERT INTO alembic_version VALUES ('0999')")
+        connection.commit()
+    with pytest.raises(StoreUnusable, match="newer release"):
+        asyncio.run(open_store(f"sqlite:///{path}"))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("alembic_version",)]
+
+
+@pytest.mark.parametrize("database", ["mysql://u@h/x", "not a url", "sqlite:////nowhere/at/all/x.db"])
+def test_what_cannot_be_opened_is_said_in_a_sentence(database: str) -> None:
+    with pytest.raises(StoreUnusable) as caught:
+        asyncio.run(open_store(database))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_the_url_is_not_said() -> None:
+    # nothing listens on port 1; without asyncpg the driver is what is missing: neither sentence may name the password
+    with pytest.raises(StoreUnusable) as caught:
+        asyncio.run(open_store("postgresql://user:canary-password@127.0.0.1:1/x"))
+    assert "canary-password" not in str(caught.value)
+    assert async_url("postgresql://u@h/x").drivername == "postgresql+asyncpg"
+
+
+def test_meta_remembers(tmp_path: Path) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        for value in ("1", "2"):
+            async with engine.begin() as connection:
+                await write_meta(engine, connection, "generation", value)
+                assert await read_meta(connection, "generation") == value
+        async with engine.connect() as connection:
+            assert await read_meta(connection, "nothing") is None
+
+    within(tmp_path / "x.db", check)
+
+
+def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
+    key = instance_key(tmp_path)
+    assert instance_key(tmp_path) == key and len(key) == 32
+
+    async def check(engine: AsyncEngine) -> None:
+        one = await tokens.create(engine, key, Grant("", "one", models=("a", "b/c")))
+        two = await tokens.create(engine, key, Grant("", "two", expires=5.0))
+        assert one.token not in repr(one)
+        assert public_id(one.token) == one.grant.id
+        assert await tokens.grants(engine) == {
+            digest(key, one.token.encode()): one.grant,
+            digest(key, two.token.encode()): two.grant,
+        }
+        assert await tokens.revoke(engine, one.grant.id)
+        assert not await tokens.revoke(engine, one.grant.id)
+        assert list(await tokens.grants(engine)) == [two.digest]
+        assert [row.revoked_at is None for row in await tokens.stored(engine)] == [False, True]
+
+    within(tmp_path / "x.db", check)
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("x.db*"))
+    assert b"hg_pat_" not in content
+
+
+def test_a_damaged_key_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "instance.key").write_bytes(b"short")
+    with pytest.raises(ValueError, match="damaged"):
+        instance_key(tmp_path)
+    assert (tmp_path / "instance.key").read_bytes() == b"short"
+
+
+def test_minted_tokens_differ_and_foreign_ones_have_no_public_id() -> None:
+    assert len({mint() for _ in range(100)}) == 100
+    for foreign in ("sk-abc", "hg_pat_", "hg_pat_abc_short", "hg_test_0123456789abcdef"):
+        assert public_id(foreign) is None

@@ -1,0 +1,210 @@
+"""An upstream's refusal in every shape that real servers give it."""
+
+from __future__ import annotations
+
+import json
+import tarfile
+from typing import Any
+
+import pytest
+from chat_streams import SHARED, parse
+
+from headgate import errors
+from headgate.dialects.openai_chat import error_body, error_event, failure, scrub
+from headgate.dialects.openai_chat.limits import duration
+from headgate.errors import GatewayError, Kind
+
+ERRORS = SHARED / "streams" / "errors.json"
+NOW = 1_784_000_000.0
+
+
+def fail(status: int, body: Any = b"", **headers: str) -> GatewayError:
+    raw = body if isinstance(body, bytes) else json.dumps(body).encode()
+    fields = {name.replace("_", "-").encode(): value.encode() for name, value in headers.items()}
+    return failure(status, fields, raw, provider="up", secrets=("canary-secret",), now=NOW)
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind"),
+    [
+        (401, {"error": {"message": "Incorrect API key provided: sk-x"}}, errors.UPSTREAM_AUTH),
+        (402, {"error": "Insufficient Balance"}, errors.UPSTREAM_AUTH),
+        (403, {"detail": "forbidden"}, errors.UPSTREAM_AUTH),
+        (429, {"error": {"code": "insufficient_quota"}}, errors.RATE_LIMITED),
+        (404, {"error": {"code": "model_not_found", "message": "no"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (404, {"error": {"code": "DeploymentNotFound", "message": "x"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (404, {"error": "model 'x' not found, try pulling it first"}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (404, b"<html>not here</html>", errors.UPSTREAM_GARBAGE),
+        (404, {"detail": "Not Found"}, errors.UPSTREAM_GARBAGE),
+        (400, {"error": {"code": "context_length_exceeded", "message": "x"}}, errors.CONTEXT_LENGTH),
+        (400, {"error": {"type": "exceed_context_size_error", "message": "x"}}, errors.CONTEXT_LENGTH),
+        (400, {"error": {"message": "prompt is too long: 9 tokens > 8 maximum"}}, errors.CONTEXT_LENGTH),
+        (400, {"error": {"code": "content_filter", "message": "x"}}, errors.CONTENT_FILTER),
+        (400, {"error": {"innererror": {"code": "ResponsibleAIPolicyViolation"}, "code": "content_filter"}},
+         errors.CONTENT_FILTER),
+        (400, {"error": {"message": "API key not valid. Please pass a valid API key."}}, errors.UPSTREAM_AUTH),
+        (400, {"error": {"message": "'temperature' must be at most 2", "param": "temperature"}},
+         errors.UPSTREAM_REFUSED),
+        (413, {"error": "too big"}, errors.PAYLOAD_TOO_LARGE),
+        (422, {"detail": [{"loc": ["body"], "msg": "field required"}]}, errors.UPSTREAM_UNPROCESSABLE),
+        (408, b"", errors.UPSTREAM_TIMEOUT),
+        (500, b"", errors.UPSTREAM_FAILED),
+        (502, b"<html>", errors.UPSTREAM_FAILED),
+        (503, b"", errors.UPSTREAM_OVERLOADED),
+        (529, b"", errors.UPSTREAM_OVERLOADED),
+        (504, b"", errors.UPSTREAM_TIMEOUT),
+        (599, b"", errors.UPSTREAM_FAILED),
+        (301, b"", errors.UPSTREAM_GARBAGE),
+        (204, b"", errors.UPSTREAM_GARBAGE),
+        (201, b"{}", errors.UPSTREAM_GARBAGE),
+        (100, b"", errors.UPSTREAM_GARBAGE),
+    ],
+)  # fmt: skip
+def test_classes(status: int, body: Any, kind: Kind) -> None:
+    error = fail(status, body)
+    assert error.kind is kind
+    assert error.upstream_status == status
+    assert error.message
+
+
+@pytest.mark.parametrize(
+    ("body", "says"),
+    [
+        ({"error": {"message": "plain"}}, "plain"),
+        ({"error": "a string"}, "a string"),
+        ({"code": "400", "error": "xai's"}, "xai's"),
+        ({"detail": "mistral's"}, "mistral's"),
+        ({"id": "1", "message": "cohere's"}, "cohere's"),
+        ({"message": {"message": "one down"}}, "one down"),
+        ({"detail": [{"msg": "one"}, {"msg": "two"}]}, "one; two"),
+        ({"type": "error", "error": {"type": "x", "message": "anthropic's"}}, "anthropic's"),
+        ({"error": {"message": "Provider returned error", "code": 400,
+                    "metadata": {"raw": '{"error":{"message":"the real one"}}'}}}, "the real one"),
+        ({"error": {"message": "Provider returned error", "metadata": {"raw": "bare text"}}}, "bare text"),
+        (b"bare text\nof two lines", "bare text of two lines"),
+        (b'"a JSON string"', "a JSON string"),
+        (b"<html><body>secret internals</body>", "up answered with status 400."),
+        (b'{"truncated', "up answered with status 400."),
+        (b"", "up answered with status 400."),
+    ],
+)  # fmt: skip
+def test_messages(body: Any, says: str) -> None:
+    assert fail(400, body).message == says
+
+
+def test_a_mistake_of_the_clients_keeps_its_words_and_its_param() -> None:
+    error = fail(400, {"error": {"message": "no such voice", "param": "voice"}})
+    assert (error.message, error.param) == ("no such voice", "voice")
+    assert fail(500, {"error": {"message": "oops"}}).message == "up: oops"
+
+
+def test_an_upstreams_401_does_not_say_that_the_clients_key_is_wrong() -> None:
+    message = fail(401, {"error": {"message": "Incorrect API key provided: sk-abc"}}).message
+    assert "API key" not in message
+    assert "gateway" in message
+
+
+def test_messages_are_one_bounded_line() -> None:
+    error = fail(400, {"error": {"message": "a\r\nb\x00\x1b[31m" + "c" * 5000}})
+    assert len(error.message) == 500
+    assert error.message.startswith("a b [31m")
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "key canary-secret is wrong",
+        "Incorrect API key provided: sk-proj-abcdef123456.",
+        "Bearer eyJhbGciOi.abc.def is bad",
+        "hg_pat_1234_abcdef",
+        "?key=AIzaSyA1234567890 in url",
+        "AIzaSyA12345678901234567890",
+        "gsk_1234567890abcdef",
+        "Authorization: Bearer abcdefgh12345678",
+        "api_key=abcdef1234567890",
+        "invalid key 9f8e7d6c5b4a39281706f5e4d3c2b1a0",
+    ],
+)
+def test_what_looks_like_a_key_is_taken_out(text: str) -> None:
+    clean = scrub(text, ("canary-secret",))
+    assert "[redacted]" in clean
+    for piece in ("canary", "abcdef", "1234", "eyJ", "9f8e"):
+        assert piece not in clean
+
+
+@pytest.mark.parametrize(
+    "text", ["The model `gpt-5` does not exist", "ask-me-later", "Missing required key 'messages'"]
+)
+def test_what_does_not_look_like_a_key_stays(text: str) -> None:
+    assert scrub(text, ()) == text
+
+
+@pytest.mark.parametrize(
+    ("headers", "body", "seconds"),
+    [
+        ({"retry_after": "2"}, b"", 2.0),
+        ({"retry_after": "1.5"}, b"", 1.5),
+        ({"retry_after_ms": "250", "retry_after": "9"}, b"", 0.25),
+        ({"retry_after": "Tue, 14 Jul 2026 03:34:10 GMT"}, b"", 50.0),
+        ({"retry_after": "Tue, 14 Jul 2020 03:34:10 GMT"}, b"", 0.0),
+        ({"retry_after": "soon"}, b"", None),
+        ({"retry_after": "Tue, 99 Jul 2026 99:34:10 GMT"}, b"", None),
+        ({"x_ratelimit_reset_requests": "6m0s", "x_ratelimit_remaining_requests": "0"}, b"", 360.0),
+        ({"x_ratelimit_reset_tokens": "20ms", "x_ratelimit_remaining_tokens": "5"}, b"", None),
+        ({"x_ratelimit_reset": "1784000030000"}, b"", 30.0),
+        ({"x_ratelimit_reset": "1784000030"}, b"", 30.0),
+        ({"x_ratelimit_reset": "30"}, b"", 30.0),
+        ({}, b'{"error":{"details":[{"retryDelay": "17s"}]}}', 17.0),
+        ({}, b'{"error":{"message":"Please try again in 6.5s. Visit"}}', 6.5),
+        ({}, b"", None),
+        ({"retry_after": "99999999"}, b"", 7 * 86400.0),
+    ],
+)
+def test_retry_after(headers: dict[str, str], body: bytes, seconds: float | None) -> None:
+    assert fail(429, body, **headers).retry_after == pytest.approx(seconds)
+
+
+def test_durations() -> None:
+    assert duration(b"1h2m3s") == 3723.0
+    assert duration(b"12") is None
+    assert duration(b"1s later") is None
+
+
+def test_every_error_has_its_four_keys() -> None:
+    error = GatewayError(errors.INVALID_VALUE, "no", param="n")
+    wanted = {"message": "no", "type": "invalid_request_error", "param": "n", "code": "invalid_value"}
+    assert json.loads(error_body(error)) == {"error": wanted}
+    (event,) = parse(error_event(error, "chatcmpl-1"))
+    assert event == {
+        "id": "chatcmpl-1",
+        "object": "chat.completion.chunk",
+        "error": wanted,
+        "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
+    }
+
+
+@pytest.mark.skipif(not ERRORS.is_file(), reason="this file of ../shared is absent: streams/errors.json")
+def test_every_recorded_error() -> None:
+    entries = {entry["file"]: entry for entry in json.loads(ERRORS.read_text())}
+    with tarfile.open(ERRORS.parent / "corpus.tar.gz") as archive:
+        bodies = {}
+        for member in archive:
+            name = member.name.removeprefix("./")
+            if name in entries:
+                file = archive.extractfile(member)
+                assert file is not None
+                bodies[name] = file.read()
+    assert len(bodies) == len(entries)
+    for name, body in bodies.items():
+        status = int(entries[name]["status"])
+        error = fail(status, body)
+        said = body.decode().lower()
+        if status == 401:
+            assert error.kind is errors.UPSTREAM_AUTH, name
+        elif status == 404 or "model_not_found" in said or "identifier is invalid" in said:
+            assert error.kind is errors.UPSTREAM_MODEL_NOT_FOUND, (name, body)
+        elif "maximum context" in said or "context window" in said or "prompt too long" in said:
+            assert error.kind is errors.CONTEXT_LENGTH, name
+        else:
+            assert error.kind is errors.UPSTREAM_REFUSED, (name, body)
+        assert not error.message.startswith("up answered"), name

@@ -1,0 +1,167 @@
+"""What a client may ask, what it is told when it may not, and what goes upstream."""
+
+from __future__ import annotations
+
+import json
+from typing import Any
+
+import pytest
+from msgspec import Raw
+
+from headgate import errors
+from headgate.dialects.openai_chat import read, render
+from headgate.errors import GatewayError
+from headgate.model import ModelRow
+
+MESSAGES = [{"role": "user", "content": "Hi"}]
+
+
+def body(**members: Any) -> bytes:
+    return json.dumps({"model": "m", "messages": MESSAGES, **members}).encode()
+
+
+def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
+    options = {"ask_usage": True, **options}
+    result: dict[str, Any] = json.loads(render(read(call_body), "theirs", **options))
+    return result
+
+
+@pytest.mark.parametrize(
+    ("members", "kind", "param"),
+    [
+        ({"messages": None}, errors.INVALID_VALUE, "messages"),
+        ({"messages": []}, errors.INVALID_VALUE, "messages"),
+        ({"messages": {}}, errors.INVALID_VALUE, "messages"),
+        ({"messages": "x"}, errors.INVALID_VALUE, "messages"),
+        ({"model": 5}, errors.INVALID_VALUE, "model"),
+        ({"model": ""}, errors.INVALID_VALUE, "model"),
+        ({"stream": "yes"}, errors.INVALID_VALUE, "stream"),
+        ({"stream": 1}, errors.INVALID_VALUE, "stream"),
+        ({"stream_options": {"include_usage": True}}, errors.INVALID_VALUE, "stream_options"),
+        ({"stream_options": 1, "stream": True}, errors.INVALID_VALUE, "stream_options"),
+        (
+            {"stream_options": {"include_usage": "x"}, "stream": True},
+            errors.INVALID_VALUE,
+            "stream_options.include_usage",
+        ),
+        ({"n": 0}, errors.INVALID_VALUE, "n"),
+        ({"n": "2"}, errors.INVALID_VALUE, "n"),
+        ({"max_tokens": 1.5}, errors.INVALID_VALUE, "max_tokens"),
+        ({"max_completion_tokens": -1}, errors.INVALID_VALUE, "max_completion_tokens"),
+        ({"include_route_trace": True}, errors.NOT_YET_SUPPORTED, "include_route_trace"),
+        ({"include_route_trace": "x"}, errors.INVALID_VALUE, "include_route_trace"),
+        ({"headgate": []}, errors.INVALID_VALUE, "headgate"),
+        ({"headgate": {"nonsense": 1}}, errors.INVALID_VALUE, "headgate.nonsense"),
+        ({"headgate": {"timeout_ms": 0}}, errors.INVALID_VALUE, "headgate.timeout_ms"),
+        ({"headgate": {"timeout_ms": "1"}}, errors.INVALID_VALUE, "headgate.timeout_ms"),
+        ({"headgate": {"metadata": {"a": 1}}}, errors.INVALID_VALUE, "headgate.metadata"),
+        ({"headgate": {"metadata": {"a": "x" * 513}}}, errors.INVALID_VALUE, "headgate.metadata"),
+        ({"headgate": {"metadata": {str(i): "" for i in range(17)}}}, errors.INVALID_VALUE, "headgate.metadata"),
+        *(
+            ({"headgate": {option: None}}, errors.NOT_YET_SUPPORTED, f"headgate.{option}")
+            for option in (
+                "max_cost_usd",
+                "cache",
+                "fallback_models",
+                "preferred_providers",
+                "excluded_providers",
+                "retries",
+                "tier",
+                "privacy",
+                "max_latency_ms",
+                "allow_hosters",
+                "deny_hosters",
+                "on_disconnect",
+                "resumable_s",
+                "on_midstream_failure",
+            )
+        ),
+    ],
+)
+def test_refused(members: dict[str, Any], kind: errors.Kind, param: str) -> None:
+    with pytest.raises(GatewayError) as caught:
+        read(body(**members))
+    assert (caught.value.kind, caught.value.param) == (kind, param)
+    assert param in caught.value.message
+
+
+@pytest.mark.parametrize("messages", [b"[ ]", b"[\n\t ]", b"[" + b" " * 300 + b"]"])
+def test_an_empty_array_with_spaces_is_empty(messages: bytes) -> None:
+    with pytest.raises(GatewayError, match="messages"):
+        read(b'{"messages":' + messages + b"}")
+
+
+def test_what_is_read() -> None:
+    call = read(
+        body(
+            stream=True,
+            stream_options={"include_usage": True},
+            max_tokens=5,
+            max_completion_tokens=7,
+            n=2,
+            headgate={"timeout_ms": 1500, "metadata": {"team": "a"}},
+            include_route_trace=False,
+        )
+    )
+    assert (call.model, call.stream, call.include_usage, call.max_tokens) == ("m", True, True, 7)
+    assert (call.timeout_ms, call.metadata) == (1500, {"team": "a"})
+    assert call.prompt_bytes == len(json.dumps(MESSAGES))
+    assert "headgate" not in call.body
+    assert "include_route_trace" not in call.body
+
+
+def test_nulls_and_absent_members_are_nothing_asked() -> None:
+    asked = dict.fromkeys(("model", "stream", "stream_options", "n", "max_tokens", "headgate"))
+    call = read(body(**asked))
+    assert (call.model, call.stream, call.include_usage, call.max_tokens) == (None, False, False, None)
+    assert read(b'{"messages":[1]}').model is None
+
+
+def test_of_doubled_keys_the_last_counts_everywhere() -> None:
+    call = read(b'{"model":"cheap","messages":[1],"model":"dear","stream":true,"stream":false}')
+    assert (call.model, call.stream) == ("dear", False)
+    assert render(call, "theirs", ask_usage=True) == b'{"model":"theirs","messages":[1],"stream":false}'
+
+
+def test_everything_unknown_goes_upstream_as_it_came() -> None:
+    unknown = b'"seed": 12345678901234567890123, "x":{"a" : [1e400]}, "tier":"fast", "spidergate_options":{}'
+    call = read(b'{"messages": [ {"role":"user"} ], ' + unknown + b"}")
+    assert render(call, 'a"b', ask_usage=True) == (
+        b'{"messages":[ {"role":"user"} ],"seed":12345678901234567890123,"x":{"a" : [1e400]},"tier":"fast",'
+        b'"spidergate_options":{},"model":"a\\"b"}'
+    )
+
+
+def test_usage_is_asked_of_every_stream_and_of_nothing_else() -> None:
+    assert "stream_options" not in sent(body())
+    assert sent(body(stream=True))["stream_options"] == {"include_usage": True}
+    kept = sent(body(stream=True, stream_options={"include_usage": False, "include_obfuscation": False}))
+    assert kept["stream_options"] == {"include_usage": True, "include_obfuscation": False}
+    assert "stream_options" not in sent(body(stream=True), ask_usage=False)
+    asked = body(stream=True, stream_options={"include_usage": True})
+    assert "stream_options" not in sent(asked, ask_usage=False)
+
+
+def test_rendering_leaves_the_call_as_it_was() -> None:
+    call = read(body(stream=True))
+    before = dict(call.body)
+    render(call, "a", ask_usage=True)
+    assert call.body == before
+    assert json.loads(render(call, "b", ask_usage=False))["model"] == "b"
+
+
+def test_a_model_row_sets_drops_and_renames() -> None:
+    row = ModelRow(
+        "m",
+        param_defaults={"temperature": Raw(b"0.2"), "top_p": Raw(b"1")},
+        param_drop=("seed",),
+        param_map={"max_tokens": "max_completion_tokens"},
+    )
+    result = sent(body(seed=1, max_tokens=5, temperature=0.9), row=row)
+    assert result == {
+        "model": "theirs",
+        "messages": MESSAGES,
+        "temperature": 0.9,
+        "top_p": 1,
+        "max_completion_tokens": 5,
+    }

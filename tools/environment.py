@@ -1,0 +1,150 @@
+"""Makes .venv and installs pinned requirements into it, with whatever this machine has.
+
+    python3 tools/environment.py requirements.txt [requirements-dev.txt]
+
+Standard library only: it runs before anything is installed.  In this order: uv; the environment's own pip; the pip of
+the Python that runs this; pip's wheel from the package index (Debian's python3 comes without pip and without
+ensurepip).  Every file that is installed is checked against a hash in the requirements; the wheel against the one
+below.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import html.parser
+import importlib.util
+import os
+import shutil
+import subprocess
+import sys
+import sysconfig
+import urllib.parse
+import urllib.request
+import venv
+from configparser import ConfigParser, Error
+from pathlib import Path
+
+ROOT = Path(__file__).resolve().parent.parent
+VENV = ROOT / ".venv"
+BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
+PYTHON = BIN / "python"
+PIP_WHEEL = "pip-26.3-py3-none-any.whl"
+PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
+PUBLIC_INDEX = "https://pypi.org/simple"  # pip's own default; where pip is, pip's configuration decides
+
+
+def main(requirements: list[str]) -> None:
+    if sys.version_info < (3, 11):  # noqa: UP036 - any Python of the machine may run this file
+        sys.exit(f"Headgate needs Python 3.11 or later, this is {sys.version.split()[0]}: make PYTHON=python3.11 serve")
+    uv = shutil.which("uv")
+    if not PYTHON.exists():
+        make(uv)
+    install = installer(uv)
+    run([*install, "--require-hashes", *(part for name in requirements for part in ("-r", str(ROOT / name)))])
+    # hatchling is among the pinned requirements, so nothing is fetched to build the package itself.
+    run([*install, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    # uv compiles nothing by default, and an import from source takes four times as long at every start.
+    run([str(PYTHON), "-m", "compileall", "-q", "-j", "0", str(ROOT / "src"), site_packages()])
+
+
+def make(uv: str | None) -> None:
+    if uv:
+        run([uv, "venv", "--quiet", "--python", sys.executable, str(VENV)])
+        return
+    bundled = importlib.util.find_spec("ensurepip") is not None
+    print(f"making {VENV.name}", flush=True)
+    try:
+        venv.create(VENV, with_pip=bundled, symlinks=os.name != "nt", clear=True)
+    except subprocess.CalledProcessError:
+        venv.create(VENV, with_pip=False, symlinks=os.name != "nt", clear=True)
+
+
+def installer(uv: str | None) -> list[str]:
+    """The command up to and including ``install``."""
+    if uv:
+        return [uv, "pip", "install", "--quiet", "--python", str(PYTHON)]
+    options = ["install", "--quiet", "--disable-pip-version-check"]
+    if succeeds([str(PYTHON), "-m", "pip", "--version"]):
+        return [str(PYTHON), "-m", "pip", *options]
+    if succeeds([sys.executable, "-m", "pip", "--python", str(PYTHON), "--version"]):  # pip ≥ 22.3
+        return [sys.executable, "-m", "pip", "--python", str(PYTHON), *options]
+    return [str(PYTHON), str(pip_wheel() / "pip"), *options]
+
+
+def pip_wheel() -> Path:
+    """pip as one file, which Python runs as it is; fetched once, checked against its hash."""
+    file = VENV / PIP_WHEEL
+    if not file.exists():
+        content = fetch(wheel_address())
+        if hashlib.sha256(content).hexdigest() != PIP_SHA256:
+            sys.exit(f"{PIP_WHEEL} from the package index is not the file that was expected; not installing it")
+        file.write_bytes(content)
+    return file
+
+
+def wheel_address() -> str:
+    """Where the index keeps the wheel: its page for pip is a list of links (PEP 503)."""
+    page = index().rstrip("/") + "/pip/"
+    links = Links()
+    links.feed(fetch(page).decode())
+    for link in links.found:
+        address = urllib.parse.urljoin(page, link)
+        if urllib.parse.urlsplit(address).path.endswith("/" + PIP_WHEEL):
+            return address
+    sys.exit(f"the package index has no {PIP_WHEEL}; install pip or uv by hand, then run make again")
+
+
+class Links(html.parser.HTMLParser):
+    """The targets of all links of a page."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.found: list[str] = []
+
+    def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
+        self.found += [value for name, value in attrs if tag == "a" and name == "href" and value]
+
+
+def index() -> str:
+    """The package index that pip would use, were it here: its variables, its files, its default."""
+    for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
+        if address := os.environ.get(name):
+            return address
+    home = Path.home()
+    named = os.environ.get("PIP_CONFIG_FILE")
+    files = [Path("/etc/pip.conf"), home / ".pip/pip.conf", home / ".config/pip/pip.conf"]
+    files += [Path(named)] if named else []
+    parser = ConfigParser(interpolation=None)
+    try:
+        parser.read(files)
+    except Error as error:
+        print(f"pip's configuration cannot be read: {error}", file=sys.stderr)
+    return parser.get("global", "index-url", fallback=PUBLIC_INDEX)
+
+
+def fetch(address: str) -> bytes:
+    try:
+        with urllib.request.urlopen(address, timeout=60) as answer:
+            content: bytes = answer.read()
+            return content
+    except OSError as error:
+        sys.exit(f"cannot fetch pip from the package index ({error}); install pip or uv by hand, then run make again")
+
+
+def site_packages() -> str:
+    scheme = "nt_venv" if os.name == "nt" else "posix_venv"
+    return sysconfig.get_path("purelib", scheme, {"base": str(VENV), "platbase": str(VENV)})
+
+
+def succeeds(command: list[str]) -> bool:
+    return subprocess.run(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL).returncode == 0
+
+
+def run(command: list[str]) -> None:
+    done = subprocess.run(command).returncode
+    if done:
+        sys.exit(done)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
