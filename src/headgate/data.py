@@ -30,6 +30,7 @@ from headgate.serving.listener import Listener
 from headgate.serving.receipt import Ids
 from headgate.serving.routes import Routes
 from headgate.serving.transport import Transport
+from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
 
 try:
@@ -54,14 +55,15 @@ class DataProcess:
         self._at_once = asyncio.Event()
         boot_id = secrets.token_hex(8)
         self.wheel = Wheel(self._loop)
+        self.turn = Turn(self._loop)
         folder = state / "journal"
         folder.mkdir(mode=0o700, exist_ok=True)
-        self.journal = Journal(folder, settings.worker, boot_id)
+        self.journal = Journal(folder, settings.worker, boot_id, self.turn)
         self.refusals = Refusals(self.journal)
         saved = state / f"snapshot-{settings.worker}.bin"
         key = (state / "instance.key").read_bytes()
         self.directory = Directory(key, links.boot_snapshot(told.snapshot, links.load(saved)), told.secrets)
-        self.transport = Transport(self.directory, Dialer(os.environ), self.wheel)
+        self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         self.link = Link(
             state / "channel.sock", saved, settings.worker, boot_id, self.directory, self.wheel, self._ending.set
         )
@@ -70,7 +72,7 @@ class DataProcess:
             Ids(secrets.randbits(28)),
         )  # fmt: skip
         self.routes = Routes(exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary)
-        self.listener = Listener(self.routes, self.wheel, settings.limits)
+        self.listener = Listener(self.routes, self.wheel, self.turn, settings.limits)
         self._lag = 0.0
         self._second = self._loop.time()
 

@@ -1,8 +1,8 @@
 """The client's side of one call: its head, its events, its end.
 
-Owns the order and framing of what is written for one request, and knows whether the client is still there.  It
-decides nothing: what to say comes from the exchange and the relay.  Writes go to the transport at once; nothing is
-ever held back to coalesce.
+Owns the order and framing of what is written for one request, and knows whether the client is still there.  It decides
+nothing: what to say comes from the exchange and the relay.  The events of a stream are written at once; what ends a
+response is sent when its receipt is on record (see ``turn``).
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from headgate.serving.fiber import Fiber
     from headgate.serving.listener import Connection
 
+JOIN_BELOW = 16 << 10
 STREAM_HEAD = (
     b"HTTP/1.1 200 OK\r\n"
     b"Content-Type: text/event-stream; charset=utf-8\r\n"
@@ -61,11 +62,11 @@ class Egress:
             body = b""
         self.committed = self.over = True
         self.bytes_out += len(body)
-        # Joining a head and a large body costs more than parsing it did.
-        if len(body) > 16384:
-            connection.transport.writelines((head, body))
-        else:
-            connection.transport.write(head + body)
+        if len(body) < JOIN_BELOW:
+            connection.write(head + body)
+        else:  # joining a head and a large body costs more than parsing it did
+            connection.write(head)
+            connection.write(body)
         connection.ended()
 
     def empty(self, status: int, fields: bytes) -> None:
@@ -73,9 +74,7 @@ class Egress:
         if self.gone or self.over:
             return
         self.committed = self.over = True
-        self._connection.transport.write(
-            status_line(status) + fields + self._connection.common_fields(self.request) + b"\r\n"
-        )
+        self._connection.write(status_line(status) + fields + self._connection.common_fields(self.request) + b"\r\n")
         self._connection.ended()
 
     def begin(self, fields: bytes) -> None:
@@ -106,7 +105,7 @@ class Egress:
             return
         self.over = True
         self.bytes_out += len(events)
-        self._connection.transport.write(chunk(events) + LAST_CHUNK if self._chunked else events)
+        self._connection.write(chunk(events) + LAST_CHUNK if self._chunked else events)
         self._connection.ended()
 
     def cut(self) -> None:

@@ -1,6 +1,6 @@
 """The outbox: this process's append-only files, which control reads, commits and deletes.
 
-Owns ``STATE/journal/<worker>-<boot id>-<n>``.  A record is with the kernel when ``write`` returns (one write(2), no
+Owns ``STATE/journal/<worker>-<boot id>-<n>``.  The records of one turn of the loop share one write(2) (no
 fsync): a ``kill -9`` loses nothing, a power cut may lose the last moments.  Segments are preallocated, so that a full
 disk is met when a segment is made and not in the middle of a call, and locked for as long as this process lives: a
 free lock tells control that the writer is gone.  Nothing is ever deleted here.
@@ -17,6 +17,7 @@ import threading
 from pathlib import Path
 
 from headgate.model import Record, Refused, Rotated
+from headgate.serving.turn import Turn
 from headgate.wire.records import encode
 
 SEGMENT = 64 << 20
@@ -30,7 +31,7 @@ log = logging.getLogger("headgate.journal")
 class Journal:
     """See ports.Journal.  Raises OSError only at birth; later failures turn ``accepting`` off and are logged."""
 
-    def __init__(self, folder: Path, worker: str, boot_id: str, segment: int = SEGMENT) -> None:
+    def __init__(self, folder: Path, worker: str, boot_id: str, turn: Turn, segment: int = SEGMENT) -> None:
         self._folder = folder
         self._stem = f"{worker}-{boot_id}"
         self._segment = segment
@@ -41,6 +42,9 @@ class Journal:
         self._making: asyncio.Task[None] | None = None
         self._full: list[int] = []  # rotated segments stay locked while this process lives
         self._broken = False
+        self._turn = turn
+        turn.record = self.flush
+        self._pending: list[bytes] = []
         self.running = 0  # calls opened and not closed
 
     @property
@@ -49,8 +53,18 @@ class Journal:
         return not self._broken and room > RESERVE + self.running * RESERVE_PER_CALL
 
     def write(self, record: Record) -> None:
-        """Appends one record.  Where even the reserve is gone the record is lost, and the log says so."""
-        data = encode(record)
+        """Appends one record: with the kernel before anything of this turn is sent."""
+        if not self._pending:
+            self._turn.arm()
+        self._pending.append(encode(record))
+
+    def flush(self) -> None:
+        """Writes what this turn has brought, at once.  Where even the reserve is gone it is lost, and the log says so."""
+        pending = self._pending
+        if not pending:
+            return
+        data = pending[0] if len(pending) == 1 else b"".join(pending)
+        pending.clear()
         end = self._offset + len(data)
         if end + RESERVE_PER_CALL > self._segment:
             self._rotate()
@@ -59,7 +73,7 @@ class Journal:
             self._prepare()
         try:
             if os.pwrite(self._fd, data, self._offset) != len(data):
-                raise OSError(errno.ENOSPC, "only a part of a record could be written")
+                raise OSError(errno.ENOSPC, "only a part of the records could be written")
         except OSError as error:
             # The offset stays: what was half written will be overwritten, or read as a torn tail.
             self._broken = True
@@ -70,6 +84,7 @@ class Journal:
 
     def close(self) -> None:
         """The process is going: every lock is freed."""
+        self.flush()
         if self._making is not None:
             self._making.cancel()
         for fd in (self._fd, *self._full, *([self._next_fd] if self._next_fd is not None else [])):

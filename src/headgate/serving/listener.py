@@ -33,6 +33,7 @@ from headgate.errors import (
 )
 from headgate.model import Limits
 from headgate.serving.egress import Egress
+from headgate.serving.turn import Turn
 from headgate.serving.wheel import NEVER, Wheel
 from headgate.wire.http import CONTINUE, ONCE, Request
 
@@ -62,7 +63,7 @@ class Connection(asyncio.Protocol):
 
     __slots__ = (
         "_ahead", "_app", "_body", "_body_size", "_close", "_dead", "_egress", "_error", "_head_size",
-        "_headers", "_lingering", "_listener", "_owes_continue", "_parser", "_phase", "_pumping", "_queue",
+        "_headers", "_lingering", "_listener", "_owes_continue", "_parser", "_phase", "_queue",
         "_reading_body", "_repeats", "_url", "due", "paused", "slot", "transport", "wheel",
     )  # fmt: skip
 
@@ -73,7 +74,6 @@ class Connection(asyncio.Protocol):
         self._parser = httptools.HttpRequestParser(self)
         self._egress: Egress | None = None
         self._queue: deque[Request] | None = None
-        self._pumping = False
         self._close = False
         self._dead = False
         self._lingering = 0
@@ -259,7 +259,7 @@ class Connection(asyncio.Protocol):
     def _expect_body(self, headers: dict[bytes, bytes]) -> None:
         if headers.get(b"expect", b"").lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
             if self._egress is None:
-                self.transport.write(CONTINUE)
+                self.write(CONTINUE)
             else:
                 self._owes_continue = True  # responses go out in order, interim ones too
 
@@ -293,7 +293,7 @@ class Connection(asyncio.Protocol):
         )
         self._owes_continue = False
         self._fresh()
-        if self._egress is None and not self._pumping:
+        if self._egress is None:
             self._begin(request)
         else:
             queue = self._queue
@@ -310,6 +310,12 @@ class Connection(asyncio.Protocol):
         egress = self._egress = Egress(self, request)
         if not request.keep_alive or self._listener.draining:
             self._close = True
+        self._listener.turn.run(self._start, egress)
+
+    def _start(self, egress: Egress) -> None:
+        request = egress.request
+        if egress.gone:
+            return
         if request.method == b"CONNECT":
             self._app.refuse(GatewayError(METHOD_NOT_ALLOWED, "this is a gateway, not a forward proxy"), egress)
         elif self._listener.draining and self._listener.refuses_when_draining(request):
@@ -329,33 +335,26 @@ class Connection(asyncio.Protocol):
             self._finish()
             return
         if self._queue:
-            if not self._pumping:
-                self._pump()
+            self._begin(self._queue.popleft())
         elif self._error is not None:
             self._refuse(self._error)
         elif self._head_size or self._reading_body:
             if self._owes_continue:
                 self._owes_continue = False
-                self.transport.write(CONTINUE)
+                self.write(CONTINUE)
             self._limit_arrival()
         else:
             self.wheel.set(self, self.wheel.now + self._listener.limits.idle_timeout)
 
-    def _pump(self) -> None:
-        # A loop, not a recursion: a thousand pipelined requests may all be answered at once.
-        self._pumping = True
-        while self._queue and self._egress is None and not self._dead and not self._lingering:
-            self._begin(self._queue.popleft())
-        self._pumping = False
-        if self._error is not None and self._egress is None and not self._dead and not self._lingering:
-            self._refuse(self._error)
+    def write(self, data: bytes) -> None:
+        """Sends when what this turn has to remember is written; in order."""
+        self._listener.turn.send(self.transport.write, data)
 
     def _finish(self) -> None:
         self._queue = None
         if self._body_size or self._reading_body or self._lingering:
-            self._linger()
-        else:
-            self.transport.close()
+            self._lingering = self._lingering or 1
+        self._listener.turn.send(self._hang_up, None)
 
     def _refuse(self, error: GatewayError) -> None:
         """Answers what could not be read, and closes."""
@@ -366,9 +365,11 @@ class Connection(asyncio.Protocol):
         egress = self._egress = Egress(self, empty)
         self._app.refuse(error, egress)
 
-    def _linger(self) -> None:
-        self._lingering = self._lingering or 1
-        if self.transport.can_write_eof():
+    def _hang_up(self, _: None) -> None:
+        if not self._lingering:
+            self.transport.close()
+            return
+        if self.transport.can_write_eof() and not self.transport.is_closing():
             self.transport.write_eof()
         self.wheel.set(self, self.wheel.now + LINGER_S)
 
@@ -424,8 +425,9 @@ def _origin_form(target: bytes) -> bytes:
 class Listener:
     """The listening socket of this process and all its connections."""
 
-    def __init__(self, app: Application, wheel: Wheel, limits: Limits) -> None:
+    def __init__(self, app: Application, wheel: Wheel, turn: Turn, limits: Limits) -> None:
         self.app = app
+        self.turn = turn
         self.wheel = wheel
         self.limits = limits
         self.connections: set[Connection] = set()

@@ -48,9 +48,9 @@ class Relay:
 
     def start(self) -> Signal[None]:
         """Attaches both ends; await the Signal."""
-        self.upstream.sink = self
         self.egress.source = self.upstream
         self._wheel.set(self, self._wheel.now + min(PROGRESS_S, self._keep_alive))
+        self.upstream.attach(self)
         if self.egress.paused:
             self.upstream.pause()
         return self.done

@@ -17,6 +17,7 @@ from headgate.model import Attempt, Provider
 from headgate.model import Pool as PoolLimits
 from headgate.ports import Directory
 from headgate.serving.connect import Dialer, Origin, origin_of
+from headgate.serving.turn import Turn
 from headgate.serving.upstream import Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.signing import credential
@@ -33,8 +34,9 @@ _monotonic = time.monotonic
 class Pool:
     """The connections to one origin.  ``size`` counts running, idle and being made."""
 
-    def __init__(self, origin: Origin, provider: Provider, dialer: Dialer, wheel: Wheel) -> None:
+    def __init__(self, origin: Origin, provider: Provider, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
         self.wheel = wheel
+        self.turn = turn
         self._origin = origin
         self.limits = provider.pool
         self._ca_file = provider.ca_file
@@ -143,7 +145,8 @@ def _reason(error: BaseException) -> str:
 class Transport:
     """All pools of this process."""
 
-    def __init__(self, directory: Directory, dialer: Dialer, wheel: Wheel) -> None:
+    def __init__(self, directory: Directory, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
+        self._turn = turn
         self._directory = directory
         self._dialer = dialer
         self._wheel = wheel
@@ -204,7 +207,7 @@ class Transport:
         pool_key = (origin, provider.ca_file, provider.pool)
         pool = self._pools.get(pool_key)
         if pool is None:
-            pool = self._pools[pool_key] = Pool(origin, provider, self._dialer, self._wheel)
+            pool = self._pools[pool_key] = Pool(origin, provider, self._dialer, self._wheel, self._turn)
         target = origin.path + path + (f"?{query}" if query else "")
         proxy = self._dialer.plain_proxy(origin)
         if proxy is not None:

@@ -153,10 +153,16 @@ class Upstream(asyncio.BufferedProtocol):
         else:
             self.phase = "total"
         self._pool.wheel.set(self, due)
+        send = self._pool.turn.send
         if len(asking.body) < JOIN_BELOW:
-            self._transport.write(asking.head + asking.body)
+            send(self._write, asking.head + asking.body)
         else:  # joining a head and a large body costs more than parsing it did
-            self._transport.writelines((asking.head, asking.body))
+            send(self._write, asking.head)
+            send(self._write, asking.body)
+
+    def _write(self, data: bytes) -> None:
+        if not self._transport.is_closing():
+            self._transport.write(data)
 
     def expect(self, phase: str, seconds: float) -> None:
         """The next thing that must happen, and how long it may take.  Earlier deadlines only through here."""
@@ -293,16 +299,22 @@ class Upstream(asyncio.BufferedProtocol):
     def _deliver(self) -> None:
         """What the last read brought, to whoever waits for it."""
         asking = self._asked
-        if not asking.done and asking.stream and _can_stream(self.status, self.headers):
+        if not self.streamed and asking.stream and _can_stream(self.status, self.headers):
             self.streamed = True
             self.expect("first_token", asking.timeouts.first_token)
-            asking.set(self)  # the call runs on right here, and sets the sink
+            self._pool.turn.run(asking.set, self)  # the call runs on, and attaches its sink
         if not self.streamed:
             self._collect(asking)
-            return
-        sink = self.sink
-        if sink is None:  # the call has left meanwhile
-            return
+        elif self.sink is not None:
+            self._feed(self.sink)
+
+    def attach(self, sink: Sink) -> None:
+        """From here on ``sink`` gets the body, beginning with what is here already."""
+        self.sink = sink
+        if self._pieces or self._complete:
+            self._feed(sink)
+
+    def _feed(self, sink: Sink) -> None:
         pieces = self._pieces
         if pieces:
             data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
@@ -320,7 +332,7 @@ class Upstream(asyncio.BufferedProtocol):
             pieces = self._pieces
             self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
-            asking.set(self)
+            self._pool.turn.run(asking.set, self)
 
     @property
     def open(self) -> bool:
