@@ -12,7 +12,9 @@ MAX_TOKEN = 1024
 
 
 class Digester:
-    """HMAC-SHA256 (RFC 2104) under one key, with the key's two blocks hashed beforehand: 1.0 instead of 1.7 µs a token."""
+    """HMAC-SHA256 (RFC 2104) under one key, with the key's two blocks hashed beforehand: 1.0 instead of 1.7 µs a
+    token.
+    """
 
     __slots__ = ("_inner", "_outer")
 

@@ -26,7 +26,7 @@ from headgate.serving.transport import Transport
 from headgate.serving.upstream import Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.codec import encode
-from headgate.wire.http import Request, forwarded, sane_label
+from headgate.wire.http import Request, sane_label
 
 PATH = "/chat/completions"
 
@@ -80,7 +80,8 @@ class Exchange:
         """The stages, in order.  Returns what is left to send once the receipt is closed."""
         directory = self._directory
         router = directory.router  # one world for the whole call
-        receipt.label = sane_label(request.headers.get(b"x-request-id"))
+        if b"x-request-id" in request.headers:
+            receipt.label = sane_label(request.headers[b"x-request-id"])
         grant = receipt.grant = auth.check(
             request.headers, router.snapshot.tokens, directory.digester, receipt.at / 1e9
         )
@@ -119,7 +120,7 @@ class Exchange:
         return self._transport.ask(
             attempt,
             PATH,
-            forwarded(request.headers, target.provider.forward_headers),
+            request.headers,
             openai_chat.render(call, target.upstream_model, ask_usage=True),
             call.stream,
             receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total),

@@ -13,6 +13,9 @@ _TIMING = (
     b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, queue;dur=%.3f, connect;dur=%.3f, ttfb;dur=%.3f, "
     b"gateway;dur=%.3f\r\n"
 )
+_POOLED = (
+    b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, queue;dur=0, connect;dur=0, ttfb;dur=%.3f, gateway;dur=%.3f\r\n"
+)
 
 
 def of_answer(receipt: Receipt) -> bytes:
@@ -20,7 +23,7 @@ def of_answer(receipt: Receipt) -> bytes:
     return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b" % (
         (receipt.label or receipt.id).encode(),
         _printable(receipt.requested),
-        _provider(receipt),
+        receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
         timing(receipt),
     )
 
@@ -60,16 +63,15 @@ def timing(receipt: Receipt) -> bytes:
     if not routed:
         return b"Server-Timing: gateway;dur=%.3f\r\n" % total
     queued, connected, head = receipt.queued, receipt.connected, receipt.head
+    if head and connected - queued < 0.0005 and queued - routed < 0.0005:  # a pooled connection: nothing to wait for
+        ttfb = (head - connected) * 1e3
+        return _POOLED % ((authed - received) * 1e3, (routed - authed) * 1e3, ttfb, total - ttfb)
     queue = (queued - routed) * 1e3 if queued else 0.0
     connect = (connected - queued) * 1e3 if connected else 0.0
     ttfb = (head - connected) * 1e3 if head else 0.0
     return _TIMING % (
         (authed - received) * 1e3, (routed - authed) * 1e3, queue, connect, ttfb, total - queue - connect - ttfb,
     )  # fmt: skip
-
-
-def _provider(receipt: Receipt) -> bytes:
-    return receipt.target.target.provider.name.encode() if receipt.target is not None else b"-"
 
 
 def _printable(text: str) -> bytes:

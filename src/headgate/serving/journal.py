@@ -59,7 +59,9 @@ class Journal:
         self._pending.append(encode(record))
 
     def flush(self) -> None:
-        """Writes what this turn has brought, at once.  Where even the reserve is gone it is lost, and the log says so."""
+        """Writes what this turn has brought, at once.  Where even the reserve is gone it is lost, and the log says
+        so.
+        """
         pending = self._pending
         if not pending:
             return

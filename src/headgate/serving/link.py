@@ -299,7 +299,8 @@ def load(path: Path) -> Snapshot | None:
 
 
 def boot_snapshot(declared: Snapshot, kept: Snapshot | None) -> Snapshot:
-    """What to serve with until control speaks: the file's objects as they are now, and the store's as they last were."""
+    """What to serve with until control speaks: the file's objects as they are now, and the store's as they last were.
+    """
     if kept is None:
         return declared
     tokens = {digest: grant for digest, grant in kept.tokens.items() if grant.origin != "file"}

@@ -157,11 +157,12 @@ class Connection(asyncio.Protocol):
         if not self._reading_body:
             self._head_size += len(data)
         self._feed(data)
-        if self._egress is None:
-            if self._error is not None:
-                self._refuse(self._error)
-            elif self._head_size or self._reading_body:
-                self._limit_arrival()
+        if self._egress is not None:
+            return
+        if self._error is not None:
+            self._refuse(self._error)
+        elif self._head_size or self._reading_body:
+            self._limit_arrival()
 
     def _limit_arrival(self) -> None:
         """A head or a body is on its way: it has so long in all, however it drips (slow-loris)."""
@@ -253,11 +254,11 @@ class Connection(asyncio.Protocol):
         if length is not None and int(length) > limits.max_body:
             self._error = self._body_too_large()
             return
-        if coding is not None or (length is not None and length != b"0"):
+        if b"expect" in headers and (coding is not None or (length is not None and length != b"0")):
             self._expect_body(headers)
 
     def _expect_body(self, headers: dict[bytes, bytes]) -> None:
-        if headers.get(b"expect", b"").lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
+        if headers[b"expect"].lower() == b"100-continue" and self._parser.get_http_version() == "1.1":
             if self._egress is None:
                 self.write(CONTINUE)
             else:
@@ -275,14 +276,17 @@ class Connection(asyncio.Protocol):
 
     def on_message_complete(self) -> None:
         parser = self._parser
-        if self._error is not None or (parser.should_upgrade() and parser.get_method() != b"CONNECT"):
+        method = parser.get_method()
+        if self._error is not None or (
+            b"upgrade" in self._headers and parser.should_upgrade() and method != b"CONNECT"
+        ):
             return
         path, _, query = self._url.partition(b"?")
-        if not path.startswith(b"/"):
+        if path[:1] != b"/":
             path = _origin_form(path)
         body = self._body
         request = Request(
-            parser.get_method(),
+            method,
             path,
             query,
             self._headers,

@@ -7,6 +7,7 @@ exactly once.
 from __future__ import annotations
 
 import time
+
 from headgate.model import Attempt, AttemptRecord, Closed, Grant, Hold, Opened, Plan, Progress, Usage
 from headgate.policy import lifecycle, metering
 from headgate.serving.journal import Journal
@@ -24,11 +25,17 @@ class Ids:
     def __init__(self, salt: int) -> None:
         self._salt = f"{salt & 0xFFFFFFF:07x}"
         self._count = 0
+        self._millisecond = 0
+        self._prefix = ""
 
     def next(self, now: int) -> str:
         """``now`` is Unix nanoseconds."""
-        self._count = (self._count + 1) & 0xFFFFFF
-        return f"chatcmpl-{now // 1_000_000:011x}{self._salt}{self._count:06x}"
+        millisecond = now // 1_000_000
+        if millisecond != self._millisecond:
+            self._millisecond = millisecond
+            self._prefix = f"chatcmpl-{millisecond:011x}{self._salt}"
+        self._count = count = (self._count + 1) & 0xFFFFFF
+        return f"{self._prefix}{count:06x}"
 
 
 class Receipt:

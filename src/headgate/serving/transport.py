@@ -7,12 +7,14 @@ GatewayError, translated once.
 from __future__ import annotations
 
 import asyncio
+import os
+import socket
 import ssl
 import time
-from collections import deque
+from collections import OrderedDict
 from typing import cast
 
-from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
+from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
 from headgate.model import Attempt, Provider
 from headgate.model import Pool as PoolLimits
 from headgate.ports import Directory
@@ -20,6 +22,7 @@ from headgate.serving.connect import Dialer, Origin, origin_of
 from headgate.serving.turn import Turn
 from headgate.serving.upstream import Asking, Upstream
 from headgate.serving.wheel import Wheel
+from headgate.wire.http import forwardable, forwarded
 from headgate.wire.signing import credential
 
 USER_AGENT = b"headgate"
@@ -43,7 +46,7 @@ class Pool:
         self._dialer = dialer
         self._idle: dict[Upstream, None] = {}  # in order of use
         self._members: set[Upstream] = set()
-        self._waiting: deque[Asking] = deque()
+        self._waiting: OrderedDict[Asking, None] = OrderedDict()  # whoever leaves is taken out: it holds a whole body
         self._dialing: set[asyncio.Task[None]] = set()
 
     @property
@@ -64,8 +67,8 @@ class Pool:
         if self.size < self.limits.max_connections:
             self.dial(asking)
         else:
-            self._waiting.append(asking)
-            self.wheel.set(asking, now + self.limits.wait_s)
+            self._waiting[asking] = None
+            self.wheel.set(asking, min(now + self.limits.wait_s, asking.deadline))
 
     def dial(self, asking: Asking) -> None:
         """Makes a connection for a request, in a task of this pool."""
@@ -76,6 +79,9 @@ class Pool:
 
     def put(self, upstream: Upstream) -> None:
         """A clean connection comes back."""
+        if self.wheel.now - upstream.born >= self.limits.max_age_s:
+            upstream.abort()  # whoever waits gets a new one in its place
+            return
         asking = self._next_waiting()
         if asking is not None:
             asking.queued = _monotonic()
@@ -89,19 +95,27 @@ class Pool:
         if upstream in self._members:
             self._members.discard(upstream)
             self._idle.pop(upstream, None)
-            if self._waiting and self.size < self.limits.max_connections:
-                asking = self._next_waiting()
-                if asking is not None:
-                    asking.queued = _monotonic()
-                    self.dial(asking)
+            self._fill_place()
+
+    def forget(self, asking: Asking) -> None:
+        """A call that waited for a connection waits no more."""
+        self._waiting.pop(asking, None)
+        self.wheel.drop(asking)
+
+    def _fill_place(self) -> None:
+        """A place has come free: a new connection is made for the call that has waited longest."""
+        if self._waiting and self.size < self.limits.max_connections:
+            asking = self._next_waiting()
+            if asking is not None:
+                asking.queued = _monotonic()
+                self.dial(asking)
 
     def _next_waiting(self) -> Asking | None:
-        while self._waiting:
-            asking = self._waiting.popleft()
-            self.wheel.drop(asking)
-            if not asking.left:
-                return asking
-        return None
+        if not self._waiting:
+            return None
+        asking, _ = self._waiting.popitem(last=False)
+        self.wheel.drop(asking)
+        return asking
 
     def close(self) -> None:
         for task in self._dialing:
@@ -113,16 +127,21 @@ class Pool:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         error: GatewayError | None = None
         upstream: Upstream | None = None
-        connect_s = asking.timeouts.connect
+        connect_s = max(0.0, min(asking.timeouts.connect, asking.deadline - _monotonic()))
         try:
             async with asyncio.timeout(connect_s):
                 upstream = await self._dialer.dial(self._origin, self._ca_file, lambda: Upstream(self))
         except TimeoutError:
-            error = GatewayError(UPSTREAM_TIMEOUT, f"no connection to the provider within {connect_s:g} s")
+            error = GatewayError(UPSTREAM_TIMEOUT, f"no connection to the provider within {connect_s:.3g} s")
         except (OSError, ssl.SSLError, ssl.CertificateError) as cause:
             error = GatewayError(UPSTREAM_UNREACHABLE, f"the provider cannot be reached: {_reason(cause)}")
         finally:
             self._dialing.discard(task)
+        if upstream is not None and not upstream.open:  # gone already: no connection_lost will come for it any more
+            upstream, error = (
+                None,
+                GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"),
+            )
         if upstream is not None:
             self._members.add(upstream)
             if asking.left:  # the call has gone: the connection serves the next one
@@ -130,6 +149,7 @@ class Pool:
             else:
                 upstream.send(asking)
         elif error is not None:
+            self._fill_place()
             asking.fail(error)
 
 
@@ -137,9 +157,16 @@ def _reason(error: BaseException) -> str:
     """An OS error in words, without addresses of ours."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, (ssl.SSLError, socket.gaierror)):
+        return (error.strerror or type(error).__name__).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()  # asyncio's own text has the address in it
     if isinstance(error, OSError) and error.strerror:
         return error.strerror.lower()
-    return type(error).__name__
+    return "none of its addresses answers"
+
+
+Route = tuple[Pool, bytes, tuple[bytes, ...], Provider]
 
 
 class Transport:
@@ -151,26 +178,36 @@ class Transport:
         self._dialer = dialer
         self._wheel = wheel
         self._pools: dict[tuple[Origin, str | None, PoolLimits], Pool] = {}
-        self._routes: dict[tuple[int, str, str], tuple[Pool, bytes, Provider]] = {}
+        self._routes: dict[tuple[int, str, str], Route] = {}
         self._secrets: object = None
 
     def ask(
-        self, attempt: Attempt, path: str, forwarded: bytes, body: bytes, stream: bool, deadline: float, max_answer: int
+        self,
+        attempt: Attempt,
+        path: str,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        stream: bool,
+        deadline: float,
+        max_answer: int,
     ) -> Asking:
         """Sends an attempt's request; await what is returned.
 
-        ``forwarded`` are the client's header lines that may go along.  Raises GatewayError where the account's key is
-        not known.
+        ``headers`` are the client's: those that the provider's row allows go along.  Raises GatewayError where the
+        account's key is not known.
         """
-        pool, fixed = self._route(attempt, path)
+        pool, fixed, allowed, _ = self._route(attempt, path)
         accept = b"text/event-stream" if stream else b"application/json"
-        head = b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (fixed, forwarded, accept, len(body))
+        head = b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
+            fixed, forwarded(headers, allowed), accept, len(body),
+        )  # fmt: skip
         asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
         pool.ask(asking)
         return asking
 
-    def _route(self, attempt: Attempt, path: str) -> tuple[Pool, bytes]:
-        """The pool and the unchanging part of the request head: request line, host, credential, provider's headers.
+    def _route(self, attempt: Attempt, path: str) -> Route:
+        """The pool, the unchanging part of the request head (request line, host, credential, the provider's headers),
+        the names of the client's headers that may go along, and the provider itself.
 
         Kept while the keys stay the same; the only place that a key is looked up.
         Raises GatewayError where the account's key is not known (control is away and only the store has it).
@@ -182,13 +219,13 @@ class Transport:
         account = attempt.account.id if attempt.account is not None else ""
         key = (id(provider), account, path)
         found = self._routes.get(key)
-        if found is not None and found[2] is provider:  # an id alone may be a dead provider's
-            return found[0], found[1]
+        if found is not None and found[3] is provider:  # an id alone may be a dead provider's
+            return found
         pool, head = self._make_route(provider, account, path)
         if len(self._routes) > 4096:
             self._routes.clear()
-        self._routes[key] = (pool, head, provider)
-        return pool, head
+        route = self._routes[key] = (pool, head, forwardable(provider.forward_headers), provider)
+        return route
 
     def _make_route(self, provider: Provider, account: str, path: str) -> tuple[Pool, bytes]:
         secret = ""

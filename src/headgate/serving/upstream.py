@@ -87,18 +87,18 @@ class Asking(Signal["Upstream"]):
         self.left = True
         if self.upstream is not None:
             self.upstream.release(finished=finished)
-        elif self.slot >= 0:
-            self.pool.wheel.drop(self)
+        else:
+            self.pool.forget(self)
 
     def expire(self, now: float) -> None:
         """The wheel: no connection came free in time."""
-        limits = self.pool.limits
         self.left = True
+        self.pool.forget(self)
         self.fail(
             GatewayError(
                 POOL_FULL,
-                f"all {limits.max_connections} connections to the provider are busy "
-                f"and none came free within {limits.wait_s:g} s",
+                f"all {self.pool.limits.max_connections} connections to the provider are busy "
+                f"and none came free within {now - self.queued:.1f} s",
                 retry_after=1,
             )
         )
@@ -170,11 +170,13 @@ class Upstream(asyncio.BufferedProtocol):
         self._pool.wheel.set(self, min(self._pool.wheel.now + seconds, self._asked.deadline))
 
     def progress(self) -> None:
-        """An event came: the stall deadline moves on.  Called for every read of every stream, so it only assigns."""
+        """An event came: the stall deadline moves on.  Called for every read of every stream, so it mostly assigns."""
         asking = self._asked
-        due = self._pool.wheel.now + asking.timeouts.stall
-        self.phase = "stall"
-        self.due = due if due < asking.deadline else asking.deadline
+        if self.phase == "stall":
+            due = self._pool.wheel.now + asking.timeouts.stall
+            self.due = due if due < asking.deadline else asking.deadline
+        elif self._reading:  # the first token: its deadline may have been the later one.  Paused, nothing is due
+            self.expect("stall", asking.timeouts.stall)
 
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
@@ -218,7 +220,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def abort(self) -> None:
         """Closes at once.  Under TLS close() would wait for the peer's goodbye, and the engine would go on."""
-        self.sink = None
+        self.asking = self.sink = None
         self._pool.lost(self)
         self._pool.wheel.drop(self)
         if not self._transport.is_closing():
@@ -241,9 +243,11 @@ class Upstream(asyncio.BufferedProtocol):
             self._size += nbytes
         try:
             self._parser.feed_data(_read_view[:nbytes])
-        except httptools.HttpParserError as error:
-            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
-            return
+        except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
+            if not self._complete:
+                self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
+                return
+            self._keep_alive = False  # the answer is whole; what came behind it answers nobody
         if self._settling:
             self._pieces.clear()
             if self._complete:
@@ -258,6 +262,12 @@ class Upstream(asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         pool = self._pool
+        if self.asking is not None and not self.fresh and not self._size and not self._head_complete:
+            # A pooled connection that closes before any byte of an answer was stale: asked again, once, on a new one.
+            # That one takes this one's place: so it is made before the place is given away.
+            asking, self.asking = self.asking, None
+            asking.upstream = None
+            pool.dial(asking)
         pool.lost(self)
         pool.wheel.drop(self)
         if self.asking is None or self._complete:
@@ -267,24 +277,26 @@ class Upstream(asyncio.BufferedProtocol):
             self._deliver()
         elif self._head_complete:
             self._fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
-        elif not self.fresh and not self._size:
-            # A pooled connection that closes before any byte of an answer was stale: asked again, once, on a new one.
-            asking, self.asking = self.asking, None
-            asking.upstream = None
-            pool.dial(asking)
         else:
             self._fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
 
     # --------------------------------------------------------------- what the parser calls
 
+    def on_message_begin(self) -> None:
+        if self._complete:  # a second answer to one request: llhttp stops here, and what it has read stands
+            raise httptools.HttpParserError("more than one answer")
+
     def on_header(self, name: bytes, value: bytes) -> None:
-        self.headers[name.lower()] = value
+        if not self._head_complete:  # trailers come here too, and must not change what the head has said
+            self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # an interim answer is no answer (RFC 9110 §15.2); httptools ends a message for it
             self.headers = {}
-            self._size = 0
+            self._size = (
+                1  # of the final one nothing yet; but the request has been seen, so this is no stale connection
+            )
             return
         self.status = status
         self._head_complete = True

@@ -78,14 +78,17 @@ def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
     return "".join(out).encode("latin-1", "replace")
 
 
-def forwarded(headers: dict[bytes, bytes], allowed: Iterable[str]) -> bytes:
-    """The client's header lines that may go to the upstream: the provider row's allow-list, minus hop-by-hop."""
+def forwardable(allowed: Iterable[str]) -> tuple[bytes, ...]:
+    """Names of the client's headers that may go to an upstream: the provider row's allow-list, minus hop-by-hop."""
+    return tuple(name for name in (name.lower().encode() for name in allowed) if name not in HOP_BY_HOP)
+
+
+def forwarded(headers: dict[bytes, bytes], allowed: tuple[bytes, ...]) -> bytes:
+    """The header lines of ``headers`` that are ``allowed``."""
     out = b""
     for name in allowed:
-        key = name.encode()
-        value = headers.get(key)
-        if value is not None and key not in HOP_BY_HOP:
-            out += b"%b: %b\r\n" % (key, value)
+        if name in headers:
+            out += b"%b: %b\r\n" % (name, headers[name])
     return out
 
 

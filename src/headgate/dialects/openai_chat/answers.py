@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
+import msgspec
 from msgspec import Raw, Struct
 
 from headgate import errors
@@ -55,24 +58,28 @@ def answer(
     error = top.get("error")
     if error is not None and error != NULL and bytes(error) not in shapes.EMPTY:
         return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
-    choices = codec.as_objects(top.get("choices"))
-    if not choices:
-        if "choices" not in top and ("message" in top or "detail" in top):
-            return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
-        return Answer(error=failures.garbage(body, provider=provider))
     result = Answer()
-    changed = seen = False
-    for position, choice in enumerate(choices):
-        edited, visible = _normalise(position, choice, id, result)
-        changed = changed or edited
-        seen = seen or visible
-    if result.finish in shapes.FAILED_FINISHES:
-        said = f"{provider} broke off its answer ({result.finish})."
-        return Answer(error=GatewayError(errors.UPSTREAM_ERROR_EVENT, said))
-    result.hollow = not seen and result.finish not in ("length", "content_filter")
+    choices: list[Object] | None = None  # where they had to be edited
+    if "choices" not in top or not _are_plain(top["choices"], result):
+        choices = codec.as_objects(top.get("choices"))
+        if not choices:
+            if "choices" not in top and ("message" in top or "detail" in top):
+                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
+            return Answer(error=failures.garbage(body, provider=provider))
+        changed = seen = False
+        for position, choice in enumerate(choices):
+            edited, visible = _normalise(position, choice, id, result)
+            changed = changed or edited
+            seen = seen or visible
+        if result.finish in shapes.FAILED_FINISHES:
+            said = f"{provider} broke off its answer ({result.finish})."
+            return Answer(error=GatewayError(errors.UPSTREAM_ERROR_EVENT, said))
+        result.hollow = not seen and result.finish not in ("length", "content_filter")
+        if not changed:
+            choices = None
     result.model = codec.as_text(top.get("model")) or model
     whole: dict[str, object] = dict(top)
-    if changed:
+    if choices is not None:
         whole["choices"] = choices
     whole["id"] = id
     whole["object"] = _COMPLETION
@@ -83,6 +90,40 @@ def answer(
         whole["headgate"] = Raw(extra)
     result.body = codec.encode(whole)
     return result
+
+
+class _Message(Struct, forbid_unknown_fields=True, gc=False):
+    role: Literal["assistant"]
+    content: str
+    refusal: None = None
+
+
+class _Choice(Struct, forbid_unknown_fields=True, gc=False):
+    index: int
+    message: _Message
+    finish_reason: Literal["stop", "length"]
+    logprobs: None = None
+
+
+_plain_choices = msgspec.json.Decoder(list[_Choice]).decode
+
+
+def _are_plain(raw: Raw, result: Answer) -> bool:
+    """Whether the choices are text and already in the client's form: most are, and one look tells."""
+    try:
+        choices = _plain_choices(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return False
+    text = 0
+    for position, choice in enumerate(choices):
+        if choice.index != position or not choice.message.content:
+            return False
+        text += len(choice.message.content)
+    if not choices:
+        return False
+    result.text_bytes = text
+    result.finish = choices[0].finish_reason
+    return True
 
 
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:
