@@ -60,7 +60,8 @@ def answer(
         return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
     result = Answer()
     choices: list[Object] | None = None  # where they had to be edited
-    if "choices" not in top or not _are_plain(top["choices"], result):
+    plain = _read_plain(body, result)
+    if not plain:
         choices = codec.as_objects(top.get("choices"))
         if not choices:
             if "choices" not in top and ("message" in top or "detail" in top):
@@ -85,7 +86,8 @@ def answer(
     whole["object"] = _COMPLETION
     whole["created"] = created
     whole["model"] = result.model
-    _settle_usage(whole, top.get("usage"), result, prompt_tokens)
+    if not plain:
+        _settle_usage(whole, top.get("usage"), result, prompt_tokens)
     if extra is not None:
         whole["headgate"] = Raw(extra)
     result.body = codec.encode(whole)
@@ -105,24 +107,48 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
     logprobs: None = None
 
 
-_plain_choices = msgspec.json.Decoder(list[_Choice]).decode
+class _PromptDetails(Struct, frozen=True, gc=False):
+    cached_tokens: int | None = None
 
 
-def _are_plain(raw: Raw, result: Answer) -> bool:
-    """Whether the choices are text and already in the client's form: most are, and one look tells."""
+class _CompletionDetails(Struct, frozen=True, gc=False):
+    reasoning_tokens: int | None = None
+
+
+class _PlainUsage(Struct, forbid_unknown_fields=True, gc=False):
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    prompt_tokens_details: _PromptDetails = _PromptDetails()
+    completion_tokens_details: _CompletionDetails = _CompletionDetails()
+
+
+class _Plain(Struct, gc=False):
+    choices: tuple[_Choice]
+    usage: _PlainUsage
+
+
+_plain = msgspec.json.Decoder(_Plain).decode
+
+
+def _read_plain(body: bytes, result: Answer) -> bool:
+    """Whether the answer is one choice of text, with its usage, already in the client's form: most are, and one look
+    tells.  Fills ``result`` then.
+    """
     try:
-        choices = _plain_choices(raw)
+        read = _plain(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    text = 0
-    for position, choice in enumerate(choices):
-        if choice.index != position or not choice.message.content:
-            return False
-        text += len(choice.message.content)
-    if not choices:
+    choice, usage = read.choices[0], read.usage
+    prompt, completion = usage.prompt_tokens, usage.completion_tokens
+    text = choice.message.content
+    if choice.index or not text or not completion or usage.total_tokens != prompt + completion:
         return False
-    result.text_bytes = text
-    result.finish = choices[0].finish_reason
+    result.text_bytes = len(text)
+    result.finish = choice.finish_reason
+    cached = usage.prompt_tokens_details.cached_tokens or 0
+    reasoning = usage.completion_tokens_details.reasoning_tokens or 0
+    result.usage = Usage(prompt, completion, cached, 0, reasoning, "provider")
     return True
 
 

@@ -2,18 +2,23 @@
 
 Most chunks of a stream are the same bytes around a new piece of text.  After one has been understood the slow way, a
 ``Template`` holds what stood before and behind its text, in what came and in what went out.  Bytes that match it, with
-a text of printable characters without quote or backslash, are one JSON string in the same place: the text cannot end
-the string, so the rest of the chunk is what it was, member for member.  Anything else (an error, a finish, a role,
-usage, an escape, bad UTF-8) does not match, and goes the slow way.
+a text of printable characters and whole escapes, are one JSON string in the same place: the text cannot end the
+string, so the rest of the chunk is what it was, member for member.  Anything else (an error, a finish, a role, usage,
+half of a surrogate pair, bad UTF-8) does not match, and goes the slow way.
 """
 
 from __future__ import annotations
+
+import re
 
 from msgspec import Raw
 
 _DATA = b"data: "
 _END = b"\n\n"
 _PATIENCE = 8
+# The inside of a JSON string (RFC 8259 §7) up to its quote.  Escaped surrogates are left to the slow way: one alone
+# would have to be mended.
+_STRING = re.compile(rb'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[0-9a-fA-F]{4}))*')
 
 
 class Template:
@@ -83,6 +88,9 @@ class Template:
         start = at + len(head)
         quote = data.find(b'"', start)
         middle = self._middle
+        if data.find(b"\\", start, quote) >= 0:
+            inside = _STRING.match(data, start)
+            quote = inside.end() if inside is not None else -1
         if quote <= start or not data.startswith(middle, quote):
             return at, 0
         text = data[start:quote]
@@ -94,7 +102,7 @@ class Template:
         else:
             quote = data.find(b'"', after)
             filling = data[after:quote]
-            if quote < after or not data.startswith(self._end, quote) or not _is_plain(filling):
+            if quote < after or b"\\" in filling or not data.startswith(self._end, quote) or not _is_plain(filling):
                 return at, 0
             parts += (self._out_head, text, self._out_middle, filling, self._end)
             after = quote + len(self._end)
@@ -112,9 +120,7 @@ def _text_of(data: bytes, name: bytes, text: bytes) -> int:
 
 
 def _is_plain(text: bytes) -> bool:
-    """Whether ``text``, without a quote, is a JSON string as it is: no backslash, control character, bad UTF-8."""
-    if b"\\" in text:
-        return False
+    """Whether ``text`` is UTF-8 without control characters."""
     try:
         return text.decode().isprintable()
     except UnicodeDecodeError:
