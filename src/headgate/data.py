@@ -1,4 +1,4 @@
-"""The data process: listens, moves streams, writes the journal.  The supervisor starts it (``python -m headgate.data``).
+"""The data process: listens, moves streams, writes the journal.  The supervisor starts ``python -m headgate.data``.
 
 Puts its parts together and ends them in order.  Imports no pydantic, FastAPI or SQLAlchemy and knows no database.
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 from headgate import __version__, boot
 from headgate.model import DataBoot
 from headgate.serving import link as links
-from headgate.serving.connect import Dialer
+from headgate.serving.connect import Dialer, ProxyNotServed
 from headgate.serving.directory import Directory
 from headgate.serving.exchange import Exchange
 from headgate.serving.journal import Journal, Refusals
@@ -153,7 +153,7 @@ async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket)
 
 
 def main() -> int:
-    """Exit codes: 0 drained, 4 the state directory cannot be used."""
+    """Exit codes: 0 drained, 2 a proxy variable that is not served, 4 the state directory cannot be used."""
     parent = socket.socket(fileno=boot.CHILD_FD)
     try:
         told, fds = boot.receive(parent, DataBoot)
@@ -168,6 +168,9 @@ def main() -> int:
     listening.setblocking(False)
     try:
         run(_main(told, listening, parent))
+    except ProxyNotServed as error:
+        boot.send(parent, boot.Failed(2, str(error)))
+        return 2
     except OSError as error:
         boot.send(parent, boot.Failed(4, f"the state directory cannot be used: {error}"))
         return 4

@@ -9,8 +9,8 @@ import time
 from pathlib import Path
 
 import pytest
-from dataplane import TOKEN, DataPlane, post, read_response
 
+from dataplane import TOKEN, DataPlane, post, read_response
 from headgate.model import Limits
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
@@ -114,7 +114,10 @@ def test_head_has_the_length_but_no_body(plane: DataPlane) -> None:
 
 
 def test_cors_preflight_and_answer(plane: DataPlane) -> None:
-    ask = b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: t\r\nOrigin: %b\r\nAccess-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,x-stainless-os\r\n\r\n"
+    ask = (
+        b"OPTIONS /v1/chat/completions HTTP/1.1\r\nHost: t\r\nOrigin: %b\r\n"
+        b"Access-Control-Request-Method: POST\r\nAccess-Control-Request-Headers: authorization,x-stainless-os\r\n\r\n"
+    )
     with plane.connect() as sock:
         sock.sendall(ask % b"https://app.example")
         status, headers, _, _ = read_response(sock)

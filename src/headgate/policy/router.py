@@ -75,7 +75,7 @@ class Router:
         if not targets:
             raise GatewayError(
                 MODEL_NOT_FOUND,
-                f"there is no model or alias {_shown(requested)} here; name one of the configuration's, or provider/model",
+                f"there is no model or alias {_shown(requested)} here; name a configured one, or provider/model",
                 param="model",
             )
         return targets

@@ -22,6 +22,10 @@ FAMILY_DELAY_S = 0.25  # RFC 8305 §8
 MAX_PROXY_HEAD = 16 << 10
 
 
+class ProxyNotServed(ValueError):
+    """A proxy variable that cannot be followed.  Going round the proxy in silence would be worse than not starting."""
+
+
 class Origin(NamedTuple):
     """Where a base URL points.  ``authority`` is what goes into Host; ``path`` has no slash at its end."""
 
@@ -52,17 +56,17 @@ def origin_of(url: str) -> Origin:
 
 
 class Dialer:
-    """Makes connections.  ``environment`` holds the proxy variables as curl reads them."""
+    """Makes connections.  ``environment`` holds the proxy variables as curl reads them.  Raises ProxyNotServed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        lower = {
-            name.lower(): value for name, value in environment.items() if name.lower().endswith("_proxy") and value
-        }
+        spelt = sorted(environment)  # capitals sort first, so that the lower-case variable wins, as with curl
+        lower = {name.lower(): environment[name] for name in spelt if name.lower().endswith("_proxy")}
         self._proxies = {
             tls: _proxy(lower.get("https_proxy" if tls else "http_proxy") or lower.get("all_proxy"))
             for tls in (True, False)
         }
-        self._direct = [entry.strip().lstrip(".") for entry in lower.get("no_proxy", "").split(",") if entry.strip()]
+        direct = lower.get("no_proxy", "").lower().split(",")
+        self._direct = [entry.strip().lstrip(".") for entry in direct if entry.strip()]
         self._contexts: dict[str | None, ssl.SSLContext] = {}
 
     async def dial(self, origin: Origin, ca_file: str | None, factory: Callable[[], P]) -> P:
@@ -139,7 +143,7 @@ def _proxy(url: str | None) -> Proxy | None:
         return None
     parts = urlsplit(url if "://" in url else f"http://{url}")
     if parts.scheme != "http" or not parts.hostname:
-        raise ValueError("only http:// proxies are supported in the proxy variables")
+        raise ProxyNotServed(f"the proxy variables name a {parts.scheme}:// proxy; only http:// ones are served")
     authorization = b""
     if parts.username is not None:
         user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()

@@ -9,13 +9,14 @@ from __future__ import annotations
 
 import logging
 import time
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 from headgate.dialects import bridge as bridges
 from headgate.dialects import openai_chat
-from headgate.errors import INTERNAL, UPSTREAM_HOLLOW, ClientGone, GatewayError, Retry
+from headgate.errors import INTERNAL, UNSUPPORTED_ENCODING, UPSTREAM_HOLLOW, ClientGone, GatewayError, Retry
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy import admission, auth
+from headgate.policy.health import Health
 from headgate.serving import heads
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
@@ -54,6 +55,7 @@ class Exchange:
         self._wheel = wheel
         self._limits = limits
         self._ids = ids
+        self._health = Health()
 
     async def run(self, request: Request, egress: Egress) -> None:
         """One call, to its end.  Raises nothing."""
@@ -86,11 +88,16 @@ class Exchange:
             request.headers, router.snapshot.tokens, directory.digester, receipt.at / 1e9
         )
         receipt.authed = _monotonic()
+        if b"content-encoding" in request.headers and request.headers[b"content-encoding"].lower() != b"identity":
+            raise GatewayError(
+                UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding"
+            )
         call = openai_chat.read(request.body)
         plan = router.plan(call.model, grant)
         hold = admission.take(call, grant, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
-        for attempt in plan.attempts:
+        attempts = list(plan.attempts)
+        for attempt in attempts:  # grows by one where an upstream refuses a field that only we have added
             receipt.begin(attempt)
             asking: Asking | None = None
             finished = False
@@ -107,7 +114,9 @@ class Exchange:
                 return ending
             except GatewayError as error:
                 receipt.end(error.upstream_status or 0, error.kind.code)
-                if egress.committed or error.retry is Retry.NEVER or attempt is plan.attempts[-1]:
+                if call.stream and self._health.learn(attempt.target, error):
+                    attempts.insert(len(receipt.attempts), attempt)
+                elif egress.committed or error.retry is Retry.NEVER or len(receipt.attempts) == len(attempts):
                     raise
             finally:
                 if asking is not None:
@@ -121,7 +130,7 @@ class Exchange:
             attempt,
             PATH,
             request.headers,
-            openai_chat.render(call, target.upstream_model, ask_usage=True),
+            openai_chat.render(call, target.upstream_model, ask_usage=self._health.asks_usage(target)),
             call.stream,
             receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total),
             self._limits.max_answer,
@@ -139,7 +148,7 @@ class Exchange:
         finally:
             relay.stop()
             receipt.usage = relay.bridge.usage
-        return _conclude(relay, receipt)
+        return _conclude(relay, receipt, call)
 
     def _render(self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt) -> Ending:
         """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
@@ -154,12 +163,12 @@ class Exchange:
             receipt.usage = relay.bridge.usage
             if events:
                 relay.deliver(events)
-            return _conclude(relay, receipt)
+            return _conclude(relay, receipt, call)
         came_streamed = b"event-stream" in upstream.headers.get(b"content-type", b"")
         read = openai_chat.answer_from_stream if came_streamed else openai_chat.answer
         answer = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
-            extra=_metadata(attempt, receipt), provider=attempt.target.provider.name,
+            extra=_metadata(receipt), provider=attempt.target.provider.name,
             secrets=self._transport.secrets_of(attempt), prompt_tokens=receipt.usage.prompt,
         )  # fmt: skip
         receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
@@ -180,7 +189,7 @@ class Exchange:
 
     def _refuse(self, error: GatewayError, egress: Egress, receipt: Receipt) -> None:
         """Ends a call that has no answer."""
-        if receipt.grant is None:
+        if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if receipt.opened:
             receipt.close(
@@ -209,20 +218,29 @@ class Ending(NamedTuple):
             egress.answer(200, self.fields, self.data)
 
 
-def _conclude(relay: Relay, receipt: Receipt) -> Ending:
+def _conclude(relay: Relay, receipt: Receipt, call: Call) -> Ending:
     """What a relay's verdict means.  Raises its error where the client has seen nothing yet."""
     bridge = relay.bridge
     error = bridge.error
     if error is None:
-        return Ending("finish", "delivered", "", bridge.tail())
+        extra = _metadata(receipt) if call.include_usage else None
+        return Ending("finish", "delivered", "", bridge.tail(extra))
     if not relay.egress.committed:
         raise error
     return Ending("fail", "truncated", error.kind.code, bridge.tail())
 
 
-def _metadata(attempt: Attempt, receipt: Receipt) -> bytes:
-    """The ``headgate`` object of a whole answer."""
-    latency_ms = (_monotonic() - receipt.received) * 1e3
-    return b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"fallback_used":false,"attempts":%d}' % (
-        encode(attempt.target.provider.name), encode(attempt.target.upstream_model), latency_ms, len(receipt.attempts) + 1,
-    )  # fmt: skip
+def _metadata(receipt: Receipt) -> bytes:
+    """The ``headgate`` object of an answer: who served it, and how long that took (milliseconds)."""
+    attempt = cast(Attempt, receipt.target)
+    now = _monotonic()
+    return _METADATA % (
+        encode(attempt.target.provider.name),
+        encode(attempt.target.upstream_model),
+        (now - receipt.received) * 1e3,
+        ((receipt.first_token or now) - receipt.received) * 1e3,
+        len(receipt.attempts) + 1,
+    )
+
+
+_METADATA = b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"fallback_used":false,"attempts":%d}'

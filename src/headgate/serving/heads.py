@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import time
 
-from headgate.errors import GatewayError
+from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE, GatewayError
 from headgate.serving.receipt import Receipt
 
 _monotonic = time.monotonic
@@ -40,6 +40,10 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
     return out + of_refusal(error) + timing(receipt)
 
 
+# What a retry within minutes cannot mend, although its status invites one.
+HOPELESS = frozenset((NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE))
+
+
 def of_refusal(error: GatewayError) -> bytes:
     """What an error's kind asks for, whoever answers it."""
     out = b""
@@ -50,6 +54,8 @@ def of_refusal(error: GatewayError) -> bytes:
             math.ceil(error.retry_after),
             round(error.retry_after * 1000),
         )
+    elif error.kind in HOPELESS:
+        out += b"x-should-retry: false\r\n"  # the SDKs' own retries would meet the same
     return out
 
 

@@ -24,6 +24,7 @@ SEGMENT = 64 << 20
 RESERVE_PER_CALL = 2048  # a progress record or two and the close
 RESERVE = 64 << 10
 RETRY_S = 2.0
+MAX_HELD = 16 << 20  # of records that wait for a disk that cannot be written
 
 log = logging.getLogger("headgate.journal")
 
@@ -59,8 +60,8 @@ class Journal:
         self._pending.append(encode(record))
 
     def flush(self) -> None:
-        """Writes what this turn has brought, at once.  Where even the reserve is gone it is lost, and the log says
-        so.
+        """Writes what this turn has brought, at once.  Raises nothing: what cannot be written is held, and new calls
+        are refused until it can.
         """
         pending = self._pending
         if not pending:
@@ -78,11 +79,20 @@ class Journal:
                 raise OSError(errno.ENOSPC, "only a part of the records could be written")
         except OSError as error:
             # The offset stays: what was half written will be overwritten, or read as a torn tail.
-            self._broken = True
-            log.error("the journal cannot be written: %s; new calls are refused until it can", error.strerror)
-            self._prepare()
+            self._hold(data, error)
             return
         self._offset = end
+        self._broken = False
+
+    def _hold(self, data: bytes, error: OSError) -> None:
+        if not self._broken:
+            log.error("the journal cannot be written: %s; new calls are refused until it can", error.strerror)
+        self._broken = True
+        if len(data) > MAX_HELD:
+            log.error("%d bytes of the journal are lost: the disk has been full for too long", len(data))
+        else:
+            self._pending.append(data)
+        self._prepare()
 
     def close(self) -> None:
         """The process is going: every lock is freed."""
@@ -94,13 +104,18 @@ class Journal:
 
     def _rotate(self) -> None:
         if self._next_fd is None:
+            if self._broken:
+                return  # a thread is trying to make one, again and again
             try:
                 self._next_fd = self._make(self._number + 1)
             except OSError as error:
                 log.error("no room for a new journal segment: %s", error.strerror)
                 self._prepare()
                 return  # the reserve of this segment is used while it lasts
-        os.pwrite(self._fd, encode(Rotated(self._number + 1)), self._offset)
+        try:
+            os.pwrite(self._fd, encode(Rotated(self._number + 1)), self._offset)
+        except OSError as error:  # it then counts as unfinished for as long as this process lives
+            log.error("a journal segment could not be closed: %s", error.strerror)
         self._full.append(self._fd)
         self._fd, self._next_fd = self._next_fd, None
         self._number += 1
@@ -112,25 +127,30 @@ class Journal:
             self._making = asyncio.get_running_loop().create_task(self._prepare_soon(), name="journal: next segment")
 
     async def _prepare_soon(self) -> None:
-        loop = asyncio.get_running_loop()
-        number = self._number + 1
-        while self._next_fd is None and number == self._number + 1:
-            try:
-                fd = await loop.run_in_executor(None, self._make, number)
-            except FileExistsError:
-                break  # a record that could not wait has made it meanwhile
-            except OSError as error:
-                log.warning("no journal segment yet: %s; trying again in %.0f s", error.strerror, RETRY_S)
+        number = self._number
+        while self._broken or (self._next_fd is None and self._number == number):
+            if self._next_fd is None:
+                await self._make_next()
+            if self._next_fd is not None and self._broken:
+                self._rotate()
+                self.flush()
+            if self._broken or (self._next_fd is None and self._number == number):
                 await asyncio.sleep(RETRY_S)
-                continue
-            if number == self._number + 1 and self._next_fd is None:
-                self._next_fd = fd
-                if self._broken:
-                    self._broken = False
-                    self._rotate()
-            else:
-                os.close(fd)
         self._making = None
+
+    async def _make_next(self) -> None:
+        number = self._number + 1
+        try:
+            fd = await asyncio.get_running_loop().run_in_executor(None, self._make, number)
+        except FileExistsError:
+            return  # a record that could not wait has made it meanwhile
+        except OSError as error:
+            log.warning("no journal segment yet: %s; trying again in %.0f s", error.strerror, RETRY_S)
+            return
+        if number == self._number + 1 and self._next_fd is None:
+            self._next_fd = fd
+        else:
+            os.close(fd)
 
     def _make(self, number: int) -> int:
         path = self._folder / f"{self._stem}-{number:06d}"
@@ -170,8 +190,8 @@ class Refusals:
         self._counts[code] = self._counts.get(code, 0) + 1
 
     def flush(self, at: int) -> None:
-        """Called once a second; ``at`` is Unix ns."""
-        if self._counts:
+        """Called once a second; ``at`` is Unix ns.  Counts wait while room is short: it is the running calls'."""
+        if self._counts and self._journal.accepting:
             counts, self._counts = self._counts, {}
             for code, count in counts.items():
                 self._journal.write(Refused(at, code, count))

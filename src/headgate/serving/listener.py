@@ -62,15 +62,38 @@ class Connection(asyncio.Protocol):
     """One client connection.  At most one response runs; pipelined requests wait in order."""
 
     __slots__ = (
-        "_ahead", "_app", "_body", "_body_size", "_close", "_dead", "_egress", "_error", "_head_size",
-        "_headers", "_lingering", "_listener", "_owes_continue", "_parser", "_phase", "_queue",
-        "_reading_body", "_repeats", "_url", "due", "paused", "slot", "transport", "wheel",
+        "_ahead",
+        "_app",
+        "_body",
+        "_close",
+        "_dead",
+        "_egress",
+        "_error",
+        "_head_size",
+        "_headers",
+        "_lingering",
+        "_listener",
+        "_owes_continue",
+        "_parser",
+        "_phase",
+        "_queue",
+        "_reading_body",
+        "_repeats",
+        "_url",
+        "due",
+        "on_body",
+        "paused",
+        "slot",
+        "transport",
+        "wheel",
     )  # fmt: skip
 
     def __init__(self, listener: Listener) -> None:
         self._listener = listener
         self._app = listener.app
         self.wheel = listener.wheel
+        self._body = bytearray()
+        self.on_body = self._body.extend  # httptools calls it for each piece: no Python frame
         self._parser = httptools.HttpRequestParser(self)
         self._egress: Egress | None = None
         self._queue: deque[Request] | None = None
@@ -92,8 +115,7 @@ class Connection(asyncio.Protocol):
         self._headers: dict[bytes, bytes] = {}
         self._repeats = 0
         self._head_size = 0
-        self._body: list[bytes] = []
-        self._body_size = 0
+        self._body.clear()
         self._reading_body = False
         self._phase = 0  # 1: the head's deadline is set, 2: the body's
 
@@ -184,6 +206,9 @@ class Connection(asyncio.Protocol):
             if self._error is None:
                 self._error = GatewayError(BAD_FRAMING, f"the request is not valid HTTP/1.1: {error}")
         else:
+            if len(self._body) > self._listener.limits.max_body and self._error is None:
+                self._error = self._body_too_large()
+                self._body.clear()
             if (
                 not self._reading_body
                 and self._head_size > self._listener.limits.max_head
@@ -264,16 +289,6 @@ class Connection(asyncio.Protocol):
             else:
                 self._owes_continue = True  # responses go out in order, interim ones too
 
-    def on_body(self, body: bytes) -> None:
-        if self._error is not None:
-            return
-        self._body_size += len(body)
-        if self._body_size > self._listener.limits.max_body:
-            self._error = self._body_too_large()
-            self._body = []
-            return
-        self._body.append(body)
-
     def on_message_complete(self) -> None:
         parser = self._parser
         method = parser.get_method()
@@ -281,16 +296,18 @@ class Connection(asyncio.Protocol):
             b"upgrade" in self._headers and parser.should_upgrade() and method != b"CONNECT"
         ):
             return
+        if len(self._body) > self._listener.limits.max_body:
+            self._error = self._body_too_large()
+            return
         path, _, query = self._url.partition(b"?")
         if path[:1] != b"/":
             path = _origin_form(path)
-        body = self._body
         request = Request(
             method,
             path,
             query,
             self._headers,
-            body[0] if len(body) == 1 else b"".join(body),
+            bytes(self._body),
             parser.get_http_version(),
             parser.should_keep_alive(),
             time.monotonic(),
@@ -356,7 +373,7 @@ class Connection(asyncio.Protocol):
 
     def _finish(self) -> None:
         self._queue = None
-        if self._body_size or self._reading_body or self._lingering:
+        if self._reading_body or self._lingering:
             self._lingering = self._lingering or 1
         self._listener.turn.send(self._hang_up, None)
 

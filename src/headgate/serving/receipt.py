@@ -103,7 +103,7 @@ class Receipt:
     def end(self, status: int, code: str) -> None:
         """It is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered)."""
         attempt = self.target
-        if attempt is None or not self._started:
+        if attempt is None:
             return
         target = attempt.target
         self.attempts.append(
@@ -131,15 +131,19 @@ class Receipt:
         self.first_token = _monotonic()
 
     def progress(self, completion_tokens: int) -> None:
-        self._journal.write(Progress(self.id, time.time_ns(), completion_tokens))
+        if self._journal.accepting:  # what room is left belongs to the closes
+            self._journal.write(Progress(self.id, time.time_ns(), completion_tokens))
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
         self.step(event)
         if self.grant is None:
             return  # nobody to account it to: the refusal was counted
-        self.end(0, code)
+        if self._started:
+            self.end(0, code)
         if not self.opened:
+            if not self._journal.accepting:
+                return  # a refusal is not worth the room that running calls need: it is counted
             self._write_opened(False, "", "", None, None)
         self._journal.running -= 1
         usage = self.usage

@@ -67,13 +67,15 @@ class Relay:
         bridge = self.bridge
         events = bridge.feed(data)
         if events:
-            self.deliver(events)
+            if self.egress.committed:
+                self.egress.send(events)
+            else:
+                self.deliver(events)
         if bridge.done or bridge.error is not None:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
             self._seen = bridge.events
-            if bridge.visible:
-                self.upstream.progress()
+            self.upstream.heard = self._wheel.now
 
     def ended(self) -> None:
         events = self.bridge.close()
@@ -96,6 +98,7 @@ class Relay:
         if not self.egress.committed:
             self._receipt.commit()
             self.egress.begin(heads.of_stream(self._receipt))
+            self.upstream.begin_stalling()
         self.egress.send(events)
 
     # --------------------------------------------------------------- what the wheel calls

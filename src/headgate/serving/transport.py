@@ -82,7 +82,7 @@ class Pool:
         if self.wheel.now - upstream.born >= self.limits.max_age_s:
             upstream.abort()  # whoever waits gets a new one in its place
             return
-        asking = self._next_waiting()
+        asking = self._next_waiting() if self._waiting else None
         if asking is not None:
             asking.queued = _monotonic()
             upstream.send(asking)

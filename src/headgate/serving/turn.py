@@ -1,4 +1,4 @@
-"""One turn of the loop, in three steps: run what arrived, write down what must be remembered, send what may then be sent.
+"""One turn of the loop, in three steps: run what arrived, write down what must be remembered, send what then may be.
 
 The callbacks of a turn (a request read, an answer complete) only note what is to be done.  At the end of the turn it
 is done in one go: calls run back to back, their records go to the journal in one write, and only then do the bytes
@@ -48,19 +48,19 @@ class Turn:
     def _end(self) -> None:
         runs, sends = self._runs, self._sends
         for step, argument in runs:  # grows while it is walked: a step may bring others
-            self._do(step, argument)
+            try:
+                step(argument)
+            except Exception:  # the edge of a step: one call's bug must not keep the others of its turn from being done
+                log.exception("a bug in a step of this turn")
         runs.clear()
         self.record()
         self._armed = False
         self._sends = []
         for step, argument in sends:
-            self._do(step, argument)
-
-    def _do(self, step: Callable[[Any], object], argument: object) -> None:
-        try:
-            step(argument)
-        except Exception:  # the edge of a step: one call's bug must not keep the others of its turn from being done
-            log.exception("a bug in a step of this turn")
+            try:
+                step(argument)
+            except Exception:  # as above: the bytes of the others leave
+                log.exception("a bug while sending in this turn")
 
 
 def _nothing() -> None:

@@ -56,7 +56,7 @@ class Sink(Protocol):
 
 
 class Asking(Signal["Upstream"]):
-    """One request on its way.  Awaited, it gives the connection with the head of a streamed answer, or all of a whole one.
+    """One request on its way.  Awaited, it gives the connection, with a streamed answer's head or all of a whole one.
 
     ``deadline`` is the latest end of the whole attempt.  Instants are monotonic seconds: ``queued`` when a connection
     was there or began to be made, ``connected`` when the request was sent.  Whoever awaits it must ``release`` it,
@@ -118,6 +118,7 @@ class Upstream(asyncio.BufferedProtocol):
     due = NEVER
     slot = -1
     phase = "total"
+    heard = 0.0  # the wheel's now at the last event: assigned by the relay, looked at when the stall deadline comes up
     _reading = True
     _settling = False  # the call is done with it, the framing is not
     # of one answer:
@@ -153,30 +154,29 @@ class Upstream(asyncio.BufferedProtocol):
         else:
             self.phase = "total"
         self._pool.wheel.set(self, due)
-        send = self._pool.turn.send
         if len(asking.body) < JOIN_BELOW:
-            send(self._write, asking.head + asking.body)
+            self._pool.turn.send(self._write, asking.head + asking.body)
         else:  # joining a head and a large body costs more than parsing it did
-            send(self._write, asking.head)
-            send(self._write, asking.body)
+            self._pool.turn.send(self._write_large, (asking.head, asking.body))
 
     def _write(self, data: bytes) -> None:
         if not self._transport.is_closing():
             self._transport.write(data)
+
+    def _write_large(self, pieces: tuple[bytes, ...]) -> None:
+        if not self._transport.is_closing():
+            self._transport.writelines(pieces)
 
     def expect(self, phase: str, seconds: float) -> None:
         """The next thing that must happen, and how long it may take.  Earlier deadlines only through here."""
         self.phase = phase
         self._pool.wheel.set(self, min(self._pool.wheel.now + seconds, self._asked.deadline))
 
-    def progress(self) -> None:
-        """An event came: the stall deadline moves on.  Called for every read of every stream, so it mostly assigns."""
-        asking = self._asked
-        if self.phase == "stall":
-            due = self._pool.wheel.now + asking.timeouts.stall
-            self.due = due if due < asking.deadline else asking.deadline
-        elif self._reading:  # the first token: its deadline may have been the later one.  Paused, nothing is due
-            self.expect("stall", asking.timeouts.stall)
+    def begin_stalling(self) -> None:
+        """The first token has come: from now on it is the silence between events that is bounded."""
+        if self.asking is not None and self._reading:
+            self.heard = self._pool.wheel.now
+            self.expect("stall", self.asking.timeouts.stall)
 
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
@@ -190,7 +190,7 @@ class Upstream(asyncio.BufferedProtocol):
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-            self.expect("stall", self._asked.timeouts.stall)
+            self.begin_stalling()
 
     def release(self, *, finished: bool) -> None:
         """The call is done with it: back to the pool where it is clean, closed where it is not.
@@ -235,9 +235,13 @@ class Upstream(asyncio.BufferedProtocol):
         return _read_view
 
     def buffer_updated(self, nbytes: int) -> None:
-        if self.asking is None and not self._settling:
+        sink = self.sink
+        if sink is None and self.asking is None and not self._settling:
             # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
             self.abort()
+            return
+        if self._complete and not self._settling:  # behind a whole answer that the call has not taken yet
+            self._keep_alive = False
             return
         if not self._head_complete:
             self._size += nbytes
@@ -245,10 +249,14 @@ class Upstream(asyncio.BufferedProtocol):
             self._parser.feed_data(_read_view[:nbytes])
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
+                if self.sink is not None and self._pieces:
+                    self._feed(self.sink)  # what was sound before it is the client's
                 self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
             self._keep_alive = False  # the answer is whole; what came behind it answers nobody
-        if self._settling:
+        if sink is not None:
+            self._feed(sink)
+        elif self._settling:
             self._pieces.clear()
             if self._complete:
                 self._give_back()
@@ -294,9 +302,7 @@ class Upstream(asyncio.BufferedProtocol):
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # an interim answer is no answer (RFC 9110 §15.2); httptools ends a message for it
             self.headers = {}
-            self._size = (
-                1  # of the final one nothing yet; but the request has been seen, so this is no stale connection
-            )
+            self._size = 1  # the request has been seen: this is no stale connection
             return
         self.status = status
         self._head_complete = True
@@ -317,8 +323,6 @@ class Upstream(asyncio.BufferedProtocol):
             self._pool.turn.run(asking.set, self)  # the call runs on, and attaches its sink
         if not self.streamed:
             self._collect(asking)
-        elif self.sink is not None:
-            self._feed(self.sink)
 
     def attach(self, sink: Sink) -> None:
         """From here on ``sink`` gets the body, beginning with what is here already."""
@@ -371,6 +375,10 @@ class Upstream(asyncio.BufferedProtocol):
         """The wheel: a deadline of the attempt has passed, or the connection has been idle for too long."""
         if self.asking is None:
             self.abort()
+            return
+        quiet_until = self.heard + self.asking.timeouts.stall
+        if self.phase == "stall" and now < min(quiet_until, self.asking.deadline):
+            self.expect("stall", quiet_until - now)
             return
         phase = "total" if now >= self.asking.deadline else self.phase
         self._fail(

@@ -72,7 +72,8 @@ class ChatStream:
         self.provider = provider
         self._secrets = secrets
         self._prompt_tokens = prompt_tokens
-        self._decoder = sse.Decoder(max_event)
+        self._max_event = max_event
+        self._decoder = sse.Decoder(max_event + len(b"data: "))
         self._template = Template()
         self._id = codec.raw(ident)
         self._created = codec.raw(created)
@@ -222,7 +223,7 @@ class ChatStream:
 
     def _check_size(self) -> None:
         if self._decoder.overflowed and not self._ended:
-            said = f"{self.provider} sent an event of more than {self._decoder.max_event} bytes."
+            said = f"{self.provider} sent an event of more than {self._max_event} bytes."
             self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
 
     # ------------------------------------------------------------------------------- chunks
