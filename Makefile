@@ -23,8 +23,8 @@ check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/mypy
 	$(BIN)/lint-imports
 
-bench: $(RUNTIME) ## CPU per request and per event, beside nginx (docs/performance.md)
-	@echo "the measurements and their commands are in docs/performance.md"
+bench: $(RUNTIME) ## What the happy path costs in Python (beside nginx: docs/performance.md)
+	$(BIN)/python bench/happy_path.py
 
 lock: ## Pin the requirements anew (needs uv); no index and no path is written into them
 	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - -o requirements.txt

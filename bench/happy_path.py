@@ -1,0 +1,215 @@
+"""What the happy path costs in Python: one whole answer, and one event of a stream, without a kernel in between.
+
+Drives the real listener, exchange, transport and journal through transports that only count, sixteen connections at a
+time as the loop would.  Microseconds move with the machine; bytecodes executed do not, so those are what a test can
+hold to.
+
+    python bench/happy_path.py [--json]
+"""
+
+from __future__ import annotations
+
+import argparse
+import asyncio
+import json
+import sys
+import tempfile
+import time
+from collections.abc import Callable
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+from headgate.model import DataSettings, Grant, Limits, Provider, Snapshot
+from headgate.policy.auth import digest
+from headgate.serving import upstream as upstreams
+from headgate.serving.connect import Dialer
+from headgate.serving.directory import Directory
+from headgate.serving.exchange import Exchange
+from headgate.serving.journal import Journal, Refusals
+from headgate.serving.listener import Connection, Listener
+from headgate.serving.receipt import Ids
+from headgate.serving.routes import Routes
+from headgate.serving.transport import Pool, Transport
+from headgate.serving.turn import Turn
+from headgate.serving.wheel import Wheel
+
+CONNECTIONS = 16
+TOKEN = b"hg_test_0123456789abcdef0123456789abcdef"
+QUESTION = "Explain how a suspension bridge carries load, in plain words, for a curious reader. "
+TEXT = "The quick brown fox jumps over the lazy dog and then rests in the shade of a tall tree. " * 6
+CHUNK_HEAD = '{"id":"chatcmpl-0123456789","object":"chat.completion.chunk","created":1700000000,"model":"m","choices":['
+
+
+class CountingTransport:
+    """Stands where a socket would: takes bytes, sends none."""
+
+    def __init__(self, sent: list[CountingTransport]) -> None:
+        self._sent = sent
+        self.protocol: Any = None
+        self.bytes = 0
+
+    def get_extra_info(self, name: str) -> None:
+        return None
+
+    def set_write_buffer_limits(self, high: int, low: int) -> None:
+        return None
+
+    def write(self, data: bytes) -> None:
+        self.bytes += len(data)
+        if self.protocol is not None:
+            self._sent.append(self)
+
+    def is_closing(self) -> bool:
+        return False
+
+    def abort(self) -> None:
+        """The bench ends with streams under way."""
+
+
+class Bench:
+    """The data plane's parts on counting transports."""
+
+    def __init__(self, folder: Path) -> None:
+        loop = asyncio.get_running_loop()
+        self.turn = Turn(loop)
+        wheel = Wheel(loop)
+        provider = Provider("up", "http://127.0.0.1:9/v1", auth="none")
+        key = bytes(32)
+        grant = Grant("t", "bench")
+        directory = Directory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
+        settings = DataSettings(str(folder))
+        journal = Journal(folder, settings.worker, "0", self.turn)
+        refusals = Refusals(journal)
+        transport = Transport(directory, Dialer({}), wheel, self.turn)
+        exchange = Exchange(directory, journal, refusals, transport, wheel, settings.limits, Ids(1))
+        routes = Routes(exchange, directory, None, refusals, (), dict)  # type: ignore[arg-type]  # nobody asks control
+        listener = Listener(routes, wheel, self.turn, Limits())
+        self.sent: list[CountingTransport] = []
+        attempt = directory.router.plan("up/m", grant).attempts[0]
+        pool = transport._route(attempt, "/chat/completions")[0]
+        for _ in range(CONNECTIONS):
+            self._add_upstream(pool)
+        self.clients = [Connection(listener) for _ in range(CONNECTIONS)]
+        for client in self.clients:
+            client.connection_made(CountingTransport([]))  # type: ignore[arg-type]
+
+    def _add_upstream(self, pool: Pool) -> None:
+        connection = upstreams.Upstream(pool)
+        transport = CountingTransport(self.sent)
+        transport.protocol = connection
+        connection.connection_made(transport)  # type: ignore[arg-type]
+        pool._members.add(connection)
+        pool.put(connection)
+
+    def ask(self, request: bytes) -> list[upstreams.Upstream]:
+        """One request on every connection; gives the upstream connections that were asked."""
+        for client in self.clients:
+            client.data_received(request)
+        self.turn._end()
+        asked = [transport.protocol for transport in self.sent]
+        self.sent.clear()
+        return asked
+
+    def answer(self, asked: list[upstreams.Upstream], data: bytes) -> None:
+        for upstream in asked:
+            upstream.get_buffer(65536)[: len(data)] = data
+            upstream.buffer_updated(len(data))
+
+
+def request(stream: bool) -> bytes:
+    fields: dict[str, object] = {"model": "up/m", "messages": [{"role": "user", "content": QUESTION * 2}]}
+    body = json.dumps({**fields, "stream": True} if stream else fields).encode()
+    return (
+        b"POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (TOKEN, len(body), body)
+    )
+
+
+def whole_answer() -> bytes:
+    message = {"role": "assistant", "content": TEXT}
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": "stop"}
+    usage = {"prompt_tokens": 42, "completion_tokens": 100, "total_tokens": 142}
+    answer = {"id": "x", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice], "usage": usage}
+    body = json.dumps(answer).encode()
+    return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
+
+
+def event() -> bytes:
+    choice = '{"index":0,"delta":{"role":"assistant","content":" lorem ipsum"},"finish_reason":null}]}'
+    data = f"data: {CHUNK_HEAD}{choice}\n\n".encode()
+    return b"%x\r\n%b\r\n" % (len(data), data)
+
+
+def bytecodes(work: Callable[[], None]) -> int:
+    """How many bytecodes ``work`` executes."""
+    count = 0
+
+    def trace(frame: FrameType, what: str, argument: object) -> Any:
+        nonlocal count
+        frame.f_trace_opcodes, frame.f_trace_lines = True, False
+        count += what == "opcode"
+        return trace
+
+    sys.settrace(trace)
+    try:
+        work()
+    finally:
+        sys.settrace(None)
+    return count
+
+
+def microseconds(work: Callable[[], None], rounds: int = 200) -> float:
+    """CPU time of one ``work``; the best of five."""
+    best = float("inf")
+    for _ in range(5):
+        begun = time.process_time()
+        for _ in range(rounds):
+            work()
+        best = min(best, (time.process_time() - begun) / rounds * 1e6)
+    return best
+
+
+async def measure() -> dict[str, float]:
+    """Python's share of one call and of one event."""
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder))
+        plain, answer = request(stream=False), whole_answer()
+
+        def call() -> None:
+            asked = bench.ask(plain)
+            bench.answer(asked, answer)
+            bench.turn._end()
+
+        for _ in range(50):
+            call()
+        out = {"call_bytecodes": bytecodes(call) / CONNECTIONS, "call_us": microseconds(call) / CONNECTIONS}
+        asked = bench.ask(request(stream=True))
+        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+        bench.answer(asked, head)
+        bench.turn._end()
+        data = event()
+
+        def events() -> None:
+            bench.answer(asked, data)
+
+        for _ in range(50):
+            events()
+        out |= {"event_bytecodes": bytecodes(events) / CONNECTIONS, "event_us": microseconds(events) / CONNECTIONS}
+        return {name: round(value, 2) for name, value in out.items()}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--json", action="store_true", help="one line of JSON")
+    as_json = parser.parse_args().json
+    found = asyncio.run(measure())
+    if as_json:
+        print(json.dumps(found))
+        return
+    print(f"a whole answer    {found['call_us']:6.1f} µs of Python   {found['call_bytecodes']:6.0f} bytecodes")
+    print(f"an event          {found['event_us']:6.1f} µs of Python   {found['event_bytecodes']:6.0f} bytecodes")
+
+
+if __name__ == "__main__":
+    main()

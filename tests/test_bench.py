@@ -1,0 +1,23 @@
+"""The happy path stays as short as it is.  Bytecodes do not depend on the machine, so a creeping cost fails here."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+BENCH = Path(__file__).parents[1] / "bench" / "happy_path.py"
+
+
+@pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11), reason="bytecodes are counted on 3.11: other versions compile differently"
+)
+def test_the_happy_path_executes_no_more_than_it_did() -> None:
+    ran = subprocess.run([sys.executable, BENCH, "--json"], capture_output=True, text=True, timeout=60)
+    assert ran.returncode == 0 and ran.stderr == "", ran.stderr[-2000:]
+    found = json.loads(ran.stdout)
+    assert 1000 < found["call_bytecodes"] <= 3600  # 3,250 when this was written
+    assert 100 < found["event_bytecodes"] <= 430  # 385
