@@ -98,6 +98,21 @@ def chat(
         print(transcript.summary(), file=sys.stderr)
 
 
+@app.command()
+def conform(
+    url: Annotated[str, typer.Argument(help="The endpoint's base URL, like https://api.example.com/v1.")],
+    token: Annotated[str | None, typer.Option("--token", envvar="HEADGATE_TOKEN", help="Its API key.")] = None,
+    model: Annotated[str | None, typer.Option("--model", "-m", help="A chat model; else the first it lists.")] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Leave out what needs many more calls.")] = False,
+    timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.")] = 60.0,
+    as_json: Json = False,
+) -> None:
+    """Check any OpenAI-compatible endpoint against the contract; exit code 1 where it breaks it."""
+    from headgate.cli.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
+
+    raise typer.Exit(check(url, token, model, as_json=as_json, quick=quick, timeout=timeout))
+
+
 # ------------------------------------------------------------------------------------- tokens
 
 

@@ -1,0 +1,83 @@
+"""What a check is, and the table that all of them stand in.
+
+A check is a small function of a Probe that returns one Verdict.  It says what it looks for and how the absence of that
+has broken clients: a scorecard that does not say why nobody acts on.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+from headgate.conform.probe import Probe
+
+State = Literal["pass", "fail", "warn", "skip"]
+GROUPS = {
+    "stream": "A stream",
+    "answer": "A whole answer",
+    "errors": "Errors",
+    "headers": "Headers",
+    "http": "HTTP",
+}
+
+
+@dataclass(frozen=True)
+class Verdict:
+    """``evidence`` is what was seen, for one line of a terminal."""
+
+    state: State
+    evidence: str
+
+
+def passed(evidence: str) -> Verdict:
+    return Verdict("pass", evidence)
+
+
+def failed(evidence: str) -> Verdict:
+    return Verdict("fail", evidence)
+
+
+def warned(evidence: str) -> Verdict:
+    return Verdict("warn", evidence)
+
+
+def skipped(evidence: str) -> Verdict:
+    return Verdict("skip", evidence)
+
+
+def judged(fault: str | None, evidence: str) -> Verdict:
+    """A pass with ``evidence`` unless there is a ``fault`` to name."""
+    return passed(evidence) if fault is None else failed(fault)
+
+
+@dataclass(frozen=True)
+class Check:
+    """One line of the scorecard.  ``id`` is ``<group>.<name>``; ``slow`` ones are left out by --quick."""
+
+    id: str
+    what: str
+    why: str
+    run: Callable[[Probe], Verdict]
+    slow: bool = False
+
+    @property
+    def group(self) -> str:
+        return self.id.partition(".")[0]
+
+
+CHECKS: dict[str, Check] = {}
+
+
+def check(
+    ident: str, what: str, why: str, *, slow: bool = False
+) -> Callable[[Callable[[Probe], Verdict]], Callable[[Probe], Verdict]]:
+    """Enters a function into the table, in the order of definition."""
+
+    def enter(run: Callable[[Probe], Verdict]) -> Callable[[Probe], Verdict]:
+        if ident in CHECKS:
+            raise ValueError(f"two checks are named {ident}")
+        CHECKS[ident] = Check(ident, what, why, run, slow)
+        return run
+
+    return enter
