@@ -82,9 +82,12 @@ def control(channel: socket.socket) -> int:
     ended = ending("control")
     signal.signal(signal.SIGHUP, lambda _number, _frame: note("control", "reload"))
     note("control", "boot", os.getpid(), order.admin_token, order.first_token)
+    if os.environ.get("STANDIN_CRASH"):
+        return 1
     if code := os.environ.get("STANDIN_FAIL"):
         boot.send(channel, Failed(int(code), "the control port is taken"))
         return int(code)
+    note("control", "declared", order.declared.default_model)
     boot.send(channel, Ready(order.host, order.port))
     wait_for_end(channel, "control", ended)
     note("control", "ended", os.getpid())

@@ -316,6 +316,24 @@ def test_child_that_cannot_start_gives_its_exit_code(gateway: Make) -> None:
     assert not (one.state / statedir.ADMIN_TOKEN).exists()
 
 
+def test_control_that_never_comes_up_is_named_while_streams_are_served(gateway: Make) -> None:
+    one = gateway(STANDIN_CRASH="1")
+    one.until(lambda: len(one.lines("control", "boot")) >= 4)
+    assert one.get() == f"data {one.pid('data')}"
+    code, out, err = one.end()
+    assert code == 0 and "hg_" not in out  # a first start that is not complete shows nothing yet
+    assert err.count("the control process does not come up") == 1
+    assert "the control process ended (exit code 1); starting it again in 0.2 s" in err
+
+
+def test_restarted_control_begins_with_the_last_good_file(gateway: Make) -> None:
+    one = gateway("default_model: builtin/echo\n").ready()
+    one.config.write_text("default_model: [\n")
+    os.kill(one.pid("control"), signal.SIGKILL)
+    one.until(lambda: len(one.lines("control", "declared")) == 2)
+    assert [row[2] for row in one.lines("control", "declared")] == ["builtin/echo"] * 2
+
+
 def test_declared_admin_token_ends_with_its_declaration(tmp_path: Path) -> None:
     first = statedir.Admin(tmp_path, "a-declared-admin-token")
     assert first.first and not first.made

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from headgate.model import FREE, Price, TargetRef, Timeouts
 from headgate.policy.auth import digest
-from headgate.settings import ConfigError, File, Settings, compile, data_settings, load, masked, needs_restart
+from headgate.settings import ConfigError, File, Settings, compile, data_settings, fixed, load, masked, needs_restart
 from headgate.settings.file import find
 
 PROVIDER = "providers: {up-a: {base_url: 'http://127.0.0.1:9000/v1/', keys: [sk-1], models: {big: , org/small: }}}\n"
@@ -317,13 +317,14 @@ def test_unreadable_file_is_a_problem_not_a_traceback(tmp_path: Path) -> None:
 
 
 def test_needs_restart(write: Any) -> None:
-    old = write("")
+    old = fixed(write(""))
     new = write("server: {port: 4050, drain_s: 3}\ncontrol: {port: 4051}\ndefault_model: builtin/echo\n")
-    assert needs_restart(old, new) == ["server.port", "server.drain_s", "control.port"]
-    assert needs_restart(old, write("state_dir: ~/x")) == ["state_dir"]
-    assert needs_restart(old, write("database: sqlite:///x.db")) == ["database"]
-    assert needs_restart(old, write("admin_token: 0123456789abcdefg")) == ["admin_token"]
-    assert needs_restart(old, write(PROVIDER)) == []
+    assert needs_restart(old, new) == ("server.port", "server.drain_s", "control.port")
+    assert needs_restart(old, write("state_dir: ~/x")) == ("state_dir",)
+    assert needs_restart(old, write("database: sqlite:///x.db")) == ("database",)
+    assert needs_restart(old, write("admin_token: 0123456789abcdefg")) == ("admin_token",)
+    assert needs_restart(old, write(PROVIDER)) == ()
+    assert "0123456789abcdefg" not in repr(fixed(write("admin_token: 0123456789abcdefg")))
 
 
 @given(st.decimals(min_value=0, max_value=1_000_000, places=9))

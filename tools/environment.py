@@ -3,9 +3,10 @@
     python3 tools/environment.py requirements.txt [requirements-dev.txt]
 
 Standard library only: it runs before anything is installed.  In this order: uv; the environment's own pip; the pip of
-the Python that runs this; pip's wheel from the package index (Debian's python3 comes without pip and without
-ensurepip).  Every file that is installed is checked against a hash in the requirements; the wheel against the one
-below.
+the Python that runs this; pip's wheel as the distribution has it on disk; pip's wheel from the package index (Debian's
+python3 comes without pip and without ensurepip).  Every file that is installed is checked against a hash in the
+requirements; a fetched wheel against the one below.  No index is named here: it is the one that this machine's
+configuration or its Python's standard library knows.
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ import hashlib
 import html.parser
 import importlib.util
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,7 +32,11 @@ BIN = VENV / ("Scripts" if os.name == "nt" else "bin")
 PYTHON = BIN / "python"
 PIP_WHEEL = "pip-26.3-py3-none-any.whl"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
-PUBLIC_INDEX = "https://pypi.org/simple"  # pip's own default; where pip is, pip's configuration decides
+# Where distributions keep the wheels that their ensurepip would unpack: CPython's own setting, and Debian's patch.
+WHEELS = [sysconfig.get_config_var("WHEEL_PKG_DIR"), "/usr/share/python-wheels"]
+NO_PIP = """headgate: this Python has no pip, and nothing says where a package index is. One of these helps:
+  apt install python3-venv              then make again (any distribution: what brings Python's ensurepip)
+  PIP_INDEX_URL=https://… make          the index that your machine can reach"""
 
 
 def main(requirements: list[str]) -> None:
@@ -55,7 +61,7 @@ def make(uv: str | None) -> None:
     print(f"making {VENV.name}", flush=True)
     try:
         venv.create(VENV, with_pip=bundled, symlinks=os.name != "nt", clear=True)
-    except subprocess.CalledProcessError:
+    except (subprocess.CalledProcessError, SystemExit):  # Debian's venv exits where ensurepip does not work
         venv.create(VENV, with_pip=False, symlinks=os.name != "nt", clear=True)
 
 
@@ -72,7 +78,12 @@ def installer(uv: str | None) -> list[str]:
 
 
 def pip_wheel() -> Path:
-    """pip as one file, which Python runs as it is; fetched once, checked against its hash."""
+    """pip as one file, which Python runs as it is: the distribution's, else one that is fetched once and checked
+    against its hash.
+    """
+    for folder in filter(None, WHEELS):
+        if bundled := sorted(Path(folder).glob("pip-*.whl")):
+            return bundled[-1]
     file = VENV / PIP_WHEEL
     if not file.exists():
         content = fetch(wheel_address())
@@ -106,7 +117,7 @@ class Links(html.parser.HTMLParser):
 
 
 def index() -> str:
-    """The package index that pip would use, were it here: its variables, its files, its default."""
+    """The package index that pip would use, were it here: its variables, its files, the standard library's default."""
     for name in ("PIP_INDEX_URL", "UV_DEFAULT_INDEX", "UV_INDEX_URL"):
         if address := os.environ.get(name):
             return address
@@ -119,7 +130,18 @@ def index() -> str:
         parser.read(files)
     except Error as error:
         print(f"pip's configuration cannot be read: {error}", file=sys.stderr)
-    return parser.get("global", "index-url", fallback=PUBLIC_INDEX)
+    return parser.get("global", "index-url", fallback="") or default_index() or sys.exit(NO_PIP)
+
+
+def default_index() -> str | None:
+    """The index that the standard library itself names: unittest.mock's source says where its backport is published.
+    None where it does not; whatever answers there, the wheel's hash is known.
+    """
+    spec = importlib.util.find_spec("unittest.mock")
+    if spec is None or spec.origin is None or not spec.origin.endswith(".py"):
+        return None
+    published = re.search(r"https://[\w.-]+(?=/project/mock)", Path(spec.origin).read_text(encoding="utf-8"))
+    return f"{published[0]}/simple" if published else None
 
 
 def fetch(address: str) -> bytes:

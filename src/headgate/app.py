@@ -12,12 +12,14 @@ sockets, and one boot message for each.  Nothing here runs while a stream does.
 
 from __future__ import annotations
 
+import contextlib
 import errno
 import os
 import secrets
 import socket
 import sys
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 
 BACKLOG = 4096
 EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
+Stamp = tuple[int, int, int] | None
 
 
 class Refusal(Exception):
@@ -68,12 +71,14 @@ def serve(
 
 
 class _Run:
-    """One life of the gateway: its settings, its sockets, its tokens.  Mutable: the settings, after a reload."""
+    """One life of the gateway: its settings, its sockets, its tokens.  Mutable: ``_latest``, the file's last good
+    content; ports and directories stay those that this life began with (``_settings``).
+    """
 
     def __init__(self, config: str | None, overrides: dict[str, str]) -> None:
-        self._config = config
         self._overrides = overrides
-        self._settings = _load(config, overrides)
+        self._settings = self._latest = _load(config, overrides)
+        self._read_at: Stamp = None  # so that what changed while it was read is read again
         state = self._settings.state_dir
         try:
             self._lock = statedir.prepare(state)
@@ -97,38 +102,42 @@ class _Run:
             builtin_listener=self._builtin_listener,
             drain_s=self._settings.file.server.drain_s,
             on_listening=self._listening,
+            on_reloaded=self._reread,
         )
 
     def _data(self) -> Orders:
         """A data process's boot: the file as it is now, so that a restart never goes back behind a reload."""
-        from headgate.settings import compile, data_settings  # noqa: PLC0415 - see _load
+        from headgate.settings import data_settings  # noqa: PLC0415 - see _load
 
-        compiled = compile(self._reread(), self._instance_key, self._builtin_url)
-        tokens = dict(compiled.tokens)
+        snapshot, keys = self._declared()
         if self._first and not self._first_shown:
             token, grant = self._first
-            tokens[digest(self._instance_key, token.encode())] = grant
-        world = compiled.world
-        snapshot = Snapshot(
-            generation=0,
-            tokens=tokens,
-            providers=world.providers,
-            aliases=world.aliases,
-            default_model=world.default_model,
-            timeouts=world.timeouts,
-            retries=world.retries,
-        )
-        return DataBoot(data_settings(self._settings), snapshot, compiled.secrets), (self._data_listener.fileno(),)
+            tokens = {**snapshot.tokens, digest(self._instance_key, token.encode()): grant}
+            snapshot = msgspec.structs.replace(snapshot, tokens=tokens)
+        return DataBoot(data_settings(self._settings), snapshot, keys), (self._data_listener.fileno(),)
 
-    def _reread(self) -> Settings:
-        """The file's latest valid content; ports and directories stay those of this run."""
-        try:
-            return _load(self._config, self._overrides)
-        except Refusal:
-            return self._settings  # control has said what is wrong with the file
+    def _declared(self) -> tuple[Snapshot, dict[str, str]]:
+        """What the file says, or last said where it is broken now, and its providers' keys."""
+        from headgate.control.snapshot import compose  # noqa: PLC0415 - see _load
+        from headgate.settings import compile  # noqa: PLC0415 - see _load
+
+        self._reread()
+        compiled = compile(self._latest, self._instance_key, self._builtin_url)
+        return compose(0, compiled, {}), compiled.secrets
+
+    def _reread(self) -> None:
+        stamp = _stamp(self._settings.path)
+        if stamp == self._read_at:
+            return  # a start in the middle of a day's traffic must not wait for a large file
+        with contextlib.suppress(Refusal):  # control says what is wrong with it
+            self._latest = _load(str(self._settings.path), self._overrides)
+        self._read_at = stamp
 
     def _control(self) -> Orders:
+        from headgate.settings import fixed  # noqa: PLC0415 - see _load
+
         settings = self._settings
+        snapshot, keys = self._declared()
         control = settings.file.control
         order = ControlBoot(
             state_dir=str(settings.state_dir),
@@ -141,6 +150,9 @@ class _Run:
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_shown else None,
             builtin_url=self._builtin_url,
+            declared=snapshot,
+            secrets=keys,
+            born=fixed(settings),
         )
         return order, ()
 
@@ -176,6 +188,15 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
         return load(config, os.environ, overrides)
     except ConfigError as error:
         raise Refusal(EXIT_CONFIG, *error.problems) from error
+
+
+def _stamp(path: Path | None) -> Stamp:
+    """What differs when a file does; None where there is none."""
+    try:
+        stat = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
 
 
 def listen(host: str, port: int) -> socket.socket:
@@ -244,17 +265,16 @@ def control_main() -> int:
 
 
 def _loader(order: ControlBoot) -> Callable[[], Compiled]:
-    """What control calls at its start and on every reload.  Raises ConfigError (a ValueError) on a bad file."""
-    from headgate.settings import compile, load, needs_restart  # noqa: PLC0415 - see control_main
-
+    """What control calls on every reload.  Raises ConfigError (a ValueError) on a bad file."""
     key = statedir.instance_key(Path(order.state_dir))
-    running = _load(order.config_path, order.overrides)
 
     def reload() -> Compiled:
+        # Late: control answers the data process before it needs PyYAML.
+        from headgate.settings import compile, load, needs_restart  # noqa: PLC0415
+
         fresh = load(order.config_path, os.environ, order.overrides)
-        if keys := needs_restart(running, fresh):
-            say(f"configuration: needs restart: {', '.join(keys)}")
-        return compile(fresh, key, order.builtin_url)
+        compiled = compile(fresh, key, order.builtin_url)
+        return replace(compiled, needs_restart=needs_restart(order.born, fresh))
 
     return reload
 

@@ -2,9 +2,9 @@
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once
-the child answers, or Failed with an exit code and a sentence.  The pair stays open: a child that reads end-of-file on
-it knows that its supervisor is gone.  Settings never travel through the environment or a command line, where others
-could read them.
+the child answers, or Failed with an exit code and a sentence; later, from control, Reloaded.  The pair stays open: a
+child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the environment or
+a command line, where others could read them.
 """
 
 from __future__ import annotations
@@ -16,14 +16,20 @@ from typing import TypeVar
 import msgspec
 from msgspec import Struct
 
+from headgate.model import Snapshot
+
 CHILD_FD = 3
 _LENGTH = struct.Struct("<I")
 T = TypeVar("T")
 
 
 class ControlBoot(Struct, frozen=True):
-    """What the control process is told.  ``first_token`` is set on the first start of a state directory only: the token that
-    the supervisor prints, for the store to keep the digest of.
+    """What the control process is told.
+
+    ``first_token`` is set on the first start of a state directory only: the token that the supervisor prints, for the
+    store to keep the digest of.  ``declared`` is the last good configuration file, compiled, and ``secrets`` its
+    providers' keys: a control process that starts again while the file is broken takes nothing back.  ``born`` are the
+    keys that a reload cannot change, as ``settings.fixed`` gives them.
     """
 
     state_dir: str
@@ -38,6 +44,9 @@ class ControlBoot(Struct, frozen=True):
     log_level: str = "info"
     log_format: str = "auto"
     builtin_url: str = ""  # base URL of the built-in provider, on the supervisor's loopback socket
+    declared: Snapshot = Snapshot()
+    secrets: dict[str, str] = {}
+    born: dict[str, str] = {}
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -45,6 +54,12 @@ class Ready(Struct, frozen=True, tag="ready"):
 
     host: str
     port: int
+
+
+class Reloaded(Struct, frozen=True, tag="reloaded"):
+    """Control serves with the file as it is now: the supervisor reads it too, so that whatever process is started next
+    begins with it.
+    """
 
 
 class Failed(Struct, frozen=True, tag="failed"):

@@ -15,8 +15,11 @@ the socket is full.
 
 from __future__ import annotations
 
+import contextlib
+import os
 import struct
 from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import Generic, TypeVar
 
 import msgspec
@@ -26,6 +29,7 @@ from headgate.model import Alias, Grant, Provider, Timeouts
 
 FRAME = struct.Struct("<I")
 MAX_FRAME = 4 << 20
+SUN_PATH = 100  # a Unix socket's address has room for 107 bytes, on some systems for 103
 TOKENS_PER_PART = 1000  # about 2 ms to decode; measured in tests/test_channel.py
 
 
@@ -164,6 +168,21 @@ class Frames(Generic[M]):
             payload = bytes(self._buffer[FRAME.size : end])
             del self._buffer[:end]
             yield self._decoder.decode(payload)
+
+
+@contextlib.contextmanager
+def address(path: Path) -> Iterator[str]:
+    """What to bind or connect to for ``path``: in a folder deeper than an address is long, it is reached through a
+    descriptor, which is open inside of the ``with``.  Raises OSError.
+    """
+    if len(os.fsencode(path)) <= SUN_PATH:
+        yield str(path)
+        return
+    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+    try:
+        yield f"/proc/self/fd/{folder}/{path.name}"
+    finally:
+        os.close(folder)
 
 
 def down_frames() -> Frames[Down]:

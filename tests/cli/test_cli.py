@@ -131,6 +131,8 @@ def test_chat_shows_text_before_the_answer_is_complete(gateway: Gateway) -> None
         env=gateway.environ,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
+        # A test run in the background of a shell inherits an ignored SIGINT.
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )
     assert process.stdout is not None
     assert os.read(process.stdout.fileno(), 5) == b"Lorem"

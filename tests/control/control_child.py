@@ -15,7 +15,7 @@ from headgate import boot
 from headgate.boot import ControlBoot, Failed, Ready
 from headgate.channel import World
 from headgate.control.process import run
-from headgate.control.snapshot import Compiled
+from headgate.control.snapshot import Compiled, compose
 from headgate.model import Account, Alias, Grant, Provider
 
 ADMIN = "hg_admin_canary_0123456789"
@@ -64,6 +64,9 @@ class Child:
                 [sys.executable, __file__, str(theirs.fileno())], stderr=log, pass_fds=[theirs.fileno()]
             )
         theirs.close()
+        if "declared" not in changes:
+            declared = compiled(self.config)
+            values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
         boot.send(self.sock, ControlBoot(**(values | changes)))
         self.sock.settimeout(20)
         answer, _fds = boot.receive(self.sock, Ready | Failed)  # type: ignore[arg-type]

@@ -16,12 +16,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from control_child import ADMIN, SECRET, Child
+from control_child import ADMIN, SECRET, Child, compiled
 from journal_writer import SECOND, Writer, closed, ident, opened, query
 
 from headgate.boot import Failed, Ready
 from headgate.channel import Ack, Answer, Ask, Down, Gauges, Hello, Patch, Secrets, SnapshotPart, Up, down_frames, frame
 from headgate.control.keys import instance_key
+from headgate.control.snapshot import compose
 from headgate.model import Grant, Refused
 from headgate.policy.auth import digest
 
@@ -258,14 +259,14 @@ def test_the_file_is_watched_and_a_bad_one_keeps_the_last_good(tmp_path: Path) -
         assert (answer.status_code, answer.json()["error"]["code"]) == (400, "invalid_config")
         time.sleep(1.5)  # the watch finds it too
         health = child.call("GET", "/admin/v1/health").json()
-        assert health["config"]["error"] and health["generation"] == data.generation
+        assert health["config"]["reload_error"] and health["generation"] == data.generation
         assert child.log.read_text().count("the last good one stays") == 1
 
         child.configure("chat", "code", tokens={})
         os.kill(child.process.pid, signal.SIGHUP)
         data.until(lambda: data.aliases == ["chat", "code"])
         assert not data.tokens
-        assert child.call("GET", "/admin/v1/health").json()["config"]["error"] is None
+        assert child.call("GET", "/admin/v1/health").json()["config"]["reload_error"] is None
         unchanged = child.call("POST", "/admin/v1/reload").json()
         assert (unchanged["changed"], unchanged["effective"], unchanged["generation"]) == (False, True, data.generation)
         data.close()
@@ -359,13 +360,22 @@ def test_a_port_in_use_is_failure_3(tmp_path: Path) -> None:
             assert str(port) in child.answer.message and "control.port" in child.answer.message
 
 
-def test_a_bad_file_at_the_start_is_failure_2_and_a_bad_store_4(tmp_path: Path) -> None:
-    state = tmp_path / "bad"
-    state.mkdir()
-    (state / "headgate.json").write_text("{")
-    with Child(state) as child:
-        assert isinstance(child.answer, Failed)
-        assert child.answer.code == child.process.wait(5) == 2
+def test_a_file_that_is_bad_when_control_starts_again_takes_nothing_back(tmp_path: Path) -> None:
+    with Child(tmp_path) as child:
+        child.configure("chat", tokens={"aa" * 32: "ci"})
+        good = compose(0, compiled(child.config), {})
+    child.config.write_text("{ this is not JSON")
+    with Child(tmp_path, declared=good, secrets={"up-a/0": "sk-kept"}) as child:
+        data = DataProcess(tmp_path)
+        time.sleep(1.5)  # the watch's first look finds it
+        assert data.aliases == ["chat"] and list(data.tokens) == [b"\xaa" * 32]
+        assert data.secrets == {"up-a/0": "sk-kept"}
+        assert child.call("GET", "/admin/v1/health").json()["config"]["reload_error"]
+        assert child.log.read_text().count("the last good one stays") == 1
+        data.close()
+
+
+def test_a_bad_store_is_failure_4(tmp_path: Path) -> None:
     store = tmp_path / "store"
     store.mkdir()
     (store / "headgate.db").write_bytes(b"this is no database, whatever its name says" * 100)

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 import signal
+import sqlite3
 import subprocess
 import sys
 import textwrap
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
@@ -312,14 +314,16 @@ DATA_PROCESS = """
     import asyncio, sys
     from pathlib import Path
     from headgate.serving.journal import Journal
+    from headgate.serving.turn import Turn
     from journal_writer import opened, closed
     async def main():
-        journal = Journal(Path(sys.argv[1]), "w0", "real", segment=256 << 10)
+        turn = Turn(asyncio.get_running_loop())
+        journal = Journal(Path(sys.argv[1]), "w0", "real", turn, segment=256 << 10)
         for number in range(10**6):
             journal.write(opened(number))
             if number >= 20:
                 journal.write(closed(number - 20))
-                print(number - 20, flush=True)
+                turn.send(lambda done: print(done, flush=True), number - 20)
             await asyncio.sleep(0.0005)
     asyncio.run(main())
 """
@@ -394,6 +398,51 @@ def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Pat
             assert query(tmp_path / "headgate.db", "SELECT sum(count) AS n FROM refusals") == [{"n": number}]
 
     assert number > 300
+    run(main())
+
+
+def test_a_record_that_the_store_refuses_is_set_aside_and_holds_up_nobody(tmp_path: Path) -> None:
+    """An upstream may claim more tokens than SQLite's integers hold."""
+
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            poison = (opened(7, prompt_tokens=2**63), closed(8, completion_tokens=2**64 - 1))
+            writer.write(opened(1), poison[0], closed(1), Refused(T0, "invalid_api_key", 3), opened(8), poison[1])
+            writer.write(opened(2), progress(2, 5), closed(3))
+            await recorder.catch_up()
+            assert {key: row["outcome"] for key, row in rows(tmp_path).items()} == {
+                ident(1): "delivered",
+                ident(2): None,
+                ident(3): "delivered",
+            }
+            assert query(tmp_path / "headgate.db", "SELECT count FROM refusals") == [{"count": 3}]
+            assert (recorder.lag().records, recorder.lag().set_aside) == (0, 2)
+        lines = [json.loads(line) for line in (tmp_path / "unrecorded.jsonl").read_text().splitlines()]
+        assert [(line["kind"], line["row"][0]) for line in lines] == [("opened", ident(7)), ("closed", ident(8))]
+        assert (tmp_path / "unrecorded.jsonl").stat().st_mode & 0o777 == 0o600
+
+    run(main())
+
+
+def test_a_store_that_refuses_everything_is_not_taken_for_bad_records(tmp_path: Path) -> None:
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        database = tmp_path / "headgate.db"
+        async with recording(tmp_path, 0.05) as recorder:
+            with closing(sqlite3.connect(database)) as other:
+                other.execute("ALTER TABLE requests RENAME TO elsewhere")
+                other.commit()
+                writer.write(opened(1), closed(1))
+                with pytest.raises(OSError):
+                    await recorder.catch_up()
+                assert recorder.lag().error and recorder.lag().set_aside == 0
+                other.execute("ALTER TABLE elsewhere RENAME TO requests")
+                other.commit()
+            await recorder.catch_up()
+            assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
+            assert not (tmp_path / "unrecorded.jsonl").exists()
+
     run(main())
 
 

@@ -91,11 +91,14 @@ class Revoked(BaseModel):
 
 
 class ReloadResult(BaseModel):
+    """``needs_restart``: keys that the file changes and that only a restart applies."""
+
     object: Literal["headgate.reload"] = "headgate.reload"
     generation: int
     changed: bool
     effective: bool
     pending: bool
+    needs_restart: list[str]
 
 
 class Refusal(Exception):
@@ -223,7 +226,11 @@ def _process_routes(admin: Admin) -> APIRouter:
         except (ValueError, OSError) as error:
             raise Refusal(INVALID_CONFIG, str(error)) from error
         return ReloadResult(
-            generation=done.generation, changed=done.changed, effective=done.effective, pending=not done.effective
+            generation=done.generation,
+            changed=done.changed,
+            effective=done.effective,
+            pending=not done.effective,
+            needs_restart=list(done.needs_restart),
         )
 
     @router.get("/health")
@@ -275,9 +282,14 @@ async def _health(admin: Admin) -> dict[str, Any]:
             "records_behind": lag.records,
             "running_calls": lag.running,
             "unreadable_records": lag.unreadable,
+            "records_set_aside": lag.set_aside,
             "error": lag.error,
         },
-        "config": {"reloaded_at": admin.publication.reloaded_at, "error": admin.publication.reload_error},
+        "config": {
+            "reloaded_at": admin.publication.reloaded_at,
+            "reload_error": admin.publication.reload_error,
+            "needs_restart": list(admin.publication.needs_restart),
+        },
         "refusals": {"window_s": REFUSALS_WINDOW_S, "codes": await _refusals(admin.engine)},
     }
 

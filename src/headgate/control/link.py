@@ -30,6 +30,7 @@ from headgate.channel import (
     Patch,
     Secrets,
     Up,
+    address,
     frame,
     up_frames,
 )
@@ -41,7 +42,6 @@ MAX_UNSENT = 64 << 20  # several whole Snapshots
 MAX_ASKS = 256  # questions of one peer at a time; more are answered 503 at once
 ACK_WITHIN_S = 1.0
 MARGIN_S = 0.05  # an Answer leaves so long before its asker's patience ends
-SUN_PATH = 100  # a Unix socket's path has room for 107 bytes
 
 log = structlog.get_logger("headgate.link")
 
@@ -256,10 +256,8 @@ def _listen(path: Path) -> socket.socket:
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         draft.unlink(missing_ok=True)
-        if len(os.fsencode(draft)) > SUN_PATH:
-            _bind_below(listener, draft)
-        else:
-            listener.bind(str(draft))
+        with address(draft) as reachable:
+            listener.bind(reachable)
         draft.chmod(0o600)
         listener.listen(64)
         draft.rename(path)
@@ -267,12 +265,3 @@ def _listen(path: Path) -> socket.socket:
         listener.close()
         raise
     return listener
-
-
-def _bind_below(listener: socket.socket, path: Path) -> None:
-    # a state directory deeper than a socket's address is long: reach it through a descriptor
-    folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
-    try:
-        listener.bind(f"/proc/self/fd/{folder}/{path.name}")
-    finally:
-        os.close(folder)

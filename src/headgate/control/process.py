@@ -23,13 +23,13 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate import boot as boot_channel
-from headgate.boot import ControlBoot, Failed, Ready
+from headgate.boot import ControlBoot, Failed, Ready, Reloaded
 from headgate.control.answers import Answers
 from headgate.control.keys import instance_key
 from headgate.control.link import Link
 from headgate.control.publication import Publication
 from headgate.control.recorder import Recorder
-from headgate.control.snapshot import Compiled
+from headgate.control.snapshot import Compiled, world_of
 from headgate.control.store import StoreUnusable, open_store
 from headgate.control.tokens import adopt_first
 
@@ -62,8 +62,8 @@ class CannotStart(Exception):
 def run(boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) -> int:
     """Runs control until it is told to end; returns the exit code.
 
-    ``load`` reads the configuration file anew; it raises ValueError with a readable sentence on a bad one.  ``sock``
-    is the child's end of the boot socket: Ready or Failed is sent on it.
+    It begins with ``boot.declared``; ``load`` reads the configuration file anew, and raises ValueError with a readable
+    sentence on a bad one.  ``sock`` is the child's end of the boot socket: Ready or Failed is sent on it, and Reloaded.
     """
     os.nice(NICENESS)
     write_logs(boot.log_level, boot.log_format)
@@ -128,9 +128,8 @@ class Control:
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
 
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
-        stamp = _stamp(self._boot.config_path)  # before it is read: what changes meanwhile is read again
         publication, recorder = await self._begin(engine)
-        watch = asyncio.create_task(self._watch(publication, stamp), name="configuration watch")
+        watch = asyncio.create_task(self._watch(publication), name="configuration watch")
         tasks = [watch]
         try:
             tasks.append(await self._answer_data(publication.link, recorder))
@@ -154,8 +153,9 @@ class Control:
             key = instance_key(self._state)
             if self._boot.first_token is not None:
                 await adopt_first(engine, key, self._boot.first_token)
-            publication = Publication(engine, key, self._load)
-            await publication.begin(await asyncio.to_thread(self._load))
+            publication = Publication(engine, key, self._load, self._say_reloaded)
+            declared = self._boot.declared
+            await publication.begin(Compiled(world_of(declared), dict(declared.tokens), self._boot.secrets))
         except SQLAlchemyError as error:
             raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
         except (ValueError, OSError) as error:
@@ -180,6 +180,12 @@ class Control:
             self._end.set()  # the supervisor is gone
             return
         log.info("control is ready", host=host, port=port, generation=publication.snapshot.generation)
+
+    def _say_reloaded(self) -> None:
+        try:
+            boot_channel.send(self._sock, Reloaded())
+        except OSError:
+            self._end.set()  # the supervisor is gone
 
     def _listen_for_the_end(self) -> None:
         loop = asyncio.get_running_loop()
@@ -209,8 +215,13 @@ class Control:
             task.result()
             raise RuntimeError(f"the task {task.get_name()!r} ended by itself")
 
-    async def _watch(self, publication: Publication, stamp: Stamp) -> None:
-        """Reloads when the file has changed or SIGHUP came.  A bad file has been logged by the time that it raises."""
+    async def _watch(self, publication: Publication) -> None:
+        """Reloads when the file has changed or SIGHUP came.  A bad file has been logged by the time that it raises.
+
+        The first look always reads it: it may have changed, or broken, since the supervisor compiled what this life
+        of control began with.
+        """
+        stamp: Stamp = None
         while True:
             try:
                 async with asyncio.timeout(WATCH_S):

@@ -36,20 +36,28 @@ class NoSuchToken(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Reloaded:
-    """``changed``: something differs.  ``effective``: every connected data process serves with it."""
+    """``changed``: something differs.  ``effective``: every connected data process serves with it.
+    ``needs_restart``: changed keys that only a restart applies.
+    """
 
     generation: int
     changed: bool
     effective: bool
+    needs_restart: tuple[str, ...] = ()
 
 
 class Publication:
-    """See ``link.Source``.  ``begin`` first; then ``link`` is set."""
+    """See ``link.Source``.  ``begin`` first; then ``link`` is set.  ``reloaded`` is called after a reload that changed
+    something.
+    """
 
-    def __init__(self, engine: AsyncEngine, key: bytes, load: Callable[[], Compiled]) -> None:
+    def __init__(
+        self, engine: AsyncEngine, key: bytes, load: Callable[[], Compiled], reloaded: Callable[[], None]
+    ) -> None:
         self._engine = engine
         self._key = key
         self._load = load
+        self._reloaded = reloaded
         self._order = asyncio.Lock()
         self._stored: dict[bytes, Grant] = {}
         self._compiled: Compiled
@@ -101,6 +109,11 @@ class Publication:
             generation = await self._publish()
         return await self.link.effective(generation)
 
+    @property
+    def needs_restart(self) -> tuple[str, ...]:
+        """Keys that the file gives another value than the running processes were started with."""
+        return self._compiled.needs_restart
+
     def file_tokens(self) -> list[Grant]:
         return list(self._compiled.tokens.values())
 
@@ -119,6 +132,8 @@ class Publication:
             self.reload_error = None
             self.reloaded_at = time.time()
             new_secrets = compiled.secrets != self._compiled.secrets
+            if compiled.needs_restart and compiled.needs_restart != self._compiled.needs_restart:
+                log.warning("these changed keys need a restart", keys=", ".join(compiled.needs_restart))
             self._compiled = compiled
             if new_secrets:  # before the Snapshot that names their accounts
                 self.link.tell(Secrets(compiled.secrets))
@@ -126,7 +141,9 @@ class Publication:
             generation = await self._publish() if changed else self.snapshot.generation
         if changed or new_secrets:
             log.info("configuration reloaded", generation=generation)
-        return Reloaded(generation, changed or new_secrets, await self.link.effective(generation))
+            self._reloaded()
+        effective = await self.link.effective(generation)
+        return Reloaded(generation, changed or new_secrets, effective, compiled.needs_restart)
 
     async def _publish(self) -> int:
         old = self.snapshot

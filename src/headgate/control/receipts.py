@@ -141,6 +141,17 @@ class Receipts:
         return batch
 
 
+def specimen_rows() -> dict[str, Row]:
+    """One row of every kind that a store which is well must take."""
+    call = Running(_UNOPENED)
+    return {
+        "opened": _open_row("", call),
+        "progressed": (0, 0, ""),
+        "closed": _closed_row("", _UNOPENED, _as_lost(call)),
+        "refused": (0, "", 1),
+    }
+
+
 def _open_row(boot: str, call: Running) -> Row:
     o = call.opened
     # fmt: off

@@ -3,7 +3,7 @@
 Owns the tail loop.  Exactly once towards the store: what was read and how far commit together, and applying a record
 a second time changes nothing.  A journal file is deleted only when all of it is committed and it is rotated or its
 writer is gone. Refuses to lose a batch: where the store fails, the batch is kept and tried again, and nothing further
-is read.
+is read; where the store is well and refuses one row, that row alone is set aside (``aside.py``).
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
+from headgate.control.aside import REFUSALS, Aside, Work
 from headgate.control.receipts import Batch, Receipts, Row
 from headgate.control.segments import Segment, Shelf
 from headgate.control.store import journal_offsets, refusals, requests, upsert
@@ -52,6 +53,15 @@ class Statements:
     close: str
     refuse: str
     offset: str
+
+    def of(self, batch: Batch) -> Work:
+        """Each kind's statement with its rows, in the order in which they must be written."""
+        return (
+            ("opened", self.open, batch.opened),
+            ("progressed", self.progress, batch.progressed),
+            ("closed", self.close, batch.closed),
+            ("refused", self.refuse, batch.refused),
+        )
 
     @classmethod
     def compile(cls, engine: AsyncEngine) -> Statements:
@@ -111,6 +121,7 @@ class Lag:
     running: int
     unreadable: int
     error: str | None
+    set_aside: int = 0
 
 
 class Recorder:
@@ -128,6 +139,7 @@ class Recorder:
         self._stopping = False
         self._error: str | None = None
         self._shelf = Shelf(folder)
+        self._aside = Aside(folder.parent / "unrecorded.jsonl")
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> asyncio.Task[None]:
@@ -184,13 +196,15 @@ class Recorder:
         await reading
 
     def lag(self) -> Lag:
-        behind = [segment.behind() for segment in self._shelf]
+        # From what is committed: a batch that is being written is not in the store yet
+        behind = [segment.behind(self._positions.get(segment.name, 0)) for segment in self._shelf]
         return Lag(
             bytes=sum(size for size, _count in behind),
             records=sum(count for _size, count in behind),
             running=self._receipts.running,
             unreadable=self._receipts.unreadable,
             error=self._error,
+            set_aside=self._aside.count,
         )
 
     async def _run(self) -> None:
@@ -289,16 +303,16 @@ class Recorder:
         self._pending = None
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:
-        sql = self._sql
-        for statement, rows in (
-            (sql.open, batch.opened),
-            (sql.progress, batch.progressed),
-            (sql.close, batch.closed),
-            (sql.refuse, batch.refused),
-            (sql.offset, positions),
-        ):
-            if rows:
-                await connection.exec_driver_sql(statement, rows)
+        try:
+            for _kind, statement, rows in (*self._sql.of(batch), ("offset", self._sql.offset, positions)):
+                if rows:
+                    await connection.exec_driver_sql(statement, rows)
+        except REFUSALS as error:
+            await connection.rollback()
+            if not await self._aside.sort_out(connection, self._sql.of(batch)):
+                raise OSError(f"the store refuses every record: {error}") from error
+            await self._write(connection, batch, positions)
+            return
         await connection.commit()
 
     async def _forget(self, names: Iterable[str]) -> None:

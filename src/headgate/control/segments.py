@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import fcntl
 import os
+import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
@@ -18,6 +19,7 @@ from headgate.wire.records import HEADER, MAX_RECORD
 FIRST_READ = 16 << 10
 CHUNK = 256 << 10  # about 1,500 records: the loop is not held for longer than some 10 ms
 PROBE_S = 0.5
+TICK_NS = 100_000_000
 
 
 class Segment:
@@ -68,9 +70,9 @@ class Segment:
         fcntl.flock(self._fd, fcntl.LOCK_UN)
         self.free = True
 
-    def behind(self, limit: int = 16 << 20) -> tuple[int, int]:
-        """How many bytes and records are written and not yet read; stops counting at ``limit`` bytes."""
-        start = offset = self.offset
+    def behind(self, start: int, limit: int = 16 << 20) -> tuple[int, int]:
+        """How many bytes and records are written from ``start`` on; stops counting at ``limit`` bytes."""
+        offset = start
         count = 0
         while offset - start < limit:
             head = os.pread(self._fd, HEADER.size, offset)
@@ -108,14 +110,16 @@ class Shelf:
         return iter(self._segments.values())
 
     def discover(self) -> None:
-        """Opens what has appeared.  Lists the folder only where its modification time has changed."""
+        """Opens what has appeared.  Lists the folder only where its modification time has changed, or is so young that
+        what appeared since could bear the same: the kernel's clock ticks every few ms.
+        """
         stamp = self._folder.stat().st_mtime_ns
         if stamp == self._stamp:
             return
         found = [name for name in os.listdir(self._folder) if _is_segment(name) and name not in self._segments]
         for name in sorted(found, key=_order):
             self._segments[name] = Segment(self._folder, name, self._offsets.get(name, 0))
-        self._stamp = stamp
+        self._stamp = stamp if time.time_ns() - stamp > TICK_NS else -1
 
     def names(self) -> set[str]:
         return set(self._segments)

@@ -19,11 +19,14 @@ STRINGS_PER_PART = TOKENS_PER_PART * 4
 
 @dataclass(frozen=True)
 class Compiled:
-    """What the configuration file says.  ``tokens`` by digest; ``secrets`` by Account.id, never printed."""
+    """What the configuration file says.  ``tokens`` by digest; ``secrets`` by Account.id, never printed;
+    ``needs_restart``: the keys that differ from what the running processes were started with.
+    """
 
     world: World
     tokens: dict[bytes, Grant]
     secrets: dict[str, str] = field(repr=False)
+    needs_restart: tuple[str, ...] = ()
 
 
 def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) -> Snapshot:

@@ -7,6 +7,7 @@ package.
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass
 from decimal import Decimal
@@ -31,7 +32,7 @@ from headgate.model import (
 )
 from headgate.policy.auth import digest
 from headgate.settings import schema
-from headgate.settings.check import account_labels, changed, check
+from headgate.settings.check import account_labels, check, flat
 from headgate.settings.file import ConfigError, find, read
 from headgate.settings.schema import BUILTIN, File
 from headgate.statedir import url_of
@@ -42,6 +43,7 @@ __all__ = [
     "Settings",
     "compile",
     "data_settings",
+    "fixed",
     "load",
     "masked",
     "needs_restart",
@@ -162,14 +164,24 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
     return Compiled(world=world, tokens=tokens, secrets=secrets)
 
 
-def needs_restart(running: Settings, new: Settings) -> list[str]:
-    """The changed keys that a reload does not apply: what the processes were told at birth."""
-    keys = [f"server.{key}" for key in changed(running.file.server, new.file.server)]
-    keys += [f"control.{key}" for key in changed(running.file.control, new.file.control)]
-    keys += ["state_dir"] * (running.state_dir != new.state_dir)
-    keys += ["database"] * (running.database != new.database and running.state_dir == new.state_dir)
-    keys += ["admin_token"] * (running.file.admin_token != new.file.admin_token)
-    return keys
+def fixed(settings: Settings) -> dict[str, str]:
+    """What the processes were told at birth and no reload changes: dotted key → something to compare it by."""
+    admin = settings.admin_token
+    return {
+        **{f"server.{key}": value for key, value in flat(settings.file.server)},
+        **{f"control.{key}": value for key, value in flat(settings.file.control)},
+        "state_dir": str(settings.state_dir),
+        "database": settings.database,
+        "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
+    }
+
+
+def needs_restart(born: Mapping[str, str], new: Settings) -> tuple[str, ...]:
+    """The keys of ``fixed`` that have another value now."""
+    keys = [key for key, value in fixed(new).items() if born.get(key) != value]
+    if "state_dir" in keys and "database" in keys:  # it lies there: one change, not two
+        keys.remove("database")
+    return tuple(keys)
 
 
 def masked(settings: Settings) -> dict[str, Any]:

@@ -214,11 +214,11 @@ def _tokens(tree: Tree, file: File) -> Problems:
         secrets.add(secret)
 
 
-def changed(old: BaseModel, new: BaseModel, location: Location = ()) -> Iterator[str]:
-    """The dotted keys in which two tables of one kind differ."""
-    for name in type(old).model_fields:
-        before, after = getattr(old, name), getattr(new, name)
-        if isinstance(before, BaseModel) and isinstance(after, BaseModel):
-            yield from changed(before, after, (*location, name))
-        elif before != after:
-            yield dotted((*location, name))
+def flat(table: BaseModel, location: Location = ()) -> Iterator[tuple[str, str]]:
+    """A table's plain values by dotted key, as text that is equal where they are."""
+    for name in type(table).model_fields:
+        value = getattr(table, name)
+        if isinstance(value, BaseModel):
+            yield from flat(value, (*location, name))
+        else:
+            yield dotted((*location, name)), repr(value)

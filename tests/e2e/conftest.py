@@ -1,0 +1,38 @@
+"""Gateways for the end-to-end tests, and the figures that they measured, shown at the end of the run."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from e2e_gateway import Gateway, Make, Report
+
+_figures: list[str] = []
+
+
+@pytest.fixture
+def gateway(tmp_path: Path) -> Iterator[Make]:
+    """Makes gateways that are not started yet; whatever still runs at the end of the test is ended."""
+    made: list[Gateway] = []
+
+    def make(extra: str = "", **options: Any) -> Gateway:
+        made.append(Gateway(tmp_path / f"home{len(made)}", extra, **options))
+        return made[-1]
+
+    yield make
+    for one in made:
+        one.clear()
+
+
+@pytest.fixture
+def report() -> Report:
+    return _figures.append
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if _figures:
+        terminalreporter.section("measured end to end")
+        for figure in _figures:
+            terminalreporter.write_line(figure)

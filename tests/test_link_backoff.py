@@ -1,0 +1,49 @@
+"""The data process's end of the channel, against a peer that is no good."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from itertools import pairwise
+from pathlib import Path
+
+from headgate.channel import Answer, address, frame
+from headgate.model import Snapshot
+from headgate.serving.directory import Directory
+from headgate.serving.link import Link
+from headgate.serving.wheel import Wheel
+
+
+async def connections(folder: Path, greeting: bytes, seconds: float) -> list[float]:
+    """When a link connects to a peer that sends ``greeting`` and drops it."""
+    path = folder / "channel.sock"
+    times: list[float] = []
+
+    def accepted(_reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        times.append(time.monotonic())
+        writer.write(greeting)
+        writer.close()
+
+    with address(path) as reachable:
+        server = await asyncio.start_unix_server(accepted, reachable)
+    loop = asyncio.get_running_loop()
+    directory = Directory(b"k" * 32, Snapshot(), {})
+    link = Link(path, folder / "saved", "w0", "b0", directory, Wheel(loop), lambda: None)
+    task = asyncio.create_task(link.run())
+    await asyncio.sleep(seconds)
+    task.cancel()
+    server.close()
+    return times
+
+
+def test_a_peer_that_accepts_and_drops_is_tried_less_and_less(tmp_path: Path) -> None:
+    times = asyncio.run(connections(tmp_path, b"", 2.0))
+    pauses = [later - earlier for earlier, later in pairwise(times)]
+    assert 6 <= len(times) <= 18
+    assert pauses[-1] > 1.5 * pauses[0] and pauses[-1] >= 0.12
+
+
+def test_a_peer_that_has_spoken_is_tried_again_soon(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 90) / ("e" * 90)
+    deep.mkdir(parents=True)
+    assert len(asyncio.run(connections(deep, frame(Answer(1, 200, b"{}")), 2.0))) > 25
