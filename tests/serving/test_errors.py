@@ -43,7 +43,7 @@ AFTER: dict[str, tuple[str, int]] = {  # code, tokens that the client has seen
     "error-field": ("upstream_error", 10),
     "error-string": ("upstream_error", 10),
     "error-in-chunk": ("upstream_error", 10),
-    "bad-chunk": ("upstream_invalid_response", 30),
+    "bad-chunk?rate=200": ("upstream_invalid_response", 30),
     "truncated-json": ("upstream_cut", 60),
 }
 

@@ -1,8 +1,8 @@
 """The client's side of one call: its head, its events, its end.
 
 Owns the order and framing of what is written for one request, and knows whether the client is still there.  It decides
-nothing: what to say comes from the exchange and the relay.  The events of a stream are written at once; what ends a
-response is sent when its receipt is on record (see ``turn``).
+nothing: what to say comes from the exchange and the relay.  Everything is sent at the end of the turn in which it came;
+what ends a response therefore when its receipt is on record (see ``turn``).
 """
 
 from __future__ import annotations
@@ -86,9 +86,7 @@ class Egress:
         framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
         if not self._chunked:  # HTTP/1.0: the body ends with the connection
             connection.close_after_response()
-        connection.transport.write(
-            b"".join((STREAM_HEAD, framing, fields, connection.common_fields(self.request), b"\r\n"))
-        )
+        connection.write(b"".join((STREAM_HEAD, framing, fields, connection.common_fields(self.request), b"\r\n")))
 
     def send(self, events: bytes) -> None:
         """Whole events, as the bridge made them."""
@@ -97,7 +95,7 @@ class Egress:
         connection = self._connection
         self.wrote_at = connection.wheel.now
         self.bytes_out += len(events)
-        connection.transport.write(chunk(events) if self._chunked else events)
+        connection.write(chunk(events) if self._chunked else events)
 
     def end(self, events: bytes) -> None:
         """The last events and the end of the body."""

@@ -165,6 +165,12 @@ class Connection(asyncio.Protocol):
             self._egress.source.resume()
 
     def data_received(self, data: bytes) -> None:
+        self._listener.turn.run(self._take, data)
+
+    def _take(self, data: bytes) -> None:
+        """What one read brought, in its turn."""
+        if self._dead:
+            return
         if self._lingering:
             self._lingering += len(data)
             if self._lingering > LINGER_BYTES:
@@ -331,7 +337,7 @@ class Connection(asyncio.Protocol):
         egress = self._egress = Egress(self, request)
         if not request.keep_alive or self._listener.draining:
             self._close = True
-        self._listener.turn.run(self._start, egress)
+        self._listener.turn.run(self._start, egress)  # a step of its own: a thousand pipelined ones are no recursion
 
     def _start(self, egress: Egress) -> None:
         request = egress.request

@@ -1,10 +1,11 @@
 """One turn of the loop, in three steps: run what arrived, write down what must be remembered, send what then may be.
 
-The callbacks of a turn (a request read, an answer complete) only note what is to be done.  At the end of the turn it
-is done in one go: calls run back to back, their records go to the journal in one write, and only then do the bytes
-leave that those records vouch for.  That order is the promise that what a client has seen finished is on record;
-doing it together is what keeps Python's code in the processor's caches between system calls (measured:
-docs/decisions/005).  The events of a running stream do not wait for it: the relay writes them where it reads them.
+The callbacks of a turn only note what they have read.  At the end of the turn all of it is worked through in one go:
+bytes are parsed, calls run, events are relayed, their records go to the journal in one write, and only then do the
+bytes leave that those records vouch for.  That order is the promise that what a client has seen finished is on
+record; doing it together is what keeps Python's code in the processor's caches between system calls (measured:
+docs/decisions/005). Nothing waits for a second turn, and nothing is held back for company: what came in one turn
+leaves in it.
 """
 
 from __future__ import annotations

@@ -37,7 +37,7 @@ SETTLE_S = 1.0
 
 _monotonic = time.monotonic
 
-# One buffer for all upstream connections: it is filled and emptied within one callback.
+# One buffer for all upstream connections: it is filled, and copied from or emptied, within one callback.
 _read_buffer = bytearray(READ)
 _read_view = memoryview(_read_buffer)
 
@@ -235,6 +235,19 @@ class Upstream(asyncio.BufferedProtocol):
         return _read_view
 
     def buffer_updated(self, nbytes: int) -> None:
+        turn = self._pool.turn
+        turn.run(self._take, _read_view[:nbytes].tobytes())
+        if nbytes == READ and self._reading:
+            # libuv would read on and on, and nobody could say stop before the turn ends: one such read a turn.
+            self._transport.pause_reading()
+            turn.send(self._read_on, None)
+
+    def _read_on(self, _: None) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def _take(self, data: bytes) -> None:
+        """What one read brought, in its turn."""
         sink = self.sink
         if sink is None and self.asking is None and not self._settling:
             # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
@@ -244,9 +257,9 @@ class Upstream(asyncio.BufferedProtocol):
             self._keep_alive = False
             return
         if not self._head_complete:
-            self._size += nbytes
+            self._size += len(data)
         try:
-            self._parser.feed_data(_read_view[:nbytes])
+            self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 if self.sink is not None and self._pieces:

@@ -113,26 +113,31 @@ class ChatStream:
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
         template = self._template
-        if template.known and self._decoder.fresh and not self._ended:
-            at = 0
-            end = len(data)
-            while at < end:
+        decoder = self._decoder
+        at = 0
+        end = len(data)
+        while at < end:
+            if template.known and decoder.fresh and not self._ended:
                 after, length = template.splice(data, at, parts)
-                if not length:
-                    break
-                at = after
-                self.events += 1
-                self._text_events += 1
-                self._text_bytes += length
-            if at == end:
-                return b"".join(parts)
-            data = data[at:]
+                if length:
+                    at = after
+                    self.events += 1
+                    self._text_events += 1
+                    self._text_bytes += length
+                    continue
+            # One event the slow way; what follows it may be spliced again.  A read may hold hundreds of events.
+            cut = data.find(b"\n\n", at) + 2
+            piece = data[at:cut] if cut > 1 else data[at:]
+            at += len(piece)
+            self._feed_slowly(piece, parts)
+        return b"".join(parts)
+
+    def _feed_slowly(self, data: bytes, parts: list[bytes]) -> None:
         if not self.events and len(self._sniffed) < _SNIFF:
             self._sniffed += data[:_SNIFF]
         for event in self._decoder.feed(data):
             self._take(event, parts)
         self._check_size()
-        return b"".join(parts)
 
     def close(self) -> bytes:
         parts: list[bytes] = []
