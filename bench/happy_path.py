@@ -192,6 +192,7 @@ async def measure() -> dict[str, float]:
 
         def events() -> None:
             bench.answer(asked, data)
+            bench.turn._end()
 
         for _ in range(50):
             events()
