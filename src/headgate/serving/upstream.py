@@ -130,6 +130,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._run = pool.turn.run
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._pieces: list[bytes] = []
         self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
@@ -235,12 +236,11 @@ class Upstream(asyncio.BufferedProtocol):
         return _read_view
 
     def buffer_updated(self, nbytes: int) -> None:
-        turn = self._pool.turn
-        turn.run(self._take, _read_view[:nbytes].tobytes())
+        self._run(self._take, _read_view[:nbytes].tobytes())
         if nbytes == READ and self._reading:
             # libuv would read on and on, and nobody could say stop before the turn ends: one such read a turn.
             self._transport.pause_reading()
-            turn.send(self._read_on, None)
+            self._pool.turn.send(self._read_on, None)
 
     def _read_on(self, _: None) -> None:
         if self._reading and not self._transport.is_closing():
@@ -249,15 +249,8 @@ class Upstream(asyncio.BufferedProtocol):
     def _take(self, data: bytes) -> None:
         """What one read brought, in its turn."""
         sink = self.sink
-        if sink is None and self.asking is None and not self._settling:
-            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
-            self.abort()
+        if sink is None and not self._expects(data):
             return
-        if self._complete and not self._settling:  # behind a whole answer that the call has not taken yet
-            self._keep_alive = False
-            return
-        if not self._head_complete:
-            self._size += len(data)
         try:
             self._parser.feed_data(data)
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
@@ -277,6 +270,21 @@ class Upstream(asyncio.BufferedProtocol):
             self._deliver()
         elif self._size > MAX_HEAD:
             self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
+
+    def _expects(self, data: bytes) -> bool:
+        """Whether bytes that come outside of a running stream are part of an answer."""
+        if self._settling:
+            return True
+        if self.asking is None:
+            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
+            self.abort()
+            return False
+        if self._complete:  # behind a whole answer that the call has not taken yet
+            self._keep_alive = False
+            return False
+        if not self._head_complete:
+            self._size += len(data)
+        return True
 
     def eof_received(self) -> bool:
         return False  # close; a body that ends with its connection is completed by connection_lost
@@ -346,7 +354,7 @@ class Upstream(asyncio.BufferedProtocol):
     def _feed(self, sink: Sink) -> None:
         pieces = self._pieces
         if pieces:
-            data = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+            data = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
             pieces.clear()
             sink.feed(data)
         if self._complete and self.sink is not None:
