@@ -14,7 +14,11 @@ import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+import structlog
+
 from headgate.wire.records import HEADER, MAX_RECORD
+
+log = structlog.get_logger("headgate.recorder")
 
 FIRST_READ = 16 << 10
 CHUNK = 256 << 10  # about 1,500 records: the loop is not held for longer than some 10 ms
@@ -85,6 +89,11 @@ class Segment:
             count += 1
         return offset - start, count
 
+    def unreadable(self) -> int:
+        """The length that stands where the next record would begin: 0 behind the last one."""
+        head = os.pread(self._fd, HEADER.size, self.offset)
+        return int(HEADER.unpack(head)[0]) if len(head) == HEADER.size else 0
+
     def close(self) -> None:
         os.close(self._fd)
 
@@ -128,10 +137,21 @@ class Shelf:
         return [segment for segment in self if segment.boot == boot]
 
     def remove(self, segment: Segment) -> None:
-        """Deletes the file.  The caller has committed everything that it held."""
+        """Deletes the file, of which the caller has committed everything that can be read; one that holds more is put
+        aside in ``torn/``.
+        """
         del self._segments[segment.name]
+        left = 0 if segment.rotated else segment.unreadable()
         segment.close()
-        (self._folder / segment.name).unlink(missing_ok=True)
+        path = self._folder / segment.name
+        if not left:
+            path.unlink(missing_ok=True)
+            return
+        log.warning(
+            "a journal file ends in bytes that are no record; kept in torn/", file=segment.name, at=segment.offset
+        )
+        (self._folder.parent / "torn").mkdir(mode=0o700, exist_ok=True)
+        path.rename(self._folder.parent / "torn" / segment.name)
 
     def close(self) -> None:
         for segment in self:

@@ -16,7 +16,7 @@ from headgate.dialects import openai_chat
 from headgate.errors import INTERNAL, UNSUPPORTED_ENCODING, UPSTREAM_HOLLOW, ClientGone, GatewayError, Retry
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy import admission, auth
-from headgate.policy.health import Health
+from headgate.policy.health import Health, blames_our_field
 from headgate.serving import heads
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
@@ -70,13 +70,12 @@ class Exchange:
             receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
         except Exception:  # the edge of a call: a bug of ours must not take the process with it
             log.exception("a bug in the exchange of %s", receipt.id)
+            fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}")
+            receipt.give_up(fault.kind.status, fault.kind.code)
             if egress.committed:
                 egress.cut()
-            self._refuse(
-                GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}"),
-                egress,
-                receipt,
-            )
+            else:
+                egress.answer(fault.kind.status, heads.of_error(fault, receipt), openai_chat.error_body(fault))
 
     async def _serve(self, request: Request, egress: Egress, receipt: Receipt) -> Ending:
         """The stages, in order.  Returns what is left to send once the receipt is closed."""
@@ -97,12 +96,14 @@ class Exchange:
         hold = admission.take(call, grant, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
         attempts = list(plan.attempts)
-        for attempt in attempts:  # grows by one where an upstream refuses a field that only we have added
+        bare: Attempt | None = None  # tried again without the field that only we have added: once a call
+        for attempt in attempts:
             receipt.begin(attempt)
             asking: Asking | None = None
             finished = False
             try:
-                asking = self._ask(request, call, attempt, receipt)
+                ask_usage = attempt is not bare and self._health.asks_usage(attempt.target, self._wheel.now)
+                asking = self._ask(request, call, attempt, receipt, ask_usage)
                 upstream = await asking
                 receipt.answered(asking)
                 if upstream.streamed:
@@ -110,11 +111,14 @@ class Exchange:
                 else:
                     ending = self._render(upstream, call, attempt, egress, receipt)
                 finished = ending.event == "finish"
+                if finished and attempt is bare:
+                    self._health.rejects_usage(attempt.target, self._wheel.now)
                 receipt.end(upstream.status, ending.code)
                 return ending
             except GatewayError as error:
                 receipt.end(error.upstream_status or 0, error.kind.code)
-                if call.stream and self._health.learn(attempt.target, error):
+                if call.stream and ask_usage and bare is None and blames_our_field(error):
+                    bare = attempt
                     attempts.insert(len(receipt.attempts), attempt)
                 elif egress.committed or error.retry is Retry.NEVER or len(receipt.attempts) == len(attempts):
                     raise
@@ -123,14 +127,14 @@ class Exchange:
                     asking.release(finished=finished)
         raise AssertionError("a plan has at least one attempt")
 
-    def _ask(self, request: Request, call: Call, attempt: Attempt, receipt: Receipt) -> Asking:
+    def _ask(self, request: Request, call: Call, attempt: Attempt, receipt: Receipt, ask_usage: bool) -> Asking:
         target = attempt.target
         total = target.timeouts.total
         return self._transport.ask(
             attempt,
             PATH,
             request.headers,
-            openai_chat.render(call, target.upstream_model, ask_usage=self._health.asks_usage(target)),
+            openai_chat.render(call, target.upstream_model, ask_usage=ask_usage),
             call.stream,
             receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total),
             self._limits.max_answer,

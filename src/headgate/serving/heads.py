@@ -82,6 +82,6 @@ def timing(receipt: Receipt) -> bytes:
 
 def _printable(text: str) -> bytes:
     """A name of the client's choosing as a header value: what is not visible ASCII is replaced."""
-    if text.isascii() and text.isprintable():
+    if len(text) <= 256 and text.isascii() and text.isprintable():
         return text.encode()
     return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:256]).encode()

@@ -230,6 +230,8 @@ class Connection(asyncio.Protocol):
         llhttp takes what follows such a head for the other protocol, body included: so it gets a head without the
         offer.
         """
+        if self.transport.is_closing():  # too many pipelined ones: each would be a recursion
+            return
         head = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._url)
         if not self._parser.should_keep_alive():
             head += b"connection: close\r\n"

@@ -136,16 +136,15 @@ class Receipt:
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
-        self.step(event)
-        if self.grant is None:
-            return  # nobody to account it to: the refusal was counted
+        following = lifecycle.TABLE[self._state, event]
+        if self.grant is None or not (self.opened or self._journal.accepting):
+            # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
+            self._state = following
+            return
         if self._started:
             self.end(0, code)
         if not self.opened:
-            if not self._journal.accepting:
-                return  # a refusal is not worth the room that running calls need: it is counted
             self._write_opened(False, "", "", None, None)
-        self._journal.running -= 1
         usage = self.usage
         target = self.target.target if self.target is not None else None
         cost = metering.cost(usage, target.price) if target is not None else 0
@@ -166,3 +165,13 @@ class Receipt:
                 tuple(self.attempts), usage.cache_write,
             )
         )  # fmt: skip
+        self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
+        self._journal.running -= 1
+
+    def give_up(self, status: int, code: str) -> None:
+        """After a bug of ours: closed as failed, without the figures that may have caused it."""
+        if self._state in lifecycle.ENDS:
+            return
+        self.usage = Usage()
+        self.attempts = []
+        self.close("fail" if self.opened else "refuse", "failed", status, code)

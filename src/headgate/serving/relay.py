@@ -6,7 +6,9 @@ the client has seen nothing for long, a progress record so that a lost stream is
 
 from __future__ import annotations
 
-from headgate.errors import UPSTREAM_CUT, GatewayError
+import logging
+
+from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
 from headgate.ports import StreamBridge
 from headgate.serving import heads
 from headgate.serving.egress import Egress
@@ -14,6 +16,8 @@ from headgate.serving.fiber import Signal
 from headgate.serving.receipt import Receipt
 from headgate.serving.upstream import Upstream
 from headgate.serving.wheel import NEVER, Wheel
+
+log = logging.getLogger("headgate.relay")
 
 KEEP_ALIVE = b": keep-alive\n\n"
 PROGRESS_S = 5.0
@@ -65,7 +69,12 @@ class Relay:
 
     def feed(self, data: bytes) -> None:
         bridge = self.bridge
-        events = bridge.feed(data)
+        try:
+            events = bridge.feed(data)
+        except Exception:  # a read that we could not understand must not become a hole in the answer
+            log.exception("a bug in the bridge of %s", self._receipt.id)
+            self._break()
+            return
         if events:
             if self.egress.committed:
                 self.egress.send(events)
@@ -77,8 +86,19 @@ class Relay:
             self._seen = bridge.events
             self.upstream.heard = self._wheel.now
 
+    def _break(self) -> None:
+        self.bridge.error = GatewayError(
+            INTERNAL, f"a fault in the gateway; its log tells more under {self._receipt.id}"
+        )
+        self.done.set(None)
+
     def ended(self) -> None:
-        events = self.bridge.close()
+        try:
+            events = self.bridge.close()
+        except Exception:  # as above
+            log.exception("a bug in the bridge of %s", self._receipt.id)
+            self._break()
+            return
         if events:
             self.deliver(events)
         self.done.set(None)

@@ -9,7 +9,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from headgate.dialects import openai_chat
-from headgate.errors import INVALID_VALUE, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, GatewayError
+from headgate.errors import INVALID_VALUE, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, ClientGone, GatewayError
 from headgate.policy import auth
 from headgate.serving import heads
 from headgate.serving.directory import Directory
@@ -125,6 +125,8 @@ class Routes:
             grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
             _refuse_query(request)
             answer = await self._link.ask(kind, grant.id, params, ASK_S)
+        except ClientGone:
+            return
         except GatewayError as error:
             self.refuse(error, egress)
             return

@@ -54,7 +54,10 @@ class Turn:
             except Exception:  # the edge of a step: one call's bug must not keep the others of its turn from being done
                 log.exception("a bug in a step of this turn")
         runs.clear()
-        self.record()
+        try:
+            self.record()
+        except Exception:  # as above: whatever became of the records, this process has to go on
+            log.exception("a bug while recording this turn")
         self._armed = False
         self._sends = []
         for step, argument in sends:

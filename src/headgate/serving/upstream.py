@@ -120,6 +120,7 @@ class Upstream(asyncio.BufferedProtocol):
     phase = "total"
     heard = 0.0  # the wheel's now at the last event: assigned by the relay, looked at when the stall deadline comes up
     _reading = True
+    _sent = False
     _settling = False  # the call is done with it, the framing is not
     # of one answer:
     status = 0
@@ -147,7 +148,7 @@ class Upstream(asyncio.BufferedProtocol):
         asking.connected = _monotonic()
         self.headers = {}
         self.status = self._size = 0
-        self.streamed = self._head_complete = self._complete = False
+        self.streamed = self._head_complete = self._complete = self._sent = False
         due = asking.deadline
         if asking.stream:
             self.phase = "headers"
@@ -161,10 +162,12 @@ class Upstream(asyncio.BufferedProtocol):
             self._pool.turn.send(self._write_large, (asking.head, asking.body))
 
     def _write(self, data: bytes) -> None:
+        self._sent = True
         if not self._transport.is_closing():
             self._transport.write(data)
 
     def _write_large(self, pieces: tuple[bytes, ...]) -> None:
+        self._sent = True
         if not self._transport.is_closing():
             self._transport.writelines(pieces)
 
@@ -281,6 +284,9 @@ class Upstream(asyncio.BufferedProtocol):
             return False
         if self._complete:  # behind a whole answer that the call has not taken yet
             self._keep_alive = False
+            return False
+        if not self._sent:  # an answer to a request that has not gone out is somebody else's
+            self._fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
             return False
         if not self._head_complete:
             self._size += len(data)

@@ -26,8 +26,13 @@ _crc32 = zlib.crc32
 
 
 def encode(record: Record) -> bytes:
-    """One record as it stands in a segment, header included."""
+    """One record as it stands in a segment, header included.
+
+    Raises ValueError for one that ``scan`` would not take: it would hide all that come after it.
+    """
     payload = _encode(record)
+    if len(payload) > MAX_RECORD:
+        raise ValueError(f"a record of {len(payload)} bytes is over the limit of {MAX_RECORD}")
     return _pack(len(payload), _crc32(payload)) + payload
 
 

@@ -148,6 +148,9 @@ def _read_plain(body: bytes, result: Answer) -> bool:
     result.finish = choice.finish_reason
     cached = usage.prompt_tokens_details.cached_tokens or 0
     reasoning = usage.completion_tokens_details.reasoning_tokens or 0
+    counts = (prompt, completion, cached, reasoning)
+    if min(counts) < 0 or max(counts) > shapes.MOST_TOKENS:
+        return False
     result.usage = Usage(prompt, completion, cached, 0, reasoning, "provider")
     return True
 

@@ -75,10 +75,14 @@ def failure(
     )
 
 
+def _is_status(code: str) -> bool:
+    return len(code) == 3 and code.isascii() and code.isdigit()  # "²" is a digit too, and no number
+
+
 def stream_failure(data: bytes, *, provider: str, secrets: tuple[str, ...] = ()) -> GatewayError:
     """The error that stands inside a stream or an answer with status 200.  ``data`` is the JSON or text of it."""
     complaint = _complaint(data)
-    status = complaint.status or (int(complaint.code) if complaint.code.isdigit() and len(complaint.code) == 3 else 0)
+    status = complaint.status or (int(complaint.code) if _is_status(complaint.code) else 0)
     kind = _by_status(status, complaint) if 400 <= status < 600 else _by_words(complaint, errors.UPSTREAM_ERROR_EVENT)
     if kind in (errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE):
         kind = errors.UPSTREAM_ERROR_EVENT

@@ -24,6 +24,7 @@ _LATER = frozenset(
     )
 )  # fmt: skip
 _MOST_METADATA = 16
+_LONGEST_MODEL = 256
 _LONGEST_KEY = 64
 _LONGEST_VALUE = 512
 _LONGEST_TIMEOUT_MS = 24 * 3600 * 1000
@@ -37,8 +38,8 @@ def read(body: bytes) -> Call:
     if messages is None or not _is_filled_array(messages):
         raise _invalid("messages", "must be an array with at least one message")
     model = _text(members, "model")
-    if model == "":
-        raise _invalid("model", "must not be empty")
+    if model is not None and not 0 < len(model) <= _LONGEST_MODEL:
+        raise _invalid("model", f"must have 1 to {_LONGEST_MODEL} characters")
     streamed = members.get("stream")
     stream = streamed is not None and streamed == TRUE
     if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:

@@ -90,6 +90,8 @@ class _Reported(Struct, gc=False):
     output_tokens_details: _Details | None = None
 
 
+# What no answer reaches, and no price makes overflow: a count beyond it is not one.
+MOST_TOKENS = 1 << 40
 _NO_DETAILS = _Details()
 _reported = msgspec.json.Decoder(_Reported).decode
 
@@ -138,7 +140,7 @@ def _counts_alone(raw: Raw) -> Usage | None:
 
 
 def _count(number: Number) -> int:
-    return int(number) if number is not None and 0 < number < 1 << 53 else 0
+    return int(number) if number is not None and 0 < number <= MOST_TOKENS else 0
 
 
 def usage_object(usage: Usage, raw: Raw | None) -> Raw:
