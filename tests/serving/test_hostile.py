@@ -4,7 +4,18 @@ from __future__ import annotations
 
 import json
 
-from calls import DONE, ask, chunk_event, closed_by_id, scripted_in_thread, transcript, whole_json, whole_stream
+from calls import (
+    DONE,
+    ask,
+    chunk_event,
+    closed_by_id,
+    opened,
+    request,
+    scripted_in_thread,
+    transcript,
+    whole_json,
+    whole_stream,
+)
 
 from dataplane import DataPlane, upstream
 from headgate.model import Closed
@@ -70,3 +81,13 @@ def test_an_upstream_that_quotes_its_client_is_asked_twice_and_not_remembered(tm
         assert ask(plane, "up/m").text == "fine"
         asked = [b"include_usage" in request.body for request in scripted.requests]
         assert asked == [True, False, True]
+
+
+def test_what_comes_with_a_later_version_is_refused_not_ignored(gate: DataPlane) -> None:
+    keyed = ask(gate, "up/echo", "Idempotency-Key: 1", stream=False)
+    assert (keyed.status, keyed.error["code"]) == (400, "unsupported_option")
+    with opened(
+        gate, request("up/echo").replace(b"completions HTTP", b"completions?include_route_trace=true HTTP")
+    ) as one:
+        traced = one.rest()
+    assert (traced.status, traced.error["param"]) == (400, "include_route_trace")

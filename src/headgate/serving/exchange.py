@@ -10,10 +10,19 @@ from __future__ import annotations
 import logging
 import time
 from typing import NamedTuple, cast
+from urllib.parse import parse_qsl
 
 from headgate.dialects import bridge as bridges
 from headgate.dialects import openai_chat
-from headgate.errors import INTERNAL, UNSUPPORTED_ENCODING, UPSTREAM_HOLLOW, ClientGone, GatewayError, Retry
+from headgate.errors import (
+    INTERNAL,
+    NOT_YET_SUPPORTED,
+    UNSUPPORTED_ENCODING,
+    UPSTREAM_HOLLOW,
+    ClientGone,
+    GatewayError,
+    Retry,
+)
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy import admission, auth
 from headgate.policy.health import Health, blames_our_field
@@ -91,6 +100,8 @@ class Exchange:
             raise GatewayError(
                 UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding"
             )
+        if request.query or b"idempotency-key" in request.headers:
+            _refuse_what_comes_later(request)
         call = openai_chat.read(request.body)
         plan = router.plan(call.model, grant)
         hold = admission.take(call, grant, journal_accepts=self._journal.accepting)
@@ -220,6 +231,21 @@ class Ending(NamedTuple):
             egress.end(self.data)
         else:
             egress.answer(200, self.fields, self.data)
+
+
+def _refuse_what_comes_later(request: Request) -> None:
+    """Options beside the body that this version does not act on: ignoring them would look like doing them."""
+    if b"idempotency-key" in request.headers:
+        raise GatewayError(
+            NOT_YET_SUPPORTED,
+            "Idempotency-Key is not supported by this version: a repeat would be a second call",
+            param="Idempotency-Key",
+        )
+    for name, value in parse_qsl(request.query.decode("latin-1")):
+        if name == "include_route_trace" and value != "false":
+            raise GatewayError(
+                NOT_YET_SUPPORTED, "'include_route_trace' is not supported by this version", param="include_route_trace"
+            )
 
 
 def _conclude(relay: Relay, receipt: Receipt, call: Call) -> Ending:
