@@ -24,10 +24,11 @@ from headgate.model import DataSettings, Grant, Limits, Provider, Snapshot
 from headgate.policy.auth import digest
 from headgate.serving import upstream as upstreams
 from headgate.serving.connect import Dialer
+from headgate.serving.connection import Connection
 from headgate.serving.directory import Directory
 from headgate.serving.exchange import Exchange
 from headgate.serving.journal import Journal, Refusals
-from headgate.serving.listener import Connection, Listener
+from headgate.serving.listener import Listener
 from headgate.serving.receipt import Ids
 from headgate.serving.routes import Routes
 from headgate.serving.transport import Pool, Transport

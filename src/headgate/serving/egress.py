@@ -13,8 +13,8 @@ from headgate.errors import ClientGone
 from headgate.wire.http import LAST_CHUNK, Request, chunk, status_line
 
 if TYPE_CHECKING:
+    from headgate.serving.connection import Connection
     from headgate.serving.fiber import Fiber
-    from headgate.serving.listener import Connection
 
 JOIN_BELOW = 16 << 10
 STREAM_HEAD = (
