@@ -54,6 +54,7 @@ class Connection(asyncio.Protocol):
         "_error",
         "_head_size",
         "_headers",
+        "_kept",
         "_lingering",
         "_listener",
         "_owes_continue",
@@ -82,6 +83,7 @@ class Connection(asyncio.Protocol):
         self._queue: deque[Request] | None = None
         self._close = False
         self._dead = False
+        self._kept = False  # something has been read in this turn and waits for its end
         self._lingering = 0
         self._error: GatewayError | None = None
         self._owes_continue = False
@@ -148,10 +150,12 @@ class Connection(asyncio.Protocol):
             self._egress.source.resume()
 
     def data_received(self, data: bytes) -> None:
+        self._kept = True
         self._listener.turn.run(self._take, data)
 
     def _take(self, data: bytes) -> None:
         """What one read brought, in its turn."""
+        self._kept = False
         if self._dead:
             return
         if self._lingering:
@@ -409,12 +413,20 @@ class Connection(asyncio.Protocol):
     def close_if_idle(self) -> None:
         """Draining: a connection without a running response has nothing to wait for."""
         self._close = True
-        if self._egress is None and not self._queue and not self._reading_body and not self._head_size:
+        if (
+            self._egress is None
+            and not self._queue
+            and not self._reading_body
+            and not self._head_size
+            and not self._kept
+        ):
             self.transport.close()
 
     def expire(self, now: float) -> None:
         """The wheel: silence, a slow head or a slow body."""
-        if self._lingering:
+        if self._kept:
+            self.wheel.set(self, now + 1.0)
+        elif self._lingering:
             self.transport.abort()
         elif self._egress is None and (self._head_size or self._reading_body):
             self._refuse(GatewayError(REQUEST_TIMEOUT, "the request did not arrive in time"))

@@ -120,6 +120,7 @@ class Upstream(asyncio.BufferedProtocol):
     phase = "total"
     heard = 0.0  # the wheel's now at the last event: assigned by the relay, looked at when the stall deadline comes up
     _reading = True
+    _paused_in = ""
     _sent = False
     _settling = False  # the call is done with it, the framing is not
     # of one answer:
@@ -187,6 +188,7 @@ class Upstream(asyncio.BufferedProtocol):
         if self._reading:
             self._reading = False
             self._transport.pause_reading()
+            self._paused_in = self.phase
             self.phase = "total"
             self.due = self._asked.deadline
 
@@ -194,7 +196,10 @@ class Upstream(asyncio.BufferedProtocol):
         if not self._reading:
             self._reading = True
             self._transport.resume_reading()
-            self.begin_stalling()
+            if self._paused_in == "first_token":
+                self.expect("first_token", self._asked.timeouts.first_token)
+            else:
+                self.begin_stalling()
 
     def release(self, *, finished: bool) -> None:
         """The call is done with it: back to the pool where it is clean, closed where it is not.
