@@ -58,12 +58,11 @@ NOT_YET_SUPPORTED      = Kind(400, _BAD, "unsupported_option")
 CONTEXT_LENGTH         = Kind(400, _BAD, "context_length_exceeded")
 CONTENT_FILTER         = Kind(400, _BAD, "content_filter")
 UPSTREAM_REFUSED       = Kind(400, _BAD, "upstream_rejected_request")
-# 401, 402, 403: who is asking, and may they
+# 401, 403: who is asking, and may they
 MISSING_KEY            = Kind(401, _AUTH, "missing_api_key")
 TOKEN_FORMAT           = Kind(401, _AUTH, "invalid_token_format")
 INVALID_KEY            = Kind(401, _AUTH, "invalid_api_key")
 EXPIRED_KEY            = Kind(401, _AUTH, "expired_api_key")
-BUDGET_EXCEEDED        = Kind(402, "billing_error", "budget_exceeded")
 MODEL_NOT_ALLOWED      = Kind(403, _PERM, "model_not_allowed")
 SCOPE_MISSING          = Kind(403, _PERM, "scope_missing")
 # 404 … 431: the thing is not there, not like that, not that large
@@ -96,7 +95,6 @@ UPSTREAM_TOO_LARGE     = Kind(502, _UP, "upstream_answer_too_large", Side.UPSTRE
 UPSTREAM_ERROR_EVENT   = Kind(502, _UP, "upstream_error", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_OVERLOADED    = Kind(503, _AWAY, "upstream_overloaded", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_TIMEOUT       = Kind(504, _LATE, "upstream_timeout", Side.UPSTREAM, Retry.TARGET)
-ALL_ATTEMPTS_FAILED    = Kind(502, _UP, "all_attempts_failed", Side.UPSTREAM)
 # 4xx that an upstream said: of a model that another one may have, and of the request itself
 UPSTREAM_MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_UNPROCESSABLE = Kind(422, _BAD, "upstream_rejected_request")
