@@ -4,7 +4,7 @@ A Unix stream socket in the state directory (0600).  Control listens; every data
 reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
 below, told apart by their tag.
 
-    control → data    SnapshotPart*  Patch  Secrets  Answer  Drain
+    control → data    SnapshotPart*  Patch  Secrets  Answer  Uses  Drain
     data → control    Hello  Ack  Gauges  Events  Ask
 
 A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps
@@ -41,6 +41,7 @@ class World(Struct, frozen=True):
     default_model: str = "auto"
     timeouts: Timeouts = Timeouts()
     retries: int = 2
+    unpriced: str = "allow"
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):
@@ -81,6 +82,15 @@ class Answer(Struct, frozen=True, tag="answer"):
     id: int
     status: int
     body: bytes
+
+
+class Uses(Struct, frozen=True, tag="uses"):
+    """Requests of the last 30 days: by ``provider/model`` that served, and by the name that was asked for.  Sent after
+    the Snapshot and about once a minute; for the catalog's eyes only.
+    """
+
+    models: Mapping[str, int]
+    names: Mapping[str, int]
 
 
 class Drain(Struct, frozen=True, tag="drain"):
@@ -131,7 +141,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Answer | Drain
+Down = SnapshotPart | Patch | Secrets | Answer | Uses | Drain
 Up = Hello | Ack | Gauges | Events | Ask
 
 _encode = msgspec.msgpack.Encoder().encode

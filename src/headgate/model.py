@@ -28,13 +28,29 @@ class Timeouts(Struct, frozen=True, gc=False):
     total: float = 600.0
 
 
+class PriceTier(Struct, frozen=True, gc=False):
+    """What a call of more than ``above`` prompt tokens costs instead, all of it."""
+
+    above: int
+    input: int | None = None
+    output: int | None = None
+    cached_input: int | None = None
+    cache_write: int | None = None
+
+
 class Price(Struct, frozen=True, gc=False):
-    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free."""
+    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free.
+
+    ``tiers`` come in rising order.  ``source`` is the price list's snapshot id: ``file``, ``store`` or
+    ``genai-prices <version>``; empty where nothing is known.
+    """
 
     input: int | None = None
     output: int | None = None
     cached_input: int | None = None
     cache_write: int | None = None
+    tiers: tuple[PriceTier, ...] = ()
+    source: str = ""
 
 
 FREE = Price(0, 0, 0, 0)
@@ -62,7 +78,7 @@ class Account(Struct, frozen=True, gc=False):
 
 
 class ModelRow(Struct, frozen=True):
-    """What one provider offers under one id."""
+    """What one provider offers under one id.  ``kind``: chat | embedding | image | speech | transcription | other."""
 
     id: str
     upstream_model: str | None = None
@@ -77,12 +93,16 @@ class ModelRow(Struct, frozen=True):
     param_defaults: Mapping[str, Raw] = field(default_factory=dict)
     param_drop: tuple[str, ...] = ()
     param_map: Mapping[str, str] = field(default_factory=dict)
+    title: str | None = None
+    kind: str = "chat"
 
 
 class Provider(Struct, frozen=True):
-    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash.
+    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash; ``catalog`` then
+    holds what is known of some of them (prices, context windows): facts, no fence.
 
-    ``origin``: ``file`` (declared in the YAML), ``store`` or ``builtin``.
+    ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
+    engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
     """
 
     name: str
@@ -99,6 +119,9 @@ class Provider(Struct, frozen=True):
     models: Mapping[str, ModelRow] | None = None
     price: Price = Price()  # of models that have no row of their own
     origin: str = "file"
+    title: str | None = None
+    preset: str | None = None
+    catalog: Mapping[str, ModelRow] = field(default_factory=dict)
 
 
 class TargetRef(Struct, frozen=True, gc=False):
@@ -109,7 +132,10 @@ class TargetRef(Struct, frozen=True, gc=False):
 
 
 class Alias(Struct, frozen=True):
-    """A name for a job.  ``timeouts`` holds only the keys that the alias sets."""
+    """A name for a job.  ``timeouts`` holds only the keys that the alias sets.
+
+    ``origin``: ``file``, ``store``, or ``shipped`` (bound by us to whatever is configured; ``why`` says how).
+    """
 
     name: str
     targets: tuple[TargetRef, ...] = ()
@@ -117,6 +143,7 @@ class Alias(Struct, frozen=True):
     timeouts: Mapping[str, float] = field(default_factory=dict)
     retries: int | None = None
     origin: str = "file"
+    why: str | None = None
 
 
 class Grant(Struct, frozen=True):
@@ -146,6 +173,7 @@ class Snapshot(Struct, frozen=True):
     default_model: str = "auto"
     timeouts: Timeouts = Timeouts()
     retries: int = 2
+    unpriced: str = "allow"  # allow | refuse: a target whose price is not known
 
 
 class Limits(Struct, frozen=True, gc=False):
@@ -322,6 +350,7 @@ class Closed(Struct, array_like=True, tag=3, gc=False):
     bytes_out: int = 0
     attempts: tuple[AttemptRecord, ...] = ()
     cache_write_tokens: int = 0
+    price_source: str = ""  # Price.source of what it was priced with
 
 
 class Refused(Struct, array_like=True, tag=4, gc=False):

@@ -294,9 +294,10 @@ def test_a_writer_killed_in_the_middle_loses_no_receipt_that_it_had_written(tmp_
 
     async def main() -> None:
         async with recording(tmp_path, 0.02) as recorder:
+            assert child.stdout is not None
+            await asyncio.to_thread(child.stdout.readline)  # it is at work
             await asyncio.sleep(1.0)
             child.kill()
-            assert child.stdout is not None
             promised = int(child.stdout.read().split()[-1])
             child.wait()
             await eventually(recorder, lambda: not list((tmp_path / "journal").iterdir()))

@@ -40,6 +40,7 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
         default_model=world.default_model,
         timeouts=world.timeouts,
         retries=world.retries,
+        unpriced=world.unpriced,
     )
 
 
@@ -51,6 +52,7 @@ def world_of(snapshot: Snapshot) -> World:
         default_model=snapshot.default_model,
         timeouts=snapshot.timeouts,
         retries=snapshot.retries,
+        unpriced=snapshot.unpriced,
     )
 
 

@@ -33,7 +33,7 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-REVISIONS = ("0001",)  # every revision of migrations/versions, oldest first; the last is what this release needs
+REVISIONS = ("0001", "0002")  # every revision of migrations/versions, oldest first; the last is what this release needs
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -104,6 +104,50 @@ Index(
     requests.c.boot,
     sqlite_where=requests.c.outcome.is_(None),
     postgresql_where=requests.c.outcome.is_(None),
+)
+
+# What an operator declares here instead of in the file.  `body` is JSON, checked by the control API's models when it is
+# written and when it is read; the name is what other objects refer to.
+stored_providers = Table(
+    "providers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
+stored_accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),  # model.Account.id: `<provider>/<label>`
+    Column("provider", Text, nullable=False),  # of the file or of the store
+    Column("label", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("free", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+stored_aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Prices and facts that the operator knows better than the price list.
+model_overrides = Table(
+    "model_overrides",
+    metadata,
+    Column("id", Text, primary_key=True),  # `<provider>/<model id>`
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
 )
 
 # How far each journal file has been read; committed together with what was read.

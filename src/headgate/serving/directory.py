@@ -33,8 +33,9 @@ class Directory:
 def compose(generation: int, world: World, tokens: Mapping[bytes, Grant]) -> Snapshot:
     """A Snapshot from what travels."""
     return Snapshot(
-        generation, tokens, world.providers, world.aliases, world.default_model, world.timeouts, world.retries
-    )
+        generation, tokens, world.providers, world.aliases, world.default_model, world.timeouts, world.retries,
+        world.unpriced,
+    )  # fmt: skip
 
 
 def patched(
@@ -50,5 +51,8 @@ def patched(
         table.pop(digest, None)
     table.update(tokens)
     if world is None:
-        world = World(snapshot.providers, snapshot.aliases, snapshot.default_model, snapshot.timeouts, snapshot.retries)
+        world = World(
+            snapshot.providers, snapshot.aliases, snapshot.default_model, snapshot.timeouts, snapshot.retries,
+            snapshot.unpriced,
+        )  # fmt: skip
     return compose(generation, world, table)
