@@ -113,14 +113,15 @@ tokens:
     assert (up.headers, up.forward_headers, up.training) == ({"X-Team": "blue"}, ("openai-organization",), "never")
     assert up.models is not None
     big = up.models["big"]
-    assert big.price == Price(10**9, 10**8, 1, None)
+    assert big.price == Price(10**9, 10**8, 1, None, source="file")
     assert (big.upstream_model, big.canonical, big.context_window) == ("big-2026", "meta/big", 32000)
     assert (big.timeouts, up.models["org/small"].price) == ({"first_token": 120.0}, Price())
     alias = world.aliases["headgate/chat"]
     assert alias.targets == (TargetRef("up-a/org/small"), TargetRef("builtin/echo"))
     assert (alias.timeouts, world.default_model) == ({"first_token": 10.0}, "headgate/chat")
     # The first model of every provider that can be used; never the built-in one, never one without its key.
-    assert world.aliases["auto"].targets == (TargetRef("up-a/big"), TargetRef("local/llama"))
+    # the one whose price is known; an unknown price is not a free one
+    assert world.aliases["auto"].targets == (TargetRef("up-a/big"),)
     assert (world.timeouts.connect, world.timeouts.stall, world.timeouts.total) == (1, 9, 600)
     grant = compiled.tokens[digest(KEY, b"hg_test_0123456789abcdef")]
     assert (grant.id, grant.scopes, grant.models) == ("file-ci", ("gate:chat",), ("headgate/chat",))
@@ -142,9 +143,10 @@ tokens:
         ("server: {cors_origins: [x]}", "server.cors_origins: 'x' is not an origin"),
         ("server: {workers: 1}", "server.workers: not supported in this version (it comes with step 9); remove the key"),
         ("hosters: {}", "hosters: not supported in this version (it comes with step 8)"),
-        ("detect: {}", "detect: not supported in this version (it comes with step 3)"),
+        ("detect: {engines: true}", "detect.engines: unknown key"),
+        ("unpriced: maybe", "unpriced: should be 'allow' or 'refuse'"),
         ("control: {port: 4000}", "control.port: is the data plane's port too (4000)"),
-        ("database: postgresql://x/y", "database: PostgreSQL is not supported in this version"),
+        ("database: postgresql://secret@x", "database: must be sqlite:///PATH or postgresql://USER@HOST/NAME"),
         ("database: /tmp/x", "database: must be sqlite:///PATH"),
         ("admin_token: short", "admin_token: is too short to be a secret: at least 16"),
         ("providers: {Up: {base_url: 'http://x'}}", "providers.Up: a provider's name may have a-z, 0-9 and - only"),
@@ -152,7 +154,18 @@ tokens:
         ("providers: {p: {}}", "providers.p.base_url: is missing"),
         ("providers: {p: {base_url: 'ftp://x'}}", "providers.p.base_url: must be http://"),
         ("providers: {p: {base_url: 'http://u:p@x'}}", "providers.p.base_url: must be http://"),
-        ("providers: {p: {base_url: 'http://x', quirks: []}}", "providers.p.quirks: not supported in this version"),
+        (
+            "providers: {p: {base_url: 'http://x', quirks: [max_token]}}",
+            "providers.p.quirks: there is no quirk 'max_token'; did you mean max_tokens?",
+        ),
+        ("providers: {p: {preset: grok}}", "providers.p.preset: there is no preset 'grok'; did you mean groq?"),
+        ("providers: {p: }", "providers.p.base_url: is missing; write it, or preset:"),
+        ("providers: {headgate: {base_url: 'http://x'}}", "providers.headgate: the name headgate is reserved"),
+        (
+            "providers: {azure: {keys: [k]}}",
+            "providers.azure.base_url: preset azure needs to know AZURE_RESOURCE_NAME: set the environment variable, "
+            "or write base_url: https://<AZURE_RESOURCE_NAME>.openai.azure.com/openai/v1",
+        ),
         ("providers: {p: {base_url: 'http://x', dialect: gemini}}", "providers.p.dialect: should be 'openai_chat'"),
         ("providers: {p: {base_url: 'http://x', auth: none, keys: [a]}}", "providers.p.keys: auth is none"),
         ("providers: {p: {base_url: 'http://x', keys: ['a b']}}", "providers.p.keys.0.key: must be printable ASCII"),
@@ -162,8 +175,8 @@ tokens:
             "providers.p.keys.1: two keys would both be called p/1",
         ),
         (
-            "providers: {p: {base_url: 'http://x', keys: [{key: a, priority: 1}]}}",
-            "providers.p.keys.0.priority: not supported in this version (it comes with step 4)",
+            "providers: {p: {base_url: 'http://x', keys: [{key: a, priority: 2000}]}}",
+            "providers.p.keys.0.priority: should be less than or equal to 1000",
         ),
         ("providers: {p: {base_url: 'http://x', ca_file: no.pem}}", "providers.p.ca_file: there is no file no.pem"),
         ("providers: {p: {base_url: 'http://x', headers: {Host: x}}}", "providers.p.headers: 'Host' cannot be set here"),

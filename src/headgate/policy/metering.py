@@ -28,8 +28,10 @@ def cost(usage: Usage, price: Price) -> int | None:
     """nano-USD, rounded half up once; None where a price that is needed is unknown, which is not the same as 0.
 
     ``usage.cached`` and ``cache_write`` are parts of ``usage.prompt``; where they have no price of their own they
-    cost what input costs.
+    cost what input costs.  With tiers, the prompt's size decides which price holds for all of the call.
     """
+    if price.tiers:
+        price = _tier(price, usage.prompt)
     if price.input is None or price.output is None:
         return None
     cached_price = price.input if price.cached_input is None else price.cached_input
@@ -42,3 +44,16 @@ def cost(usage: Usage, price: Price) -> int | None:
         + usage.completion * price.output
     )
     return (total + MILLION // 2) // MILLION
+
+
+def _tier(price: Price, prompt: int) -> Price:
+    """The price of a call with so many prompt tokens.  What a tier does not say stays as it is below it."""
+    for tier in reversed(price.tiers):
+        if prompt > tier.above:
+            return Price(
+                price.input if tier.input is None else tier.input,
+                price.output if tier.output is None else tier.output,
+                price.cached_input if tier.cached_input is None else tier.cached_input,
+                price.cache_write if tier.cache_write is None else tier.cache_write,
+            )
+    return price

@@ -1,21 +1,25 @@
 """Settings: what the operator wrote, checked whole, as the values that the two planes are started with.
 
 Owns the way from YAML + environment + command line to ``Compiled`` (control) and ``DataSettings`` (data).  ``file.py``
-reads the tree, ``schema.py`` says what may stand in it, ``check.py`` judges it; nothing below ``app`` imports this
-package.
+reads the tree, ``presets.py`` fills in what rows of ``providers/`` say, ``schema.py`` says what may stand in it,
+``check.py`` judges it, ``origins.py`` tells where each value came from; nothing below ``app`` imports this package.
 """
 
 from __future__ import annotations
 
 import hashlib
+import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+from msgspec.structs import replace
+
 from headgate.channel import World
 from headgate.control.snapshot import Compiled
+from headgate.control.tasks import shipped
 from headgate.model import (
     FREE,
     Account,
@@ -31,18 +35,23 @@ from headgate.model import (
     Timeouts,
 )
 from headgate.policy.auth import digest
+from headgate.providers import BadRow, Row, rows
 from headgate.settings import schema
 from headgate.settings.check import account_labels, check, flat
-from headgate.settings.file import ConfigError, find, read
+from headgate.settings.file import ConfigError, Tree, find, read
+from headgate.settings.origins import Origin, origins
+from headgate.settings.presets import from_environment
 from headgate.settings.schema import BUILTIN, File
 from headgate.statedir import url_of
 
 __all__ = [
     "ConfigError",
     "File",
+    "Origin",
     "Settings",
     "compile",
     "data_settings",
+    "explained",
     "fixed",
     "load",
     "masked",
@@ -51,16 +60,30 @@ __all__ = [
 ]
 
 _MB = 1 << 20
+_BUILTIN_MODELS = {
+    "lorem": ModelRow("lorem", title="says a fixed text, for trying things out"),
+    "echo": ModelRow("echo", title="says the last user message back"),
+}
+_POSTGRESQL = re.compile(r"postgres(ql)?(\+asyncpg)?://[^/?#\s]*/[^/?#\s]+(\?\S*)?")
+# The password of user:password@host, and of ?password=…
+_PASSWORD = re.compile(r"((?<=://)[^:@/?]*:|[?&](?:ssl)?password=)[^@&]+(?=@|&|$)")
 
 
 @dataclass(frozen=True)
 class Settings:
-    """A valid file and what follows from it.  ``database`` is a SQLAlchemy URL, secrets are SecretStr in ``file``."""
+    """A valid file and what follows from it.  ``database`` is a SQLAlchemy URL, secrets are SecretStr in ``file``.
+
+    ``found``: providers that the file does not declare and whose key is in the environment.  ``rows``: all of
+    ``providers/``.  ``tree`` knows where every value comes from (its values hold secrets in the clear).
+    """
 
     file: File
     path: Path | None
     state_dir: Path
-    database: str
+    database: str = field(repr=False)  # its password would be in it
+    found: Mapping[str, schema.Provider] = field(default_factory=dict)
+    rows: Mapping[str, Row] = field(default_factory=dict, repr=False)
+    tree: Tree = field(default_factory=lambda: Tree(None), repr=False)
 
     @property
     def admin_token(self) -> str | None:
@@ -79,9 +102,17 @@ class Settings:
 def load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
     """Reads and checks the configuration.  ``overrides``: dotted keys from the command line.  Raises ConfigError."""
     path = find(config, environ)
-    file = check(read(path, environ, overrides or {}))
-    state = state_dir(file.state_dir, environ)
-    return Settings(file, path, state, _database(file.database, state))
+    tree = read(path, environ, overrides or {})
+    named = tree.root.get("state_dir")
+    state = state_dir(named if isinstance(named, str) else None, environ)
+    try:
+        known = rows([*([path.parent / "providers"] if path else []), state / "providers"])
+    except BadRow as error:
+        raise ConfigError([str(error)]) from error
+    tables = from_environment(tree, known, environ)
+    file = check(tree, known, environ, tables)
+    found = {name: schema.Provider.model_validate(table) for name, table in tables.items()}
+    return Settings(file, path, state, _database(file.database, state), found, known, tree)
 
 
 def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
@@ -96,11 +127,9 @@ def _database(configured: str | None, state: Path) -> str:
     scheme, _, rest = (configured or f"sqlite:///{state / 'headgate.db'}").partition("://")
     if scheme in ("sqlite", "sqlite+aiosqlite") and rest.startswith("/") and len(rest) > 1:
         return f"sqlite+aiosqlite:///{Path(rest[1:]).expanduser().absolute()}"
-    if scheme.startswith("postgres"):
-        raise ConfigError(
-            ["database: PostgreSQL is not supported in this version; use sqlite:///PATH or remove the key"]
-        )
-    raise ConfigError(["database: must be sqlite:///PATH"])
+    if configured and _POSTGRESQL.fullmatch(configured):
+        return configured
+    raise ConfigError(["database: must be sqlite:///PATH or postgresql://USER@HOST/NAME"])
 
 
 # ------------------------------------------------------------------------------------- for the planes
@@ -135,7 +164,14 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
     """The file as a Snapshot's World, its tokens as digests, its providers' keys by account id."""
     file = settings.file
     base = settings.path.parent if settings.path else Path()
-    providers = {name: _provider(name, row, base) for name, row in file.providers.items()}
+    providers = {name: _provider(name, row, base, settings.rows) for name, row in file.providers.items()}
+    for name, row in settings.found.items():
+        providers[name] = replace(_provider(name, row, base, settings.rows), origin="environment")
+    # Last, so that computed orders never begin with it.
+    providers[BUILTIN] = Provider(
+        name=BUILTIN, base_url=builtin_url, auth="none", price=FREE, origin="builtin", training="never",
+        title="built-in provider", catalog=_BUILTIN_MODELS,
+    )  # fmt: skip
     aliases = {
         name: Alias(
             name=name,
@@ -145,23 +181,26 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         )
         for name, row in file.aliases.items()
     }
-    if "auto" not in aliases or not aliases["auto"].targets:
-        aliases["auto"] = _auto(aliases.get("auto"), providers)
-    # Last, so that computed orders never begin with it.
-    providers[BUILTIN] = Provider(name=BUILTIN, base_url=builtin_url, auth="none", price=FREE, origin="builtin")
     world = World(
         providers=providers,
-        aliases=aliases,
+        aliases={**aliases, **shipped(providers, aliases, settings.rows)},
         default_model=file.default_model,
         timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
+        unpriced=file.unpriced,
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
     secrets = {
         f"{name}/{label}": key.key.get_secret_value()
-        for name, row in file.providers.items()
+        for name, row in {**file.providers, **settings.found}.items()
         for label, key in zip(account_labels(row), row.keys, strict=True)
     }
-    return Compiled(world=world, tokens=tokens, secrets=secrets)
+    return Compiled(
+        world=world,
+        tokens=tokens,
+        secrets=secrets,
+        rows=settings.rows,
+        detect_engines=file.detect.local_engines,
+    )
 
 
 def fixed(settings: Settings) -> dict[str, str]:
@@ -185,33 +224,47 @@ def needs_restart(born: Mapping[str, str], new: Settings) -> tuple[str, ...]:
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """What is in force, as plain values; keys, secrets and the values of extra headers are not readable in it."""
+    """What is in force, as plain values, the environment's providers too; keys, secrets, the values of extra headers
+    and a database's password are not readable in it.
+    """
     shown = settings.file.model_dump(mode="json")
+    for name, found in settings.found.items():
+        shown["providers"][name] = found.model_dump(mode="json")
     for row in shown["providers"].values():
         row["headers"] = dict.fromkeys(row["headers"], "**********")
-    shown["state_dir"], shown["database"] = str(settings.state_dir), settings.database
+    shown["state_dir"] = str(settings.state_dir)
+    shown["database"] = _PASSWORD.sub(r"\1**********", settings.database)
     return shown
+
+
+def explained(settings: Settings) -> list[Origin]:
+    """Every value of ``masked`` with where it comes from, for ``headgate config show --origin``."""
+    return origins(settings.tree, masked(settings))
 
 
 def _deadlines(row: schema.Deadlines) -> dict[str, float]:
     return row.model_dump(exclude_none=True)
 
 
-def _provider(name: str, row: schema.Provider, base: Path) -> Provider:
+def _provider(name: str, row: schema.Provider, base: Path, rows: Mapping[str, Row]) -> Provider:
+    preset = rows.get(row.preset or "")
     return Provider(
         name=name,
         base_url=row.base_url,
         dialect=row.dialect,
         auth=row.auth,
         accounts=tuple(
-            Account(id=f"{name}/{label}", label=key.label)
+            Account(id=f"{name}/{label}", label=key.label, priority=key.priority, free=key.free)
             for label, key in zip(account_labels(row), row.keys, strict=True)
         ),
         ca_file=str((base / Path(row.ca_file).expanduser()).absolute()) if row.ca_file else None,
         pool=Pool(row.max_connections, row.pool.idle_s, row.pool.max_age_s, row.pool.wait_s),
         headers=row.headers,
         forward_headers=tuple(row.forward_headers),
+        quirks=tuple(row.quirks),
         training=row.training,
+        title=preset.title if preset else None,
+        preset=row.preset,
         models=None if row.models is None else {model: _model(model, facts) for model, facts in row.models.items()},
     )
 
@@ -225,14 +278,14 @@ def _model(model: str, row: schema.Model | None) -> ModelRow:
         context_window=facts.context_window,
         max_output=facts.max_output,
         capabilities=tuple(facts.capabilities),
-        price=Price(
-            _nano(facts.price.input),
-            _nano(facts.price.output),
-            _nano(facts.price.cached_input),
-            _nano(facts.price.cache_write),
-        ),
+        price=_price(facts.price),
         timeouts=_deadlines(facts.timeouts),
     )
+
+
+def _price(row: schema.PriceRow) -> Price:
+    price = Price(_nano(row.input), _nano(row.output), _nano(row.cached_input), _nano(row.cache_write))
+    return price if price == Price() else replace(price, source="file")
 
 
 def _nano(usd: Decimal | None) -> int | None:
@@ -243,16 +296,4 @@ def _nano(usd: Decimal | None) -> int | None:
 def _grant(row: schema.Token) -> Grant:
     return Grant(
         id=f"file-{row.name}", name=row.name, scopes=tuple(row.scopes), models=tuple(row.models), expires=row.expires
-    )
-
-
-def _auto(declared: Alias | None, providers: Mapping[str, Provider]) -> Alias:
-    """``auto`` where no targets are configured: the first declared model of every provider that can be used at all."""
-    usable = (row for row in providers.values() if row.models and (row.accounts or row.auth == "none"))
-    targets = tuple(TargetRef(f"{row.name}/{next(iter(row.models))}") for row in usable if row.models)
-    return Alias(
-        name="auto",
-        targets=targets,
-        use_case=declared.use_case if declared else None,
-        timeouts=declared.timeouts if declared else {},
     )

@@ -6,23 +6,32 @@ not collide) is judged here, on what the shape let through.
 
 from __future__ import annotations
 
-import difflib
 import re
-from collections.abc import Iterable, Iterator
+from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from headgate.control.tasks import AUTO, PREFIX
+from headgate.policy import names
+from headgate.policy.names import nearest
+from headgate.providers import RESERVED, TASKS
+from headgate.providers import Row as PresetRow
 from headgate.settings.file import ConfigError, Location, Tree, dotted
+from headgate.settings.presets import expand
 from headgate.settings.schema import BUILTIN, File, Provider, Row
 
+HERE = "of this file"
 PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 
 
-def check(tree: Tree) -> File:
-    """The validated file.  Raises ConfigError with every problem of the first pass that has one."""
-    problems = list(_unknown(tree, File, tree.root, ()))
+def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str], found: Collection[str] = ()) -> File:
+    """The validated file, with what its presets say.  ``found``: providers that the environment adds.
+
+    Raises ConfigError with every problem of the first pass that has one.
+    """
+    problems = list(_unknown(tree, File, tree.root, ())) or expand(tree, rows, environ)
     if problems:
         raise ConfigError(problems)
     try:
@@ -31,9 +40,10 @@ def check(tree: Tree) -> File:
         raise ConfigError(_translated(tree, error)) from None  # pydantic's own text may quote a secret
     problems = [
         tree.complain(location, sentence)
-        for judge in (_ports, _providers, _aliases, _tokens)
+        for judge in (_ports, _providers, _tokens)
         for location, sentence in judge(tree, file)
     ]
+    problems += [tree.complain(location, sentence) for location, sentence in _aliases(file, found)]
     if problems:
         raise ConfigError(problems)
     return file
@@ -107,12 +117,6 @@ def _translated(tree: Tree, error: ValidationError) -> list[str]:
     return problems
 
 
-def nearest(name: str, known: Iterable[str]) -> str:
-    """``"; did you mean X?"`` or nothing."""
-    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
-    return f"; did you mean {close[0]}?" if close else ""
-
-
 # ------------------------------------------------------------------------------------- sense
 
 Problems = Iterator[tuple[Location, str]]
@@ -127,13 +131,16 @@ def _providers(tree: Tree, file: File) -> Problems:
     base = tree.path.parent if tree.path else Path()
     for name, row in file.providers.items():
         here: Location = ("providers", name)
-        if name == BUILTIN:
-            yield here, "the name builtin is reserved for the built-in provider; choose another"
+        if name in RESERVED:
+            what = "the built-in provider" if name == BUILTIN else "the shipped aliases"
+            yield here, f"the name {name} is reserved for {what}; choose another"
         elif not PROVIDER_NAME.fullmatch(name):
             yield (
                 here,
                 "a provider's name may have a-z, 0-9 and - only: it is the part before the slash in a model's name",
             )
+        if not row.base_url:
+            yield (*here, "base_url"), "is missing; write it, or preset: with the name of a known provider"
         if row.auth == "none" and row.keys:
             yield (*here, "keys"), "auth is none, so keys would never be sent; remove one of the two"
         if row.ca_file and not (base / Path(row.ca_file).expanduser()).is_file():
@@ -155,51 +162,29 @@ def account_labels(row: Provider) -> list[str]:
     return [key.label or str(index) for index, key in enumerate(row.keys)]
 
 
-def _aliases(tree: Tree, file: File) -> Problems:
-    ids = {model: name for name, row in file.providers.items() for model in row.models or ()}
+def _aliases(file: File, found: Collection[str]) -> Problems:
+    known = {**dict.fromkeys(found), **_known(file)}
     for name, alias in file.aliases.items():
         here: Location = ("aliases", name)
-        provider, slash, model = name.partition("/")
-        row = file.providers.get(provider)
-        if not name or not name.isprintable() or " " in name:
-            yield here, "an alias's name must be printable, without spaces"
-        elif name in ids:
-            yield here, f"is also the id of a model of provider {ids[name]}; one of the two could never be reached"
-        elif slash and (provider == BUILTIN or (row and (row.models is None or model in row.models))):
-            yield here, f"also names a model of provider {provider}; choose another name"
+        if sentence := names.taken(name, known):
+            yield here, sentence
         for index, entry in enumerate(alias.targets):
-            if sentence := _unresolved(file, entry.target):
+            if sentence := names.unresolved(entry.target, known, HERE):
                 yield (*here, "targets", index), sentence
-    if sentence := _no_model(file, file.default_model):
+    if sentence := _no_model(file, known):
         yield ("default_model",), sentence
 
 
-def _unresolved(file: File, target: str) -> str | None:
-    """Why ``target`` is not a ``provider/model`` of this file, or None."""
-    provider, slash, model = target.partition("/")
-    if not slash or not model:
-        owner = next((name for name, row in file.providers.items() if target in (row.models or ())), None)
-        meant = f"; did you mean {owner}/{target}?" if owner else nearest(target, _all_models(file))
-        return f"{target!r} must be written provider/model{meant}"
-    if provider == BUILTIN:
+def _known(file: File) -> names.Known:
+    return {name: row.models for name, row in file.providers.items()}
+
+
+def _no_model(file: File, known: names.Known) -> str | None:
+    name = file.default_model
+    plain = [*file.aliases, AUTO, *(PREFIX + task for task in TASKS), *names.owners(known)]
+    if name in plain or names.unresolved(name, known, HERE) is None:
         return None
-    row = file.providers.get(provider)
-    if row is None:
-        return f"{target!r} names no provider of this file{nearest(provider, [*file.providers, BUILTIN])}"
-    if row.models is not None and model not in row.models:
-        return f"provider {provider} declares no model {model!r}{nearest(model, row.models)}"
-    return None
-
-
-def _no_model(file: File, name: str) -> str | None:
-    known = [*file.aliases, "auto", *(model for row in file.providers.values() for model in row.models or ())]
-    if name in known or _unresolved(file, name) is None:
-        return None
-    return f"{name!r} is no alias and no model of this file{nearest(name, [*known, *_all_models(file)])}"
-
-
-def _all_models(file: File) -> list[str]:
-    return [f"{name}/{model}" for name, row in file.providers.items() for model in row.models or ()]
+    return f"{name!r} is no alias and no model of this file{nearest(name, [*plain, *names.qualified(known)])}"
 
 
 def _tokens(tree: Tree, file: File) -> Problems:

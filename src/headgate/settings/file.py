@@ -24,7 +24,7 @@ Location = tuple[str | int, ...]
 PREFIX = "HEADGATE_"
 # Without this list a Kubernetes service named "headgate" (HEADGATE_PORT=tcp://…) would break every pod beside it:
 # a variable with one underscore is an override only where it names one of these.
-TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model"})
+TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model", "unpriced"})
 
 _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
@@ -43,13 +43,18 @@ def dotted(location: Location) -> str:
 
 
 class Tree:
-    """Values with their origins.  ``lines`` and ``variables`` are keyed by location."""
+    """Values with their origins, each keyed by location: the file's ``lines``, the ``variables`` and options that
+    replaced values, the names that were ``substituted`` into them, and the ``presets`` (a row's name, or the variable
+    that held its key) that values were taken from.
+    """
 
     def __init__(self, path: Path | None) -> None:
         self.path = path
         self.root: dict[str, Any] = {}
         self.lines: dict[Location, int] = {}
         self.variables: dict[Location, str] = {}
+        self.substituted: dict[Location, list[str]] = {}
+        self.presets: dict[Location, str] = {}
 
     def whence(self, location: Location) -> str:
         """Where the value was written, as a suffix for a sentence; the nearest parent's line if need be."""
@@ -168,6 +173,7 @@ def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str
     def replace(match: re.Match[str]) -> str:
         if match[1]:  # $${NAME} is a literal ${NAME}
             return match[0][1:]
+        tree.substituted.setdefault(location, []).append(match[2])
         found = environ.get(match[2]) or (match[4] if match[3] else environ.get(match[2]))
         if found is None:
             problems.append(

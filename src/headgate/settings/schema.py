@@ -8,44 +8,27 @@ Units as in the file: seconds, megabytes, USD per million tokens.
 from __future__ import annotations
 
 import re
-from datetime import UTC, date, datetime
-from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
-from pydantic_core import PydanticCustomError
+
+from headgate.control.fields import (
+    Credential,
+    Positive,
+    Url,
+    Usd,
+    credential,
+    header_names,
+    header_values,
+    instant,
+    wrong,
+)
+from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.policy.names import nearest
 
 BUILTIN = "builtin"
 MIN_SECRET = 16
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# The transport frames, routes and authenticates the request; a header that says otherwise would smuggle or leak.
-_OURS = frozenset(
-    (
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "proxy-connection",
-        "authorization",
-        "x-api-key",
-        "api-key",
-        "cookie",
-        "proxy-authorization",
-    )
-)
-
-Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 Port = Annotated[int, Field(ge=1, le=65_535)]
-
-
-def wrong(sentence: str) -> PydanticCustomError:
-    """A validation error whose text is a whole sentence for the operator."""
-    return PydanticCustomError("headgate", "{sentence}", {"sentence": sentence})
 
 
 class Row(BaseModel):
@@ -61,32 +44,6 @@ def _host(value: str) -> str:
     return value
 
 
-def _url(value: str) -> str:
-    if not re.fullmatch(r"https?://[^\s/?#@]+(/[^\s?#]*)?", value):
-        raise wrong("must be http://HOST[:PORT]/PATH or https://…, without user, query or fragment")
-    return value.rstrip("/")
-
-
-def _header_names(value: list[str]) -> list[str]:
-    for name in value:
-        if not _HEADER_NAME.fullmatch(name):
-            raise wrong(f"{name!r} is not a header name")
-        if name.lower() in _OURS:
-            raise wrong(f"{name!r} is never taken over from the client: the gateway sets it")
-    return [name.lower() for name in value]
-
-
-def _headers(value: dict[str, str]) -> dict[str, str]:
-    for name, text in value.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise wrong(f"{name!r} is not a header name")
-        if name.lower() in _OURS:
-            raise wrong(f"{name!r} cannot be set here: the gateway sets it (keys belong in keys:)")
-        if any(ord(c) < 32 or ord(c) in (127,) or ord(c) > 255 for c in text):
-            raise wrong(f"the value of {name!r} has characters that no header may have")
-    return value
-
-
 def _origins(value: list[str]) -> list[str]:
     for origin in value:
         if origin != "*" and not re.fullmatch(r"https?://[^\s/?#@]+", origin):
@@ -94,15 +51,8 @@ def _origins(value: list[str]) -> list[str]:
     return value
 
 
-def _credential(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise wrong("must be printable ASCII without spaces" if text else "is empty")
-    return value
-
-
 def _secret(value: SecretStr) -> SecretStr:
-    if len(_credential(value).get_secret_value()) < MIN_SECRET:
+    if len(credential(value).get_secret_value()) < MIN_SECRET:
         raise wrong(f"is too short to be a secret: at least {MIN_SECRET} characters, better 32 random ones")
     return value
 
@@ -116,37 +66,19 @@ def _as_target(value: Any) -> Any:
     return {"target": value} if isinstance(value, str) else value
 
 
-def _usd(value: Any) -> Any:
-    """Numbers are read by their decimal digits: 0.1 in the file is exactly 0.1 USD, not the nearest binary fraction."""
-    if isinstance(value, bool):
-        raise wrong("must be a number: USD per million tokens")
-    return str(value) if isinstance(value, float) else value
+def _as_table(value: Any) -> Any:
+    """``groq:`` with nothing behind it: all of it from the preset."""
+    return {} if value is None else value
 
 
-def _nano(value: Decimal) -> Decimal:
-    if value.scaleb(9) % 1:
-        raise wrong("has more than nine decimals: prices are kept in nano-USD per million tokens")
+def _quirks(value: list[str]) -> list[str]:
+    for name in value:
+        if name not in QUIRKS:
+            raise wrong(f"there is no quirk {name!r}{nearest(name, QUIRKS)}; known are {', '.join(sorted(QUIRKS))}")
     return value
 
 
-def _instant(value: Any) -> Any:
-    """Unix seconds, or a date or instant as YAML reads them; without a zone it is UTC, a date is its first moment."""
-    if isinstance(value, str):
-        try:
-            value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise wrong("must be a date, an instant like 2027-01-31T12:00:00Z, or Unix seconds") from error
-    if isinstance(value, datetime):
-        return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
-    if isinstance(value, date):
-        return datetime(value.year, value.month, value.day, tzinfo=UTC).timestamp()
-    return value
-
-
-Usd = Annotated[Decimal, BeforeValidator(_usd), Field(ge=0, le=1_000_000, allow_inf_nan=False), AfterValidator(_nano)]
-Credential = Annotated[SecretStr, AfterValidator(_credential)]
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
-Url = Annotated[str, AfterValidator(_url)]
 Host = Annotated[str, AfterValidator(_host)]
 
 
@@ -175,9 +107,10 @@ class Control(Row):
 
 
 class Key(Row):
-    LATER = {"priority": 4, "free": 4}
     key: Credential
     label: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")] | None = None
+    priority: Annotated[int, Field(ge=-1000, le=1000)] = 0
+    free: bool = False
 
 
 class PoolLimits(Row):
@@ -215,18 +148,26 @@ class Model(Row):
 
 
 class Provider(Row):
-    LATER = {"preset": 3, "quirks": 3}
-    base_url: Url
+    """After ``presets.expand``: what the preset's row says stands here too.  An empty ``base_url`` was never given."""
+
+    preset: str | None = None
+    base_url: Url = ""
     dialect: Literal["openai_chat"] = "openai_chat"
     auth: Literal["bearer", "x-api-key", "api-key", "query", "none"] = "bearer"
     keys: list[Annotated[Key, BeforeValidator(_as_key)]] = []
     ca_file: str | None = None
     max_connections: Annotated[int, Field(ge=1, le=65_535)] = 1000
     pool: PoolLimits = PoolLimits()
-    headers: Annotated[dict[str, str], AfterValidator(_headers)] = {}
-    forward_headers: Annotated[list[str], AfterValidator(_header_names)] = ["openai-organization", "openai-project"]
+    headers: Annotated[dict[str, str], AfterValidator(header_values)] = {}
+    forward_headers: Annotated[list[str], AfterValidator(header_names)] = ["openai-organization", "openai-project"]
+    quirks: Annotated[list[str], AfterValidator(_quirks)] = []
     training: Literal["never", "unknown", "yes"] = "unknown"
     models: dict[str, Model | None] | None = None
+
+
+class Detect(Row):
+    local_engines: bool = True
+    environment: bool = True
 
 
 class Defaults(Row):
@@ -271,7 +212,7 @@ class Token(Row):
     secret: Secret
     scopes: list[Literal["gate:chat", "gate:models", "gate:usage"]] = ["gate:chat", "gate:models", "gate:usage"]
     models: list[str] = []
-    expires: Annotated[float, BeforeValidator(_instant), Field(gt=0, allow_inf_nan=False)] | None = None
+    expires: Annotated[float, BeforeValidator(instant), Field(gt=0, allow_inf_nan=False)] | None = None
 
 
 class File(Row):
@@ -281,8 +222,6 @@ class File(Row):
         "shared_state": 9,
         "master_key": 5,
         "brand": 6,
-        "detect": 3,
-        "unpriced": 5,
         "tenants": 5,
         "cache": 5,
         "replay": 4,
@@ -294,10 +233,12 @@ class File(Row):
     server: Server = Server()
     control: Control = Control()
     state_dir: str | None = None
-    database: str | None = None
+    database: Annotated[str | None, Field(repr=False)] = None  # a password may stand in it
     admin_token: Secret | None = None
     default_model: Annotated[str, Field(min_length=1)] = "auto"
-    providers: dict[str, Provider] = {}
+    detect: Detect = Detect()
+    unpriced: Literal["allow", "refuse"] = "allow"
+    providers: dict[str, Annotated[Provider, BeforeValidator(_as_table, json_schema_input_type=Provider | None)]] = {}
     defaults: Defaults = Defaults()
     aliases: dict[str, Alias] = {}
     tokens: list[Token] = []

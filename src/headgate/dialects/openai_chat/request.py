@@ -11,6 +11,7 @@ from collections.abc import Mapping
 
 from msgspec import Raw
 
+from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow
 from headgate.wire import codec
@@ -59,11 +60,13 @@ def read(body: bytes) -> Call:
     return call
 
 
-def render(call: Call, upstream_model: str, *, ask_usage: bool, row: ModelRow | None = None) -> bytes:
+def render(
+    call: Call, upstream_model: str, *, ask_usage: bool, row: ModelRow | None = None, quirks: tuple[str, ...] = ()
+) -> bytes:
     """The upstream's request body, with its own id for the model.
 
     ``ask_usage`` has a stream report its usage whether the client asked or not; without it (upstreams that reject the
-    field) ``stream_options`` is left out.  ``row`` sets, drops and renames parameters.
+    field) ``stream_options`` is left out.  ``row`` sets, drops and renames parameters; ``quirks`` are the provider's.
     """
     members = call.body.copy()
     members["model"] = codec.raw(upstream_model)
@@ -76,6 +79,8 @@ def render(call: Call, upstream_model: str, *, ask_usage: bool, row: ModelRow | 
             members.pop("stream_options", None)
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
         members = _with_parameters(members, row)
+    if quirks:
+        apply_quirks(members, quirks)
     return codec.encode(members)
 
 

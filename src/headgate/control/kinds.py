@@ -1,0 +1,26 @@
+"""The admin API's own rows of the error table; the others are ``headgate.errors``'.
+
+``errors.GatewayError`` carries them: what changes stored objects raises it, and the API renders it once.
+"""
+
+from __future__ import annotations
+
+from headgate.errors import Kind
+
+_BAD, _AUTH, _GONE, _CLASH = "invalid_request_error", "authentication_error", "not_found_error", "conflict_error"
+
+# fmt: off
+INVALID_CONFIG      = Kind(400, _BAD, "invalid_config")
+MISSING_ADMIN_TOKEN = Kind(401, _AUTH, "missing_admin_token")
+INVALID_ADMIN_TOKEN = Kind(401, _AUTH, "invalid_admin_token")
+TOKEN_NOT_FOUND     = Kind(404, _GONE, "token_not_found")
+PROVIDER_NOT_FOUND  = Kind(404, _GONE, "provider_not_found")
+ACCOUNT_NOT_FOUND   = Kind(404, _GONE, "account_not_found")
+ALIAS_NOT_FOUND     = Kind(404, _GONE, "alias_not_found")
+MANAGED_BY_FILE     = Kind(409, _CLASH, "managed_by_file")
+ALREADY_EXISTS      = Kind(409, _CLASH, "already_exists")
+NAME_TAKEN          = Kind(409, _CLASH, "name_taken")
+IN_USE              = Kind(409, _CLASH, "in_use")
+TOO_MANY            = Kind(409, _CLASH, "too_many")
+NOTHING_RUNS        = Kind(409, _CLASH, "nothing_runs")
+# fmt: on

@@ -1,0 +1,64 @@
+"""Which names mean something, and which would shadow each other: (a name, the providers' models) → a sentence or None.
+
+WIRE's order of resolution is an alias, then a model's id, then ``provider/model``; what two of them claim could only
+ever reach one.  Pure: the configuration file and the stored objects are judged by the same functions.
+"""
+
+from __future__ import annotations
+
+import difflib
+from collections.abc import Collection, Iterable, Mapping
+
+BUILTIN = "builtin"  # the built-in provider: always there, any model id
+
+Known = Mapping[str, Collection[str] | None]
+"""Providers' model ids by provider; None: any id may follow the slash."""
+
+
+def nearest(name: str, known: Iterable[str]) -> str:
+    """``"; did you mean X?"`` or nothing."""
+    close = difflib.get_close_matches(name, list(known), n=1, cutoff=0.5)
+    return f"; did you mean {close[0]}?" if close else ""
+
+
+def qualified(known: Known) -> list[str]:
+    """Every ``provider/model`` that is known by name."""
+    return [f"{name}/{model}" for name, models in known.items() for model in models or ()]
+
+
+def owners(known: Known) -> dict[str, str]:
+    """Model id → the last provider that has it."""
+    return {model: name for name, models in known.items() for model in models or ()}
+
+
+def unresolved(target: str, known: Known, place: str) -> str | None:
+    """Why ``target`` is no ``provider/model``, or None.  ``place`` ends the sentence: "of this file", "here"."""
+    provider, slash, model = target.partition("/")
+    if not slash or not model:
+        owner = next((name for name, models in known.items() if target in (models or ())), None)
+        meant = f"; did you mean {owner}/{target}?" if owner else nearest(target, qualified(known))
+        return f"{target!r} must be written provider/model{meant}"
+    if provider == BUILTIN:
+        return None
+    if provider not in known:
+        return f"{target!r} names no provider {place}{nearest(provider, [*known, BUILTIN])}"
+    models = known[provider]
+    if models is not None and model not in models:
+        return f"provider {provider} declares no model {model!r}{nearest(model, models)}"
+    return None
+
+
+def taken(alias: str, known: Known) -> str | None:
+    """Why an alias may not have this name, or None."""
+    provider, slash, model = alias.partition("/")
+    if not alias or not alias.isprintable() or " " in alias:
+        return "an alias's name must be printable, without spaces"
+    if owner := owners(known).get(alias):
+        return f"is also the id of a model of provider {owner}; one of the two could never be reached"
+    if slash and (provider == BUILTIN or (provider in known and _passes(known[provider], model))):
+        return f"also names a model of provider {provider}; choose another name"
+    return None
+
+
+def _passes(models: Collection[str] | None, model: str) -> bool:
+    return models is None or model in models
