@@ -45,6 +45,11 @@ class Writer:
     def die(self) -> None:
         os.close(self.fd)
 
+    @property
+    def there(self) -> bool:
+        """Nobody has deleted it."""
+        return self.path.exists()
+
 
 def run(main: Coroutine[Any, Any, T]) -> T:
     """On the loop that the control process runs on."""
@@ -53,7 +58,8 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 
 def ident(number: int) -> str:
-    return f"chatcmpl-{T0 // 1000 + number:016x}{number:08x}"
+    """As serving/receipt.Ids makes them, of the instant that ``opened`` gives the call."""
+    return f"chatcmpl-{(T0 + number) // 1_000_000:011x}{number:013x}"
 
 
 def opened(number: int, **changes: Any) -> Opened:
@@ -99,7 +105,7 @@ def closed(number: int, **changes: Any) -> Closed:
 
 
 def query(database: Path, sql: str, *parameters: object) -> list[dict[str, Any]]:
-    """Rows as another program sees them."""
-    with closing(sqlite3.connect(database)) as connection:
+    """Rows as another program sees them; changes are made."""
+    with closing(sqlite3.connect(database, isolation_level=None)) as connection:
         connection.row_factory = sqlite3.Row
         return [dict(row) for row in connection.execute(sql, parameters)]

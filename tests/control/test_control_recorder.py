@@ -16,22 +16,39 @@ from contextlib import asynccontextmanager, closing
 from pathlib import Path
 from typing import Any
 
+import postgres_server
 import pytest
-from hypothesis import given, settings
-from hypothesis import strategies as st
-from journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, query, run
+from journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, run
 
-from headgate.control.receipts import Receipts
 from headgate.control.recorder import Recorder
 from headgate.control.store import open_store
-from headgate.model import Record, Refused, Rotated
+from headgate.model import Refused, Rotated
 from headgate.wire.records import HEADER, encode
+
+
+@pytest.fixture(autouse=True)
+def on_both(database: str, tmp_path: Path) -> None:
+    (tmp_path / "database.url").write_text(database)
+
+
+def url(state: Path) -> str:
+    named = state / "database.url"
+    return named.read_text() if named.exists() else f"sqlite:///{state}/headgate.db"
+
+
+def query(state: Path, sql: str) -> list[dict[str, Any]]:
+    """Rows as another program sees them; changes are made."""
+    if url(state).startswith("sqlite"):
+        with closing(sqlite3.connect(state / "headgate.db", isolation_level=None)) as connection:
+            connection.row_factory = sqlite3.Row
+            return [dict(row) for row in connection.execute(sql)]
+    return postgres_server.ask(url(state), sql)
 
 
 @asynccontextmanager
 async def recording(state: Path, interval: float = 60.0) -> AsyncIterator[Recorder]:
     """A recorder that reads when asked to (its own timer is far away)."""
-    engine = await open_store(f"sqlite:///{state}/headgate.db")
+    engine = await open_store(url(state))
     recorder = Recorder(engine, state / "journal", interval)
     await recorder.start()
     try:
@@ -42,7 +59,7 @@ async def recording(state: Path, interval: float = 60.0) -> AsyncIterator[Record
 
 
 def rows(state: Path) -> dict[str, dict[str, Any]]:
-    return {row["id"]: row for row in query(state / "headgate.db", "SELECT * FROM requests ORDER BY id")}
+    return {row["id"]: row for row in query(state, "SELECT * FROM requests ORDER BY id")}
 
 
 async def eventually(recorder: Recorder, condition: Callable[[], bool], within: float = 5.0) -> None:
@@ -190,7 +207,7 @@ def test_a_rotated_segment_is_deleted_while_its_writer_lives(tmp_path: Path) -> 
             assert not first.path.exists()
             assert second.path.exists()
             assert [row["outcome"] for row in rows(tmp_path).values()] == ["delivered"]
-            offsets = query(tmp_path / "headgate.db", "SELECT file FROM journal_offsets")
+            offsets = query(tmp_path, "SELECT file FROM journal_offsets")
             assert offsets == [{"file": second.path.name}]
 
     run(main())
@@ -238,7 +255,7 @@ def test_refusals_add_up_and_are_not_counted_twice_after_a_restart(tmp_path: Pat
         async with recording(tmp_path) as recorder:
             await recorder.catch_up()
         second = T0 // SECOND
-        assert query(tmp_path / "headgate.db", "SELECT second, code, count FROM refusals ORDER BY second") == [
+        assert query(tmp_path, "SELECT second, code, count FROM refusals ORDER BY second") == [
             {"second": second, "code": "invalid_api_key", "count": 12},
             {"second": second + 1, "code": "missing_api_key", "count": 1},
         ]
@@ -248,25 +265,21 @@ def test_refusals_add_up_and_are_not_counted_twice_after_a_restart(tmp_path: Pat
 
 def test_a_store_that_fails_loses_nothing(tmp_path: Path) -> None:
     async def main() -> None:
-        import sqlite3
-
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path) as recorder:
             await recorder.catch_up()
-            blocker = sqlite3.connect(tmp_path / "headgate.db", isolation_level=None)
-            blocker.execute("ALTER TABLE refusals RENAME TO away")
+            query(tmp_path, "ALTER TABLE refusals RENAME TO away")
             writer.write(opened(1), Refused(T0, "invalid_api_key", 3))
             with pytest.raises(OSError, match="refusals"):
                 await recorder.catch_up()
             assert recorder.lag().error is not None
             assert rows(tmp_path) == {}  # the whole batch or nothing
-            blocker.execute("ALTER TABLE away RENAME TO refusals")
+            query(tmp_path, "ALTER TABLE away RENAME TO refusals")
             writer.write(closed(1))
             await recorder.catch_up()
             assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
-            assert query(tmp_path / "headgate.db", "SELECT count FROM refusals") == [{"count": 3}]
+            assert query(tmp_path, "SELECT count FROM refusals") == [{"count": 3}]
             assert recorder.lag().error is None
-            blocker.close()
 
     run(main())
 
@@ -363,7 +376,7 @@ READER = """
     from headgate.control.recorder import Recorder
     from headgate.control.store import open_store
     async def main():
-        engine = await open_store(f"sqlite:///{sys.argv[1]}/headgate.db")
+        engine = await open_store(sys.argv[2])
         recorder = Recorder(engine, Path(sys.argv[1]) / "journal", 0.001)
         await recorder.start()
         print("reading", flush=True)
@@ -376,7 +389,9 @@ def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Pat
     writer = Writer(tmp_path / "journal", size=16 << 20)
     number = 0
     for kill in range(3):
-        child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(READER), str(tmp_path)], stdout=subprocess.PIPE)
+        child = subprocess.Popen(
+            [sys.executable, "-c", textwrap.dedent(READER), str(tmp_path), url(tmp_path)], stdout=subprocess.PIPE
+        )
         assert child.stdout is not None
         assert child.stdout.readline() == b"reading\n"
         until = time.monotonic() + 0.5 + kill * 0.13
@@ -396,19 +411,19 @@ def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Pat
             found = list(rows(tmp_path).values())
             assert [row["id"] for row in found] == [ident(n) for n in range(number)]
             assert [row["outcome"] for row in found] == ["delivered"] * (number - 10) + [None] * 10
-            assert query(tmp_path / "headgate.db", "SELECT sum(count) AS n FROM refusals") == [{"n": number}]
+            assert query(tmp_path, "SELECT sum(count) AS n FROM refusals") == [{"n": number}]
 
     assert number > 300
     run(main())
 
 
 def test_a_record_that_the_store_refuses_is_set_aside_and_holds_up_nobody(tmp_path: Path) -> None:
-    """An upstream may claim more tokens than SQLite's integers hold."""
+    """A damaged writer may give integers that no store holds."""
 
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path) as recorder:
-            poison = (opened(7, prompt_tokens=2**63), closed(8, completion_tokens=2**64 - 1))
+            poison = (opened(7, at=2**63), closed(8, status=2**64 - 1))
             writer.write(opened(1), poison[0], closed(1), Refused(T0, "invalid_api_key", 3), opened(8), poison[1])
             writer.write(opened(2), progress(2, 5), closed(3))
             await recorder.catch_up()
@@ -417,7 +432,7 @@ def test_a_record_that_the_store_refuses_is_set_aside_and_holds_up_nobody(tmp_pa
                 ident(2): None,
                 ident(3): "delivered",
             }
-            assert query(tmp_path / "headgate.db", "SELECT count FROM refusals") == [{"count": 3}]
+            assert query(tmp_path, "SELECT count FROM refusals") == [{"count": 3}]
             assert (recorder.lag().records, recorder.lag().set_aside) == (0, 2)
         lines = [json.loads(line) for line in (tmp_path / "unrecorded.jsonl").read_text().splitlines()]
         assert [(line["kind"], line["row"][0]) for line in lines] == [("opened", ident(7)), ("closed", ident(8))]
@@ -429,107 +444,15 @@ def test_a_record_that_the_store_refuses_is_set_aside_and_holds_up_nobody(tmp_pa
 def test_a_store_that_refuses_everything_is_not_taken_for_bad_records(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
-        database = tmp_path / "headgate.db"
         async with recording(tmp_path, 0.05) as recorder:
-            with closing(sqlite3.connect(database)) as other:
-                other.execute("ALTER TABLE requests RENAME TO elsewhere")
-                other.commit()
-                writer.write(opened(1), closed(1))
-                with pytest.raises(OSError):
-                    await recorder.catch_up()
-                assert recorder.lag().error and recorder.lag().set_aside == 0
-                other.execute("ALTER TABLE elsewhere RENAME TO requests")
-                other.commit()
+            query(tmp_path, "ALTER TABLE requests RENAME TO elsewhere")
+            writer.write(opened(1), closed(1))
+            with pytest.raises(OSError):
+                await recorder.catch_up()
+            assert recorder.lag().error and recorder.lag().set_aside == 0
+            query(tmp_path, "ALTER TABLE elsewhere RENAME TO requests")
             await recorder.catch_up()
             assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
             assert not (tmp_path / "unrecorded.jsonl").exists()
 
     run(main())
-
-
-# ---------------------------------------------------------------------------------- any cut, any replay
-
-
-@st.composite
-def histories(draw: st.DrawFn) -> list[Record]:
-    """A boot's records: calls that open, progress and close, interleaved in any way that a process can write them."""
-    calls = draw(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=8))
-    tracks: list[list[Record]] = []
-    for number, (steps, ends) in enumerate(calls):
-        track: list[Record] = [opened(number), *(progress(number, 10 * (step + 1)) for step in range(steps))]
-        tracks.append([*track, closed(number)] if ends else track)
-    order = draw(st.permutations([index for index, track in enumerate(tracks) for _ in track]))
-    return [tracks[index].pop(0) for index in order]
-
-
-class Table:
-    """What the SQL does, in a dictionary: rows by id, columns as in the statements."""
-
-    def __init__(self) -> None:
-        self.rows: dict[str, tuple[Any, ...]] = {}
-
-    def apply(self, receipts: Receipts) -> None:
-        batch = receipts.drain()
-        for row in batch.opened:
-            self.rows.setdefault(row[0], (None, *row[1:14]))
-        for completion, _elapsed, key in batch.progressed:
-            kept = self.rows[key]
-            if kept[0] is None:
-                self.rows[key] = (*kept[:12], completion, kept[13])
-        for row in batch.closed:
-            kept = self.rows.get(row[0], (None,))
-            if kept[0] is None or row[15] != "lost":
-                self.rows[row[0]] = (row[15], *row[1:])
-
-
-@given(histories(), st.data())
-@settings(max_examples=200, deadline=None)
-def test_any_batching_and_any_replay_of_a_prefix_gives_the_same_rows(
-    history: list[Record], data: st.DataObject
-) -> None:
-    straight, cut = Table(), Table()
-    once = Receipts()
-    once.ingest("b", b"".join(map(encode, history)))
-    once.lose("b")
-    straight.apply(once)
-
-    receipts = Receipts()
-    for start in range(len(history)):
-        if data.draw(st.booleans(), label="replayed from the start"):
-            receipts = Receipts()
-            receipts.ingest("b", b"".join(map(encode, history[:start])))
-        receipts.ingest("b", encode(history[start]))
-        if data.draw(st.booleans(), label="committed"):
-            cut.apply(receipts)
-    receipts.lose("b")
-    cut.apply(receipts)
-    assert cut.rows == straight.rows
-
-
-@given(histories(), st.integers(0, 400), st.integers(0, 30))
-@settings(max_examples=15, deadline=None)
-def test_any_crash_of_both_processes_gives_the_rows_of_what_was_whole(
-    tmp_path_factory: pytest.TempPathFactory, history: list[Record], cut_at: int, restart_at: int
-) -> None:
-    """The journal is cut at any byte, control stops after any number of records; SQLite must have what an uncut
-    reading has.
-    """
-    whole = b"".join(map(encode, history))
-    kept = whole[: cut_at * len(whole) // 400]
-
-    async def main(state: Path, stops: bool) -> dict[str, dict[str, Any]]:
-        writer = Writer(state / "journal")
-        if stops:
-            writer.write(*history[: min(restart_at, len(history))])
-            os.ftruncate(writer.fd, len(kept))  # no further than the cut
-            async with recording(state) as recorder:
-                await recorder.catch_up()
-            writer.offset = 0
-        writer.write_bytes(kept)
-        writer.die()
-        async with recording(state) as recorder:
-            await eventually(recorder, lambda: not writer.path.exists())
-        return rows(state)
-
-    state = tmp_path_factory.mktemp("crash")
-    assert run(main(state / "a", True)) == run(main(state / "b", False))

@@ -12,10 +12,12 @@ from contextlib import closing
 from pathlib import Path
 
 import pytest
+from alembic import command
 from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control import tokens
@@ -28,15 +30,17 @@ from headgate.control.store import (
     metadata,
     open_store,
     read_meta,
+    request_zones,
+    usage_days,
     write_meta,
 )
 from headgate.model import Grant
 from headgate.policy.auth import digest
 
 
-def within(path: Path, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
+def within(database: str, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
     async def main() -> None:
-        engine = await open_store(f"sqlite:///{path}")
+        engine = await open_store(database)
         try:
             await do(engine)
         finally:
@@ -45,7 +49,7 @@ def within(path: Path, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_an_empty_database_becomes_exactly_the_schema_that_the_code_uses(tmp_path: Path) -> None:
+def test_an_empty_database_becomes_exactly_the_schema_that_the_code_uses(database: str, tmp_path: Path) -> None:
     async def check(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             differences = await connection.run_sync(
@@ -53,12 +57,53 @@ def test_an_empty_database_becomes_exactly_the_schema_that_the_code_uses(tmp_pat
             )
         assert differences == []
 
-    within(tmp_path / "x.db", check)
-    assert stat.S_IMODE((tmp_path / "x.db").stat().st_mode) == 0o600
-    with closing(sqlite3.connect(tmp_path / "x.db")) as connection:
-        assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-        indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-    assert {"requests_by_grant", "requests_by_label", "requests_running"} <= indexes
+    within(database, check)
+    if database.startswith("sqlite"):
+        path = tmp_path / "headgate.db"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+        assert {"requests_by_grant", "requests_by_label", "requests_running"} <= indexes
+
+
+def test_the_rows_of_an_earlier_release_are_added_up_and_every_step_can_be_undone(database: str) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        await step(engine, lambda config: command.downgrade(config, "0002"))
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(
+                "INSERT INTO requests (id, boot, created_at, grant_id, requested, stream, provider, model, "
+                "prompt_tokens, completion_tokens, basis, outcome, cost, duration_us) "
+                "VALUES ('chatcmpl-01976f2a5b0', 'b', 1750000000000000000, 'g', 'r', true, 'p', 'm', 3, 4, "
+                "'provider', 'delivered', 5, 6)"
+            )
+        await step(engine, lambda config: command.upgrade(config, "head"))
+        async with engine.connect() as connection:
+            days = (await connection.execute(select(usage_days).order_by(usage_days.c.detail))).all()
+            zones = (await connection.execute(select(request_zones))).all()
+        start = (20254,)
+        assert [tuple(day) for day in days] == [
+            (0, *start, "", "p", "m", "r", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
+            (1, *start, "g", "", "", "", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
+            (2, *start, "g", "p", "m", "r", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
+        ]
+        assert [tuple(zone) for zone in zones] == [("chatcmpl-01976f2", True, False, 5, 6)]
+        await step(engine, lambda config: command.downgrade(config, "base"))
+        async with engine.connect() as connection:
+            assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == ["alembic_version"]
+
+    within(database, check)
+
+
+async def step(engine: AsyncEngine, do: Callable[[Config], None]) -> None:
+    def run(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        do(config)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(run)
 
 
 def test_the_revisions_that_the_store_names_are_those_that_exist() -> None:
@@ -104,7 +149,7 @@ def test_a_password_in_the_url_is_not_said() -> None:
     assert async_url("postgresql://u@h/x").drivername == "postgresql+asyncpg"
 
 
-def test_meta_remembers(tmp_path: Path) -> None:
+def test_meta_remembers(database: str) -> None:
     async def check(engine: AsyncEngine) -> None:
         for value in ("1", "2"):
             async with engine.begin() as connection:
@@ -113,10 +158,10 @@ def test_meta_remembers(tmp_path: Path) -> None:
         async with engine.connect() as connection:
             assert await read_meta(connection, "nothing") is None
 
-    within(tmp_path / "x.db", check)
+    within(database, check)
 
 
-def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
+def test_tokens_are_made_listed_and_revoked(database: str, tmp_path: Path) -> None:
     key = instance_key(tmp_path)
     assert instance_key(tmp_path) == key and len(key) == 32
 
@@ -132,10 +177,10 @@ def test_tokens_are_made_listed_and_revoked(tmp_path: Path) -> None:
         assert await tokens.revoke(engine, one.grant.id)
         assert not await tokens.revoke(engine, one.grant.id)
         assert list(await tokens.grants(engine)) == [two.digest]
-        assert [row.revoked_at is None for row in await tokens.stored(engine)] == [False, True]
+        assert [row.revoked_at is None for row in await tokens.page(engine, 10, include_revoked=True)] == [False, True]
 
-    within(tmp_path / "x.db", check)
-    content = b"".join(path.read_bytes() for path in tmp_path.glob("x.db*"))
+    within(database, check)
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("headgate.db*"))
     assert b"hg_pat_" not in content
 
 
@@ -147,6 +192,6 @@ def test_a_damaged_key_is_not_replaced(tmp_path: Path) -> None:
 
 
 def test_minted_tokens_differ_and_foreign_ones_have_no_public_id() -> None:
-    assert len({mint() for _ in range(100)}) == 100
+    assert len({mint("0a1b2c3d") for _ in range(100)}) == 100
     for foreign in ("sk-abc", "hg_pat_", "hg_pat_abc_short", "hg_test_0123456789abcdef"):
         assert public_id(foreign) is None

@@ -20,6 +20,9 @@ Row = tuple[Any, ...]
 
 _attempts = msgspec.json.Encoder().encode
 _UNOPENED = Opened("", 0, "", "", False, 0)
+# Of tokens, and of nano-USD (a million dollars), in one call.  More is a fault of whoever reported it, and must not
+# make a sum that the store's integers cannot hold.
+MOST = 1 << 50
 
 
 class Running:
@@ -157,7 +160,8 @@ def _open_row(boot: str, call: Running) -> Row:
     # fmt: off
     return (
         o.id, boot, o.at, o.grant, o.requested, o.stream, o.label or None,
-        _known(o.price_input), _known(o.price_output), o.provider, o.model, o.prompt_tokens, call.completion,
+        _known(o.price_input), _known(o.price_output), o.provider, o.model, min(o.prompt_tokens, MOST),
+        min(call.completion, MOST),
         "estimated", (call.at - o.at) // 1000,
     )
     # fmt: on
@@ -168,10 +172,11 @@ def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
     # fmt: off
     return (
         c.id, boot, opened_at, o.grant, o.requested or c.model, o.stream, o.label or None, None, None,
-        c.provider, c.model, c.prompt_tokens, c.completion_tokens, c.basis,
-        c.at, c.outcome, c.status, c.code, c.cached_tokens, c.reasoning_tokens, c.cache_write_tokens,
-        _known(c.cost), c.duration_us, _known(c.queue_us), _known(c.connect_us), _known(c.ttfb_us), _known(c.ttft_us),
-        c.bytes_out, _attempts(c.attempts).decode(),
+        c.provider, c.model, min(c.prompt_tokens, MOST), min(c.completion_tokens, MOST), c.basis,
+        c.at, c.outcome, c.status, c.code, min(c.cached_tokens, MOST), min(c.reasoning_tokens, MOST),
+        min(c.cache_write_tokens, MOST), c.cost if 0 <= c.cost <= MOST else None,
+        c.duration_us, _known(c.queue_us), _known(c.connect_us), _known(c.ttfb_us), _known(c.ttft_us),
+        c.bytes_out, _attempts(c.attempts).decode(), c.price_source or None,
     )
     # fmt: on
 

@@ -10,20 +10,22 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
+from operator import itemgetter
 from pathlib import Path
 
 import structlog
-from sqlalchemy import bindparam, delete, literal_column, or_, select
+from sqlalchemy import bindparam, case, delete, literal_column, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
-from headgate.control.aside import REFUSALS, Aside, Work
+from headgate.control.aside import DRIVER_ERRORS, Aside, Work, is_refusal
 from headgate.control.receipts import Batch, Receipts, Row
+from headgate.control.rollup import BOUNDS, COUNTED, KEYS, SUMS, changes, columns_of, zones
 from headgate.control.segments import Segment, Shelf
-from headgate.control.store import journal_offsets, refusals, requests, upsert
+from headgate.control.store import journal_offsets, refusals, request_zones, requests, upsert, usage_days
 from headgate.model import Opened
 
 # Not 100 ms: at 2,000 calls/s a commit every 250 ms takes 32 µs of CPU per call instead of 43, at 50/s half, and an
@@ -37,7 +39,12 @@ OPEN_COLUMNS = (
     *("id", "boot", "created_at", "grant_id", "requested", "stream", "label", "price_input", "price_output"),
     *("provider", "model", "prompt_tokens", "completion_tokens", "basis", "duration_us"),
 )
+CLOSE_COLUMNS = tuple(column.name for column in requests.c)
 IDENTITY = OPEN_COLUMNS[:7]  # of a call: a close never changes it; the prices are of no use then and go
+
+_counted = itemgetter(*columns_of(CLOSE_COLUMNS))
+_close_span = itemgetter(*(CLOSE_COLUMNS.index(name) for name in ("id", "stream", "cost", "duration_us")))
+_open_span = itemgetter(*(OPEN_COLUMNS.index(name) for name in ("id", "stream")))
 
 log = structlog.get_logger("headgate.recorder")
 
@@ -53,6 +60,8 @@ class Statements:
     close: str
     refuse: str
     offset: str
+    count: str
+    widen: str
 
     def of(self, batch: Batch) -> Work:
         """Each kind's statement with its rows, in the order in which they must be written."""
@@ -66,8 +75,7 @@ class Statements:
     @classmethod
     def compile(cls, engine: AsyncEngine) -> Statements:
         opened = upsert(engine, requests).values({name: bindparam(name) for name in OPEN_COLUMNS})
-        every = [column.name for column in requests.c]
-        closed = upsert(engine, requests).values({name: bindparam(name) for name in every})
+        closed = upsert(engine, requests).values({name: bindparam(name) for name in CLOSE_COLUMNS})
         excluded = closed.excluded
         refused = upsert(engine, refusals)
         offset = upsert(engine, journal_offsets)
@@ -84,11 +92,11 @@ class Statements:
                 engine,
                 closed.on_conflict_do_update(
                     index_elements=["id"],
-                    set_={name: excluded[name] for name in every if name not in IDENTITY},
+                    set_={name: excluded[name] for name in CLOSE_COLUMNS if name not in IDENTITY},
                     # what is known to have ended is not lost
                     where=or_(requests.c.outcome.is_(None), excluded.outcome != literal_column("'lost'")),
                 ),
-                every,
+                CLOSE_COLUMNS,
             ),
             refuse=_text(
                 engine,
@@ -102,7 +110,25 @@ class Statements:
                 offset.on_conflict_do_update(index_elements=["file"], set_={"position": offset.excluded.position}),
                 ("file", "position"),
             ),
+            count=_count(engine),
+            widen=_widen(engine),
         )
+
+
+def _count(engine: AsyncEngine) -> str:
+    days = upsert(engine, usage_days)
+    new = days.excluded
+    sums = {name: usage_days.c[name] + new[name] for name in SUMS}
+    first = case((new.first_at < usage_days.c.first_at, new.first_at), else_=usage_days.c.first_at)
+    statement = days.on_conflict_do_update(index_elements=KEYS, set_={**sums, "first_at": first})
+    return _text(engine, statement, (*KEYS, *SUMS, "first_at"))
+
+
+def _widen(engine: AsyncEngine) -> str:
+    statement = upsert(engine, request_zones)
+    new, old = statement.excluded, request_zones.c
+    wider = {name: case((new[name] > old[name], new[name]), else_=old[name]) for name in BOUNDS}
+    return _text(engine, statement.on_conflict_do_update(index_elements=["zone"], set_=wider), ("zone", *BOUNDS))
 
 
 def _text(engine: AsyncEngine, statement: Executable, order: Sequence[str]) -> str:
@@ -110,6 +136,19 @@ def _text(engine: AsyncEngine, statement: Executable, order: Sequence[str]) -> s
     if list(compiled.positiontup) != list(order):
         raise AssertionError(f"parameters are {compiled.positiontup}, rows are {order}")
     return str(compiled.string)
+
+
+def _opened(row: Row) -> Row:
+    """A running call's row as COUNTED."""
+    there = dict(zip(OPEN_COLUMNS, row, strict=True))
+    return tuple(there.get(name) for name in COUNTED)
+
+
+def _spans(batch: Batch) -> Iterator[tuple[str, bool, int | None, int | None]]:
+    for row in batch.opened:
+        ident, stream = _open_span(row)
+        yield ident, stream, None, None
+    yield from map(_close_span, batch.closed)
 
 
 @dataclass(frozen=True, slots=True)
@@ -304,16 +343,34 @@ class Recorder:
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:
         try:
-            for _kind, statement, rows in (*self._sql.of(batch), ("offset", self._sql.offset, positions)):
+            days = await self._days(connection, batch)
+            for statement, rows in (
+                *((statement, rows) for _kind, statement, rows in self._sql.of(batch)),
+                (self._sql.count, days),
+                (self._sql.widen, zones(_spans(batch))),
+                (self._sql.offset, positions),
+            ):
                 if rows:
                     await connection.exec_driver_sql(statement, rows)
-        except REFUSALS as error:
+        except DRIVER_ERRORS as error:
+            if not is_refusal(error):
+                raise
             await connection.rollback()
             if not await self._aside.sort_out(connection, self._sql.of(batch)):
-                raise OSError(f"the store refuses every record: {error}") from error
+                raise OSError(f"the store refuses every record: {getattr(error, 'orig', None) or error}") from error
             await self._write(connection, batch, positions)
             return
         await connection.commit()
+
+    async def _days(self, connection: AsyncConnection, batch: Batch) -> list[Row]:
+        """What the batch's closes add to ``usage_days``: asked before they are written, in the same transaction."""
+        if not batch.closed:
+            return []
+        idents = [row[0] for row in batch.closed]
+        known = select(requests.c.id, *(requests.c[name] for name in COUNTED)).where(requests.c.id.in_(idents))
+        before = {row[0]: _opened(row) for row in batch.opened}
+        before |= {row[0]: tuple(row[1:]) for row in await connection.execute(known)}
+        return changes(before, ((row[0], _counted(row)) for row in batch.closed))
 
     async def _forget(self, names: Iterable[str]) -> None:
         gone = list(names)

@@ -16,6 +16,7 @@ from sqlalchemy import (
     BigInteger,
     Boolean,
     Column,
+    ColumnElement,
     Float,
     Index,
     Integer,
@@ -33,9 +34,12 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-REVISIONS = ("0001", "0002")  # every revision of migrations/versions, oldest first; the last is what this release needs
+# Every revision of migrations/versions, oldest first; the last is what this release needs
+REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
+
+PATIENCE_S = 5.0  # for a free connection: who waits longer is answered that the store is busy
 
 metadata = MetaData()
 
@@ -53,10 +57,19 @@ tokens = Table(
     Column("revoked_at", BigInteger),
 )
 
+# The secrets that a rotated token had before, as long as they are good beside the new one.
+superseded_tokens = Table(
+    "superseded_tokens",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("token_id", Text, nullable=False),
+    Column("until", Float, nullable=False),  # Unix seconds
+)
+
 # One row per call.  `outcome` is NULL while it runs; `completion_tokens` then is what it has delivered so far.
 # Durations are µs, NULL where the call never got there; cost is nano-USD, NULL unknown.  The key is ordered by time,
-# so a table without row ids appends, and pages of a list need no other index than one by token (5 µs of CPU per row).
-# The two partial indexes hold only the rows that they are for: calls with a label of their own, and running calls.
+# so a table without row ids appends, and a list needs no sorting whatever its filter is: every index ends in the key.
+# The partial indexes hold only the rows that they are for: labelled, failed and running calls.
 requests = Table(
     "requests",
     metadata,
@@ -89,21 +102,65 @@ requests = Table(
     Column("ttft_us", BigInteger),
     Column("bytes_out", BigInteger),
     Column("attempts", Text),  # JSON: an array of model.AttemptRecord, each an array
+    Column("price_source", Text),  # model.Price.source; NULL where nothing was priced
     sqlite_with_rowid=False,
 )
 Index("requests_by_grant", requests.c.grant_id, requests.c.id)
-Index(
-    "requests_by_label",
-    requests.c.grant_id,
-    requests.c.label,
-    sqlite_where=requests.c.label.is_not(None),
-    postgresql_where=requests.c.label.is_not(None),
+Index("requests_by_model", requests.c.model, requests.c.id)
+Index("requests_by_requested", requests.c.requested, requests.c.id)
+Index("requests_by_provider", requests.c.provider, requests.c.id)
+
+
+def _partial(name: str, condition: ColumnElement[bool], *columns: str) -> None:
+    Index(name, *(requests.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
+
+
+LABELLED = requests.c.label.is_not(None)
+UNDELIVERED = requests.c.outcome != text("'delivered'")
+WITH_CODE = requests.c.code != text("''")
+_partial("requests_by_label", LABELLED, "label", "id")
+_partial("requests_by_grant_label", LABELLED, "grant_id", "label", "id")
+_partial("requests_by_outcome", UNDELIVERED, "outcome", "id")
+_partial("requests_by_code", WITH_CODE, "code", "id")
+_partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
+
+# What the rows of one stretch of time have at most, so that a list with a minimum skips the stretches that hold none.
+# `zone` is the start of their ids, the same for about a minute (2**16 ms).  The recorder widens it (control/rollup.py).
+ZONE_LENGTH = len("chatcmpl-") + 7
+request_zones = Table(
+    "request_zones",
+    metadata,
+    Column("zone", Text, primary_key=True),
+    Column("streamed", Boolean, nullable=False),  # there is a streamed call among them
+    Column("plain", Boolean, nullable=False),  # there is one that is not
+    Column("max_cost", BigInteger, nullable=False),  # nano-USD; -1: none is known
+    Column("max_duration_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
 )
-Index(
-    "requests_running",
-    requests.c.boot,
-    sqlite_where=requests.c.outcome.is_(None),
-    postgresql_where=requests.c.outcome.is_(None),
+
+# Ended calls, added up per UTC day by the recorder, in the transaction that writes their rows (control/rollup.py): each
+# three times, so that no question has to read what it does not tell apart.
+ALL_TOKENS, ALL_NAMES, IN_FULL = range(3)
+usage_days = Table(
+    "usage_days",
+    metadata,
+    # ALL_TOKENS: no grant_id; ALL_NAMES: no provider, model and requested; IN_FULL: everything
+    Column("detail", Integer, primary_key=True, autoincrement=False),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970-01-01 UTC, by created_at
+    Column("grant_id", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("requested", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),  # of the calls whose cost is known
+    Column("unpriced", BigInteger, nullable=False),  # calls that used tokens at an unknown price
+    Column("first_at", BigInteger, nullable=False),  # of the first call, or earlier: corrections do not move it
+    sqlite_with_rowid=False,
 )
 
 # What an operator declares here instead of in the file.  `body` is JSON, checked by the control API's models when it is
@@ -194,8 +251,8 @@ def async_url(database: str) -> URL:
 def make_engine(url: URL) -> AsyncEngine:
     """An engine whose SQLite connections wait for each other instead of failing, and write ahead."""
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True)
-    engine = create_async_engine(url)
+        return create_async_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S)
+    engine = create_async_engine(url, pool_timeout=PATIENCE_S)
     event.listen(engine.sync_engine, "connect", _tune_sqlite)
     return engine
 

@@ -1,4 +1,6 @@
-"""What an operator declares in the store: providers, their accounts, aliases, overrides of the price list."""
+"""What an operator declares in the store: providers, their accounts, aliases, overrides of the price list; and the
+secrets of rotated tokens that are still good for a while.
+"""
 
 from __future__ import annotations
 
@@ -31,8 +33,14 @@ def upgrade() -> None:
         sa.Column("free", sa.Boolean, nullable=False),
         sa.Column("created_at", sa.BigInteger, nullable=False),
     )
+    op.create_table(
+        "superseded_tokens",
+        sa.Column("digest", sa.LargeBinary, primary_key=True),
+        sa.Column("token_id", sa.Text, nullable=False),
+        sa.Column("until", sa.Float, nullable=False),
+    )
 
 
 def downgrade() -> None:
-    for table in ("accounts", "model_overrides", "aliases", "providers"):
+    for table in ("superseded_tokens", "accounts", "model_overrides", "aliases", "providers"):
         op.drop_table(table)
