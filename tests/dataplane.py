@@ -46,6 +46,7 @@ class DataPlane:
         snapshot: Snapshot | None = None,
         cors_origins: tuple[str, ...] = (),
         keys: dict[str, str] | None = None,
+        public_catalog: bool = True,
     ) -> None:
         self.state = state
         state.mkdir(exist_ok=True)
@@ -61,7 +62,9 @@ class DataPlane:
             )
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = int(self.sock.getsockname()[1])
-        settings = DataSettings(str(state), limits=limits or Limits(), cors_origins=cors_origins)
+        settings = DataSettings(
+            str(state), limits=limits or Limits(), cors_origins=cors_origins, public_catalog=public_catalog
+        )
         self.boot = DataBoot(settings, snapshot, keys or {})
         self.start()
 

@@ -11,6 +11,7 @@ from headgate.channel import Answer, address, frame
 from headgate.model import Snapshot
 from headgate.serving.directory import Directory
 from headgate.serving.link import Link
+from headgate.serving.snapshots import Kept
 from headgate.serving.wheel import Wheel
 
 
@@ -28,7 +29,7 @@ async def connections(folder: Path, greeting: bytes, seconds: float) -> list[flo
         server = await asyncio.start_unix_server(accepted, reachable)
     loop = asyncio.get_running_loop()
     directory = Directory(b"k" * 32, Snapshot(), {})
-    link = Link(path, folder / "saved", "w0", "b0", directory, Wheel(loop), lambda: None)
+    link = Link(path, Kept(folder / "saved"), "w0", "b0", directory, Wheel(loop), lambda: None)
     task = asyncio.create_task(link.run())
     await asyncio.sleep(seconds)
     task.cancel()

@@ -20,7 +20,6 @@ from pathlib import Path
 
 from headgate import __version__, boot
 from headgate.model import DataBoot
-from headgate.serving import link as links
 from headgate.serving.connect import Dialer, ProxyNotServed
 from headgate.serving.directory import Directory
 from headgate.serving.exchange import Exchange
@@ -29,6 +28,7 @@ from headgate.serving.link import Link
 from headgate.serving.listener import Listener
 from headgate.serving.receipt import Ids
 from headgate.serving.routes import Routes
+from headgate.serving.snapshots import Kept, boot_snapshot, load
 from headgate.serving.transport import Transport
 from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
@@ -62,16 +62,19 @@ class DataProcess:
         self.refusals = Refusals(self.journal)
         saved = state / f"snapshot-{settings.worker}.bin"
         key = (state / "instance.key").read_bytes()
-        self.directory = Directory(key, links.boot_snapshot(told.snapshot, links.load(saved)), told.secrets)
+        self.directory = Directory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         self.link = Link(
-            state / "channel.sock", saved, settings.worker, boot_id, self.directory, self.wheel, self._ending.set
+            state / "channel.sock", Kept(saved), settings.worker, boot_id, self.directory, self.wheel, self._ending.set
         )
         exchange = Exchange(
             self.directory, self.journal, self.refusals, self.transport, self.wheel, settings.limits,
             Ids(secrets.randbits(28)),
         )  # fmt: skip
-        self.routes = Routes(exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary)
+        self.routes = Routes(
+            exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,
+            settings.public_catalog,
+        )  # fmt: skip
         self.listener = Listener(self.routes, self.wheel, self.turn, settings.limits)
         self._lag = 0.0
         self._second = self._loop.time()

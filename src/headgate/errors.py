@@ -65,7 +65,7 @@ INVALID_KEY            = Kind(401, _AUTH, "invalid_api_key")
 EXPIRED_KEY            = Kind(401, _AUTH, "expired_api_key")
 MODEL_NOT_ALLOWED      = Kind(403, _PERM, "model_not_allowed")
 SCOPE_MISSING          = Kind(403, _PERM, "scope_missing")
-# 404 … 431: the thing is not there, not like that, not that large
+# 404 … 429: the thing is not there, not like that, not that large, nothing may serve it
 ROUTE_NOT_FOUND        = Kind(404, "not_found_error", "route_not_found")
 MODEL_NOT_FOUND        = Kind(404, "not_found_error", "model_not_found")
 REQUEST_NOT_FOUND      = Kind(404, "not_found_error", "request_not_found")
@@ -74,6 +74,7 @@ REQUEST_TIMEOUT        = Kind(408, _LATE, "request_timeout")
 PAYLOAD_TOO_LARGE      = Kind(413, "request_too_large", "payload_too_large")
 UNSUPPORTED_ENCODING   = Kind(415, _BAD, "unsupported_content_encoding")
 HEAD_TOO_LARGE         = Kind(431, "request_too_large", "headers_too_large")
+NO_QUALIFYING_MODEL    = Kind(422, _BAD, "no_qualifying_model")
 RATE_LIMITED           = Kind(429, "rate_limit_error", "rate_limit_exceeded", Side.UPSTREAM, Retry.ACCOUNT)
 # 5xx of our own making
 INTERNAL               = Kind(500, "api_error", "internal_error", Side.GATEWAY)

@@ -29,6 +29,7 @@ from headgate.channel import (
     Secrets,
     SnapshotPart,
     Up,
+    Uses,
     World,
     down_frames,
     frame,
@@ -43,7 +44,11 @@ WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, ali
 class Told:
     """A Source whose Snapshot the test sets."""
 
+    uses = Uses({"up-a/big": 3}, {"auto": 3})
+
     def __init__(self, tokens: int = 3) -> None:
+        self.inherited = 0
+        self.settled = True
         self.compiled = Compiled(WORLD, {}, {"up-a/0": "sk-canary"})
         self.stored = {str(n).encode().rjust(32, b"0"): Grant(f"g{n}", f"name {n}") for n in range(tokens)}
         self.snapshot: Snapshot = compose(7, self.compiled, self.stored)
@@ -92,6 +97,7 @@ class DataProcess:
             part = await self.hear()
             assert isinstance(part, SnapshotPart)
             heard.append(part)
+        assert isinstance(await self.hear(), Uses)
         if ack:
             self.say(Ack(heard[-1].generation))
         return heard
@@ -352,3 +358,21 @@ def test_a_token_of_the_file_wins_over_a_stored_one() -> None:
 
 def test_secrets_are_not_printed() -> None:
     assert "sk-canary" not in repr(Told().compiled)
+
+
+def test_who_has_what_the_last_life_knew_waits_until_this_one_has_looked_around(tmp_path: Path) -> None:
+    async def main() -> None:
+        told = Told()
+        told.settled, told.inherited = False, 6
+        async with linked(tmp_path / "s", told) as (link, _told):
+            kept, fresh = await connect(tmp_path / "s"), await connect(tmp_path / "s")
+            kept.say(Hello("w0", "b0", 6, 4711))
+            await fresh.greet("w1")
+            await until(lambda: len(link.workers) == 2, 5)
+            link.tell(Secrets({}))
+            assert await fresh.hear() == Secrets({})
+            link.release()
+            assert await kept.hear() == Secrets(told.secrets)
+            assert isinstance(await kept.hear(), SnapshotPart)
+
+    run(main())

@@ -182,6 +182,13 @@ def test_a_waiting_call_gets_the_place_of_a_connection_that_could_not_be_made(tm
                 sock.close()
 
 
+@pytest.mark.parametrize("host", ["a" * 64 + ".example", "a..b"])
+def test_a_host_that_is_no_name_is_answered_at_once(tmp_path: Path, host: str) -> None:
+    with DataPlane(tmp_path / "s", upstream(f"http://{host}/v1")) as plane:
+        answer = ask(plane, "up/m", stream=False)
+        assert (answer.status, answer.error["code"]) == (502, "upstream_unreachable")
+
+
 def test_idle_and_old_connections_are_closed(tmp_path: Path) -> None:
     served: Script = [ASKED, ("send", OK_JSON), ("expect_close",)]
     aged: Script = [ASKED, ("send", OK_JSON), ASKED, ("send", OK_JSON), ("expect_close",)]

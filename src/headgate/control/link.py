@@ -30,6 +30,7 @@ from headgate.channel import (
     Patch,
     Secrets,
     Up,
+    Uses,
     address,
     frame,
     up_frames,
@@ -47,13 +48,26 @@ log = structlog.get_logger("headgate.link")
 
 
 class Source(Protocol):
-    """Where the link finds what a peer is told when it says Hello."""
+    """Where the link finds what a peer is told when it says Hello.
+
+    Until it is ``settled``, its Snapshot may know less than that of the last life of control, whose last generation is
+    ``inherited``.
+    """
 
     @property
     def snapshot(self) -> Snapshot: ...
 
     @property
     def secrets(self) -> Mapping[str, str]: ...
+
+    @property
+    def uses(self) -> Uses: ...
+
+    @property
+    def inherited(self) -> int: ...
+
+    @property
+    def settled(self) -> bool: ...
 
 
 Answering = Callable[[Ask], Awaitable[tuple[int, bytes]]]
@@ -82,6 +96,7 @@ class Peer(asyncio.Protocol):
         self._frames = up_frames()
         self._transport: asyncio.Transport | None = None
         self.worker: Worker | None = None
+        self.waiting = False  # it said Hello and has not been told anything yet
         self.asking: set[asyncio.Task[None]] = set()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -141,13 +156,27 @@ class Peer(asyncio.Protocol):
                 self._ask(message)
 
     def _greet(self, hello: Hello) -> None:
-        """Also a data process that lost the thread of Patches says Hello: it is told everything anew."""
+        """Also a data process that lost the thread of Patches says Hello: it is told everything anew.
+
+        One that already serves with what the last life of control knew keeps that until this one has looked around:
+        an engine that detection has yet to find again must not be gone for half a second.
+        """
         if self.worker is None:
             log.info("data process connected", worker=hello.worker, pid=hello.pid, generation=hello.generation)
         self.worker = Worker(hello.worker, hello.boot_id, hello.pid)
-        self.send(Secrets(self._link.source.secrets))
-        for part in parts(self._link.source.snapshot):
+        source = self._link.source
+        self.waiting = not source.settled and hello.generation == source.inherited > 0
+        if not self.waiting:
+            self.tell_everything()
+
+    def tell_everything(self) -> None:
+        """Secrets, the whole Snapshot, the uses."""
+        self.waiting = False
+        source = self._link.source
+        self.send(Secrets(source.secrets))
+        for part in parts(source.snapshot):
             self.send(part)
+        self.send(source.uses)
 
     def _ask(self, ask: Ask) -> None:
         if len(self.asking) >= MAX_ASKS:
@@ -210,18 +239,25 @@ class Link:
             await asyncio.wait(tasks)
 
     def tell(self, message: Down) -> None:
-        """To everybody who has said Hello; whoever has not yet is told everything then."""
+        """To everybody who has been told everything; who has not yet is told this with the rest."""
         for peer in list(self.peers):
-            if peer.worker is not None:
+            if peer.worker is not None and not peer.waiting:
                 peer.send(message)
 
     def send_patch(self, patch: Patch | None) -> None:
         """``None``: the whole of ``source.snapshot`` instead."""
-        if patch is not None:
-            self.tell(patch)
-            return
-        for part in parts(self.source.snapshot):
-            self.tell(part)
+        pieces = parts(self.source.snapshot) if patch is None else (patch,)
+        waiting = [peer for peer in self.peers if peer.waiting]
+        for piece in pieces:
+            self.tell(piece)
+        for peer in waiting:
+            peer.tell_everything()
+
+    def release(self) -> None:
+        """The source is settled: whoever waits is told everything."""
+        for peer in list(self.peers):
+            if peer.waiting:
+                peer.tell_everything()
 
     async def effective(self, generation: int, within: float = ACK_WITHIN_S) -> bool:
         """True when every connected data process serves with ``generation`` or a later one, False ("pending") after

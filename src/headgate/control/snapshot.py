@@ -9,8 +9,11 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field
 
-from headgate.channel import TOKENS_PER_PART, Patch, SnapshotPart, World
-from headgate.model import Grant, Snapshot
+from msgspec.structs import replace
+
+from headgate.channel import MODELS_PER_PART, TOKENS_PER_PART, Patch, SnapshotPart, World
+from headgate.model import Grant, Provider, Snapshot
+from headgate.providers import Row
 
 # A grant with long lists takes longer to decode: a part is full when its strings are as many as those of
 # TOKENS_PER_PART plain grants, whichever comes first.  It also keeps a part far below the channel's frame limit.
@@ -20,13 +23,17 @@ STRINGS_PER_PART = TOKENS_PER_PART * 4
 @dataclass(frozen=True)
 class Compiled:
     """What the configuration file says.  ``tokens`` by digest; ``secrets`` by Account.id, never printed;
-    ``needs_restart``: the keys that differ from what the running processes were started with.
+    ``needs_restart``: the keys that differ from what the running processes were started with.  ``world`` has the
+    environment's providers and the shipped aliases (origin ``shipped``) too; ``rows`` are all of ``providers/``, and
+    ``detect_engines`` says whether to look for engines on this machine.
     """
 
     world: World
     tokens: dict[bytes, Grant]
     secrets: dict[str, str] = field(repr=False)
     needs_restart: tuple[str, ...] = ()
+    rows: Mapping[str, Row] = field(default_factory=dict, repr=False)
+    detect_engines: bool = True
 
 
 def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) -> Snapshot:
@@ -57,12 +64,32 @@ def world_of(snapshot: Snapshot) -> World:
 
 
 def parts(snapshot: Snapshot) -> Iterator[SnapshotPart]:
-    """The Snapshot in pieces of which each decodes in ≤ 5 ms.  The world travels alone in the first."""
-    groups = list(_grouped(snapshot.tokens))
-    world = world_of(snapshot)
-    yield SnapshotPart(generation=snapshot.generation, seq=0, last=not groups, world=world)
-    for seq, group in enumerate(groups, 1):
-        yield SnapshotPart(generation=snapshot.generation, seq=seq, last=seq == len(groups), tokens=group)
+    """The Snapshot in pieces of which each decodes in ≤ 5 ms: the world with the first providers, further providers,
+    then the tokens.
+    """
+    first, *providers = _in_pieces(snapshot.providers) or [{}]
+    tokens = list(_grouped(snapshot.tokens))
+    last = len(providers) + len(tokens)
+    world = replace(world_of(snapshot), providers=first)
+    yield SnapshotPart(snapshot.generation, 0, last == 0, world=world)
+    for seq, piece in enumerate(providers, 1):
+        yield SnapshotPart(snapshot.generation, seq, seq == last, providers=piece)
+    for seq, group in enumerate(tokens, 1 + len(providers)):
+        yield SnapshotPart(snapshot.generation, seq, seq == last, tokens=group)
+
+
+def _in_pieces(providers: Mapping[str, Provider]) -> list[dict[str, Provider]]:
+    """In order, cut where a piece would have more than MODELS_PER_PART models.  A provider is never cut."""
+    pieces: list[dict[str, Provider]] = []
+    room = 0
+    for name, provider in providers.items():
+        weight = 1 + len(provider.models or ()) + len(provider.catalog)
+        if not pieces or weight > room:
+            pieces.append({})
+            room = MODELS_PER_PART
+        pieces[-1][name] = provider
+        room -= weight
+    return pieces
 
 
 def _grouped(tokens: Mapping[bytes, Grant]) -> Iterator[tuple[tuple[bytes, Grant], ...]]:
@@ -85,15 +112,22 @@ def difference(old: Snapshot, new: Snapshot) -> Patch | None:
     if len(removed) > TOKENS_PER_PART or len(list(_grouped(changed))) > 1:
         return None
     before, after = world_of(old), world_of(new)
-    return Patch(
-        base=old.generation,
-        generation=new.generation,
-        tokens=tuple(changed.items()),
-        removed_tokens=removed,
-        world=None if before == after else after,
-    )
+    order: tuple[str, ...] | None = None
+    world: World | None = None
+    if before != after or not _same_order(old, new):
+        order = tuple(after.providers)
+        fresh = {name: row for name, row in after.providers.items() if before.providers.get(name) != row}
+        if len(_in_pieces(fresh)) > 1:
+            return None
+        world = replace(after, providers=fresh)
+    return Patch(old.generation, new.generation, tuple(changed.items()), removed, world, order)
 
 
 def same(old: Snapshot, new: Snapshot) -> bool:
     """True where nothing but the generation differs."""
-    return old.tokens == new.tokens and world_of(old) == world_of(new)
+    return old.tokens == new.tokens and world_of(old) == world_of(new) and _same_order(old, new)
+
+
+def _same_order(old: Snapshot, new: Snapshot) -> bool:
+    """Equal mappings may differ in this, and it decides who is asked first."""
+    return list(old.providers) == list(new.providers) and list(old.aliases) == list(new.aliases)

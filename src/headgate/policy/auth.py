@@ -41,9 +41,9 @@ def check(
     tokens: Mapping[bytes, Grant],
     digester: Digester,
     now: float,
-    scope: str = "gate:chat",
+    scope: str | None = "gate:chat",
 ) -> Grant:
-    """The Grant behind the Authorization header.  ``now`` is Unix seconds.
+    """The Grant behind the Authorization header.  ``now`` is Unix seconds; ``scope`` None: any token will do.
 
     Nothing can be timed: the look-up compares digests under a key that the caller does not know.
     Raises GatewayError (401, 403).
@@ -59,7 +59,7 @@ def check(
         raise GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
     if grant.expires is not None and grant.expires <= now:
         raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")
-    if scope not in grant.scopes:
+    if scope is not None and scope not in grant.scopes:
         raise GatewayError(SCOPE_MISSING, f"the API key {grant.name!r} lacks the scope {scope}")
     return grant
 

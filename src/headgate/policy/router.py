@@ -1,39 +1,43 @@
 """Which target serves: (what was asked for, who asks, the world) → Plan.
 
-Names resolve in WIRE's order: an alias; then a model id of the providers' rows (one id at several providers is a pool
-in file order); then ``provider/model id``, split at the first slash.  Pure; what ``headgate explain`` will print is
-this.
+Names resolve in WIRE's order: an alias, then what ``offers`` says.  Pure; what ``headgate explain`` will print is this.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.errors import MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, NO_PROVIDER_KEY, GatewayError
+from headgate.errors import MODEL_NOT_ALLOWED, MODEL_NOT_FOUND, NO_PROVIDER_KEY, NO_QUALIFYING_MODEL, GatewayError
 from headgate.model import Alias, Attempt, Grant, ModelRow, Plan, Provider, Snapshot, Target, Timeouts
+from headgate.policy.offers import Offers, known, price_of, ready
 
 MAX_REMEMBERED = 4096
+MAX_SHOWN = 10  # candidates in the sentence of an error
 MAX_ATTEMPTS = 1  # failover comes with the router's second half
 
 
 class Router:
-    """Plans for one Snapshot.  Remembers them: a plan depends on nothing but the name and the Snapshot."""
+    """Plans for one Snapshot.  Remembers them: a plan depends on nothing but the name and the Snapshot.
 
-    __slots__ = ("_plans", "_rows", "snapshot")
+    ``before`` is the Router of an earlier one: where only tokens have changed since, who serves what is taken over.
+    """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    __slots__ = ("_plans", "offers", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
         self.snapshot = snapshot
+        self.offers: Offers
+        if before is not None and before.snapshot.providers is snapshot.providers:
+            self.offers = before.offers
+        else:
+            self.offers = Offers(snapshot.providers)
         self._plans: dict[str, Plan] = {}
-        self._rows: dict[str, list[tuple[Provider, ModelRow]]] = {}
-        for provider in snapshot.providers.values():
-            for row in (provider.models or {}).values():
-                self._rows.setdefault(row.id, []).append((provider, row))
 
     def plan(self, model: str | None, grant: Grant) -> Plan:
         """What to try for ``model`` (None: the configured default).
 
         Raises GatewayError: 404 where nothing has that name, 403 where this token may not use it, 503 where its
-        provider has no key.  Nothing is spent by then.
+        provider has no key, 422 where ``unpriced: refuse`` leaves nothing.  Nothing is spent by then.
         """
         requested = model or self.snapshot.default_model
         plan = self._plans.get(requested)
@@ -50,28 +54,35 @@ class Router:
 
     def _attempts(self, requested: str) -> tuple[Attempt, ...]:
         targets = self._targets(requested)
-        usable = [attempt for target in targets for attempt in _accounts(target)]
-        if not usable:
+        keyed = [target for target in targets if ready(target.provider)]
+        if not keyed:
             names = ", ".join(dict.fromkeys(target.provider.name for target in targets))
             raise GatewayError(
                 NO_PROVIDER_KEY,
                 f"{_shown(requested)} is served by {names}, which has no key here; "
                 f"add keys: under providers: in the configuration",
             )
-        return tuple(usable[:MAX_ATTEMPTS])
+        usable = keyed
+        if self.snapshot.unpriced == "refuse":
+            usable = [target for target in keyed if known(target.price)]
+            if not usable:
+                raise _unpriced(requested, targets)
+        return tuple(attempt for target in usable for attempt in _accounts(target))[:MAX_ATTEMPTS]
 
     def _targets(self, requested: str) -> list[Target]:
         snapshot = self.snapshot
         alias = snapshot.aliases.get(requested)
         if alias is not None:
-            if not alias.targets:
+            targets = [self._target(*offer, alias) for ref in alias.targets for offer in self.offers.of(ref.model)]
+            if not targets:
+                reason = alias.why or "no provider is configured; add one under providers: in the configuration"
                 raise GatewayError(
                     NO_PROVIDER_KEY,
-                    f"no provider is configured, so {_shown(requested)} has nothing to choose from; "
-                    "add one under providers: in the configuration, or ask for builtin/lorem to try the gateway itself",
+                    f"{_shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
+                    "Ask for builtin/lorem to try the gateway itself",
                 )
-            return [target for ref in alias.targets for target in self._by_id(ref.model, alias)]
-        targets = self._by_id(requested, None)
+            return targets
+        targets = [self._target(*offer, None) for offer in self.offers.of(requested)]
         if not targets:
             raise GatewayError(
                 MODEL_NOT_FOUND,
@@ -80,30 +91,18 @@ class Router:
             )
         return targets
 
-    def _by_id(self, name: str, alias: Alias | None) -> list[Target]:
-        rows = self._rows.get(name)
-        if rows:
-            return [self._target(provider, name, row, alias) for provider, row in rows]
-        prefix, slash, rest = name.partition("/")
-        provider = self.snapshot.providers.get(prefix)
-        if not slash or not rest or provider is None:
-            return []
-        if provider.models is None:
-            return [self._target(provider, rest, None, alias)]
-        row = provider.models.get(rest)
-        return [self._target(provider, rest, row, alias)] if row is not None else []
-
     def _target(self, provider: Provider, model: str, row: ModelRow | None, alias: Alias | None) -> Target:
         timeouts = self.snapshot.timeouts
         if alias is not None and alias.timeouts:
             timeouts = _replaced(timeouts, alias.timeouts)
+        price = price_of(provider, row)
         if row is None:
-            return Target(provider, model, model, provider.price, timeouts, None)
+            return Target(provider, model, model, price, timeouts, None)
         if row.timeouts:  # a model row may raise a deadline, never lower it
             timeouts = _replaced(
                 timeouts, {name: max(value, getattr(timeouts, name)) for name, value in row.timeouts.items()}
             )
-        return Target(provider, model, row.upstream_model or row.id, row.price, timeouts, row)
+        return Target(provider, model, row.upstream_model or model, price, timeouts, row)
 
 
 def _accounts(target: Target) -> list[Attempt]:
@@ -114,6 +113,22 @@ def _accounts(target: Target) -> list[Attempt]:
 
 def _replaced(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeouts:
     return Timeouts(**{name: changes.get(name, getattr(timeouts, name)) for name in Timeouts.__struct_fields__})
+
+
+def _unpriced(requested: str, targets: list[Target]) -> GatewayError:
+    """Every candidate and what speaks against it: nothing was tried, nothing was spent."""
+    reasons = [
+        f"{target.provider.name}/{target.model} "
+        + ("has no known price" if ready(target.provider) else "has no key here")
+        for target in targets
+    ]
+    more = f"; and {len(reasons) - MAX_SHOWN} more" if len(reasons) > MAX_SHOWN else ""
+    return GatewayError(
+        NO_QUALIFYING_MODEL,
+        f"unpriced: refuse leaves no model for {_shown(requested)}: {'; '.join(reasons[:MAX_SHOWN])}{more}. "
+        "Give the model a price, or set unpriced: allow",
+        param="model",
+    )
 
 
 def _name(attempt: Attempt) -> str:

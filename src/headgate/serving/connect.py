@@ -112,7 +112,10 @@ class Dialer:
 
 async def _connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
-    addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    try:
+        addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
+    except UnicodeError as error:  # from the IDNA codec: a label that is too long, or that no name may have
+        raise OSError(0, "its host is not a name that can be looked up") from error
     return await aiohappyeyeballs.start_connection(
         [(family, kind, protocol, name, address) for family, kind, protocol, name, address in addresses],
         happy_eyeballs_delay=FAMILY_DELAY_S,

@@ -70,7 +70,7 @@ class Egress:
         connection.ended()
 
     def empty(self, status: int, fields: bytes) -> None:
-        """A response that has no body (204)."""
+        """A response that has no body (204, 304)."""
         if self.gone or self.over:
             return
         self.committed = self.over = True

@@ -145,7 +145,7 @@ class Exchange:
             attempt,
             PATH,
             request.headers,
-            openai_chat.render(call, target.upstream_model, ask_usage=ask_usage),
+            openai_chat.render(call, target.upstream_model, ask_usage=ask_usage, quirks=target.provider.quirks),
             call.stream,
             receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total),
             self._limits.max_answer,

@@ -1,15 +1,13 @@
 """The data process's end of the channel.
 
-Connects and reconnects for as long as the process lives; brings the Directory what control sends, takes up gauges,
-events and questions.  Nothing on the data plane ever waits for it: a question has its deadline, the rest is dropped
-when the socket is full. Keeps the last Snapshot on disk as the frames it came in, so that a process that starts while
-control is away still knows whom to serve.
+Connects and reconnects for as long as the process lives; brings the Directory, and the file that outlives the process,
+what control sends; takes up gauges, events and questions.  Nothing on the data plane ever waits for it: a question has
+its deadline, the rest is dropped when the socket is full.
 """
 
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import logging
 import os
 import random
@@ -33,21 +31,20 @@ from headgate.channel import (
     Secrets,
     SnapshotPart,
     Up,
-    World,
+    Uses,
     address,
     down_frames,
     frame,
 )
 from headgate.errors import CONTROL_AWAY, GatewayError
-from headgate.model import Grant, Snapshot
-from headgate.serving.directory import Directory, compose, patched
+from headgate.serving.directory import Directory
 from headgate.serving.fiber import Signal
+from headgate.serving.snapshots import Assembly, Kept, patched
 from headgate.serving.wheel import NEVER, Wheel
 
 FULL = 256 << 10
 MAX_EVENTS = 1000
 MAX_QUESTIONS = 256
-MAX_PATCHES = 1000  # on disk behind a whole Snapshot; then it is asked for anew
 BACKOFF_S = (0.05, 0.25)  # a try costs 30 µs, and a new token waits for the link
 
 log = logging.getLogger("headgate.link")
@@ -59,7 +56,7 @@ class Link:
     def __init__(
         self,
         path: Path,
-        saved: Path,
+        kept: Kept,
         worker: str,
         boot_id: str,
         directory: Directory,
@@ -67,7 +64,7 @@ class Link:
         drain: Callable[[], None],
     ) -> None:
         self._path = path
-        self._saved = saved
+        self._kept = kept
         self._hello = (worker, boot_id)
         self._directory = directory
         self._wheel = wheel
@@ -75,8 +72,7 @@ class Link:
         self._wire: _Wire | None = None
         self._gone = asyncio.Event()
         self._heard = False
-        self._parts: list[SnapshotPart] = []
-        self._patches = 0
+        self._assembly = Assembly()
         self._questions: dict[int, _Question] = {}
         self._count = 0
         self._events: list[tuple[int, str, str]] = []
@@ -109,7 +105,7 @@ class Link:
         self._say_hello()
         await self._gone.wait()
         self._wire = None
-        self._parts = []
+        self._assembly.drop()
         for question in list(self._questions.values()):
             question.fail()
         return self._heard
@@ -148,7 +144,6 @@ class Link:
 
     def _say_hello(self) -> None:
         worker, boot_id = self._hello
-        self._patches = 0
         cast(_Wire, self._wire).send(Hello(worker, boot_id, self._directory.snapshot.generation, os.getpid()))
 
     # --------------------------------------------------------------- down
@@ -162,6 +157,9 @@ class Link:
                 self._take_patch(message)
             case Secrets():
                 self._directory.secrets = message.keys
+            case Uses():
+                if message != self._directory.uses:  # what was made with the old ones stays good
+                    self._directory.uses = message
             case Answer():
                 question = self._questions.get(message.id)
                 if question is not None:
@@ -171,44 +169,29 @@ class Link:
                 self._drain()
 
     def _take_part(self, part: SnapshotPart) -> None:
-        if part.seq == 0:
-            self._parts = []
-        if part.seq != len(self._parts) or (self._parts and part.generation != self._parts[0].generation):
+        if not self._assembly.follows(part):
             log.warning("a part of snapshot %d is missing; asking anew", part.generation)
-            self._parts = []
+            self._assembly.drop()
             self._say_hello()
             return
-        self._parts.append(part)
-        if not part.last:
-            return
-        parts, self._parts = self._parts, []
-        snapshot = assembled(parts)
-        if snapshot is None:
-            log.error("snapshot %d came without its world; keeping the last one", part.generation)
-            return
-        self._directory.replace(snapshot)
-        self._acknowledge(snapshot.generation)
-        self._save(b"".join(map(frame, parts)), whole=True)
+        snapshot = self._assembly.take(part)
+        self._kept.take_part(part)
+        if snapshot is not None:
+            self._directory.replace(snapshot)
+            self._acknowledge(snapshot.generation)
 
     def _take_patch(self, patch: Patch) -> None:
         snapshot = self._directory.snapshot
-        if patch.base != snapshot.generation or self._patches >= MAX_PATCHES:
+        if patch.base != snapshot.generation or self._kept.full:
             self._say_hello()
             return
-        self._patches += 1
-        self._directory.replace(patched(snapshot, patch.generation, patch.world, patch.tokens, patch.removed_tokens))
+        self._directory.replace(patched(snapshot, patch))
         self._acknowledge(patch.generation)
-        self._save(frame(patch), whole=False)
+        self._kept.take_patch(patch)
 
     def _acknowledge(self, generation: int) -> None:
         if self._wire is not None:
             self._wire.send(Ack(generation))
-
-    def _save(self, data: bytes, *, whole: bool) -> None:
-        try:
-            save(self._saved, data, whole=whole)
-        except OSError as error:
-            log.warning("the snapshot could not be kept on disk: %s", error.strerror)
 
     def closed(self) -> None:
         self._gone.set()
@@ -263,59 +246,12 @@ class _Wire(asyncio.Protocol):
         try:
             for message in self._frames.feed(data):
                 self._link.received(message)
-        except (ValueError, msgspec.MsgspecError) as error:
-            log.error("control sent what cannot be read (%s); connecting anew", error)
+        except (ValueError, KeyError, msgspec.MsgspecError) as error:
+            log.error("control sent what cannot be read (%r); connecting anew", error)
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
         self._link.closed()
-
-
-def assembled(parts: list[SnapshotPart]) -> Snapshot | None:
-    """One Snapshot from all its parts; None where the first one has no world."""
-    world = parts[0].world
-    if world is None:
-        return None
-    tokens: dict[bytes, Grant] = {}
-    for part in parts:
-        tokens.update(part.tokens)
-    return compose(parts[0].generation, world, tokens)
-
-
-def save(path: Path, data: bytes, *, whole: bool) -> None:
-    """Keeps frames on disk, 0600: a whole Snapshot replaces the file, a Patch is added to it.  Raises OSError."""
-    if whole:
-        fresh = path.with_suffix(".new")
-        with open(os.open(fresh, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600), "wb") as file:
-            file.write(data)
-        fresh.replace(path)
-    else:
-        with open(os.open(path, os.O_WRONLY | os.O_APPEND | os.O_CREAT | os.O_CLOEXEC, 0o600), "ab") as file:
-            file.write(data)
-
-
-def load(path: Path) -> Snapshot | None:
-    """The Snapshot that ``save`` kept, as far as it is sound; None where there is none."""
-    snapshot: Snapshot | None = None
-    parts: list[SnapshotPart] = []
-    with contextlib.suppress(FileNotFoundError, ValueError, msgspec.MsgspecError):
-        for message in down_frames().feed(path.read_bytes()):
-            if isinstance(message, SnapshotPart):
-                parts = [*parts, message] if message.seq else [message]
-                if message.last:
-                    snapshot = assembled(parts)
-            elif isinstance(message, Patch) and snapshot is not None and message.base == snapshot.generation:
-                snapshot = patched(snapshot, message.generation, message.world, message.tokens, message.removed_tokens)
-    return snapshot
-
-
-def boot_snapshot(declared: Snapshot, kept: Snapshot | None) -> Snapshot:
-    """What to serve with until control speaks: the file's objects as they are now, the store's as they last were."""
-    if kept is None:
-        return declared
-    tokens = {digest: grant for digest, grant in kept.tokens.items() if grant.origin != "file"}
-    world = World(declared.providers, declared.aliases, declared.default_model, declared.timeouts, declared.retries)
-    return compose(0, world, {**tokens, **declared.tokens})
 
 
 def _away() -> GatewayError:

@@ -163,6 +163,7 @@ class Receipt:
                 int((self.first_token - self.received) * 1e6) if self.first_token else -1,
                 bytes_out,
                 tuple(self.attempts), usage.cache_write,
+                target.price.source if target is not None else "",
             )
         )  # fmt: skip
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``

@@ -2,28 +2,32 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from collections.abc import Callable, Mapping
-from urllib.parse import parse_qsl
+from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
 from headgate.dialects import openai_chat
-from headgate.errors import INVALID_VALUE, METHOD_NOT_ALLOWED, ROUTE_NOT_FOUND, ClientGone, GatewayError
+from headgate.errors import METHOD_NOT_ALLOWED, REQUEST_NOT_FOUND, ROUTE_NOT_FOUND, ClientGone, GatewayError
 from headgate.policy import auth
 from headgate.serving import heads
+from headgate.serving.catalog import Lists, Page, refuse_parameters, rest_of, unchanged
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
 from headgate.serving.exchange import Exchange
-from headgate.serving.fiber import Fiber
+from headgate.serving.fiber import Fiber, Signal
 from headgate.serving.journal import Refusals
 from headgate.serving.link import Link
 from headgate.wire.http import Request
 
 PREFIXES = ("/v1", "/api/gate/v1", "")
 ASK_S = 5.0
+LARGE = 16 << 10  # a body that waits for a client to take what was sent before
+AWAY_S = 2  # when to ask again what control did not answer
 
 Operation = Callable[[Request, Egress], None]
+Listing = Callable[[Request], Awaitable[Page]]
 
 
 class Routes:
@@ -37,6 +41,7 @@ class Routes:
         refusals: Refusals,
         cors_origins: tuple[str, ...],
         summary: Callable[[], Mapping[str, object]],
+        public_catalog: bool = True,
     ) -> None:
         self._exchange = exchange
         self._directory = directory
@@ -44,11 +49,16 @@ class Routes:
         self._refusals = refusals
         self._origins = frozenset(origin.encode() for origin in cors_origins)
         self._summary = summary
+        lists = Lists(directory, public_catalog)
         self._running: set[Fiber] = set()
         self._table: dict[bytes, dict[bytes, Operation]] = {}
         self._collections: dict[bytes, dict[bytes, Operation]] = {}
         for prefix in PREFIXES:
             self._table[f"{prefix}/chat/completions".encode()] = {b"POST": self._chat}
+            self._table[f"{prefix}/models".encode()] = self._read(lists.models)
+            self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
+            self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
+            self._table[f"{prefix}/providers".encode()] = self._read(lists.providers)
             self._table[f"{prefix}/usage".encode()] = _read_only(self._usage)
             self._collections[f"{prefix}/requests/".encode()] = _read_only(self._request)
             self._table[f"{prefix}/health".encode()] = _read_only(self._health)
@@ -85,8 +95,11 @@ class Routes:
         return origin if origin in self._origins else None
 
     def _collection(self, path: bytes) -> dict[bytes, Operation] | None:
-        parent, slash, last = path.rpartition(b"/")
-        return self._collections.get(parent + slash) if last else None
+        """The operations on one member: ids may have slashes."""
+        for parent, operations in self._collections.items():
+            if path.startswith(parent) and len(path) > len(parent):
+                return operations
+        return None
 
     # --------------------------------------------------------------- operations
 
@@ -114,23 +127,49 @@ class Routes:
         self._start(self._question(request, egress, "usage", {}), "usage", egress)
 
     def _request(self, request: Request, egress: Egress) -> None:
-        ident = request.path.rpartition(b"/")[2].decode("latin-1")
-        self._start(self._question(request, egress, "request", {"id": ident}), "request", egress)
+        ident = rest_of(request.path, b"/requests/")
+        params = {"id": ident} if ident is not None else None
+        self._start(self._question(request, egress, "request", params), "request", egress)
 
-    async def _question(self, request: Request, egress: Egress, kind: str, params: dict[str, str]) -> None:
-        """What only the store knows, asked of control with a deadline."""
+    async def _question(self, request: Request, egress: Egress, kind: str, params: dict[str, str] | None) -> None:
+        """What only the store knows, asked of control with a deadline.  ``params`` None: nothing can have that id."""
         try:
             directory = self._directory
             scope = "gate:usage" if kind == "usage" else "gate:chat"
             grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
-            _refuse_query(request)
+            refuse_parameters(request.query)
+            if params is None:
+                raise GatewayError(REQUEST_NOT_FOUND, "an id has up to 256 printable characters; this is none")
             answer = await self._link.ask(kind, grant.id, params, ASK_S)
         except ClientGone:
             return
         except GatewayError as error:
             self.refuse(error, egress)
             return
-        egress.answer(answer.status, b"Cache-Control: no-store\r\n", answer.body)
+        fields = b"Cache-Control: no-store\r\n"
+        if answer.status == 503:
+            fields += b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (AWAY_S, AWAY_S * 1000)
+        egress.answer(answer.status, fields, answer.body)
+
+    def _read(self, listing: Listing) -> dict[bytes, Operation]:
+        """The operations of what is answered from the Snapshot."""
+        return _read_only(lambda request, egress: self._start(self._listed(listing, request, egress), "list", egress))
+
+    async def _listed(self, listing: Listing, request: Request, egress: Egress) -> None:
+        try:
+            page = await listing(request)
+            if len(page.body) > LARGE:
+                await _room(egress)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            self.refuse(error, egress)
+            return
+        fields = b"%bETag: %b\r\n" % (page.fields, page.etag)
+        if unchanged(request, page.etag):
+            egress.empty(304, fields)
+        else:
+            egress.answer(200, fields, page.body)
 
     def _preflight(self, request: Request, egress: Egress, operations: Mapping[bytes, Operation]) -> None:
         """CORS (WHATWG Fetch §4.8): what a browser asks before it sends an Authorization header."""
@@ -154,7 +193,27 @@ def _allow(operations: Mapping[bytes, Operation]) -> bytes:
     return b"Allow: " + b", ".join([*operations, b"OPTIONS"]) + b"\r\n"
 
 
-def _refuse_query(request: Request) -> None:
-    """Our own GET endpoints refuse what they do not know: a misspelt filter must not look like an answer."""
-    for name, _ in parse_qsl(request.query.decode("latin-1"), keep_blank_values=True):
-        raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
+class _Room:
+    """See egress.Source: tells when a client that has read too little has gone on reading."""
+
+    def __init__(self) -> None:
+        self.found: Signal[None] = Signal()
+
+    def pause(self) -> None:
+        """It is waited for already."""
+
+    def resume(self) -> None:
+        self.found.set(None)
+
+
+async def _room(egress: Egress) -> None:
+    """Until what was written to this client before is on its way: pipelined large answers must not pile up in memory.
+    A write is tried at the end of its turn, so that only the next one can tell.
+    """
+    turn: Signal[None] = Signal()
+    asyncio.get_running_loop().call_soon(turn.set, None)
+    await turn
+    if egress.paused:
+        room = egress.source = _Room()
+        await room.found
+        egress.source = None

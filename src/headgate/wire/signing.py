@@ -1,6 +1,6 @@
 """(how a provider authenticates, its key) → what the request head needs.
 
-The one place where a provider's key becomes bytes; only ``serving.transport`` imports it.
+The one place where a provider's key becomes bytes; ``serving.transport`` and ``control.check`` import it.
 """
 
 from __future__ import annotations

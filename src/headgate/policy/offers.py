@@ -1,0 +1,59 @@
+"""Who serves a name: the providers' models, resolved in WIRE's order behind the aliases.  Pure.
+
+A model's id of the providers' rows comes first (one id at several providers is a pool in their order), then
+``provider/model id``, split at the first slash.  The router plans by it and the catalog lists by it, so that what is
+listed can be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headgate.model import ModelRow, Price, Provider
+
+Offer = tuple[Provider, str, ModelRow | None]
+"""Who, under which id, and its row: None at a provider that takes any id and knows nothing of this one."""
+
+
+class Offers:
+    """Of one set of providers."""
+
+    __slots__ = ("_providers", "rows")
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self._providers = providers
+        self.rows: dict[str, list[Offer]] = {}  # by the declared models' own ids
+        for provider in providers.values():
+            for row in (provider.models or {}).values():
+                self.rows.setdefault(row.id, []).append((provider, row.id, row))
+
+    def of(self, name: str) -> list[Offer]:
+        """In the order in which they are asked; empty where nobody has it.  Not to be changed."""
+        rows = self.rows.get(name)
+        if rows:
+            return rows
+        prefix, slash, ident = name.partition("/")
+        provider = self._providers.get(prefix)
+        if not slash or not ident or provider is None:
+            return []
+        if provider.models is None:
+            return [(provider, ident, provider.catalog.get(ident))]
+        row = provider.models.get(ident)
+        return [(provider, ident, row)] if row is not None else []
+
+
+def ready(provider: Provider) -> bool:
+    """It can be asked: it has a key, or needs none."""
+    return provider.auth == "none" or bool(provider.accounts)
+
+
+def price_of(provider: Provider, row: ModelRow | None) -> Price:
+    """What a model costs there.  At a provider that takes any id, what its catalog does not say is the provider's."""
+    if row is None or (provider.models is None and row.price.input is None and row.price.output is None):
+        return provider.price
+    return row.price
+
+
+def known(price: Price) -> bool:
+    """Enough to say what a call costs."""
+    return price.input is not None and price.output is not None

@@ -1,0 +1,27 @@
+"""What a base URL may be: configuration, admin API and the rows of ``providers/`` ask here.  Pure."""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import urlsplit
+
+_SHAPE = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
+NO_HOST = "names no host that can be called"
+
+
+def problem(url: str) -> str | None:
+    """Why ``url`` cannot be called, to be read behind its field's name; None where it can."""
+    if not _SHAPE.fullmatch(url):
+        return "must be http://HOST[:PORT]/PATH or https://…, without user, query or fragment"
+    if not url.isprintable():
+        return "has characters that no URL may have"
+    try:
+        host, port = urlsplit(url).hostname, urlsplit(url).port
+        if not host or port == 0:
+            return NO_HOST
+        host.encode("idna")  # as the resolver takes it
+    except UnicodeError:
+        return NO_HOST
+    except ValueError as error:
+        return f"cannot be read as a URL: {error}"
+    return None
