@@ -321,7 +321,8 @@ def test_control_that_never_comes_up_is_named_while_streams_are_served(gateway: 
     one.until(lambda: len(one.lines("control", "boot")) >= 4)
     assert one.get() == f"data {one.pid('data')}"
     code, out, err = one.end()
-    assert code == 0 and "hg_" not in out  # a first start that is not complete shows nothing yet
+    # The agent token works while streams are served; nothing keeps it, and so the next start is the first again.
+    assert code == 0 and "hg_pat_" in out and not (one.state / statedir.ADMIN_TOKEN).exists()
     assert err.count("the control process does not come up") == 1
     assert "the control process ended (exit code 1); starting it again in 0.2 s" in err
 

@@ -88,10 +88,13 @@ class _Run:
             raise Refusal(EXIT_STORE, str(error)) from error
         server = self._settings.file.server
         self._data_listener = listen(server.host, server.port)
+        # Control binds its own when it is up: what is in its way is said now, before anything is promised.
+        control = self._settings.file.control
+        listen(control.host, control.port, "control", "--control-port").close()
         self._builtin_listener = listen("127.0.0.1", 0)
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
-        self._first_shown = False
+        self._first_kept = False
 
     def duties(self) -> Duties:
         return Duties(
@@ -101,6 +104,7 @@ class _Run:
             data_listener=self._data_listener,
             builtin_listener=self._builtin_listener,
             drain_s=self._settings.file.server.drain_s,
+            on_answering=self._answering,
             on_listening=self._listening,
             on_reloaded=self._reread,
         )
@@ -110,7 +114,7 @@ class _Run:
         from headgate.settings import data_settings  # noqa: PLC0415 - see _load
 
         snapshot, keys = self._declared()
-        if self._first and not self._first_shown:
+        if self._first and not self._first_kept:
             token, grant = self._first
             tokens = {**snapshot.tokens, digest(self._instance_key, token.encode()): grant}
             snapshot = msgspec.structs.replace(snapshot, tokens=tokens)
@@ -148,7 +152,7 @@ class _Run:
             config_path=str(settings.path) if settings.path else None,
             data_url=settings.data_url,
             overrides=self._overrides,
-            first_token=self._first[0] if self._first and not self._first_shown else None,
+            first_token=self._first[0] if self._first and not self._first_kept else None,
             builtin_url=self._builtin_url,
             declared=snapshot,
             secrets=keys,
@@ -168,16 +172,18 @@ class _Run:
         except statedir.StateError as error:
             say(f"headgate: {error}")
         say(f"listening data={_address(data)} control={_address(control)}")
-        if self._first and not self._first_shown:
-            print(_welcome(self._settings, self._admin, self._first[0], self._auto_has_targets()), flush=True)
-        elif self._admin.made:
+        say(_auto(control))
+        if self._admin.made and not self._first:
             print(f"admin token, shown once (also in {self._settings.state_dir}): {self._admin.token}", flush=True)
-        self._first_shown = True
+        self._first_kept = True
 
-    def _auto_has_targets(self) -> bool:
+    def _answering(self) -> None:
+        """The first start's tokens are told as soon as they work: control, which keeps them, starts a second longer."""
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
-        return bool(compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"].targets)
+        if self._first:
+            auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
+            print(_welcome(self._settings, self._admin, self._first[0], bool(auto.targets)), flush=True)
 
 
 def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
@@ -199,23 +205,22 @@ def _stamp(path: Path | None) -> Stamp:
     return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
 
 
-def listen(host: str, port: int) -> socket.socket:
-    """A bound, listening socket.  Raises Refusal with the next step."""
+def listen(host: str, port: int, table: str = "server", option: str = "--port") -> socket.socket:
+    """A bound, listening socket.  Raises Refusal with the next step: ``table`` of the configuration, or ``option``."""
     try:
         family, _kind, _protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
-        raise Refusal(EXIT_CONFIG, f"server.host: {host!r} cannot be resolved ({error.strerror})") from error
+        raise Refusal(EXIT_CONFIG, f"{table}.host: {host!r} cannot be resolved ({error.strerror})") from error
     try:
         return socket.create_server(address[:2], family=family, backlog=BACKLOG)
     except OSError as error:
+        step = f"choose another with {option} ({table}.port)"
         if error.errno == errno.EADDRINUSE:
-            sentence = f"port {port} on {host} is in use; stop what listens there, or choose another with --port"
+            sentence = f"port {port} on {host} is in use; stop what listens there, or {step}"
         else:
-            sentence = (
-                f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); choose another with --port"
-            )
+            sentence = f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); {step}"
         raise Refusal(EXIT_PORT, sentence) from error
 
 
@@ -227,6 +232,13 @@ def _first_token() -> tuple[str, Grant]:
 
 def _address(ready: Ready) -> str:
     return f"[{ready.host}]:{ready.port}" if ":" in ready.host else f"{ready.host}:{ready.port}"
+
+
+def _auto(control: Ready) -> str:
+    """What `auto` leads to and why, or what to do where it leads nowhere."""
+    if control.auto:
+        return f"auto leads to {control.auto}{f' – {control.why}' if control.why else ''}"
+    return f"auto leads nowhere yet{f': {control.why}' if control.why else ''}"
 
 
 def _welcome(settings: Settings, admin: statedir.Admin, token: str, configured: bool) -> str:

@@ -2,9 +2,9 @@
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once
-the child answers, or Failed with an exit code and a sentence; later, from control, Reloaded.  The pair stays open: a
-child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the environment or
-a command line, where others could read them.
+the child answers, or Failed with an exit code and a sentence; later, from control, Reloaded and Drain.  The pair
+stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the
+environment or a command line, where others could read them.
 """
 
 from __future__ import annotations
@@ -50,16 +50,24 @@ class ControlBoot(Struct, frozen=True):
 
 
 class Ready(Struct, frozen=True, tag="ready"):
-    """The child answers on this address."""
+    """The child answers on this address.  ``auto`` and ``why`` are control's: what `auto` leads to (empty: nothing yet)
+    and how that came, in words for the operator.
+    """
 
     host: str
     port: int
+    auto: str = ""
+    why: str = ""
 
 
 class Reloaded(Struct, frozen=True, tag="reloaded"):
     """Control serves with the file as it is now: the supervisor reads it too, so that whatever process is started next
     begins with it.
     """
+
+
+class Drain(Struct, frozen=True, tag="drain"):
+    """Control was asked to end the gateway: as SIGTERM."""
 
 
 class Failed(Struct, frozen=True, tag="failed"):

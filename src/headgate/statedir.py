@@ -9,6 +9,8 @@ from __future__ import annotations
 import fcntl
 import os
 import secrets
+import time
+from dataclasses import dataclass
 from pathlib import Path
 
 LOCK = "lock"
@@ -20,16 +22,27 @@ ADMIN_DECLARED = "admin.token.declared"
 # Where the running gateway answers, for the CLI: the configuration alone does not know what the command line changed.
 ADDRESSES = "listening.json"
 KEY_BYTES = 32
+GLANCE_S = 0.1  # who looks whether the lock is held has it for microseconds
+COMMAND_S = 10.0  # a command that works on the store is done sooner
 
 
 class StateError(Exception):
     """The state directory cannot be used; the text is a sentence with the next step."""
 
 
-def prepare(path: Path) -> int:
+@dataclass(frozen=True)
+class Holder:
+    """Who holds a state directory: the running gateway, or a command that works on the store."""
+
+    pid: int | None
+    command: bool
+
+
+def prepare(path: Path, *, command: bool = False) -> int:
     """Makes the directory and takes its lock, for the life of this process.  Returns the lock's descriptor.
 
-    Raises StateError where another gateway holds it, or where nothing can be written.
+    ``command``: this is no gateway but a command that works on the store for a moment; a gateway that starts meanwhile
+    waits for it.  Raises StateError where another gateway holds the lock, or where nothing can be written.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -38,18 +51,61 @@ def prepare(path: Path) -> int:
         raise StateError(
             f"the state directory {path} cannot be used ({error.strerror}); choose another with --state-dir"
         ) from error
-    try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except OSError as error:
-        holder = os.read(descriptor, 20).decode(errors="replace").strip()
+    if other := _take(descriptor):
         os.close(descriptor)
+        what = "a headgate command" if other.command else "another headgate"
         raise StateError(
-            f"another headgate (pid {holder or 'unknown'}) already serves from {path}; "
+            f"{what} (pid {other.pid or 'unknown'}) already {'works on' if other.command else 'serves from'} {path}; "
             "stop it, or choose another with --state-dir"
-        ) from error
-    os.ftruncate(descriptor, 0)
-    os.write(descriptor, f"{os.getpid()}\n".encode())
+        )
+    try:
+        os.ftruncate(descriptor, 0)
+        os.pwrite(descriptor, f"{os.getpid()}{' command' if command else ''}\n".encode(), 0)
+        if not command:
+            (path / ADDRESSES).unlink(missing_ok=True)  # an earlier life's; others may answer there now
+    except OSError as error:
+        os.close(descriptor)
+        raise StateError(f"the state directory {path} cannot be written ({error.strerror})") from error
     return descriptor
+
+
+def holder(path: Path) -> Holder | None:
+    """Who holds the directory now; None where nobody does, or where there is none.  Takes nothing.
+
+    Raises StateError where the lock cannot be looked at.
+    """
+    try:
+        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{path / LOCK} cannot be read ({error.strerror})") from error
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
+    except OSError:
+        return _read_holder(descriptor)
+    finally:
+        os.close(descriptor)
+    return None
+
+
+def _take(descriptor: int) -> Holder | None:
+    """Locks; or says who is in the way, when a glance (``holder``) or a command has had the time to end."""
+    begin = time.monotonic()
+    while True:
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return None
+        except OSError:
+            other = _read_holder(descriptor)
+        if time.monotonic() - begin > (COMMAND_S if other.command else GLANCE_S):
+            return other
+        time.sleep(0.01)
+
+
+def _read_holder(descriptor: int) -> Holder:
+    pid, _, role = os.pread(descriptor, 40, 0).decode(errors="replace").strip().partition(" ")
+    return Holder(int(pid) if pid.isdigit() else None, role == "command")
 
 
 def instance_key(path: Path) -> bytes:
@@ -85,6 +141,8 @@ def read_token(file: Path) -> str | None:
         return file.read_text().strip() or None
     except FileNotFoundError:
         return None
+    except UnicodeDecodeError as error:
+        raise StateError(f"{file} is damaged: it is no text; restore it from a backup, or remove it") from error
     except OSError as error:
         raise StateError(f"{file} cannot be read ({error.strerror})") from error
 

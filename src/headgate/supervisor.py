@@ -22,7 +22,7 @@ from typing import cast
 from msgspec import Struct
 
 from headgate import boot
-from headgate.boot import Failed, Ready, Reloaded
+from headgate.boot import Drain, Failed, Ready, Reloaded
 
 HEALTHY_S = 60.0
 MAX_DELAY_S = 5.0
@@ -33,7 +33,7 @@ GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Orders = tuple[Struct, tuple[int, ...]]
-Told = Ready | Reloaded | Failed
+Told = Ready | Reloaded | Drain | Failed
 
 # glibc gives memory back to the kernel, and takes it anew, page by page, for every body over 128 KiB.  Keeping up to
 # 4 MiB made requests of 200 KB cost 1.7 instead of 2.8 times nginx's CPU (docs/decisions/006).  Other allocators ignore
@@ -67,6 +67,7 @@ class Duties:
     data_listener: socket.socket
     builtin_listener: socket.socket
     drain_s: float
+    on_answering: Callable[[], None]  # data takes calls for the first time; control may take a second more
     on_listening: Callable[[Ready, Ready], None]
     on_reloaded: Callable[[], None]
 
@@ -223,7 +224,7 @@ class Supervisor:
         channel.settimeout(1.0)
         try:
             # A union is no class to mypy, yet it is what msgspec decodes tagged structs by.
-            message, _fds = boot.receive(channel, cast("type[Told]", Ready | Reloaded | Failed))
+            message, _fds = boot.receive(channel, cast("type[Told]", Told))
         except (EOFError, OSError, ValueError):
             self._selector.unregister(channel)
             return
@@ -236,9 +237,15 @@ class Supervisor:
         if isinstance(message, Reloaded):
             duties.on_reloaded()
             return
+        if isinstance(message, Drain):
+            if self._phase in (_Phase.STARTING, _Phase.RUNNING):  # a wish is no second, impatient signal
+                self._stop(duties)
+            return
         slot.ready = message
         if slot.deaths:
             say(f"the {slot.name} process answers again")
+        if self._phase is _Phase.STARTING and slot is self._data and not slot.deaths:
+            duties.on_answering()
         if self._phase is _Phase.STARTING and self._data.ready and self._control.ready:
             self._phase = _Phase.RUNNING
             duties.on_listening(self._data.ready, self._control.ready)

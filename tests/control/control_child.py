@@ -17,6 +17,7 @@ from headgate.channel import World
 from headgate.control.process import run
 from headgate.control.snapshot import Compiled, compose
 from headgate.model import Account, Alias, Grant, Provider
+from headgate.providers import rows
 
 ADMIN = "hg_admin_canary_0123456789"
 SECRET = "sk-canary-upstream-key"
@@ -28,7 +29,8 @@ def compiled(path: Path) -> Compiled:
     providers = {"up-a": Provider("up-a", "http://127.0.0.1:1/v1", accounts=(Account("up-a/0"),))}
     aliases = {name: Alias(name) for name in document["aliases"]}
     tokens = {bytes.fromhex(key): Grant(name, name, origin="file") for key, name in document["tokens"].items()}
-    return Compiled(World(providers, aliases), tokens, {"up-a/0": document["key"]})
+    secrets = {"up-a/0": document["key"]}
+    return Compiled(World(providers, aliases), tokens, secrets, rows=rows(), detect_engines=False)
 
 
 def main() -> int:

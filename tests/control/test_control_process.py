@@ -20,11 +20,30 @@ from control_child import ADMIN, SECRET, Child, compiled
 from journal_writer import SECOND, Writer, closed, ident, opened, query
 
 from headgate.boot import Failed, Ready
-from headgate.channel import Ack, Answer, Ask, Down, Gauges, Hello, Patch, Secrets, SnapshotPart, Up, down_frames, frame
+from headgate.channel import (
+    Ack,
+    Answer,
+    Ask,
+    Down,
+    Gauges,
+    Hello,
+    Patch,
+    Secrets,
+    SnapshotPart,
+    Up,
+    World,
+    down_frames,
+    frame,
+)
 from headgate.control.keys import instance_key
 from headgate.control.snapshot import compose
 from headgate.model import Grant, Refused
 from headgate.policy.auth import digest
+
+
+def declared(world: World) -> list[str]:
+    """The aliases that are not shipped ones."""
+    return [name for name, alias in world.aliases.items() if alias.origin != "shipped"]
 
 
 class DataProcess:
@@ -65,7 +84,7 @@ class DataProcess:
                 self.secrets = dict(keys)
             case SnapshotPart():
                 if message.world is not None:
-                    self.tokens, self.aliases = {}, list(message.world.aliases)
+                    self.tokens, self.aliases = {}, declared(message.world)
                 self.tokens.update(message.tokens)
                 if message.last:
                     self._acknowledge(message.generation)
@@ -75,7 +94,7 @@ class DataProcess:
                     del self.tokens[gone]
                 self.tokens.update(message.tokens)
                 if message.world is not None:
-                    self.aliases = list(message.world.aliases)
+                    self.aliases = declared(message.world)
                 self._acknowledge(message.generation)
             case Answer(number):
                 self.answers[number] = message

@@ -12,17 +12,29 @@ from pathlib import Path
 
 import msgspec
 import structlog
-from sqlalchemy.exc import DataError, IntegrityError, InterfaceError, ProgrammingError
+from sqlalchemy.exc import DataError, DBAPIError, IntegrityError, InterfaceError, ProgrammingError
 from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headgate.control.receipts import Row, specimen_rows
 
 # What a driver says of a value that it cannot store.  OverflowError is sqlite3's own, for an integer over 64 bits.
 REFUSALS = (DataError, IntegrityError, InterfaceError, ProgrammingError, OverflowError, UnicodeError)
+DRIVER_ERRORS = (DBAPIError, OverflowError, UnicodeError)
+REFUSING_STATES = ("22", "23")  # PostgreSQL's classes "data exception" and "integrity constraint violation"
 MAX_FILE = 16 << 20  # an upstream that sends nonsense all day must not fill the disk
 
 Work = Sequence[tuple[str, str, list[Row]]]  # kind, statement, rows
 log = structlog.get_logger("headgate.recorder")
+
+
+def is_refusal(error: BaseException) -> bool:
+    """Whether the store says this of a value, not of itself.  What asyncpg raises has a class of its own for few
+    errors, but always PostgreSQL's code.
+    """
+    if isinstance(error, DBAPIError) and error.connection_invalidated:
+        return False
+    state = getattr(getattr(error, "orig", None), "sqlstate", None)
+    return isinstance(error, REFUSALS) or (state is not None and state[:2] in REFUSING_STATES)
 
 
 class Aside:
@@ -64,7 +76,9 @@ async def _refusal(connection: AsyncConnection, statement: str, row: Row) -> str
     """Why the store does not take this row; None where it does.  Nothing stays written."""
     try:
         await connection.exec_driver_sql(statement, [row])
-    except REFUSALS as error:
+    except DRIVER_ERRORS as error:
+        if not is_refusal(error):
+            raise
         return str(getattr(error, "orig", None) or error)
     finally:
         await connection.rollback()

@@ -1,4 +1,4 @@
-"""The instance key and fresh tokens: where randomness becomes a credential.
+"""The instance key, the vault's key and fresh tokens: where randomness becomes a credential.
 
 Nothing here stores or logs a token; it is returned once to whoever asked for it.
 """
@@ -19,19 +19,27 @@ def instance_key(state_dir: Path) -> bytes:
 
     Raises ValueError where the file is not a key, OSError where it cannot be read or written.
     """
-    path = state_dir / "instance.key"
+    return read_key(state_dir / "instance.key", "all tokens") or make_key(state_dir / "instance.key")
+
+
+def read_key(path: Path, protects: str) -> bytes | None:
+    """A file's 32 bytes, None where there is no file.  ``protects``: what is lost with it.
+
+    Raises ValueError where the file is not a key, OSError where it cannot be read.
+    """
     try:
         key = path.read_bytes()
     except FileNotFoundError:
-        return _make_key(path)
+        return None
     if len(key) != KEY_BYTES:
         raise ValueError(
-            f"{path} is damaged: {len(key)} bytes instead of {KEY_BYTES}; restore it, or remove it and all tokens"
+            f"{path} is damaged: {len(key)} bytes instead of {KEY_BYTES}; restore it, or remove it and {protects}"
         )
     return key
 
 
-def _make_key(path: Path) -> bytes:
+def make_key(path: Path) -> bytes:
+    """Writes a fresh key (0600), unless another process was first; returns the one that is there.  Raises OSError."""
     # Written whole under another name and then linked: a second process sees all of it or nothing, and the first wins
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -55,7 +63,11 @@ def public_id(token: str) -> str | None:
     return match[1] if match else None
 
 
-def mint() -> tuple[str, str]:
-    """A fresh agent token: its public id, and the whole of it (256 bits of secret)."""
-    ident = secrets.token_hex(4)
-    return ident, f"hg_pat_{ident}_{secrets.token_urlsafe(32)}"
+def fresh_id() -> str:
+    """A token's public id: eight hex digits."""
+    return secrets.token_hex(4)
+
+
+def mint(ident: str) -> str:
+    """A fresh agent token of this public id: 256 bits of secret."""
+    return f"hg_pat_{ident}_{secrets.token_urlsafe(32)}"

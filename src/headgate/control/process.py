@@ -8,22 +8,26 @@ what the journal holds by then is recorded first.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import errno
 import os
 import signal
 import socket
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
+from urllib.parse import urlsplit
 
 import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate import boot as boot_channel
-from headgate.boot import ControlBoot, Failed, Ready, Reloaded
+from headgate.boot import ControlBoot, Drain, Failed, Ready, Reloaded
+from headgate.control import objects
+from headgate.control.admin import Admin
 from headgate.control.answers import Answers
 from headgate.control.keys import instance_key
 from headgate.control.link import Link
@@ -31,7 +35,10 @@ from headgate.control.publication import Publication
 from headgate.control.recorder import Recorder
 from headgate.control.snapshot import Compiled, world_of
 from headgate.control.store import StoreUnusable, open_store
+from headgate.control.tasks import AUTO
 from headgate.control.tokens import adopt_first
+from headgate.control.vault import Vault, VaultLocked
+from headgate.providers import BadRow, Row, rows
 
 try:
     import uvloop
@@ -45,6 +52,7 @@ if TYPE_CHECKING:
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
+SETTLE_S = 1.0  # engines and prices are known sooner, whatever answers
 LAST_READING_S = 10.0
 BAD_CONFIG, PORT_IN_USE, STORE_UNUSABLE = 2, 3, 4
 
@@ -108,6 +116,8 @@ class Control:
         self._state = Path(boot.state_dir)
         self._end = asyncio.Event()
         self._reload = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._drain_asked = False
 
     async def live(self) -> int:
         """Starts everything, waits for the end, ends everything.  Raises CannotStart."""
@@ -128,13 +138,17 @@ class Control:
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
 
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
-        publication, recorder = await self._begin(engine)
-        watch = asyncio.create_task(self._watch(publication), name="configuration watch")
-        tasks = [watch]
+        publication, recorder = await self._begin(engine, listener.getsockname()[1])
+        link = Link(self._state / "channel.sock", publication, Answers(engine, recorder))
+        publication.link = link
+        tasks = []
         try:
-            tasks.append(await self._answer_data(publication.link, recorder))
+            tasks.append(await self._answer_data(link, recorder))
+            tasks.append(asyncio.create_task(self._watch(publication), name="configuration watch"))
+            tasks.append(asyncio.create_task(publication.each_minute(), name="each minute"))
             # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already
-            web = (await asyncio.to_thread(_import_web)).server(self._boot, engine, publication, recorder)
+            admin = Admin(engine, publication, link, recorder, self._boot.data_url, self._ask_to_drain)
+            web = (await asyncio.to_thread(_import_web)).server(admin, self._boot.admin_token)
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
             tasks.append(api)
             up = asyncio.create_task(self._say_ready(web, listener, publication), name="say ready")
@@ -143,26 +157,37 @@ class Control:
             web.stop()
             await asyncio.wait([api])
         finally:
-            watch.cancel()
+            for task in tasks[1:]:
+                task.cancel()
             await recorder.stop(LAST_READING_S)
-            await publication.link.close()
+            await link.close()
 
-    async def _begin(self, engine: AsyncEngine) -> tuple[Publication, Recorder]:
+    async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publication, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
             key = instance_key(self._state)
             if self._boot.first_token is not None:
                 await adopt_first(engine, key, self._boot.first_token)
-            publication = Publication(engine, key, self._load, self._say_reloaded)
+            stored = await objects.load(engine)
+            vault = Vault(self._state, [account.sealed for account in stored.accounts.values()])
+            publication = Publication(
+                engine, key, vault, stored, self._load, self._say_reloaded, own_ports(self._boot, port)
+            )
             declared = self._boot.declared
-            await publication.begin(Compiled(world_of(declared), dict(declared.tokens), self._boot.secrets))
+            await publication.begin(
+                Compiled(
+                    world_of(declared),
+                    dict(declared.tokens),
+                    self._boot.secrets,
+                    rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
+                    detect_engines=False,  # until the file has said so
+                )
+            )
         except SQLAlchemyError as error:
             raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
-        except (ValueError, OSError) as error:
-            raise CannotStart(BAD_CONFIG, str(error)) from error
-        recorder = Recorder(engine, self._state / "journal")
-        publication.link = Link(self._state / "channel.sock", publication, Answers(engine, recorder))
-        return publication, recorder
+        except (VaultLocked, ValueError, OSError) as error:  # a key's file is gone, damaged, or cannot be read
+            raise CannotStart(STORE_UNUSABLE, str(error)) from error
+        return publication, Recorder(engine, self._state / "journal")
 
     async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
         try:
@@ -173,9 +198,14 @@ class Control:
 
     async def _say_ready(self, web: Server, listener: socket.socket, publication: Publication) -> None:
         await web.up.wait()
+        with contextlib.suppress(TimeoutError):  # the operator is told what `auto` leads to: engines may be found yet
+            async with asyncio.timeout(SETTLE_S):
+                await self._settled.wait()
         host, port = listener.getsockname()[:2]
+        auto = publication.snapshot.aliases.get(AUTO)
+        first = auto.targets[0].model if auto and auto.targets else ""
         try:
-            boot_channel.send(self._sock, Ready(host, port))
+            boot_channel.send(self._sock, Ready(host, port, first, (auto and auto.why) or ""))
         except OSError:
             self._end.set()  # the supervisor is gone
             return
@@ -186,6 +216,12 @@ class Control:
             boot_channel.send(self._sock, Reloaded())
         except OSError:
             self._end.set()  # the supervisor is gone
+
+    def _ask_to_drain(self) -> None:
+        """Once is enough.  Raises OSError where the supervisor is gone (and this process ends already)."""
+        if not self._drain_asked:
+            boot_channel.send(self._sock, Drain())
+            self._drain_asked = True
 
     def _listen_for_the_end(self) -> None:
         loop = asyncio.get_running_loop()
@@ -216,12 +252,16 @@ class Control:
             raise RuntimeError(f"the task {task.get_name()!r} ended by itself")
 
     async def _watch(self, publication: Publication) -> None:
-        """Reloads when the file has changed or SIGHUP came.  A bad file has been logged by the time that it raises.
+        """Reads the file, looks around, then reloads when the file has changed or SIGHUP came.  A bad file has been
+        logged by the time that it raises.
 
-        The first look always reads it: it may have changed, or broken, since the supervisor compiled what this life
-        of control began with.
+        It is read at once: it may have changed, or broken, since the supervisor compiled what this life of control
+        began with.
         """
-        stamp: Stamp = None
+        stamp = _stamp(self._boot.config_path)
+        await self._reload_once(publication)
+        await publication.settle()
+        self._settled.set()
         while True:
             try:
                 async with asyncio.timeout(WATCH_S):
@@ -232,12 +272,15 @@ class Control:
                     continue
                 stamp = now
             self._reload.clear()
-            try:
-                await publication.reload()
-            except (ValueError, OSError):
-                continue
-            except SQLAlchemyError as error:
-                log.error("the configuration was not reloaded: the store cannot be used", error=str(error))
+            await self._reload_once(publication)
+
+    async def _reload_once(self, publication: Publication) -> None:
+        try:
+            await publication.reload()
+        except (ValueError, OSError):
+            return
+        except SQLAlchemyError as error:
+            log.error("the configuration was not reloaded: the store cannot be used", error=str(error))
 
 
 Stamp = tuple[int, int, int] | None
@@ -251,6 +294,21 @@ def _stamp(path: str | None) -> Stamp:
     except OSError:
         return None
     return stat.st_mtime_ns, stat.st_size, stat.st_ino
+
+
+def known_rows(config_path: str | None, state: Path) -> Mapping[str, Row]:
+    """The rows of ``providers/`` as settings find them, before settings are there; the shipped ones where one of the
+    operator's own is broken: reading the file will say so.
+    """
+    try:
+        return rows([*([Path(config_path).parent / "providers"] if config_path else []), state / "providers"])
+    except BadRow:
+        return rows()
+
+
+def own_ports(boot: ControlBoot, port: int) -> frozenset[int]:
+    """The ports of this machine on which no engine is looked for: this gateway's own."""
+    return frozenset({port, *(urlsplit(url).port or 0 for url in (boot.data_url, boot.builtin_url))})
 
 
 def bind(host: str, port: int) -> socket.socket:

@@ -1,7 +1,8 @@
-"""Agent tokens in the store: made, listed, revoked.
+"""Agent tokens in the store: made, listed, changed, rotated, revoked.
 
-Owns the ``tokens`` table.  A token is returned once, by ``create``; the store has its digest only.  A revoked token
-keeps its row, so that receipts still have a name to show.
+Owns the tables ``tokens`` and ``superseded_tokens``.  A token is returned once, by ``create`` or ``rotate``; the store
+has its digest only.  A revoked token keeps its row, so that receipts still have a name to show; a rotated one keeps its
+id, so that its use stays together.
 """
 
 from __future__ import annotations
@@ -11,12 +12,12 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import msgspec
-from sqlalchemy import insert, select, update
+from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.keys import mint, public_id
-from headgate.control.store import tokens
+from headgate.control.keys import fresh_id, mint, public_id
+from headgate.control.store import superseded_tokens, tokens
 from headgate.model import Grant
 from headgate.policy.auth import digest
 
@@ -51,9 +52,9 @@ class Stored:
 async def create(engine: AsyncEngine, key: bytes, wish: Grant) -> Minted:
     """A new token with ``wish``'s name, scopes, models and expiry, under a fresh id.  Raises SQLAlchemyError."""
     for _attempt in range(ATTEMPTS):
-        ident, token = mint()
+        ident = fresh_id()
         try:
-            return await insert_token(engine, key, token, msgspec.structs.replace(wish, id=ident, origin="store"))
+            return await insert_token(engine, key, mint(ident), msgspec.structs.replace(wish, id=ident, origin="store"))
         except IntegrityError:
             continue
     raise RuntimeError("no free token id was found; is the random source broken?")
@@ -67,14 +68,20 @@ async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant
             insert(tokens).values(
                 id=grant.id,
                 digest=minted.digest,
-                name=grant.name,
-                scopes=msgspec.json.encode(grant.scopes).decode(),
-                models=msgspec.json.encode(grant.models).decode(),
                 created_at=minted.created_at,
-                expires=grant.expires,
+                **_columns(grant),
             )
         )
     return minted
+
+
+def _columns(grant: Grant) -> dict[str, object]:
+    return {
+        "name": grant.name,
+        "scopes": msgspec.json.encode(grant.scopes).decode(),
+        "models": msgspec.json.encode(grant.models).decode(),
+        "expires": grant.expires,
+    }
 
 
 async def adopt_first(engine: AsyncEngine, key: bytes, token: str) -> None:
@@ -83,40 +90,112 @@ async def adopt_first(engine: AsyncEngine, key: bytes, token: str) -> None:
         found = await connection.execute(select(tokens.c.id).where(tokens.c.digest == digest(key, token.encode())))
         if found.first() is not None:
             return
-    await insert_token(engine, key, token, Grant(id=public_id(token) or mint()[0], name="first", origin="store"))
+    await insert_token(engine, key, token, Grant(id=public_id(token) or fresh_id(), name="first", origin="store"))
 
 
-async def stored(engine: AsyncEngine) -> list[Stored]:
-    """Every token, revoked ones too, oldest first."""
+def _in_order() -> Select[tuple[object, ...]]:
+    return select(tokens).order_by(tokens.c.created_at, tokens.c.id)
+
+
+def _stored(row: Row[tuple[object, ...]]) -> Stored:
+    return Stored(
+        grant=Grant(
+            id=row.id,
+            name=row.name,
+            scopes=_strings.decode(row.scopes),
+            models=_strings.decode(row.models),
+            expires=row.expires,
+            origin="store",
+        ),
+        digest=bytes(row.digest),
+        created_at=row.created_at,
+        revoked_at=row.revoked_at,
+    )
+
+
+async def page(
+    engine: AsyncEngine, limit: int, after: tuple[int, str] | None = None, include_revoked: bool = False
+) -> list[Stored]:
+    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id)."""
+    query = _in_order().limit(limit)
+    if not include_revoked:
+        query = query.where(tokens.c.revoked_at.is_(None))
+    if after is not None:
+        at, ident = after
+        query = query.where(or_(tokens.c.created_at > at, and_(tokens.c.created_at == at, tokens.c.id > ident)))
     async with engine.connect() as connection:
-        rows = await connection.execute(select(tokens).order_by(tokens.c.created_at, tokens.c.id))
-        return [
-            Stored(
-                grant=Grant(
-                    id=row.id,
-                    name=row.name,
-                    scopes=_strings.decode(row.scopes),
-                    models=_strings.decode(row.models),
-                    expires=row.expires,
-                    origin="store",
-                ),
-                digest=bytes(row.digest),
-                created_at=row.created_at,
-                revoked_at=row.revoked_at,
+        return [_stored(row) for row in await connection.execute(query)]
+
+
+async def one(engine: AsyncEngine, ident: str) -> Stored | None:
+    """The token with this id, a revoked one too."""
+    async with engine.connect() as connection:
+        row = (await connection.execute(select(tokens).where(tokens.c.id == ident))).first()
+        return None if row is None else _stored(row)
+
+
+async def grants(engine: AsyncEngine, ident: str | None = None) -> Mapping[bytes, Grant]:
+    """The tokens that are good, by digest; of one id where it is given.  Expired ones are among them: the data plane
+    says so to their holders.
+
+    A rotated token's former secret is good until its own end: the same Grant, expiring then.
+    """
+    async with engine.connect() as connection:
+        good, former = _in_order().where(tokens.c.revoked_at.is_(None)), select(superseded_tokens)
+        if ident is not None:
+            good, former = good.where(tokens.c.id == ident), former.where(superseded_tokens.c.token_id == ident)
+        rows = await connection.execute(good)
+        found = {entry.digest: entry.grant for entry in map(_stored, rows)}
+        by_id = {grant.id: grant for grant in found.values()}
+        for row in await connection.execute(former.where(superseded_tokens.c.until > time.time())):
+            if grant := by_id.get(row.token_id):
+                found[bytes(row.digest)] = ending(grant, row.until)
+    return found
+
+
+def ending(grant: Grant, until: float) -> Grant:
+    """The grant as a superseded secret has it."""
+    ends = until if grant.expires is None else min(until, grant.expires)
+    return msgspec.structs.replace(grant, expires=ends)
+
+
+async def edit(engine: AsyncEngine, grant: Grant) -> bool:
+    """Writes a token's name, scopes, models and expiry.  False where no good token has its id."""
+    async with engine.begin() as connection:
+        result = await connection.execute(
+            update(tokens).where(tokens.c.id == grant.id, tokens.c.revoked_at.is_(None)).values(**_columns(grant))
+        )
+    return result.rowcount == 1
+
+
+async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: float) -> tuple[Minted, float | None]:
+    """A new secret for the same grant; until when the former one is good beside it (Unix seconds), None: no longer.
+
+    Secrets that an earlier rotation left good keep their own end, unless there is no overlap: then they end too.
+    """
+    grant = entry.grant
+    token = mint(grant.id)
+    minted = Minted(grant, digest(key, token.encode()), token, entry.created_at)
+    now = time.time()
+    until = now + overlap_s if overlap_s else None
+    async with engine.begin() as connection:
+        gone = superseded_tokens.c.until <= now
+        if until is None:
+            gone = or_(gone, superseded_tokens.c.token_id == grant.id)
+        await connection.execute(delete(superseded_tokens).where(gone))
+        if until is not None:
+            await connection.execute(
+                insert(superseded_tokens).values(digest=entry.digest, token_id=grant.id, until=until)
             )
-            for row in rows
-        ]
-
-
-async def grants(engine: AsyncEngine) -> Mapping[bytes, Grant]:
-    """The tokens that are good, by digest.  Expired ones are among them: the data plane says so to their holders."""
-    return {entry.digest: entry.grant for entry in await stored(engine) if entry.revoked_at is None}
+        await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(digest=minted.digest))
+    return minted, until
 
 
 async def revoke(engine: AsyncEngine, ident: str) -> bool:
-    """Marks a token as revoked.  False where there is none with this id that is good."""
+    """Marks a token as revoked, with all its secrets.  False where there is none with this id that is good."""
     async with engine.begin() as connection:
         result = await connection.execute(
             update(tokens).where(tokens.c.id == ident, tokens.c.revoked_at.is_(None)).values(revoked_at=time.time_ns())
         )
+        await connection.execute(delete(superseded_tokens).where(superseded_tokens.c.token_id == ident))
     return result.rowcount == 1

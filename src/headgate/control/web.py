@@ -10,12 +10,9 @@ import socket
 from collections.abc import Iterator
 
 import uvicorn
-from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.boot import ControlBoot
-from headgate.control.api import Admin, build
-from headgate.control.publication import Publication
-from headgate.control.recorder import Recorder
+from headgate.control.admin import Admin
+from headgate.control.api import build
 
 GRACE_S = 3  # for answers that are on their way when control ends
 
@@ -55,12 +52,11 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(boot: ControlBoot, engine: AsyncEngine, publication: Publication, recorder: Recorder) -> Server:
+def server(admin: Admin, admin_token: str) -> Server:
     """Ready to ``serve(sockets=[…])``."""
-    admin = Admin(engine, publication, publication.link, recorder, boot.data_url)
     return Server(
         uvicorn.Config(
-            build(admin, boot.admin_token),
+            build(admin, admin_token),
             lifespan="off",
             access_log=False,
             log_config=None,

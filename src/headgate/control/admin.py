@@ -1,0 +1,34 @@
+"""What the admin API works on: the parts of the control process, and what it may ask of the whole gateway."""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headgate.control.link import Worker
+from headgate.control.publication import Publication
+from headgate.control.recorder import Recorder
+
+
+class Workers(Protocol):
+    """Who is connected."""
+
+    @property
+    def workers(self) -> Sequence[Worker]: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Admin:
+    """One per application.  ``drain`` asks the supervisor to end the gateway; None where nothing runs."""
+
+    engine: AsyncEngine
+    publication: Publication
+    link: Workers
+    recorder: Recorder
+    data_url: str
+    drain: Callable[[], None] | None
+    started_at: float = field(default_factory=time.time)

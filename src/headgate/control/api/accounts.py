@@ -1,0 +1,177 @@
+"""/admin/v1/accounts: providers' keys.  They go in and never come out: a hint is all that is shown."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import replace
+from typing import Annotated, Any, Literal
+
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from headgate.control import changes
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.routers import router
+from headgate.control.api.views import Changed, Label, Page, ProviderName, View, Wish, seconds
+from headgate.control.fields import Credential
+from headgate.control.objects import StoredAccount
+from headgate.control.publication import Publication
+from headgate.control.vault import hint
+from headgate.control.world import problem_of_account
+from headgate.errors import INVALID_VALUE, GatewayError
+from headgate.model import Account, Provider
+from headgate.providers import MAX_KEY
+
+Key = Annotated[Credential, Field(min_length=1, max_length=MAX_KEY, description="Write-only.")]
+Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher is asked first.")]
+PathName = Annotated[ProviderName, Path(description="The provider's name.")]
+PathLabel = Annotated[Label, Path(description="What follows the slash in the account's id.", examples=["key-1"])]
+
+
+class AccountWish(Wish):
+    """A key for a provider of the file, of the store, or of a preset: then the provider is made too."""
+
+    provider: ProviderName
+    key: Key
+    label: Label | None = Field(default=None, description="Left out: key-1, key-2, …")
+    priority: Priority = 0
+    free: bool = Field(default=False, description="Calls with it cost nothing.")
+
+
+class AccountEdit(Wish):
+    """Only what is sent changes.  A new ``key`` replaces the former at once."""
+
+    key: Key | None = None
+    priority: Priority | None = None
+    free: bool | None = None
+
+
+class AccountView(View):
+    """``state``: `unused` and `damaged` say in ``problem`` what to do; `shadowed`: the file has one of this id."""
+
+    object: Literal["headgate.account"] = "headgate.account"
+    id: str
+    provider: str
+    label: str
+    hint: str = Field(description="First three and last four characters; of a short key only that it is short.")
+    priority: int
+    free: bool
+    origin: Literal["file", "store", "environment"]
+    managed_by_file: bool
+    created: int | None
+    state: Literal["active", "unused", "damaged", "shadowed"]
+    problem: str | None
+
+
+class ChangedAccount(AccountView, Changed):
+    pass
+
+
+class DeletedAccount(Changed):
+    object: Literal["headgate.account.deleted"] = "headgate.account.deleted"
+    id: str
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("accounts")
+    publication = admin.publication
+
+    def changed(account: StoredAccount, effective: bool) -> ChangedAccount:
+        view = _stored(publication, account)
+        return ChangedAccount(**view.model_dump(), effective=effective, pending=not effective)
+
+    @api.get("/accounts")
+    async def list_accounts(provider: Annotated[ProviderName | None, Query()] = None) -> Page[AccountView]:
+        """Every key: the file's, the environment's, the store's."""
+        return Page(data=[view for view in views(publication) if provider in (None, view.provider)])
+
+    @api.post("/accounts", status_code=201, responses=documented(404, 409))
+    async def add_account(wish: AccountWish) -> ChangedAccount:
+        """Seals a key into the store.  `provider` may be a preset's name: the provider is then made from it."""
+        key = wish.key.get_secret_value()
+        account, effective = await publication.change(
+            lambda sources: changes.add_account(
+                sources, publication.seal, wish.provider, key, hint(key), wish.label, wish.priority, wish.free
+            )
+        )
+        return changed(account, effective)
+
+    @api.patch("/accounts/{provider}/{label}", responses=documented(404, 409))
+    async def edit_account(provider: PathName, label: PathLabel, wish: AccountEdit) -> ChangedAccount:
+        """Changes a stored key, its priority or whether it is free."""
+        ident = f"{provider}/{label}"
+        said: dict[str, Any] = {}
+        for name in wish.model_fields_set:
+            if getattr(wish, name) is None:
+                raise GatewayError(INVALID_VALUE, f"`{name}` cannot be null; leave it out to keep it.", param=name)
+        for name in wish.model_fields_set - {"key"}:
+            said[name] = getattr(wish, name)
+        if wish.key is not None:
+            key = wish.key.get_secret_value()
+            said |= {"sealed": publication.seal(ident, key), "hint": hint(key)}
+        after, effective = await publication.change(
+            lambda sources: (edited := changes.edit_account(sources, ident, lambda one: replace(one, **said)),
+                             edited.accounts[ident])
+        )  # fmt: skip
+        return changed(after, effective)
+
+    @api.delete("/accounts/{provider}/{label}", responses=documented(404, 409))
+    async def delete_account(provider: PathName, label: PathLabel) -> DeletedAccount:
+        """Deletes a stored key.  Calls that are running with it go on to their end."""
+        ident = f"{provider}/{label}"
+        _, effective = await publication.change(lambda sources: (changes.drop_account(sources, ident), None))
+        return DeletedAccount(id=ident, effective=effective, pending=not effective)
+
+    return api
+
+
+def views(publication: Publication) -> Iterator[AccountView]:
+    """Every account as the operator sees it."""
+    providers, stored = publication.snapshot.providers, publication.sources.objects.accounts
+    secrets = publication.sources.compiled.secrets
+    for provider in providers.values():
+        for account in provider.accounts:
+            if account.id in secrets:
+                yield _declared(provider, account, secrets[account.id])
+    yield from (_stored(publication, account) for account in stored.values())
+
+
+def _stored(publication: Publication, account: StoredAccount) -> AccountView:
+    problem = problem_of_account(account, publication.snapshot.providers)
+    state: Literal["active", "unused", "damaged", "shadowed"] = "unused" if problem else "active"
+    if account.id in publication.damaged:
+        state, problem = "damaged", "the sealed key does not open; set it anew with PATCH"
+    elif account.id in publication.sources.compiled.secrets:
+        state, problem = "shadowed", "the configuration file declares an account of this id"
+    return AccountView(
+        id=account.id,
+        provider=account.provider,
+        label=account.label,
+        hint=account.hint,
+        priority=account.priority,
+        free=account.free,
+        origin="store",
+        managed_by_file=False,
+        created=seconds(account.created_at),
+        state=state,
+        problem=problem,
+    )
+
+
+def _declared(provider: Provider, account: Account, key: str) -> AccountView:
+    of_file = provider.origin == "file"
+    return AccountView(
+        id=account.id,
+        provider=provider.name,
+        label=account.id.partition("/")[2],
+        hint=hint(key),
+        priority=account.priority,
+        free=account.free,
+        origin="file" if of_file else "environment",
+        managed_by_file=of_file,
+        created=None,
+        state="active",
+        problem=None,
+    )

@@ -1,0 +1,170 @@
+"""/admin/v1/aliases: names for jobs."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import Annotated, Literal
+
+from fastapi import APIRouter, Path
+from pydantic import Field
+
+from headgate.control import changes
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.routers import router
+from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
+from headgate.control.fields import Positive
+from headgate.control.kinds import ALIAS_NOT_FOUND
+from headgate.control.objects import AliasBody, StoredAlias
+from headgate.control.world import HERE
+from headgate.errors import GatewayError
+from headgate.model import Alias, TargetRef
+from headgate.policy import names
+
+AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]
+
+
+class TargetWish(Wish):
+    """The first target that can serve does."""
+
+    model: ModelName = Field(description="provider/model", examples=["openai/gpt-4o-mini"])
+
+
+class TimeoutsWish(Wish):
+    """Seconds; what is left out comes from the configuration's defaults."""
+
+    connect: Positive | None = None
+    headers: Positive | None = None
+    first_token: Positive | None = None
+    stall: Positive | None = None
+    total: Positive | None = None
+
+    def said(self) -> dict[str, float]:
+        return self.model_dump(exclude_none=True)
+
+
+class AliasWish(Wish):
+    """The whole alias: what is left out is not kept."""
+
+    targets: list[TargetWish] = Field(min_length=1, max_length=50)
+    use_case: Text | None = None
+    timeouts: TimeoutsWish = TimeoutsWish()
+
+
+class Target(View):
+    model: str
+    weight: int
+
+
+class AliasView(View):
+    """``why``: how a shipped alias came to its targets.  ``problem``: why a stored one does not do what it says.
+    ``shadowed``: a stored one of a name that the file declares too, which wins.
+    """
+
+    object: Literal["headgate.alias"] = "headgate.alias"
+    name: str
+    targets: list[Target]
+    use_case: str | None
+    timeouts: dict[str, float]
+    origin: Literal["file", "store", "shipped"]
+    managed_by_file: bool
+    why: str | None
+    uses_30d: int
+    shadowed: bool
+    problem: str | None
+    created: int | None
+
+
+class ChangedAlias(AliasView, Changed):
+    pass
+
+
+class DeletedAlias(Changed):
+    """``shipped``: a shipped alias of this name is there again."""
+
+    object: Literal["headgate.alias.deleted"] = "headgate.alias.deleted"
+    name: str
+    shipped: bool
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("aliases")
+    publication = admin.publication
+
+    def all_views() -> list[AliasView]:
+        snapshot, uses = publication.snapshot, publication.uses.names
+        stored = publication.sources.objects.aliases
+        known = {name: provider.models for name, provider in snapshot.providers.items()}
+        views = [
+            _of_store(name, kept, known, uses)
+            if alias.origin == "store" and (kept := stored.get(name))
+            else _of(alias, uses)
+            for name, alias in snapshot.aliases.items()
+        ]
+        shadowed = [
+            _of_store(name, kept, known, {}, shadowed=True)
+            for name, kept in stored.items()
+            if (alias := snapshot.aliases.get(name)) and alias.origin == "file"
+        ]
+        return views + shadowed
+
+    def view_of(name: str) -> AliasView:
+        for view in all_views():
+            if view.name == name:
+                return view
+        raise GatewayError(ALIAS_NOT_FOUND, f"There is no alias {name!r}.")
+
+    @api.get("/aliases")
+    async def list_aliases() -> Page[AliasView]:
+        """Every alias: the file's, the store's, the shipped ones."""
+        return Page(data=all_views())
+
+    @api.get("/aliases/{name:path}", responses=documented(404))
+    async def get_alias(name: AliasName) -> AliasView:
+        """One alias."""
+        return view_of(name)
+
+    @api.put("/aliases/{name:path}", responses=documented(409))
+    async def put_alias(name: AliasName, wish: AliasWish) -> ChangedAlias:
+        """Stores an alias, whole.  Over a shipped one, it takes its place."""
+        targets = tuple(TargetRef(target.model) for target in wish.targets)
+        body = AliasBody(targets, wish.use_case, wish.timeouts.said())
+        _, effective = await publication.change(lambda sources: (changes.put_alias(sources, name, body), None))
+        return ChangedAlias(**view_of(name).model_dump(), effective=effective, pending=not effective)
+
+    @api.delete("/aliases/{name:path}", responses=documented(404, 409))
+    async def delete_alias(name: AliasName) -> DeletedAlias:
+        """Deletes a stored alias.  A shipped one of its name comes back."""
+        _, effective = await publication.change(lambda sources: (changes.drop_alias(sources, name), None))
+        left = publication.snapshot.aliases.get(name)
+        shipped = left is not None and left.origin == "shipped"
+        return DeletedAlias(name=name, shipped=shipped, effective=effective, pending=not effective)
+
+    return api
+
+
+def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
+    return AliasView(
+        name=alias.name,
+        targets=[Target(model=ref.model, weight=ref.weight) for ref in alias.targets],
+        use_case=alias.use_case,
+        timeouts=dict(alias.timeouts),
+        origin=alias.origin,  # type: ignore[arg-type]
+        managed_by_file=alias.origin == "file",
+        why=alias.why,
+        uses_30d=uses.get(alias.name, 0),
+        shadowed=False,
+        problem=None,
+        created=None,
+    )
+
+
+def _of_store(
+    name: str, kept: StoredAlias, known: names.Known, uses: Mapping[str, int], shadowed: bool = False
+) -> AliasView:
+    body = kept.body
+    broken = [sentence for ref in body.targets if (sentence := names.unresolved(ref.model, known, HERE))]
+    view = _of(Alias(name, body.targets, body.use_case, body.timeouts, origin="store"), uses)
+    problem = "the configuration file declares an alias of this name" if shadowed else "; ".join(broken) or None
+    return view.model_copy(update={"shadowed": shadowed, "problem": problem, "created": seconds(kept.created_at)})

@@ -1,0 +1,204 @@
+"""/admin/v1/catalog: every model and alias that can be asked for, and what the operator knows better about one."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Response
+
+from headgate.control import changes
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.facts import FactsWish
+from headgate.control.api.routers import router
+from headgate.control.api.views import NANO, Changed, ModelName, Page, View, seconds
+from headgate.control.objects import StoredModel
+from headgate.errors import MODEL_NOT_FOUND, GatewayError
+from headgate.model import Price
+from headgate.policy import catalog
+from headgate.policy.catalog import MAX_LIMIT, MAX_WORDS, Entry
+
+ModelId = Annotated[
+    ModelName, Path(description="An id of the catalog; it may contain slashes.", examples=["openai/gpt-4o"])
+]
+Target = Annotated[
+    ModelName, Path(description="provider/model; the model may contain slashes.", examples=["openai/gpt-4o"])
+]
+Words = Annotated[str | None, Query(min_length=1, max_length=MAX_WORDS)]
+RATES = ("input", "output", "cached_input", "cache_write")
+_encode = msgspec.json.Encoder().encode
+
+
+class TierView(View):
+    """The price of a call of more than ``above`` prompt tokens."""
+
+    above: int
+    input: float | None
+    output: float | None
+    cached_input: float | None
+    cache_write: float | None
+
+
+class PriceView(View):
+    """USD per million tokens, null where unknown; ``source`` is the price list's snapshot id."""
+
+    input: float | None
+    output: float | None
+    cached_input: float | None
+    cache_write: float | None
+    source: str | None
+    tiers: list[TierView]
+
+
+class InfoView(View):
+    """What is known of it.  An alias has the facts of what serves it now."""
+
+    alias: bool
+    provider: str
+    providers: list[str]
+    provider_model: str
+    title: str | None
+    kind: str
+    context_window: int | None
+    max_output: int | None
+    capabilities: list[str]
+    price: PriceView | None
+    free: bool
+    training: str
+    origin: str
+    configured: bool
+    aliases: list[str]
+    uses_30d: int
+
+
+class OverrideView(View):
+    """What the operator said about ``provider/model``; null: not said."""
+
+    target: str
+    title: str | None
+    context_window: int | None
+    max_output: int | None
+    capabilities: list[str] | None
+    price: PriceView | None
+    created: int | None
+    updated: int | None
+
+
+class ModelView(View):
+    """An entry as `/v1/models` shows it."""
+
+    id: str
+    object: Literal["model"]
+    created: int
+    owned_by: str
+    headgate: InfoView
+
+
+class OneModelView(ModelView):
+    """With what the operator said about the targets behind it."""
+
+    overrides: list[OverrideView]
+
+
+class CatalogPage(Page[ModelView]):
+    """``total``: how many there are without limit and offset."""
+
+    total: int
+
+
+class ChangedModel(OverrideView, Changed):
+    object: Literal["headgate.override"] = "headgate.override"
+
+
+class DeletedModel(Changed):
+    object: Literal["headgate.override.deleted"] = "headgate.override.deleted"
+    target: str
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("catalog")
+    publication = admin.publication
+    made: list[tuple[int, catalog.Catalog, list[Entry]]] = []  # of the Snapshot that was asked about last
+
+    def current() -> tuple[catalog.Catalog, list[Entry]]:
+        snapshot = publication.snapshot
+        if not made or made[0][0] != snapshot.generation:
+            found = catalog.Catalog(snapshot)
+            made[:] = [(snapshot.generation, found, list(found.entries()))]
+        return made[0][1:]
+
+    @api.get("/catalog", response_model=CatalogPage)
+    async def list_catalog(
+        provider: Words = None,
+        free_only: bool = False,
+        configured_only: bool = False,
+        search: Words = None,
+        capability: Words = None,
+        sort_by: Literal["usage", "name", "provider", "context", "cost"] = "usage",
+        limit: Annotated[int, Query(ge=1, le=MAX_LIMIT)] = 500,
+        offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
+    ) -> Response:
+        """The models and aliases that can be asked for, as GET /v1/models lists them."""
+        wanted = catalog.Query(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
+        page, total = catalog.select(current()[1], wanted, publication.uses)
+        body = {
+            "object": "list",
+            "data": [catalog.shown(entry, publication.uses) for entry in page],
+            "has_more": offset + len(page) < total,
+            "next": None,
+            "total": total,
+        }
+        return Response(_encode(body), media_type="application/json")
+
+    @api.get("/catalog/{name:path}", response_model=OneModelView, responses=documented(404))
+    async def get_model(name: ModelId) -> Response:
+        """One entry, by any name that leads to it."""
+        entry = current()[0].find(name)
+        if entry is None:
+            raise GatewayError(MODEL_NOT_FOUND, f"Nothing is known of a model or alias {name!r}.")
+        stored = publication.sources.objects.models
+        said = [_override(key, stored[key]) for key in (*entry.reach, *entry.counted) if key in stored]
+        shown = msgspec.to_builtins(catalog.shown(entry, publication.uses))
+        unique = {view.target: view.model_dump() for view in said}
+        return Response(_encode({**shown, "overrides": list(unique.values())}), media_type="application/json")
+
+    @api.put("/catalog/{name:path}", responses=documented(404, 409))
+    async def put_model(name: Target, wish: FactsWish) -> ChangedModel:
+        """Says what is known better about `provider/model` than in the price list; whole: what is left out is not
+        kept.  What the configuration file says is not changed here.
+        """
+        body = wish.body()
+        stored, effective = await publication.change(
+            lambda sources: (after := changes.put_model(sources, name, body), after.models[name])
+        )
+        view = _override(name, stored)
+        return ChangedModel(**view.model_dump(), effective=effective, pending=not effective)
+
+    @api.delete("/catalog/{name:path}", responses=documented(404))
+    async def delete_model(name: Target) -> DeletedModel:
+        """Forgets what was said; the price list holds again."""
+        _, effective = await publication.change(lambda sources: (changes.drop_model(sources, name), None))
+        return DeletedModel(target=name, effective=effective, pending=not effective)
+
+    return api
+
+
+def _override(target: str, stored: StoredModel) -> OverrideView:
+    body = stored.body
+    return OverrideView(
+        target=target,
+        title=body.title,
+        context_window=body.context_window,
+        max_output=body.max_output,
+        capabilities=None if body.capabilities is None else list(body.capabilities),
+        price=None if body.price is None else _price(body.price),
+        created=seconds(stored.created_at),
+        updated=seconds(stored.updated_at),
+    )
+
+
+def _price(price: Price) -> PriceView:
+    said = {name: None if (nano := getattr(price, name)) is None else nano / NANO for name in RATES}
+    return PriceView(**said, source=price.source, tiers=[])

@@ -1,0 +1,125 @@
+"""How the admin API says no: one shape for every refusal, the same as on the data plane; and its place in OpenAPI."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import structlog
+from fastapi import FastAPI, Request
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import Field
+from sqlalchemy.exc import SQLAlchemyError
+from starlette.exceptions import HTTPException
+
+from headgate.control.api.views import View
+from headgate.errors import (
+    CONTROL_AWAY,
+    INTERNAL,
+    INVALID_JSON,
+    INVALID_VALUE,
+    METHOD_NOT_ALLOWED,
+    ROUTE_NOT_FOUND,
+    GatewayError,
+    Kind,
+)
+
+RETRY_AFTER_S = 1
+log = structlog.get_logger("headgate.api")
+
+
+class Fault(View):
+    message: str = Field(description="What happened and what to do next.")
+    type: Literal[
+        "invalid_request_error",
+        "authentication_error",
+        "not_found_error",
+        "conflict_error",
+        "request_too_large",
+        "service_unavailable_error",
+        "api_error",
+    ]
+    param: str | None = Field(description="The field or query parameter at fault.")
+    code: str
+
+
+class Error(View):
+    """Every refusal, whatever its status."""
+
+    error: Fault
+
+
+_WORDS = {
+    400: "The request cannot be understood or cannot be meant; `param` names the field.",
+    401: "The admin token is missing or wrong.",
+    404: "There is no such object.",
+    405: "Not a method of this path.",
+    409: "It clashes with what is there: `managed_by_file`, `already_exists`, `name_taken`, `in_use`, `too_many`.",
+    413: "The body is too large.",
+    503: "The store cannot be used at the moment; try again.",
+}
+
+
+def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """A route's error answers, for OpenAPI."""
+    return {status: {"model": Error, "description": _WORDS[status]} for status in statuses}
+
+
+def rendered(kind: Kind, message: str, param: str | None = None) -> JSONResponse:
+    """The answer for one row of the error table."""
+    headers = {}
+    if kind.status == 401:
+        headers["www-authenticate"] = "Bearer"
+    if kind.status == 503:
+        headers["retry-after"] = str(RETRY_AFTER_S)
+    error = {"message": message, "type": kind.type, "param": param, "code": kind.code}
+    return JSONResponse({"error": error}, kind.status, headers)
+
+
+def install(app: FastAPI) -> None:
+    """Every exception becomes an answer of this shape; a defect's text goes to the log alone."""
+    app.add_exception_handler(GatewayError, _on_refusal)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(SQLAlchemyError, _on_store)
+    app.add_exception_handler(OSError, _on_store)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, GatewayError)
+    return rendered(error.kind, error.message, error.param)
+
+
+async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)
+    first = error.errors()[0]
+    if first["type"] == "json_invalid":
+        return rendered(INVALID_JSON, f"The body is not valid JSON: {first['ctx']['error']}.")
+    if first["loc"] == ("body",) and "json" not in request.headers.get("content-type", ""):
+        return rendered(INVALID_VALUE, "The body must be JSON, sent with Content-Type: application/json.")
+    # "body", "scopes", 0 → scopes
+    where = ".".join(str(step) for step in first["loc"][1:] if not isinstance(step, int)) or None
+    message = str(first["msg"]).removeprefix("Value error, ")
+    # What was sent is not repeated: it may be a key
+    return rendered(INVALID_VALUE, f"{where}: {message}" if where else f"The body: {message}", where)
+
+
+async def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)
+    if error.status_code == 404:
+        return rendered(ROUTE_NOT_FOUND, f"There is no {request.url.path} here; see /docs.")
+    if error.status_code == 405:
+        answer = rendered(METHOD_NOT_ALLOWED, f"{request.method} is not a method of {request.url.path}; see /docs.")
+        answer.headers.update(error.headers or {})
+        return answer
+    return rendered(Kind(error.status_code, "invalid_request_error", "invalid_value"), str(error.detail))
+
+
+async def _on_store(_request: Request, error: Exception) -> JSONResponse:
+    log.error("the store could not be used for a request", error=type(error).__name__)
+    return rendered(CONTROL_AWAY, "The store cannot be used at the moment; try again.")
+
+
+async def _on_defect(_request: Request, _error: Exception) -> JSONResponse:
+    return rendered(INTERNAL, "This is a defect of the control process; its log says more.")

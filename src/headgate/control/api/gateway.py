@@ -1,0 +1,246 @@
+"""/admin/v1: the gateway as a whole: health, reload, detection, drain; and the probes beside it."""
+
+from __future__ import annotations
+
+import time
+from typing import Literal
+
+from fastapi import APIRouter
+from fastapi.responses import JSONResponse
+from sqlalchemy import func, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headgate import __version__
+from headgate.control import facts
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.routers import router
+from headgate.control.api.views import Changed, View
+from headgate.control.detection import Asked
+from headgate.control.kinds import INVALID_CONFIG, NOTHING_RUNS
+from headgate.control.store import refusals
+from headgate.errors import GatewayError
+
+REFUSALS_WINDOW_S = 3600
+
+
+class WorkerView(View):
+    """A data process.  ``generation``: the last that it serves with, -1 before."""
+
+    worker: str
+    pid: int
+    boot_id: str
+    generation: int
+    gauges: dict[str, float]
+    gauges_at: float | None
+    dropped_events: int
+
+
+class RecorderView(View):
+    """What the journal holds and the store does not yet."""
+
+    bytes_behind: int
+    records_behind: int
+    running_calls: int
+    unreadable_records: int
+    records_set_aside: int
+    error: str | None
+
+
+class ConfigView(View):
+    reloaded_at: float
+    reload_error: str | None
+    needs_restart: list[str]
+
+
+class RefusalsView(View):
+    """Requests that were turned away before a token was known, by code."""
+
+    window_s: int
+    codes: dict[str, int]
+
+
+class PricesView(View):
+    """``snapshot``: the price list's id, null before it is read."""
+
+    snapshot: str | None
+
+
+class AskedView(View):
+    """An engine that was looked for on this machine.  ``said``: what was there."""
+
+    engine: str
+    title: str
+    port: int
+    found: bool
+    said: str
+
+
+class DetectionView(View):
+    """``enabled``: `detect.local_engines` of the configuration."""
+
+    enabled: bool
+    found: list[str]
+    asked: list[AskedView]
+
+
+class Health(View):
+    """What is known of the processes, the journal, the configuration and what was found."""
+
+    object: Literal["headgate.health"] = "headgate.health"
+    version: str
+    uptime_s: float
+    data_url: str
+    generation: int
+    workers: list[WorkerView]
+    recorder: RecorderView
+    config: ConfigView
+    refusals: RefusalsView
+    prices: PricesView
+    detection: DetectionView
+
+
+class ReloadResult(Changed):
+    """``needs_restart``: keys that the file changes and that only a restart applies."""
+
+    object: Literal["headgate.reload"] = "headgate.reload"
+    generation: int
+    changed: bool
+    needs_restart: list[str]
+
+
+class DetectResult(DetectionView, Changed):
+    object: Literal["headgate.detection"] = "headgate.detection"
+
+
+class Draining(View):
+    object: Literal["headgate.drain"] = "headgate.drain"
+    draining: Literal[True] = True
+
+
+class Probe(View):
+    status: str
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("gateway")
+    publication = admin.publication
+
+    @api.get("/health")
+    async def health() -> Health:
+        """What is known of the processes, the journal and the configuration."""
+        lag = admin.recorder.lag()
+        return Health(
+            version=__version__,
+            uptime_s=round(time.time() - admin.started_at, 1),
+            data_url=admin.data_url,
+            generation=publication.snapshot.generation,
+            workers=_workers(admin),
+            recorder=RecorderView(
+                bytes_behind=lag.bytes,
+                records_behind=lag.records,
+                running_calls=lag.running,
+                unreadable_records=lag.unreadable,
+                records_set_aside=lag.set_aside,
+                error=lag.error,
+            ),
+            config=ConfigView(
+                reloaded_at=publication.reloaded_at,
+                reload_error=publication.reload_error,
+                needs_restart=list(publication.needs_restart),
+            ),
+            refusals=RefusalsView(window_s=REFUSALS_WINDOW_S, codes=await _refusals(admin.engine)),
+            prices=PricesView(snapshot=facts.price_list() or None),
+            detection=DetectionView(
+                enabled=publication.sources.compiled.detect_engines,
+                found=list(publication.detected.providers),
+                asked=_asked(publication.detected.asked),
+            ),
+        )
+
+    @api.post("/reload")
+    async def reload() -> ReloadResult:
+        """Reads the configuration file again.  Where it is bad, the last good one stays; what the store declares stays
+        too.
+        """
+        try:
+            done = await publication.reload()
+        except (ValueError, OSError) as error:
+            raise GatewayError(INVALID_CONFIG, str(error)) from error
+        return ReloadResult(
+            generation=done.generation,
+            changed=done.changed,
+            effective=done.effective,
+            pending=not done.effective,
+            needs_restart=list(done.needs_restart),
+        )
+
+    @api.post("/detect")
+    async def detect() -> DetectResult:
+        """Looks for engines on this machine again.  Where the configuration turns that off, none is used."""
+        found, effective = await publication.detect()
+        return DetectResult(
+            enabled=publication.sources.compiled.detect_engines,
+            found=list(found.providers),
+            asked=_asked(found.asked),
+            effective=effective,
+            pending=not effective,
+        )
+
+    @api.post("/drain", status_code=202, responses=documented(409))
+    async def drain() -> Draining:
+        """Ends the gateway as SIGTERM does: no new calls, the running ones finish, exit code 0."""
+        if admin.drain is None:
+            raise GatewayError(NOTHING_RUNS, "No gateway runs, so there is nothing to drain.")
+        admin.drain()
+        return Draining()
+
+    return api
+
+
+def probes(admin: Admin) -> APIRouter:
+    """For whoever watches over the process: no token."""
+    api = APIRouter(tags=["probes"])
+
+    @api.get("/livez")
+    async def livez() -> Probe:
+        """200 while the process answers."""
+        return Probe(status="ok")
+
+    @api.get("/readyz", response_model=Probe, responses={503: {"model": Probe, "description": "Not ready."}})
+    async def readyz() -> JSONResponse:
+        """503 while no data process is connected or the store does not take the journal."""
+        ready = bool(admin.link.workers) and admin.recorder.lag().error is None
+        return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
+
+    return api
+
+
+def _workers(admin: Admin) -> list[WorkerView]:
+    return [
+        WorkerView(
+            worker=worker.name,
+            pid=worker.pid,
+            boot_id=worker.boot_id,
+            generation=worker.generation,
+            gauges=dict(worker.gauges),
+            gauges_at=worker.gauges_at / 1e9 if worker.gauges_at else None,
+            dropped_events=worker.dropped_events,
+        )
+        for worker in admin.link.workers
+    ]
+
+
+def _asked(asked: tuple[Asked, ...]) -> list[AskedView]:
+    return [
+        AskedView(engine=one.engine, title=one.title, port=one.port, found=one.found, said=one.said) for one in asked
+    ]
+
+
+async def _refusals(engine: AsyncEngine) -> dict[str, int]:
+    since = int(time.time()) - REFUSALS_WINDOW_S
+    query = select(refusals.c.code, func.sum(refusals.c.count)).where(refusals.c.second >= since)
+    async with engine.connect() as connection:
+        rows = await connection.execute(query.group_by(refusals.c.code).order_by(refusals.c.code))
+        return {code: int(count) for code, count in rows}

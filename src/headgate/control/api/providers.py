@@ -1,0 +1,312 @@
+"""/admin/v1/providers and /admin/v1/presets: who is called, and what is known of services."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Path
+from pydantic import AfterValidator, Field
+
+from headgate.control import changes
+from headgate.control.admin import Admin
+from headgate.control.api.accounts import AccountView
+from headgate.control.api.accounts import views as account_views
+from headgate.control.api.errors import documented
+from headgate.control.api.facts import ModelWish
+from headgate.control.api.routers import router
+from headgate.control.api.views import Changed, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
+from headgate.control.check import Result, check
+from headgate.control.fields import Positive, Url, header_values
+from headgate.control.kinds import PROVIDER_NOT_FOUND
+from headgate.control.objects import PoolBody, ProviderBody
+from headgate.control.world import problem_of_provider
+from headgate.errors import GatewayError
+from headgate.model import Provider
+from headgate.policy.offers import ready
+from headgate.providers import Row
+
+MAX_MODELS = 2000
+
+PathName = Annotated[ProviderName, Path(description="The provider's name.")]
+HeaderValue = Annotated[str, Field(max_length=2000)]
+Headers = Annotated[dict[str, HeaderValue], Field(max_length=50), AfterValidator(header_values)]
+
+
+class PoolWish(Wish):
+    """Limits of the connections to the provider; seconds."""
+
+    idle_s: Positive | None = None
+    max_age_s: Positive | None = None
+    wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
+
+
+class ProviderEdit(Wish):
+    """Only what is sent changes; null: as the preset has it, else the default."""
+
+    preset: ProviderName | None = Field(default=None, description="A row of GET /presets: everything it says holds.")
+    title: Text | None = None
+    base_url: Annotated[Url, Field(max_length=2000)] | None = Field(
+        default=None, description="Needed where no preset has it.", examples=["https://api.example.com/v1"]
+    )
+    auth: Literal["bearer", "x-api-key", "api-key", "query", "none"] | None = None
+    dialect: Literal["openai_chat"] | None = None
+    headers: Headers | None = Field(default=None, description="Sent with every request; no keys.")
+    quirks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=50)] | None = None
+    training: Literal["never", "unknown", "yes"] | None = Field(default=None, description="Whether it trains on data.")
+    models: Annotated[dict[ModelName, ModelWish | None], Field(max_length=MAX_MODELS)] | None = Field(
+        default=None, description="Only these can be asked for; null: any id."
+    )
+    max_connections: Annotated[int, Field(ge=1, le=65_535)] | None = None
+    pool: PoolWish | None = None
+
+    def said(self) -> dict[str, Any]:
+        """What was sent, as ``objects.ProviderBody`` has it."""
+        said = {name: getattr(self, name) for name in self.model_fields_set if name in ProviderBody.__struct_fields__}
+        if said.get("quirks") is not None:
+            said["quirks"] = tuple(said["quirks"])
+        if said.get("models") is not None:
+            said["models"] = {ident: (facts or ModelWish()).body() for ident, facts in said["models"].items()}
+        if "pool" in said:
+            said["pool"] = PoolBody(**self.pool.model_dump()) if self.pool else PoolBody()
+        return said
+
+
+class ProviderWish(ProviderEdit):
+    """A provider for the store."""
+
+    name: ProviderName = Field(description="The part before the slash in a model's name.")
+
+
+class ProviderView(View):
+    """``models``: how many are declared, null where any id passes.  ``status``: `no_key` and `unusable` serve nothing.
+    ``shadowed``: a stored one of a name that the file declares too, which wins.  ``headers``: their names.
+    """
+
+    object: Literal["headgate.provider"] = "headgate.provider"
+    name: str
+    title: str | None
+    base_url: str | None
+    dialect: str
+    auth: str
+    preset: str | None
+    quirks: list[str]
+    headers: list[str]
+    training: str
+    origin: Origin
+    managed_by_file: bool
+    status: Literal["ready", "no_key", "unusable"]
+    accounts: list[AccountView]
+    models: int | None
+    created: int | None
+    shadowed: bool
+    problem: str | None
+
+
+class ChangedProvider(ProviderView, Changed):
+    pass
+
+
+class DeletedProvider(Changed):
+    """``accounts``: whose keys were deleted with it."""
+
+    object: Literal["headgate.provider.deleted"] = "headgate.provider.deleted"
+    name: str
+    accounts: list[str]
+
+
+class CheckResult(View):
+    """``models``: how many the provider lists, null where it does not say.  ``account``: null where none is needed."""
+
+    account: str | None
+    ok: bool
+    status: int | None
+    latency_ms: float | None
+    models: int | None
+    message: str
+
+
+class CheckView(View):
+    object: Literal["headgate.check"] = "headgate.check"
+    provider: str
+    results: list[CheckResult]
+
+
+class PresetView(View):
+    """``base_url`` may hold {VARIABLE}s, which the environment or `base_url` fills.  ``key_env``: the first variable
+    that is set holds the key.
+    """
+
+    object: Literal["headgate.preset"] = "headgate.preset"
+    name: str
+    title: str
+    base_url: str
+    key_env: list[str]
+    auth: str
+    dialect: str
+    training: str
+    docs: str
+    capabilities: list[str]
+    quirks: list[str]
+    local: bool
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("providers")
+    publication = admin.publication
+
+    def all_views() -> list[ProviderView]:
+        stored = publication.sources.objects.providers
+        accounts: dict[str, list[AccountView]] = {}
+        for account in account_views(publication):
+            accounts.setdefault(account.provider, []).append(account)
+        providers = publication.snapshot.providers
+        views = [
+            _view(provider, accounts.get(name, []), stored[name].created_at if provider.origin == "store" else None)
+            for name, provider in providers.items()
+        ]
+        for name, kept in stored.items():
+            provider = providers.get(name)
+            if provider is not None and provider.origin == "file":
+                views.append(
+                    _unusable(name, kept.body, kept.created_at, "the configuration file declares it too", True)
+                )
+            elif provider is None or provider.origin != "store":
+                problem = problem_of_provider(name, publication.sources) or "it is not served yet"
+                views.append(_unusable(name, kept.body, kept.created_at, problem, False))
+        return views
+
+    def view_of(name: str) -> ProviderView:
+        for view in all_views():
+            if view.name == name:
+                return view
+        raise GatewayError(PROVIDER_NOT_FOUND, f"There is no provider {name!r}.")
+
+    def changed(name: str, effective: bool) -> ChangedProvider:
+        return ChangedProvider(**view_of(name).model_dump(), effective=effective, pending=not effective)
+
+    @api.get("/providers")
+    async def list_providers() -> Page[ProviderView]:
+        """Every provider, in the order in which they are asked."""
+        return Page(data=all_views())
+
+    @api.post("/providers", status_code=201, responses=documented(409))
+    async def add_provider(wish: ProviderWish) -> ChangedProvider:
+        """Stores a provider.  Its keys are added with POST /accounts."""
+        body = ProviderBody(**{name: value for name, value in wish.said().items() if value is not None})
+        _, effective = await publication.change(lambda sources: (changes.add_provider(sources, wish.name, body), None))
+        return changed(wish.name, effective)
+
+    @api.get("/providers/{name}", responses=documented(404))
+    async def get_provider(name: PathName) -> ProviderView:
+        """One provider."""
+        return view_of(name)
+
+    @api.patch("/providers/{name}", responses=documented(404, 409))
+    async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
+        """Changes a stored provider."""
+        said = wish.said()
+        _, effective = await publication.change(
+            lambda sources: (
+                changes.edit_provider(sources, name, lambda body: msgspec.structs.replace(body, **said)),
+                None,
+            )
+        )
+        return changed(name, effective)
+
+    @api.delete("/providers/{name}", responses=documented(404, 409))
+    async def delete_provider(name: PathName) -> DeletedProvider:
+        """Deletes a stored provider and its keys, unless aliases lead to it."""
+        accounts = [one.id for one in publication.sources.objects.accounts.values() if one.provider == name]
+        _, effective = await publication.change(lambda sources: (changes.drop_provider(sources, name), None))
+        return DeletedProvider(name=name, accounts=accounts, effective=effective, pending=not effective)
+
+    @api.post("/providers/{name}/check", responses=documented(404))
+    async def check_provider(name: PathName) -> CheckView:
+        """Calls the provider for its list of models, once with each key.  Costs nothing; takes 5 s at most."""
+        provider = publication.snapshot.providers.get(name)
+        if provider is None:
+            view_of(name)
+            raise GatewayError(PROVIDER_NOT_FOUND, f"The provider {name!r} cannot be used; see its `problem`.")
+        results = await check(provider, publication.secrets)
+        return CheckView(provider=name, results=[_result(one) for one in results])
+
+    @api.get("/presets")
+    async def list_presets() -> Page[PresetView]:
+        """The services that Headgate knows: a provider of one needs a key and nothing else."""
+        return Page(data=[_preset(row) for row in publication.sources.compiled.rows.values()])
+
+    return api
+
+
+def _view(provider: Provider, accounts: list[AccountView], created_at: int | None) -> ProviderView:
+    return ProviderView(
+        name=provider.name,
+        title=provider.title,
+        base_url=provider.base_url,
+        dialect=provider.dialect,
+        auth=provider.auth,
+        preset=provider.preset,
+        quirks=list(provider.quirks),
+        headers=list(provider.headers),
+        training=provider.training,
+        origin=provider.origin,  # type: ignore[arg-type]
+        managed_by_file=provider.origin == "file",
+        status="ready" if ready(provider) else "no_key",
+        accounts=accounts,
+        models=None if provider.models is None else len(provider.models),
+        created=seconds(created_at),
+        shadowed=False,
+        problem=None,
+    )
+
+
+def _unusable(name: str, body: ProviderBody, created_at: int, problem: str, shadowed: bool) -> ProviderView:
+    """A stored provider that is not in the World, as it was declared."""
+    return ProviderView(
+        name=name,
+        title=body.title,
+        base_url=body.base_url,
+        dialect=body.dialect or "openai_chat",
+        auth=body.auth or "bearer",
+        preset=body.preset,
+        quirks=list(body.quirks or ()),
+        headers=list(body.headers or ()),
+        training=body.training or "unknown",
+        origin="store",
+        managed_by_file=False,
+        status="unusable",
+        accounts=[],
+        models=None if body.models is None else len(body.models),
+        created=seconds(created_at),
+        shadowed=shadowed,
+        problem=problem,
+    )
+
+
+def _result(one: Result) -> CheckResult:
+    return CheckResult(
+        account=one.account,
+        ok=one.ok,
+        status=one.status,
+        latency_ms=one.latency_ms,
+        models=one.models,
+        message=one.message,
+    )
+
+
+def _preset(row: Row) -> PresetView:
+    return PresetView(
+        name=row.name,
+        title=row.title,
+        base_url=row.base_url,
+        key_env=list(row.key_env),
+        auth=row.auth,
+        dialect=row.dialect,
+        training=row.training,
+        docs=row.docs,
+        capabilities=list(row.capabilities),
+        quirks=list(row.quirks),
+        local=row.local,
+    )

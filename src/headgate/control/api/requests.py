@@ -1,0 +1,223 @@
+"""/admin/v1/requests and /admin/v1/usage: what was asked, how it went, what it cost."""
+
+from __future__ import annotations
+
+import asyncio
+from decimal import Decimal
+from typing import Annotated, Literal
+
+import msgspec
+from fastapi import APIRouter, Path, Query, Response
+from pydantic import AfterValidator
+
+from headgate.control import requests, usage
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.routers import router
+from headgate.control.api.views import NANO, Page, View, printable
+from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
+
+CATCH_UP_S = 5.0
+MAX_USD = 1_000_000
+DAY_MS = 86_400_000
+
+# Printable: PostgreSQL has no NUL in its texts
+Printable = Annotated[str, AfterValidator(printable)]
+Word = Annotated[Printable | None, Query(min_length=1, max_length=512)]
+Instant = Annotated[
+    str | None,
+    Query(min_length=1, max_length=64, description="Unix seconds, or ISO 8601 (UTC where no zone is given).",
+          examples=["2027-01-31T12:00:00Z"]),
+]  # fmt: skip
+Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost", "running"]
+_encode = msgspec.json.Encoder().encode
+
+
+class UsageView(View):
+    """``basis``: `provider` (reported), `counted` or `estimated`."""
+
+    prompt_tokens: int
+    completion_tokens: int
+    total_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    basis: str
+
+
+class TimingsView(View):
+    """Milliseconds, null where the call never got there."""
+
+    total: float | None
+    queue: float | None
+    connect: float | None
+    ttfb: float | None
+    ttft: float | None
+
+
+class AttemptView(View):
+    """One upstream request; milliseconds since the call was received."""
+
+    account: str | None
+    provider: str
+    model: str
+    status: int
+    code: str | None
+    started_ms: float | None
+    ended_ms: float | None
+
+
+class RequestView(View):
+    """One call.  ``outcome`` and ``status`` are null while it runs; ``cost_usd`` is null where the price is unknown."""
+
+    object: Literal["headgate.request"]
+    id: str
+    created: int
+    label: str | None
+    model: str
+    requested_model: str
+    provider: str
+    stream: bool
+    status: int | None
+    code: str | None
+    outcome: str | None
+    usage: UsageView
+    cost_usd: float | None
+    price_snapshot: str | None
+    timings_ms: TimingsView
+    attempts: list[AttemptView]
+    token: str
+    process: str
+    bytes_out: int | None
+
+
+class FiguresView(View):
+    """Totals.  ``failed``: neither delivered nor left by the client; ``cost_usd`` sums what is known, calls of unknown
+    price are counted in ``unpriced_requests``.
+    """
+
+    requests: int
+    delivered: int
+    failed: int
+    prompt_tokens: int
+    completion_tokens: int
+    cached_tokens: int
+    reasoning_tokens: int
+    cost_usd: float | None
+    unpriced_requests: int
+
+
+class GroupView(FiguresView):
+    """``group``: null for calls that no model served."""
+
+    group: str | None
+
+
+class UsageReport(Page[GroupView]):
+    """Days (UTC) count whole: ``since`` and ``until`` say which."""
+
+    group_by: str
+    since: int | None
+    until: int | None
+    total: FiguresView
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("requests")
+
+    @api.get("/requests", response_model=Page[RequestView])
+    async def list_requests(
+        limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
+        cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+        token: Word = None,
+        model: Word = None,
+        requested: Word = None,
+        provider: Word = None,
+        outcome: Annotated[Outcome | None, Query()] = None,
+        code: Word = None,
+        stream: bool | None = None,
+        label: Word = None,
+        since: Instant = None,
+        until: Instant = None,
+        min_cost_usd: Annotated[Decimal | None, Query(ge=0, le=MAX_USD, allow_inf_nan=False)] = None,
+        min_duration_ms: Annotated[float | None, Query(ge=0, le=DAY_MS, allow_inf_nan=False)] = None,
+    ) -> Response:
+        """Calls, newest first; the filters hold together."""
+        filters = requests.Filters(
+            token=token,
+            model=model,
+            requested=requested,
+            provider=provider,
+            outcome=outcome,
+            code=code,
+            stream=stream,
+            label=label,
+            since=_instant("since", since),
+            until=_instant("until", until),
+            min_cost=None if min_cost_usd is None else int(min_cost_usd * NANO),
+            min_duration_us=None if min_duration_ms is None else int(min_duration_ms * 1000),
+        )
+        await _caught_up(admin)
+        try:
+            page = await requests.page(admin.engine, filters, limit, cursor)
+        except ValueError as error:
+            raise GatewayError(INVALID_VALUE, str(error), param="cursor") from error
+        body = {"object": "list", "data": page.rows, "has_more": page.has_more, "next": page.next}
+        return Response(_encode(body), media_type="application/json")
+
+    @api.get("/requests/{ident}", response_model=RequestView, responses=documented(404))
+    async def get_request(
+        ident: Annotated[
+            Printable, Path(min_length=1, max_length=512, description="A `chatcmpl-` id, or a label: its latest call.")
+        ],
+    ) -> Response:
+        """One call, with every attempt."""
+        await _caught_up(admin)
+        found = await requests.one(admin.engine, ident)
+        if found is None:
+            raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
+        return Response(_encode(found), media_type="application/json")
+
+    @api.get("/usage", response_model=UsageReport)
+    async def report_usage(
+        group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
+        since: Instant = None,
+        until: Instant = None,
+        token: Word = None,
+        model: Word = None,
+        provider: Word = None,
+    ) -> Response:
+        """What was used, added up; days in their order, everything else by requests."""
+        filters = usage.Filters(
+            since=_instant("since", since),
+            until=_instant("until", until),
+            token=token,
+            model=model,
+            provider=provider,
+        )
+        await _caught_up(admin)
+        try:
+            report = await usage.report(admin.engine, group_by, filters)
+        except ValueError as error:
+            raise GatewayError(INVALID_VALUE, str(error)) from error
+        return Response(_encode(report), media_type="application/json")
+
+    return api
+
+
+async def _caught_up(admin: Admin) -> None:
+    """What has finished is found.  Raises GatewayError where the store does not take the journal for so long."""
+    try:
+        async with asyncio.timeout(CATCH_UP_S):
+            await admin.recorder.catch_up()
+    except TimeoutError:
+        raise GatewayError(CONTROL_AWAY, "The store is busy and does not have the last calls yet; try again.") from None
+
+
+def _instant(name: str, text: str | None) -> int | None:
+    if text is None:
+        return None
+    try:
+        return requests.instant(text)
+    except ValueError as error:
+        raise GatewayError(INVALID_VALUE, str(error), param=name) from error

@@ -1,0 +1,217 @@
+"""/admin/v1/tokens: the agents' credentials."""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import time
+from datetime import UTC, datetime
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Path, Query
+from pydantic import Field
+
+from headgate.control import tokens
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.routers import router
+from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
+from headgate.control.kinds import TOKEN_NOT_FOUND
+from headgate.control.requests import LATEST
+from headgate.errors import INVALID_VALUE, GatewayError
+from headgate.model import Grant
+
+MAX_PAGE = 1000
+WEEK_S = 604_800
+
+ScopeName = Literal["gate:chat", "gate:models", "gate:usage"]
+Ident = Annotated[
+    str, Path(pattern=r"^[A-Za-z0-9._-]{1,80}$", description="The token's public id.", examples=["3f9a01c2"])
+]
+Scopes = Annotated[list[ScopeName], Field(min_length=1, max_length=3)]
+Models = Annotated[
+    list[ModelName], Field(max_length=100, description="Models and aliases that it may use; empty: all.")
+]
+Expires = Annotated[
+    datetime | None, Field(description="ISO 8601 (UTC where no zone is given) or Unix seconds; null: never.")
+]
+
+
+class TokenWish(Wish):
+    """What a new token may do."""
+
+    name: Text
+    scopes: Scopes = Field(default=["gate:chat", "gate:models", "gate:usage"])
+    models: Models = Field(default=[])
+    expires: Expires = None
+
+
+class TokenEdit(Wish):
+    """Only what is sent changes."""
+
+    name: Text | None = None
+    scopes: Scopes | None = None
+    models: Models | None = None
+    expires: Expires = None
+
+
+class Rotation(Wish):
+    overlap_s: float = Field(
+        default=0, ge=0, le=WEEK_S, allow_inf_nan=False, description="How long the former secret stays good."
+    )
+
+
+class Token(View):
+    """A token as the operator sees it.  Instants are Unix seconds; ``created`` is null where the file declares it."""
+
+    object: Literal["headgate.token"] = "headgate.token"
+    id: str
+    name: str
+    scopes: list[str]
+    models: list[str]
+    expires: float | None
+    created: int | None
+    revoked: int | None = None
+    origin: Literal["store", "file"]
+    managed_by_file: bool
+
+
+class NewToken(Token, Changed):
+    """``token`` is shown here and never again."""
+
+    token: str
+
+
+class RotatedToken(NewToken):
+    """``former_valid_until``: Unix seconds; null where the former secret is refused at once."""
+
+    former_valid_until: float | None
+
+
+class EditedToken(Token, Changed):
+    pass
+
+
+class Revoked(Changed):
+    object: Literal["headgate.token.revoked"] = "headgate.token.revoked"
+    id: str
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("tokens")
+    publication = admin.publication
+
+    @api.get("/tokens")
+    async def list_tokens(
+        include_revoked: bool = False,
+        limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
+        cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
+    ) -> Page[Token]:
+        """Every token: those of the file first, then those of the store, oldest first."""
+        after = None if cursor is None else _read_cursor(cursor)
+        rows = await tokens.page(admin.engine, limit + 1, after, include_revoked)
+        declared = [shown(grant, None) for grant in publication.file_tokens()] if after is None else []
+        more = len(rows) > limit
+        page = rows[:limit]
+        listed = [shown(row.grant, row.created_at, row.revoked_at) for row in page]
+        return Page(data=declared + listed, has_more=more, next=_cursor(page[-1]) if more else None)
+
+    @api.post("/tokens", status_code=201)
+    async def create_token(wish: TokenWish) -> NewToken:
+        """Makes an agent token.  It is shown in this answer only."""
+        grant = Grant("", wish.name, tuple(wish.scopes), tuple(wish.models), _expiry(wish.expires))
+        minted, effective = await publication.create(grant)
+        view = shown(minted.grant, minted.created_at).model_dump()
+        return NewToken(**view, token=minted.token, effective=effective, pending=not effective)
+
+    @api.get("/tokens/{ident}", responses=documented(404))
+    async def get_token(ident: Ident) -> Token:
+        """One token, a revoked one too."""
+        row = await tokens.one(admin.engine, ident)
+        if row is not None:
+            return shown(row.grant, row.created_at, row.revoked_at)
+        for grant in publication.file_tokens():
+            if grant.id == ident:
+                return shown(grant, None)
+        raise GatewayError(TOKEN_NOT_FOUND, f"There is no token {ident!r}.")
+
+    @api.patch("/tokens/{ident}", responses=documented(404, 409))
+    async def edit_token(ident: Ident, wish: TokenEdit) -> EditedToken:
+        """Changes what a token may do; its secret stays."""
+        said = wish.model_fields_set
+        changes: dict[str, Any] = {"expires": _expiry(wish.expires)} if "expires" in said else {}
+        for name in ("name", "scopes", "models"):
+            if name in said:
+                changes[name] = _required(name, getattr(wish, name))
+        row, effective = await publication.edit_token(ident, lambda grant: msgspec.structs.replace(grant, **changes))
+        view = shown(row.grant, row.created_at).model_dump()
+        return EditedToken(**view, effective=effective, pending=not effective)
+
+    @api.post("/tokens/{ident}/rotate", responses=documented(404, 409))
+    async def rotate_token(ident: Ident, wish: Rotation | None = None) -> RotatedToken:
+        """Makes a new secret for the same token: its id, rights and usage stay.  It is shown in this answer only."""
+        minted, until, effective = await publication.rotate(ident, (wish or Rotation()).overlap_s)
+        view = shown(minted.grant, minted.created_at).model_dump()
+        return RotatedToken(
+            **view, token=minted.token, former_valid_until=until, effective=effective, pending=not effective
+        )
+
+    @api.delete("/tokens/{ident}", responses=documented(404, 409))
+    async def revoke_token(ident: Ident) -> Revoked:
+        """Revokes a token for good.  Calls that are running with it go on to their end."""
+        effective = await publication.revoke(ident)
+        return Revoked(id=ident, effective=effective, pending=not effective)
+
+    return api
+
+
+def _required(name: str, value: Any) -> Any:
+    if value is None:
+        raise GatewayError(INVALID_VALUE, f"`{name}` cannot be null; leave it out to keep it.", param=name)
+    return tuple(value) if isinstance(value, list) else value
+
+
+def _expiry(wish: datetime | None) -> float | None:
+    if wish is None:
+        return None
+    try:
+        at = (wish if wish.tzinfo else wish.replace(tzinfo=UTC)).timestamp()
+    except (ValueError, OverflowError):
+        raise GatewayError(INVALID_VALUE, "`expires` is no instant that can be kept.", param="expires") from None
+    if at <= time.time():
+        raise GatewayError(INVALID_VALUE, "`expires` is in the past.", param="expires")
+    return at
+
+
+def _cursor(row: tokens.Stored) -> str:
+    return base64.urlsafe_b64encode(f"{row.created_at}/{row.grant.id}".encode()).decode().rstrip("=")
+
+
+def _read_cursor(cursor: str) -> tuple[int, str]:
+    try:
+        at, _, ident = base64.urlsafe_b64decode(cursor + "=" * (-len(cursor) % 4)).decode("ascii").partition("/")
+        if not at.isdigit() or int(at) >= LATEST or not ident or not ident.isprintable():
+            raise ValueError
+        return int(at), ident
+    except (ValueError, binascii.Error):
+        raise GatewayError(
+            INVALID_VALUE, "`cursor` is not the `next` of a page of this list.", param="cursor"
+        ) from None
+
+
+def shown(grant: Grant, created_at: int | None, revoked_at: int | None = None) -> Token:
+    """A grant as the operator sees it."""
+    of_file = grant.origin == "file"
+    return Token(
+        id=grant.id,
+        name=grant.name,
+        scopes=list(grant.scopes),
+        models=list(grant.models),
+        expires=grant.expires,
+        created=seconds(created_at),
+        revoked=seconds(revoked_at),
+        origin="file" if of_file else "store",
+        managed_by_file=of_file,
+    )

@@ -1,0 +1,143 @@
+"""Whether a provider answers, and takes its keys: GET base_url/models, once with each account.
+
+Owns these calls; they cost nothing and follow no redirect, so that a key goes nowhere else.  What the provider says is
+shown as one sentence with the key taken out of it; its body is read up to a bound.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+import ssl
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
+
+import httpx2
+import msgspec
+
+from headgate.dialects.openai_chat.failures import failure
+from headgate.model import Provider
+from headgate.wire.signing import credential
+
+DEADLINE_S = 5.0
+MAX_ANSWER = 4 << 20
+AT_ONCE = 8  # of one provider: a check must not look like an attack
+NOT_LISTED = (404, 405)
+
+
+@dataclass(frozen=True, slots=True)
+class Result:
+    """``ok``: it answered and took the key.  ``account``: None where it needs no key; ``models``: how many it lists."""
+
+    account: str | None
+    ok: bool
+    status: int | None
+    latency_ms: float | None
+    models: int | None
+    message: str
+
+
+class _TooLarge(Exception):
+    """The body has more than MAX_ANSWER bytes."""
+
+
+async def check(provider: Provider, secrets: Mapping[str, str]) -> list[Result]:
+    """One result for each account, in order; one without an account where none is needed.  Never raises; takes
+    DEADLINE_S and a little for up to AT_ONCE accounts.
+    """
+    accounts = [None] if provider.auth == "none" else [account.id for account in provider.accounts]
+    if not accounts:
+        sentence = f"{provider.name} has no key; add one with POST /admin/v1/accounts"
+        return [Result(None, False, None, None, None, sentence)]
+    try:
+        verify = await asyncio.to_thread(ssl.create_default_context, cafile=provider.ca_file)  # reads a large file
+    except OSError as error:
+        sentence = f"the CA file {provider.ca_file} cannot be read: {error.strerror or error}"
+        return [Result(account, False, None, None, None, sentence) for account in accounts]
+    places = asyncio.Semaphore(AT_ONCE)
+    async with httpx2.AsyncClient(verify=verify, trust_env=not _is_loopback(provider.base_url)) as client:
+        return await asyncio.gather(*(_one(client, places, provider, account, secrets) for account in accounts))
+
+
+async def _one(
+    client: httpx2.AsyncClient,
+    places: asyncio.Semaphore,
+    provider: Provider,
+    account: str | None,
+    secrets: Mapping[str, str],
+) -> Result:
+    key = secrets.get(account or "", "")
+    if account is not None and not key:
+        return Result(account, False, None, None, None, f"the key of {account} is not known here")
+    lines, query = credential(provider.auth, key)
+    name, _, value = lines.decode().strip().partition(": ")
+    headers = {**provider.headers, "accept": "application/json", **({name: value} if name else {})}
+    url = f"{provider.base_url}/models" + (f"?{query}" if query else "")
+    async with places:
+        began = time.perf_counter()
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                status, body = await _get(client, url, headers)
+        except (TimeoutError, httpx2.TimeoutException):
+            return Result(account, False, None, None, None, f"no answer within {DEADLINE_S:g} s")
+        except _TooLarge:
+            return Result(account, False, None, None, None, f"its list of models is over {MAX_ANSWER >> 20} MiB")
+        except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
+            sentence = _scrubbed(f"it cannot be reached: {error or type(error).__name__}", key)
+            return Result(account, False, None, None, None, sentence)
+        latency = round((time.perf_counter() - began) * 1000, 1)
+    return _judged(provider, account, key, status, body, latency)
+
+
+async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
+    async with client.stream("GET", url, headers=dict(headers), timeout=DEADLINE_S) as answer:
+        body = bytearray()
+        async for piece in answer.aiter_bytes():
+            body += piece
+            if len(body) > MAX_ANSWER:
+                raise _TooLarge
+        return answer.status_code, bytes(body)
+
+
+def _judged(provider: Provider, account: str | None, key: str, status: int, body: bytes, latency: float) -> Result:
+    if status == 200:
+        count = _count(body)
+        sentence = "it answers, but not with a list of models" if count is None else f"it lists {count} models"
+        return Result(account, count is not None, status, latency, count, sentence)
+    if status in NOT_LISTED and provider.preset is not None:
+        sentence = "it answers, and lists no models: whether the key is good shows with the first call"
+        return Result(account, True, status, latency, None, sentence)
+    if status in NOT_LISTED:
+        sentence = f"it answers {status}: base_url may be wrong (most end in /v1), or it lists no models"
+        return Result(account, False, status, latency, None, sentence)
+    if 300 <= status < 400:
+        sentence = (
+            f"it answers {status}, a redirect, which is not followed: put the address that it leads to in base_url"
+        )
+        return Result(account, False, status, latency, None, sentence)
+    said = failure(status, {}, body, provider=provider.name, secrets=(key,) if key else ())
+    return Result(account, False, status, latency, None, _scrubbed(said.message, key))
+
+
+def _count(body: bytes) -> int | None:
+    """How many models a list has: OpenAI's ``data``, or a bare array, as some answer."""
+    try:
+        found = msgspec.json.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    entries = found.get("data", found.get("models")) if isinstance(found, dict) else found
+    return len(entries) if isinstance(entries, list) else None
+
+
+def _scrubbed(text: str, key: str) -> str:
+    return (text.replace(key, "[key]") if key else text)[:500]
+
+
+def _is_loopback(url: str) -> bool:
+    host = urlsplit(url).hostname or ""
+    try:
+        return host == "localhost" or ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False

@@ -1,0 +1,99 @@
+"""The admin API without a running gateway: the same application, on the same store, called in this process."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+from collections.abc import AsyncIterator, Callable, Sequence
+from pathlib import Path
+
+import httpx2
+
+from headgate import statedir
+from headgate.channel import Down, Patch
+from headgate.control import objects
+from headgate.control.admin import Admin
+from headgate.control.api import PREFIX, build
+from headgate.control.keys import instance_key
+from headgate.control.link import Worker
+from headgate.control.publication import Publication
+from headgate.control.recorder import Recorder
+from headgate.control.snapshot import Compiled
+from headgate.control.store import StoreUnusable, open_store
+from headgate.control.vault import Vault, VaultLocked
+
+URL = "http://headgate" + PREFIX
+CALL_S = 30.0
+
+
+class Nobody:
+    """An audience of none: what is stored holds from the next start, so it is effective."""
+
+    workers: Sequence[Worker] = ()
+
+    def tell(self, message: Down) -> None:
+        """There is nobody to tell."""
+
+    def send_patch(self, patch: Patch | None) -> None:
+        """There is nobody to tell."""
+
+    def release(self) -> None:
+        """There is nobody who waits."""
+
+    async def effective(self, generation: int) -> bool:
+        return True
+
+
+@contextlib.asynccontextmanager
+async def offline(state_dir: Path, database: str, load: Callable[[], Compiled]) -> AsyncIterator[httpx2.AsyncClient]:
+    """A client of ``/admin/v1`` while nothing runs; its base URL is the API's root, the admin token is on it.
+
+    ``load`` compiles the configuration file (``settings.compile``; what the built-in provider's URL is does not
+    matter).  What the journal still holds is recorded first, so that lists are complete.  Changes hold from the next
+    start: their answers say ``effective: true``.  ``POST /drain`` answers 409.
+
+    Raises statedir.StateError where a gateway holds the state directory (use its control API then) or where nothing
+    can be written, StoreUnusable (also where the instance's or the vault's key is lost), and what ``load`` raises.
+    """
+    lock = statedir.prepare(state_dir, command=True)
+    try:
+        async with _on_the_store(state_dir, database, load) as client:
+            yield client
+    finally:
+        os.close(lock)
+
+
+@contextlib.asynccontextmanager
+async def _on_the_store(
+    state_dir: Path, database: str, load: Callable[[], Compiled]
+) -> AsyncIterator[httpx2.AsyncClient]:
+    engine = await open_store(database)
+    recorder = Recorder(engine, state_dir / "journal")
+    try:
+        stored = await objects.load(engine)
+        try:
+            key = instance_key(state_dir)
+            vault = Vault(state_dir, [account.sealed for account in stored.accounts.values()])
+        except (VaultLocked, ValueError, OSError) as error:
+            raise StoreUnusable(str(error)) from error
+        publication = Publication(engine, key, vault, stored, load, lambda: None)
+        publication.link = Nobody()
+        await publication.begin(await asyncio.to_thread(load))
+        await publication.settle()
+        (state_dir / "journal").mkdir(mode=0o700, exist_ok=True)
+        await recorder.start()
+        await recorder.catch_up()
+        token = secrets.token_urlsafe(32)  # of this one client
+        app = build(Admin(engine, publication, Nobody(), recorder, "", None), token)
+        async with httpx2.AsyncClient(
+            transport=httpx2.ASGITransport(app, raise_app_exceptions=False),
+            base_url=URL,
+            headers={"authorization": f"Bearer {token}"},
+            timeout=CALL_S,
+        ) as client:
+            yield client
+    finally:
+        await recorder.stop()
+        await engine.dispose()
