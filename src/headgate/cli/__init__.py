@@ -21,6 +21,10 @@ def main() -> None:
         from headgate.cli.serve import serve  # noqa: PLC0415 - late: see above
 
         sys.exit(serve(arguments[1:]))
-    from headgate.cli.commands import run  # noqa: PLC0415 - late: see above
+    try:
+        from headgate.cli.commands import run  # noqa: PLC0415 - late: see above
 
-    sys.exit(run())
+        code = run()
+    except KeyboardInterrupt:  # while it was importing
+        code = 130
+    sys.exit(code)

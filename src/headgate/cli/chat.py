@@ -10,11 +10,13 @@ import sys
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Annotated, Any
 
 import httpx2
+import typer
 
-from headgate.cli.running import START_IT, Running, Trouble, failure
+from headgate.cli.gateway import START_IT, Gateway, Trouble, failure, open_gateway
+from headgate.cli.options import Config, Json, StateDir
 
 LOREM = "builtin/lorem"
 
@@ -101,20 +103,12 @@ def ask(url: str, token: str, body: dict[str, Any], *, live: bool) -> Transcript
     return transcript
 
 
-class Refused(Trouble):
-    """An error status of the data plane; ``api_code`` is the API's own."""
-
-    def __init__(self, sentence: str, step: str, api_code: str) -> None:
-        super().__init__(sentence, step)
-        self.api_code = api_code
-
-
-def refused(status: int, body: bytes) -> Refused:
+def refused(status: int, body: bytes) -> Trouble:
     message, code = failure(body)
     step = ""
     if code == "no_provider_key":
         step = f'configure a provider, or try the built-in one: headgate chat --model {LOREM} "…"'
-    return Refused(message or f"the gateway answered {status}", step, code)
+    return Trouble(message or f"the gateway answered {status}", step, api_code=code)
 
 
 def _chunks(answer: httpx2.Response, transcript: Transcript) -> Iterator[dict[str, Any]]:
@@ -147,15 +141,42 @@ def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
                 sys.stdout.flush()
 
 
-def chat(running: Running | None, url: str, token: str | None, body: dict[str, Any], *, live: bool) -> Transcript:
-    """``ask`` with the CLI's own token where none is given; one that was revoked meanwhile is replaced once."""
-    if token:
-        return ask(url, token, body, live=live)
-    if running is None:
-        raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
+def with_own_token(gateway: Gateway, body: dict[str, Any], *, live: bool) -> Transcript:
+    """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once."""
+    url = gateway.addresses()["data"]
     try:
-        return ask(url, running.cli_token(), body, live=live)
-    except Refused as error:
+        return ask(url, gateway.cli_token(), body, live=live)
+    except Trouble as error:
         if error.api_code not in ("invalid_api_key", "expired_api_key"):
             raise
-    return ask(url, running.cli_token(anew=True), body, live=live)
+    return ask(url, gateway.cli_token(anew=True), body, live=live)
+
+
+def command(
+    message: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = "auto",
+    system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Another gateway's base URL (without /v1).")] = None,
+    token: Annotated[str | None, typer.Option("--token", envvar="HEADGATE_TOKEN", help="Agent token.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a model, and see the answer as it streams; speed and first-token time go to standard error."""
+    if url and not token:
+        raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
+    text = sys.stdin.read() if message == "-" else message
+    messages = [{"role": "system", "content": system}] if system else []
+    body: dict[str, Any] = {"model": model, "messages": [*messages, {"role": "user", "content": text}]}
+    if url:
+        transcript = ask(url.rstrip("/").removesuffix("/v1"), token or "", body, live=not as_json)
+    else:
+        with open_gateway(config, state_dir) as gateway:
+            if token:
+                transcript = ask(gateway.addresses()["data"], token, body, live=not as_json)
+            else:
+                transcript = with_own_token(gateway, body, live=not as_json)
+    if as_json:
+        print(transcript.as_json())
+    else:
+        print(transcript.summary(), file=sys.stderr)

@@ -7,7 +7,7 @@ import sys
 from rich.console import Console
 from rich.text import Text
 
-from headgate.cli.running import Trouble
+from headgate.cli.gateway import Trouble
 from headgate.conform import Check, Endpoint, Probe, Scorecard, Unreachable, run
 
 

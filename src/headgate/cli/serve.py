@@ -9,21 +9,28 @@ from headgate import app
 
 def serve(arguments: list[str]) -> int:
     """Parses the options and runs the gateway until it ends.  Returns the exit code."""
-    options = _parser().parse_args(arguments)
+    return start(**vars(parser().parse_args(arguments)))
+
+
+def start(
+    config: str | None, *, host: str | None, port: int | None, control_port: int | None, state_dir: str | None
+) -> int:
+    """Runs the gateway until it ends.  What is None the configuration says.  Returns the exit code."""
     overrides = {
         key: str(value)
         for key, value in (
-            ("server.host", options.host),
-            ("server.port", options.port),
-            ("control.port", options.control_port),
-            ("state_dir", options.state_dir),
+            ("server.host", host),
+            ("server.port", port),
+            ("control.port", control_port),
+            ("state_dir", state_dir),
         )
         if value is not None
     }
-    return app.serve(options.config, overrides)
+    return app.serve(config, overrides)
 
 
-def _parser() -> argparse.ArgumentParser:
+def parser() -> argparse.ArgumentParser:
+    """The options, without Typer: it takes longer to import than the data process takes to start."""
     parser = argparse.ArgumentParser(
         prog="headgate serve",
         description="Start the gateway: data plane on port 4000, control plane on port 4001.",

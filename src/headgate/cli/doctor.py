@@ -1,0 +1,140 @@
+"""``headgate doctor``: everything that can be wrong, looked at in one go.
+
+Works without a gateway, without a network and with a broken configuration.  Where nothing was ever started it asks in
+a directory that it throws away: looking leaves nothing behind.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from collections.abc import Iterator
+from contextlib import ExitStack
+from dataclasses import asdict
+from typing import Any
+
+import typer
+from rich.text import Text
+
+from headgate import statedir
+from headgate.cli import checks
+from headgate.cli.checks import Finding
+from headgate.cli.gateway import Gateway, Trouble
+from headgate.cli.options import Config, Json, StateDir
+from headgate.cli.providers import checked, configured
+from headgate.cli.terminal import console, waiting
+
+_MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
+REFUSED = frozenset({401, 403})
+BEHIND = 10_000  # records: control reads more than that in a second
+
+
+def command(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Look at everything that can be wrong; exit code 1 where something is."""
+    found = []
+    for finding in examine(config, {"state_dir": state_dir} if state_dir else {}):
+        found.append(finding)
+        if not as_json:
+            _print(finding)
+    bad = sum(finding.mark == "bad" for finding in found)
+    if as_json:
+        print(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in found]}, ensure_ascii=False))
+    raise typer.Exit(1 if bad else 0)
+
+
+def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
+    """All findings, in an order in which they explain each other."""
+    yield from checks.python()
+    settings, findings = checks.configuration(config, os.environ, overrides)
+    yield from findings
+    if settings is None:
+        return  # what else there is to look at, only a configuration says
+    state = settings.state_dir
+    yield from checks.clock(state)
+    yield from checks.state_directory(state)
+    try:
+        holder = statedir.holder(state)
+    except statedir.StateError as error:
+        yield Finding("bad", "state directory", str(error), "run this as the user who runs the gateway")
+        return
+    yield from checks.lock(holder)
+    if holder is None:
+        yield from checks.free_ports(settings)
+    yield from checks.descriptors(settings)
+    with ExitStack() as stack:
+        if holder is None and not (state / statedir.INSTANCE_KEY).exists():
+            overrides = {**overrides, "state_dir": stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-"))}
+        try:
+            yield from _asked(stack.enter_context(Gateway.find(config, overrides, announce=False)))
+        except Trouble as trouble:
+            yield Finding("bad", "gateway", trouble.sentence, trouble.step)
+
+
+def _asked(gateway: Gateway) -> Iterator[Finding]:
+    """What only the admin API knows; the same whether a gateway runs or not."""
+    health = gateway.call("GET", "/health")
+    yield from _health(health, gateway.running)
+    yield from _keys(gateway)
+    with waiting("looking for engines on this machine"):
+        detection = gateway.call("POST", "/detect")
+    engines = [engine for engine in detection["asked"] if engine["found"]]
+    for engine in engines:
+        yield Finding("good", "engine", f"{engine['title']} on port {engine['port']}")
+    if not engines:
+        yield Finding("good", "engine", f"none of the {len(detection['asked'])} known ones answers on this machine")
+
+
+def _health(health: dict[str, Any], running: bool) -> Iterator[Finding]:
+    recorder, configuration = health["recorder"], health["config"]
+    if running:
+        workers = health["workers"]
+        plane = f"{health['data_url']}, {len(workers)} data process{'es' if len(workers) != 1 else ''}"
+        yield Finding("good" if workers else "bad", "data plane", plane, "" if workers else "look at the log")
+    if recorder["error"]:
+        yield Finding("bad", "store", str(recorder["error"]), "make room on the disk, or look at the log")
+    elif recorder["records_behind"] > BEHIND:
+        yield Finding("warning", "journal", f"{recorder['records_behind']} records are not yet in the store", "wait")
+    else:
+        yield Finding("good", "journal", f"{recorder['records_behind']} records are not yet in the store")
+    if configuration["reload_error"]:
+        yield Finding("bad", "configuration", str(configuration["reload_error"]), "headgate config check")
+    if configuration["needs_restart"]:
+        changed = ", ".join(configuration["needs_restart"])
+        yield Finding(
+            "warning", "configuration", f"changed, but only a restart applies it: {changed}", "headgate drain"
+        )
+
+
+def _keys(gateway: Gateway) -> Iterator[Finding]:
+    """Every account by a real call.  A provider that cannot be reached is a warning: it may be the network."""
+    providers = configured(gateway)
+    for row in providers:
+        if row["status"] != "ready":
+            yield Finding("warning", row["name"], "has no key", f"headgate vault add {row['name']}")
+    ready = [row["name"] for row in providers if row["status"] == "ready"]
+    for answer in checked(gateway, ready):
+        for result in answer["results"]:
+            yield _key(answer["provider"], result)
+    if not providers:
+        yield Finding(
+            "warning", "providers", "none is configured: only builtin/lorem answers", "headgate vault add openai"
+        )
+
+
+def _key(provider: str, result: dict[str, Any]) -> Finding:
+    subject = result["account"] or provider
+    if result["ok"]:
+        models = "" if result["models"] is None else f", {result['models']} models"
+        return Finding("good", subject, f"answers in {result['latency_ms']:.0f} ms{models}")
+    refused = result["status"] in REFUSED
+    step = f"headgate vault add {provider}" if refused else "check the network and the address"
+    return Finding("bad" if refused else "warning", subject, result["message"], step)
+
+
+def _print(finding: Finding) -> None:
+    line = Text.assemble(_MARKS[finding.mark], " ", (f"{finding.subject}: ", "bold"), finding.sentence)
+    screen = console()
+    screen.print(line)
+    if finding.step:
+        screen.print(Text(f"    → {finding.step}", "dim"))

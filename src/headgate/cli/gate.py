@@ -1,0 +1,103 @@
+"""``headgate status | reload | drain``: the running gateway itself."""
+
+from __future__ import annotations
+
+import time
+from typing import Annotated, Any
+
+import typer
+
+from headgate.cli.gateway import START_IT, Gateway, Trouble, open_gateway
+from headgate.cli.options import Config, Json, StateDir
+from headgate.cli.terminal import facts, milliseconds, number, say, show, waiting
+
+DRAIN_S = 3600.0
+
+
+def status(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Show how the gateway is; exit code 1 where something is wrong."""
+    with _running(config, state_dir) as gateway:
+        health = gateway.call("GET", "/health")
+    show(health, as_json, lambda: _picture(health))
+    raise typer.Exit(0 if health["workers"] and not health["recorder"]["error"] else 1)
+
+
+def reload(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Read the configuration file again.  Running streams are not touched."""
+    with _running(config, state_dir) as gateway:
+        answer = gateway.call("POST", "/reload")
+    show(answer, as_json, lambda: "reloaded" if answer["changed"] else "nothing has changed")
+    if answer["needs_restart"] and not as_json:
+        say(f"needs a restart: {', '.join(answer['needs_restart'])}")
+
+
+def drain(
+    wait: Annotated[bool, typer.Option("--wait", help="Until it has ended.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Stop the gateway: no new calls, the running ones come to their end."""
+    with _running(config, state_dir) as gateway:
+        answer = gateway.call("POST", "/drain", {})
+        if wait:
+            with waiting("running calls come to their end"):
+                end = time.monotonic() + DRAIN_S
+                while gateway.running and time.monotonic() < end:
+                    time.sleep(0.1)
+    show(answer, as_json, lambda: "it has ended" if wait else "it ends when its running calls have")
+
+
+def _running(config: str | None, state_dir: str | None) -> Gateway:
+    gateway = open_gateway(config, state_dir)
+    if not gateway.running:
+        raise Trouble(f"no gateway runs with the state directory {gateway.state_dir}", START_IT)
+    return gateway
+
+
+def _picture(health: dict[str, Any]) -> Any:
+    recorder, configuration = health["recorder"], health["config"]
+    workers = health["workers"]
+    refused = health["refusals"]["codes"]
+    return facts(
+        f"headgate {health['version']}",
+        [
+            ("data plane", f"{health['data_url']}{'' if workers else ' – not connected'}"),
+            ("up for", _span(health["uptime_s"])),
+            *((f"worker {one['worker']}", _worker(one, health["generation"])) for one in workers),
+            ("journal", _journal(recorder)),
+            ("store", f"cannot be written: {recorder['error']}" if recorder["error"] else "good"),
+            ("configuration", configuration["reload_error"] or "good"),
+            ("needs restart", ", ".join(configuration["needs_restart"]) or None),
+            ("refused, 1 h", ", ".join(f"{code} {count}" for code, count in refused.items()) or None),
+        ],
+    )
+
+
+def _worker(worker: dict[str, Any], generation: int) -> str:
+    gauges = worker["gauges"]
+    parts = [f"pid {worker['pid']}"]
+    if gauges:
+        parts += [
+            f"{number(gauges['calls'])} calls",
+            f"{number(gauges['connections'])} connections",
+            f"{number(gauges['upstream_connections'])} to upstreams ({number(gauges['upstream_idle'])} idle)",
+            f"late by {milliseconds(gauges['loop_lag_s'] * 1000)}",
+        ]
+    if worker["generation"] != generation:
+        parts.append("not yet at the latest configuration")
+    return ", ".join(parts)
+
+
+def _journal(recorder: dict[str, Any]) -> str:
+    running = f"{number(recorder['running_calls'])} calls run"
+    if not recorder["records_behind"]:
+        return f"read to its end, {running}"
+    return f"{number(recorder['records_behind'])} records to read, {running}"
+
+
+def _span(seconds: float) -> str:
+    for size, unit in ((86_400, "d"), (3600, "h"), (60, "min")):
+        if seconds >= size:
+            return f"{seconds / size:.1f} {unit}"
+    return f"{seconds:.0f} s"

@@ -1,0 +1,60 @@
+"""What the commands have in common: their shared options, and how nouns are grouped.
+
+A noun without a verb lists (``headgate models --search qwen``).  Singular and plural are the same word.
+"""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+Config = Annotated[str | None, typer.Option("--config", metavar="FILE", help="Configuration file.")]
+StateDir = Annotated[str | None, typer.Option("--state-dir", metavar="DIR", help="State directory of the gateway.")]
+Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+
+LIST = "list"
+_SYNONYMS = {
+    "account": "vault",
+    "accounts": "vault",
+    "alias": "aliases",
+    "model": "models",
+    "provider": "providers",
+    "request": "requests",
+    "tokens": "token",
+}
+
+
+class Root(TyperGroup):
+    """The command itself: takes either number of a noun."""
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, _SYNONYMS.get(cmd_name, cmd_name))
+
+
+class Noun(TyperGroup):
+    """A noun's verbs; ``list`` where none is given."""
+
+    def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
+        asks_for_help = bool(args) and args[0] in self.get_help_option_names(ctx)
+        if not ctx.resilient_parsing and not asks_for_help and (not args or args[0].startswith("-")):
+            args = [LIST, *args]
+        return super().parse_args(ctx, args)
+
+    def shell_complete(self, ctx: Any, incomplete: str) -> Any:
+        """Its verbs; after a dash the options of ``list``, which may follow the noun itself."""
+        found = super().shell_complete(ctx, incomplete)
+        if incomplete.startswith("-"):
+            found += [item for item in self.commands[LIST].shell_complete(ctx, incomplete) if item not in found]
+        return found
+
+
+def noun(text: str) -> typer.Typer:
+    """A Typer application for one noun."""
+    return typer.Typer(help=text, cls=Noun, no_args_is_help=False)
+
+
+def listed(text: str | None) -> list[str] | None:
+    """``a,b`` as a list; None where nothing was given."""
+    return None if text is None else [part.strip() for part in text.split(",") if part.strip()]

@@ -1,0 +1,155 @@
+"""``headgate vault``: providers' keys.
+
+A key comes from standard input or a hidden prompt, never from the command line: other users of the machine read those.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from collections.abc import Mapping
+from typing import Annotated, Any
+
+import typer
+
+from headgate.cli.gateway import Gateway, Trouble, at, open_gateway
+from headgate.cli.options import Config, Json, StateDir, noun
+from headgate.cli.providers import account_table
+from headgate.cli.terminal import changed, console, counting, say, show, table
+from headgate.providers import can_be_key
+
+app = noun("Providers' keys, sealed in the store.")
+
+MASK_FROM = 20  # characters: a shorter key would be half shown
+FOUND, ALREADY, NO_KEY = "to store", "already there", "cannot be a key"
+
+
+@app.command("list")
+def listing(
+    provider: Annotated[str | None, typer.Option(help="Only this provider's.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the accounts.  Keys are never shown."""
+    with open_gateway(config, state_dir) as gateway:
+        rows = gateway.items("/accounts", {"provider": provider})
+    show(rows, as_json, lambda: account_table(rows))
+
+
+@app.command("add")
+def add(
+    provider: Annotated[str, typer.Argument(help="A provider, or the name of a preset.")],
+    label: Annotated[str | None, typer.Option(help="To tell several keys of one provider apart.")] = None,
+    priority: Annotated[int | None, typer.Option(help="Higher is used first.")] = None,
+    free: Annotated[bool, typer.Option("--free", help="What it serves costs nothing.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Store a key: piped in, or asked for without being shown."""
+    wish: dict[str, Any] = {"provider": provider, "key": _key(provider)}
+    wish |= {"label": label} if label else {}
+    wish |= {"priority": priority} if priority is not None else {}
+    wish |= {"free": True} if free else {}
+    with open_gateway(config, state_dir) as gateway:
+        made = gateway.call("POST", "/accounts", wish)
+    changed(made, f"stored {made['id']} ({made['hint']}); try it: headgate providers check {provider}", as_json)
+
+
+@app.command("remove")
+def remove(
+    ident: Annotated[str, typer.Argument(metavar="ID", help="PROVIDER/LABEL, as `vault list` shows it.")],
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Remove a key for good."""
+    provider, _, label = ident.partition("/")
+    if not label:
+        raise Trouble(f"{ident!r} is no account's id", "headgate vault list", 2)
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("DELETE", at("/accounts", provider, label))
+    changed(answer, f"removed {ident}", as_json)
+
+
+@app.command("import-env")
+def import_env(
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only show what would be stored.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Store the provider keys of this terminal's environment (OPENAI_API_KEY, GROQ_API_KEY, …)."""
+    with open_gateway(config, state_dir) as gateway:
+        found = _found(gateway, os.environ)
+        new = [row for row in found if row["state"] == FOUND]
+        if not as_json:
+            console().print(_plan(found))
+        if new and not dry_run:
+            if not yes and not _agreed(len(new)):
+                raise Trouble("nothing was stored", "answer y, or give --yes")
+            _store(gateway, new)
+    if as_json:
+        show([{**row, "state": "stored"} if row in new and not dry_run else row for row in found], True, lambda: "")
+    elif new and not dry_run:
+        say(f"stored {len(new)}; try them: headgate providers check")
+
+
+def _key(provider: str) -> str:
+    key = getpass.getpass(f"key of {provider} (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
+    if not key.strip():
+        raise Trouble("no key was given", f"headgate vault add {provider} < FILE, or type it at the prompt", 2)
+    return key.strip()
+
+
+def _found(gateway: Gateway, environ: Mapping[str, str]) -> list[dict[str, str]]:
+    """What the environment has for the presets: the first variable of each that is set.  Keys are not in it."""
+    stored = {row["id"] for row in gateway.items("/accounts") if row["origin"] != "environment"}
+    found = []
+    for preset in gateway.items("/presets"):
+        name = next((name for name in preset["key_env"] if environ.get(name, "").strip()), None)
+        if name is not None:
+            key = environ[name].strip()
+            state = ALREADY if f"{preset['name']}/{_label(name)}" in stored else FOUND if can_be_key(key) else NO_KEY
+            found.append({"provider": preset["name"], "variable": name, "hint": masked(key), "state": state})
+    return found
+
+
+def _plan(found: list[dict[str, str]]) -> Any:
+    return table(
+        "!PROVIDER",
+        "VARIABLE",
+        "KEY",
+        "",
+        rows=((row["provider"], row["variable"], row["hint"], row["state"]) for row in found),
+        empty="no provider key in this environment; the variables: headgate providers presets",
+    )
+
+
+def _store(gateway: Gateway, rows: list[dict[str, str]]) -> None:
+    with counting("storing", len(rows)) as step:
+        for row in rows:
+            key = os.environ[row["variable"]].strip()
+            gateway.call(
+                "POST", "/accounts", {"provider": row["provider"], "key": key, "label": _label(row["variable"])}
+            )
+            step(row["provider"])
+
+
+def _agreed(count: int) -> bool:
+    if not sys.stdin.isatty():
+        raise Trouble("nobody can be asked here", "give --yes to store them, --dry-run to look", 2)
+    return typer.confirm(f"Store {'this key' if count == 1 else f'these {count} keys'}?", err=True)
+
+
+def _label(variable: str) -> str:
+    """The account's label says where it came from: a second import finds it again."""
+    return variable.lower().replace("_", "-")
+
+
+def masked(key: str) -> str:
+    """As the gateway masks: the first three and the last four characters, of keys that are long enough."""
+    return f"{key[:3]}…{key[-4:]}" if len(key) >= MASK_FROM else f"{len(key)} characters"
