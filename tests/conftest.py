@@ -1,8 +1,15 @@
-"""What all tests share: the data plane on its own, and the path to the design folder where it is present."""
+"""What all tests share: the data plane on its own, and no provider's key: whatever stands in the environment of who
+runs them, no test may call a provider that costs money.
+"""
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
+from headgate.providers import rows
+
 sys.path.insert(0, str(Path(__file__).parent))
+for name in {name for row in rows().values() for name in row.key_env} & os.environ.keys():
+    del os.environ[name]
