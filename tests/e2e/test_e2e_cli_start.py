@@ -139,7 +139,6 @@ def engine(tmp_path: Path) -> Iterator[Path]:
     server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Engine)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     port = server.server_port
-    port = server.server_port
     (tmp_path / "row.toml").write_text(
         f'title = "Tiny Engine"\nbase_url = "http://127.0.0.1:{port}/v1"\ndocs = "https://example.com/docs"\n'
         f'auth = "none"\nlocal = true\n[engine]\nport = {port}\nprobe = "/v1/models"\n'
