@@ -47,7 +47,8 @@ def unpack(folder: Path) -> Path:
     wanted = {entry["file"] for name in ("index.json", "errors.json", "nonstream.json") for entry in index(name)}
     with tarfile.open(STREAMS / "corpus.tar.gz") as archive:
         members = [member for member in archive if member.name.removeprefix("./") in wanted]
-        archive.extractall(folder, members=members, filter="data")
+        safely = {"filter": "data"} if hasattr(tarfile, "data_filter") else {}  # Python 3.11.4 and later
+        archive.extractall(folder, members=members, **safely)  # type: ignore[arg-type]
     return folder
 
 
