@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from typing import Annotated
@@ -36,12 +37,19 @@ def run() -> int:
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `headgate requests | head`
-        sys.stderr.close()
+        _drop_output()
         return 0
     except OSError as error:  # a full disk behind `>`; what the gateway could not do comes as Trouble
         print(f"headgate: {error}", file=sys.stderr)
+        _drop_output()
         return 1
     return 0
+
+
+def _drop_output() -> None:
+    """What is still buffered cannot be written: the interpreter is not to try it again at its end."""
+    with contextlib.suppress(OSError):
+        sys.stdout.close()
 
 
 def _version(wanted: bool) -> None:
