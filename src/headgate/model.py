@@ -87,7 +87,7 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
     context_window: int | None = None
     max_output: int | None = None
     capabilities: tuple[str, ...] = ()
-    prefill: str = "none"
+    prefill: str | None = None  # none | trailing | continue_final_message | prefix; None: as its provider
     price: Price = Price()
     tokenizer: str | None = None
     timeouts: Mapping[str, float] = field(default_factory=dict)
@@ -123,6 +123,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     title: str | None = None
     preset: str | None = None
     catalog: Mapping[str, ModelRow] = field(default_factory=dict)
+    prefill: str = "none"  # of models whose row does not say
 
 
 class TargetRef(Struct, frozen=True, gc=False):
@@ -145,6 +146,22 @@ class Alias(Struct, frozen=True):
     retries: int | None = None
     origin: str = "file"
     why: str | None = None
+    strategy: str = "priority"  # priority | weighted | cheapest | fastest | balanced
+    on_midstream_failure: str = "continue"  # continue | error
+    on_disconnect: str = "cancel"  # cancel | drain | detach
+    drain_s: float = 120.0
+    drain_tokens: int = 8192
+    resumable_s: float = 0.0
+    early_commit_s: float | None = None
+    tool_calls: str = "stream"  # stream | hold
+    structured: str = "error"  # error | buffer
+    affinity: str = "prompt_cache"  # none | prompt_cache | session
+    privacy: str = "any"  # any | no_train | trusted | own
+
+    @property
+    def holds(self) -> bool:
+        """Some of its streams are not passed on before they are complete."""
+        return self.tool_calls == "hold" or self.structured == "buffer"
 
 
 class Grant(Struct, frozen=True, gc=False):
@@ -191,6 +208,10 @@ class Limits(Struct, frozen=True, gc=False):
     idle_timeout: float = 75.0
     keep_alive: float = 10.0
     drain: float = 60.0
+    replay_max: int = 256 << 20  # what all kept calls may take
+    replay_per_stream: int = 256 << 10
+    replay_ttl: float = 300.0  # how long a kept stream stays after its end
+    idempotency_ttl: float = 600.0  # the same, of an answer to an Idempotency-Key
 
 
 class DataSettings(Struct, frozen=True):
@@ -204,6 +225,7 @@ class DataSettings(Struct, frozen=True):
     control_url: str = ""
     log_level: str = "info"
     log_format: str = "auto"
+    public_url: str = ""  # what clients reach this gateway under; empty: links are relative
 
 
 class DataBoot(Struct, frozen=True):
@@ -220,6 +242,23 @@ class DataBoot(Struct, frozen=True):
 # ------------------------------------------------------------------------------------- one call
 
 
+class Options(Struct, frozen=True, gc=False):
+    """What one request says about its own way: the members of its ``headgate`` object.  None: not said."""
+
+    max_cost: int | None = None  # nano-USD
+    fallback_models: tuple[str, ...] = ()
+    preferred_providers: tuple[str, ...] = ()
+    excluded_providers: tuple[str, ...] = ()
+    retries: int | None = None
+    privacy: str | None = None
+    on_disconnect: str | None = None
+    resumable_s: float | None = None
+    on_midstream_failure: str | None = None
+
+
+NO_OPTIONS = Options()
+
+
 class Call(Struct, gc=False):
     """A chat completion as the client asked for it.  ``body`` keeps every field's own bytes."""
 
@@ -231,10 +270,15 @@ class Call(Struct, gc=False):
     max_tokens: int | None = None
     timeout_ms: int | None = None
     metadata: Mapping[str, str] | None = None
+    options: Options = NO_OPTIONS
+    trace: bool = False  # the route trace is wanted in the answer
 
 
 class Target(Struct, frozen=True):
-    """Where an attempt goes: a provider, one of its models, and the deadlines that hold there."""
+    """Where an attempt goes: a provider, one of its models, and the deadlines that hold there.
+
+    ``prefill`` is how it is asked to go on with a text; ``none``: it cannot.
+    """
 
     provider: Provider
     model: str
@@ -242,6 +286,7 @@ class Target(Struct, frozen=True):
     price: Price
     timeouts: Timeouts
     row: ModelRow | None = None
+    prefill: str = "none"
 
 
 class Attempt(Struct, frozen=True):
@@ -251,11 +296,39 @@ class Attempt(Struct, frozen=True):
     account: Account | None
 
 
+class Candidate(Struct, frozen=True):
+    """A target that was looked at: used where ``reason`` is empty, else why not (``code: sentence``).
+
+    ``cost`` is what the call is expected to cost there (nano-USD, None unknown or not asked for), ``weight`` its share
+    with the strategy ``weighted``; a strategy chooses among those of one ``rank``, lower ranks come first.
+    """
+
+    target: Target
+    reason: str = ""
+    cost: int | None = None
+    weight: int = 1
+    rank: int = 0
+
+
+NO_ALIAS = Alias("")
+
+
 class Plan(Struct, frozen=True):
-    """What will be tried, in order.  ``requested`` is the name that the client used, after defaulting."""
+    """What may be tried, in order of preference: one Attempt per usable (target, account).
+
+    ``requested`` is the name that the client used, after defaulting.  ``alias`` says how its calls are conducted
+    (``NO_ALIAS``, all defaults, for a bare model).  ``retries`` is how often one target is asked again.
+    ``ordered``: the attempts stand in the order to try; else chance, the accounts' headroom and ``affinity`` (a digest
+    of whose prompt cache this is, empty: nobody's) have a say.
+    """
 
     requested: str
     attempts: tuple[Attempt, ...]
+    candidates: tuple[Candidate, ...] = ()
+    alias: Alias = NO_ALIAS
+    retries: int = 2
+    ordered: bool = True
+    affinity: bytes = b""
 
 
 class Hold(Struct, gc=False):
@@ -277,6 +350,21 @@ class Usage(Struct, gc=False):
     cache_write: int = 0
     reasoning: int = 0
     basis: str = "estimated"
+
+
+class Delivered(Struct, frozen=True):
+    """What a client has seen of a stream that broke.
+
+    ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``kinds``: the
+    delta's members that were seen.  ``tokens``: of the content, as well as can be told.  ``finished``: with its finish
+    reasons; what went wrong came behind them.
+    """
+
+    text: str | None
+    kinds: frozenset[str]
+    choices: int
+    tokens: int
+    finished: bool = False
 
 
 # ------------------------------------------------------------------------------------- what is remembered
@@ -320,6 +408,12 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     code: str = ""
     started_us: int = 0
     ended_us: int = 0
+    # Why it was made: first | retry | account | fallback | probe | continue | restart
+    why: str = "first"
+    # What it used, where it used anything: the operator's cost, which a continued call's prefill is a part of
+    prompt_tokens: int = 0
+    completion_tokens: int = 0
+    cost: int = -1  # nano-USD, -1 unknown or none
 
 
 class Closed(Struct, array_like=True, tag=3, gc=False):

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from typing import Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Record, Snapshot, Usage
+from headgate.model import Delivered, Record, Snapshot, Usage
 
 
 class Clock(Protocol):
@@ -55,14 +55,30 @@ class StreamBridge(Protocol):
     def progress(self) -> int:
         """Estimated completion tokens so far."""
 
+    @property
+    def begun(self) -> bool:
+        """The upstream has sent something that a client can see, whether it has been returned or is held."""
+
+    @property
+    def delivered(self) -> Delivered | None:
+        """What the client has seen, for a verdict on whether another attempt may follow; None for nothing."""
+
+    @property
+    def own_usage(self) -> Usage:
+        """Of this attempt alone, as its provider bills it; ``usage`` is of the whole answer."""
+
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
 
     def close(self) -> bytes:
         """The upstream's body has ended: completes what is complete, sets ``error`` on what was cut."""
 
-    def tail(self, extra: bytes | None = None) -> bytes:
+    def complete(self, reason: str) -> bool:
+        """Declares the stream complete although its end was lost; False where what has come does not allow that."""
+
+    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         """What ends the client's stream: the last chunks and ``[DONE]``, or the error event.
 
         ``extra`` is the answer's ``headgate`` object, encoded; it goes into the usage chunk, where one was asked for.
+        ``trace`` is the route trace, which makes one where there is none.
         """

@@ -3,8 +3,9 @@
 ::
 
     RECEIVED ─admit─▶ ADMITTED ─try─▶ TRYING ─commit─▶ COMMITTED ─finish─▶ DONE
-        │                 │         ▲  │  │                 │
-        │                 │         └try  └finish▶ DONE     ├─fail──▶ FAILED      (an error event, no [DONE])
+        │                 │         ▲  │  │              ▲  │
+        │                 │         └try  └finish▶ DONE  └try (a continuation)
+        │                 │                                 ├─fail──▶ FAILED      (an error event, no [DONE])
         └─refuse▶ REFUSED └─fail─▶ FAILED ◀─fail─ TRYING    └─leave─▶ ABANDONED   (the client has gone)
 
 A whole (non-streamed) answer goes from TRYING to DONE: its head and its end are one write.
@@ -28,6 +29,7 @@ TABLE = {
     (TRYING, "finish"): DONE,
     (TRYING, "fail"): FAILED,
     (TRYING, "leave"): ABANDONED,
+    (COMMITTED, "try"): COMMITTED,
     (COMMITTED, "finish"): DONE,
     (COMMITTED, "fail"): FAILED,
     (COMMITTED, "leave"): ABANDONED,

@@ -1,7 +1,8 @@
 """Who serves a name: the providers' models, resolved in WIRE's order behind the aliases.  Pure.
 
-A model's id of the providers' rows comes first (one id at several providers is a pool in their order), then
-``provider/model id``, split at the first slash.  The router plans by it and the catalog lists by it, so that what is
+A model's id of the providers' rows comes first: one id at several providers is a pool in their order, where they mean
+the same model by it (``canonical``), and the model's other spellings follow.  Then ``provider/model id``, split at the
+first slash.  The router plans by it and the catalog lists by it, so that what is
 listed can be asked for.
 """
 
@@ -22,10 +23,15 @@ class Offers:
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = providers
-        self.rows: dict[str, list[Offer]] = {}  # by the declared models' own ids
-        for provider in providers.values():
-            for row in (provider.models or {}).values():
-                self.rows.setdefault(row.id, []).append((provider, row.id, row))
+        declared = [(provider, row) for provider in providers.values() for row in (provider.models or {}).values()]
+        named: dict[str, list[Offer]] = {}
+        same: dict[str, list[Offer]] = {}
+        for provider, row in declared:
+            named.setdefault(row.id, []).append((provider, row.id, row))
+            if row.canonical is not None:
+                same.setdefault(row.canonical, []).append((provider, row.id, row))
+        # By the declared models' own ids.
+        self.rows = {ident: _one_model(pool, same) for ident, pool in named.items()}
 
     def of(self, name: str) -> list[Offer]:
         """In the order in which they are asked; empty where nobody has it.  Not to be changed."""
@@ -40,6 +46,18 @@ class Offers:
             return [(provider, ident, provider.catalog.get(ident))]
         row = provider.models.get(ident)
         return [(provider, ident, row)] if row is not None else []
+
+
+def _one_model(pool: list[Offer], same: Mapping[str, list[Offer]]) -> list[Offer]:
+    """Of the rows with one id those that mean the first one's model, then that model under its other ids."""
+    canonical = _canonical(pool[0])
+    agreeing = [offer for offer in pool if _canonical(offer) == canonical]
+    others = same[canonical] if canonical is not None else []
+    return agreeing + [offer for offer in others if offer[1] != pool[0][1]]
+
+
+def _canonical(offer: Offer) -> str | None:
+    return offer[2].canonical if offer[2] is not None else None
 
 
 def ready(provider: Provider) -> bool:

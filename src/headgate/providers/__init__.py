@@ -89,7 +89,8 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     ``base_url`` may hold ``{VARIABLE}``, which the environment fills.  ``key_env``: the first variable that is set
     holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern that its own model ids match (the price
     list knows more names than one can ask for), ``free_suffix`` the end of ids that cost nothing by the provider's own
-    rule.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: which of its models does what.
+    rule.  ``prefill``: how all of its models are asked to go on with a text.  ``local``: it runs on hardware of one's
+    own, tokens cost nothing.  ``tasks``: which of its models does what.
     """
 
     name: str
@@ -103,6 +104,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     forward_headers: tuple[Text, ...] = ("openai-organization", "openai-project")
     quirks: tuple[Text, ...] = ()
     training: Literal["never", "unknown", "yes"] = "unknown"
+    prefill: Literal["none", "trailing", "continue_final_message", "prefix"] = "none"
     capabilities: tuple[Text, ...] = ()
     prices: Text | None = None
     ids: Text | None = None
@@ -237,6 +239,7 @@ def fields(row: Row) -> dict[str, Any]:
         "forward_headers": list(row.forward_headers),
         "quirks": list(row.quirks),
         "training": row.training,
+        "prefill": row.prefill,
     }
 
 

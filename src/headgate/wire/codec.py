@@ -28,6 +28,7 @@ EMPTY_OBJECT = Raw(b"{}")
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _text = msgspec.json.Decoder(str).decode
+_texts = msgspec.json.Decoder(list[str]).decode
 _number = msgspec.json.Decoder(int | float).decode
 _boolean = msgspec.json.Decoder(bool).decode
 
@@ -93,6 +94,10 @@ def as_objects(raw: Raw | bytes | None) -> list[Object] | None:
 
 def as_text(raw: Raw | bytes | None) -> str | None:
     return _read(_text, raw)
+
+
+def as_texts(raw: Raw | bytes | None) -> list[str] | None:
+    return _read(_texts, raw)
 
 
 def as_boolean(raw: Raw | bytes | None) -> bool | None:

@@ -1,0 +1,239 @@
+"""Which credentials of the providers may be used now: one provider's refusal, and how much room it says is left.
+
+::
+
+    active ──429──▶ cooling(until)     ── its time ──▶ one probe ── success ──▶ active
+           ──402, a far reset──▶ exhausted(reset at) ── its time ──▶ one probe
+           ──401, 403──▶ dead          ── hourly ────▶ one probe      (each minute where nothing else could serve)
+           ──its key is gone──▶ parked ── its key is there ──▶ active
+
+A 429 and a 403 are of the account *and the model*; of the whole account once a second model of it has met the same, and
+so is every 401 and 402.  Times only ever extend; ``revive`` is the way back when a key has changed.
+Only what is not active is stored.  ``now`` is monotonic seconds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+
+from msgspec import Struct
+
+from headgate.model import Account, Attempt
+
+MAX_REMEMBERED = 4096
+COOL_S, LONGEST_COOL_S = 5.0, 300.0  # where an upstream does not say: doubled each time
+FAR_S = 600.0  # a reset further away than this is a quota's, not a rate's
+UNPAID_S = 600.0
+DEAD_S = 3600.0
+ALONE_S = 60.0
+LEASE_S = 10.0  # how long one probe keeps others away; leases need no release by a call whose client has left
+STALE_S = 600.0
+LEARNT_S = 60.0  # nearly all rate limits are of a minute: what was used of one has come back by then
+LITTLE = 0.05
+
+ACTIVE, PROBE, OUT = "active", "probe", "out"
+WHOLE = ""  # in place of a model
+
+
+class Standing(Struct, gc=False):
+    """Why an account (or one model of it) is not active.
+
+    ``said``: the upstream itself named ``until``.  ``since``: its last refusal.  ``lease``: until then a probe is under
+    way.
+    """
+
+    name: str  # cooling | exhausted | dead | parked
+    until: float
+    said: bool = False
+    times: int = 0
+    since: float = 0.0
+    asked: float = 0.0
+    lease: float = 0.0
+
+    def may(self, now: float) -> str:
+        if now < self.until or now < self.lease:
+            return OUT
+        return PROBE
+
+
+def key_of(attempt: Attempt) -> str:
+    """What an attempt's credential is remembered by.  A provider that needs none has limits all the same."""
+    return attempt.account.id if attempt.account is not None else attempt.target.provider.name
+
+
+class Accounts:
+    """By account (``key_of``) and upstream model."""
+
+    __slots__ = ("_kept", "_room")
+
+    def __init__(self) -> None:
+        self._kept: dict[str, dict[str, Standing]] = {}
+        self._room: dict[str, tuple[float, float]] = {}  # account id → (share left, when that was learnt)
+
+    def __bool__(self) -> bool:
+        """Whether any account is not active."""
+        return bool(self._kept)
+
+    # ------------------------------------------------------------------------------------- may it be used
+
+    def standing(self, account: str, model: str, now: float) -> Standing | None:
+        """What keeps it from being used, or makes its next use a probe; None: active."""
+        models = self._kept.get(account)
+        if models is None:
+            return None
+        whole, own = models.get(WHOLE), models.get(model)
+        if whole is None or own is None:
+            return whole or own
+        return own if own.until > whole.until else whole
+
+    def may(self, account: str, model: str, now: float) -> str:
+        """``active``; ``probe`` where one request may find out (``claim`` it); ``out``."""
+        models = self._kept.get(account)
+        if models is None:
+            return ACTIVE
+        said = [models[name].may(now) for name in (WHOLE, model) if name in models]
+        return OUT if OUT in said else PROBE if said else ACTIVE
+
+    def claim(self, account: str, model: str, now: float) -> None:
+        """A request is on its way to find out: for a while no other one will."""
+        models = self._kept.get(account, {})
+        for name in (WHOLE, model):
+            standing = models.get(name)
+            if standing is not None:
+                standing.lease = now + LEASE_S
+                standing.asked = now
+
+    # ------------------------------------------------------------------------------------- what happened
+
+    def limited(self, account: str, model: str, retry_after: float | None, now: float) -> None:
+        """A 429.  ``retry_after`` is what the upstream asked for, in seconds."""
+        standing = self._at(account, model, now)
+        standing.times += 1
+        wait = min(COOL_S * 2 ** min(standing.times - 1, 16), LONGEST_COOL_S) if retry_after is None else retry_after
+        name = "exhausted" if wait > FAR_S else "cooling"
+        self._extend(account, model, name, wait, now, said=retry_after is not None)
+        if self._others(account, model, ("cooling", "exhausted"), now):
+            self._extend(account, WHOLE, name, wait, now, said=retry_after is not None)
+
+    def refused(self, account: str, model: str, status: int | None, retry_after: float | None, now: float) -> None:
+        """A 401, 402 or 403, or what means the same."""
+        if status == 402:
+            self._extend(account, WHOLE, "exhausted", retry_after or UNPAID_S, now, said=retry_after is not None)
+        elif status == 403 and not self._others(account, model, ("dead",), now):
+            self._extend(account, model, "dead", DEAD_S, now)
+        else:
+            self._extend(account, WHOLE, "dead", DEAD_S, now)
+
+    def served(self, account: str, model: str, began: float) -> None:
+        """It has answered a request that was begun at ``began``: active again, unless it has refused one since."""
+        models = self._kept.get(account)
+        if models is None:
+            return
+        for name in (WHOLE, model):
+            standing = models.get(name)
+            if standing is not None and standing.name != "parked" and began >= standing.since:
+                del models[name]
+        if not models:
+            del self._kept[account]
+
+    def park(self, account: str) -> None:
+        """Not used until it is revived."""
+        self._kept.setdefault(account, {})[WHOLE] = Standing("parked", float("inf"))
+
+    def revive(self, account: str) -> None:
+        """Its key has changed: whatever was held against it is forgotten."""
+        self._kept.pop(account, None)
+
+    def sweep(self, now: float) -> None:
+        """Forgets what has been over for long."""
+        for account, models in list(self._kept.items()):
+            for name, standing in list(models.items()):
+                if standing.until + STALE_S < now:
+                    del models[name]
+            if not models:
+                del self._kept[account]
+
+    def listed(self) -> list[tuple[str, str, Standing]]:
+        """(account, model or "" for all of it, standing) of whatever is not active."""
+        return [(account, model, one) for account, models in self._kept.items() for model, one in models.items()]
+
+    def _at(self, account: str, model: str, now: float) -> Standing:
+        models = self._kept.get(account)
+        if models is None:
+            if len(self._kept) >= MAX_REMEMBERED:
+                self._forget_one()
+            models = self._kept[account] = {}
+        elif len(models) >= MAX_REMEMBERED and model not in models:  # clients may name any model after a slash
+            del models[next(name for name in models if name != WHOLE)]
+        return models.setdefault(model, Standing("cooling", now))
+
+    def _forget_one(self) -> None:
+        """The oldest that is not parked."""
+        for account, models in self._kept.items():
+            if all(standing.name != "parked" for standing in models.values()):
+                del self._kept[account]
+                return
+
+    def _extend(self, account: str, model: str, name: str, wait: float, now: float, *, said: bool = False) -> None:
+        standing = self._at(account, model, now)
+        standing.since = standing.asked = now
+        standing.lease = 0.0
+        if now + wait >= standing.until:
+            standing.name, standing.until, standing.said = name, now + wait, said
+
+    def _others(self, account: str, model: str, names: tuple[str, ...], now: float) -> bool:
+        return any(
+            other not in (model, WHOLE) and standing.name in names and standing.until > now
+            for other, standing in self._kept.get(account, {}).items()
+        )
+
+    # ------------------------------------------------------------------------------------- which one of a pool
+
+    def learn_limits(self, account: Account, headers: Mapping[bytes, bytes], now: float) -> None:
+        """What an answer's head says is left of the account's limits.  For pools of several accounts."""
+        shares = [share for limit in _LIMITS if (share := _share(headers, limit)) is not None]
+        if not shares:
+            return
+        if len(self._room) >= MAX_REMEMBERED and account.id not in self._room:
+            self._room.clear()
+        self._room[account.id] = (min(shares), now)
+
+    def headroom(self, account: str, now: float) -> float:
+        """The share of its limits that is left, as well as is known: 1.0 is all of it."""
+        learnt = self._room.get(account)
+        if learnt is None:
+            return 1.0
+        share, at = learnt
+        return 1.0 - (1.0 - share) * max(0.0, 1.0 - (now - at) / LEARNT_S)
+
+    def rotated(self, pool: Iterable[Attempt], preferred: str | None, now: float, chance: float) -> list[Attempt]:
+        """One target's accounts in the order to try: priority, free before paid, the one that holds the caller's
+        prompt cache, then those with most room.  ``chance`` in [0, 1) says who begins among equals.
+        """
+        several = list(pool)
+        turn = int(chance * len(several))
+        places = []
+        for index, attempt in enumerate(several):
+            account = attempt.account
+            if account is None:
+                return several
+            room = self.headroom(account.id, now) if self._room else 1.0
+            worth = (-account.priority, not account.free, account.id != preferred, room < LITTLE, -int(room * 4))
+            places.append((*worth, (index - turn) % len(several), index))
+        places.sort()
+        return [several[place[-1]] for place in places]
+
+
+_LIMITS = tuple(
+    (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
+) + tuple(
+    (b"anthropic-ratelimit-%b-limit" % kind, b"anthropic-ratelimit-%b-remaining" % kind)
+    for kind in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
+)
+
+
+def _share(headers: Mapping[bytes, bytes], names: tuple[bytes, bytes]) -> float | None:
+    limit, left = headers.get(names[0], b"").strip(), headers.get(names[1], b"").strip()
+    if not (limit.isdigit() and left.isdigit() and len(limit) < 19 and len(left) < 19) or int(limit) == 0:
+        return None
+    return min(1.0, int(left) / int(limit))

@@ -1,0 +1,57 @@
+"""When a stream breaks after the client has seen some of it: may it go on, and how.
+
+::
+
+    class  what the client has                              what happens
+    C0     nothing visible                                  an ordinary next attempt
+    C1     plain text of one choice                         continue it; else begin afresh and splice
+    C2     reasoning only                                   begin afresh, without its reasoning
+    C3     part of a tool call                              error event
+    C4     part of a structured answer                      error event
+    C5     several choices, log probabilities, audio, …     error event
+    —      all of it, with its finish reason                complete, whatever came behind it
+
+Judged once, when it happens: nothing of this is on the way of a stream that does not break.
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+from headgate.model import Delivered
+
+_TEXT = frozenset(("content", "reasoning_content", "reasoning", "reasoning_details"))
+
+
+class Verdict(NamedTuple):
+    """``name`` is the class.  ``goes_on``: another attempt may follow; ``prefill``: it may be given the text."""
+
+    name: str
+    goes_on: bool
+    prefill: bool = False
+
+
+C0 = Verdict("C0", True)
+C1 = Verdict("C1", True, prefill=True)
+C2 = Verdict("C2", True)
+C3 = Verdict("C3", False)
+C4 = Verdict("C4", False)
+C5 = Verdict("C5", False)
+WHOLE = Verdict("whole", False)
+
+
+def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
+    """``delivered`` is what the client has (None: nothing), ``obstacle`` what the request itself says against it:
+    ``structured`` or ``sampled`` (see ``dialects.openai_chat.obstacle``).
+    """
+    if delivered is None:
+        return C0
+    if delivered.finished:
+        return WHOLE
+    if "tool_calls" in delivered.kinds or "function_call" in delivered.kinds:
+        return C3
+    if obstacle == "structured":
+        return C4
+    if obstacle is not None or delivered.choices > 1 or not delivered.kinds <= _TEXT or delivered.text is None:
+        return C5
+    return C1 if delivered.text else C2

@@ -1,0 +1,150 @@
+"""What the router thinks of a call, and what became of one, for people.  Decides nothing.
+
+What the command line prints and the admin API answers, as it stands; and an attempt as the route trace has it.
+"""
+
+from __future__ import annotations
+
+from math import isinf
+
+from msgspec import Struct
+
+from headgate.errors import GatewayError
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan
+from headgate.policy.accounts import OUT, PROBE, key_of
+from headgate.policy.health import Health, key_of_target
+from headgate.policy.strategies import LEARNING, Leg, legs, scores
+
+
+class AccountView(Struct, frozen=True):
+    """``state``: active | probe | cooling | exhausted | dead | parked.  ``wait_s``: until its next chance, where there
+    is one.
+    ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
+    """
+
+    id: str
+    state: str = "active"
+    wait_s: float = 0.0
+    headroom: float = 1.0
+
+
+class CandidateView(Struct, frozen=True):
+    """One target that was looked at.  ``place`` is its turn, from 1; None: not used, and ``reason`` says why.
+
+    ``state``: well | failing | ejected | probe.  Durations in seconds, None where nothing was learnt.
+    """
+
+    provider: str
+    model: str
+    upstream_model: str
+    place: int | None
+    reason: str = ""
+    state: str = "well"
+    wait_s: float = 0.0
+    cost_usd: float | None = None
+    score: float | None = None
+    first_token_s: float | None = None
+    weight: int = 1
+    prefill: str = "none"
+    accounts: tuple[AccountView, ...] = ()
+
+
+class Explanation(Struct, frozen=True):
+    """``code`` and ``message`` are the error that the client would get, empty where the call would be tried."""
+
+    requested: str
+    alias: str
+    strategy: str
+    retries: int
+    candidates: tuple[CandidateView, ...] = ()
+    code: str = ""
+    message: str = ""
+
+
+def told(attempt: AttemptRecord) -> dict[str, object]:
+    """One attempt of a call, in its route trace and in its receipt alike; milliseconds since the call was received."""
+    return {
+        "provider": attempt.provider,
+        "model": attempt.model,
+        "why": attempt.why,
+        "status": attempt.status or None,
+        "code": attempt.code or None,
+        "started_ms": attempt.started_us / 1000,
+        "ended_ms": attempt.ended_us / 1000,
+        "prompt_tokens": attempt.prompt_tokens,
+        "completion_tokens": attempt.completion_tokens,
+        "cost_usd": attempt.cost / 1e9 if attempt.cost >= 0 else None,
+    }
+
+
+def failed(requested: str, error: GatewayError) -> Explanation:
+    """Of a name that leads nowhere."""
+    return Explanation(requested, "", "priority", 0, code=error.kind.code, message=error.message)
+
+
+def described(plan: Plan, health: Health | None, now: float, error: GatewayError | None = None) -> Explanation:
+    """Of a plan, in the order in which its targets would most likely be tried: what is out at the moment, last."""
+    health = health or Health()
+    order = legs(plan, health, now, lambda: 0.5)
+    states = health.ejected([leg.target for leg in order], now)
+    order.sort(key=lambda leg: states.get(key_of_target(leg.target)) == OUT or _all_out(leg, health, now))
+    places = {id(leg.target): place for place, leg in enumerate(order, 1)}
+    pools = {id(leg.target): leg.attempts for leg in order}
+    strategy = plan.alias.strategy
+    used = [one for one in plan.candidates if id(one.target) in places]
+    scored = scores(strategy, used, health) if used and strategy in LEARNING else [None] * len(used)
+    by_target = {id(one.target): score for one, score in zip(used, scored, strict=True)}
+    views = []
+    for one in plan.candidates:
+        ident = id(one.target)
+        accounts = tuple(_account(attempt, health, now) for attempt in pools.get(ident, ()))
+        state = states.get(key_of_target(one.target))
+        views.append(_view(one, places.get(ident), by_target.get(ident), state, accounts, health, now))
+    views.sort(key=lambda view: view.place or len(plan.candidates) + 1)
+    return Explanation(
+        plan.requested, plan.alias.name, strategy, plan.retries, tuple(views),
+        error.kind.code if error is not None else "", error.message if error is not None else "",
+    )  # fmt: skip
+
+
+def _all_out(leg: Leg, health: Health, now: float) -> bool:
+    """None of its accounts may be used now."""
+    model = leg.target.upstream_model
+    return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in leg.attempts)
+
+
+def _view(
+    one: Candidate,
+    place: int | None,
+    score: float | None,
+    state: str | None,
+    accounts: tuple[AccountView, ...],
+    health: Health,
+    now: float,
+) -> CandidateView:
+    target = one.target
+    ailment = health.ailment(target)
+    latency = health.latency(target)
+    named = {OUT: "ejected", PROBE: "probe", None: "well" if ailment is None else "failing"}[state]
+    return CandidateView(
+        target.provider.name, target.model, target.upstream_model, place, one.reason, named,
+        max(0.0, ailment.until - now) if ailment is not None and state == OUT else 0.0,
+        one.cost / 1e9 if one.cost is not None else None, score, latency.first if latency is not None else None,
+        one.weight, _prefill(one, health, now), accounts,
+    )  # fmt: skip
+
+
+def _prefill(one: Candidate, health: Health, now: float) -> str:
+    return one.target.prefill if health.takes_prefill(one.target, now) else "none"
+
+
+def _account(attempt: Attempt, health: Health, now: float) -> AccountView:
+    account, model = key_of(attempt), attempt.target.upstream_model
+    headroom = health.accounts.headroom(account, now)
+    standing = health.accounts.standing(account, model, now)
+    if standing is None:
+        return AccountView(account, headroom=headroom)
+    if health.accounts.may(account, model, now) == PROBE:
+        return AccountView(account, PROBE, headroom=headroom)
+    wait = 0.0 if isinf(standing.until) else max(0.0, standing.until - now)
+    return AccountView(account, standing.name, wait, headroom)

@@ -1,0 +1,79 @@
+"""What a call wants to become of it when its client leaves, and whether it is a repeat of another one.
+
+Pure: options and headers in, decisions out.  Keeps nothing; ``serving.replay`` does.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from math import inf
+from typing import NamedTuple
+
+from headgate.errors import INVALID_VALUE, GatewayError
+from headgate.model import Alias, Options
+from headgate.wire.http import Request
+
+GRACE_S = 60.0  # where a call is to be kept and nobody has said for how long
+LONGEST_KEY = 255
+
+
+class Conduct(NamedTuple):
+    """``resumable``: its events are numbered and kept.  When its last client has left it goes on for ``grace``
+    seconds, or until it has streamed ``tokens`` more.
+    """
+
+    resumable: bool = False
+    grace: float = 0.0
+    tokens: float = inf
+
+    @property
+    def drains(self) -> bool:
+        return self.grace > 0 and self.tokens < inf
+
+
+def conduct(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> Conduct:
+    """The request's word counts before its alias's.  ``keyed``: it has an Idempotency-Key, so a repeat may come."""
+    said = options.resumable_s
+    seconds = alias.resumable_s if said is None else said
+    kept = seconds > 0 or (keyed and said is None)
+    leaving = options.on_disconnect or (None if said else alias.on_disconnect)
+    if leaving is None or (leaving == "cancel" and kept and options.on_disconnect is None):
+        leaving = "detach"  # that is what keeping it is for
+    if leaving == "drain":
+        return Conduct((kept or keyed) and stream, alias.drain_s, alias.drain_tokens)
+    if leaving == "detach" and (stream or keyed):
+        grace = GRACE_S if said is None and not seconds else seconds
+        return Conduct(stream and (keyed or grace > 0), grace)
+    return Conduct(keyed and stream)
+
+
+def idempotency_key(request: Request) -> bytes:
+    """The request's Idempotency-Key.  Raises GatewayError (400)."""
+    key = request.headers[b"idempotency-key"].strip()
+    if not 0 < len(key) <= LONGEST_KEY or not key.isascii() or not key.decode("ascii").isprintable():
+        raise GatewayError(
+            INVALID_VALUE, f"must be 1 to {LONGEST_KEY} printable ASCII characters.", param="Idempotency-Key"
+        )
+    return key
+
+
+def fingerprint(request: Request) -> bytes:
+    """What two requests must share to be the same one: path, query and body, byte for byte.  SHA-256."""
+    digest = hashlib.sha256(b"%b?%b\0" % (request.path, request.query))
+    digest.update(request.body)
+    return digest.digest()
+
+
+def event_number(ident: str, last_event_id: bytes) -> int:
+    """The number in ``<stream>.<number>``, as a browser's EventSource sends it back.  Raises GatewayError (400)."""
+    stream, _, number = last_event_id.decode("latin-1").strip().rpartition(".")
+    if stream != ident:
+        raise GatewayError(INVALID_VALUE, f"is not the id of an event of {ident}.", param="Last-Event-ID")
+    return count(number, "Last-Event-ID")
+
+
+def count(text: str, param: str) -> int:
+    """A number of events.  Raises GatewayError (400)."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 10):
+        raise GatewayError(INVALID_VALUE, "must be the number of the last event that you have.", param=param)
+    return int(text)
