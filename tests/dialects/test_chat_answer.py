@@ -26,7 +26,8 @@ def whole(message: Any, finish: str | None = "stop", **members: Any) -> dict[str
 
 def get(body: Any, extra: bytes | None = None) -> Answer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    return answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=extra, provider="up", prompt_tokens=7)
+    made = None if extra is None else lambda used: extra
+    return answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=made, provider="up", prompt_tokens=7)
 
 
 def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:
@@ -163,7 +164,7 @@ def test_an_answer_of_a_whole_stream() -> None:
         chunk({}, "stop", usage=USAGE),
         "[DONE]",
     )
-    result = answer_from_stream(body, id=IDENT, created=CREATED, model=MODEL, provider="up", extra=b"{}")
+    result = answer_from_stream(body, id=IDENT, created=CREATED, model=MODEL, provider="up", extra=lambda used: b"{}")
     assert json.loads(result.body) == {
         "id": IDENT,
         "object": "chat.completion",

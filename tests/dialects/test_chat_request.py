@@ -11,7 +11,7 @@ from msgspec import Raw
 from headgate import errors
 from headgate.dialects.openai_chat import read, render
 from headgate.errors import GatewayError
-from headgate.model import ModelRow
+from headgate.model import NO_OPTIONS, ModelRow, Options
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -48,7 +48,6 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"n": "2"}, errors.INVALID_VALUE, "n"),
         ({"max_tokens": 1.5}, errors.INVALID_VALUE, "max_tokens"),
         ({"max_completion_tokens": -1}, errors.INVALID_VALUE, "max_completion_tokens"),
-        ({"include_route_trace": True}, errors.NOT_YET_SUPPORTED, "include_route_trace"),
         ({"include_route_trace": "x"}, errors.INVALID_VALUE, "include_route_trace"),
         ({"headgate": []}, errors.INVALID_VALUE, "headgate"),
         ({"headgate": {"nonsense": 1}}, errors.INVALID_VALUE, "headgate.nonsense"),
@@ -59,21 +58,33 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"headgate": {"metadata": {str(i): "" for i in range(17)}}}, errors.INVALID_VALUE, "headgate.metadata"),
         *(
             ({"headgate": {option: None}}, errors.NOT_YET_SUPPORTED, f"headgate.{option}")
-            for option in (
-                "max_cost_usd",
-                "cache",
-                "fallback_models",
-                "preferred_providers",
-                "excluded_providers",
-                "retries",
-                "tier",
-                "privacy",
-                "max_latency_ms",
-                "allow_hosters",
-                "deny_hosters",
-                "on_disconnect",
-                "resumable_s",
-                "on_midstream_failure",
+            for option in ("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters")
+        ),
+        *(
+            ({"headgate": {option: value}}, errors.INVALID_VALUE, f"headgate.{option}")
+            for option, value in (
+                ("max_cost_usd", -0.1),
+                ("max_cost_usd", "1"),
+                ("max_cost_usd", True),
+                ("max_cost_usd", 1e300),
+                ("fallback_models", "m"),
+                ("fallback_models", [""]),
+                ("fallback_models", [1]),
+                ("fallback_models", ["x" * 257]),
+                ("fallback_models", [f"m{i}" for i in range(9)]),
+                ("preferred_providers", ["x" * 65]),
+                ("excluded_providers", [f"p{i}" for i in range(33)]),
+                ("excluded_providers", {"p": 1}),
+                ("retries", 3),
+                ("retries", -1),
+                ("retries", 1.5),
+                ("privacy", "none"),
+                ("privacy", 1),
+                ("on_disconnect", "stop"),
+                ("resumable_s", -1),
+                ("resumable_s", 3601),
+                ("resumable_s", "60"),
+                ("on_midstream_failure", "abort"),
             )
         ),
     ],
@@ -103,11 +114,30 @@ def test_what_is_read() -> None:
             include_route_trace=False,
         )
     )
+    assert not call.trace and call.options is NO_OPTIONS
     assert (call.model, call.stream, call.include_usage, call.max_tokens) == ("m", True, True, 7)
     assert (call.timeout_ms, call.metadata) == (1500, {"team": "a"})
     assert call.prompt_bytes == len(json.dumps(MESSAGES))
     assert "headgate" not in call.body
     assert "include_route_trace" not in call.body
+
+
+def test_options_say_how_a_call_is_conducted() -> None:
+    options = {
+        "max_cost_usd": 0.005,
+        "fallback_models": ["a", "b/c", "a"],
+        "preferred_providers": ["p"],
+        "excluded_providers": ["q", "r"],
+        "retries": 0,
+        "privacy": "no_train",
+        "on_disconnect": "drain",
+        "resumable_s": 30,
+        "on_midstream_failure": "error",
+    }
+    call = read(body(headgate=options, include_route_trace=True))
+    assert call.options == Options(5_000_000, ("a", "b/c"), ("p",), ("q", "r"), 0, "no_train", "drain", 30.0, "error")
+    assert call.trace
+    assert read(body(headgate=dict.fromkeys(options))).options is NO_OPTIONS
 
 
 def test_nulls_and_absent_members_are_nothing_asked() -> None:

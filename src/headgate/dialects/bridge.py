@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.openai_chat import ChatStream, Joined, Seam
 from headgate.ports import StreamBridge
 
 
@@ -37,11 +37,13 @@ def open_stream(
     secrets: tuple[str, ...] = (),
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
+    hold: str = "",
+    keep: bool = False,
 ) -> StreamBridge:
     """A bridge for one attempt's stream.
 
     ``ident`` is the ``chatcmpl-`` id, ``created`` Unix seconds, ``model`` the target's id for a stream that names none,
-    ``prompt_tokens`` the estimate for one without usage.  Raises NoBridge.
+    ``prompt_tokens`` the estimate for one without usage; ``hold`` and ``keep`` as in ``ChatStream``.  Raises NoBridge.
     """
     make = _BRIDGES.get((upstream, client))
     if make is None:
@@ -55,4 +57,30 @@ def open_stream(
         secrets=secrets,
         max_event=max_event,
         prompt_tokens=prompt_tokens,
+        hold=hold,
+        keep=keep,
     )
+
+
+def join_stream(
+    upstream: str,
+    before: StreamBridge,
+    seam: Seam,
+    model: str,
+    include_usage: bool,
+    *,
+    provider: str,
+    secrets: tuple[str, ...],
+    max_event: int,
+) -> StreamBridge:
+    """A bridge for a later attempt at the answer that broke in ``before``, of which the client has a part.
+
+    Raises NoBridge.
+    """
+    if not has_bridge(upstream) or not isinstance(before, ChatStream):
+        raise NoBridge(f"a stream cannot go on at a {upstream} upstream in this version")
+    joined = Joined(
+        before.ident, 0, model, include_usage, provider=provider, secrets=secrets, max_event=max_event, keep=True
+    )
+    joined.join(before, seam)
+    return joined

@@ -7,21 +7,30 @@ rule is there, is in the transcripts beside the tests.
 
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage, scrub
+from headgate.dialects.openai_chat.joining import Joined
+from headgate.dialects.openai_chat.prefill import continued, exhausted, obstacle, stops
 from headgate.dialects.openai_chat.request import read, render
+from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
 
 __all__ = [
     "Answer",
     "ChatStream",
+    "Joined",
+    "Seam",
     "answer",
     "answer_from_stream",
+    "continued",
     "error_body",
     "error_event",
+    "exhausted",
     "failure",
     "garbage",
+    "obstacle",
     "read",
     "render",
     "scrub",
+    "stops",
     "stream_from_answer",
 ]

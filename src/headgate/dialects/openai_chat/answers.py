@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Literal
 
 import msgspec
@@ -42,15 +43,16 @@ def answer(
     id: str,
     created: int,
     model: str,
-    extra: bytes | None = None,
+    extra: Callable[[Usage], bytes] | None = None,
+    trace: Callable[[Usage], bytes] | None = None,
     provider: str = "The upstream",
     secrets: tuple[str, ...] = (),
     prompt_tokens: int = 0,
 ) -> Answer:
     """The client's answer made of an upstream's ``body`` of status 200.
 
-    ``model`` is what stands in it where the upstream names none; ``extra`` is the encoded ``headgate`` object;
-    ``prompt_tokens`` is the estimate for an upstream that reports no usage.
+    ``model`` is what stands in it where the upstream names none; ``extra`` makes the ``headgate`` object,
+    ``trace`` the route trace, of the usage; ``prompt_tokens`` is the estimate for an upstream that reports none.
     """
     _, top = chunks.parse(body.removeprefix(b"\xef\xbb\xbf"))
     if top is None:
@@ -88,8 +90,11 @@ def answer(
     whole["model"] = result.model
     if not plain:
         _settle_usage(whole, top.get("usage"), result, prompt_tokens)
+    used = result.usage or Usage(prompt_tokens, result.text_bytes >> 2)
     if extra is not None:
-        whole["headgate"] = Raw(extra)
+        whole["headgate"] = Raw(extra(used))
+    if trace is not None:
+        whole["route_trace"] = Raw(trace(used))
     result.body = codec.encode(whole)
     return result
 

@@ -7,28 +7,30 @@ version does not yet act on: an option that is silently ignored is worse than a 
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
+from typing import Any
 
 from msgspec import Raw
 
 from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
-from headgate.model import Call, ModelRow
+from headgate.model import Call, ModelRow, Options
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
-_LATER = frozenset(
-    (
-        "max_cost_usd", "cache", "fallback_models", "preferred_providers", "excluded_providers", "retries", "tier",
-        "privacy", "max_latency_ms", "allow_hosters", "deny_hosters", "on_disconnect", "resumable_s",
-        "on_midstream_failure",
-    )
-)  # fmt: skip
+_LATER = frozenset(("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
+_NANO = 1_000_000_000
 _MOST_METADATA = 16
 _LONGEST_MODEL = 256
 _LONGEST_KEY = 64
 _LONGEST_VALUE = 512
 _LONGEST_TIMEOUT_MS = 24 * 3600 * 1000
+_LONGEST_RESUMABLE_S = 3600
+_MOST_COST_USD = 1_000_000
+_MOST_RETRIES = 2
+_MOST_FALLBACKS = 8
+_MOST_PROVIDERS = 32
+_LONGEST_PROVIDER = 64
 _FALSE = Raw(b"false")
 
 
@@ -54,7 +56,7 @@ def read(body: bytes) -> Call:
     if "n" in members:
         _count(members, "n", 1)
     if "include_route_trace" in members:
-        _refuse_trace(members.pop("include_route_trace"))
+        call.trace = _wants_trace(members.pop("include_route_trace"))
     if "headgate" in members:
         _read_options(members.pop("headgate"), call)
     return call
@@ -145,13 +147,11 @@ def _include_usage(members: Object, stream: bool) -> bool:
     return flag
 
 
-def _refuse_trace(raw: Raw) -> None:
-    if raw == TRUE:
-        raise GatewayError(
-            NOT_YET_SUPPORTED, "'include_route_trace' is not supported by this version.", param="include_route_trace"
-        )
-    if raw != NULL and raw != _FALSE:
+def _wants_trace(raw: Raw) -> bool:
+    flag = None if raw == NULL else codec.as_boolean(raw)
+    if flag is None and raw != NULL:
         raise _invalid("include_route_trace", "must be true or false")
+    return bool(flag)
 
 
 # ------------------------------------------------------------------------------------- our own options
@@ -163,16 +163,78 @@ def _read_options(raw: Raw, call: Call) -> None:
     options = codec.as_object(raw)
     if options is None:
         raise _invalid("headgate", "must be an object")
+    ways: dict[str, Any] = {}
     for key, value in options.items():
         param = f"headgate.{key}"
         if key == "timeout_ms":
             call.timeout_ms = _timeout(value)
         elif key == "metadata":
             call.metadata = _metadata(value)
+        elif key in _WAYS:
+            if value != NULL:
+                field, read_one = _WAYS[key]
+                ways[field] = read_one(param, value)
         elif key in _LATER:
             raise GatewayError(NOT_YET_SUPPORTED, f"'{param}' is not supported by this version.", param=param)
         else:
             raise _invalid(param, "is not an option that this gateway knows")
+    if ways:
+        call.options = Options(**ways)
+
+
+def _max_cost(param: str, raw: Raw) -> int:
+    number = codec.as_number(raw)
+    if number is None or not 0 <= number <= _MOST_COST_USD:
+        raise _invalid(param, f"must be a number of US dollars from 0 to {_MOST_COST_USD}")
+    return round(number * _NANO)
+
+
+def _retries(param: str, raw: Raw) -> int:
+    number = codec.as_integer(raw)
+    if number is None or not 0 <= number <= _MOST_RETRIES:
+        raise _invalid(param, f"must be an integer from 0 to {_MOST_RETRIES}")
+    return number
+
+
+def _resumable(param: str, raw: Raw) -> float:
+    number = codec.as_number(raw)
+    if number is None or not 0 <= number <= _LONGEST_RESUMABLE_S:
+        raise _invalid(param, f"must be a number of seconds from 0 to {_LONGEST_RESUMABLE_S}")
+    return float(number)
+
+
+def _names(most: int, longest: int) -> Callable[[str, Raw], tuple[str, ...]]:
+    def read_names(param: str, raw: Raw) -> tuple[str, ...]:
+        names = codec.as_texts(raw)
+        if names is None or len(names) > most or not all(0 < len(name) <= longest for name in names):
+            raise _invalid(param, f"must be an array of at most {most} strings of 1 to {longest} characters")
+        return tuple(dict.fromkeys(names))
+
+    return read_names
+
+
+def _one_of(*words: str) -> Callable[[str, Raw], str]:
+    def read_word(param: str, raw: Raw) -> str:
+        word = codec.as_text(raw)
+        if word not in words:
+            raise _invalid(param, f"must be one of {', '.join(words)}")
+        return word
+
+    return read_word
+
+
+# What the client calls it → the field of Options, and who reads it.
+_WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
+    "max_cost_usd": ("max_cost", _max_cost),
+    "fallback_models": ("fallback_models", _names(_MOST_FALLBACKS, _LONGEST_MODEL)),
+    "preferred_providers": ("preferred_providers", _names(_MOST_PROVIDERS, _LONGEST_PROVIDER)),
+    "excluded_providers": ("excluded_providers", _names(_MOST_PROVIDERS, _LONGEST_PROVIDER)),
+    "retries": ("retries", _retries),
+    "privacy": ("privacy", _one_of("any", "no_train", "trusted", "own")),
+    "on_disconnect": ("on_disconnect", _one_of("cancel", "drain", "detach")),
+    "resumable_s": ("resumable_s", _resumable),
+    "on_midstream_failure": ("on_midstream_failure", _one_of("continue", "error")),
+}
 
 
 def _timeout(raw: Raw) -> int | None:

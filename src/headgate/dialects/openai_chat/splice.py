@@ -77,14 +77,14 @@ class Template:
             self._end = b'"}' + _END
             self._hole = True
 
-    def splice(self, data: bytes, at: int, parts: list[bytes]) -> tuple[int, int]:
-        """Appends the re-emitted event that begins at ``at`` to ``parts``; (where the next one begins, bytes of text).
+    def splice(self, data: bytes, at: int, parts: list[bytes]) -> tuple[int, bytes]:
+        """Appends the re-emitted event that begins at ``at`` to ``parts``; (where the next one begins, its text).
 
-        (``at``, 0) where it does not match.
+        (``at``, nothing) where it does not match.
         """
         head = self._head
         if not data.startswith(head, at):
-            return at, 0
+            return at, b""
         start = at + len(head)
         quote = data.find(b'"', start)
         middle = self._middle
@@ -92,10 +92,10 @@ class Template:
             inside = _STRING.match(data, start)
             quote = inside.end() if inside is not None else -1
         if quote <= start or not data.startswith(middle, quote):
-            return at, 0
+            return at, b""
         text = data[start:quote]
         if not _is_plain(text):
-            return at, 0
+            return at, b""
         after = quote + len(middle)
         if not self._hole:
             parts += (self._out_head, text, self._out_middle)
@@ -103,11 +103,11 @@ class Template:
             quote = data.find(b'"', after)
             filling = data[after:quote]
             if quote < after or b"\\" in filling or not data.startswith(self._end, quote) or not _is_plain(filling):
-                return at, 0
+                return at, b""
             parts += (self._out_head, text, self._out_middle, filling, self._end)
             after = quote + len(self._end)
         self._wasted = 0
-        return after, len(text)
+        return after, text
 
 
 def _text_of(data: bytes, name: bytes, text: bytes) -> int:

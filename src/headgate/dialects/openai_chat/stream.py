@@ -13,22 +13,23 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
+from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.splice import Template
 from headgate.errors import GatewayError
-from headgate.model import Usage
+from headgate.model import Delivered, Usage
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 
-_CHUNK = Raw(b'"chat.completion.chunk"')
 _ASSISTANT = Raw(b'"assistant"')
 _DONE = b"data: [DONE]\n\n"
-_OURS = frozenset(("id", "object", "created", "model", "choices", "usage", "error"))
 _ZERO = Raw(b"0")
 _TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _NO_CHOICES = Raw(b"[]")
 _SNIFF = 16 << 10
-_MOST_CARRIED = 32
-_LARGEST_CARRIED = 64 << 10
+_MOST_SAID = 96 << 10  # an answer longer than this, about 24,000 tokens, is not continued
+_MOST_HELD = 8 << 20
+_BYTES_PER_TOKEN = 4
+_LONG_FOR_A_TOKEN = 8
 
 
 class _Fate(Enum):
@@ -48,6 +49,10 @@ class ChatStream:
     ``done``: the upstream has said that it is complete.  ``error``: it will not be; what has been returned stays valid.
     Once either is set, whatever else comes is ignored.  ``visible``: something has been returned.  ``events`` counts
     what the upstream really sent (its comments are no progress), ``skipped`` those of them that were not JSON.
+
+    ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
+    (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another attempt
+    can go on where this one breaks (``joining.Joined``).
     """
 
     def __init__(
@@ -61,6 +66,8 @@ class ChatStream:
         secrets: tuple[str, ...] = (),
         max_event: int = 8 << 20,
         prompt_tokens: int = 0,
+        hold: str = "",
+        keep: bool = False,
     ) -> None:
         self.visible = False
         self.done = False
@@ -75,24 +82,26 @@ class ChatStream:
         self._max_event = max_event
         self._decoder = sse.Decoder(max_event + len(b"data: "))
         self._template = Template()
-        self._id = codec.raw(ident)
-        self._created = codec.raw(created)
-        self._model = codec.raw(model)
-        self._model_is_theirs = False
+        self._face = Face(ident, created, model, include_usage)
         self._choices: dict[int, chunks.Choice] = {}
-        self._carried: Object = {}  # top-level members of chunks that were not sent, for the next one that is
         self._usage_raw: Raw | None = None
         self._usage_at = 0  # progress when the last usage came
         self._text_bytes = 0
         self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
+        self._begun = False
+        self._kinds: set[str] = set()  # of what there was to see
+        self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
+        self._saying = self._said  # where the text of the chunks that the template knows goes
+        self._hold = hold
+        self._held: list[bytes] | None = [] if hold == "all" else None
 
     # ------------------------------------------------------------------------------- the bridge
 
     @property
     def model(self) -> str:
         """The model that every chunk names: the upstream's own id for it, once it has given one."""
-        return codec.as_text(self._model) or ""
+        return codec.as_text(self._face.model) or ""
 
     @property
     def progress(self) -> int:
@@ -112,24 +121,32 @@ class ChatStream:
 
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
+        saying = self._saying
         template = self._template
         decoder = self._decoder
         at = 0
         end = len(data)
         while at < end:
             if template.known and decoder.fresh and not self._ended:
-                after, length = template.splice(data, at, parts)
-                if length:
+                after, text = template.splice(data, at, parts)
+                if text:
                     at = after
                     self.events += 1
                     self._text_events += 1
-                    self._text_bytes += length
+                    self._text_bytes += len(text)
+                    if saying is not None:
+                        saying += text
                     continue
             # One event the slow way; what follows it may be spliced again.  A read may hold hundreds of events.
             cut = data.find(b"\n\n", at) + 2
             piece = data[at:cut] if cut > 1 else data[at:]
             at += len(piece)
             self._feed_slowly(piece, parts)
+            saying = self._saying
+        if saying is not None and len(saying) > _MOST_SAID:
+            self._said = self._saying = None
+        if self._hold:
+            return self._withhold(parts)
         return b"".join(parts)
 
     def _feed_slowly(self, data: bytes, parts: list[bytes]) -> None:
@@ -145,21 +162,36 @@ class ChatStream:
             self._take(event, parts)
         self._check_size()
         if not self._ended:
-            self._judge_end()
-        return b"".join(parts)
+            self._judge_end(parts)
+        return self._withhold(parts) if self._hold else b"".join(parts)
 
-    def tail(self, extra: bytes | None = None) -> bytes:
+    def complete(self, reason: str) -> bool:
+        """Declares the stream complete although its end was lost; False where what has come does not allow that."""
+        if not self._has_finished:
+            if len(self._choices) != 1 or self._text_bytes > self._text_events * _LONG_FOR_A_TOKEN:
+                return False
+            for choice in self._choices.values():
+                choice.finish = reason
+        self.error = None
+        self.done = True
+        return True
+
+    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
             return failures.error_event(self.error, self.ident)
         parts: list[bytes] = []
         for choice in self._choices.values():
             self._send_role(choice, parts)
             self._send_finish(choice, parts)
-        if self._include_usage:
-            chunk: chunks.Members = {"choices": _NO_CHOICES, "usage": shapes.usage_object(self.usage, self._usage_raw)}
+        if self._include_usage or trace is not None:
+            chunk: chunks.Members = {"choices": _NO_CHOICES}
+            if self._include_usage:
+                chunk["usage"] = shapes.usage_object(self.usage, self._usage_raw)
             if extra is not None:
                 chunk["headgate"] = Raw(extra)
-            parts.append(self._frame({**self._carried, **chunk}))
+            if trace is not None:
+                chunk["route_trace"] = Raw(trace)
+            parts.append(self._face.chunk({**self._face.carried, **chunk}))
         parts.append(_DONE)
         return b"".join(parts)
 
@@ -167,11 +199,68 @@ class ChatStream:
     def _ended(self) -> bool:
         return self.done or self.error is not None
 
+    # ------------------------------------------------------------------------------- for another attempt
+
+    @property
+    def delivered(self) -> Delivered | None:
+        if not self.visible:
+            return None
+        said = self._said
+        text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
+        kinds = self._kinds if self._held is None else self._kinds - {"tool_calls", "function_call"}
+        return Delivered(text, frozenset(kinds), len(self._choices), self.tokens, self._has_finished)
+
+    @property
+    def own_usage(self) -> Usage:
+        """Of this attempt alone, as its provider bills it.  One that has failed without saying anything is not billed,
+        as far as anybody knows.
+        """
+        return self.usage if self._usage_raw is not None or self._begun else Usage()
+
+    @property
+    def begun(self) -> bool:
+        """There has been something to see, whether it has been returned or is held."""
+        return self._begun
+
+    @property
+    def tokens(self) -> int:
+        """Of what was streamed: as many as its events where they are as short as tokens are."""
+        if self._text_bytes > self._text_events * _LONG_FOR_A_TOKEN:
+            return self._text_bytes // _BYTES_PER_TOKEN
+        return self._text_events
+
+    def _withhold(self, parts: list[bytes]) -> bytes:
+        """What may be returned now: not what is held, until that is complete (or too much to hold)."""
+        held = self._held
+        if held is None:
+            return b"".join(parts)
+        complete = self.done or (self._hold == "tools" and self._has_finished)
+        if not complete and sum(map(len, held)) <= _MOST_HELD:
+            return b"".join(parts)
+        self._hold = ""
+        self._held = None
+        self.visible = self._begun
+        return b"".join(parts + held)
+
+    def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
+        """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""
+        self._held = parts[begin:]
+        del parts[begin:]
+        self.visible = visible
+        if self._said is not None:
+            del self._said[said:]
+
+    @property
+    def _has_finished(self) -> bool:
+        return bool(self._choices) and all(choice.finish is not None for choice in self._choices.values())
+
     # ------------------------------------------------------------------------------- events
 
     def _take(self, event: sse.Event, parts: list[bytes]) -> None:
         if self.done or self.error is not None:
             return
+        if self._held is not None:
+            parts = self._held
         if event.error or event.name == b"error":
             self._fail(event.error or event.data)
             return
@@ -182,7 +271,7 @@ class ChatStream:
             data = data.replace(b"\n", b" ")  # space between JSON's tokens: some clients read one line of an event
         self.events += 1
         if data[:6] == b"[DONE]":
-            self._finish_up()
+            self._finish_up(parts)
             return
         data, top = chunks.parse(data)
         if top is None:
@@ -206,18 +295,21 @@ class ChatStream:
             self._usage_raw = raw
             self._usage_at = self.progress
 
-    def _finish_up(self) -> None:
+    def _finish_up(self, parts: list[bytes]) -> None:
         """The upstream says that it is complete."""
-        if self.visible:
+        if self._begun:
             self.done = True
         else:
-            said = f"{self.provider} answered with nothing: no text, no tool call, no refusal."
-            self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
+            self._refuse_nothing()
 
-    def _judge_end(self) -> None:
+    def _refuse_nothing(self) -> None:
+        said = f"{self.provider} answered with nothing: no text, no tool call, no refusal."
+        self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
+
+    def _judge_end(self, parts: list[bytes]) -> None:
         """The body has ended without ``[DONE]``: complete where every choice has its finish reason, else a cut."""
-        if self._choices and all(choice.finish is not None for choice in self._choices.values()):
-            self._finish_up()
+        if self._has_finished:
+            self._finish_up(parts)
         elif self.events or not self._sniffed.strip():
             said = f"{self.provider} closed the connection before its answer was complete."
             self.error = GatewayError(errors.UPSTREAM_CUT, said)
@@ -239,12 +331,14 @@ class ChatStream:
         if choices is None:
             self.skipped += 1
             return
-        if not self.visible and not self._model_is_theirs:
-            self._adopt_model(top)
+        face = self._face
+        if not self._begun and not face.model_is_theirs:
+            face.adopt_model(top)
         changed = False
         kept: list[chunks.Members] = []
         texts: list[tuple[str, Raw]] = []
         before = len(parts)
+        visible, said = self.visible, len(self._said or b"")
         for position, choice in enumerate(choices):
             fate = self._take_choice(position, choice, texts, parts)
             if self.error is not None:
@@ -253,15 +347,20 @@ class ChatStream:
                 kept.append(choice)
             changed = changed or fate is not _KEPT
         if not kept:
-            self._carry(top)
+            face.carry(top)
+            if not choices and self._usage_raw is not None and self._has_finished:
+                self._finish_up(parts)  # the usage is what comes last: a [DONE] behind it may be late, or never come
             return
-        out = self._respell(data, top, kept if changed or self._carried else None)
+        out = face.respell(data, top, kept if changed or face.carried else None)
         parts.append(sse.encode(out))
-        if len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
+        if self._hold == "tools" and self._held is None and "tool_calls" in self._kinds:
+            self._hold_from(parts, before, said, visible)
+        elif len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
             key, text = texts[0]
             if key in shapes.TEXT_KEYS:
                 last = next(reversed(top))
                 self._template.learn(data, out, key, text, last, top[last])
+                self._saying = self._said if key == "content" else None
 
     def _take_choice(
         self, position: int, choice: chunks.Members, texts: list[tuple[str, Raw]], parts: list[bytes]
@@ -279,16 +378,19 @@ class ChatStream:
         state = self._choices.get(index)
         if state is None:
             state = self._choices[index] = chunks.Choice(index, self.ident)
-        delta, delta_edited = chunks.delta_of(choice, state.tools)
+        delta, delta_edited = self._delta_of(choice, state)
+        if self.error is not None:
+            return _DROPPED  # with its finish reason, which ends no answer of the client's
         finish_edited, finishes = self._settle_finish(choice, state)
         seen = shapes.visible_keys(delta)
-        if not self.visible and (seen or (finishes and state.finish in _TELLING)) and self.error is None:
-            self.visible = True
+        if not self._begun and (seen or (finishes and state.finish in _TELLING)) and self.error is None:
+            self._begun = True
+            self.visible = self._hold != "all"
             for other in self._choices.values():
                 self._send_role(other, parts)
-        if not self.visible or not (state.role_sent or seen or finishes):
+        if not self._begun or not (state.role_sent or seen or finishes):
             state.hold(choice, delta)
-            if self.visible:
+            if self._begun:
                 self._send_role(state, parts)
             return _DROPPED
         if not state.role_sent:
@@ -305,6 +407,9 @@ class ChatStream:
         if delta_edited:
             choice["delta"] = delta
         return _EDITED if delta_edited or finish_edited else fate
+
+    def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
+        return chunks.delta_of(choice, state.tools)
 
     def _settle_finish(self, choice: chunks.Members, state: chunks.Choice) -> tuple[bool, bool]:
         """Puts the choice's finish reason in order: (whether that changed it, whether this is its one finish)."""
@@ -325,67 +430,19 @@ class ChatStream:
 
     def _count(self, seen: list[str], delta: Object, state: chunks.Choice) -> None:
         self._text_events += 1
+        self._kinds.update(seen)
         for key in seen:
             if key == "tool_calls":
                 self._text_bytes += state.tools.take_size()
             elif key == "reasoning" and "reasoning_content" in seen:
                 continue  # the same text under both names
             elif key in shapes.TEXT_KEYS:
-                self._text_bytes += len(bytes(delta[key])) - 2
-
-    def _carry(self, top: Object) -> None:
-        """Keeps what a chunk that is not sent says beyond its choices, for the next one that is."""
-        if "choices" not in top and "object" not in top:
-            return
-        for key, value in top.items():
-            small = len(value) <= _LARGEST_CARRIED and len(self._carried) < _MOST_CARRIED
-            if small and key not in _OURS and value != NULL:
-                self._carried.setdefault(key, value)
-
-    def _adopt_model(self, top: Object) -> None:
-        raw = top.get("model")
-        if raw is not None and codec.as_text(raw):
-            self._model = raw
-            self._model_is_theirs = True
+                text = bytes(delta[key])[1:-1]
+                self._text_bytes += len(text)
+                if key == "content" and self._said is not None:
+                    self._said += text
 
     # ------------------------------------------------------------------------------- what goes out
-
-    def _respell(self, data: bytes, top: Object, choices: list[chunks.Members] | None) -> bytes:
-        """The chunk as the client gets it: where nothing had to change, byte for byte but for what is ours.
-
-        ``choices`` is None where they are as they came.
-        """
-        usage = top.get("usage")
-        fits = usage is not None and usage == NULL if self._include_usage else usage is None
-        ours = {"id": self._id, "created": self._created, "model": self._model}
-        if choices is None and fits and top.get("object") == _CHUNK and not chunks.is_compact(data, top):
-            swapped = chunks.swap(data, top, ours)
-            if swapped is not None:
-                return swapped
-        chunk: chunks.Members = {**top, **ours, "object": _CHUNK}
-        if self._include_usage:
-            chunk["usage"] = NULL
-        elif usage is not None:
-            del chunk["usage"]
-        if choices is not None:
-            chunk["choices"] = choices
-            for key, value in self._carried.items():
-                chunk.setdefault(key, value)
-            self._carried = {}
-        return codec.encode(chunk)
-
-    def _frame(self, members: chunks.Members) -> bytes:
-        """A chunk of our own making."""
-        chunk: chunks.Members = {
-            "id": self._id,
-            "object": _CHUNK,
-            "created": self._created,
-            "model": self._model,
-            **members,
-        }
-        if self._include_usage:
-            chunk.setdefault("usage", NULL)
-        return sse.encode(codec.encode(chunk))
 
     def _send_role(self, choice: chunks.Choice, parts: list[bytes]) -> None:
         if choice.role_sent:
@@ -393,8 +450,7 @@ class ChatStream:
         choice.role_sent = True
         delta = {"role": _ASSISTANT, "content": EMPTY_TEXT, **choice.held_delta}
         held = {"index": choice.index, "delta": delta, **choice.held, "finish_reason": None}
-        parts.append(self._frame({"choices": [held], **self._carried}))
-        self._carried = {}
+        parts.append(self._face.chunk({"choices": [held], **self._face.take_carried()}))
         choice.held = choice.held_delta = {}
 
     def _send_finish(self, choice: chunks.Choice, parts: list[bytes]) -> None:
@@ -403,4 +459,4 @@ class ChatStream:
         choice.finish_sent = True
         reason = choice.finish or ("tool_calls" if choice.tools.calls else "stop")
         finish = {"index": choice.index, "delta": {}, "finish_reason": reason}
-        parts.append(self._frame({"choices": [finish]}))
+        parts.append(self._face.chunk({"choices": [finish]}))

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Raw
 
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.model import Usage
 from headgate.ports import StreamBridge
 from headgate.wire import codec, sse
 from headgate.wire.codec import NULL, Object
@@ -34,7 +37,8 @@ def answer_from_stream(
     id: str,
     created: int,
     model: str,
-    extra: bytes | None = None,
+    extra: Callable[[Usage], bytes] | None = None,
+    trace: Callable[[Usage], bytes] | None = None,
     provider: str = "The upstream",
     secrets: tuple[str, ...] = (),
     max_event: int = 8 << 20,
@@ -65,6 +69,7 @@ def answer_from_stream(
         created=created,
         model=stream.model,
         extra=extra,
+        trace=trace,
         provider=provider,
         secrets=secrets,
         prompt_tokens=prompt_tokens,

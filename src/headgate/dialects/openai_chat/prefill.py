@@ -1,0 +1,118 @@
+"""Asking for the rest of an answer: what of a request allows it, and the request that does it.
+
+Engines continue a text where the last message is the assistant's, each in its own spelling: ``trailing`` needs nothing
+else (llama.cpp), ``continue_final_message`` two members beside the messages (vLLM: docs.vllm.ai, Chat API, extra
+parameters; SGLang), ``prefix`` a member of the message
+(DeepSeek: api-docs.deepseek.com, Chat Prefix Completion; Mistral).
+"""
+
+from __future__ import annotations
+
+from headgate.model import Call
+from headgate.wire import codec
+from headgate.wire.codec import NULL, TRUE, Object
+
+SPELLINGS = ("trailing", "continue_final_message", "prefix")
+
+# Members that make an answer more than its text: how it was sampled, or a state that only its engine has.
+_STRUCTURED = frozenset(
+    (
+        "grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema",
+        "structured_outputs", "ebnf", "regex",
+    )
+)  # fmt: skip
+_STATEFUL = frozenset(("audio", "previous_response_id", "conversation", "web_search_options", "plugins", "search"))
+_SHAPED = _STRUCTURED | _STATEFUL | {"response_format", "n", "logprobs", "tools", "modalities", "best_of"}
+_PENALTIES = ("presence_penalty", "frequency_penalty", "repetition_penalty")
+_NOTHING = (b"null", b"false", b"0", b"0.0", b"[]", b"{}")
+
+
+def obstacle(call: Call) -> str | None:
+    """Why an answer to ``call`` could not be continued by another attempt, whatever it was; None where it could.
+
+    ``structured`` for answers under a grammar, ``sampled`` for what depends on how the text came about (several
+    choices, log probabilities, penalties, audio, tools that the provider runs, its conversation state).
+    """
+    body = call.body
+    if not body.keys() & _SHAPED and not any(name in body for name in _PENALTIES):
+        return None
+    if _says_something(body, _STRUCTURED) or _is_structured(body):
+        return "structured"
+    if _says_something(body, _STATEFUL) or _says_something(body, frozenset(("logprobs",))):
+        return "sampled"
+    if (codec.as_integer(body.get("n")) or 1) > 1 or (codec.as_integer(body.get("best_of")) or 1) > 1:
+        return "sampled"
+    for name in _PENALTIES:
+        neutral = 1 if name == "repetition_penalty" else 0
+        if not codec.is_null(body.get(name)) and codec.as_number(body[name]) != neutral:
+            return "sampled"
+    if "modalities" in body and b'"audio"' in bytes(body["modalities"]):
+        return "sampled"
+    if any(codec.as_text(tool.get("type")) != "function" for tool in codec.as_objects(body.get("tools")) or ()):
+        return "sampled"
+    return None
+
+
+def _says_something(body: Object, names: frozenset[str]) -> bool:
+    return any(bytes(body[name]) not in _NOTHING for name in names & body.keys())
+
+
+def _is_structured(body: Object) -> bool:
+    wanted = codec.as_object(body.get("response_format"))
+    return wanted is not None and codec.as_text(wanted.get("type")) not in (None, "text")
+
+
+def stops(call: Call) -> tuple[str, ...]:
+    """The request's stop strings."""
+    raw = call.body.get("stop")
+    if raw is None or raw == NULL:
+        return ()
+    text = codec.as_text(raw)
+    if text is not None:
+        return (text,) if text else ()
+    return tuple(stop for stop in codec.as_texts(raw) or () if stop)
+
+
+def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
+    """The request for what follows ``said``, which the client has (about ``tokens`` tokens): the same one with the text
+    as the assistant's last message, exactly, and as much less to say.
+    """
+    body = call.body.copy()
+    messages = codec.as_objects(body["messages"]) or []
+    message: Object = {"role": codec.raw("assistant")}
+    if messages and codec.as_text(messages[-1].get("role")) == "assistant":  # the client itself gave the beginning
+        message = messages.pop()
+        said = _text(message) + said
+    message["content"] = codec.raw(said)
+    if spelling == "prefix":
+        message["prefix"] = TRUE
+    elif spelling == "continue_final_message":
+        body["add_generation_prompt"] = codec.raw(False)
+        body["continue_final_message"] = TRUE
+    body["messages"] = codec.raw([*messages, message])
+    return _with_less_to_say(call, body, tokens)
+
+
+def _text(message: Object) -> str:
+    """A message's text, whichever way it is written."""
+    whole = codec.as_text(message.get("content"))
+    if whole is not None:
+        return whole
+    return "".join(codec.as_text(part.get("text")) or "" for part in codec.as_objects(message.get("content")) or ())
+
+
+def _with_less_to_say(call: Call, body: Object, tokens: int) -> Call:
+    for name in ("max_tokens", "max_completion_tokens"):
+        most = codec.as_integer(body.get(name))
+        if most is not None:
+            body[name] = codec.raw(max(1, most - tokens))
+    rest = None if call.max_tokens is None else max(1, call.max_tokens - tokens)
+    return Call(
+        body, call.model, call.stream, call.include_usage, call.prompt_bytes, rest, call.timeout_ms, call.metadata,
+        call.options, call.trace,
+    )  # fmt: skip
+
+
+def exhausted(call: Call, tokens: int) -> bool:
+    """Whether ``tokens`` are all that the request allows: the answer is complete as it is, by its length."""
+    return call.max_tokens is not None and tokens >= call.max_tokens > 0
