@@ -10,7 +10,7 @@ NODE := $(VENV)/.node
 CONTAINER ?= docker
 
 .DEFAULT_GOAL := serve
-.PHONY: serve test check bench image lock clean
+.PHONY: serve test check bench faults image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
@@ -26,6 +26,9 @@ check: $(TESTING) ## Style, types, architecture: seconds
 
 bench: $(RUNTIME) ## What the happy path costs in Python (beside nginx: docs/performance.md)
 	$(BIN)/python bench/happy_path.py
+
+faults: $(RUNTIME) ## Sixteen provider faults through a running gateway: 15 s; ARGS="--profile full": two minutes
+	$(BIN)/python -m headgate.testing.faultbench $(ARGS)
 
 image: ## Build the container image (docker, podman or buildah: make image CONTAINER=podman)
 	$(CONTAINER) build -t headgate .

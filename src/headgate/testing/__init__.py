@@ -2,7 +2,7 @@
 
 ::
 
-    async with serve() as provider:           # echo, lorem, fault/<name>; provider.url, provider.requests
+    async with serve() as provider:           # echo, lorem, engine, fault/<name>; provider.url, provider.requests
     with serve_in_thread() as provider:       # the same without an event loop
     async with scripted([...]) as upstream:   # exactly these bytes
     ManualClock()                             # time that moves when told to

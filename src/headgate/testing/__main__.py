@@ -29,7 +29,7 @@ except ImportError:  # not built for every platform
 USAGE = """\
 usage: python -m headgate.testing --port PORT [--host HOST] [--key KEY]... [--keep N]
 
-An OpenAI-compatible provider for tests: models echo, lorem and fault/<name>.
+An OpenAI-compatible provider for tests: models echo, lorem, engine and fault/<name>.
   --port PORT  listen there (0: any free port, printed)
   --host HOST  default 127.0.0.1
   --key KEY    let in only this bearer key (repeatable); default: any

@@ -1,7 +1,7 @@
 """The built-in provider: an OpenAI-compatible server for trying, measuring and testing, with every byte on a real
 socket.
 
-    POST …/chat/completions    models ``echo``, ``lorem`` and ``fault/<name>``, streamed or not
+    POST …/chat/completions    models ``echo``, ``lorem``, ``engine`` and ``fault/<name>``, streamed or not
     GET  …/models, …/models/ID what there is
     GET  /__seen               what it has been asked, where it keeps that (``keep``)
     POST /__reset              forgets what the faults have counted, and what was seen
@@ -25,7 +25,7 @@ from typing import Any
 
 import msgspec
 
-from headgate.testing import faults, lorem, oddities, shapes, tools
+from headgate.testing import engine, faults, lorem, oddities, shapes, tools
 from headgate.testing.playing import Pace, play
 from headgate.testing.scene import FAULTS, Memory, Scene
 from headgate.testing.server import Connection, Journal, Reply, Seen
@@ -35,8 +35,12 @@ FAULT_FILES = (faults, oddities, tools)  # importing them fills FAULTS
 LOREM_DEFAULTS = {"rate": 50.0, "ttft": 0.1, "tokens": 120.0}
 _MODELS = {
     "echo": "says the last user message back, word by word, at once",
+    "engine": "says what follows from the text so far, and fails where it is told to: headgate.testing.engine",
     "lorem": "says a fixed text; lorem?rate=100&ttft=0.2&tokens=400 sets tokens/s, seconds to the first, and length",
 }
+
+
+_chat_decoder = msgspec.json.Decoder(ChatRequest)
 
 
 class Provider:
@@ -45,13 +49,13 @@ class Provider:
     ``requests`` are the last ``keep`` exchanges, oldest first.
     """
 
-    def __init__(self, keys: Collection[str] = (), keep: int = 10_000) -> None:
+    def __init__(self, keys: Collection[str] = (), keep: int = 10_000, timed: bool = False) -> None:
         self.host, self.port, self.scheme = "", 0, "http"
         self.keys = frozenset(keys)
         self.connections: set[Connection] = set()
         self.accepted = 0
         self.started = int(time.time())
-        self._journal = Journal(deque(maxlen=keep))
+        self._journal = Journal(deque(maxlen=keep), timed)
         self._memory = Memory()
         self._serial = itertools.count(1)
 
@@ -108,7 +112,7 @@ class Provider:
             self.reset()
             return reply.whole(200, b"{}")
         if method == "POST" and path.endswith("/chat/completions"):
-            return self._chat(reply, shapes.read_chat(reply.request.body))
+            return self._chat(reply, shapes.read_chat(reply.request.body, _chat_decoder))
         if method in ("GET", "HEAD") and path.endswith("/models"):
             entries = [self._entry(model) for model in self._catalog()]
             return reply.whole(200, shapes.dumps({"object": "list", "data": entries}))
@@ -136,8 +140,12 @@ class Provider:
     # ---- what is answered
 
     def _chat(self, reply: Reply, chat: ChatRequest) -> None:
-        name, given, key = shapes.read_model(chat.model)
         id = f"chatcmpl-{next(self._serial):024x}"
+        if chat.model.partition("?")[0] == "engine":
+            return engine.begin(reply, self._memory, id)
+        if chat.n not in (None, 1):
+            raise Invalid("this model makes one choice: n must be 1", "n")
+        name, given, key = shapes.read_model(chat.model)
         shape = Shape(id, int(time.time()), name, chat.include_usage)
         if name == "echo":
             shapes.settled(given, {}, "model")
@@ -185,14 +193,15 @@ async def serve(
     keys: Collection[str] = (),
     keep: int = 10_000,
     tls: ssl.SSLContext | None = None,
+    timed: bool = False,
 ) -> AsyncIterator[Provider]:
     """Serves in the running loop until the block is left; what runs then is cut off.
 
     ``sock`` is a bound socket that is used instead of ``host`` and ``port`` (0: any free one).  With ``keys``, only
     those bearer keys are let in.  ``keep`` is how many exchanges are remembered, with their headers and bodies (0:
-    none).  Raises OSError where it cannot listen.
+    none), ``timed`` also when each piece of an answer was sent.  Raises OSError where it cannot listen.
     """
-    provider = Provider(keys, keep)
+    provider = Provider(keys, keep, timed)
     loop = asyncio.get_running_loop()
     if sock is None:
         server = await loop.create_server(provider.connection, host, port, ssl=tls, backlog=2048)

@@ -47,7 +47,8 @@ class Seen(Struct):
     """What the server remembers of one exchange.  Instants are ``time.monotonic()`` seconds.
 
     ``how`` is empty while it runs, ``complete`` when the server did all that it meant to (a deliberate cut included),
-    ``client_closed`` when the client left first.  ``tokens`` counts what was sent of the answer.
+    ``client_closed`` when the client left first.  ``tokens`` counts what was sent of the answer; ``sent`` says when
+    each piece of its body was, where the server keeps that (``timed``).
     """
 
     method: str
@@ -59,6 +60,7 @@ class Seen(Struct):
     how: str = ""
     tokens: int = 0
     connection: int = 0
+    sent: list[float] | None = None
 
 
 class Journal(Struct):
@@ -67,6 +69,7 @@ class Journal(Struct):
     """
 
     requests: deque[Seen]
+    timed: bool = False
     listeners: list[Callable[[], None]] = field(default_factory=list)
 
     def open(self, request: Request, connection: int) -> Seen:
@@ -74,6 +77,8 @@ class Journal(Struct):
         headers = dict(request.headers) if keep else {}
         body = request.body if keep else b""
         seen = Seen(request.method, request.target, headers, body, time.monotonic(), connection=connection)
+        if self.timed:
+            seen.sent = []
         self.requests.append(seen)
         self.changed()
         return seen
@@ -129,6 +134,8 @@ class Reply:
 
     def send(self, data: bytes) -> None:
         """A piece of the body, as one chunk where the body is chunked."""
+        if self.seen.sent is not None:
+            self.seen.sent.append(time.monotonic())
         if self._chunked and data:
             self._transport.writelines((b"%x\r\n" % len(data), data, b"\r\n"))
         elif data:

@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping
-from typing import Any
+from typing import Any, TypeVar
 
 import msgspec
 from msgspec import Struct
@@ -87,13 +87,13 @@ class ChatRequest(Struct):
         return sum(len(message.text.split()) for message in self.messages)
 
 
-_chat_decoder = msgspec.json.Decoder(ChatRequest)
+Chat = TypeVar("Chat", bound=ChatRequest)
 
 
-def read_chat(body: bytes) -> ChatRequest:
+def read_chat(body: bytes, decoder: msgspec.json.Decoder[Chat]) -> Chat:
     """The request in ``body``.  Raises Invalid, with OpenAI's codes, on what cannot be meant."""
     try:
-        chat = _chat_decoder.decode(body)
+        chat = decoder.decode(body)
     except msgspec.ValidationError as error:
         what, _, where = str(error).partition(" - at `$.")
         raise Invalid(what, where.rstrip("`").partition("[")[0] or None) from None
@@ -103,8 +103,6 @@ def read_chat(body: bytes) -> ChatRequest:
         raise Invalid("[] is too short - 'messages'", "messages")
     if chat.cap is not None and chat.cap < 1:
         raise Invalid("max_tokens is below the minimum of 1", "max_tokens")
-    if chat.n not in (None, 1):
-        raise Invalid("this provider makes one choice: n must be 1", "n")
     return chat
 
 
