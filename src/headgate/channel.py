@@ -4,8 +4,8 @@ A Unix stream socket in the state directory (0600).  Control listens; every data
 reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
 below, told apart by their tag.
 
-    control → data    SnapshotPart*  Patch  Secrets  Answer  Uses  Drain
-    data → control    Hello  Ack  Gauges  Events  Ask
+    control → data    SnapshotPart*  Patch  Secrets  Answer  Uses  Drain  Ask
+    data → control    Hello  Ack  Gauges  Events  Ask  Answer
 
 A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps
 when the part marked ``last`` has come, then acks the generation.  A Patch names what changed on top of the generation
@@ -136,7 +136,8 @@ class Events(Struct, frozen=True, tag="events"):
 
 
 class Ask(Struct, frozen=True, tag="ask"):
-    """A question that needs the store.  ``kind``: ``request`` | ``usage``; ``grant`` is who asks.
+    """A question: to control one that needs the store (``kind``: ``request`` | ``usage``), to a data process one that
+    needs what it has learnt (``explain``, with a request's body).  ``grant`` is who asks, empty: the operator.
 
     ``timeout`` is in seconds: after it nobody waits for the Answer any more.
     """
@@ -148,8 +149,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Answer | Uses | Drain
-Up = Hello | Ack | Gauges | Events | Ask
+Down = SnapshotPart | Patch | Secrets | Answer | Uses | Drain | Ask
+Up = Hello | Ack | Gauges | Events | Ask | Answer
 
 _encode = msgspec.msgpack.Encoder().encode
 M = TypeVar("M")

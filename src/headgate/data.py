@@ -27,8 +27,10 @@ from headgate.serving.journal import Journal, Refusals
 from headgate.serving.link import Link
 from headgate.serving.listener import Listener
 from headgate.serving.receipt import Ids
+from headgate.serving.replay import Replay
 from headgate.serving.routes import Routes
 from headgate.serving.snapshots import Kept, boot_snapshot, load
+from headgate.serving.streams import Streams
 from headgate.serving.transport import Transport
 from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
@@ -67,13 +69,14 @@ class DataProcess:
         self.link = Link(
             state / "channel.sock", Kept(saved), settings.worker, boot_id, self.directory, self.wheel, self._ending.set
         )
+        self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(
             self.directory, self.journal, self.refusals, self.transport, self.wheel, settings.limits,
-            Ids(secrets.randbits(28)),
+            Ids(secrets.randbits(28)), self.replay,
         )  # fmt: skip
         self.routes = Routes(
             exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,
-            settings.public_catalog,
+            Streams(self.replay, self.directory), settings.public_catalog,
         )  # fmt: skip
         self.listener = Listener(self.routes, self.wheel, self.turn, settings.limits)
         self._lag = 0.0
@@ -95,6 +98,7 @@ class DataProcess:
             boot.send(self._parent, boot.Ready(host, port))
         await self._ending.wait()
         await self._drain()
+        self.replay.close()
         linking.cancel()
         self.refusals.flush(time.time_ns())
         self.transport.close()
@@ -138,6 +142,7 @@ class DataProcess:
             "journal_accepts": float(self.journal.accepting),
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
+            **self.replay.gauges(),
         }
 
     def summary(self) -> Mapping[str, object]:

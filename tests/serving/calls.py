@@ -27,7 +27,12 @@ MESSAGES = [{"role": "user", "content": "say something please"}]
 DONE = "[DONE]"
 
 
+# The tests of this folder are of single attempts, unless they say otherwise (``headgate={}``)
+ONCE = {"retries": 0, "on_midstream_failure": "error"}
+
+
 def body(model: str, *, stream: bool = True, **fields: object) -> bytes:
+    fields = {"headgate": ONCE, **fields}
     return json.dumps({"model": model, "messages": MESSAGES, "stream": stream, **fields}).encode()
 
 

@@ -10,10 +10,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import Answer, opened, wait_until
+from calls import Answer, body, opened, wait_until
 from openai import OpenAI
 
 from dataplane import TOKEN, DataPlane
+from headgate.dialects.openai_chat import read
 from headgate.model import (
     FREE,
     Account,
@@ -174,7 +175,7 @@ def test_what_is_listed_is_what_the_router_resolves(plane: DataPlane) -> None:
     router = Router(snapshot(b"k" * 32))
     for name in ALL:
         if name != "locked":
-            attempt = router.plan(name, Grant("t", "t")).attempts[0]
+            attempt = router.plan(read(body(name, headgate=None)), Grant("t", "t")).attempts[0]
             info = get(plane, f"/v1/models/{urllib.parse.quote(name, safe='')}").json["headgate"]
             assert (attempt.target.provider.name, attempt.target.upstream_model) == (
                 info["provider"],

@@ -9,8 +9,6 @@ from calls import (
     ask,
     chunk_event,
     closed_by_id,
-    opened,
-    request,
     scripted_in_thread,
     transcript,
     whole_json,
@@ -84,10 +82,7 @@ def test_an_upstream_that_quotes_its_client_is_asked_twice_and_not_remembered(tm
 
 
 def test_what_comes_with_a_later_version_is_refused_not_ignored(gate: DataPlane) -> None:
-    keyed = ask(gate, "up/echo", "Idempotency-Key: 1", stream=False)
-    assert (keyed.status, keyed.error["code"]) == (400, "unsupported_option")
-    with opened(
-        gate, request("up/echo").replace(b"completions HTTP", b"completions?include_route_trace=true HTTP")
-    ) as one:
-        traced = one.rest()
-    assert (traced.status, traced.error["param"]) == (400, "include_route_trace")
+    for option in ("cache", "tier", "max_latency_ms", "allow_hosters"):
+        refused = ask(gate, "up/echo", stream=False, headgate={option: None})
+        assert (refused.status, refused.error["code"]) == (400, "unsupported_option")
+        assert refused.error["param"] == f"headgate.{option}"

@@ -8,14 +8,16 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import ask, closed_by_id
+from calls import ask, body, closed_by_id
 
 from dataplane import TOKEN, DataPlane, free_port
+from headgate.dialects.openai_chat import read
 from headgate.errors import GatewayError
 from headgate.model import (
     FREE,
     Account,
     Alias,
+    Call,
     Closed,
     Grant,
     ModelRow,
@@ -77,7 +79,7 @@ def test_what_has_no_price_is_refused_before_anything_is_spent(plane: DataPlane,
     assert (answer.status, answer.error["code"], answer.error["type"]) == (
         422, "no_qualifying_model", "invalid_request_error",
     )  # fmt: skip
-    assert answer.error["param"] == "model" and "has no known price" in answer.error["message"]
+    assert answer.error["param"] == "model" and "its price is not known" in answer.error["message"]
     assert len(provider.requests) == before
     closes = [one for one in plane.records() if isinstance(one, Closed)]
     assert (closes[-1].outcome, closes[-1].code, closes[-1].cost) == ("refused", "no_qualifying_model", 0)
@@ -87,12 +89,12 @@ def test_what_has_no_price_is_refused_before_anything_is_spent(plane: DataPlane,
 def test_the_sentence_names_every_candidate_and_what_speaks_against_it(plane: DataPlane) -> None:
     message = ask(plane, "none").error["message"]
     for part in (
-        "open/unheard-of has no known price", "keyless/p has no key here", "half/echo-half has no known price",
-        "unpriced: allow",
+        "open/unheard-of: its price is not known", "keyless/p: keyless has no key here",
+        "half/echo-half: its price is not known", "unpriced: allow",
     ):  # fmt: skip
         assert part in message
     message = ask(plane, "long").error["message"]
-    assert "open/m9 " in message and "open/m10" not in message and "and 20 more" in message
+    assert "open/m11: " in message and "open/m12" not in message and "and 18 more" in message
 
 
 @pytest.mark.parametrize(
@@ -119,17 +121,21 @@ def test_without_it_unknown_prices_serve_and_cost_what_is_unknown(provider: Upst
         assert ask(plane, "dangling").error["code"] == "no_provider_key"
 
 
+def call(model: str) -> Call:
+    return read(body(model, headgate=None))
+
+
 def test_the_plan_with_facts() -> None:
     router = Router(world("http://127.0.0.1:1/v1", "refuse"))
-    target = router.plan("open/echo", GRANT).attempts[0].target
+    target = router.plan(call("open/echo"), GRANT).attempts[0].target
     assert (target.price, target.timeouts.total, target.upstream_model) == (PRICED, 900.0, "echo")
-    assert router.plan("open/echo", GRANT) is router.plan("open/echo", GRANT)
+    assert router.plan(call("open/echo"), GRANT) is router.plan(call("open/echo"), GRANT)  # made once
     with pytest.raises(GatewayError) as refused:
-        router.plan("keyless/p", GRANT)
+        router.plan(call("keyless/p"), GRANT)
     assert refused.value.kind.code == "no_provider_key"
     fenced = Snapshot(
         providers={"p": Provider("p", "http://h", accounts=(Account("p/0"),), price=FREE)}, unpriced="refuse"
     )
-    assert Router(fenced).plan("p/whatever", GRANT).attempts[0].target.price == FREE
+    assert Router(fenced).plan(call("p/whatever"), GRANT).attempts[0].target.price == FREE
     later = Router(Snapshot(1, {b"x": GRANT}, fenced.providers), Router(fenced))
     assert later.offers.of("p/whatever")[0][0] is fenced.providers["p"]

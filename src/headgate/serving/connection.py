@@ -389,6 +389,10 @@ class Connection(asyncio.Protocol):
             self.transport.write_eof()
         self.wheel.set(self, self.wheel.now + LINGER_S)
 
+    def respond_with(self, egress: Egress) -> None:
+        """The running response is ``egress``'s from now on."""
+        self._egress = egress
+
     def close_after_response(self) -> None:
         self._close = True
 

@@ -1,6 +1,7 @@
-"""The world that new calls see: the current Snapshot, the plans made from it, and the providers' keys.
+"""The world that new calls see: the current Snapshot, the plans made from it, the providers' keys, and what was learnt.
 
-Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.
+Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.  Health
+is the exception: it is of the world outside, outlives every Snapshot, and is told here when keys change.
 """
 
 from __future__ import annotations
@@ -10,6 +11,7 @@ from collections.abc import Mapping
 from headgate.channel import Uses
 from headgate.model import Snapshot
 from headgate.policy.auth import Digester
+from headgate.policy.health import Health
 from headgate.policy.router import Router
 
 
@@ -23,6 +25,9 @@ class Directory:
         self.router = Router(snapshot)
         self.secrets = secrets
         self.uses = Uses({}, {})
+        self.health = Health()
+        self._keyless: frozenset[str] = frozenset()
+        self._park_keyless()
 
     @property
     def snapshot(self) -> Snapshot:
@@ -30,4 +35,30 @@ class Directory:
 
     def replace(self, snapshot: Snapshot) -> None:
         """New calls see ``snapshot`` from now on."""
+        before = self.snapshot.providers
         self.router = Router(snapshot, self.router)
+        if snapshot.providers is not before:
+            self._park_keyless()
+
+    def rekey(self, secrets: Mapping[str, str]) -> None:
+        """New attempts use these keys.  Nothing that a former key has met is held against the one in its place."""
+        before, self.secrets = self.secrets, secrets
+        for account, key in secrets.items():
+            if before.get(account) != key:
+                self.health.revive(account)
+        self._park_keyless()
+
+    def _park_keyless(self) -> None:
+        """An account without its key (it does not open, or control has yet to bring it) is not tried."""
+        keyless = frozenset(
+            account.id
+            for provider in self.snapshot.providers.values()
+            if provider.auth != "none"
+            for account in provider.accounts
+            if account.id not in self.secrets
+        )
+        for account in keyless - self._keyless:
+            self.health.park(account)
+        for account in self._keyless - keyless:
+            self.health.revive(account)
+        self._keyless = keyless

@@ -14,7 +14,6 @@ from headgate.wire.http import LAST_CHUNK, Request, chunk, status_line
 
 if TYPE_CHECKING:
     from headgate.serving.connection import Connection
-    from headgate.serving.fiber import Fiber
 
 JOIN_BELOW = 16 << 10
 STREAM_HEAD = (
@@ -32,17 +31,25 @@ class Source(Protocol):
     def resume(self) -> None: ...
 
 
+class Owner(Protocol):
+    """Who works for this client: a call's Fiber, or what it reads from."""
+
+    def throw(self, error: BaseException) -> bool:
+        """Told ClientGone when the client leaves."""
+
+
 class Egress:
-    """One response.  Exactly one of: ``answer``; or ``begin``, then ``send`` any number of times, then ``end`` or
-    ``cut``.
+    """One response.  Exactly one of: ``answer``; or ``begin``, then ``send`` any number of times, then ``end``,
+    ``fail`` or ``cut``.
     """
 
     committed = False  # a head has been written: no other status can be said
     gone = False
+    deserted = False  # the call goes on, but what it brings will be seen by nobody
     over = False
     bytes_out = 0
     wrote_at = 0.0  # the wheel's now at the last write: keep-alive comments go by it
-    fiber: Fiber | None = None  # what is told when the client leaves
+    owner: Owner | None = None  # what is told when the client leaves
     source: Source | None = None  # what is told when the client is slow
 
     def __init__(self, connection: Connection, request: Request) -> None:
@@ -106,6 +113,10 @@ class Egress:
         self._connection.write(chunk(events) + LAST_CHUNK if self._chunked else events)
         self._connection.ended()
 
+    def fail(self, events: bytes) -> None:
+        """The event that says why nothing more will come, and the end of the body."""
+        self.end(events)
+
     def cut(self) -> None:
         """Ends the connection without ending the body: the client can tell."""
         if not self.gone and not self.over:
@@ -116,10 +127,18 @@ class Egress:
     def paused(self) -> bool:
         return self._connection.paused
 
+    def hand_over(self) -> Egress:
+        """The client's response goes on in a new Egress, which is returned; this one has no client any more."""
+        connection = self._connection
+        client = Egress(connection, self.request)
+        connection.respond_with(client)
+        del self._connection, self.request
+        return client
+
     def leave(self) -> None:
         """The client is gone (told by the connection)."""
         if self.over or self.gone:
             return
         self.gone = True
-        if self.fiber is not None:
-            self.fiber.throw(ClientGone())
+        if self.owner is not None:
+            self.owner.throw(ClientGone())

@@ -8,7 +8,9 @@ exactly one receipt.
 from __future__ import annotations
 
 import logging
+import random
 import time
+from functools import partial
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 
@@ -16,26 +18,26 @@ from headgate.dialects import bridge as bridges
 from headgate.dialects import openai_chat
 from headgate.errors import (
     INTERNAL,
-    NOT_YET_SUPPORTED,
     UNSUPPORTED_ENCODING,
     UPSTREAM_HOLLOW,
     ClientGone,
     GatewayError,
-    Retry,
 )
-from headgate.model import Attempt, Call, Limits, Usage
+from headgate.model import Alias, Attempt, Call, Limits, Plan, Usage
 from headgate.policy import admission, auth
-from headgate.policy.health import Health, blames_our_field
+from headgate.policy.course import Course
+from headgate.ports import StreamBridge
 from headgate.serving import heads
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
 from headgate.serving.journal import Journal, Refusals
 from headgate.serving.receipt import Ids, Receipt
+from headgate.serving.recovery import Pause, Recovery, continues
 from headgate.serving.relay import Relay
+from headgate.serving.replay import Replay
 from headgate.serving.transport import Transport
 from headgate.serving.upstream import Asking, Upstream
 from headgate.serving.wheel import Wheel
-from headgate.wire.codec import encode
 from headgate.wire.http import Request, sane_label
 
 PATH = "/chat/completions"
@@ -56,6 +58,7 @@ class Exchange:
         wheel: Wheel,
         limits: Limits,
         ids: Ids,
+        replay: Replay,
     ) -> None:
         self._directory = directory
         self._journal = journal
@@ -64,14 +67,20 @@ class Exchange:
         self._wheel = wheel
         self._limits = limits
         self._ids = ids
-        self._health = Health()
+        self._replay = replay
+        self._health = directory.health
 
     async def run(self, request: Request, egress: Egress) -> None:
         """One call, to its end.  Raises nothing."""
         receipt = Receipt(self._ids, self._journal, request.received)
         try:
             ending = await self._serve(request, egress, receipt)
-            receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
+            if ending is None:
+                return
+            if egress.deserted:
+                receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
+            else:
+                receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
             ending.send(egress)
         except GatewayError as error:
             self._refuse(error, egress, receipt)
@@ -86,8 +95,10 @@ class Exchange:
             else:
                 egress.answer(fault.kind.status, heads.of_error(fault, receipt), openai_chat.error_body(fault))
 
-    async def _serve(self, request: Request, egress: Egress, receipt: Receipt) -> Ending:
-        """The stages, in order.  Returns what is left to send once the receipt is closed."""
+    async def _serve(self, request: Request, egress: Egress, receipt: Receipt) -> Ending | None:
+        """The stages, in order.  Returns what is left to send once the receipt is closed; None where the call repeats
+        another, whose answer this client then reads.
+        """
         directory = self._directory
         router = directory.router  # one world for the whole call
         if b"x-request-id" in request.headers:
@@ -100,119 +111,176 @@ class Exchange:
             raise GatewayError(
                 UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding"
             )
-        if request.query or b"idempotency-key" in request.headers:
-            _refuse_what_comes_later(request)
+        if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
+            return None
+        traced = bool(request.query) and _wants_trace(request)
         call = openai_chat.read(request.body)
-        plan = router.plan(call.model, grant)
+        plan = router.plan(call, grant, request.headers)
+        call.trace = call.trace or traced
         hold = admission.take(call, grant, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
-        attempts = list(plan.attempts)
-        bare: Attempt | None = None  # tried again without the field that only we have added: once a call
-        for attempt in attempts:
-            receipt.begin(attempt)
+        self._replay.keep(request, call, plan, receipt, egress)
+        course = Course(plan, self._health, random.random)
+        deadline = _deadline(call, plan.attempts[0], receipt)
+        step = course.first(self._wheel.now, deadline)
+        relay = self._relay(plan, egress, receipt) if call.stream else _NO_RELAY
+        recovery: Recovery | None = None  # there has been a failure
+        while True:
+            receipt.begin(step.attempt, step.why)
             asking: Asking | None = None
             finished = False
             try:
-                ask_usage = attempt is not bare and self._health.asks_usage(attempt.target, self._wheel.now)
-                asking = self._ask(request, call, attempt, receipt, ask_usage)
+                asking = self._ask(request, call, step.attempt, deadline, recovery)
                 upstream = await asking
                 receipt.answered(asking)
+                account = step.attempt.account
+                if account is not None and len(step.attempt.target.provider.accounts) > 1:
+                    self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
                 if upstream.streamed:
-                    ending = await self._stream(upstream, call, attempt, egress, receipt)
+                    ending = await self._stream(upstream, call, step.attempt, receipt, relay, recovery)
                 else:
-                    ending = self._render(upstream, call, attempt, egress, receipt)
-                finished = ending.event == "finish"
-                if finished and attempt is bare:
-                    self._health.rejects_usage(attempt.target, self._wheel.now)
-                receipt.end(upstream.status, ending.code)
+                    ending = self._render(upstream, call, step.attempt, receipt, relay, recovery)
+                finished = True
+                receipt.end(upstream.status, ending.code, recovery.own_usage() if recovery is not None else None)
+                tokens = receipt.usage.completion if receipt.first_token else 0
+                course.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                if recovery is not None:
+                    recovery.delivered(step.attempt)
                 return ending
             except GatewayError as error:
-                receipt.end(error.upstream_status or 0, error.kind.code)
-                if call.stream and ask_usage and bare is None and blames_our_field(error):
-                    bare = attempt
-                    attempts.insert(len(receipt.attempts), attempt)
-                elif egress.committed or error.retry is Retry.NEVER or len(receipt.attempts) == len(attempts):
-                    raise
+                recovery = recovery or Recovery(call, plan, course, self._health, self._wheel, receipt, relay)
+                following = recovery.after(error, step)
+                if following is None:
+                    return self._conclude(relay, receipt, call)
+                step = following
+                deadline = _deadline(call, step.attempt, receipt)
+                if call.stream:
+                    relay.linger()
             finally:
                 if asking is not None:
                     asking.release(finished=finished)
-        raise AssertionError("a plan has at least one attempt")
+            if step.wait:
+                await Pause(self._wheel, step.wait)
+            if egress.gone:
+                raise ClientGone
 
-    def _ask(self, request: Request, call: Call, attempt: Attempt, receipt: Receipt, ask_usage: bool) -> Asking:
+    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
+        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
+        if plan.alias.early_commit_s is not None:
+            relay.commit_after(plan.alias.early_commit_s)
+        return relay
+
+    def _ask(
+        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None
+    ) -> Asking:
         target = attempt.target
-        total = target.timeouts.total
+        if recovery is None:
+            asked, ask_usage = call, self._health.asks_usage(target, self._wheel.now)
+        else:
+            asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         return self._transport.ask(
             attempt,
             PATH,
             request.headers,
-            openai_chat.render(call, target.upstream_model, ask_usage=ask_usage, quirks=target.provider.quirks),
+            openai_chat.render(
+                asked, target.upstream_model, ask_usage=ask_usage, row=target.row, quirks=target.provider.quirks
+            ),
             call.stream,
-            receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total),
+            deadline,
             self._limits.max_answer,
         )
 
     async def _stream(
-        self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt
-    ) -> Ending:
-        """Relays until the bridge has seen the end.  An error before anything was visible is raised: another attempt
-        may do better.
-        """
-        relay = self._relay(upstream, call, attempt, egress, receipt)
+        self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
+        recovery: Recovery | None,
+    ) -> Ending:  # fmt: skip
+        """Relays until the bridge has seen the end.  An error is raised: another attempt may do better."""
+        relay.begin(upstream, self._bridge(call, attempt, receipt, relay, recovery))
         try:
             await relay.start()
+        except ClientGone:
+            if receipt.attempts:
+                receipt.end(0, "client_closed_request", relay.bridge.own_usage)
+            raise
         finally:
             relay.stop()
             receipt.usage = relay.bridge.usage
-        return _conclude(relay, receipt, call)
+        return self._conclude(relay, receipt, call)
 
-    def _render(self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt) -> Ending:
+    def _render(
+        self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
+        recovery: Recovery | None,
+    ) -> Ending:  # fmt: skip
         """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
+        provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
         if upstream.status != 200:
             raise openai_chat.failure(
-                upstream.status, upstream.headers, upstream.body,
-                provider=attempt.target.provider.name, secrets=self._transport.secrets_of(attempt), now=time.time(),
-            )  # fmt: skip
+                upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time()
+            )
         if call.stream:
-            relay = self._relay(upstream, call, attempt, egress, receipt)
-            events = openai_chat.stream_from_answer(upstream.body, relay.bridge, provider=attempt.target.provider.name)
-            receipt.usage = relay.bridge.usage
+            bridge = self._bridge(call, attempt, receipt, relay, recovery)
+            relay.begin(upstream, bridge)
+            events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
+            receipt.usage = bridge.usage
             if events:
                 relay.deliver(events)
-            return _conclude(relay, receipt, call)
+            return self._conclude(relay, receipt, call)
         came_streamed = b"event-stream" in upstream.headers.get(b"content-type", b"")
         read = openai_chat.answer_from_stream if came_streamed else openai_chat.answer
         answer = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
-            extra=_metadata(receipt), provider=attempt.target.provider.name,
-            secrets=self._transport.secrets_of(attempt), prompt_tokens=receipt.usage.prompt,
+            extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
+            secrets=secrets, prompt_tokens=receipt.usage.prompt,
         )  # fmt: skip
-        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
-            raise GatewayError(UPSTREAM_HOLLOW, f"{attempt.target.provider.name} answered with nothing in it")
+            receipt.end(upstream.status, UPSTREAM_HOLLOW.code, answer.usage or Usage())  # it may have been billed
+            raise GatewayError(UPSTREAM_HOLLOW, f"{provider} answered with nothing in it")
+        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
         return Ending("finish", "delivered", "", answer.body, heads.of_answer(receipt))
 
-    def _relay(self, upstream: Upstream, call: Call, attempt: Attempt, egress: Egress, receipt: Receipt) -> Relay:
-        provider = attempt.target.provider
-        bridge = bridges.open_stream(
+    def _bridge(
+        self, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay, recovery: Recovery | None
+    ) -> StreamBridge:
+        provider, secrets = attempt.target.provider, self._transport.secrets_of(attempt)
+        if recovery is not None and recovery.seam is not None:
+            return bridges.join_stream(
+                provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,
+                provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
+            )  # fmt: skip
+        alias = cast(Plan, receipt.plan).alias
+        return bridges.open_stream(
             provider.dialect, receipt.id, receipt.created, attempt.target.upstream_model, call.include_usage,
-            provider=provider.name, secrets=self._transport.secrets_of(attempt), max_event=self._limits.max_event,
-            prompt_tokens=receipt.usage.prompt,
+            provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
+            prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
+            hold=_hold(call, alias) if alias.holds else "",
         )  # fmt: skip
-        return Relay(upstream, bridge, egress, receipt, self._wheel, self._limits.keep_alive)
+
+    def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:
+        """What a relay's verdict means.  Raises its error."""
+        bridge = relay.bridge
+        if bridge.error is not None:
+            raise bridge.error
+        extra = heads.metadata(receipt, receipt.usage) if call.include_usage else None
+        trace = receipt.trace(bridge.own_usage) if call.trace else None
+        return Ending("finish", "delivered", "", bridge.tail(extra, trace))
 
     def _refuse(self, error: GatewayError, egress: Egress, receipt: Receipt) -> None:
-        """Ends a call that has no answer."""
+        """Ends a call that has no answer, or no whole one."""
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
-        if receipt.opened:
-            receipt.close(
-                "fail", "hollow" if error.kind is UPSTREAM_HOLLOW else "failed", error.kind.status, error.kind.code
-            )
-        else:
+        if not receipt.opened:
             receipt.close("refuse", "refused", error.kind.status, error.kind.code)
-        egress.answer(error.kind.status, heads.of_error(error, receipt), openai_chat.error_body(error))
+        elif receipt.first_token:
+            receipt.close("fail", "truncated", 200, error.kind.code, egress.bytes_out)
+        else:
+            outcome = "hollow" if error.kind is UPSTREAM_HOLLOW else "failed"
+            receipt.close("fail", outcome, error.kind.status, error.kind.code)
+        if egress.committed:
+            egress.fail(openai_chat.error_event(error, receipt.id))
+        else:
+            egress.answer(error.kind.status, heads.of_error(error, receipt), openai_chat.error_body(error))
 
 
 class Ending(NamedTuple):
@@ -233,44 +301,22 @@ class Ending(NamedTuple):
             egress.answer(200, self.fields, self.data)
 
 
-def _refuse_what_comes_later(request: Request) -> None:
-    """Options beside the body that this version does not act on: ignoring them would look like doing them."""
-    if b"idempotency-key" in request.headers:
-        raise GatewayError(
-            NOT_YET_SUPPORTED,
-            "Idempotency-Key is not supported by this version: a repeat would be a second call",
-            param="Idempotency-Key",
-        )
-    for name, value in parse_qsl(request.query.decode("latin-1")):
-        if name == "include_route_trace" and value != "false":
-            raise GatewayError(
-                NOT_YET_SUPPORTED, "'include_route_trace' is not supported by this version", param="include_route_trace"
-            )
+_NO_RELAY = cast(Relay, None)  # a whole answer has none
 
 
-def _conclude(relay: Relay, receipt: Receipt, call: Call) -> Ending:
-    """What a relay's verdict means.  Raises its error where the client has seen nothing yet."""
-    bridge = relay.bridge
-    error = bridge.error
-    if error is None:
-        extra = _metadata(receipt) if call.include_usage else None
-        return Ending("finish", "delivered", "", bridge.tail(extra))
-    if not relay.egress.committed:
-        raise error
-    return Ending("fail", "truncated", error.kind.code, bridge.tail())
+def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
+    """The end of the whole call, as far as this attempt's target knows."""
+    total = attempt.target.timeouts.total
+    return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
 
 
-def _metadata(receipt: Receipt) -> bytes:
-    """The ``headgate`` object of an answer: who served it, and how long that took (milliseconds)."""
-    attempt = cast(Attempt, receipt.target)
-    now = _monotonic()
-    return _METADATA % (
-        encode(attempt.target.provider.name),
-        encode(attempt.target.upstream_model),
-        (now - receipt.received) * 1e3,
-        ((receipt.first_token or now) - receipt.received) * 1e3,
-        len(receipt.attempts) + 1,
-    )
+def _wants_trace(request: Request) -> bool:
+    query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
+    return query.get("include_route_trace") in ("true", "1", "")
 
 
-_METADATA = b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"fallback_used":false,"attempts":%d}'
+def _hold(call: Call, alias: Alias) -> str:
+    """What of a stream is not passed on before it is complete (see ChatStream)."""
+    if alias.structured == "buffer" and openai_chat.obstacle(call) == "structured":
+        return "all"
+    return "tools" if alias.tool_calls == "hold" else ""

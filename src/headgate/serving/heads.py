@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import math
 import time
+from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE, GatewayError
+from headgate.model import Attempt, Plan, Usage
 from headgate.serving.receipt import Receipt
+from headgate.wire.codec import encode
 
 _monotonic = time.monotonic
 _TIMING = (
@@ -20,12 +23,45 @@ _POOLED = (
 
 def of_answer(receipt: Receipt) -> bytes:
     """A whole answer's, and (with the stream's id) a stream's."""
-    return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b" % (
+    return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b" % (
         (receipt.label or receipt.id).encode(),
         _printable(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
+        _of_route(receipt) if receipt.attempts else b"x-headgate-attempts: 1\r\n",
         timing(receipt),
     )
+
+
+def _of_route(receipt: Receipt) -> bytes:
+    """Of a call whose first attempt did not serve: how many there were, and who should have."""
+    out = b"x-headgate-attempts: %d\r\n" % (len(receipt.attempts) + 1)
+    if not receipt.fell_back:
+        return out
+    first = cast(Plan, receipt.plan).attempts[0].target
+    return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
+
+
+def metadata(receipt: Receipt, usage: Usage) -> bytes:
+    """The ``headgate`` object of an answer: who served it, how long that took (ms), what ``usage`` costs (USD)."""
+    attempt = cast(Attempt, receipt.target)
+    now = _monotonic()
+    cost = receipt.cost(usage)
+    return _METADATA % (
+        encode(attempt.target.provider.name),
+        encode(attempt.target.upstream_model),
+        (now - receipt.received) * 1e3,
+        ((receipt.first_token or now) - receipt.received) * 1e3,
+        b"null" if cost is None else b"%.9f" % (cost / 1e9),
+        usage.basis.encode(),
+        b"true" if receipt.attempts and receipt.fell_back else b"false",
+        len(receipt.attempts) + 1,
+    )
+
+
+_METADATA = (
+    b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
+    b'"fallback_used":%b,"attempts":%d}'
+)
 
 
 def of_stream(receipt: Receipt) -> bytes:
@@ -37,6 +73,10 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
     out = b"x-request-id: %b\r\n" % (receipt.label or receipt.id).encode()
     if receipt.requested:
         out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
+    if receipt.attempts:
+        out += b"x-headgate-attempts: %d\r\n" % len(receipt.attempts)
+        if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
+            out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
     return out + of_refusal(error) + timing(receipt)
 
 

@@ -37,6 +37,7 @@ from headgate.channel import (
     frame,
 )
 from headgate.errors import CONTROL_AWAY, GatewayError
+from headgate.serving import asked
 from headgate.serving.directory import Directory
 from headgate.serving.fiber import Signal
 from headgate.serving.snapshots import Assembly, Kept, patched
@@ -156,7 +157,7 @@ class Link:
             case Patch():
                 self._take_patch(message)
             case Secrets():
-                self._directory.secrets = message.keys
+                self._directory.rekey(message.keys)
             case Uses():
                 if message != self._directory.uses:  # what was made with the old ones stays good
                     self._directory.uses = message
@@ -165,6 +166,8 @@ class Link:
                 if question is not None:
                     question.end()
                     question.answer.set(message)
+            case Ask():
+                cast(_Wire, self._wire).send(asked.answer(message, self._directory, self._wheel.now))
             case Drain():
                 self._drain()
 

@@ -7,11 +7,13 @@ exactly once.
 from __future__ import annotations
 
 import time
+from typing import cast
 
-from headgate.model import Attempt, AttemptRecord, Closed, Grant, Hold, Opened, Plan, Progress, Usage
-from headgate.policy import lifecycle, metering
+from headgate.model import Attempt, AttemptRecord, Closed, Grant, Hold, ModelRow, Opened, Plan, Price, Progress, Usage
+from headgate.policy import explain, lifecycle, metering
 from headgate.serving.journal import Journal
 from headgate.serving.upstream import Asking
+from headgate.wire.codec import encode
 
 _monotonic = time.monotonic
 
@@ -52,6 +54,12 @@ class Receipt:
     authed = routed = queued = connected = head = first_token = 0.0
     _state = lifecycle.RECEIVED
     _started = 0.0
+    _why = "first"
+    _told: AttemptRecord | None = None  # the last attempt, as the route trace has it
+    _carried: Usage | None = None
+    _carried_cost: int | None = 0
+    _priced: Usage | None = None  # what ``cost`` was last asked, and its answer
+    _price: int | None = None
 
     def __init__(self, ids: Ids, journal: Journal, received: float) -> None:
         self.at = time.time_ns()
@@ -94,41 +102,100 @@ class Receipt:
     def step(self, event: str) -> None:
         self._state = lifecycle.TABLE[self._state, event]
 
-    def begin(self, attempt: Attempt) -> None:
-        """One upstream request starts."""
+    def begin(self, attempt: Attempt, why: str = "first") -> None:
+        """One upstream request starts.  ``why`` as in model.AttemptRecord."""
         self.step("try")
         self.target = attempt
+        self._why = why
         self._started = _monotonic()
 
-    def end(self, status: int, code: str) -> None:
-        """It is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered)."""
-        attempt = self.target
-        if attempt is None:
-            return
+    def end(self, status: int, code: str, own: Usage | None = None) -> None:
+        """It is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered).
+
+        ``own`` is what the attempt used, where that is not what the call used.
+        """
+        if self._started:
+            told = self._told
+            self.attempts.append(self._record(status, code, own) if told is None or code else told)
+            self._told = None
+            self._started = 0.0
+
+    def _record(self, status: int, code: str, own: Usage | None) -> AttemptRecord:
+        attempt = cast(Attempt, self.target)
         target = attempt.target
-        self.attempts.append(
-            AttemptRecord(
-                target.provider.name,
-                target.upstream_model,
-                attempt.account.id if attempt.account is not None else "",
-                status,
-                code,
-                int((self._started - self.received) * 1e6),
-                int((_monotonic() - self.received) * 1e6),
-            )
+        account = attempt.account.id if attempt.account is not None else ""
+        began = int((self._started - self.received) * 1e6)
+        ended = int((_monotonic() - self.received) * 1e6)
+        if own is None:
+            return AttemptRecord(target.provider.name, target.upstream_model, account, status, code, began, ended)
+        cost = metering.cost(own, target.price) if own.prompt or own.completion else None
+        return AttemptRecord(
+            target.provider.name, target.upstream_model, account, status, code, began, ended, self._why,
+            own.prompt, own.completion, -1 if cost is None else cost,
+        )  # fmt: skip
+
+    @property
+    def fell_back(self) -> bool:
+        """Another target serves than the one that was to."""
+        if self.plan is None or self.target is None:
+            return False
+        first, served = self.plan.attempts[0].target, self.target.target
+        return (first.provider.name, first.upstream_model) != (served.provider.name, served.upstream_model)
+
+    def trace(self, own: Usage) -> bytes:
+        """The route trace, as JSON, of a call whose last attempt is about to deliver, or has: with ``own`` used."""
+        last = cast(Attempt, self.target)
+        if self._started:
+            self._told = self._record(200, "", own)  # what the client reads is what is written down
+        return encode(
+            {
+                "requested_model": self.requested,
+                "provider": last.target.provider.name,
+                "model": last.target.upstream_model,
+                "fallback_used": self.fell_back,
+                "parameters": _edits(last.target.row),
+                "candidates": [
+                    {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
+                    for c in (self.plan.candidates if self.plan is not None else ())
+                ],
+                "attempts": [explain.told(one) for one in (*self.attempts, *((self._told,) if self._told else ()))],
+            }
         )
-        self._started = 0.0
+
+    def carry(self, usage: Usage) -> None:
+        """The client's stream broke with so much used; what follows is another attempt's, at its own price."""
+        if self.target is None:
+            return
+        since = _less(usage, self._carried)
+        cost = metering.cost(since, self.target.target.price)
+        self._carried_cost = None if cost is None or self._carried_cost is None else self._carried_cost + cost
+        self._carried = usage
+
+    @property
+    def _answered(self) -> bool:
+        return bool(self.attempts) and not self.attempts[-1].code
+
+    def cost(self, usage: Usage) -> int | None:
+        """nano-USD of a call that used so much, each attempt's part at its own price; None where one is unknown."""
+        if usage is self._priced:
+            return self._price
+        if self.target is None:
+            return 0
+        self._priced = usage
+        self._price = self._cost(usage, self.target.target.price)
+        return self._price
+
+    def _cost(self, usage: Usage, price: Price) -> int | None:
+        if self._carried is None:
+            return metering.cost(usage, price)
+        cost = metering.cost(_less(usage, self._carried), price)
+        return None if cost is None or self._carried_cost is None else cost + self._carried_cost
 
     def answered(self, asking: Asking) -> None:
         """The upstream has answered: when the request went out, and when its head (or all of it) was here."""
         self.queued = asking.queued
         self.connected = asking.connected
         self.head = _monotonic()
-
-    def commit(self) -> None:
-        """The client is about to see something."""
-        self.step("commit")
-        self.first_token = _monotonic()
 
     def progress(self, completion_tokens: int) -> None:
         if self._journal.accepting:  # what room is left belongs to the closes
@@ -141,13 +208,15 @@ class Receipt:
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
             self._state = following
             return
+        if not (event == "finish" or self.first_token or self._started or self._answered):
+            self.usage = Usage()  # nothing has come of it; what an attempt has used all the same stands with it
         if self._started:
-            self.end(0, code)
+            self.end(0, code, _less(self.usage, self._carried) if self.attempts else None)
         if not self.opened:
             self._write_opened(False, "", "", None, None)
         usage = self.usage
         target = self.target.target if self.target is not None else None
-        cost = metering.cost(usage, target.price) if target is not None else 0
+        cost = self.cost(usage)
         ended = _monotonic()
         self._journal.write(
             Closed(
@@ -176,3 +245,20 @@ class Receipt:
         self.usage = Usage()
         self.attempts = []
         self.close("fail" if self.opened else "refuse", "failed", status, code)
+
+
+def _edits(row: ModelRow | None) -> dict[str, object] | None:
+    """What the row of the target makes of the client's parameters, by name; None: nothing."""
+    if row is None or not (row.param_defaults or row.param_drop or row.param_map):
+        return None
+    return {"default": list(row.param_defaults), "drop": list(row.param_drop), "map": dict(row.param_map)}
+
+
+def _less(usage: Usage, before: Usage | None) -> Usage:
+    """What has been used since ``before``; the prompt is the same one."""
+    if before is None:
+        return usage
+    return Usage(
+        max(0, usage.prompt - before.prompt), max(0, usage.completion - before.completion),
+        max(0, usage.cached - before.cached), max(0, usage.cache_write - before.cache_write), 0, usage.basis,
+    )  # fmt: skip

@@ -1,12 +1,15 @@
 """The pump: what an upstream's read brought goes through the bridge to the client's write, by plain calls.
 
-No task, no queue, no timer per event.  The relay also looks after a running stream every few seconds: a comment where
-the client has seen nothing for long, a progress record so that a lost stream is not billed at nothing.
+No task, no queue, no timer per event.  A call has one relay, and each of its attempts runs through it in turn.  It also
+looks after the client's stream every few seconds: a comment where the client has seen nothing for long, a progress
+record so that a lost stream is not billed at nothing.
 """
 
 from __future__ import annotations
 
 import logging
+import time
+from typing import cast
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
 from headgate.ports import StreamBridge
@@ -18,52 +21,78 @@ from headgate.serving.upstream import Upstream
 from headgate.serving.wheel import NEVER, Wheel
 
 log = logging.getLogger("headgate.relay")
+_monotonic = time.monotonic
 
 KEEP_ALIVE = b": keep-alive\n\n"
 PROGRESS_S = 5.0
 
 
 class Relay:
-    """One stream from one upstream to one client.  ``done`` is set when the bridge has seen the end, or an error."""
+    """One client's stream.  ``bridge`` is the last attempt's: what the client has seen is in it.
+
+    An attempt ``begin``s with its bridge and, where its upstream streams, is then ``start``ed.
+    """
 
     __slots__ = (
-        "_keep_alive", "_receipt", "_seen", "_wheel", "bridge", "done", "due", "egress", "slot", "upstream",
+        "_early", "_flowing", "_keep_alive", "_receipt", "_seen", "_wheel", "bridge", "done", "due", "egress", "slot",
+        "upstream",
     )  # fmt: skip
 
-    def __init__(
-        self,
-        upstream: Upstream,
-        bridge: StreamBridge,
-        egress: Egress,
-        receipt: Receipt,
-        wheel: Wheel,
-        keep_alive: float,
-    ) -> None:
-        self.upstream = upstream
-        self.bridge = bridge
+    def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
         self.egress = egress
-        self.done: Signal[None] = Signal()
+        self.bridge = cast(StreamBridge, None)  # until ``begin``
+        self.upstream = cast(Upstream, None)
+        self.done: Signal[None]
         self.due = NEVER
         self.slot = -1
         self._wheel = wheel
         self._keep_alive = keep_alive
         self._receipt = receipt
         self._seen = 0
+        self._flowing = False  # this attempt has something to see
+        self._early: float | None = None
+
+    def commit_after(self, seconds: float) -> None:
+        """After so many seconds without anything to see, the head is sent all the same."""
+        self._early = self._wheel.now + seconds
+        self._wheel.set(self, self._early)
+
+    @property
+    def begun(self) -> bool:
+        """There has been an attempt that answered with a stream."""
+        return cast("StreamBridge | None", self.bridge) is not None
+
+    def begin(self, upstream: Upstream, bridge: StreamBridge) -> None:
+        """Another attempt answers."""
+        self.bridge = bridge
+        self.upstream = upstream
+        self._seen = 0
+        self._flowing = False
 
     def start(self) -> Signal[None]:
-        """Attaches both ends; await the Signal."""
-        self.egress.source = self.upstream
-        self._wheel.set(self, self._wheel.now + min(PROGRESS_S, self._keep_alive))
-        self.upstream.attach(self)
+        """Attaches both ends; await the Signal: the bridge has seen the end, or an error."""
+        upstream = self.upstream
+        done = self.done = Signal()
+        self.egress.source = upstream
+        if self._early is None or self.egress.committed:
+            self._wheel.set(self, self._wheel.now + min(PROGRESS_S, self._keep_alive))
+        upstream.attach(self)
         if self.egress.paused:
-            self.upstream.pause()
-        return self.done
+            upstream.pause()
+        return done
 
     def stop(self) -> None:
         """Detaches both ends, whatever happened."""
         self.upstream.sink = None
         self.egress.source = None
         self._wheel.drop(self)
+
+    def linger(self) -> None:
+        """Another attempt will follow: until it does, a client whose stream has begun is kept from giving up."""
+        if self.egress.committed:
+            self._wheel.set(self, self.egress.wrote_at + self._keep_alive)
+        elif self._early is not None:
+            self._wheel.set(self, self._early)
 
     # --------------------------------------------------------------- what the upstream calls
 
@@ -76,7 +105,7 @@ class Relay:
             self._break()
             return
         if events:
-            if self.egress.committed:
+            if self._flowing:
                 self.egress.send(events)
             else:
                 self.deliver(events)
@@ -84,7 +113,10 @@ class Relay:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
             self._seen = bridge.events
-            self.upstream.heard = self._wheel.now
+            upstream = self.upstream
+            upstream.heard = self._wheel.now
+            if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
+                upstream.begin_stalling()
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(
@@ -93,39 +125,53 @@ class Relay:
         self.done.set(None)
 
     def ended(self) -> None:
+        self._close(None)
+
+    def failed(self, error: GatewayError) -> None:
+        """The connection broke or a deadline passed: complete where only ``[DONE]`` was lost, else ``error`` is why."""
+        self._close(error)
+
+    def _close(self, error: GatewayError | None) -> None:
+        bridge = self.bridge
         try:
-            events = self.bridge.close()
+            events = bridge.close()
         except Exception:  # as above
             log.exception("a bug in the bridge of %s", self._receipt.id)
             self._break()
             return
         if events:
             self.deliver(events)
-        self.done.set(None)
-
-    def failed(self, error: GatewayError) -> None:
-        """The connection broke or a deadline passed: complete where only ``[DONE]`` was lost, else ``error`` is why."""
-        events = self.bridge.close()
-        if events:
-            self.deliver(events)
-        found = self.bridge.error
-        if found is not None and found.kind is UPSTREAM_CUT:
-            self.bridge.error = error
+        if error is not None and bridge.error is not None and bridge.error.kind is UPSTREAM_CUT:
+            bridge.error = error
         self.done.set(None)
 
     def deliver(self, events: bytes) -> None:
         """Whole events for the client; the first ones commit the stream."""
+        receipt = self._receipt
         if not self.egress.committed:
-            self._receipt.commit()
-            self.egress.begin(heads.of_stream(self._receipt))
+            self._commit()
+        if not receipt.first_token:
+            receipt.first_token = _monotonic()
+        if not self._flowing:
+            self._flowing = True
             self.upstream.begin_stalling()
         self.egress.send(events)
+
+    def _commit(self) -> None:
+        self._receipt.step("commit")
+        self.egress.begin(heads.of_stream(self._receipt))
 
     # --------------------------------------------------------------- what the wheel calls
 
     def expire(self, now: float) -> None:
         egress = self.egress
+        if egress.over or egress.gone:  # the call has ended without another stream
+            return
+        if self._early is not None and not egress.committed and not egress.gone:
+            self._commit()
+            egress.send(KEEP_ALIVE)
         if egress.committed and not egress.paused and now - egress.wrote_at >= self._keep_alive:
             egress.send(KEEP_ALIVE)
-        self._receipt.progress(self.bridge.progress)
+        if self.begun:
+            self._receipt.progress(self.bridge.progress)
         self._wheel.set(self, now + min(PROGRESS_S, self._keep_alive))

@@ -19,10 +19,12 @@ from headgate.serving.exchange import Exchange
 from headgate.serving.fiber import Fiber, Signal
 from headgate.serving.journal import Refusals
 from headgate.serving.link import Link
+from headgate.serving.streams import Streams
 from headgate.wire.http import Request
 
 PREFIXES = ("/v1", "/api/gate/v1", "")
 ASK_S = 5.0
+_ALLOWED_HEADERS = b"authorization, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
 AWAY_S = 2  # when to ask again what control did not answer
 
@@ -41,6 +43,7 @@ class Routes:
         refusals: Refusals,
         cors_origins: tuple[str, ...],
         summary: Callable[[], Mapping[str, object]],
+        streams: Streams,
         public_catalog: bool = True,
     ) -> None:
         self._exchange = exchange
@@ -61,6 +64,10 @@ class Routes:
             self._table[f"{prefix}/providers".encode()] = self._read(lists.providers)
             self._table[f"{prefix}/usage".encode()] = _read_only(self._usage)
             self._collections[f"{prefix}/requests/".encode()] = _read_only(self._request)
+            self._collections[f"{prefix}/streams/".encode()] = {
+                b"GET": self._refusing(streams.read),
+                b"DELETE": self._refusing(streams.stop),
+            }
             self._table[f"{prefix}/health".encode()] = _read_only(self._health)
             self._table[f"{prefix}/livez".encode()] = _read_only(self._livez)
             self._table[f"{prefix}/readyz".encode()] = _read_only(self._readyz)
@@ -109,8 +116,19 @@ class Routes:
     def _start(self, coroutine: object, name: str, egress: Egress) -> None:
         fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question
         self._running.add(fiber)
-        egress.fiber = fiber
+        egress.owner = fiber
         fiber.step()
+
+    def _refusing(self, operation: Operation) -> Operation:
+        """``operation``, with what it raises answered."""
+
+        def refusing(request: Request, egress: Egress) -> None:
+            try:
+                operation(request, egress)
+            except GatewayError as error:
+                self.refuse(error, egress)
+
+        return refusing
 
     def _livez(self, request: Request, egress: Egress) -> None:
         egress.answer(200, b"", b'{"status":"ok"}')
@@ -176,7 +194,7 @@ class Routes:
         fields = _allow(operations)
         origin = request.headers.get(b"origin")
         if origin is not None and self.allowed_origin(origin) is not None:
-            wanted = request.headers.get(b"access-control-request-headers", b"authorization, content-type")
+            wanted = request.headers.get(b"access-control-request-headers", _ALLOWED_HEADERS)
             fields += (
                 b"Access-Control-Allow-Methods: " + b", ".join(operations) + b"\r\n"
                 b"Access-Control-Allow-Headers: " + wanted[:1024] + b"\r\n"

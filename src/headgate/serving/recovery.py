@@ -1,0 +1,155 @@
+"""What a failed attempt leads to: another one, and what that one is asked.
+
+Made at a call's first failure, so a call without one pays nothing for it.  Owns what has been learnt in this call: the
+field that its target would not take, and where the client's stream broke.  Decides nothing itself: ``policy.course``
+says who is asked next, ``policy.continuation`` whether a broken stream may go on, the dialect how it is asked for.
+"""
+
+from __future__ import annotations
+
+from headgate.dialects import openai_chat
+from headgate.errors import ALL_ATTEMPTS_FAILED, CONTEXT_LENGTH, GatewayError, Retry
+from headgate.model import Alias, Attempt, Call, Delivered, Plan, Usage
+from headgate.policy import continuation
+from headgate.policy.course import Course, Step
+from headgate.policy.health import Health, blames_our_field
+from headgate.ports import StreamBridge
+from headgate.serving.fiber import Signal
+from headgate.serving.receipt import Receipt
+from headgate.serving.relay import Relay
+from headgate.serving.wheel import Wheel
+
+_REFUSALS = (400, 422)
+
+
+def continues(call: Call, alias: Alias) -> bool:
+    """Whether a stream of this call that breaks may be gone on with."""
+    return (call.options.on_midstream_failure or alias.on_midstream_failure) == "continue"
+
+
+class Recovery:
+    """One call's.  ``asked`` is what the next attempt is asked, ``seam`` how its stream joins what the client has."""
+
+    def __init__(
+        self,
+        call: Call,
+        plan: Plan,
+        course: Course,
+        health: Health,
+        wheel: Wheel,
+        receipt: Receipt,
+        relay: Relay | None,
+    ) -> None:
+        self.asked = call
+        self.seam: openai_chat.Seam | None = None
+        self.broke: GatewayError | None = None  # where the client's stream broke
+        self._call = call
+        self._course = course
+        self._health = health
+        self._wheel = wheel
+        self._receipt = receipt
+        self._relay = relay
+        self._seen: StreamBridge | None = None  # of the last attempt that answered with a stream and failed
+        self._bare: Attempt | None = None  # tried again without the field that only we have added: once a call
+        self._continues = continues(call, plan.alias)
+
+    def asks_usage(self, attempt: Attempt) -> bool:
+        """Whether this attempt is asked for its usage."""
+        return attempt is not self._bare and self._health.asks_usage(attempt.target, self._wheel.now)
+
+    def after(self, error: GatewayError, step: Step) -> Step | None:
+        """The next attempt; None where the answer turns out to be complete as the client has it.
+
+        Raises GatewayError, for the client, where there is no next one.
+        """
+        now = self._wheel.now
+        relay = self._relay
+        bridge = relay.bridge if relay is not None and relay.begun else None
+        answered = bridge is not None and bridge is not self._seen  # else the bridge is an earlier attempt's
+        self._seen = bridge
+        own = bridge.own_usage if bridge is not None and answered else Usage()
+        self._receipt.end(error.upstream_status or 0, error.kind.code, own)
+        have = bridge.delivered if bridge is not None else None
+        if relay is not None and not (answered and have is not None) and self._refused_our_field(error, step.attempt):
+            self._bare = step.attempt
+            return step._replace(wait=0.0, why="retry" if self.seam is None else step.why)
+        if bridge is None or have is None:
+            following = self._course.after(error, now)
+            if following is None:
+                raise self._last(error)
+            return following
+        if answered:
+            self._receipt.carry(bridge.usage)
+        return self._go_on(error, step, bridge, have, now)
+
+    def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
+        return self._bare is None and self.asks_usage(attempt) and blames_our_field(error)
+
+    def _go_on(self, error: GatewayError, step: Step, bridge: StreamBridge, have: Delivered, now: float) -> Step | None:
+        broke = self.broke = self.broke or error
+        verdict = continuation.judge(have, openai_chat.obstacle(self._call))
+        if verdict is continuation.WHOLE and bridge.complete("stop"):
+            return None
+        if not (self._continues and verdict.goes_on):
+            self._course.after(error, now)  # health is told all the same
+            raise broke
+        if openai_chat.exhausted(self._call, have.tokens) and bridge.complete("length"):
+            return None  # only its end was lost
+        refused = (
+            step.why == "continue"
+            and error.upstream_status in _REFUSALS
+            and error.kind is not CONTEXT_LENGTH  # it is the request that is too long, with the text or without
+        )
+        following = self._course.after(error, now, continuing=True, avoid_prefill=refused, prefill=verdict.prefill)
+        if following is None:
+            raise broke
+        text = have.text or ""
+        target = following.attempt.target
+        if following.why == "continue":
+            self.asked = openai_chat.continued(self._call, text, have.tokens, target.prefill)
+            self.seam = openai_chat.Seam(
+                text, afresh=False, trims=self._health.trims(target), echoes=target.prefill == "prefix",
+                stops=openai_chat.stops(self._call),
+            )  # fmt: skip
+        else:
+            self.asked = self._call
+            self.seam = openai_chat.Seam(text, afresh=True)
+        return following
+
+    def _last(self, error: GatewayError) -> GatewayError:
+        """What the client is told after the last attempt: its error, or all of them where they were not alike."""
+        attempts = self._receipt.attempts
+        if error.retry is Retry.NEVER or len({attempt.code for attempt in attempts}) == 1:
+            return error
+        listed = "; ".join(f"{attempt.provider}/{attempt.model}: {attempt.code}" for attempt in attempts)
+        return GatewayError(
+            ALL_ATTEMPTS_FAILED,
+            f"none of {len(attempts)} attempts was answered ({listed}); the last one said: {error.message}",
+            retry_after=error.retry_after,
+            upstream_status=error.upstream_status,
+        )
+
+    def own_usage(self) -> Usage:
+        """What the attempt that delivered has used."""
+        relay = self._relay
+        return relay.bridge.own_usage if relay is not None and relay.begun else self._receipt.usage
+
+    def delivered(self, attempt: Attempt) -> None:
+        """The attempt has brought the call to its end: what that has shown is remembered."""
+        if attempt is self._bare:
+            self._health.rejects_usage(attempt.target, self._wheel.now)
+        if self.seam is not None and self.seam.trimmed is not None:
+            self._health.learn_trims(attempt.target, self.seam.trimmed)
+
+
+class Pause(Signal[None]):
+    """So many seconds; await it.  A client that leaves ends it."""
+
+    def __init__(self, wheel: Wheel, seconds: float) -> None:
+        self.slot = -1
+        wheel.set(self, wheel.now + seconds)
+
+    due = 0.0
+
+    def expire(self, now: float) -> None:
+        self.set(None)

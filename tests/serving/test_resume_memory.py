@@ -1,0 +1,70 @@
+"""What ten thousand resumable streams take: never more than their cap, and what is accounted is what is used."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+from calls import request, scripted_in_thread, transcript, whole_stream
+from resuming import alias, plane
+
+from dataplane import DataPlane, upstream
+from headgate.model import Limits
+from headgate.serving.replay import WEIGHT
+from headgate.serving.ring import HEADER
+from headgate.testing import Script
+
+STREAMS = 10_000
+CLIENTS = 16
+ALLOWANCE = 24 << 20  # what ten thousand calls leave in an allocator anyhow
+
+
+def answering(data: bytes) -> Script:
+    """A connection that answers every request with the same stream."""
+    answer = whole_stream(data)
+    return tuple(step for _ in range(STREAMS) for step in (("expect_request",), ("send", answer)))
+
+
+async def ask_often(port: int, times: int, found: list[bool]) -> None:
+    """Calls back to back on one connection; notes of each whether it was resumable."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 20)
+    for _ in range(times):
+        writer.write(request("kept"))
+        head = await reader.readuntil(b"\r\n\r\n")
+        assert head.startswith(b"HTTP/1.1 200 ")
+        found.append(b"x-headgate-stream-url" in head)
+        assert b"[DONE]" in await reader.readuntil(b"\r\n0\r\n\r\n")
+    writer.close()
+
+
+def grow(gate: DataPlane) -> tuple[list[bool], int]:
+    """So many streams: which were resumable, and what the process has grown by (bytes)."""
+
+    async def all_of_them(times: int) -> list[bool]:
+        found: list[bool] = []
+        await asyncio.gather(*(ask_often(gate.port, times, found) for _ in range(CLIENTS)))
+        return found
+
+    asyncio.run(all_of_them(1))  # what first calls make once
+    before = gate.rss_kb()
+    found = asyncio.run(all_of_them(STREAMS // CLIENTS))
+    return found, (gate.rss_kb() - before) * 1024
+
+
+@pytest.mark.parametrize(
+    ("events", "size"),
+    [(1, 10), (40, 80), (60, 400)],
+    ids=["short ones: what each takes beside its events", "middling ones", "more than there is room for"],
+)
+def test_ten_thousand_resumable_streams_stay_under_the_cap(tmp_path: Path, events: int, size: int) -> None:
+    with (
+        scripted_in_thread(answering(transcript(*["x" * size] * events))) as up,
+        plane(tmp_path / "s", upstream(up.url), alias("kept", "up/m", resumable_s=60.0)) as gate,
+    ):
+        found, grown = grow(gate)
+        cap = Limits().replay_max
+        accounted = sum(found) * (WEIGHT + events * (size + 10 + HEADER) + 3 * (230 + HEADER))
+        print(f"{sum(found)} of {len(found)} resumable, {grown / 1e6:.0f} MB more, {accounted / 1e6:.0f} expected")
+        assert len(found) == STREAMS and grown < cap + ALLOWANCE and grown < accounted * 1.15 + ALLOWANCE
+        assert all(found) or (accounted > cap * 0.9 and not found[-1])
