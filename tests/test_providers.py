@@ -30,6 +30,10 @@ ROWS = rows()
 MINE = 'title = "Mine"\nbase_url = "https://mine.example.com/v1"\ndocs = "https://mine.example.com"\n'
 LOOPBACK_ENGINES = {"ollama": 11434, "lm-studio": 1234, "vllm": 8000, "llama-cpp": 8080, "sglang": 30000, "jan": 1337}
 
+GOES_ON = {
+    "vllm": "continue_final_message", "sglang": "continue_final_message", "llama-cpp": "trailing", "mistral": "prefix",
+}  # fmt: skip
+
 
 @pytest.mark.parametrize("row", ROWS.values(), ids=str)
 def test_a_row_holds(row: Row) -> None:
@@ -48,6 +52,7 @@ def test_a_row_holds(row: Row) -> None:
     assert set(row.capabilities) <= {"tools", "json_schema", "vision", "reasoning"}
     pattern = re.compile(row.ids or ".+")
     assert all(pattern.fullmatch(model) for model in (*row.tasks.values(), *row.models))
+    assert row.prefill == GOES_ON.get(row.name, "none")  # what is known, and nothing guessed
     if row.training != "unknown" and not row.local:  # who says so stands beside it
         assert re.search(r"^training = .*# https://", (SHIPPED / f"{row.name}.toml").read_text(), re.M)
     for name, facts in row.models.items():
@@ -83,6 +88,7 @@ def test_price_lists_exist_and_know_the_recommended_models() -> None:
         (MINE + "colour = 1", "colour: unknown key"),
         (MINE + "titel = 'x'", "titel: unknown key; did you mean title?"),
         (MINE + "name = 'x'", "name: unknown key"),
+        (MINE + "prefill = 'suffix'", "prefill: Invalid enum value 'suffix'"),
         (MINE + "auth = 'magic'", "auth: Invalid enum value 'magic'"),
         (MINE + "quirks = ['max_token']", "quirks: there is no quirk 'max_token'; did you mean max_tokens?"),
         (MINE + "[tasks]\nchatt = 'm'", "tasks: there is no task 'chatt'; did you mean chat?"),
@@ -150,6 +156,8 @@ def test_the_documentation_names_all_of_them(tmp_path: Path) -> None:
     for row in ROWS.values():
         assert f"`{row.name}`" in page and row.title in page, row.name
         assert all(f"`{name}`" in page for name in (*row.key_env, *placeholders(row))), row.name
+    table = page.split("## Who goes on with a text")[1].split("## Quirks")[0]
+    assert dict(re.findall(r"^\| `(\S+)` \| `(\S+)` \|", table, re.M)) == GOES_ON
     assert all(f"| `{name}` | {quirk.what} |" in page for name, quirk in QUIRKS.items())
     assert all(f"`{task}`" in page or f"`headgate/{task}`" in page for task in TASKS)
     assert f"{len(ROWS)} services and engines" in page

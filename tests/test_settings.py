@@ -13,7 +13,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.model import FREE, Price, TargetRef, Timeouts
+from headgate.model import FREE, Alias, Price, TargetRef, Timeouts
 from headgate.policy.auth import digest
 from headgate.settings import ConfigError, File, Settings, compile, data_settings, fixed, load, masked, needs_restart
 from headgate.settings.file import find
@@ -138,7 +138,11 @@ tokens:
         ("server: {port: 70000}", "server.port: should be less than or equal to 65535 (headgate.yaml, line 1)"),
         ("server: {port: x}", "server.port: should be a valid integer"),
         ("server: {drain_s: .inf}", "server.drain_s: should be"),
-        ("server: [1]", "server: should be"),
+        ("server: [1]", "server: must be a table: its keys on lines of their own, or {key: value} (headgate.yaml, line 1)"),
+        ("aliases: {a/b: {drain: }}", "aliases.a/b.drain: must be a table"),
+        ("aliases: {a/b: {resumable_s: true}}", "aliases.a/b.resumable_s: must be a number (headgate.yaml, line 1)"),
+        ("aliases: {a/b: {early_commit_s: yes}}", "aliases.a/b.early_commit_s: must be a number"),
+        ("replay: {max_mb: on}", "replay.max_mb: must be a number"),
         ("server: {host: 'http://x'}", "server.host: must be a host name"),
         ("server: {cors_origins: [x]}", "server.cors_origins: 'x' is not an origin"),
         ("server: {workers: 1}", "server.workers: not supported in this version (it comes with step 9); remove the key"),
@@ -204,8 +208,43 @@ tokens:
         (PROVIDER + "aliases: {org/small: {}}", "aliases.org/small: is also the id of a model"),
         (PROVIDER + "aliases: {up-a/big: {}}", "aliases.up-a/big: also names a model of provider up-a"),
         ("aliases: {builtin/echo: {}}", "aliases.builtin/echo: also names a model of provider builtin"),
-        ("aliases: {a: {strategy: priority}}", "aliases.a.strategy: not supported in this version (it comes with step 4)"),
-        ("aliases: {a: {targets: [{target: builtin/echo, weight: 2}]}}", "aliases.a.targets.0.weight: not supported"),
+        ("aliases: {a: {queue: {size: 1}}}", "aliases.a.queue: not supported in this version (it comes with step 5)"),
+        ("aliases: {a: {strategy: random}}", "aliases.a.strategy: should be 'priority', 'weighted', 'cheapest', 'fastest' or 'balanced'"),
+        ("aliases: {a: {targets: [{target: builtin/echo, weight: 0}]}}", "aliases.a.targets.0.weight: should be greater than or equal to 1"),
+        ("aliases: {a: {retries: 3}}", "aliases.a.retries: should be less than or equal to 2"),
+        ("defaults: {retries: -1}", "defaults.retries: should be greater than or equal to 0"),
+        ("aliases: {a: {on_midstream_failure: retry}}", "aliases.a.on_midstream_failure: should be 'continue' or 'error'"),
+        ("aliases: {a: {on_disconnect: stay}}", "aliases.a.on_disconnect: should be 'cancel', 'drain' or 'detach'"),
+        ("aliases: {a: {drain: {max_s: 0}}}", "aliases.a.drain.max_s: should be greater than 0"),
+        ("aliases: {a: {drain: {max_tokens: 0}}}", "aliases.a.drain.max_tokens: should be greater than or equal to 1"),
+        ("aliases: {a: {drain: {tokens: 1}}}", "aliases.a.drain.tokens: unknown key; did you mean max_tokens?"),
+        ("aliases: {a: {resumable_s: 3601}}", "aliases.a.resumable_s: should be less than or equal to 3600"),
+        ("aliases: {a: {early_commit_s: 0}}", "aliases.a.early_commit_s: should be greater than 0"),
+        ("aliases: {a: {tool_calls: buffer}}", "aliases.a.tool_calls: should be 'stream' or 'hold'"),
+        ("aliases: {a: {structured: hold}}", "aliases.a.structured: should be 'error' or 'buffer'"),
+        ("aliases: {a: {affinity: user}}", "aliases.a.affinity: should be 'none', 'prompt_cache' or 'session'"),
+        ("aliases: {a: {privacy: mine}}", "aliases.a.privacy: should be 'any', 'no_train', 'trusted' or 'own'"),
+        ("replay: {max_mb: 0}", "replay.max_mb: should be greater than 0"),
+        ("replay: {per_stream_kb: 1}", "replay.per_stream_kb: should be greater than or equal to 16"),
+        ("replay: {ttl_s: 0}", "replay.ttl_s: should be greater than or equal to 1"),
+        ("replay: {per_stream_kb: 2048, max_mb: 1}", "replay.per_stream_kb: one stream may take more (2048 KB) than all of them together (1 MB)"),
+        ("server: {public_url: gate.example.com}", "server.public_url: must be http://"),
+        (
+            "providers: {p: {base_url: 'http://x', models: {m: {prefill: suffix}}}}",
+            "providers.p.models.m.prefill: should be 'none', 'trailing', 'continue_final_message' or 'prefix'",
+        ),
+        (
+            "providers: {p: {base_url: 'http://x', models: {m: {params: {default: {model: x}}}}}}",
+            "providers.p.models.m.params.default: 'model' is the gateway's own to set",
+        ),
+        (
+            "providers: {p: {base_url: 'http://x', models: {m: {params: {drop: [stream]}}}}}",
+            "providers.p.models.m.params.drop: 'stream' is the gateway's own to set",
+        ),
+        (
+            "providers: {p: {base_url: 'http://x', models: {m: {params: {map: {max_tokens: messages}}}}}}",
+            "providers.p.models.m.params.map: 'messages' is the gateway's own to set",
+        ),
         (PROVIDER + "default_model: up-a/bif", "default_model: 'up-a/bif' is no alias and no model of this file; did you"),
         ("tokens: [{name: a, secret: short}]", "tokens.0.secret: is too short"),
         ("tokens: [{name: a}]", "tokens.0.secret: is missing"),
@@ -223,6 +262,71 @@ tokens:
 def test_refusals(write: Any, text: str, expected: str) -> None:
     found = problems(write, text)
     assert any(expected in problem for problem in found), found
+
+
+STEP_4 = """
+server: {public_url: https://gate.example.com/}
+defaults: {retries: 1}
+replay: {max_mb: 32, per_stream_kb: 64, ttl_s: 30}
+providers:
+  up-a:
+    base_url: http://127.0.0.1:9000/v1
+    auth: none
+    models:
+      big:
+        prefill: true
+        params: {default: {temperature: 0.2, stop: [a, b]}, drop: [user], map: {max_tokens: max_completion_tokens}}
+      small: {prefill: continue_final_message}
+      none: {prefill: false}
+  vllm: {models: {c: , d: {prefill: none}}}
+aliases:
+  a:
+    targets: [up-a/big, {target: up-a/small, weight: 3}]
+    strategy: weighted
+    retries: 0
+    on_midstream_failure: error
+    on_disconnect: drain
+    drain: {max_s: 10, max_tokens: 100}
+    resumable_s: 60
+    early_commit_s: 2.5
+    tool_calls: hold
+    structured: buffer
+    affinity: session
+    privacy: no_train
+  b: {targets: [up-a/big]}
+"""
+
+
+def test_the_keys_of_routing_continuation_and_resumption_compile(write: Any) -> None:
+    settings = write(STEP_4)
+    told = data_settings(settings)
+    assert told.public_url == "https://gate.example.com"
+    assert (told.limits.replay_max, told.limits.replay_per_stream, told.limits.replay_ttl) == (32 << 20, 64 << 10, 30)
+    world = compile(settings, KEY, "").world
+    assert world.retries == 1
+    models = world.providers["up-a"].models
+    assert models is not None
+    assert [models[name].prefill for name in ("big", "small", "none")] == [
+        "trailing", "continue_final_message", "none",
+    ]  # fmt: skip
+    vllm = world.providers["vllm"]
+    assert vllm.prefill == "continue_final_message" and vllm.models is not None
+    assert [vllm.models[name].prefill for name in ("c", "d")] == [None, "none"]
+    big = models["big"]
+    assert {name: bytes(value) for name, value in big.param_defaults.items()} == {
+        "temperature": b"0.2", "stop": b'["a","b"]',
+    }  # fmt: skip
+    assert (big.param_drop, big.param_map) == (("user",), {"max_tokens": "max_completion_tokens"})
+    assert world.aliases["a"] == Alias(
+        "a", (TargetRef("up-a/big"), TargetRef("up-a/small", 3)), retries=0, strategy="weighted",
+        on_midstream_failure="error", on_disconnect="drain", drain_s=10, drain_tokens=100, resumable_s=60,
+        early_commit_s=2.5, tool_calls="hold", structured="buffer", affinity="session", privacy="no_train",
+    )  # fmt: skip
+    assert world.aliases["b"] == Alias("b", (TargetRef("up-a/big"),))
+
+
+def test_what_replay_may_keep_is_told_at_birth(write: Any) -> None:
+    assert needs_restart(fixed(write("")), write("replay: {ttl_s: 30}")) == ("replay.ttl_s",)
 
 
 def test_every_problem_of_a_kind_is_named_at_once(write: Any) -> None:
@@ -363,7 +467,7 @@ def test_documented_files_hold(write: Any, page: str) -> None:
     blocks = (DOCS / page).read_text().split("```yaml\n")[1:]
     assert blocks
     for block in blocks:
-        write(block.split("```")[0], {"OPENAI_API_KEY": "sk-x"})
+        write(block.split("```")[0], {"OPENAI_API_KEY": "sk-x", "GROQ_API_KEY": "sk-y"})
 
 
 def test_every_key_is_documented() -> None:
@@ -381,6 +485,6 @@ def test_every_key_is_documented() -> None:
 def test_documented_defaults_are_the_defaults(write: Any) -> None:
     documented = (DOCS / "docs/configuration.md").read_text().split("```yaml\n")[1].split("```")[0]
     shown, plain = write(documented).file, write("").file
-    for table in ("server", "control", "state_dir", "database", "admin_token", "default_model"):
+    for table in ("server", "control", "state_dir", "database", "admin_token", "default_model", "replay"):
         assert getattr(shown, table) == getattr(plain, table)
     assert compile(write(documented), KEY, "").world.timeouts == Timeouts()

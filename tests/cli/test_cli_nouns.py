@@ -131,6 +131,20 @@ def test_aliases(mock: Gateway) -> None:
     assert mock.run("aliases", "unset", "team/chat").returncode == 1
 
 
+def test_what_an_alias_does_when_something_fails(mock: Gateway) -> None:
+    mock.good(
+        "aliases", "set", "team/spread", MODEL, "builtin/echo", "--strategy", "weighted", "--weight", "1",
+        "--weight", "9", "--on-midstream-failure", "error", "--resumable-s", "30",
+    )  # fmt: skip
+    told = mock.told("aliases", "show", "team/spread")
+    assert told["strategy"] == "weighted" and [target["weight"] for target in told["targets"]] == [1, 9]
+    assert (told["on_midstream_failure"], told["resumable_s"], told["on_disconnect"]) == ("error", 30, "cancel")
+    assert "on_midstream_failure error, resumable_s 30" in mock.good("aliases", "show", "team/spread")
+    for wrong in (("--strategy", "best"), ("--retries", "3"), ("--weight", "1")):
+        assert mock.run("aliases", "set", "team/spread", MODEL, "builtin/echo", *wrong).returncode != 0
+    mock.good("aliases", "unset", "team/spread")
+
+
 def test_a_shipped_alias_is_replaced_and_comes_back(mock: Gateway) -> None:
     before = mock.told("aliases", "show", "headgate/fast")
     assert before["origin"] == "shipped"

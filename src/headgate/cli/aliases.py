@@ -6,7 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headgate.cli.gateway import at, open_gateway
+from headgate.cli.gateway import Trouble, at, open_gateway
 from headgate.cli.options import Config, Json, StateDir, noun
 from headgate.cli.terminal import changed, facts, number, show, table
 
@@ -52,6 +52,8 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
                 ("problem", row["problem"]),
                 ("use case", row.get("use_case")),
                 ("timeouts", ", ".join(f"{key} {value:g} s" for key, value in row["timeouts"].items()) or None),
+                ("strategy", row["strategy"]),
+                ("otherwise", ", ".join(_departures(row)) or None),
                 ("uses (30 d)", number(row["uses_30d"])),
                 ("from", row["origin"]),
             ],
@@ -67,16 +69,51 @@ def put(
     first_token: Annotated[float | None, typer.Option("--first-token", help="Seconds until the first token.")] = None,
     stall: Annotated[float | None, typer.Option(help="Seconds between two tokens.")] = None,
     total: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: who is asked first.")
+    ] = None,
+    weights: Annotated[
+        list[int] | None, typer.Option("--weight", help="For weighted: one for each model, in their order.")
+    ] = None,
+    retries: Annotated[int | None, typer.Option(help="Of one model, at most 2.")] = None,
+    on_midstream_failure: Annotated[
+        str | None, typer.Option(help="continue or error: what becomes of a stream that breaks.")
+    ] = None,
+    on_disconnect: Annotated[
+        str | None, typer.Option(help="cancel, drain or detach: what becomes of a call whose client leaves.")
+    ] = None,
+    resumable_s: Annotated[
+        float | None, typer.Option(help="Seconds that a stream waits for a client that has left.")
+    ] = None,
+    tool_calls: Annotated[str | None, typer.Option(help="stream, or hold until they are complete.")] = None,
+    structured: Annotated[str | None, typer.Option(help="error, or buffer structured answers.")] = None,
+    privacy: Annotated[str | None, typer.Option(help="any, no_train, trusted or own: who may be asked.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
     """Make an alias, or replace it.  One of a shipped alias's name takes its place."""
     limits = {"first_token": first_token, "stall": stall, "total": total}
+    conduct = {
+        "strategy": strategy,
+        "retries": retries,
+        "on_midstream_failure": on_midstream_failure,
+        "on_disconnect": on_disconnect,
+        "resumable_s": resumable_s,
+        "tool_calls": tool_calls,
+        "structured": structured,
+        "privacy": privacy,
+    }
+    if weights and len(weights) != len(targets):
+        raise Trouble(f"{len(weights)} weights for {len(targets)} models", "give one --weight for each", code=2)
     wish: dict[str, Any] = {
-        "targets": [{"model": target} for target in targets],
+        "targets": [
+            {"model": target, "weight": weight}
+            for target, weight in zip(targets, weights or [1] * len(targets), strict=True)
+        ],
         "use_case": use_case,
         "timeouts": {key: value for key, value in limits.items() if value is not None},
+        **{key: value for key, value in conduct.items() if value is not None},
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
@@ -89,6 +126,17 @@ def unset(name: Name, config: Config = None, state_dir: StateDir = None, as_json
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("DELETE", at("/aliases", name, slashes=True))
     changed(answer, f"removed {name}", as_json)
+
+
+_USUAL = {
+    "on_midstream_failure": "continue", "on_disconnect": "cancel", "resumable_s": 0, "early_commit_s": None,
+    "tool_calls": "stream", "structured": "error", "affinity": "prompt_cache", "privacy": "any", "retries": None,
+}  # fmt: skip
+
+
+def _departures(row: dict[str, Any]) -> list[str]:
+    """What this alias does otherwise than aliases do."""
+    return [f"{key} {row[key]}" for key, usual in _USUAL.items() if row[key] != usual]
 
 
 def _targets(row: dict[str, Any]) -> str:

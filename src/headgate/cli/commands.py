@@ -10,7 +10,21 @@ from typing import Annotated
 import typer
 
 from headgate import __version__
-from headgate.cli import aliases, chat, config, doctor, gate, models, providers, requests, serve, tokens, usage, vault
+from headgate.cli import (
+    aliases,
+    chat,
+    config,
+    doctor,
+    explain,
+    gate,
+    models,
+    providers,
+    requests,
+    serve,
+    tokens,
+    usage,
+    vault,
+)
 from headgate.cli.gateway import Trouble
 from headgate.cli.options import Config, Json, Root, StateDir
 
@@ -100,6 +114,7 @@ app.command("status")(gate.status)
 app.command("reload")(gate.reload)
 app.command("drain")(gate.drain)
 app.command("usage")(usage.usage)
+app.command("explain")(explain.explain)
 app.command("doctor")(doctor.command)
 app.add_typer(models.app, name="models")
 app.add_typer(providers.app, name="providers")

@@ -196,6 +196,7 @@ def _picture(row: dict[str, Any]) -> RenderableType:
             ("auth", row["auth"]),
             ("quirks", ", ".join(row["quirks"]) or None),
             ("trains on data", row["training"]),
+            ("goes on with a text", row["prefill"]),
             ("models", "any id" if row["models"] is None else number(row["models"])),
             ("added", moment(row["created"]) or None),
             ("from", row["origin"]),

@@ -239,18 +239,25 @@ def _attempts(attempts: list[dict[str, Any]]) -> RenderableType:
     return table(
         "ATTEMPT",
         "AT",
+        "WHY",
         ">STATUS",
         "CODE",
         ">BEGAN",
         ">TOOK",
+        ">IN + OUT",
+        ">COST",
         rows=(
             (
                 str(index),
-                f"{attempt['provider']}/{attempt['model']}",
+                f"{attempt['provider']}/{attempt['model']}"
+                + (f" ({attempt['account']})" if attempt["account"] else ""),
+                attempt["why"],
                 str(attempt["status"] or "–"),
                 attempt["code"] or "",
                 milliseconds(attempt["started_ms"]),
-                milliseconds((attempt["ended_ms"] or 0) - (attempt["started_ms"] or 0)),
+                milliseconds(attempt["ended_ms"] - attempt["started_ms"]),
+                f"{number(attempt['prompt_tokens'])} + {number(attempt['completion_tokens'])}",
+                usd(attempt["cost_usd"]) if attempt["cost_usd"] is not None else "",
             )
             for index, attempt in enumerate(attempts, 1)
         ),

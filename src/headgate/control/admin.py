@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.channel import Answer
 from headgate.control.link import Worker
 from headgate.control.publication import Publication
 from headgate.control.recorder import Recorder
 
 
 class Workers(Protocol):
-    """Who is connected."""
+    """Who is connected, and can be asked."""
 
     @property
     def workers(self) -> Sequence[Worker]: ...
+
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> Answer | None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -183,6 +183,7 @@ def _provider(row: Row, entries: list[dict[str, Any]]) -> Provider:
         forward_headers=row.forward_headers,
         quirks=row.quirks,
         training=row.training,
+        prefill=row.prefill,
         models=models,
         price=LOCAL,
         origin="detected",

@@ -42,6 +42,7 @@ from headgate.model import Snapshot
 MAX_UNSENT = 64 << 20  # several whole Snapshots
 MAX_ASKS = 256  # questions of one peer at a time; more are answered 503 at once
 ACK_WITHIN_S = 1.0
+ASK_S = 2.0
 MARGIN_S = 0.05  # an Answer leaves so long before its asker's patience ends
 
 log = structlog.get_logger("headgate.link")
@@ -98,6 +99,8 @@ class Peer(asyncio.Protocol):
         self.worker: Worker | None = None
         self.waiting = False  # it said Hello and has not been told anything yet
         self.asking: set[asyncio.Task[None]] = set()
+        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._count = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)  # uvloop's is one in all but its class
@@ -119,6 +122,8 @@ class Peer(asyncio.Protocol):
         self._link.peers.discard(self)
         for task in self.asking:
             task.cancel()
+        for answer in self._asked.values():
+            answer.cancel()
         if self.worker is not None:
             log.info("data process disconnected", worker=self.worker.name, pid=self.worker.pid)
         self._link.acked.set()
@@ -154,6 +159,20 @@ class Peer(asyncio.Protocol):
                     log.info("event", worker=worker.name, at=at, name=name, detail=detail)
             case Ask():
                 self._ask(message)
+            case Answer():
+                answer = self._asked.pop(message.id, None)
+                if answer is not None and not answer.done():
+                    answer.set_result(message)
+
+    async def put(self, kind: str, grant: str, params: Mapping[str, str], within: float) -> Answer | None:
+        """A question to this data process; None where it does not answer in time."""
+        self._count += 1
+        number = self._count
+        answer = self._asked[number] = asyncio.get_running_loop().create_future()
+        self.send(Ask(number, kind, grant, within, params))
+        await asyncio.wait((answer,), timeout=within)
+        self._asked.pop(number, None)
+        return answer.result() if answer.done() and not answer.cancelled() else None
 
     def _greet(self, hello: Hello) -> None:
         """Also a data process that lost the thread of Patches says Hello: it is told everything anew.
@@ -220,6 +239,13 @@ class Link:
     def workers(self) -> list[Worker]:
         """The data processes that have said Hello."""
         return sorted((p.worker for p in self.peers if p.worker is not None), key=lambda w: (w.name, w.pid))
+
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str], within: float = ASK_S) -> Answer | None:
+        """A question to one of the data processes; None where none answers in ``within`` seconds."""
+        for peer in sorted(self.peers, key=lambda peer: peer.worker.name if peer.worker is not None else ""):
+            if peer.worker is not None and not peer.waiting:
+                return await peer.put(kind, grant, params, within)
+        return None
 
     async def start(self) -> None:
         """Listens.  Raises OSError."""

@@ -10,7 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import msgspec
 import structlog
@@ -76,17 +76,19 @@ class ProviderBody(Struct, frozen=True, omit_defaults=True):
     forward_headers: tuple[str, ...] | None = None
     quirks: tuple[str, ...] | None = None
     training: str | None = None
+    prefill: str | None = None
     models: Mapping[str, ModelBody] | None = None
     max_connections: int | None = None
     pool: PoolBody = PoolBody()
 
 
 class AliasBody(Struct, frozen=True, omit_defaults=True):
-    """An alias as it was declared."""
+    """An alias as it was declared.  ``conduct``: further members of ``model.Alias``."""
 
     targets: tuple[TargetRef, ...] = ()
     use_case: str | None = None
     timeouts: Mapping[str, float] = {}
+    conduct: Mapping[str, Any] = {}
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ import asyncio
 import contextlib
 import os
 import secrets
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from pathlib import Path
 
 import httpx2
 
 from headgate import statedir
-from headgate.channel import Down, Patch
+from headgate.channel import Answer, Down, Patch
 from headgate.control import objects
 from headgate.control.admin import Admin
 from headgate.control.api import PREFIX, build
@@ -44,6 +44,10 @@ class Nobody:
 
     async def effective(self, generation: int) -> bool:
         return True
+
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> Answer | None:
+        """There is nobody who knows."""
+        return None
 
 
 @contextlib.asynccontextmanager

@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.control.store import LABELLED, UNDELIVERED, WITH_CODE, ZONE_LENGTH, request_zones, requests
 from headgate.model import AttemptRecord
+from headgate.policy.explain import told
 
 NANO = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -401,18 +402,17 @@ def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
             "total": _ms(row["duration_us"]),
             **{phase: _ms(row[f"{phase}_us"]) for phase in ("queue", "connect", "ttfb", "ttft")},
         },
-        "attempts": [
-            {
-                "provider": attempt.provider,
-                "model": attempt.model,
-                "status": attempt.status,
-                "code": attempt.code or None,
-                "started_ms": _ms(attempt.started_us),
-                "ended_ms": _ms(attempt.ended_us),
-            }
-            for attempt in _attempts.decode(row["attempts"] or "[]")
-        ],
+        "attempts": [told(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
     }
+
+
+def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowMapping) -> Sequence[AttemptRecord]:
+    """What the only attempt used is what the call used, and is written down once."""
+    if len(attempts) != 1 or attempts[0].completion_tokens or not row["completion_tokens"]:
+        return attempts
+    cost = -1 if row["cost"] is None else int(row["cost"])
+    used = {"prompt_tokens": row["prompt_tokens"], "completion_tokens": row["completion_tokens"], "cost": cost}
+    return [msgspec.structs.replace(attempts[0], **used)]
 
 
 def usd(nano: int | None) -> float | None:

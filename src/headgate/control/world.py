@@ -25,6 +25,9 @@ from headgate.providers import Row, Unfilled, base_url, catalog, fields
 
 Enrich = Callable[[Mapping[str, Provider], Mapping[str, Row]], Mapping[str, Provider]]
 HERE = "here"
+_AS_SAID = (
+    "title", "base_url", "dialect", "auth", "headers", "forward_headers", "quirks", "training", "prefill",
+)  # fmt: skip
 BEFORE_STORE = "file"  # the origin that wins over the store
 
 
@@ -89,11 +92,7 @@ def all_providers(sources: Sources) -> dict[str, Provider]:
 
 def stored_provider(name: str, body: ProviderBody, rows: Mapping[str, Row], environ: Mapping[str, str]) -> Provider:
     """The Provider that a stored body describes, without accounts.  Raises Unusable."""
-    said: dict[str, Any] = {
-        key: value
-        for key in ("title", "base_url", "dialect", "auth", "headers", "forward_headers", "quirks", "training")
-        if (value := getattr(body, key)) is not None
-    }
+    said: dict[str, Any] = {key: value for key in _AS_SAID if (value := getattr(body, key)) is not None}
     row = None
     if body.preset is not None:
         row = rows.get(body.preset)
@@ -164,7 +163,7 @@ def declared_aliases(sources: Sources, models: Known) -> dict[str, Alias]:
         if name not in found:
             body = stored.body
             targets = tuple(ref for ref in body.targets if names.unresolved(ref.model, models, HERE) is None)
-            found[name] = Alias(name, targets, body.use_case, body.timeouts, origin="store")
+            found[name] = Alias(name, targets, body.use_case, body.timeouts, origin="store", **body.conduct)
     return found
 
 

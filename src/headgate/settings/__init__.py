@@ -15,6 +15,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
+import msgspec
+from msgspec import Raw
 from msgspec.structs import replace
 
 from headgate.channel import World
@@ -149,6 +151,9 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
         idle_timeout=server.idle_timeout_s,
         keep_alive=server.keep_alive_s,
         drain=server.drain_s,
+        replay_max=int(settings.file.replay.max_mb * _MB),
+        replay_per_stream=int(settings.file.replay.per_stream_kb * 1024),
+        replay_ttl=settings.file.replay.ttl_s,
     )
     return DataSettings(
         state_dir=str(settings.state_dir),
@@ -156,6 +161,7 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
         limits=limits,
         cors_origins=tuple(server.cors_origins),
         public_catalog=server.public_catalog,
+        public_url=server.public_url or "",
         control_url=settings.control_url,
     )
 
@@ -175,9 +181,10 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
     aliases = {
         name: Alias(
             name=name,
-            targets=tuple(TargetRef(entry.target) for entry in row.targets),
+            targets=tuple(TargetRef(entry.target, entry.weight) for entry in row.targets),
             use_case=row.use_case,
             timeouts=_deadlines(row.timeouts),
+            **row.settled(),
         )
         for name, row in file.aliases.items()
     }
@@ -186,6 +193,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         aliases={**aliases, **shipped(providers, aliases, settings.rows)},
         default_model=file.default_model,
         timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
+        retries=file.defaults.retries,
         unpriced=file.unpriced,
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
@@ -209,6 +217,7 @@ def fixed(settings: Settings) -> dict[str, str]:
     return {
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
+        **{f"replay.{key}": value for key, value in flat(settings.file.replay)},
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
@@ -263,6 +272,7 @@ def _provider(name: str, row: schema.Provider, base: Path, rows: Mapping[str, Ro
         forward_headers=tuple(row.forward_headers),
         quirks=tuple(row.quirks),
         training=row.training,
+        prefill=row.prefill,
         title=preset.title if preset else None,
         preset=row.preset,
         models=None if row.models is None else {model: _model(model, facts) for model, facts in row.models.items()},
@@ -278,8 +288,12 @@ def _model(model: str, row: schema.Model | None) -> ModelRow:
         context_window=facts.context_window,
         max_output=facts.max_output,
         capabilities=tuple(facts.capabilities),
+        prefill=facts.prefill,
         price=_price(facts.price),
         timeouts=_deadlines(facts.timeouts),
+        param_defaults={name: Raw(msgspec.json.encode(value)) for name, value in facts.params.default.items()},
+        param_drop=tuple(facts.params.drop),
+        param_map=facts.params.map,
     )
 
 

@@ -40,7 +40,7 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
         raise ConfigError(_translated(tree, error)) from None  # pydantic's own text may quote a secret
     problems = [
         tree.complain(location, sentence)
-        for judge in (_ports, _providers, _tokens)
+        for judge in (_ports, _providers, _tokens, _replay)
         for location, sentence in judge(tree, file)
     ]
     problems += [tree.complain(location, sentence) for location, sentence in _aliases(file, found)]
@@ -108,11 +108,17 @@ def _present(row: type[Row], value: dict[str, Any]) -> dict[str, Any]:
     return kept
 
 
+_SENTENCES = {
+    "missing": "is missing",
+    **dict.fromkeys(("model_type", "dict_type"), "must be a table: its keys on lines of their own, or {key: value}"),
+}
+
+
 def _translated(tree: Tree, error: ValidationError) -> list[str]:
     problems = []
     for detail in error.errors(include_url=False, include_context=False, include_input=False):
         location = tuple(part for part in detail["loc"] if part != "[key]")
-        sentence = "is missing" if detail["type"] == "missing" else detail["msg"].replace("Input should", "should", 1)
+        sentence = _SENTENCES.get(detail["type"]) or detail["msg"].replace("Input should", "should", 1)
         problems.append(tree.complain(location, sentence))
     return problems
 
@@ -197,6 +203,15 @@ def _tokens(tree: Tree, file: File) -> Problems:
             yield ("tokens", index, "secret"), "another token has the same secret"
         names.add(token.name)
         secrets.add(secret)
+
+
+def _replay(tree: Tree, file: File) -> Problems:
+    replay = file.replay
+    if replay.per_stream_kb > replay.max_mb * 1024:
+        yield (
+            ("replay", "per_stream_kb"),
+            f"one stream may take more ({replay.per_stream_kb:g} KB) than all of them together ({replay.max_mb:g} MB)",
+        )
 
 
 def flat(table: BaseModel, location: Location = ()) -> Iterator[tuple[str, str]]:

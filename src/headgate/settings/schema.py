@@ -8,10 +8,21 @@ Units as in the file: seconds, megabytes, USD per million tokens.
 from __future__ import annotations
 
 import re
-from typing import Annotated, Any, ClassVar, Literal
+from collections.abc import Iterable
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    Field,
+    SecretStr,
+    ValidationInfo,
+    field_validator,
+)
 
+from headgate.control.conduct import Conduct, Drain, Retries, Weight
 from headgate.control.fields import (
     Credential,
     Positive,
@@ -36,6 +47,18 @@ class Row(BaseModel):
 
     model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
     LATER: ClassVar[dict[str, int | None]] = {}
+
+    @field_validator("*", mode="before")
+    @classmethod
+    def _no_number(cls, value: Any, info: ValidationInfo) -> Any:
+        """``resumable_s: true`` would be one second."""
+        if isinstance(value, bool) and _numeric(cls.model_fields[str(info.field_name)].annotation):
+            raise wrong("must be a number")
+        return value
+
+
+def _numeric(annotation: Any) -> bool:
+    return annotation in (int, float) or any(_numeric(part) for part in get_args(annotation))
 
 
 def _host(value: str) -> str:
@@ -83,9 +106,10 @@ Host = Annotated[str, AfterValidator(_host)]
 
 
 class Server(Row):
-    LATER = {"workers": 9, "public_url": 4, "max_upload_mb": None, "tls": 11, "trusted_proxies": None}
+    LATER = {"workers": 9, "max_upload_mb": None, "tls": 11, "trusted_proxies": None}
     host: Host = "127.0.0.1"
     port: Port = 4000
+    public_url: Url | None = None
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = 20
     max_answer_mb: Annotated[float, Field(gt=0, le=1024)] = 32
     max_event_mb: Annotated[float, Field(gt=0, le=256)] = 8
@@ -104,6 +128,35 @@ class Control(Row):
     LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
+
+
+Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
+
+
+def _prefill(value: Any) -> Any:
+    """``true`` is short for the spelling that needs nothing beside the message."""
+    return {True: "trailing", False: "none"}.get(value, value) if isinstance(value, bool) else value
+
+
+def _parameters(value: Iterable[str]) -> None:
+    for name in value:
+        if name in ("model", "messages", "stream", "stream_options", "headgate"):
+            raise wrong(f"{name!r} is the gateway's own to set")
+
+
+def _parameter_names(value: list[str]) -> list[str]:
+    _parameters(value)
+    return value
+
+
+def _parameter_values(value: dict[str, Any]) -> dict[str, Any]:
+    _parameters(value)
+    return value
+
+
+def _parameter_map(value: dict[str, str]) -> dict[str, str]:
+    _parameters([*value, *value.values()])
+    return value
 
 
 class Key(Row):
@@ -136,15 +189,25 @@ class PriceRow(Row):
     cache_write: Usd | None = None
 
 
+class Params(Row):
+    """What becomes of the client's parameters: set where missing, taken out, renamed."""
+
+    default: Annotated[dict[str, Any], AfterValidator(_parameter_values)] = {}
+    drop: Annotated[list[str], AfterValidator(_parameter_names)] = []
+    map: Annotated[dict[str, str], AfterValidator(_parameter_map)] = {}
+
+
 class Model(Row):
-    LATER = {"prefill": 4, "tokenizer": None, "params": 4}
+    LATER = {"tokenizer": None}
     upstream_model: Annotated[str, Field(min_length=1)] | None = None
     canonical: str | None = None
     context_window: Annotated[int, Field(ge=1)] | None = None
     max_output: Annotated[int, Field(ge=1)] | None = None
     capabilities: list[str] = []
+    prefill: Annotated[Prefill, BeforeValidator(_prefill)] | None = None
     price: PriceRow = PriceRow()
     timeouts: Deadlines = Deadlines()
+    params: Params = Params()
 
 
 class Provider(Row):
@@ -162,6 +225,7 @@ class Provider(Row):
     forward_headers: Annotated[list[str], AfterValidator(header_names)] = ["openai-organization", "openai-project"]
     quirks: Annotated[list[str], AfterValidator(_quirks)] = []
     training: Literal["never", "unknown", "yes"] = "unknown"
+    prefill: Annotated[Prefill, BeforeValidator(_prefill)] = "none"
     models: dict[str, Model | None] | None = None
 
 
@@ -171,38 +235,27 @@ class Detect(Row):
 
 
 class Defaults(Row):
-    LATER = {"retries": 4}
     timeouts: Deadlines = Deadlines()
+    retries: Retries = 2
 
 
 class TargetRow(Row):
-    LATER = {"weight": 4}
     target: str
+    weight: Weight = 1
 
 
-class Alias(Row):
+class DrainRow(Row, Drain):
+    pass
+
+
+class Alias(Row, Conduct):
     LATER = {
-        **dict.fromkeys(
-            [
-                "strategy",
-                "retries",
-                "on_midstream_failure",
-                "on_disconnect",
-                "drain",
-                "resumable_s",
-                "early_commit_s",
-                "tool_calls",
-                "structured",
-                "affinity",
-                "privacy",
-            ],
-            4,
-        ),
         **dict.fromkeys(["hold_tokens", "queue", "cache", "unpriced"], 5),
         "store_bodies": 7,
     }
     use_case: str | None = None
     targets: list[Annotated[TargetRow, BeforeValidator(_as_target)]] = []
+    drain: DrainRow = DrainRow()
     timeouts: Deadlines = Deadlines()
 
 
@@ -215,6 +268,14 @@ class Token(Row):
     expires: Annotated[float, BeforeValidator(instant), Field(gt=0, allow_inf_nan=False)] | None = None
 
 
+class Replay(Row):
+    """What is kept of resumable streams."""
+
+    max_mb: Annotated[float, Field(gt=0, le=65_536)] = 256
+    per_stream_kb: Annotated[float, Field(ge=16, le=65_536)] = 256
+    ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 300
+
+
 class File(Row):
     """The whole file."""
 
@@ -224,7 +285,6 @@ class File(Row):
         "brand": 6,
         "tenants": 5,
         "cache": 5,
-        "replay": 4,
         "traces": 7,
         "telemetry": 7,
         "webhooks": 5,
@@ -240,5 +300,6 @@ class File(Row):
     unpriced: Literal["allow", "refuse"] = "allow"
     providers: dict[str, Annotated[Provider, BeforeValidator(_as_table, json_schema_input_type=Provider | None)]] = {}
     defaults: Defaults = Defaults()
+    replay: Replay = Replay()
     aliases: dict[str, Alias] = {}
     tokens: list[Token] = []

@@ -13,7 +13,7 @@ from starlette.types import ASGIApp
 
 from headgate import __version__
 from headgate.control.admin import Admin
-from headgate.control.api import accounts, aliases, catalog, errors, gateway, providers, requests, tokens
+from headgate.control.api import accounts, aliases, catalog, errors, explain, gateway, providers, requests, tokens
 from headgate.control.api.door import Door
 
 PREFIX = "/admin/v1"
@@ -53,7 +53,7 @@ def build(admin: Admin, admin_token: str) -> ASGIApp:
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS, redoc_url=None,
         generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
-    for noun in (providers, accounts, aliases, catalog, tokens, requests, gateway):
+    for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     errors.install(app)

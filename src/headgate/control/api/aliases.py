@@ -13,6 +13,7 @@ from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
+from headgate.control.conduct import Conduct, Weight
 from headgate.control.fields import Positive
 from headgate.control.kinds import ALIAS_NOT_FOUND
 from headgate.control.objects import AliasBody, StoredAlias
@@ -25,9 +26,10 @@ AliasName = Annotated[ModelName, Path(description="The alias; it may contain sla
 
 
 class TargetWish(Wish):
-    """The first target that can serve does."""
+    """The first target that can serve does, or as the alias's ``strategy`` says."""
 
     model: ModelName = Field(description="provider/model", examples=["openai/gpt-4o-mini"])
+    weight: Weight = 1
 
 
 class TimeoutsWish(Wish):
@@ -43,7 +45,7 @@ class TimeoutsWish(Wish):
         return self.model_dump(exclude_none=True)
 
 
-class AliasWish(Wish):
+class AliasWish(Wish, Conduct):
     """The whole alias: what is left out is not kept."""
 
     targets: list[TargetWish] = Field(min_length=1, max_length=50)
@@ -56,7 +58,7 @@ class Target(View):
     weight: int
 
 
-class AliasView(View):
+class AliasView(View, Conduct):
     """``why``: how a shipped alias came to its targets.  ``problem``: why a stored one does not do what it says.
     ``shadowed``: a stored one of a name that the file declares too, which wins.
     """
@@ -128,8 +130,8 @@ def routes(admin: Admin) -> APIRouter:
     @api.put("/aliases/{name:path}", responses=documented(409))
     async def put_alias(name: AliasName, wish: AliasWish) -> ChangedAlias:
         """Stores an alias, whole.  Over a shipped one, it takes its place."""
-        targets = tuple(TargetRef(target.model) for target in wish.targets)
-        body = AliasBody(targets, wish.use_case, wish.timeouts.said())
+        targets = tuple(TargetRef(target.model, target.weight) for target in wish.targets)
+        body = AliasBody(targets, wish.use_case, wish.timeouts.said(), wish.settled())
         _, effective = await publication.change(lambda sources: (changes.put_alias(sources, name, body), None))
         return ChangedAlias(**view_of(name).model_dump(), effective=effective, pending=not effective)
 
@@ -157,6 +159,7 @@ def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
         shadowed=False,
         problem=None,
         created=None,
+        **Conduct.of(alias),
     )
 
 
@@ -165,6 +168,6 @@ def _of_store(
 ) -> AliasView:
     body = kept.body
     broken = [sentence for ref in body.targets if (sentence := names.unresolved(ref.model, known, HERE))]
-    view = _of(Alias(name, body.targets, body.use_case, body.timeouts, origin="store"), uses)
+    view = _of(Alias(name, body.targets, body.use_case, body.timeouts, origin="store", **body.conduct), uses)
     problem = "the configuration file declares an alias of this name" if shadowed else "; ".join(broken) or None
     return view.model_copy(update={"shadowed": shadowed, "problem": problem, "created": seconds(kept.created_at)})

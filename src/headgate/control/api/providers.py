@@ -30,6 +30,7 @@ MAX_MODELS = 2000
 
 PathName = Annotated[ProviderName, Path(description="The provider's name.")]
 HeaderValue = Annotated[str, Field(max_length=2000)]
+Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
 Headers = Annotated[dict[str, HeaderValue], Field(max_length=50), AfterValidator(header_values)]
 
 
@@ -54,6 +55,7 @@ class ProviderEdit(Wish):
     headers: Headers | None = Field(default=None, description="Sent with every request; no keys.")
     quirks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=50)] | None = None
     training: Literal["never", "unknown", "yes"] | None = Field(default=None, description="Whether it trains on data.")
+    prefill: Prefill | None = Field(default=None, description="How its models are asked to go on with a text.")
     models: Annotated[dict[ModelName, ModelWish | None], Field(max_length=MAX_MODELS)] | None = Field(
         default=None, description="Only these can be asked for; null: any id."
     )
@@ -93,6 +95,7 @@ class ProviderView(View):
     quirks: list[str]
     headers: list[str]
     training: str
+    prefill: str
     origin: Origin
     managed_by_file: bool
     status: Literal["ready", "no_key", "unusable"]
@@ -145,6 +148,7 @@ class PresetView(View):
     auth: str
     dialect: str
     training: str
+    prefill: str
     docs: str
     capabilities: list[str]
     quirks: list[str]
@@ -251,6 +255,7 @@ def _view(provider: Provider, accounts: list[AccountView], created_at: int | Non
         quirks=list(provider.quirks),
         headers=list(provider.headers),
         training=provider.training,
+        prefill=provider.prefill,
         origin=provider.origin,  # type: ignore[arg-type]
         managed_by_file=provider.origin == "file",
         status="ready" if ready(provider) else "no_key",
@@ -274,6 +279,7 @@ def _unusable(name: str, body: ProviderBody, created_at: int, problem: str, shad
         quirks=list(body.quirks or ()),
         headers=list(body.headers or ()),
         training=body.training or "unknown",
+        prefill=body.prefill or "none",
         origin="store",
         managed_by_file=False,
         status="unusable",
@@ -305,6 +311,7 @@ def _preset(row: Row) -> PresetView:
         auth=row.auth,
         dialect=row.dialect,
         training=row.training,
+        prefill=row.prefill,
         docs=row.docs,
         capabilities=list(row.capabilities),
         quirks=list(row.quirks),

@@ -55,15 +55,23 @@ class TimingsView(View):
 
 
 class AttemptView(View):
-    """One upstream request; milliseconds since the call was received."""
+    """One upstream request; milliseconds since the call was received.  ``why`` it was made: `first`, `retry` (the same
+    target again), `account` (another key), `fallback` (another target), `probe` (is it well again?), `continue` and
+    `restart` (a broken stream was gone on with, from its text or afresh).  Its own usage, and what that cost: of a
+    failed one mostly nothing.  ``status`` is null where there was no answer.
+    """
 
     account: str | None
     provider: str
     model: str
-    status: int
+    why: str
+    status: int | None
     code: str | None
-    started_ms: float | None
-    ended_ms: float | None
+    started_ms: float
+    ended_ms: float
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
 
 
 class RequestView(View):

@@ -1,0 +1,130 @@
+"""/admin/v1/explain: where a request would go, and why not elsewhere.  Nothing is sent and nothing is spent."""
+
+from __future__ import annotations
+
+import json
+from typing import Annotated, Any, Literal
+
+import msgspec
+from fastapi import APIRouter, Body, Query
+from pydantic import Field
+
+from headgate.control.admin import Admin
+from headgate.control.api.errors import documented
+from headgate.control.api.routers import router
+from headgate.control.api.views import View
+from headgate.control.kinds import TOKEN_NOT_FOUND
+from headgate.dialects import openai_chat
+from headgate.errors import GatewayError
+from headgate.model import Call, Grant
+from headgate.policy.explain import AccountView, CandidateView, Explanation
+from headgate.policy.router import Router
+
+OPERATOR = Grant("", "the operator")
+
+
+class RouteAccountView(View):
+    """``wait_s``: until its next chance.  ``headroom``: the share of its limits that is left, as well as is known."""
+
+    id: str
+    state: Literal["active", "probe", "cooling", "exhausted", "dead", "parked"]
+    wait_s: float | None = Field(description="Null: until something is done about it.")
+    headroom: float
+
+
+class RouteCandidateView(View):
+    """A target that was looked at.  ``place``: its turn, from 1; null: it is left out, and ``reason`` says why.
+    ``score``: with the strategies that learn, less is better.
+    """
+
+    provider: str
+    model: str
+    upstream_model: str
+    place: int | None
+    reason: str | None
+    state: Literal["well", "failing", "ejected", "probe"]
+    wait_s: float
+    cost_usd: float | None = Field(description="What the call is expected to cost there; null: not known, not asked.")
+    score: float | None
+    first_token_s: float | None
+    weight: int
+    prefill: str = Field(description="How it would be asked to go on with a broken stream.")
+    accounts: list[RouteAccountView]
+
+
+class RouteView(View):
+    """``live``: states and waits are those of the data process now; without one they are not known.  ``code`` and
+    ``message``: the error that the client would get.
+    """
+
+    object: Literal["headgate.route"] = "headgate.route"
+    requested_model: str
+    alias: str | None
+    strategy: str
+    retries: int
+    live: bool
+    code: str | None
+    message: str | None
+    candidates: list[RouteCandidateView]
+
+
+def routes(admin: Admin) -> APIRouter:
+    """The routes, on these surroundings."""
+    api = router("requests")
+    publication = admin.publication
+
+    @api.post("/explain", responses=documented(404))
+    async def explain(
+        body: Annotated[dict[str, Any], Body(description="A chat completion, as a client would send it.")],
+        token: Annotated[
+            str | None, Query(min_length=1, max_length=64, description="As this token's holder (its id).")
+        ] = None,
+    ) -> RouteView:
+        """Where a request would go, in which order, and why not elsewhere.  Sends nothing."""
+        raw = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
+        call = openai_chat.read(raw)
+        grant = OPERATOR if token is None else _grant(token)
+        answer = await admin.link.ask("explain", grant.id, {"body": raw.decode()})
+        if answer is not None and answer.status == 200:
+            return _view(msgspec.json.decode(answer.body, type=Explanation), live=True)
+        return _view(_unlived(call, grant), live=False)
+
+    def _grant(ident: str) -> Grant:
+        for grant in publication.snapshot.tokens.values():
+            if grant.id == ident:
+                return grant
+        raise GatewayError(TOKEN_NOT_FOUND, f"There is no token {ident!r} that is in use.")
+
+    def _unlived(call: Call, grant: Grant) -> Explanation:
+        return Router(publication.snapshot).explain(call, grant, None, 0.0)
+
+    return api
+
+
+def _view(found: Explanation, *, live: bool) -> RouteView:
+    return RouteView(
+        requested_model=found.requested,
+        alias=found.alias or None,
+        strategy=found.strategy,
+        retries=found.retries,
+        live=live,
+        code=found.code or None,
+        message=found.message or None,
+        candidates=[_candidate(one) for one in found.candidates],
+    )
+
+
+def _candidate(one: CandidateView) -> RouteCandidateView:
+    said = {name: getattr(one, name) for name in CandidateView.__struct_fields__}
+    return RouteCandidateView(
+        **{**said, "reason": one.reason or None, "accounts": [_account(account) for account in one.accounts]}
+    )
+
+
+def _account(one: AccountView) -> RouteAccountView:
+    return RouteAccountView(
+        id=one.id,
+        state=one.state,  # type: ignore[arg-type]
+        wait_s=None if one.state == "parked" else round(one.wait_s, 3),
+        headroom=one.headroom,
+    )
