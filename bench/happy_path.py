@@ -20,7 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
-from headgate.model import DataSettings, Grant, Limits, Provider, Snapshot
+from headgate.model import Call, DataSettings, Grant, Limits, Provider, Snapshot
 from headgate.policy.auth import digest
 from headgate.serving import upstream as upstreams
 from headgate.serving.connect import Dialer
@@ -30,7 +30,9 @@ from headgate.serving.exchange import Exchange
 from headgate.serving.journal import Journal, Refusals
 from headgate.serving.listener import Listener
 from headgate.serving.receipt import Ids
+from headgate.serving.replay import Replay
 from headgate.serving.routes import Routes
+from headgate.serving.streams import Streams
 from headgate.serving.transport import Pool, Transport
 from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
@@ -83,11 +85,13 @@ class Bench:
         journal = Journal(folder, settings.worker, "0", self.turn)
         refusals = Refusals(journal)
         transport = Transport(directory, Dialer({}), wheel, self.turn)
-        exchange = Exchange(directory, journal, refusals, transport, wheel, settings.limits, Ids(1))
-        routes = Routes(exchange, directory, None, refusals, (), dict)  # type: ignore[arg-type]  # nobody asks control
+        replay = Replay(wheel, settings.limits, directory.digester)
+        exchange = Exchange(directory, journal, refusals, transport, wheel, settings.limits, Ids(1), replay)
+        streams = Streams(replay, directory)
+        routes = Routes(exchange, directory, None, refusals, (), dict, streams)  # type: ignore[arg-type]  # no control
         listener = Listener(routes, wheel, self.turn, Limits())
         self.sent: list[CountingTransport] = []
-        attempt = directory.router.plan("up/m", grant).attempts[0]
+        attempt = directory.router.plan(Call({}, "up/m", False, False, 0), grant).attempts[0]
         pool = transport._route(attempt, "/chat/completions")[0]
         for _ in range(CONNECTIONS):
             self._add_upstream(pool)
