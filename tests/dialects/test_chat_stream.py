@@ -146,3 +146,13 @@ def test_the_bridge_is_one_table() -> None:
     assert isinstance(stream, ChatStream)
     with pytest.raises(NoBridge, match="anthropic_messages"):
         open_stream("anthropic_messages", IDENT, CREATED, MODEL, False)
+
+
+@pytest.mark.parametrize("ends", [0, 1])
+def test_an_answer_of_two_that_never_came_is_a_cut(ends: int) -> None:
+    """Without ``[DONE]`` only the request tells how many there should have been."""
+    first = [chunk({"content": "a"}), chunk({}, "stop")]
+    second = [chunk({"content": "b"}, index=1), chunk({}, "stop", index=1)]
+    out, stream = run([events(*first, *second[: 2 * ends])], choices=2)
+    assert (stream.error is None) == stream.done == bool(ends)
+    assert out.endswith(b"data: [DONE]\n\n") == bool(ends)

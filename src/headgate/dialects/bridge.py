@@ -38,12 +38,14 @@ def open_stream(
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
     hold: str = "",
+    choices: int = 1,
     keep: bool = False,
 ) -> StreamBridge:
     """A bridge for one attempt's stream.
 
     ``ident`` is the ``chatcmpl-`` id, ``created`` Unix seconds, ``model`` the target's id for a stream that names none,
-    ``prompt_tokens`` the estimate for one without usage; ``hold`` and ``keep`` as in ``ChatStream``.  Raises NoBridge.
+    ``prompt_tokens`` the estimate for one without usage; ``hold``, ``keep`` and ``choices`` as in ``ChatStream``.
+    Raises NoBridge.
     """
     make = _BRIDGES.get((upstream, client))
     if make is None:
@@ -58,6 +60,7 @@ def open_stream(
         max_event=max_event,
         prompt_tokens=prompt_tokens,
         hold=hold,
+        choices=choices,
         keep=keep,
     )
 

@@ -254,7 +254,7 @@ class Exchange:
             provider.dialect, receipt.id, receipt.created, attempt.target.upstream_model, call.include_usage,
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
-            hold=_hold(call, alias) if alias.holds else "",
+            hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
         )  # fmt: skip
 
     def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:

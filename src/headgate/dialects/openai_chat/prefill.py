@@ -40,7 +40,7 @@ def obstacle(call: Call) -> str | None:
         return "structured"
     if _says_something(body, _STATEFUL) or _says_something(body, frozenset(("logprobs",))):
         return "sampled"
-    if (codec.as_integer(body.get("n")) or 1) > 1 or (codec.as_integer(body.get("best_of")) or 1) > 1:
+    if choices(call) > 1 or (codec.as_integer(body.get("best_of")) or 1) > 1:
         return "sampled"
     for name in _PENALTIES:
         neutral = 1 if name == "repetition_penalty" else 0
@@ -60,6 +60,11 @@ def _says_something(body: Object, names: frozenset[str]) -> bool:
 def _is_structured(body: Object) -> bool:
     wanted = codec.as_object(body.get("response_format"))
     return wanted is not None and codec.as_text(wanted.get("type")) not in (None, "text")
+
+
+def choices(call: Call) -> int:
+    """How many answers are asked for."""
+    return codec.as_integer(call.body["n"]) or 1 if "n" in call.body else 1
 
 
 def stops(call: Call) -> tuple[str, ...]:

@@ -51,8 +51,9 @@ class ChatStream:
     what the upstream really sent (its comments are no progress), ``skipped`` those of them that were not JSON.
 
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
-    (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another attempt
-    can go on where this one breaks (``joining.Joined``).
+    (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
+    attempt can go on where this one breaks (``joining.Joined``).  ``choices``: how many were asked for; a stream that
+    ends without ``[DONE]`` before all of them have finished was cut.
     """
 
     def __init__(
@@ -67,6 +68,7 @@ class ChatStream:
         max_event: int = 8 << 20,
         prompt_tokens: int = 0,
         hold: str = "",
+        choices: int = 1,
         keep: bool = False,
     ) -> None:
         self.visible = False
@@ -94,6 +96,7 @@ class ChatStream:
         self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
         self._saying = self._said  # where the text of the chunks that the template knows goes
         self._hold = hold
+        self._expects = choices
         self._held: list[bytes] | None = [] if hold == "all" else None
 
     # ------------------------------------------------------------------------------- the bridge
@@ -252,7 +255,9 @@ class ChatStream:
 
     @property
     def _has_finished(self) -> bool:
-        return bool(self._choices) and all(choice.finish is not None for choice in self._choices.values())
+        return len(self._choices) >= self._expects and all(
+            choice.finish is not None for choice in self._choices.values()
+        )
 
     # ------------------------------------------------------------------------------- events
 
