@@ -127,7 +127,7 @@ def routes(admin: Admin) -> APIRouter:
         """One alias."""
         return view_of(name)
 
-    @api.put("/aliases/{name:path}", responses=documented(409))
+    @api.put("/aliases/{name:path}", responses=documented(404, 409))
     async def put_alias(name: AliasName, wish: AliasWish) -> ChangedAlias:
         """Stores an alias, whole.  Over a shipped one, it takes its place."""
         targets = tuple(TargetRef(target.model, target.weight) for target in wish.targets)
