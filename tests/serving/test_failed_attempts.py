@@ -208,11 +208,21 @@ def test_a_cancelled_continuation_has_used_its_prefill_too(tmp_path: Path) -> No
 # ------------------------------------------------------------------------------------- how a stream goes on
 
 
+COMPLAINT = b'data: {"error":{"message":"gone"}}\n\n'
+
+
 def test_an_error_behind_the_finish_reason_takes_nothing_away(tmp_path: Path) -> None:
-    complaint = b'data: {"error":{"message":"gone"}}\n\n'
-    with chain(tmp_path / "s", [answered(ROLE + HELLO + STOP + complaint)], [answered(FINE)]) as (plane, (_, second)):
+    with chain(tmp_path / "s", [answered(ROLE + HELLO + STOP + COMPLAINT)], [answered(FINE)]) as (plane, (_, second)):
         ask(plane).check_stream("Hello ")
         assert closed(plane).outcome == "delivered" and not second.requests
+
+
+def test_it_is_told_where_there_was_nothing_but_reasoning(tmp_path: Path) -> None:
+    thought = HELLO.replace(b'"content"', b'"reasoning_content"')
+    with chain(tmp_path / "s", [answered(ROLE + thought + STOP + COMPLAINT)], [answered(FINE)]) as (plane, (_, second)):
+        answer = ask(plane)
+        assert answer.text == "" and answer.events[-1]["error"] and b"[DONE]" not in answer.raw
+        assert closed(plane).outcome == "truncated" and not second.requests
 
 
 def test_a_target_may_refuse_our_field_and_then_the_prefill(tmp_path: Path) -> None:

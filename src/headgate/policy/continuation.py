@@ -20,7 +20,8 @@ from typing import NamedTuple
 
 from headgate.model import Delivered
 
-_TEXT = frozenset(("content", "reasoning_content", "reasoning", "reasoning_details"))
+_THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
+_TEXT = _THOUGHTS | {"content"}
 
 
 class Verdict(NamedTuple):
@@ -38,6 +39,7 @@ C3 = Verdict("C3", False)
 C4 = Verdict("C4", False)
 C5 = Verdict("C5", False)
 WHOLE = Verdict("whole", False)
+OVER = Verdict("over", False)
 
 
 def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
@@ -47,7 +49,7 @@ def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
     if delivered is None:
         return C0
     if delivered.finished:
-        return WHOLE
+        return WHOLE if delivered.kinds - _THOUGHTS else OVER
     if "tool_calls" in delivered.kinds or "function_call" in delivered.kinds:
         return C3
     if obstacle == "structured":
