@@ -95,7 +95,10 @@ class Gateway:
         found: dict[str, int] = {}
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in map(int, children):
-            command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            try:
+                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+            except FileNotFoundError:  # it has ended since it was listed
+                continue
             for role, module in ROLES.items():
                 if module.encode() in command:
                     found[role] = pid
