@@ -20,11 +20,6 @@ SOME = 64 << 10  # of a segment, which is 64 MiB and mostly zeros
 TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
 
 
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
-
-
 def spawn(argv: list[str], message: object, fds: tuple[int, ...] = ()) -> tuple[subprocess.Popen[bytes], socket.socket]:
     """A child with a boot socket as file descriptor 3, as the supervisor starts it."""
     ours, theirs = socket.socketpair()

@@ -88,7 +88,15 @@ def control(channel: socket.socket) -> int:
         boot.send(channel, Failed(int(code), "the control port is taken"))
         return int(code)
     note("control", "declared", order.declared.default_model)
-    boot.send(channel, Ready(order.host, order.port))
+    if pause := os.environ.get("STANDIN_HESITATE"):
+        ours, theirs = socket.socketpair()
+        boot.send(ours, Ready(order.host, order.port))
+        sentence = theirs.recv(4096)
+        channel.sendall(sentence[:4])
+        time.sleep(float(pause))
+        channel.sendall(sentence[4:])
+    else:
+        boot.send(channel, Ready(order.host, order.port))
     wait_for_end(channel, "control", ended)
     note("control", "ended", os.getpid())
     return 0

@@ -18,14 +18,9 @@ import pytest
 
 from headgate import statedir
 from headgate.supervisor import backoff
+from ports import free_port
 
 STANDINS = Path(__file__).with_name("standins.py")
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
 
 
 class Gateway:
@@ -178,6 +173,14 @@ def test_second_signal_ends_at_once(gateway: Make) -> None:
     started = time.monotonic()
     code, _out, _err = one.end()
     assert code == 0 and time.monotonic() - started < 4
+
+
+def test_a_child_that_hesitates_in_its_sentence_is_heard_out(gateway: Make) -> None:
+    """A busy machine may stop a niced process between two writes."""
+    one = gateway(STANDIN_HESITATE="1.5").ready()
+    code, _out, err = one.end()
+    assert code == 0 and f"listening data=127.0.0.1:{one.port} " in err, err
+    assert len(one.lines("control", "boot")) == 1
 
 
 def test_killed_data_process_refuses_nobody(gateway: Make) -> None:

@@ -11,9 +11,10 @@ from pathlib import Path
 import pytest
 
 from conform_server import KEY, Endpoint
-from dataplane import TOKEN, DataPlane, free_port, upstream
+from dataplane import TOKEN, DataPlane, upstream
 from headgate import conform
 from headgate.testing import serve_in_thread
+from ports import free_port
 
 # flaw → the checks that must not pass, and no others; warnings are marked with "!"
 RED: dict[str, str] = {

@@ -80,11 +80,13 @@ class Failed(Struct, frozen=True, tag="failed"):
 def send(sock: socket.socket, message: Struct, fds: tuple[int, ...] = ()) -> None:
     """Sends one message; ``fds`` travel with its first byte."""
     payload = msgspec.msgpack.encode(message)
+    head = _LENGTH.pack(len(payload))
     if fds:
-        socket.send_fds(sock, [_LENGTH.pack(len(payload))], list(fds))
+        socket.send_fds(sock, [head], list(fds))
+        sock.sendall(payload)
     else:
-        sock.sendall(_LENGTH.pack(len(payload)))
-    sock.sendall(payload)
+        # One write: the parent is woken by the first byte, and a niced child may not run again for a long time.
+        sock.sendall(head + payload)
 
 
 def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:

@@ -26,7 +26,7 @@ from headgate.boot import Drain, Failed, Ready, Reloaded
 
 HEALTHY_S = 60.0
 MAX_DELAY_S = 5.0
-BOOT_TIMEOUT_S = 10.0  # for a child to take its boot message: it may still be importing
+BOOT_TIMEOUT_S = 10.0  # for a child to take its boot message (it may still be importing), or to end its sentence
 END_S = 15.0  # for control to ingest the last receipts
 HOPELESS = 3  # deaths after which the operator is told what is missing
 GRACE_S = 5.0  # beyond the data process's own drain limit
@@ -221,12 +221,17 @@ class Supervisor:
         channel = slot.channel
         if channel is None:
             return
-        channel.settimeout(1.0)
+        channel.settimeout(BOOT_TIMEOUT_S)
         try:
             # A union is no class to mypy, yet it is what msgspec decodes tagged structs by.
             message, _fds = boot.receive(channel, cast("type[Told]", Told))
-        except (EOFError, OSError, ValueError):
+        except (EOFError, ConnectionError):
             self._selector.unregister(channel)
+            return
+        except (OSError, ValueError) as error:  # nothing that it says later could be read: it starts anew
+            self._selector.unregister(channel)
+            say(f"the {slot.name} process cannot be understood ({error}); ending it")
+            self._kill(slot, signal.SIGKILL)
             return
         if isinstance(message, Failed):
             say(f"headgate: {message.message}")

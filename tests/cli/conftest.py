@@ -8,7 +8,6 @@ import json
 import os
 import re
 import signal
-import socket
 import subprocess
 import sys
 import time
@@ -19,13 +18,7 @@ from typing import Any
 import pytest
 
 from headgate.testing import Provider, serve_in_thread
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        port: int = sock.getsockname()[1]
-        return port
-
+from ports import free_port
 
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
 
@@ -71,21 +64,24 @@ class Shell:
 
 
 class Gateway(Shell):
-    """``headgate serve`` in a home of its own; ``run`` is the same user's shell."""
+    """``headgate serve`` in a home of its own; ``run`` is the same user's shell.  Where the home has a configuration,
+    that is what it serves with.
+    """
 
     def __init__(self, home: Path) -> None:
         super().__init__(home)
         self.config = home / "headgate.yaml"
-        self.config.write_text(
-            f"server: {{port: {free_port()}, drain_s: 1}}\ncontrol: {{port: {free_port()}}}\n"
-            "tokens: [{name: ci, secret: hg_test_0123456789abcdef}]\ndetect: {local_engines: false}\n"
-        )
+        if not self.config.exists():
+            self.config.write_text(
+                f"server: {{port: {free_port()}, drain_s: 1}}\ncontrol: {{port: {free_port()}}}\n"
+                "tokens: [{name: ci, secret: hg_test_0123456789abcdef}]\ndetect: {local_engines: false}\n"
+            )
         self.out, self.err = home / "out", home / "err"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
                 [sys.executable, "-m", "headgate", "serve"], cwd=home, env=self.environ, stdout=out, stderr=err
             )
-        end = time.monotonic() + 20
+        end = time.monotonic() + 40
         while not (found := re.search(r"^listening data=(\S+) control=(\S+)$", self.err.read_text(), re.M)):
             assert self.process.poll() is None and time.monotonic() < end, self.err.read_text()
             time.sleep(0.02)
@@ -94,7 +90,7 @@ class Gateway(Shell):
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
         try:
-            return self.process.wait(20)
+            return self.process.wait(30)
         finally:
             self.process.kill()
 

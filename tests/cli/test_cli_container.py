@@ -27,9 +27,9 @@ from pathlib import Path
 
 import pytest
 import yaml
-from tests.cli.conftest import free_port
 
 from headgate.settings.schema import Server
+from ports import free_port
 
 ROOT = Path(__file__).parents[2]
 NOBODY = 65534

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import signal
 import socket
 import subprocess
 import sys
@@ -12,9 +11,10 @@ import time
 from typing import TYPE_CHECKING
 
 import pytest
-from tests.cli.conftest import KEY, bare, free_port
+from tests.cli.conftest import KEY, Gateway, bare
 
 from headgate import statedir
+from ports import free_port
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -26,6 +26,7 @@ if TYPE_CHECKING:
 WORKING = "no gateway is running: working on the store in "
 
 
+@pytest.mark.timeout(240)  # some fifteen commands, each a Python of its own
 def test_what_is_stored_offline_holds_from_the_next_start(shell: Shell, upstream: Provider) -> None:
     (shell.home / "headgate.yaml").write_text(
         f"server: {{port: {free_port()}}}\ncontrol: {{port: {free_port()}}}\ndetect: {{local_engines: false}}\n"
@@ -41,19 +42,12 @@ def test_what_is_stored_offline_holds_from_the_next_start(shell: Shell, upstream
     assert shell.told("requests") == [] and shell.told("usage") == []
     assert shell.told("aliases", "show", "team/chat")["targets"][0]["model"] == "mock/echo"
     assert {row["id"] for row in shell.told("models", "--provider", "mock")} >= {"echo"}
-    serving = subprocess.Popen(
-        [sys.executable, "-m", "headgate", "serve"],
-        cwd=shell.home, env=shell.environ, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True,
-    )  # fmt: skip
+    serving = Gateway(shell.home)
     try:
-        assert serving.stderr is not None
-        next(line for line in serving.stderr if line.startswith("listening "))
         assert shell.good("chat", "-m", "team/chat", "one two", "--token", token) == "one two\n"
         assert WORKING not in shell.run("token", "list").stderr
     finally:
-        serving.send_signal(signal.SIGTERM)
-        serving.communicate(timeout=30)
-    assert serving.returncode == 0
+        assert serving.end() == 0, serving.err.read_text()
     (row,) = shell.told("requests", "--requested", "team/chat")  # read from the store again
     assert row["outcome"] == "delivered" and row["cost_usd"] > 0
 

@@ -18,8 +18,7 @@ import pytest
 from control_child import ADMIN, SECRET, Child
 
 from dataplane import DataPlane
-from headgate import boot
-from headgate.boot import Drain, Failed
+from headgate.boot import Failed
 from headgate.channel import Hello, frame
 
 KEY = "sk-canary-0123456789-abcd"
@@ -475,7 +474,7 @@ def test_a_lost_vault_key_stops_the_start_and_a_damaged_row_does_not(child: Chil
         (child.state / "vault.key").write_bytes(key)
 
 
-# ------------------------------------------------------------------------------------------------------ away and ending
+# ----------------------------------------------------------------------------------------------------------------- away
 
 
 def test_a_blocked_store_is_answered_503_within_seconds(child: Child) -> None:
@@ -498,10 +497,3 @@ def test_a_blocked_store_is_answered_503_within_seconds(child: Child) -> None:
     assert {status for status, _took in answers} == {503}
     assert max(took for _status, took in answers) < 20
     assert ok(child, "POST", "/tokens", {"name": "after"}, 201)["name"] == "after"
-
-
-def test_drain_asks_the_supervisor(child: Child) -> None:
-    assert ok(child, "POST", "/drain", {}, 202)["draining"] is True
-    child.sock.settimeout(5)
-    message, _fds = boot.receive(child.sock, Drain)
-    assert message == Drain()

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import socket
 from pathlib import Path
 from typing import Any
 
@@ -11,13 +10,9 @@ import pytest
 from control_child import ADMIN, Child
 
 from dataplane import DataPlane
+from ports import free_port
 
 ASKED = {"model": "two", "messages": [{"role": "user", "content": "x"}]}
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 def ok(child: Child, method: str, path: str, body: Any) -> Any:

@@ -19,7 +19,8 @@ import pytest
 from control_child import ADMIN, SECRET, Child, compiled
 from journal_writer import SECOND, Writer, closed, ident, opened, query
 
-from headgate.boot import Failed, Ready
+from headgate import boot
+from headgate.boot import Drain, Failed, Ready
 from headgate.channel import (
     Ack,
     Answer,
@@ -420,3 +421,11 @@ def test_no_log_line_and_no_column_holds_a_secret(tmp_path: Path) -> None:
         for secret in (made, SECRET, ADMIN, "hg_pat_wrong_canary"):
             assert secret.encode() not in content, path.name
     assert {stat.S_IMODE(path.stat().st_mode) for path in files if path.name.startswith("headgate.db")} == {0o600}
+
+
+def test_drain_asks_the_supervisor(tmp_path: Path) -> None:
+    with Child(tmp_path) as child:
+        assert child.call("POST", "/admin/v1/drain", json={}).status_code == 202
+        child.sock.settimeout(5)
+        message, _fds = boot.receive(child.sock, Drain)
+    assert message == Drain()

@@ -10,7 +10,6 @@ import json
 import os
 import re
 import signal
-import socket
 import sqlite3
 import subprocess
 import sys
@@ -23,6 +22,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from ports import free_port
+
 FILE_TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
 ROLES = {"data": "headgate.data", "control": "headgate.app", "builtin": "headgate.testing"}
 _BARE = {name: value for name, value in os.environ.items() if not name.startswith(("HEADGATE_", "XDG_"))}
@@ -30,11 +31,6 @@ _BARE = {name: value for name, value in os.environ.items() if not name.startswit
 
 Make = Callable[..., "Gateway"]
 Report = Callable[[str], None]
-
-
-def free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
 
 
 class Gateway:

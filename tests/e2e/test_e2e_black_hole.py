@@ -18,12 +18,11 @@ STREAMS = 300
 
 @pytest.mark.timeout(180)
 def test_a_target_that_says_nothing_slows_nobody(report: Report) -> None:
-    command = [sys.executable, BENCH, "--streams", str(STREAMS), "--seconds", "2", "--rounds", "2", "--json"]
+    command = [sys.executable, BENCH, "--streams", str(STREAMS), "--seconds", "4", "--rounds", "2", "--json"]
     done = subprocess.run(command, capture_output=True, text=True, timeout=170)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
     found = json.loads(done.stdout)
-    # The better of two rounds: a machine that has something else to do for a tenth of a second makes up a p99 by itself
-    without, beside = (min(one["p99_ms"] for one in found["runs"][name]) for name in ("without", "with"))
+    without, beside = found["p99_ms"]["without"], found["p99_ms"]["with"]
     report(f"p99 of {STREAMS} streams: {without} ms, beside a black hole {beside} ms")
     for name, runs in found["runs"].items():
         for one in runs:

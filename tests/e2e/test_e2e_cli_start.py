@@ -19,7 +19,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from e2e_gateway import Make, Report, free_port
+from e2e_gateway import Make, Report
+
+from ports import free_port
 
 LIMIT_S = 1.2
 # What an idle machine of the kind that the limit is for needs to import what control imports: measured with CALIBRATION

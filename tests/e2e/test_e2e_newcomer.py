@@ -8,9 +8,10 @@ import socket
 import subprocess
 import time
 
-from e2e_gateway import Make, Report, free_port
+from e2e_gateway import Make, Report
 
 from headgate.testing import lorem
+from ports import free_port
 
 
 def test_the_first_start_prints_tokens_and_a_line_that_streams_when_pasted(gateway: Make) -> None:

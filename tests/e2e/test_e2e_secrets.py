@@ -6,9 +6,10 @@ import json
 import stat
 import time
 
-from e2e_gateway import FILE_TOKEN, Make, ask, free_port
+from e2e_gateway import FILE_TOKEN, Make, ask
 
 from headgate.testing import serve_in_thread
+from ports import free_port
 
 KEY = "sk-canary-0123456789abcdefghij"
 WRONG = "hg_pat_deadbeef_canarycanarycanarycanarycanarycanarycana"

@@ -12,8 +12,9 @@ import trustme
 from calls import STREAM_HEAD, ask, chunk_event, chunked, transcript, whole_stream
 from tls import TlsServer, ca_file, server_context
 
-from dataplane import DataPlane, free_port, upstream
+from dataplane import DataPlane, upstream
 from headgate.testing import Provider
+from ports import free_port
 
 
 def test_an_unreachable_provider(tmp_path: Path) -> None:

@@ -144,11 +144,13 @@ class Control:
         tasks = []
         try:
             tasks.append(await self._answer_data(link, recorder))
+            # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already.  Before
+            # the file is read in another: two threads importing pydantic at once can wait for each other for good.
+            imported = await asyncio.to_thread(_import_web)
             tasks.append(asyncio.create_task(self._watch(publication), name="configuration watch"))
             tasks.append(asyncio.create_task(publication.each_minute(), name="each minute"))
-            # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already
             admin = Admin(engine, publication, link, recorder, self._boot.data_url, self._ask_to_drain)
-            web = (await asyncio.to_thread(_import_web)).server(admin, self._boot.admin_token)
+            web = imported.server(admin, self._boot.admin_token)
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
             tasks.append(api)
             up = asyncio.create_task(self._say_ready(web, listener, publication), name="say ready")
