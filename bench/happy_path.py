@@ -63,6 +63,10 @@ class CountingTransport:
         if self.protocol is not None:
             self._sent.append(self)
 
+    def writelines(self, buffers: list[bytes]) -> None:
+        for data in buffers:
+            self.write(data)
+
     def is_closing(self) -> bool:
         return False
 

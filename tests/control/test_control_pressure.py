@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 from journal_writer import Writer, closed, opened, query, run
 from postgres_server import Server
+from sqlalchemy import event
 
 from headgate.control.recorder import Recorder
 from headgate.control.requests import Filters, page
@@ -24,6 +25,32 @@ BLOCKED_S = 2.0
 
 def peak_mb() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+
+
+def test_a_busy_gateway_is_recorded_in_few_commits(tmp_path: Path) -> None:
+    """Records that come while a batch is committed wait for the next reading: else it would never rest."""
+
+    async def main() -> int:
+        engine = await open_store(f"sqlite:///{tmp_path}/headgate.db")
+        recorder = Recorder(engine, tmp_path / "journal", interval=0.2)
+        await recorder.start()
+        commits: list[float] = []
+        event.listen(engine.sync_engine, "commit", lambda _connection: commits.append(time.monotonic()))
+        writer = Writer(tmp_path / "journal")
+        for number in range(1_000):
+            writer.write(opened(number), closed(number))
+            await asyncio.sleep(0.001)
+        during = len(commits)
+        await recorder.catch_up()
+        assert (await page(engine, Filters())).rows and recorder.lag().records == 0
+        await recorder.stop()
+        await engine.dispose()
+        return during
+
+    began = time.monotonic()
+    commits = run(main())
+    # at most three for each reading; nearly 300 where it goes on until nothing comes
+    assert 0 < commits <= 3 * ((time.monotonic() - began) / 0.2 + 1)
 
 
 def test_after_a_blocked_store_fifty_thousand_records_are_caught_up_while_lists_are_answered(

@@ -10,6 +10,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gc
 import os
 import signal
 import socket
@@ -211,6 +212,8 @@ class Control:
         except OSError:
             self._end.set()  # the supervisor is gone
             return
+        gc.collect()
+        gc.freeze()  # the libraries' hundred thousands of objects: no collection of the recorder's rows looks at them
         log.info("control is ready", host=host, port=port, generation=publication.snapshot.generation)
 
     def _say_reloaded(self) -> None:

@@ -16,7 +16,7 @@ from operator import itemgetter
 from pathlib import Path
 
 import structlog
-from sqlalchemy import bindparam, case, delete, literal_column, or_, select
+from sqlalchemy import bindparam, case, delete, func, literal_column, or_, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
@@ -173,6 +173,7 @@ class Recorder:
         self._receipts = Receipts()
         self._pending: Batch | None = None  # drained, not committed
         self._positions: dict[str, int] = {}  # committed
+        self._newest = ""  # no id in the store is greater: they begin with the time
         self._waiting: list[asyncio.Future[None]] = []
         self._wake = asyncio.Event()
         self._stopping = False
@@ -189,6 +190,7 @@ class Recorder:
         async with self._engine.connect() as connection:
             rows = await connection.execute(select(journal_offsets.c.file, journal_offsets.c.position))
             self._positions = {row.file: row.position for row in rows}
+            self._newest = await connection.scalar(select(func.max(requests.c.id))) or ""
             await self._remember_running(connection)
         self._shelf.resume(self._positions)
         # Deleted, but the process ended before its row was: names never come back
@@ -322,7 +324,7 @@ class Recorder:
         if not buffer:
             return False
         size, segment.rotated = self._receipts.ingest(segment.boot, buffer)
-        return segment.consumed(size, len(buffer)) and not segment.rotated
+        return segment.consumed(size, buffer) and not segment.rotated
 
     def _ended_boots(self) -> list[str]:
         now = time.monotonic()
@@ -339,6 +341,7 @@ class Recorder:
         if self._pending or moved:
             await self._write(connection, self._pending, list(moved.items()))
             self._positions.update(moved)
+            self._newest = max([self._newest, *(row[0] for row in (*self._pending.opened, *self._pending.closed))])
         self._pending = None
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:
@@ -366,10 +369,11 @@ class Recorder:
         """What the batch's closes add to ``usage_days``: asked before they are written, in the same transaction."""
         if not batch.closed:
             return []
-        idents = [row[0] for row in batch.closed]
-        known = select(requests.c.id, *(requests.c[name] for name in COUNTED)).where(requests.c.id.in_(idents))
         before = {row[0]: _opened(row) for row in batch.opened}
-        before |= {row[0]: tuple(row[1:]) for row in await connection.execute(known)}
+        idents = [row[0] for row in batch.closed if row[0] <= self._newest]  # a busy gateway's calls are newer
+        if idents:
+            known = select(requests.c.id, *(requests.c[name] for name in COUNTED)).where(requests.c.id.in_(idents))
+            before |= {row[0]: tuple(row[1:]) for row in await connection.execute(known)}
         return changes(before, ((row[0], _counted(row)) for row in batch.closed))
 
     async def _forget(self, names: Iterable[str]) -> None:

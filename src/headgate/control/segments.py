@@ -55,10 +55,15 @@ class Segment:
             return b""
         return os.pread(self._fd, max(self._want, HEADER.size + length), self.offset)
 
-    def consumed(self, size: int, of: int) -> bool:
-        """Moves on.  True where the buffer was full, so that there may be more."""
+    def consumed(self, size: int, buffer: bytes) -> bool:
+        """Moves on by ``size`` bytes of the ``buffer``.  True where there is more to read: it ends within a record.
+
+        Not where zeros follow, however many were asked for: whoever goes on until nothing more has come commits record
+        by record while a gateway is busy, and never rests (at 1,000 calls/s that cost four times as much).
+        """
         self.offset += size
-        more = size > 0 and of >= self._want
+        rest = buffer[size : size + HEADER.size]
+        more = size > 0 and (len(rest) < HEADER.size or any(rest))
         self._want = min(self._want * 4, CHUNK) if more else FIRST_READ
         return more
 

@@ -364,7 +364,7 @@ class Connection(asyncio.Protocol):
 
     def write(self, data: bytes) -> None:
         """Sends when what this turn has to remember is written; in order."""
-        self._listener.turn.send(self.transport.write, data)
+        self._listener.turn.write(self.transport, data)
 
     def _finish(self) -> None:
         self._queue = None

@@ -26,6 +26,8 @@ class Turn:
         self._armed = False
         self._runs: list[tuple[Callable[[Any], object], Any]] = []
         self._sends: list[tuple[Callable[[Any], object], Any]] = []
+        self._writer: asyncio.WriteTransport | None = None  # whose bytes ``_sends`` ends with, and these
+        self._written: list[bytes] = []
         self.record: Callable[[], None] = _nothing
 
     def arm(self) -> None:
@@ -43,6 +45,20 @@ class Turn:
     def send(self, step: Callable[[Any], object], argument: object) -> None:
         """Does ``step(argument)`` when the records written in this turn are with the kernel."""
         self._sends.append((step, argument))
+        self._writer = None
+        if not self._armed:
+            self.arm()
+
+    def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
+        """``send`` of bytes to a client.  A response's head, its events and its end leave in one system call where they
+        came in one turn: each of them costs as much as Python spends on an event.
+        """
+        if transport is self._writer:
+            self._written.append(data)
+            return
+        self._writer = transport
+        self._written = written = [data]
+        self._sends.append((transport.writelines, written))
         if not self._armed:
             self.arm()
 
@@ -60,6 +76,8 @@ class Turn:
             log.exception("a bug while recording this turn")
         self._armed = False
         self._sends = []
+        self._writer = None
+        self._written = []
         for step, argument in sends:
             try:
                 step(argument)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Literal
+from typing import Annotated, Literal
 
 import msgspec
-from msgspec import Raw, Struct
+from msgspec import Meta, Raw, Struct
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
@@ -81,7 +81,7 @@ def answer(
         if not changed:
             choices = None
     result.model = codec.as_text(top.get("model")) or model
-    whole: dict[str, object] = dict(top)
+    whole: chunks.Members = top
     if choices is not None:
         whole["choices"] = choices
     whole["id"] = id
@@ -101,28 +101,31 @@ def answer(
 
 class _Message(Struct, forbid_unknown_fields=True, gc=False):
     role: Literal["assistant"]
-    content: str
+    content: Annotated[str, Meta(min_length=1)]
     refusal: None = None
 
 
 class _Choice(Struct, forbid_unknown_fields=True, gc=False):
-    index: int
+    index: Annotated[int, Meta(ge=0, le=0)]
     message: _Message
     finish_reason: Literal["stop", "length"]
     logprobs: None = None
 
 
+_Count = Annotated[int, Meta(ge=0, le=shapes.MOST_TOKENS)]
+
+
 class _PromptDetails(Struct, frozen=True, gc=False):
-    cached_tokens: int | None = None
+    cached_tokens: _Count | None = None
 
 
 class _CompletionDetails(Struct, frozen=True, gc=False):
-    reasoning_tokens: int | None = None
+    reasoning_tokens: _Count | None = None
 
 
 class _PlainUsage(Struct, forbid_unknown_fields=True, gc=False):
-    prompt_tokens: int
-    completion_tokens: int
+    prompt_tokens: _Count
+    completion_tokens: Annotated[int, Meta(ge=1, le=shapes.MOST_TOKENS)]
     total_tokens: int
     prompt_tokens_details: _PromptDetails = _PromptDetails()
     completion_tokens_details: _CompletionDetails = _CompletionDetails()
@@ -146,17 +149,14 @@ def _read_plain(body: bytes, result: Answer) -> bool:
         return False
     choice, usage = read.choices[0], read.usage
     prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    text = choice.message.content
-    if choice.index or not text or not completion or usage.total_tokens != prompt + completion:
+    if usage.total_tokens != prompt + completion:
         return False
-    result.text_bytes = len(text)
+    result.text_bytes = len(choice.message.content)
     result.finish = choice.finish_reason
-    cached = usage.prompt_tokens_details.cached_tokens or 0
-    reasoning = usage.completion_tokens_details.reasoning_tokens or 0
-    counts = (prompt, completion, cached, reasoning)
-    if min(counts) < 0 or max(counts) > shapes.MOST_TOKENS:
-        return False
-    result.usage = Usage(prompt, completion, cached, 0, reasoning, "provider")
+    result.usage = Usage(
+        prompt, completion, usage.prompt_tokens_details.cached_tokens or 0, 0,
+        usage.completion_tokens_details.reasoning_tokens or 0, "provider",
+    )  # fmt: skip
     return True
 
 
@@ -216,7 +216,7 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
     return edited
 
 
-def _settle_usage(whole: dict[str, object], raw: Raw | None, result: Answer, prompt_tokens: int) -> None:
+def _settle_usage(whole: chunks.Members, raw: Raw | None, result: Answer, prompt_tokens: int) -> None:
     usage, as_read = shapes.read_usage(raw) if raw is not None and raw != NULL else (None, False)
     result.usage = usage
     if usage is None:

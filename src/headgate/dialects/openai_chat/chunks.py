@@ -88,13 +88,10 @@ def delta_of(choice: Members, tools: shapes.ToolCalls) -> tuple[Object, bool]:
     return delta, edited
 
 
-def is_compact(data: bytes, top: Object) -> bool:
-    """Whether encoding ``top`` gives ``data`` again.  Spaces, escapes and doubled keys all make ``data`` longer."""
-    return len(data) == 4 * len(top) + 1 + sum(map(len, top)) + sum([len(value) for value in top.values()])
-
-
 def swap(data: bytes, top: Object, ours: Object) -> bytes | None:
-    """``data`` with some members' values replaced where they stand; None where that cannot be done for certain."""
+    """``data`` with some members' values replaced where they stand, however it is spelled; None where that cannot be
+    done for certain.
+    """
     swapped = data
     for key, value in ours.items():
         theirs = top.get(key)

@@ -41,7 +41,7 @@ class Face:
 
     def carry(self, top: Object) -> None:
         """Keeps what a chunk that is not sent says beyond its choices, for the next one that is."""
-        if "choices" not in top and "object" not in top:
+        if top.keys() <= _OURS or ("choices" not in top and "object" not in top):
             return
         for key, value in top.items():
             small = len(value) <= _LARGEST_CARRIED and len(self.carried) < _MOST_CARRIED
@@ -73,7 +73,7 @@ class Face:
         usage = top.get("usage")
         fits = usage is not None and usage == NULL if self._include_usage else usage is None
         ours = {"id": self._id, "created": self._created, "model": self.model}
-        if choices is None and fits and top.get("object") == _CHUNK and not chunks.is_compact(data, top):
+        if choices is None and fits and top.get("object") == _CHUNK and codec.encode(top) != data:
             swapped = chunks.swap(data, top, ours)
             if swapped is not None:
                 return swapped

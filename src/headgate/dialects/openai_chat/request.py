@@ -104,9 +104,7 @@ def _invalid(param: str, what: str) -> GatewayError:
 
 def _is_filled_array(raw: Raw) -> bool:
     view = memoryview(raw)
-    if view[0] != 0x5B:
-        return False
-    return bytes(view[1:2]) != b"]" and (view[1] > 0x20 or bytes(view[1:]).lstrip()[:1] != b"]")
+    return view[0] == 0x5B and (view[1] not in b"] \t\r\n" or bytes(view[1:]).lstrip()[:1] != b"]")
 
 
 def _text(members: Object, key: str) -> str | None:
