@@ -7,6 +7,7 @@ from typing import Any
 import pytest
 
 from headgate.testing import lorem
+from headgate.testing.faultbench import Outcome
 from headgate.testing.faultcases import CASES, FAST, PROMPT_TOKENS, TEXT, TOKENS, Case, Evidence
 from headgate.testing.faultclient import Heard
 from headgate.testing.server import Seen
@@ -110,6 +111,21 @@ def test_a_gateway_that_buffers_is_seen(number: int) -> None:
     assert any("before the failure" in said for said in wrong(number, [late, late], primary, fallback))
     slow = whole(at=[BEGAN + 0.08 + at / 100 for at in range(TOKENS)])
     assert any("ms after" in said for said in wrong(number, [slow, slow], primary, fallback))
+    one = whole()
+    one.at[5] += 0.06
+    one.at[6:] = [max(at, one.at[5]) for at in one.at[6:]]
+    assert wrong(number, [one, one], primary, fallback)
+
+
+def test_only_what_came_late_is_played_again() -> None:
+    def outcome(heard: Heard) -> Outcome:
+        found = Evidence([heard], [seen(tokens=40)], [seen(tokens=20)], None, FAST, ("a", "b"))
+        return Outcome(BY_NUMBER[8], found, wrong(8, [heard], found.primary, found.fallback))
+
+    late = [BEGAN + 0.08 + at / 100 for at in range(TOKENS)]
+    assert outcome(whole(at=late)).only_late
+    assert not outcome(whole(at=late, done=0)).only_late
+    assert not outcome(whole()).only_late
 
 
 @pytest.mark.parametrize(

@@ -26,7 +26,7 @@ from urllib.request import Request, urlopen
 import msgspec
 from msgspec import Struct
 
-from headgate.testing.faultcases import CASES, DEAR, PRICE, PROFILES, PROMPT, Case, Evidence, Profile
+from headgate.testing.faultcases import CASES, DEAR, PRICE, PROFILES, PROMPT, Case, Evidence, Late, Profile
 from headgate.testing.faultclient import Heard, ask
 from headgate.testing.provider import Provider, serve
 from headgate.testing.server import Seen
@@ -49,6 +49,10 @@ class Outcome(Struct):
     case: Case
     found: Evidence
     wrong: list[str]
+
+    @property
+    def only_late(self) -> bool:
+        return bool(self.wrong) and all(isinstance(one, Late) for one in self.wrong)
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -140,8 +144,21 @@ def _free_port() -> int:
 
 
 async def run(profile: Profile, cases: Iterable[Case] = CASES, *, fallback: bool = True) -> list[Outcome]:
-    """Starts a gateway, plays all cases at once and judges them.  Raises RuntimeError where it does not start."""
-    cases = list(cases)
+    """Plays all cases at once and judges them.  Raises RuntimeError where the gateway does not start.
+
+    Cases in which nothing but single tokens came late are played again, twice at most: what the machine did does not
+    happen each time.
+    """
+    outcomes = await _run(profile, list(cases), fallback)
+    for _ in range(2):
+        late = [outcome.case for outcome in outcomes if outcome.only_late]
+        if late:
+            again = {outcome.case.number: outcome for outcome in await _run(profile, late, fallback)}
+            outcomes = [again.get(outcome.case.number, outcome) for outcome in outcomes]
+    return outcomes
+
+
+async def _run(profile: Profile, cases: list[Case], fallback: bool) -> list[Outcome]:
     async with serve(timed=True) as first, serve(timed=True) as second:
         with tempfile.TemporaryDirectory(prefix="headgate-faults-") as home:
             config = configuration(
