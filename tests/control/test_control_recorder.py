@@ -86,6 +86,24 @@ def test_open_and_close_in_one_batch_are_one_row(tmp_path: Path) -> None:
     run(main())
 
 
+def test_a_rotated_segment_is_read_to_its_end_before_the_next(tmp_path: Path) -> None:
+    """What was opened at the end of a long one is closed at the beginning of the next."""
+
+    async def main() -> None:
+        first, second = Writer(tmp_path / "journal"), Writer(tmp_path / "journal", number=1)
+        for number in range(400):
+            first.write(opened(number), closed(number))
+        first.write(opened(400), Rotated(1))
+        second.write(closed(400))
+        async with recording(tmp_path) as recorder:
+            await recorder.catch_up()
+            row = rows(tmp_path)[ident(400)]
+            assert (row["outcome"], row["grant_id"], row["requested"]) == ("delivered", "g1", "headgate/chat")
+            assert recorder.lag().running == 0
+
+    run(main())
+
+
 def test_a_running_call_has_a_row_without_an_outcome_and_its_close_completes_it(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")

@@ -7,17 +7,18 @@ import os
 import shutil
 import sqlite3
 import time
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, closing
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, closing, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 from journal_writer import Writer, closed, ident, opened, progress, query, run
 from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncEngine
+from sqlalchemy.exc import OperationalError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.control import rollup
 from headgate.control.receipts import Receipts
@@ -207,11 +208,30 @@ def ends(draw: st.DrawFn) -> Closed:
 
 starts = st.integers(0, 4).map(lambda n: opened(n, at=opened(n).at + n // 2 * DAY, grant=f"g{n % 2}", stream=n != 3))
 steps = st.lists(
-    st.one_of(starts, ends(), st.sampled_from(("committed", "restarted", "read anew", "commit failed"))), max_size=25
+    st.one_of(starts, ends(), st.sampled_from(("committed", "restarted", "read anew", "commit failed", "answer lost"))),
+    max_size=25,
 )
 
 
+@contextmanager
+def an_answer_lost() -> Iterator[None]:
+    """A commit that holds although whoever asked for it is told that its connection broke."""
+
+    async def commit(connection: AsyncConnection) -> None:
+        await real(connection)
+        AsyncConnection.commit = real  # type: ignore[method-assign]
+        raise OperationalError("COMMIT", {}, Exception("the connection is lost"))
+
+    real = AsyncConnection.commit
+    AsyncConnection.commit = commit  # type: ignore[method-assign]
+    try:
+        yield
+    finally:
+        AsyncConnection.commit = real  # type: ignore[method-assign]
+
+
 @given(steps, st.booleans())
+@example(history=[opened(1), closed(1), "answer lost"], dies=False)
 @settings(max_examples=40, deadline=None)
 def test_sums_are_what_counting_gives_whatever_happens(
     tmp_path_factory: pytest.TempPathFactory, empty: Path, history: list[Record | str], dies: bool
@@ -239,6 +259,12 @@ def test_sums_are_what_counting_gives_whatever_happens(
                         except OSError:
                             pass
                         query(state / "headgate.db", "ALTER TABLE away RENAME TO journal_offsets")
+                    elif step == "answer lost":
+                        with an_answer_lost():
+                            try:
+                                await recorder.catch_up()
+                            except OSError:
+                                pass
                     else:
                         break
             if left and step == "read anew":

@@ -114,6 +114,13 @@ def test_an_event_over_the_limit_ends_the_stream_wherever_it_is_cut(step: int) -
     assert decoder.feed(b"data: late\n\n") == decoder.close() == []
 
 
+def test_a_line_over_the_limit_ends_the_stream_although_it_is_complete() -> None:
+    decoder = Decoder(max_event=20)
+    assert decoder.feed(b"data: " + b"z" * 40 + b"\n") == []
+    assert decoder.overflowed and not decoder.fresh
+    assert decoder.feed(b"data: after\n\n") == decoder.close() == []
+
+
 @pytest.mark.parametrize("step", [1, 5, 10_000])
 def test_many_small_lines_of_one_event_count_together(step: int) -> None:
     body = b"data: ok\n\n" + b"data:\n" * 200 + b"\n"

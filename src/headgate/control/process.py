@@ -53,7 +53,7 @@ if TYPE_CHECKING:
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
-SETTLE_S = 1.0  # engines and prices are known sooner, whatever answers
+SETTLE_S = 1.5  # engines and prices are known sooner, whatever answers
 LAST_READING_S = 10.0
 BAD_CONFIG, PORT_IN_USE, STORE_UNUSABLE = 2, 3, 4
 

@@ -309,12 +309,13 @@ class Recorder:
             await self._forget({segment.name for segment in done})
 
     async def _read_to_the_end(self, connection: AsyncConnection) -> None:
-        more = True
-        while more:
+        behind = {""}
+        while behind:
             await self._commit(connection)  # a batch that could not be committed comes first
-            more = False
-            for segment in self._shelf:
-                more |= self._advance(segment)
+            behind = set()
+            for segment in self._shelf:  # a boot's in their order: what was opened in one may be closed in the next
+                if segment.boot not in behind and self._advance(segment):
+                    behind.add(segment.boot)
             await self._commit(connection)
 
     def _advance(self, segment: Segment) -> bool:
@@ -341,7 +342,6 @@ class Recorder:
         if self._pending or moved:
             await self._write(connection, self._pending, list(moved.items()))
             self._positions.update(moved)
-            self._newest = max([self._newest, *(row[0] for row in (*self._pending.opened, *self._pending.closed))])
         self._pending = None
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:
@@ -367,10 +367,14 @@ class Recorder:
 
     async def _days(self, connection: AsyncConnection, batch: Batch) -> list[Row]:
         """What the batch's closes add to ``usage_days``: asked before they are written, in the same transaction."""
+        newest = self._newest
+        # Raised before they are written: where the answer to a commit is lost nobody knows whether it holds, and the
+        # batch comes again
+        self._newest = max([newest, *(row[0] for row in (*batch.opened, *batch.closed))])
         if not batch.closed:
             return []
         before = {row[0]: _opened(row) for row in batch.opened}
-        idents = [row[0] for row in batch.closed if row[0] <= self._newest]  # a busy gateway's calls are newer
+        idents = [row[0] for row in batch.closed if row[0] <= newest]  # a busy gateway's calls are newer
         if idents:
             known = select(requests.c.id, *(requests.c[name] for name in COUNTED)).where(requests.c.id.in_(idents))
             before |= {row[0]: tuple(row[1:]) for row in await connection.execute(known)}

@@ -13,6 +13,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 log = logging.getLogger("headgate.turn")
@@ -28,6 +29,9 @@ class Turn:
         self._sends: list[tuple[Callable[[Any], object], Any]] = []
         self._writer: asyncio.WriteTransport | None = None  # whose bytes ``_sends`` ends with, and these
         self._written: list[bytes] = []
+        # asyncio's own `writelines` neither pauses a protocol (CVE-2024-12254) nor looks whether its connection is
+        # gone, in some versions from 3.12 on.  uvloop's loop is none of asyncio's.
+        self._gathers = not isinstance(loop, asyncio.BaseEventLoop)
         self.record: Callable[[], None] = _nothing
 
     def arm(self) -> None:
@@ -58,7 +62,7 @@ class Turn:
             return
         self._writer = transport
         self._written = written = [data]
-        self._sends.append((transport.writelines, written))
+        self._sends.append((transport.writelines if self._gathers else partial(_write_joined, transport), written))
         if not self._armed:
             self.arm()
 
@@ -83,6 +87,10 @@ class Turn:
                 step(argument)
             except Exception:  # as above: the bytes of the others leave
                 log.exception("a bug while sending in this turn")
+
+
+def _write_joined(transport: asyncio.WriteTransport, written: list[bytes]) -> None:
+    transport.write(b"".join(written))
 
 
 def _nothing() -> None:

@@ -75,7 +75,8 @@ class Decoder:
             return []
         events: list[Event] = []
         self._feed_lines(data, events)
-        self.fresh = not (self._line or self._data or self._name or self._error or self._after_cr) and self._started
+        pending = self._line or self._data or self._name or self._error or self._after_cr
+        self.fresh = self._started and not (pending or self.overflowed)
         return events
 
     def close(self) -> list[Event]:
