@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 
-from headgate.model import Account, TargetRef
-from headgate.settings import ConfigError, Settings, compile, explained, load, masked
+from headgate.boot import ControlBoot, receive, send
+from headgate.control.snapshot import compose
+from headgate.model import Account, DataBoot, TargetRef
+from headgate.settings import ConfigError, Settings, compile, data_settings, explained, load, masked
 
 KEY = b"k" * 32
 
@@ -197,3 +202,31 @@ def test_postgresql_without_its_password_showing(write: Any, url: str, shown: st
     assert settings.database == url
     assert masked(settings)["database"] == shown
     assert "cret" not in repr(settings) + repr(explained(settings))
+
+
+def test_whatever_a_row_says_reaches_the_processes(write: Any) -> None:
+    """Over the boot socket, as MessagePack, to the data process and to control."""
+    settings = write(
+        """
+providers:
+  p:
+    base_url: http://127.0.0.1:1/v1
+    auth: none
+    models:
+      m:
+        params: {default: {temperature: 0.2, stop: [a, b], metadata: {k: v}}, drop: [user], map: {a: b}}
+        price: {input: 1, output: 2}
+        timeouts: {total: 5}
+        max_output: 100
+aliases: {x: {targets: [p/m], on_midstream_failure: error, timeouts: {stall: 3}}}
+tokens: [{name: t, secret: hg_test_0123456789abcdef}]
+"""
+    )
+    snapshot = compose(1, compiled(settings), {})
+    ours, theirs = socket.socketpair()
+    for message in (DataBoot(data_settings(settings), snapshot, {}), ControlBoot("s", "d", "h", 1, "a", None, "u")):
+        told = msgspec.structs.replace(message, declared=snapshot) if isinstance(message, ControlBoot) else message
+        threading.Thread(target=send, args=(ours, told)).start()
+        assert receive(theirs, type(told))[0] == told
+    ours.close()
+    theirs.close()

@@ -91,7 +91,7 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
     price: Price = Price()
     tokenizer: str | None = None
     timeouts: Mapping[str, float] = field(default_factory=dict)
-    param_defaults: Mapping[str, Raw] = field(default_factory=dict)
+    param_defaults: Mapping[str, bytes] = field(default_factory=dict)
     param_drop: tuple[str, ...] = ()
     param_map: Mapping[str, str] = field(default_factory=dict)
     title: str | None = None

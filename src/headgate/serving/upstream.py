@@ -314,7 +314,10 @@ class Upstream(asyncio.BufferedProtocol):
             return
         if self._head_complete and error is None and self._ends_with_connection():
             self._complete = True
-            self._deliver()
+            if self.sink is not None:
+                self._feed(self.sink)
+            else:
+                self._deliver()
         elif self._head_complete:
             self._fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
         else:

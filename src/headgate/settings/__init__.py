@@ -291,7 +291,7 @@ def _model(model: str, row: schema.Model | None) -> ModelRow:
         prefill=facts.prefill,
         price=_price(facts.price),
         timeouts=_deadlines(facts.timeouts),
-        param_defaults={name: Raw(msgspec.json.encode(value)) for name, value in facts.params.default.items()},
+        param_defaults={name: msgspec.json.encode(value) for name, value in facts.params.default.items()},
         param_drop=tuple(facts.params.drop),
         param_map=facts.params.map,
     )

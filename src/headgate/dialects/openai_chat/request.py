@@ -88,7 +88,7 @@ def render(
 
 def _with_parameters(members: Object, row: ModelRow) -> Object:
     for key, value in row.param_defaults.items():
-        members.setdefault(key, value)
+        members.setdefault(key, Raw(value))
     for key in row.param_drop:
         members.pop(key, None)
     renames: Mapping[str, str] = row.param_map

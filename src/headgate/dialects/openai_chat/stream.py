@@ -130,7 +130,7 @@ class ChatStream:
         at = 0
         end = len(data)
         while at < end:
-            if template.known and decoder.fresh and not self._ended:
+            if template.known and self._held is None and decoder.fresh and not self._ended:
                 after, text = template.splice(data, at, parts)
                 if text:
                     at = after
@@ -242,6 +242,7 @@ class ChatStream:
             return b"".join(parts)
         self._hold = ""
         self._held = None
+        self._said = self._saying = None  # what was held is not in it
         self.visible = self._begun
         return b"".join(parts + held)
 
@@ -387,6 +388,8 @@ class ChatStream:
         if self.error is not None:
             return _DROPPED  # with its finish reason, which ends no answer of the client's
         finish_edited, finishes = self._settle_finish(choice, state)
+        if self.error is not None:
+            return _DROPPED
         seen = shapes.visible_keys(delta)
         if not self._begun and (seen or (finishes and state.finish in _TELLING)) and self.error is None:
             self._begun = True
@@ -444,7 +447,7 @@ class ChatStream:
             elif key in shapes.TEXT_KEYS:
                 text = bytes(delta[key])[1:-1]
                 self._text_bytes += len(text)
-                if key == "content" and self._said is not None:
+                if key == "content" and self._said is not None and self._held is None:
                     self._said += text
 
     # ------------------------------------------------------------------------------- what goes out

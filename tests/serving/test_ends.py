@@ -1,0 +1,47 @@
+"""Bodies that end with their connection: no length, no chunks, as HTTP/1.0 servers and simple proxies send them."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from calls import Script, document, last_closed
+from test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, WORLD, ask, chain, closed
+
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n"
+OLD = b"HTTP/1.0 200 OK\r\ncontent-type: %b\r\n\r\n"
+STREAM, JSON = b"text/event-stream", b"application/json"
+
+
+def closing(data: bytes, head: bytes = HEAD, kind: bytes = STREAM) -> Script:
+    return [("expect_request",), ("send", head % kind), ("wait", 0.02), ("send", data), ("wait", 0.05), ("close",)]
+
+
+@pytest.mark.parametrize("head", [HEAD, OLD])
+@pytest.mark.parametrize("end", [STOP, STOP + DONE, b""], ids=["a finish", "[DONE]", "neither"])
+def test_a_stream_that_ends_with_its_connection_ends(tmp_path: Path, head: bytes, end: bytes) -> None:
+    said = ROLE + HELLO + (WORLD + end if end else b"")
+    with chain(tmp_path / "s", [closing(said, head)], [closing(FINE, head)]) as (plane, (_, second)):
+        began = time.monotonic()
+        answer = ask(plane)
+        assert time.monotonic() - began < 5
+        answer.check_stream("Hello world")
+        assert len(second.requests) == (0 if end else 1)  # where it was cut, the other one goes on
+        assert closed(plane).outcome == "delivered"
+
+
+@pytest.mark.parametrize("said", [b"", ROLE], ids=["nothing", "a role"])
+def test_a_stream_that_ends_with_its_connection_before_it_has_said_anything_fails_over(
+    tmp_path: Path, said: bytes
+) -> None:
+    with chain(tmp_path / "s", [closing(said)], [closing(FINE)]) as (plane, (first, second)):
+        ask(plane).check_stream("world")
+        assert first.requests and len(second.requests) == 1
+        assert last_closed(plane).outcome == "delivered"
+
+
+def test_a_whole_answer_that_ends_with_its_connection(tmp_path: Path) -> None:
+    with chain(tmp_path / "s", [closing(document("hi"), OLD, JSON)]) as (plane, _):
+        assert ask(plane, stream=False).json["choices"][0]["message"]["content"] == "hi"
+        assert ask(plane).text == "hi"  # and where a stream was asked for
