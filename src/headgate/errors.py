@@ -95,6 +95,7 @@ UPSTREAM_FAILED        = Kind(502, _UP, "upstream_failed", Side.UPSTREAM, Retry.
 UPSTREAM_GARBAGE       = Kind(502, _UP, "upstream_invalid_response", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_AUTH          = Kind(502, _UP, "upstream_auth_failed", Side.UPSTREAM, Retry.ACCOUNT)
 UPSTREAM_CUT           = Kind(502, _UP, "upstream_cut", Side.UPSTREAM, Retry.TARGET)
+UPSTREAM_DIVERGED      = Kind(502, _UP, "upstream_diverged", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_HOLLOW        = Kind(502, _UP, "upstream_hollow_answer", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_TOO_LARGE     = Kind(502, _UP, "upstream_answer_too_large", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_ERROR_EVENT   = Kind(502, _UP, "upstream_error", Side.UPSTREAM, Retry.TARGET)

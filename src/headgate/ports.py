@@ -46,6 +46,7 @@ class StreamBridge(Protocol):
     done: bool
     error: GatewayError | None
     events: int  # what the upstream has really sent: its comments are no progress
+    finished: bool  # every choice has its finish reason: what may come is the usage, and the end
 
     @property
     def usage(self) -> Usage:

@@ -34,6 +34,15 @@ def fail(status: int, body: Any = b"", **headers: str) -> GatewayError:
         (404, {"error": {"code": "model_not_found", "message": "no"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
         (404, {"error": {"code": "DeploymentNotFound", "message": "x"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
         (404, {"error": "model 'x' not found, try pulling it first"}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (400, {"error": {"message": "Model Not Exist"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (400, {"message": "Invalid model: foo", "type": "invalid_model"}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (400, {"error": {"message": "foo/bar is not a valid model ID"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (400, {"error": {"message": "The model `a-1.5` has been decommissioned."}}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (400, {"error": {"message": "Model a:b is not supported by any provider"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
+        (400, {"error": {"message": "The model failed: invalid value for 'temperature'"}}, errors.UPSTREAM_REFUSED),
+        (400, {"error": {"message": "This model does not support image inputs"}}, errors.UPSTREAM_REFUSED),
+        (400, {"error": {"message": "'max_tokens' is not supported with this model"}}, errors.UPSTREAM_REFUSED),
+        (400, {"error": {"message": "The model produced invalid JSON"}}, errors.UPSTREAM_REFUSED),
         (404, b"<html>not here</html>", errors.UPSTREAM_GARBAGE),
         (404, {"detail": "Not Found"}, errors.UPSTREAM_GARBAGE),
         (400, {"error": {"code": "context_length_exceeded", "message": "x"}}, errors.CONTEXT_LENGTH),
@@ -208,3 +217,9 @@ def test_every_recorded_error() -> None:
         else:
             assert error.kind is errors.UPSTREAM_REFUSED, (name, body)
         assert not error.message.startswith("up answered"), name
+
+
+@pytest.mark.parametrize(("status", "seconds"), [(402, 7200.0), (429, 7200.0), (503, 7200.0), (400, None), (404, None)])
+def test_a_time_is_read_where_it_means_something(status: int, seconds: float | None) -> None:
+    error = failure(status, {b"retry-after": b"7200"}, b"{}", provider="up")
+    assert error.retry_after == seconds

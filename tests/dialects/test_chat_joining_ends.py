@@ -48,7 +48,7 @@ def test_done_without_a_word_is_hollow() -> None:
 def test_done_before_a_fresh_answer_has_caught_up_diverges() -> None:
     joined = gone_on(begun("Hello "), Seam("Hello ", afresh=True))
     joined.feed(events(chunk({"content": "Hel"}), "[DONE]"))
-    assert not joined.done and joined.error is not None and joined.error.kind is errors.UPSTREAM_CUT
+    assert not joined.done and joined.error is not None and joined.error.kind is errors.UPSTREAM_DIVERGED
     exact = gone_on(begun("Hello "), Seam("Hello ", afresh=True))
     exact.feed(events(chunk({"content": "Hello "}), "[DONE]"))
     assert exact.done and content(exact.tail()) == ""

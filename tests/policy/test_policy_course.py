@@ -258,6 +258,22 @@ def test_the_last_word_of_a_short_deadline_is_not_held_against_the_target() -> N
     assert not health.quiet
 
 
+def test_the_end_of_a_call_never_comes_nearer() -> None:
+    course = Course(plan(), Health(), lambda: 0.0)
+    course.first(0.0, 2.0)
+    assert course.extend(10.0) == 10.0 and course.extend(2.0) == 10.0
+    assert course.after(status(503), 9.0) is not None
+    assert course.after(status(503), 9.96) is None
+
+
+def test_a_failure_that_says_when() -> None:
+    played = world(once(status(500, 2.0))).play(plan())
+    assert played.providers == ["p0", "p0"] and played.tries[1][0] >= 2.0
+    assert world(once(status(500, 20.0))).play(plan()).providers == ["p0", "p1"]
+    alone = world(once(status(500, 20.0))).play(plan(ModelRow("m")))
+    assert alone.providers == ["p0", "p0"] and alone.tries[1][0] >= 20.0
+
+
 # ---- continuation
 
 
@@ -289,6 +305,50 @@ PLAIN, ABLE = ModelRow("m"), ModelRow("m", prefill="trailing")
 )
 def test_who_goes_on(rows: tuple[ModelRow, ...], prefill: bool, expected: list[tuple[str, str]]) -> None:
     assert steps(plan(*rows), prefill=prefill) == expected
+
+
+def test_a_silent_attempt_to_go_on_does_not_count() -> None:
+    course = Course(plan(*[ABLE] * 5), Health(), lambda: 0.0)
+    course.first(0.0, 600.0)
+    went = []
+    for now, spoke in ((1.0, True), (2.0, False), (3.0, False), (4.0, True), (5.0, False), (6.0, True)):
+        step = course.after(error(errors.UPSTREAM_OVERLOADED), now, continuing=True, spoke=spoke)
+        went.append(step.attempt.target.provider.name if step is not None else "")
+    assert went == ["p1", "p2", "p3", "p4", "p0", ""]
+
+
+def test_a_target_that_is_silent_twice_is_not_asked_to_go_on_again() -> None:
+    course = Course(plan(ABLE), Health(), lambda: 0.0)
+    course.first(0.0, 600.0)
+    went = [
+        course.after(error(errors.UPSTREAM_FAILED), now, continuing=True, spoke=spoke) is not None
+        for now, spoke in ((1.0, True), (2.0, False), (3.0, False))
+    ]
+    assert went == [True, True, False]
+
+
+@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize(("asks", "waits"), [(1.0, True), (20.0, True), (61.0, False)])
+def test_to_go_on_whoever_says_when_is_waited_for_if_there_is_no_other(code: int, asks: float, waits: bool) -> None:
+    course = Course(plan(ABLE), Health(), lambda: 0.0)
+    course.first(0.0, 600.0)
+    assert course.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
+    step = course.after(status(code, asks), 2.0, continuing=True, spoke=False)
+    assert (step is not None) == waits
+    if step is not None:
+        assert (step.wait, step.why) == (asks, "continue")
+    other = Course(plan(ABLE, ABLE), Health(), lambda: 0.0)
+    other.first(0.0, 600.0)
+    assert other.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
+    elsewhere = other.after(status(code, asks), 2.0, continuing=True, spoke=False)
+    assert elsewhere is not None and (elsewhere.attempt.target.provider.name, elsewhere.wait) == ("p0", 0.0)
+
+
+def test_a_wait_to_go_on_ends_before_the_call_does() -> None:
+    course = Course(plan(ABLE), Health(), lambda: 0.0)
+    course.first(0.0, 10.0)
+    assert course.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
+    assert course.after(status(429, 9.0), 2.0, continuing=True, spoke=False) is None
 
 
 def test_going_on_ends_where_the_request_itself_is_refused() -> None:

@@ -322,3 +322,10 @@ def test_a_binding_lives_as_long_as_the_cache() -> None:
     for index in range(70_000):
         affinity.served(b"%d" % index, here, 700.0)
     assert len(affinity._bound) == 65_536 and affinity.find(b"", 0.0) is None
+
+
+def test_a_sound_answer_that_cannot_be_spliced_is_no_failure_of_its_target() -> None:
+    health = Health()
+    for _ in range(5):
+        health.failed(ONE.attempts[0], error(errors.UPSTREAM_DIVERGED), 0.0)
+    assert health.quiet and states(health, 0.0) == "..."

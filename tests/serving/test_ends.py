@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import time
 from pathlib import Path
+from typing import Any
 
 import pytest
-from calls import Script, document, last_closed
-from test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, WORLD, ask, chain, closed
+from calls import STREAM_HEAD, Script, chunked, document, last_closed
+from test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, USAGE, WORLD, ask, chain, closed
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n"
 OLD = b"HTTP/1.0 200 OK\r\ncontent-type: %b\r\n\r\n"
@@ -45,3 +46,29 @@ def test_a_whole_answer_that_ends_with_its_connection(tmp_path: Path) -> None:
     with chain(tmp_path / "s", [closing(document("hi"), OLD, JSON)]) as (plane, _):
         assert ask(plane, stream=False).json["choices"][0]["message"]["content"] == "hi"
         assert ask(plane).text == "hi"  # and where a stream was asked for
+
+
+def open_still(*data: bytes) -> Script:
+    """Everything in order, but then nobody closes anything."""
+    steps: list[Any] = [("expect_request",), ("send", STREAM_HEAD + chunked(data[0]))]
+    for one in data[1:]:
+        steps += [("wait", 0.5), ("send", chunked(one))]
+    return [*steps, ("expect_close",)]
+
+
+def test_an_upstream_that_forgets_to_end_is_not_waited_for(tmp_path: Path) -> None:
+    with chain(tmp_path / "s", [open_still(ROLE + HELLO + STOP)]) as (plane, _):
+        began = time.monotonic()
+        ask(plane).check_stream("Hello ")
+        assert 1.5 < time.monotonic() - began < 5  # the stall deadline is a minute
+        receipt = closed(plane)
+        assert (receipt.outcome, receipt.basis) == ("delivered", "estimated")
+
+
+def test_a_usage_that_comes_late_is_waited_for_and_ends_the_stream(tmp_path: Path) -> None:
+    with chain(tmp_path / "s", [open_still(ROLE + HELLO + STOP, USAGE)]) as (plane, _):
+        began = time.monotonic()
+        ask(plane).check_stream("Hello ")
+        assert time.monotonic() - began < 1.5
+        receipt = closed(plane)
+        assert (receipt.basis, receipt.prompt_tokens) == ("provider", 7)

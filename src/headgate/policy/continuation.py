@@ -18,7 +18,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from headgate.model import Delivered
+from headgate.model import Delivered, Usage
 
 _THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))
 _TEXT = _THOUGHTS | {"content"}
@@ -57,3 +57,11 @@ def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
     if obstacle is not None or delivered.choices > 1 or not delivered.kinds <= _TEXT or delivered.text is None:
         return C5
     return C1 if delivered.text else C2
+
+
+def surely(delivered: Delivered, usage: Usage) -> int:
+    """How many tokens the client has at least: what the provider reported, or what pieces and characters both allow.
+    Pieces alone tell nothing, for some upstreams send a character each; tokens are two and more on average.
+    """
+    reported = usage.completion if usage.basis == "provider" else 0
+    return max(reported, min(delivered.tokens, len(delivered.text or "") >> 1))

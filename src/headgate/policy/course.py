@@ -11,7 +11,7 @@
 
 Where there is no other target, one that is limited or overloaded is waited for, within the deadline; one that is out
 (ejected, cooling by our own guess) is asked all the same: the least bad serves.  At most two retries of a target, six
-attempts of a call, two continuations of a stream, and never past the call's deadline.
+attempts of a call, two continuations of a stream that say something, and never past the call's deadline.
 
 Pure: what time it is, and chance, are arguments.
 """
@@ -36,6 +36,7 @@ SHORT_S = 3.0  # a Retry-After up to this is waited for, though there be another
 LONGEST_WAIT_S = 60.0  # where there is none; the clients' own libraries wait no longer either
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 2.0
 _MARGIN_S = 0.05
+_COME_AGAIN = (errors.RATE_LIMITED, errors.UPSTREAM_OVERLOADED)  # refusals that a Retry-After goes with
 
 
 class Step(NamedTuple):
@@ -49,9 +50,13 @@ class Step(NamedTuple):
 
 
 class Course:
-    """Made for each call; asked once at the start, and once after each failed attempt."""
+    """Made for each call; asked once at the start, and once after each failed attempt.
 
-    __slots__ = ("_attempt", "_began", "_chance", "_deadline", "_health", "_plan", "_trail")
+    ``meant``, from the start on, is the first target of the order, whether it is well or not: where another one
+    serves, the call has fallen back.
+    """
+
+    __slots__ = ("_attempt", "_began", "_chance", "_deadline", "_health", "_plan", "_trail", "meant")
 
     def __init__(self, plan: Plan, health: Health, chance: Callable[[], float]) -> None:
         """``chance`` gives floats in [0, 1): for jitter and weighted choices."""
@@ -69,10 +74,12 @@ class Course:
         self._deadline = deadline
         self._began = now
         attempt = self._attempt = plan.attempts[0]
+        self.meant = attempt.target
         health.traffic[attempt.target.provider.name] += 1
         if health.quiet and plan.ordered:
             return Step(attempt)
         trail = self._trail = _Trail(legs(plan, health, now, self._chance))
+        self.meant = trail.legs[0].target
         if health.quiet:
             return self._take(trail, Step(trail.legs[0].attempts[0]), now)
         health.sweep(now)
@@ -83,19 +90,28 @@ class Course:
             step = step._replace(why="first")  # its place in the order, whichever account it goes to
         return self._take(trail, step, now)
 
+    def extend(self, deadline: float) -> float:
+        """The end of the call where the next attempt's target allows it so long; it never comes nearer: a fallback that
+        allows less than has gone by would not be asked at all.
+        """
+        self._deadline = max(self._deadline, deadline)
+        return self._deadline
+
     def after(
         self,
         error: GatewayError,
         now: float,
         *,
         continuing: bool = False,
+        spoke: bool = True,
         avoid_prefill: bool = False,
         prefill: bool = True,
     ) -> Step | None:
         """What to do about a failed attempt; None: nothing, the caller tells the client.
 
         ``continuing``: the client has seen part of the answer; only targets that can go on are of use: those that
-        declare prefill first (``why="continue"``), else ask afresh and splice (``why="restart"``); at most two of them.
+        declare prefill first (``why="continue"``), else ask afresh and splice (``why="restart"``); at most two of them
+        that say something.  ``spoke``: the attempt that failed did; one that did not takes no other's turn away.
         ``avoid_prefill``: the last continuation was refused because of its prefill.  ``prefill`` is False where what
         the client has cannot be given to a target (reasoning): every continuation is then a restart.
         """
@@ -106,6 +122,11 @@ class Course:
             trail.made = 1
         leg = trail.of(self._attempt)
         leg.asked = True
+        if continuing and not avoid_prefill:
+            if spoke:
+                trail.broken += 1
+            elif error.retry is not Retry.ACCOUNT:  # whose accounts are counted, and rest, by themselves
+                trail.silent.append(leg)
         if avoid_prefill:
             health.rejects_prefill(leg.target, now)
         elif not self._out_of_time(error, leg, now):
@@ -116,11 +137,11 @@ class Course:
             step: Step | None = Step(self._attempt, 0.0, "restart")  # in place of the one that was refused: no new one
         elif error.kind is errors.CONTEXT_LENGTH:
             trail.too_small(leg)
-            step = self._going_on(trail, leg, now, prefill) if continuing else self._elsewhere(trail, now)
+            step = self._going_on(trail, leg, error, now, prefill) if continuing else self._elsewhere(trail, now)
         elif error.retry is Retry.NEVER:
             return None
         elif continuing:
-            step = self._going_on(trail, leg, now, prefill)
+            step = self._going_on(trail, leg, error, now, prefill)
         else:
             step = self._instead(trail, leg, error, now)
         return self._take(trail, step, now) if step is not None else None
@@ -147,7 +168,8 @@ class Course:
     def _instead(self, trail: _Trail, leg: Leg, error: GatewayError, now: float) -> Step | None:
         """Nothing of an answer has been seen: what may be tried instead of the attempt that failed."""
         kind = error.kind
-        leg.waits = kind is errors.RATE_LIMITED or kind is errors.UPSTREAM_OVERLOADED
+        long = error.retry is Retry.SAME and (error.retry_after or 0.0) > SHORT_S
+        leg.waits = kind in _COME_AGAIN or long
         leg.wait_s = error.retry_after if leg.waits else None
         if error.retry is Retry.ACCOUNT:
             leg.refused.append(self._attempt)
@@ -159,9 +181,11 @@ class Course:
                 if step is not None:
                     return step
         elif error.retry is Retry.SAME and self._is_in(trail, leg, now):
-            step = self._again(leg, now, 1, 0.0, at_once=kind is errors.UPSTREAM_RESET)
-            if step is not None:
-                return step
+            least = error.retry_after or 0.0
+            if least <= SHORT_S:
+                step = self._again(leg, now, 1, least, at_once=kind is errors.UPSTREAM_RESET)
+                if step is not None:
+                    return step
         leg.closed = True
         return self._elsewhere(trail, now)
 
@@ -180,28 +204,44 @@ class Course:
         leg.retries += 1
         return Step(self._attempt, wait, "retry")
 
-    def _going_on(self, trail: _Trail, leg: Leg, now: float, prefill: bool) -> Step | None:
+    def _going_on(self, trail: _Trail, leg: Leg, error: GatewayError, now: float, prefill: bool) -> Step | None:
         """The client has seen part of the answer: who can go on with it?"""
-        if trail.continuations >= MOST_CONTINUATIONS:
+        if trail.broken > MOST_CONTINUATIONS:
             return None
+        step = self._who_goes_on(trail, leg, error, now, prefill)
+        if step is not None or error.kind not in _COME_AGAIN or not trail.fits(leg):
+            return step
+        if error.retry_after is None or error.retry_after > LONGEST_WAIT_S:
+            return None
+        step = self._again(leg, now, MOST_RETRIES, error.retry_after)  # nobody else: whoever has said when
+        able = prefill and self._health.takes_prefill(leg.target, now)
+        return step._replace(why="continue" if able else "restart") if step is not None else None
+
+    def _who_goes_on(self, trail: _Trail, leg: Leg, error: GatewayError, now: float, prefill: bool) -> Step | None:
+        """Whoever may be asked now, or after a short pause."""
         health = self._health
-        others = [other for other in trail.legs if other is not leg and not other.closed and trail.fits(other)]
-        others.sort(key=lambda other: other.asked)  # whoever has broken off already comes last
-        same = [leg] if trail.fits(leg) and not leg.closed else []
-        ways = [("continue", others), ("continue", same)] if prefill else []
-        ways += [("restart", others), ("restart", same)]
+        busy = error.kind is errors.UPSTREAM_OVERLOADED and error.retry_after is not None
+        able = [
+            one
+            for one in trail.legs
+            if trail.fits(one) and not one.closed and trail.silent.count(one) < MOST_RETRIES
+            if one is not leg or not busy  # of one that is limited, another account may do
+        ]
+        # Whoever has said nothing comes last, and before it whoever has broken off already
+        able.sort(key=lambda one: (trail.silent.count(one), one is leg, one.asked))
+        ways = ("continue", "restart") if prefill else ("restart",)
         ejected = health.ejected([one.target for one in trail.legs], now)
         for least_bad in (False, True):
-            for why, pool in ways:
-                for one in pool:
+            for why in ways:
+                for one in able:
                     if why == "continue" and not health.takes_prefill(one.target, now):
                         continue
                     if not least_bad and one is not leg and ejected.get(key_of_target(one.target)) == OUT:
                         continue
                     usable = self._account(one, now)
                     if usable is not None:
-                        wait = self._jitter(trail.continuations) if one is leg and trail.continuations else 0.0
-                        trail.continuations += 1
+                        before = trail.broken + len(trail.silent) - 1
+                        wait = self._jitter(before) if one is leg and before else 0.0
                         return Step(usable.attempt, wait, why) if now + wait + _MARGIN_S < self._deadline else None
         return None
 
@@ -317,12 +357,13 @@ class Course:
 class _Trail:
     """What has become of one call whose way is not the plain one."""
 
-    __slots__ = ("_small", "_window", "continuations", "legs", "made")
+    __slots__ = ("_small", "_window", "broken", "legs", "made", "silent")
 
     def __init__(self, order: list[Leg]) -> None:
         self.legs = order
         self.made = 0
-        self.continuations = 0
+        self.broken = 0  # how often the client's stream has broken off: an attempt said something, and not all of it
+        self.silent: list[Leg] = []  # who was to go on with it and said nothing, each time
         self._window = -1  # the prompt has been found too long for a context of so many tokens
         self._small: set[str | None] = set()  # …and for these models, wherever they are
 

@@ -123,6 +123,7 @@ class Exchange:
         course = Course(plan, self._health, random.random)
         deadline = _deadline(call, plan.attempts[0], receipt)
         step = course.first(self._wheel.now, deadline)
+        receipt.meant = course.meant
         relay = self._relay(plan, egress, receipt) if call.stream else _NO_RELAY
         recovery: Recovery | None = None  # there has been a failure
         while True:
@@ -151,9 +152,11 @@ class Exchange:
                 recovery = recovery or Recovery(call, plan, course, self._health, self._wheel, receipt, relay)
                 following = recovery.after(error, step)
                 if following is None:
-                    return self._conclude(relay, receipt, call)
+                    ending = self._conclude(relay, receipt, call)
+                    receipt.end(200, ending.code, recovery.own_usage())
+                    return ending
                 step = following
-                deadline = _deadline(call, step.attempt, receipt)
+                deadline = course.extend(_deadline(call, step.attempt, receipt))
                 if call.stream:
                     relay.linger()
             finally:

@@ -7,7 +7,7 @@ import time
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE, GatewayError
-from headgate.model import Attempt, Plan, Usage
+from headgate.model import Attempt, Target, Usage
 from headgate.serving.receipt import Receipt
 from headgate.wire.codec import encode
 
@@ -27,17 +27,17 @@ def of_answer(receipt: Receipt) -> bytes:
         (receipt.label or receipt.id).encode(),
         _printable(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
-        _of_route(receipt) if receipt.attempts else b"x-headgate-attempts: 1\r\n",
+        _of_route(receipt) if receipt.attempts or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
         timing(receipt),
     )
 
 
 def _of_route(receipt: Receipt) -> bytes:
-    """Of a call whose first attempt did not serve: how many there were, and who should have."""
+    """Of a call that its first choice did not serve, or not at once: how many attempts there were, who should have."""
     out = b"x-headgate-attempts: %d\r\n" % (len(receipt.attempts) + 1)
     if not receipt.fell_back:
         return out
-    first = cast(Plan, receipt.plan).attempts[0].target
+    first = cast(Target, receipt.meant)
     return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
 
 
@@ -53,7 +53,7 @@ def metadata(receipt: Receipt, usage: Usage) -> bytes:
         ((receipt.first_token or now) - receipt.received) * 1e3,
         b"null" if cost is None else b"%.9f" % (cost / 1e9),
         usage.basis.encode(),
-        b"true" if receipt.attempts and receipt.fell_back else b"false",
+        b"true" if receipt.fell_back else b"false",
         len(receipt.attempts) + 1,
     )
 

@@ -9,7 +9,20 @@ from __future__ import annotations
 import time
 from typing import cast
 
-from headgate.model import Attempt, AttemptRecord, Closed, Grant, Hold, ModelRow, Opened, Plan, Price, Progress, Usage
+from headgate.model import (
+    Attempt,
+    AttemptRecord,
+    Closed,
+    Grant,
+    Hold,
+    ModelRow,
+    Opened,
+    Plan,
+    Price,
+    Progress,
+    Target,
+    Usage,
+)
 from headgate.policy import explain, lifecycle, metering
 from headgate.serving.journal import Journal
 from headgate.serving.upstream import Asking
@@ -51,6 +64,8 @@ class Receipt:
     hold: Hold | None = None
     grant: Grant | None = None
     target: Attempt | None = None
+    meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
+    fell_back = False  # another target serves than the one that was meant to
     authed = routed = queued = connected = head = first_token = 0.0
     _state = lifecycle.RECEIVED
     _started = 0.0
@@ -106,6 +121,7 @@ class Receipt:
         """One upstream request starts.  ``why`` as in model.AttemptRecord."""
         self.step("try")
         self.target = attempt
+        self.fell_back = attempt.target is not self.meant and _differ(attempt.target, self.meant)
         self._why = why
         self._started = _monotonic()
 
@@ -133,14 +149,6 @@ class Receipt:
             target.provider.name, target.upstream_model, account, status, code, began, ended, self._why,
             own.prompt, own.completion, -1 if cost is None else cost,
         )  # fmt: skip
-
-    @property
-    def fell_back(self) -> bool:
-        """Another target serves than the one that was to."""
-        if self.plan is None or self.target is None:
-            return False
-        first, served = self.plan.attempts[0].target, self.target.target
-        return (first.provider.name, first.upstream_model) != (served.provider.name, served.upstream_model)
 
     def trace(self, own: Usage) -> bytes:
         """The route trace, as JSON, of a call whose last attempt is about to deliver, or has: with ``own`` used."""
@@ -252,6 +260,12 @@ def _edits(row: ModelRow | None) -> dict[str, object] | None:
     if row is None or not (row.param_defaults or row.param_drop or row.param_map):
         return None
     return {"default": list(row.param_defaults), "drop": list(row.param_drop), "map": dict(row.param_map)}
+
+
+def _differ(target: Target, other: Target | None) -> bool:
+    return other is not None and (target.provider.name, target.upstream_model) != (
+        other.provider.name, other.upstream_model,
+    )  # fmt: skip
 
 
 def _less(usage: Usage, before: Usage | None) -> Usage:

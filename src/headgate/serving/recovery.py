@@ -8,7 +8,7 @@ says who is asked next, ``policy.continuation`` whether a broken stream may go o
 from __future__ import annotations
 
 from headgate.dialects import openai_chat
-from headgate.errors import ALL_ATTEMPTS_FAILED, CONTEXT_LENGTH, GatewayError, Retry
+from headgate.errors import ALL_ATTEMPTS_FAILED, UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE, GatewayError, Retry
 from headgate.model import Alias, Attempt, Call, Delivered, Plan, Usage
 from headgate.policy import continuation
 from headgate.policy.course import Course, Step
@@ -19,7 +19,8 @@ from headgate.serving.receipt import Receipt
 from headgate.serving.relay import Relay
 from headgate.serving.wheel import Wheel
 
-_REFUSALS = (400, 422)
+# What a target says that cannot go on with a text.  A filter, or a prompt that is too long, means the request itself.
+_REFUSALS = (UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE)
 
 
 def continues(call: Call, alias: Alias) -> bool:
@@ -58,7 +59,8 @@ class Recovery:
         return attempt is not self._bare and self._health.asks_usage(attempt.target, self._wheel.now)
 
     def after(self, error: GatewayError, step: Step) -> Step | None:
-        """The next attempt; None where the answer turns out to be complete as the client has it.
+        """The next attempt; None where the answer turns out to be complete as the client has it: this attempt has
+        delivered then, and its record is still to be ended.
 
         Raises GatewayError, for the client, where there is no next one.
         """
@@ -68,8 +70,10 @@ class Recovery:
         answered = bridge is not None and bridge is not self._seen  # else the bridge is an earlier attempt's
         self._seen = bridge
         own = bridge.own_usage if bridge is not None and answered else Usage()
-        self._receipt.end(error.upstream_status or 0, error.kind.code, own)
         have = bridge.delivered if bridge is not None else None
+        if answered and bridge is not None and have is not None and self._is_complete(bridge, have):
+            return None
+        self._receipt.end(error.upstream_status or 0, error.kind.code, own)
         if relay is not None and not (answered and have is not None) and self._refused_our_field(error, step.attempt):
             self._bare = step.attempt
             return step._replace(wait=0.0, why="retry" if self.seam is None else step.why)
@@ -80,27 +84,33 @@ class Recovery:
             return following
         if answered:
             self._receipt.carry(bridge.usage)
-        return self._go_on(error, step, bridge, have, now)
+        return self._go_on(error, step, have, answered and bridge.begun, now)
+
+    def _is_complete(self, bridge: StreamBridge, have: Delivered) -> bool:
+        """Whether nothing of the answer was lost but its end; the bridge then says so too."""
+        verdict = self._judge(have)
+        if verdict is continuation.WHOLE:
+            return bridge.complete("stop")
+        if not (self._continues and verdict.goes_on):
+            return False
+        return openai_chat.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
+
+    def _judge(self, have: Delivered) -> continuation.Verdict:
+        return continuation.judge(have, openai_chat.obstacle(self._call))
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
         return self._bare is None and self.asks_usage(attempt) and blames_our_field(error)
 
-    def _go_on(self, error: GatewayError, step: Step, bridge: StreamBridge, have: Delivered, now: float) -> Step | None:
+    def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error
-        verdict = continuation.judge(have, openai_chat.obstacle(self._call))
-        if verdict is continuation.WHOLE and bridge.complete("stop"):
-            return None
+        verdict = self._judge(have)
         if not (self._continues and verdict.goes_on):
             self._course.after(error, now)  # health is told all the same
             raise broke
-        if openai_chat.exhausted(self._call, have.tokens) and bridge.complete("length"):
-            return None  # only its end was lost
-        refused = (
-            step.why == "continue"
-            and error.upstream_status in _REFUSALS
-            and error.kind is not CONTEXT_LENGTH  # it is the request that is too long, with the text or without
+        refused = step.why == "continue" and error.kind in _REFUSALS and error.upstream_status in (400, 422)
+        following = self._course.after(
+            error, now, continuing=True, spoke=spoke, avoid_prefill=refused, prefill=verdict.prefill
         )
-        following = self._course.after(error, now, continuing=True, avoid_prefill=refused, prefill=verdict.prefill)
         if following is None:
             raise broke
         text = have.text or ""

@@ -117,6 +117,8 @@ class Relay:
             upstream.heard = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
                 upstream.begin_stalling()
+            if bridge.finished:
+                upstream.begin_ending()
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(

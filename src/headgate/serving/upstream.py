@@ -34,6 +34,7 @@ MAX_HEAD = 64 << 10
 MAX_ERROR_BODY = 256 << 10
 JOIN_BELOW = 16 << 10
 SETTLE_S = 1.0
+END_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
 
 _monotonic = time.monotonic
 
@@ -183,6 +184,11 @@ class Upstream(asyncio.BufferedProtocol):
             self.heard = self._pool.wheel.now
             self.expect("stall", self.asking.timeouts.stall)
 
+    def begin_ending(self) -> None:
+        """Everything has been said but the end itself."""
+        if self.phase == "stall":
+            self.expect("end", END_S)
+
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
         if self._reading:
@@ -198,6 +204,8 @@ class Upstream(asyncio.BufferedProtocol):
             self._transport.resume_reading()
             if self._paused_in == "first_token":
                 self.expect("first_token", self._asked.timeouts.first_token)
+            elif self._paused_in == "end":
+                self.expect("end", END_S)
             else:
                 self.begin_stalling()
 
@@ -425,6 +433,7 @@ _PHASES = {
     "headers": "the response head",
     "first_token": "the first token",
     "stall": "the next token",
+    "end": "the end of the answer",
     "total": "the whole answer",
 }
 

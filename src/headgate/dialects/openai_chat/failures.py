@@ -29,16 +29,27 @@ _FILTERED = re.compile(
     r"content.?(filter|policy|management)|data_?inspection|responsibleai|moderation|safety (system|policy)",
     re.IGNORECASE,
 )
-_NO_MODEL = re.compile(
+_NAMED_MODEL = (
+    r"model_not_found|model_decommissioned|deploymentnotfound|(no such|unknown|invalid)[ _]model(?! param)"
+    r"|not a valid model|model (id|identifier|name) is invalid|^model: |models/\S+ is not found"
+)
+_NO_MODEL = re.compile(  # where the status says already that something is missing
     r"\b(model|deployment)s?\b[^.]{0,160}?\b(not (be )?found|no(t| longer)? (exist|support|available)|does not exist"
-    r"|invalid|deprecated|removed|unknown|decommissioned)|model_not_found|deploymentnotfound|no such model"
-    r"|unknown model|^model: |models/\S+ is not found",
+    r"|invalid|deprecated|removed|unknown|decommissioned)|" + _NAMED_MODEL,
+    re.IGNORECASE,
+)
+_NO_MODEL_400 = re.compile(  # where it may be anything: the verb stands by the name, and no "does not support" it is
+    r"\b(model|deployment)\b(\s+\S+){0,5}?\s+(not (be )?found|not exist|(not|no longer) (available|supported)\b"
+    r"|been (deprecated|removed|decommissioned))|" + _NAMED_MODEL,
     re.IGNORECASE,
 )
 _BAD_KEY = re.compile(r"api.?key (is )?(not valid|invalid|expired)|invalid.?(api.?)?key|unauthorized", re.IGNORECASE)
 _LIMITED = re.compile(r"rate.?limit|too many requests|quota|throttl|resource_?exhausted", re.IGNORECASE)
 _BUSY = re.compile(r"overloaded|unavailable|at capacity|over capacity|try again later|busy", re.IGNORECASE)
 _LATE = re.compile(r"timed? ?out|timeout|deadline", re.IGNORECASE)
+
+
+_WITH_A_TIME = (402, 408, 425, 429, 500, 502, 503, 529)  # statuses whose Retry-After, or the like, means something
 
 
 class Complaint(NamedTuple):
@@ -70,7 +81,7 @@ def failure(
         kind,
         _sentence(kind, complaint, provider, secrets, f"answered with status {status}"),
         param=one_line(complaint.param, 100) if complaint.param else None,
-        retry_after=limits.retry_after(headers, body, now) if status in (408, 425, 429, 500, 502, 503, 529) else None,
+        retry_after=limits.retry_after(headers, body, now) if status in _WITH_A_TIME else None,
         upstream_status=status,
     )
 
@@ -251,7 +262,8 @@ def _by_status(status: int, complaint: Complaint) -> Kind:
     known = _STATUSES.get(status)
     if known is not None:
         return known
-    if status in (400, 404, 410) and (_NO_MODEL.search(words) or _NO_MODEL.search(complaint.message)):
+    no_model = _NO_MODEL_400 if status == 400 else _NO_MODEL
+    if status in (400, 404, 410) and (no_model.search(words) or no_model.search(complaint.message)):
         return errors.UPSTREAM_MODEL_NOT_FOUND
     if status == 400 and _BAD_KEY.search(words):
         return errors.UPSTREAM_AUTH  # Google answers 400 to a wrong key

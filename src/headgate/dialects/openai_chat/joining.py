@@ -92,7 +92,7 @@ class Joined(ChatStream):
 
     def _diverge(self) -> None:
         said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
-        self.error = GatewayError(errors.UPSTREAM_CUT, said)
+        self.error = GatewayError(errors.UPSTREAM_DIVERGED, said)
 
     @property
     def trimmed(self) -> bool | None:

@@ -75,6 +75,7 @@ class ChatStream:
         self.done = False
         self.error: GatewayError | None = None
         self.events = 0
+        self.finished = False
         self.skipped = 0
         self.ident = ident
         self._include_usage = include_usage
@@ -130,7 +131,7 @@ class ChatStream:
         at = 0
         end = len(data)
         while at < end:
-            if template.known and self._held is None and decoder.fresh and not self._ended:
+            if template.known and decoder.fresh:
                 after, text = template.splice(data, at, parts)
                 if text:
                     at = after
@@ -158,6 +159,8 @@ class ChatStream:
         for event in self._decoder.feed(data):
             self._take(event, parts)
         self._check_size()
+        if self._ended:
+            self._template.forget()  # nothing is passed on any more
 
     def close(self) -> bytes:
         parts: list[bytes] = []
@@ -248,6 +251,7 @@ class ChatStream:
 
     def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
         """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""
+        self._template.forget()  # until all of it is complete, nothing goes past what is held
         self._held = parts[begin:]
         del parts[begin:]
         self.visible = visible
@@ -361,7 +365,7 @@ class ChatStream:
         parts.append(sse.encode(out))
         if self._hold == "tools" and self._held is None and "tool_calls" in self._kinds:
             self._hold_from(parts, before, said, visible)
-        elif len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
+        elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
             key, text = texts[0]
             if key in shapes.TEXT_KEYS:
                 last = next(reversed(top))
@@ -433,6 +437,7 @@ class ChatStream:
             choice["finish_reason"] = NULL
             return True, False
         state.finish = reason
+        self.finished = self._has_finished
         choice["finish_reason"] = reason
         return bytes(raw or b"")[1:-1] != reason.encode(), True
 
