@@ -14,6 +14,7 @@ import pytest
 from headgate.boot import ControlBoot, receive, send
 from headgate.control.snapshot import compose
 from headgate.model import Account, DataBoot, TargetRef
+from headgate.providers import BadRow, rows
 from headgate.settings import ConfigError, Settings, compile, data_settings, explained, load, masked
 
 KEY = b"k" * 32
@@ -230,3 +231,26 @@ tokens: [{name: t, secret: hg_test_0123456789abcdef}]
         assert receive(theirs, type(told))[0] == told
     ours.close()
     theirs.close()
+
+
+def test_words_that_yaml_or_the_environment_spell_otherwise(write: Any) -> None:
+    text = "providers: {p: {base_url: 'http://127.0.0.1:1/v1', auth: none, training: yes, models: {m: {}, n: {}}}}"
+    environ = {"HEADGATE_PROVIDERS__P__PREFILL": "true", "HEADGATE_PROVIDERS__P__MODELS__N__PREFILL": "false"}
+    provider = compiled(write(text, environ)).world.providers["p"]
+    assert (provider.training, provider.prefill, provider.models["n"].prefill) == ("yes", "trailing", "none")
+
+
+@pytest.mark.parametrize("key", ["context_window", "max_output"])
+def test_a_number_of_tokens_that_no_message_could_carry_is_refused(write: Any, key: str) -> None:
+    with pytest.raises(ConfigError, match=f"providers.p.models.m.{key}"):
+        write(f"providers: {{p: {{base_url: 'http://x', models: {{m: {{{key}: 99999999999999999999999}}}}}}}}")
+
+
+def test_a_broken_row_takes_no_other_along(tmp_path: Path) -> None:
+    (tmp_path / "acme.toml").write_text(
+        'base_url = "http://127.0.0.1:1/v1"\ntitle = "Acme"\ndocs = "https://acme.example/keys"\n'
+    )
+    (tmp_path / "bad.toml").write_text("bogus = 1")
+    with pytest.raises(BadRow):
+        rows([tmp_path])
+    assert {"acme", "openai"} <= rows([tmp_path], lenient=True).keys()

@@ -1,13 +1,14 @@
-"""What is held back until it is complete, and what a chunk that ends in failure has said."""
+"""What is held back until it is complete, and what becomes of pieces that are odd."""
 
 from __future__ import annotations
 
+import json
 from typing import Any
 
 import pytest
 from chat_streams import bytewise, check_contract, chunk, events, run
 
-from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.openai_chat import ChatStream, answer, answer_from_stream
 
 ROLE = chunk({"role": "assistant", "content": ""})
 CALL = [{"index": 0, "id": "c1", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
@@ -78,3 +79,73 @@ def test_text_on_a_chunk_that_ends_in_failure_is_not_counted_as_said(finish: str
     assert stream.feed(events(chunk({"content": "lost "}, finish))) == b""
     assert stream.error is not None
     assert stream.delivered is not None and stream.delivered.text == "".join(said)
+
+
+def test_a_call_that_is_held_is_not_what_the_client_was_given() -> None:
+    """Else whoever goes on is given too little to say, and the bill has it twice."""
+    stream = ChatStream("chatcmpl-1", 1, "m", False, hold="tools", keep=True)
+    argument = [{"index": 0, "function": {"arguments": "12345678"}}]
+    for piece in parts(ROLE, chunk({"content": "one "}), chunk({"content": "two "}), chunk({"tool_calls": CALL})):
+        stream.feed(piece)
+    for _ in range(20):
+        stream.feed(events(chunk({"tool_calls": argument})))
+    assert stream.delivered is not None and stream.delivered.tokens == 2
+    assert stream.own_usage.completion > 20  # what it has cost all the same
+
+
+def test_half_a_function_call_is_held_too() -> None:
+    stream = ChatStream("chatcmpl-1", 1, "m", False, hold="tools", keep=True)
+    sent = stream.feed(events(ROLE, chunk({"function_call": {"name": "f", "arguments": ""}})))
+    assert b"function_call" not in sent and not stream.visible
+
+
+@pytest.mark.parametrize("said", [{"content": "{}"}, {"tool_calls": CALL}, {"function_call": {"name": "f"}}])
+def test_an_error_behind_a_whole_answer_that_is_held_takes_nothing_back(said: dict[str, Any]) -> None:
+    pieces = parts(ROLE, chunk(said), chunk({}, "stop"), {"error": {"message": "late"}})
+    out, stream = run(pieces, hold="all")
+    assert stream.done and stream.error is None and next(iter(said)).encode() in out
+    assert run(pieces[:2] + pieces[3:], hold="all")[1].error is not None
+
+
+def test_arguments_that_come_as_an_object_go_out_as_a_string() -> None:
+    call = {"index": 0, "id": "c", "type": "function", "function": {"name": "f", "arguments": {"x": [1, "\u00e9"]}}}
+    out, stream = run(parts(ROLE, chunk({"tool_calls": [call]}), chunk({}, "tool_calls"), "[DONE]"))
+    (told,) = [
+        one["function"]["arguments"]
+        for part in check_contract(out, stream, usage=True)
+        for choice in part["choices"]
+        for one in choice["delta"].get("tool_calls", ())
+    ]
+    assert json.loads(told) == {"x": [1, "\u00e9"]}
+    body = json.dumps(
+        {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
+    )
+    whole = json.loads(answer(body.encode(), id="i", created=1, model="m").body)
+    assert json.loads(whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]) == {"x": [1, "\u00e9"]}
+
+
+def test_usage_that_is_told_in_two_parts_is_one() -> None:
+    first = chunk({"content": "a"}, usage={"prompt_tokens": 10, "completion_tokens": 0})
+    last = chunk({}, "stop", usage={"completion_tokens": 5})
+    _, stream = run(parts(ROLE, first, last, "[DONE]"))
+    assert (stream.usage.prompt, stream.usage.completion, stream.usage.basis) == (10, 5, "provider")
+
+
+def test_an_empty_chunk_behind_the_finish_does_not_end_what_told_its_usage_on_the_way() -> None:
+    soon = chunk({"content": "a"}, usage={"prompt_tokens": 10, "completion_tokens": 1})
+    empty: dict[str, Any] = {**chunk({}), "choices": [], "x": []}
+    late = {**empty, "usage": {"prompt_tokens": 10, "completion_tokens": 9}}
+    _, stream = run(parts(ROLE, soon, chunk({}, "stop"), empty, late))
+    assert stream.done and (stream.usage.prompt, stream.usage.completion) == (10, 9)
+
+
+def test_a_whole_answer_whose_error_is_false_is_an_answer() -> None:
+    body = json.dumps({"error": False, "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
+    assert answer(body, id="i", created=1, model="m").error is None
+
+
+def test_the_estimate_of_a_stream_that_answers_a_plain_request_stays_an_estimate() -> None:
+    body = events(ROLE, chunk({"content": "hello"}), chunk({}, "stop"), "[DONE]")
+    read = answer_from_stream(body, id="i", created=1, model="m", prompt_tokens=9)
+    assert read.error is None and read.usage is not None
+    assert (read.usage.prompt, read.usage.basis) == (9, "estimated")

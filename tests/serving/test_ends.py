@@ -72,3 +72,21 @@ def test_a_usage_that_comes_late_is_waited_for_and_ends_the_stream(tmp_path: Pat
         assert time.monotonic() - began < 1.5
         receipt = closed(plane)
         assert (receipt.basis, receipt.prompt_tokens) == ("provider", 7)
+
+
+@pytest.mark.parametrize(
+    ("kind", "data"),
+    [(b"Text/Event-Stream", FINE), (b"text/plain", FINE), (b"Application/JSON", document("world"))],
+)
+@pytest.mark.parametrize("stream", [True, False])
+def test_media_types_are_compared_without_case(tmp_path: Path, kind: bytes, data: bytes, stream: bool) -> None:
+    with chain(tmp_path / "s", [closing(data, HEAD, kind)]) as (plane, _):
+        answer = ask(plane, stream)
+        assert answer.status == 200
+        assert (answer.text if stream else answer.json["choices"][0]["message"]["content"]) == "world"
+
+
+def test_a_coding_that_is_not_chunked_runs_until_the_connection_ends(tmp_path: Path) -> None:
+    head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: identity\r\n\r\n"
+    with chain(tmp_path / "s", [closing(document("hi"), head, JSON)]) as (plane, _):
+        assert ask(plane, stream=False).json["choices"][0]["message"]["content"] == "hi"

@@ -136,12 +136,11 @@ def _listed(row: Row, model: str, today: date) -> ModelRow | None:
     """The price list's facts of one model; None where it does not know it."""
     prices = _lists.get(row.prices or "")
     info = prices.find(model) if prices else None
+    free = Price(0, 0, 0, 0, source=f"providers/{row.name}.toml")
+    is_free = row.free_suffix is not None and model.endswith(row.free_suffix)
     if info is None:
-        return None
-    if row.free_suffix and model.endswith(row.free_suffix):
-        price = Price(0, 0, 0, 0, source=f"providers/{row.name}.toml")
-    else:
-        price = _price(info, today)
+        return ModelRow(id=model, price=free, kind=kind_of(model)) if is_free else None
+    price = free if is_free else _price(info, today)
     return ModelRow(id=model, title=info.name, context_window=info.context_window, price=price, kind=kind_of(model))
 
 

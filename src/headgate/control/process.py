@@ -302,12 +302,13 @@ def _stamp(path: str | None) -> Stamp:
 
 
 def known_rows(config_path: str | None, state: Path) -> Mapping[str, Row]:
-    """The rows of ``providers/`` as settings find them, before settings are there; the shipped ones where one of the
-    operator's own is broken: reading the file will say so.
+    """The rows of ``providers/`` as settings find them, before settings are there; without those of the operator's own
+    that are broken: reading the file will say so.
     """
+    folders = [*([Path(config_path).parent / "providers"] if config_path else []), state / "providers"]
     try:
-        return rows([*([Path(config_path).parent / "providers"] if config_path else []), state / "providers"])
-    except BadRow:
+        return rows(folders, lenient=True)
+    except BadRow:  # too many
         return rows()
 
 

@@ -38,7 +38,7 @@ _PLACEHOLDER = re.compile(r"\{([A-Z][A-Z0-9_]{1,63})\}")
 
 Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Link = Annotated[str, Meta(pattern=r"^https://\S+$", max_length=256)]
 
 
@@ -118,14 +118,14 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
 # ------------------------------------------------------------------------------------- finding
 
 
-def rows(folders: Iterable[Path] = ()) -> dict[str, Row]:
+def rows(folders: Iterable[Path] = (), *, lenient: bool = False) -> dict[str, Row]:
     """All rows by name: the shipped ones, then those of ``folders``; of one name the last counts.
 
-    A folder that does not exist has none.  Raises BadRow.
+    A folder that does not exist has none.  Raises BadRow; ``lenient`` leaves out the files that do not hold.
     """
     found = dict(_shipped())
     for folder in folders:
-        found.update(_folder(folder))
+        found.update(_folder(folder, lenient=lenient))
     if len(found) > MAX_ROWS:
         raise BadRow(f"there are {len(found)} provider rows, {MAX_ROWS} is the limit; remove some *.toml files")
     return found
@@ -136,10 +136,17 @@ def _shipped() -> Mapping[str, Row]:
     return _folder(SHIPPED)
 
 
-def _folder(folder: Path) -> dict[str, Row]:
-    if not folder.is_dir():
-        return {}
-    return {row.name: row for row in map(_read, sorted(folder.glob("*.toml"))[: MAX_ROWS + 1])}
+def _folder(folder: Path, *, lenient: bool = False) -> dict[str, Row]:
+    found: dict[str, Row] = {}
+    for path in sorted(folder.glob("*.toml"))[: MAX_ROWS + 1] if folder.is_dir() else ():
+        try:
+            row = _read(path)
+        except BadRow:
+            if not lenient:
+                raise
+        else:
+            found[row.name] = row
+    return found
 
 
 def _read(path: Path) -> Row:

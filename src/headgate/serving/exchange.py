@@ -228,8 +228,7 @@ class Exchange:
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
-        came_streamed = b"event-stream" in upstream.headers.get(b"content-type", b"")
-        read = openai_chat.answer_from_stream if came_streamed else openai_chat.answer
+        read = openai_chat.answer_from_stream if _came_streamed(upstream) else openai_chat.answer
         answer = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
@@ -311,6 +310,12 @@ def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
     """The end of the whole call, as far as this attempt's target knows."""
     total = attempt.target.timeouts.total
     return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
+
+
+def _came_streamed(upstream: Upstream) -> bool:
+    """Whether a whole body is events: as its type says or, where that says nothing, as it begins."""
+    kind = upstream.headers.get(b"content-type", b"").lower()
+    return b"json" not in kind and (b"event-stream" in kind or upstream.body.lstrip()[:5] in (b"data:", b"event"))
 
 
 def _wants_trace(request: Request) -> bool:

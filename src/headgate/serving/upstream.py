@@ -186,7 +186,7 @@ class Upstream(asyncio.BufferedProtocol):
 
     def begin_ending(self) -> None:
         """Everything has been said but the end itself."""
-        if self.phase == "stall":
+        if self.phase in ("stall", "first_token"):
             self.expect("end", END_S)
 
     def pause(self) -> None:
@@ -403,7 +403,8 @@ class Upstream(asyncio.BufferedProtocol):
 
     def _ends_with_connection(self) -> bool:
         # RFC 9112 §6.3: neither a length nor chunks means that the body runs until the connection closes.
-        return b"content-length" not in self.headers and b"transfer-encoding" not in self.headers
+        coding = self.headers.get(b"transfer-encoding", b"").lower().rstrip()
+        return not coding.endswith(b"chunked") if coding else b"content-length" not in self.headers
 
     def _fail(self, error: GatewayError) -> None:
         asking, sink = self.asking, self.sink
@@ -440,5 +441,5 @@ _PHASES = {
 
 def _can_stream(status: int, headers: dict[bytes, bytes]) -> bool:
     # Some servers send events under text/plain or no type at all; JSON and HTML are answers of another kind.
-    kind = headers.get(b"content-type", b"")
+    kind = headers.get(b"content-type", b"").lower()
     return status == 200 and b"json" not in kind and b"html" not in kind

@@ -134,8 +134,16 @@ Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
 
 
 def _prefill(value: Any) -> Any:
-    """``true`` is short for the spelling that needs nothing beside the message."""
-    return {True: "trailing", False: "none"}.get(value, value) if isinstance(value, bool) else value
+    """``true`` is short for the spelling that needs nothing beside the message.  The environment has it as a text."""
+    return {"true": "trailing", "false": "none"}.get(str(value).lower(), value)
+
+
+def _training(value: Any) -> Any:
+    """YAML reads a bare ``yes`` as true."""
+    return "yes" if value is True else value
+
+
+Tokens = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 
 def _parameters(value: Iterable[str]) -> None:
@@ -201,8 +209,8 @@ class Model(Row):
     LATER = {"tokenizer": None}
     upstream_model: Annotated[str, Field(min_length=1)] | None = None
     canonical: str | None = None
-    context_window: Annotated[int, Field(ge=1)] | None = None
-    max_output: Annotated[int, Field(ge=1)] | None = None
+    context_window: Tokens | None = None
+    max_output: Tokens | None = None
     capabilities: list[str] = []
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] | None = None
     price: PriceRow = PriceRow()
@@ -224,7 +232,7 @@ class Provider(Row):
     headers: Annotated[dict[str, str], AfterValidator(header_values)] = {}
     forward_headers: Annotated[list[str], AfterValidator(header_names)] = ["openai-organization", "openai-project"]
     quirks: Annotated[list[str], AfterValidator(_quirks)] = []
-    training: Literal["never", "unknown", "yes"] = "unknown"
+    training: Annotated[Literal["never", "unknown", "yes"], BeforeValidator(_training)] = "unknown"
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] = "none"
     models: dict[str, Model | None] | None = None
 

@@ -58,7 +58,7 @@ def answer(
     if top is None:
         return Answer(error=failures.garbage(body, provider=provider))
     error = top.get("error")
-    if error is not None and error != NULL and bytes(error) not in shapes.EMPTY:
+    if error is not None and bytes(error) not in shapes.NO_ERROR:
         return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
     result = Answer()
     choices: list[Object] | None = None  # where they had to be edited

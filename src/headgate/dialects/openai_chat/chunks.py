@@ -4,14 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from msgspec import Raw
-
 from headgate.dialects.openai_chat import shapes
 from headgate.errors import GatewayError
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
-
-_FALSE = Raw(b"false")
 
 Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
 
@@ -53,7 +49,7 @@ def parse(data: bytes) -> tuple[bytes, Object | None]:
 def is_complaint(top: Object) -> bool:
     """Whether an event is an error, in one of the forms that come without ``event: error``."""
     error = top.get("error")
-    if error is not None and bytes(error) not in shapes.EMPTY and error != _FALSE:
+    if error is not None and bytes(error) not in shapes.NO_ERROR:
         return True
     if "choices" in top or "usage" in top:
         return False

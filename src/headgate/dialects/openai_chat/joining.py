@@ -39,7 +39,7 @@ class Joined(ChatStream):
         self._said = before._said
         self._prompt_tokens = before._prompt_tokens
         self._before = Usage(before.usage.prompt, before.tokens)
-        self._text_events, self._text_bytes = before._text_events, before._text_bytes
+        self._text_events, self._text_bytes = before._given
         self._first_progress = self.progress
 
     @property

@@ -18,6 +18,7 @@ from headgate.wire.codec import NULL, Object
 TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")
 OTHER_VISIBLE_KEYS = ("tool_calls", "function_call", "audio", "images", "reasoning_details")
 EMPTY = frozenset((b"null", b'""', b"[]", b"{}"))
+NO_ERROR = EMPTY | {b"false"}  # what stands under ``error`` where there is none
 
 Number = int | float | None
 VISIBLE_KEYS = frozenset((*TEXT_KEYS, *OTHER_VISIBLE_KEYS))
@@ -131,6 +132,14 @@ def read_usage(raw: Raw) -> tuple[Usage | None, bool]:
     return usage, as_read
 
 
+def merge_usage(before: Raw | None, raw: Raw) -> Raw:
+    """``raw``, with the counts that only an earlier report has: some tell the prompt first, the completion last."""
+    if before is None or (b'"prompt_tokens"' in bytes(raw) and b'"completion_tokens"' in bytes(raw)):
+        return raw
+    new = {key: value for key, value in (codec.as_object(raw) or {}).items() if value != NULL}
+    return codec.raw({**(codec.as_object(before) or {}), **new})
+
+
 def _counts_alone(raw: Raw) -> Usage | None:
     """What can be had from a usage object with a member of another type."""
     members = codec.as_object(raw) or {}
@@ -232,6 +241,11 @@ class ToolCalls:
         ident = codec.as_text(delta.get("id")) or ""
         function = codec.as_object(delta.get("function"))
         name = codec.as_text(function.get("name")) or "" if function else ""
+        arguments = function.get("arguments") if function else None
+        whole = arguments is not None and memoryview(arguments)[0] in b"{["
+        if function and arguments is not None and whole:  # an object where the clients read a string
+            function["arguments"] = codec.raw(bytes(arguments).decode())
+            delta["function"] = codec.raw(function)
         if function and "arguments" in function:
             self._size += len(bytes(function["arguments"])) - 2
         theirs = codec.as_integer(delta.get("index"))
@@ -239,6 +253,7 @@ class ToolCalls:
         changed = theirs != index
         if changed:
             delta["index"] = codec.raw(index)
+        changed = changed or whole
         if index == len(self.calls):
             return self._open(delta, function, ident, name, index) or changed
         return self._continue(delta, function, index) or changed

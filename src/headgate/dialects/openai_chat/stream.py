@@ -25,6 +25,8 @@ _DONE = b"data: [DONE]\n\n"
 _ZERO = Raw(b"0")
 _TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _NO_CHOICES = Raw(b"[]")
+_CALLS = frozenset(("tool_calls", "function_call"))
+_AN_ANSWER = _CALLS | {"content", "refusal"}
 _SNIFF = 16 << 10
 _MOST_SAID = 96 << 10  # an answer longer than this, about 24,000 tokens, is not continued
 _MOST_HELD = 8 << 20
@@ -88,6 +90,7 @@ class ChatStream:
         self._face = Face(ident, created, model, include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
+        self._shown: tuple[int, int] | None = None  # events and bytes of text before what is held
         self._usage_at = 0  # progress when the last usage came
         self._text_bytes = 0
         self._text_events = 0
@@ -213,7 +216,7 @@ class ChatStream:
             return None
         said = self._said
         text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
-        kinds = self._kinds if self._held is None else self._kinds - {"tool_calls", "function_call"}
+        kinds = self._kinds if self._held is None else self._kinds - _CALLS
         return Delivered(text, frozenset(kinds), len(self._choices), self.tokens, self._has_finished)
 
     @property
@@ -231,9 +234,15 @@ class ChatStream:
     @property
     def tokens(self) -> int:
         """Of what was streamed: as many as its events where they are as short as tokens are."""
-        if self._text_bytes > self._text_events * _LONG_FOR_A_TOKEN:
-            return self._text_bytes // _BYTES_PER_TOKEN
-        return self._text_events
+        events, size = self._given
+        return size // _BYTES_PER_TOKEN if size > events * _LONG_FOR_A_TOKEN else events
+
+    @property
+    def _given(self) -> tuple[int, int]:
+        """Pieces of text and their bytes, without what is held."""
+        if self._held is not None and self._shown is not None:
+            return self._shown
+        return self._text_events, self._text_bytes
 
     def _withhold(self, parts: list[bytes]) -> bytes:
         """What may be returned now: not what is held, until that is complete (or too much to hold)."""
@@ -287,23 +296,28 @@ class ChatStream:
         if top is None:
             self.skipped += 1
             return
-        self._note_usage(top)
+        told = self._note_usage(top)
         if chunks.is_complaint(top):
             self._fail(data)
         else:
-            self._take_chunk(data, top, parts)
+            self._take_chunk(data, top, parts, told)
 
     def _fail(self, data: bytes) -> None:
+        if self._held is not None and self._has_finished and self._kinds & _AN_ANSWER:
+            self.done = True  # all of it is here, whatever came behind it
+            return
         self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets)
 
-    def _note_usage(self, top: Object) -> None:
+    def _note_usage(self, top: Object) -> bool:
         raw = top.get("usage")
         if raw is None or raw == NULL:
             groq = top.get("x_groq")
             raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
         if raw is not None and raw != NULL and raw != codec.EMPTY_OBJECT:
-            self._usage_raw = raw
+            self._usage_raw = shapes.merge_usage(self._usage_raw, raw)
             self._usage_at = self.progress
+            return True
+        return False
 
     def _finish_up(self, parts: list[bytes]) -> None:
         """The upstream says that it is complete."""
@@ -335,7 +349,7 @@ class ChatStream:
 
     # ------------------------------------------------------------------------------- chunks
 
-    def _take_chunk(self, data: bytes, top: Object, parts: list[bytes]) -> None:
+    def _take_chunk(self, data: bytes, top: Object, parts: list[bytes], told: bool) -> None:
         raw = top.get("choices")
         choices = codec.as_objects(raw) if raw is not None and raw != NULL else []
         if choices is None:
@@ -349,6 +363,7 @@ class ChatStream:
         texts: list[tuple[str, Raw]] = []
         before = len(parts)
         visible, said = self.visible, len(self._said or b"")
+        counts = (self._text_events, self._text_bytes)
         for position, choice in enumerate(choices):
             fate = self._take_choice(position, choice, texts, parts)
             if self.error is not None:
@@ -358,12 +373,13 @@ class ChatStream:
             changed = changed or fate is not _KEPT
         if not kept:
             face.carry(top)
-            if not choices and self._usage_raw is not None and self._has_finished:
+            if not choices and told and self._has_finished:
                 self._finish_up(parts)  # the usage is what comes last: a [DONE] behind it may be late, or never come
             return
         out = face.respell(data, top, kept if changed or face.carried else None)
         parts.append(sse.encode(out))
-        if self._hold == "tools" and self._held is None and "tool_calls" in self._kinds:
+        if self._hold == "tools" and self._held is None and self._kinds & _CALLS:
+            self._shown = counts
             self._hold_from(parts, before, said, visible)
         elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
             key, text = texts[0]

@@ -63,17 +63,20 @@ def answer_from_stream(
     for event in decoder.feed(out + stream.tail()):
         if event.data != b"[DONE]":
             total.add(codec.decode_object(event.data, "A chunk"))
-    return answer(
+    result = answer(
         total.body(),
         id=id,
         created=created,
         model=stream.model,
-        extra=extra,
-        trace=trace,
+        extra=None if extra is None else lambda _: extra(stream.usage),
+        trace=None if trace is None else lambda _: trace(stream.usage),
         provider=provider,
         secrets=secrets,
         prompt_tokens=prompt_tokens,
     )
+    if result.usage is not None:
+        result.usage = stream.usage
+    return result
 
 
 class _Total:
