@@ -113,10 +113,10 @@ class Exchange:
             )
         if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
             return None
-        traced = bool(request.query) and _wants_trace(request)
         call = openai_chat.read(request.body)
         plan = router.plan(call, grant, request.headers)
-        call.trace = call.trace or traced
+        if request.query and _wants_trace(request):
+            call.trace = True
         hold = admission.take(call, grant, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
         self._replay.keep(request, call, plan, receipt, egress)

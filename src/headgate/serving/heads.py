@@ -7,7 +7,7 @@ import time
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE, GatewayError
-from headgate.model import Attempt, Target, Usage
+from headgate.model import Target, Usage
 from headgate.serving.receipt import Receipt
 from headgate.wire.codec import encode
 
@@ -43,7 +43,8 @@ def _of_route(receipt: Receipt) -> bytes:
 
 def metadata(receipt: Receipt, usage: Usage) -> bytes:
     """The ``headgate`` object of an answer: who served it, how long that took (ms), what ``usage`` costs (USD)."""
-    attempt = cast(Attempt, receipt.target)
+    attempt = receipt.target
+    assert attempt is not None
     now = _monotonic()
     cost = receipt.cost(usage)
     return _METADATA % (

@@ -137,7 +137,8 @@ class Receipt:
             self._started = 0.0
 
     def _record(self, status: int, code: str, own: Usage | None) -> AttemptRecord:
-        attempt = cast(Attempt, self.target)
+        attempt = self.target
+        assert attempt is not None
         target = attempt.target
         account = attempt.account.id if attempt.account is not None else ""
         began = int((self._started - self.received) * 1e6)
