@@ -6,14 +6,18 @@ planes.
 
 from __future__ import annotations
 
+import contextlib
 import fcntl
 import os
 import secrets
 import time
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 LOCK = "lock"
+# Held for the moment in which the lock is taken and signed, or looked at: so whoever sees it taken reads who took it.
+LOCK_GATE = "lock.gate"
 INSTANCE_KEY = "instance.key"
 ADMIN_TOKEN = "admin.token"
 # Beside admin.token while that is a copy of the configuration's: a token that is taken out of the file must end to
@@ -22,8 +26,8 @@ ADMIN_DECLARED = "admin.token.declared"
 # Where the running gateway answers, for the CLI: the configuration alone does not know what the command line changed.
 ADDRESSES = "listening.json"
 KEY_BYTES = 32
-GLANCE_S = 0.1  # who looks whether the lock is held has it for microseconds
 COMMAND_S = 10.0  # a command that works on the store is done sooner
+LOOK_AGAIN_S = 0.01
 
 
 class StateError(Exception):
@@ -51,21 +55,21 @@ def prepare(path: Path, *, command: bool = False) -> int:
         raise StateError(
             f"the state directory {path} cannot be used ({error.strerror}); choose another with --state-dir"
         ) from error
-    if other := _take(descriptor):
-        os.close(descriptor)
-        what = "a headgate command" if other.command else "another headgate"
-        raise StateError(
-            f"{what} (pid {other.pid or 'unknown'}) already {'works on' if other.command else 'serves from'} {path}; "
-            "stop it, or choose another with --state-dir"
-        )
     try:
-        os.ftruncate(descriptor, 0)
-        os.pwrite(descriptor, f"{os.getpid()}{' command' if command else ''}\n".encode(), 0)
+        if other := _take(path, descriptor, command):
+            what = "a headgate command" if other.command else "another headgate"
+            raise StateError(
+                f"{what} (pid {other.pid or 'unknown'}) already {'works on' if other.command else 'serves from'} "
+                f"{path}; stop it, or choose another with --state-dir"
+            )
         if not command:
             (path / ADDRESSES).unlink(missing_ok=True)  # an earlier life's; others may answer there now
     except OSError as error:
         os.close(descriptor)
         raise StateError(f"the state directory {path} cannot be written ({error.strerror})") from error
+    except StateError:
+        os.close(descriptor)
+        raise
     return descriptor
 
 
@@ -81,26 +85,55 @@ def holder(path: Path) -> Holder | None:
     except OSError as error:
         raise StateError(f"{path / LOCK} cannot be read ({error.strerror})") from error
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_SH | fcntl.LOCK_NB)
-    except OSError:
-        return _read_holder(descriptor)
+        with _gate(path, os.O_RDONLY, fcntl.LOCK_SH):
+            return None if _locked(descriptor, fcntl.LOCK_SH) else _read_holder(descriptor)
+    except FileNotFoundError:  # made before the lock is taken: nobody ever took it
+        return None
+    except OSError as error:
+        raise StateError(f"{path / LOCK_GATE} cannot be read ({error.strerror})") from error
     finally:
         os.close(descriptor)
-    return None
 
 
-def _take(descriptor: int) -> Holder | None:
-    """Locks; or says who is in the way, when a glance (``holder``) or a command has had the time to end."""
-    begin = time.monotonic()
+def _take(path: Path, descriptor: int, command: bool) -> Holder | None:
+    """Locks and signs; or says who is in the way, where that is a gateway or a command that does not end.
+
+    Raises StateError, OSError.
+    """
+    end = time.monotonic() + COMMAND_S
     while True:
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            return None
-        except OSError:
+        with _gate(path, os.O_RDWR | os.O_CREAT, fcntl.LOCK_EX):
+            if _locked(descriptor, fcntl.LOCK_EX):
+                os.ftruncate(descriptor, 0)
+                os.pwrite(descriptor, f"{os.getpid()}{' command' if command else ''}\n".encode(), 0)
+                return None
             other = _read_holder(descriptor)
-        if time.monotonic() - begin > (COMMAND_S if other.command else GLANCE_S):
+        if not other.command or time.monotonic() > end:
             return other
-        time.sleep(0.01)
+        time.sleep(LOOK_AGAIN_S)
+
+
+@contextlib.contextmanager
+def _gate(path: Path, flags: int, kind: int) -> Iterator[None]:
+    """Everyone passes in some microseconds.  Raises StateError where one does not, and OSError."""
+    descriptor = os.open(path / LOCK_GATE, flags | os.O_CLOEXEC, 0o600)
+    try:
+        end = time.monotonic() + COMMAND_S
+        while not _locked(descriptor, kind):
+            if time.monotonic() > end:
+                raise StateError(f"a headgate process is stopped while it takes {path / LOCK}; end it, then try again")
+            time.sleep(LOOK_AGAIN_S / 10)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def _locked(descriptor: int, kind: int) -> bool:
+    try:
+        fcntl.flock(descriptor, kind | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _read_holder(descriptor: int) -> Holder:

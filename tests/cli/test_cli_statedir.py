@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 import threading
@@ -74,6 +75,49 @@ def test_looking_never_stops_a_start(tmp_path: Path) -> None:
     finally:
         ended.set()
         looking.join()
+
+
+SLOW_HAND = """
+import os, sys, time
+from pathlib import Path
+from headgate import statedir
+sign = os.pwrite
+def slowly(*args):
+    print("has it", flush=True)
+    time.sleep(1)
+    return sign(*args)
+os.pwrite = slowly
+statedir.prepare(Path(sys.argv[1]), command=True)
+time.sleep(0.2)
+"""
+
+
+@pytest.mark.parametrize("before", ["nobody", "gateway"])
+def test_a_busy_machine_between_taking_and_signing(tmp_path: Path, before: str) -> None:
+    """Who has the lock and has not signed yet is neither unknown nor who held it before."""
+    if before == "gateway":
+        with hold(tmp_path, "gateway", 60) as gone:
+            gone.kill()
+    command = [sys.executable, "-c", SLOW_HAND, str(tmp_path)]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "has it\n"
+        assert statedir.holder(tmp_path) == statedir.Holder(process.pid, command=True)
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stdout.readline() == "has it\n"
+        os.close(statedir.prepare(tmp_path))  # waits for it
+
+
+def test_a_process_that_is_stopped_in_the_gate_is_a_sentence(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(statedir, "COMMAND_S", 0.2)
+    with subprocess.Popen(
+        [sys.executable, "-c", SLOW_HAND, str(tmp_path)], stdout=subprocess.PIPE, text=True
+    ) as process:
+        assert process.stdout is not None and process.stdout.readline() == "has it\n"
+        process.send_signal(signal.SIGSTOP)
+        for ask in (statedir.prepare, statedir.holder):
+            with pytest.raises(statedir.StateError, match="is stopped while it takes"):
+                ask(tmp_path)
+        process.kill()
 
 
 def test_a_token_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
