@@ -217,12 +217,50 @@ def test_an_error_behind_the_finish_reason_takes_nothing_away(tmp_path: Path) ->
         assert closed(plane).outcome == "delivered" and not second.requests
 
 
-def test_it_is_told_where_there_was_nothing_but_reasoning(tmp_path: Path) -> None:
-    thought = HELLO.replace(b'"content"', b'"reasoning_content"')
-    with chain(tmp_path / "s", [answered(ROLE + thought + STOP + COMPLAINT)], [answered(FINE)]) as (plane, (_, second)):
+THOUGHT = HELLO.replace(b'"content"', b'"reasoning_content"')
+ONLY_THOUGHTS = {
+    "then its finish": ROLE + THOUGHT + STOP + b"data: [DONE]\n\n",
+    "with its finish": ROLE + THOUGHT + chunk_event({"reasoning_content": "!"}, "stop"),
+    "then its finish and an error": ROLE + THOUGHT + STOP + COMPLAINT,
+}
+
+
+@pytest.mark.parametrize("thoughts", ONLY_THOUGHTS.values(), ids=list(ONLY_THOUGHTS))
+def test_nothing_but_reasoning_is_no_answer(tmp_path: Path, thoughts: bytes) -> None:
+    with chain(tmp_path / "s", [answered(thoughts)], [answered(ROLE + THOUGHT + FINE)]) as (plane, _):
         answer = ask(plane)
-        assert answer.text == "" and answer.events[-1]["error"] and b"[DONE]" not in answer.raw
-        assert closed(plane).outcome == "truncated" and not second.requests
+        answer.check_stream("world")
+        assert answer.raw.count(b"reasoning_content") == 1  # never two chains of thought
+        receipt = closed(plane)
+    assert receipt.outcome == "delivered"
+    assert [(one.code, one.why) for one in receipt.attempts] == [("upstream_hollow_answer", "first"), ("", "restart")]
+
+
+def test_nothing_but_reasoning_twice_is_told(tmp_path: Path) -> None:
+    twice = [answered(thoughts) for thoughts in list(ONLY_THOUGHTS.values())[:2]]
+    with chain(tmp_path / "s", [twice[0]], [twice[1]]) as (plane, _):
+        ask(plane).check_truncated("upstream_hollow_answer")
+        receipt = closed(plane)
+    assert (receipt.outcome, receipt.status, len(receipt.attempts)) == ("hollow", 200, 2)
+
+
+def test_reasoning_up_to_the_limit_is_an_answer(tmp_path: Path) -> None:
+    """It says itself why there is no text: more of the same request would not help."""
+    cut = ROLE + THOUGHT + chunk_event({}, "length") + b"data: [DONE]\n\n"
+    with chain(tmp_path / "s", [answered(cut)], [answered(FINE)]) as (plane, (_, second)):
+        answer = ask(plane)
+        assert answer.raw.endswith(b"data: [DONE]\n\n") and b'"length"' in answer.raw
+        assert closed(plane).outcome == "delivered" and not second.requests
+
+
+def test_one_choice_of_two_may_be_nothing_but_reasoning(tmp_path: Path) -> None:
+    other = chunk_event({"content": "x"}).replace(b'"index":0', b'"index":1').replace(b'"index": 0', b'"index": 1')
+    ended = STOP.replace(b'"index":0', b'"index":1').replace(b'"index": 0', b'"index": 1')
+    both = ROLE + THOUGHT + STOP + other + ended + b"data: [DONE]\n\n"
+    with chain(tmp_path / "s", [answered(both)], [answered(FINE)]) as (plane, (_, second)):
+        answer = ask(plane, n=2)
+        assert answer.raw.endswith(b"data: [DONE]\n\n") and answer.raw.count(b'"stop"') == 2
+        assert closed(plane).outcome == "delivered" and not second.requests
 
 
 def test_a_target_may_refuse_our_field_and_then_the_prefill(tmp_path: Path) -> None:

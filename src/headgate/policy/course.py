@@ -208,6 +208,8 @@ class Course:
         """The client has seen part of the answer: who can go on with it?"""
         if trail.broken > MOST_CONTINUATIONS:
             return None
+        if error.kind is errors.UPSTREAM_HOLLOW and not prefill:
+            leg.closed = True  # it has thought, and had nothing to say
         step = self._who_goes_on(trail, leg, error, now, prefill)
         if step is not None or error.kind not in _COME_AGAIN or not trail.fits(leg):
             return step

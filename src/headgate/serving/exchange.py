@@ -274,11 +274,11 @@ class Exchange:
             self._refusals.count(error.kind.code)
         if not receipt.opened:
             receipt.close("refuse", "refused", error.kind.status, error.kind.code)
-        elif receipt.first_token:
-            receipt.close("fail", "truncated", 200, error.kind.code, egress.bytes_out)
         else:
-            outcome = "hollow" if error.kind is UPSTREAM_HOLLOW else "failed"
-            receipt.close("fail", outcome, error.kind.status, error.kind.code)
+            seen = receipt.first_token > 0
+            outcome = "hollow" if error.kind is UPSTREAM_HOLLOW else "truncated" if seen else "failed"
+            status = 200 if seen else error.kind.status
+            receipt.close("fail", outcome, status, error.kind.code, egress.bytes_out if seen else 0)
         if egress.committed:
             egress.fail(openai_chat.error_event(error, receipt.id))
         else:

@@ -24,7 +24,7 @@ class Answer(Struct, gc=False):
     """A completion for the client, or the ``error`` that it is (``body`` is then empty).
 
     ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
-    ``hollow``: no text, no tool call, no refusal, no reasoning, and no reason for it: a failure, despite its status.
+    ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
     ``model`` is the name in the body: the upstream's own.
     """
 
@@ -161,7 +161,7 @@ def _read_plain(body: bytes, result: Answer) -> bool:
 
 
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:
-    """One choice, in place: (whether that changed it, whether a client can see something in it)."""
+    """One choice, in place: (whether that changed it, whether there is an answer in it)."""
     edited = False
     index = choice.get("index")
     if index is None or (index != _ZERO and codec.as_integer(index) is None):
@@ -188,7 +188,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     if raw is None or bytes(raw)[1:-1] != reason.encode():
         choice["finish_reason"] = codec.raw(reason)
         edited = True
-    return edited, bool(seen)
+    return edited, not shapes.NO_ANSWER.issuperset(seen)
 
 
 def _normalise_message(message: Object, ident: str, position: int) -> bool:

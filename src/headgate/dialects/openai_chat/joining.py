@@ -15,8 +15,6 @@ from headgate.model import Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
-_THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
-
 
 class Joined(ChatStream):
     """See ``ChatStream``.  ``join`` before anything else."""
@@ -35,7 +33,7 @@ class Joined(ChatStream):
         self._choices = before._choices
         for choice in self._choices.values():
             choice.tools = shapes.ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
-        self._kinds = before._kinds & {*shapes.TEXT_KEYS, *_THOUGHTS}
+        self._kinds = before._kinds & {*shapes.TEXT_KEYS, *shapes.THOUGHTS}
         self._said = before._said
         self._prompt_tokens = before._prompt_tokens
         self._before = Usage(before.usage.prompt, before.tokens)
@@ -101,7 +99,7 @@ class Joined(ChatStream):
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
         delta, edited = chunks.delta_of(choice, state.tools)
-        for name in _THOUGHTS:  # never two chains of thought
+        for name in shapes.THOUGHTS:  # never two chains of thought
             edited = delta.pop(name, None) is not None or edited
         seam = self.seam
         if seam.stopped:  # a stop string has ended the answer, which its engine does not know

@@ -426,6 +426,11 @@ class ChatStream:
         if state.finish_sent and not seen:
             return _DROPPED  # a second finish, and what comes with it
         if finishes:
+            if self._kinds <= shapes.NO_ANSWER and state.finish == "stop" and self.finished and shapes.NO_ANSWER.issuperset(seen):
+                state.finish = None
+                self.finished = False
+                self._refuse_nothing()
+                return _DROPPED
             state.finish_sent = True
             self._template.forget()
             texts.append(("", NULL))  # such a chunk is no model for others
