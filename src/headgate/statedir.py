@@ -79,20 +79,16 @@ def holder(path: Path) -> Holder | None:
     Raises StateError where the lock cannot be looked at.
     """
     try:
-        descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+        with _gate(path, os.O_RDONLY, fcntl.LOCK_SH):
+            descriptor = os.open(path / LOCK, os.O_RDONLY | os.O_CLOEXEC)
+            try:
+                return None if _locked(descriptor, fcntl.LOCK_SH) else _read_holder(descriptor)
+            finally:
+                os.close(descriptor)  # inside the gate: nobody meets a lock that is only looked at
     except FileNotFoundError:
         return None
     except OSError as error:
-        raise StateError(f"{path / LOCK} cannot be read ({error.strerror})") from error
-    try:
-        with _gate(path, os.O_RDONLY, fcntl.LOCK_SH):
-            return None if _locked(descriptor, fcntl.LOCK_SH) else _read_holder(descriptor)
-    except FileNotFoundError:  # made before the lock is taken: nobody ever took it
-        return None
-    except OSError as error:
-        raise StateError(f"{path / LOCK_GATE} cannot be read ({error.strerror})") from error
-    finally:
-        os.close(descriptor)
+        raise StateError(f"{path / LOCK} cannot be looked at ({error.strerror})") from error
 
 
 def _take(path: Path, descriptor: int, command: bool) -> Holder | None:

@@ -67,14 +67,19 @@ def test_looking_never_stops_a_start(tmp_path: Path) -> None:
         while not ended.is_set():
             statedir.holder(tmp_path)
 
-    looking = threading.Thread(target=look)
-    looking.start()
+    lookers = [threading.Thread(target=look) for _ in range(2)]
+    before = sys.getswitchinterval()
+    sys.setswitchinterval(1e-6)  # anybody may lose the processor between any two steps
+    for looker in lookers:
+        looker.start()
     try:
-        for _start in range(50):
+        for _start in range(1000):
             os.close(statedir.prepare(tmp_path))
     finally:
+        sys.setswitchinterval(before)
         ended.set()
-        looking.join()
+        for looker in lookers:
+            looker.join()
 
 
 SLOW_HAND = """

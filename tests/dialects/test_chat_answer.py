@@ -188,6 +188,32 @@ def test_an_answer_of_a_whole_stream() -> None:
     }
 
 
+def test_whatever_comes_in_pieces_is_put_together() -> None:
+    def told(token: str) -> dict[str, Any]:
+        return {"content": [{"token": token, "logprob": -0.5, "top_logprobs": []}], "refusal": None}
+
+    pieces: list[Any] = [
+        {**chunk({"role": "assistant", "content": "a", "audio": {"id": "x", "data": "QU", "transcript": "a"}})},
+        {**chunk({"content": "b", "audio": {"data": "Jj", "transcript": "b"}, "annotations": [{"type": "one"}]})},
+        {**chunk({"annotations": [{"type": "two"}], "audio": {"expires_at": 9}})},
+        {**chunk({"function_call": {"name": "f", "arguments": ""}})},
+        {**chunk({"function_call": {"arguments": "{}"}})},
+    ]
+    for piece, token in zip(pieces, "ab", strict=False):
+        piece["choices"][0]["logprobs"] = told(token)
+    body = events(*pieces, chunk({}, "stop", usage=USAGE), "[DONE]")
+    result = answer_from_stream(body, id=IDENT, created=CREATED, model=MODEL, provider="up")
+    (choice,) = json.loads(result.body)["choices"]
+    assert choice["logprobs"] == {"content": [*told("a")["content"], *told("b")["content"]]}
+    assert choice["message"] == {
+        "role": "assistant",
+        "content": "ab",
+        "audio": {"id": "x", "data": "QUJj", "transcript": "ab", "expires_at": 9},
+        "annotations": [{"type": "one"}, {"type": "two"}],
+        "function_call": {"name": "f", "arguments": "{}"},
+    }
+
+
 def test_half_a_stream_is_no_answer() -> None:
     result = answer_from_stream(events(chunk({"content": "He"})), id=IDENT, created=1, model=MODEL, provider="up")
     assert result.error is not None

@@ -426,7 +426,7 @@ class ChatStream:
         if state.finish_sent and not seen:
             return _DROPPED  # a second finish, and what comes with it
         if finishes:
-            if self._kinds <= shapes.NO_ANSWER and state.finish == "stop" and self.finished and shapes.NO_ANSWER.issuperset(seen):
+            if self._kinds <= shapes.NO_ANSWER and self._is_hollow(seen, state):
                 state.finish = None
                 self.finished = False
                 self._refuse_nothing()
@@ -440,6 +440,10 @@ class ChatStream:
         if delta_edited:
             choice["delta"] = delta
         return _EDITED if delta_edited or finish_edited else fate
+
+    def _is_hollow(self, seen: list[str], state: chunks.Choice) -> bool:
+        """Whether the answer has its end now, and nothing in it but reasoning."""
+        return state.finish == "stop" and self.finished and shapes.NO_ANSWER.issuperset(seen)
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
         return chunks.delta_of(choice, state.tools)

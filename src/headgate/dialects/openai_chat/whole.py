@@ -4,15 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Callable
 
-from msgspec import Raw
-
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.model import Usage
 from headgate.ports import StreamBridge
 from headgate.wire import codec, sse
-from headgate.wire.codec import NULL, Object
+from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 
 
 def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
@@ -97,53 +95,63 @@ class _Total:
         return codec.encode({**self._top, "choices": choices})
 
 
+_TEXT, _LIST, _OBJECT = b'"[{'  # how a value begins
+_WHOLE = frozenset(("role", "id", "type", "format", "finish_reason"))  # texts that do not come in pieces
+
+
+class _Pieces:
+    """The members of an object that comes in pieces: their texts and lists are joined, theirs in turn are too; of the
+    rest the last one counts.
+    """
+
+    def __init__(self) -> None:
+        self._last: Object = {}
+        self._texts: dict[str, list[str]] = {}
+        self._lists: dict[str, list[Object]] = {}
+        self._objects: dict[str, _Pieces] = {}
+
+    def add(self, members: Object) -> None:
+        for key, value in members.items():
+            if value == NULL:
+                continue
+            kind = memoryview(value)[0]
+            if kind == _TEXT and key not in _WHOLE:
+                self._texts.setdefault(key, []).append(codec.as_text(value) or "")
+            elif kind == _LIST and (items := codec.as_objects(value)) is not None:
+                self._lists.setdefault(key, []).extend(items)
+            elif kind == _OBJECT and (inner := codec.as_object(value)) is not None:
+                self._objects.setdefault(key, _Pieces()).add(inner)
+            elif value != EMPTY_TEXT or key not in self._last:
+                self._last[key] = value
+
+    def members(self) -> dict[str, object]:
+        return {
+            **self._last,
+            **{key: "".join(pieces) for key, pieces in self._texts.items()},
+            **self._lists,
+            **{key: inner.members() for key, inner in self._objects.items()},
+        }
+
+
 class _Sum:
     """The deltas of one choice."""
 
     def __init__(self) -> None:
-        self._rest: Object = {}
-        self._texts: dict[str, list[str]] = {}
-        self._others: Object = {}
-        self._calls: dict[int, _CallSum] = {}
+        self._rest = _Pieces()
+        self._message = _Pieces()
+        self._calls: dict[int, _Pieces] = {}
 
     def add(self, choice: Object) -> None:
-        for key, value in (codec.as_object(choice.pop("delta")) or {}).items():
-            text = codec.as_text(value)
-            if key == "tool_calls":
-                for call in codec.as_objects(value) or []:
-                    at = codec.as_integer(call.pop("index", None)) or 0
-                    self._calls.setdefault(at, _CallSum()).add(call)
-            elif text is not None and key != "role":
-                self._texts.setdefault(key, []).append(text)
-            elif value != NULL:
-                self._others[key] = value
-        self._rest.update({key: value for key, value in choice.items() if value != NULL})
+        delta = codec.as_object(choice.pop("delta")) or {}
+        for call in codec.as_objects(delta.pop("tool_calls", None)) or []:
+            at = codec.as_integer(call.pop("index", None)) or 0
+            self._calls.setdefault(at, _Pieces()).add(call)
+        self._message.add(delta)
+        self._rest.add(choice)
 
     def members(self) -> dict[str, object]:
-        message: dict[str, object] = {**self._others}
-        message |= {key: "".join(pieces) for key, pieces in self._texts.items()}
+        message = self._message.members()
         if self._calls:
             message["tool_calls"] = [self._calls[at].members() for at in sorted(self._calls)]
             message["content"] = message.get("content") or None
-        return {"message": message, **self._rest}
-
-
-class _CallSum:
-    """The deltas of one tool call."""
-
-    def __init__(self) -> None:
-        self._members: Object = {}
-        self._function: Object = {}
-        self._name: list[str] = []
-        self._arguments: list[str] = []
-
-    def add(self, call: Object) -> None:
-        function = codec.as_object(call.pop("function", None)) or {}
-        self._name.append(codec.as_text(function.pop("name", None)) or "")
-        self._arguments.append(codec.as_text(function.pop("arguments", None)) or "")
-        self._function.update(function)
-        self._members.update(call)
-
-    def members(self) -> dict[str, object]:
-        function: dict[str, Raw | str] = {"name": "".join(self._name), "arguments": "".join(self._arguments)}
-        return {**self._members, "function": {**self._function, **function}}
+        return {"message": message, **self._rest.members()}
