@@ -118,7 +118,7 @@ def test_a_bad_file_keeps_the_last_good_one_through_every_restart(gateway: Make)
         one.until(lambda was=first, name=role: one.pids().get(name, was) != was)
         assert one.chat("code")[0] == 200
         one.until(lambda: one.get("/health")[1]["control"] == "connected", 15)
-        one.until(lambda: one.health()["config"]["reload_error"], 5)
+        one.until(lambda: one.health()["config"]["reload_error"], 15)  # it begins anew, and on a busy machine
         assert one.chat("code")[0] == 200 and one.chat("chat", FILE_TOKEN)[0] == 200
 
     one.configure(CHAT)
