@@ -327,7 +327,7 @@ def test_a_target_that_is_silent_twice_is_not_asked_to_go_on_again() -> None:
     assert went == [True, True, False]
 
 
-@pytest.mark.parametrize("code", [429, 503])
+@pytest.mark.parametrize("code", [429, 500, 502, 503])
 @pytest.mark.parametrize(("asks", "waits"), [(1.0, True), (20.0, True), (61.0, False)])
 def test_to_go_on_whoever_says_when_is_waited_for_if_there_is_no_other(code: int, asks: float, waits: bool) -> None:
     course = Course(plan(ABLE), Health(), lambda: 0.0)

@@ -211,18 +211,17 @@ class Course:
         if error.kind is errors.UPSTREAM_HOLLOW and not prefill:
             leg.closed = True  # it has thought, and had nothing to say
         step = self._who_goes_on(trail, leg, error, now, prefill)
-        if step is not None or error.kind not in _COME_AGAIN or not trail.fits(leg):
+        when = error.retry_after
+        if step is not None or when is None or when > LONGEST_WAIT_S or not (_says_when(error) and trail.fits(leg)):
             return step
-        if error.retry_after is None or error.retry_after > LONGEST_WAIT_S:
-            return None
-        step = self._again(leg, now, MOST_RETRIES, error.retry_after)  # nobody else: whoever has said when
+        step = self._again(leg, now, MOST_RETRIES, when)  # nobody else: whoever has said when
         able = prefill and self._health.takes_prefill(leg.target, now)
         return step._replace(why="continue" if able else "restart") if step is not None else None
 
     def _who_goes_on(self, trail: _Trail, leg: Leg, error: GatewayError, now: float, prefill: bool) -> Step | None:
         """Whoever may be asked now, or after a short pause."""
         health = self._health
-        busy = error.kind is errors.UPSTREAM_OVERLOADED and error.retry_after is not None
+        busy = _says_when(error) and error.retry is not Retry.ACCOUNT
         able = [
             one
             for one in trail.legs
@@ -391,6 +390,11 @@ def _window(target: Target) -> int:
 
 def _canonical(target: Target) -> str | None:
     return target.row.canonical if target.row is not None else None
+
+
+def _says_when(error: GatewayError) -> bool:
+    """Whether whoever has failed says when it may be asked again, and may be."""
+    return error.retry_after is not None and (error.kind in _COME_AGAIN or error.retry is Retry.SAME)
 
 
 def _is_a_guess(standing: Standing, now: float) -> bool:
