@@ -124,10 +124,22 @@ def test_arguments_that_come_as_an_object_go_out_as_a_string() -> None:
     assert json.loads(whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]) == {"x": [1, "\u00e9"]}
 
 
-def test_usage_that_is_told_in_two_parts_is_one() -> None:
-    first = chunk({"content": "a"}, usage={"prompt_tokens": 10, "completion_tokens": 0})
-    last = chunk({}, "stop", usage={"completion_tokens": 5})
-    _, stream = run(parts(ROLE, first, last, "[DONE]"))
+@pytest.mark.parametrize(
+    ("first", "last"),
+    [
+        ({"prompt_tokens": 10, "completion_tokens": 0}, {"completion_tokens": 5}),
+        ({"prompt_tokens": 10, "completion_tokens": 0}, {"prompt_tokens": 0, "completion_tokens": 5}),
+        ({"prompt_tokens": 10, "completion_tokens": 0}, {"prompt_tokens": None, "completion_tokens": 5}),
+        ({"prompt_tokens": 10, "completion_tokens": 5}, {"prompt_tokens": 0, "completion_tokens": 0}),
+        ({"prompt_tokens": 10, "completion_tokens": 5}, {"prompt_tokens": None, "completion_tokens": None}),
+        ({"prompt_tokens": 10, "completion_tokens": 5}, {}),
+        ({"prompt_tokens": 9, "completion_tokens": 1}, {"prompt_tokens": 10, "completion_tokens": 5}),
+        ({"input_tokens": 10, "output_tokens": 1}, {"input_tokens": 0, "output_tokens": 5}),
+    ],
+)
+def test_usage_that_is_told_in_two_parts_is_one(first: dict[str, Any], last: dict[str, Any]) -> None:
+    told = parts(ROLE, chunk({"content": "a"}, usage=first), chunk({}, "stop", usage=last), "[DONE]")
+    _, stream = run(told)
     assert (stream.usage.prompt, stream.usage.completion, stream.usage.basis) == (10, 5, "provider")
 
 

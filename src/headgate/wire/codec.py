@@ -22,6 +22,7 @@ T = TypeVar("T")
 
 NULL = Raw(b"null")
 TRUE = Raw(b"true")
+ZERO = Raw(b"0")
 EMPTY_TEXT = Raw(b'""')
 EMPTY_OBJECT = Raw(b"{}")
 

@@ -13,10 +13,9 @@ from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
-from headgate.wire.codec import NULL, Object
+from headgate.wire.codec import NULL, ZERO, Object
 
 _COMPLETION = Raw(b'"chat.completion"')
-_ZERO = Raw(b"0")
 _ASSISTANT = Raw(b'"assistant"')
 
 
@@ -164,7 +163,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     """One choice, in place: (whether that changed it, whether there is an answer in it)."""
     edited = False
     index = choice.get("index")
-    if index is None or (index != _ZERO and codec.as_integer(index) is None):
+    if index is None or (index != ZERO and codec.as_integer(index) is None):
         choice["index"] = codec.raw(position)
         edited = True
     message = codec.as_object(choice.get("message"))

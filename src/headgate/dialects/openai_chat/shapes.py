@@ -13,7 +13,7 @@ from msgspec import Raw, Struct
 
 from headgate.model import Usage
 from headgate.wire import codec
-from headgate.wire.codec import NULL, Object
+from headgate.wire.codec import NULL, ZERO, Object
 
 TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
@@ -96,6 +96,7 @@ class _Reported(Struct, gc=False):
 # What no answer reaches, and no price makes overflow: a count beyond it is not one.
 MOST_TOKENS = 1 << 40
 _NO_DETAILS = _Details()
+_COUNTS = frozenset(("prompt_tokens", "completion_tokens", "input_tokens", "output_tokens", "total_tokens"))
 _reported = msgspec.json.Decoder(_Reported).decode
 
 
@@ -135,11 +136,16 @@ def read_usage(raw: Raw) -> tuple[Usage | None, bool]:
 
 
 def merge_usage(before: Raw | None, raw: Raw) -> Raw:
-    """``raw``, with the counts that only an earlier report has: some tell the prompt first, the completion last."""
-    if before is None or (b'"prompt_tokens"' in bytes(raw) and b'"completion_tokens"' in bytes(raw)):
+    """``raw``, with what only an earlier report has: some tell the prompt first and the completion last, and say null
+    or nought of the other.
+    """
+    if before is None:
         return raw
-    new = {key: value for key, value in (codec.as_object(raw) or {}).items() if value != NULL}
-    return codec.raw({**(codec.as_object(before) or {}), **new})
+    new = codec.as_object(raw) or {}
+    told = {key: value for key, value in new.items() if value != NULL and not (key in _COUNTS and value == ZERO)}
+    if len(told) == len(new) and "prompt_tokens" in told and "completion_tokens" in told:
+        return raw
+    return codec.raw({**new, **(codec.as_object(before) or {}), **told})
 
 
 def _counts_alone(raw: Raw) -> Usage | None:

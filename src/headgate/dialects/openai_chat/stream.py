@@ -18,11 +18,10 @@ from headgate.dialects.openai_chat.splice import Template
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
 from headgate.wire import codec, sse
-from headgate.wire.codec import EMPTY_TEXT, NULL, Object
+from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
 
 _ASSISTANT = Raw(b'"assistant"')
 _DONE = b"data: [DONE]\n\n"
-_ZERO = Raw(b"0")
 _TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _NO_CHOICES = Raw(b"[]")
 _CALLS = frozenset(("tool_calls", "function_call"))
@@ -397,7 +396,7 @@ class ChatStream:
         """
         fate = _KEPT
         raw = choice.get("index")
-        index = 0 if raw is not None and raw == _ZERO else codec.as_integer(raw)
+        index = 0 if raw is not None and raw == ZERO else codec.as_integer(raw)
         if index is None:
             choice["index"] = index = position
             fate = _EDITED
