@@ -68,6 +68,10 @@ class StreamBridge(Protocol):
     def own_usage(self) -> Usage:
         """Of this attempt alone, as its provider bills it; ``usage`` is of the whole answer."""
 
+    @property
+    def given(self) -> Usage:
+        """``usage`` without what is held: what the client has had, where the stream has broken."""
+
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
 

@@ -199,11 +199,15 @@ def test_whatever_comes_in_pieces_is_put_together() -> None:
         {**chunk({"function_call": {"name": "f", "arguments": ""}})},
         {**chunk({"function_call": {"arguments": "{}"}})},
     ]
+    safe = {"hate": {"filtered": False, "severity": "safe"}}
+    for piece in pieces:  # what every chunk repeats comes in no pieces
+        piece["choices"][0]["content_filter_results"] = safe
     for piece, token in zip(pieces, "ab", strict=False):
         piece["choices"][0]["logprobs"] = told(token)
     body = events(*pieces, chunk({}, "stop", usage=USAGE), "[DONE]")
     result = answer_from_stream(body, id=IDENT, created=CREATED, model=MODEL, provider="up")
     (choice,) = json.loads(result.body)["choices"]
+    assert choice["content_filter_results"] == safe
     assert choice["logprobs"] == {"content": [*told("a")["content"], *told("b")["content"]]}
     assert choice["message"] == {
         "role": "assistant",

@@ -57,6 +57,7 @@ ROLE = chunk_event({"role": "assistant", "content": ""})
 HELLO = chunk_event({"content": "Hello "})
 WORLD = chunk_event({"content": "world"})
 STOP = chunk_event({}, "stop")
+USED = b'data: {"choices":[],"usage":{"prompt_tokens":7,"completion_tokens":9,"total_tokens":16}}\n\n'
 FINE = transcript("world")
 USAGE = (
     b'data: {"id":"u","object":"chat.completion.chunk","created":1,"model":"m-up","choices":[],'
@@ -218,26 +219,49 @@ def test_an_error_behind_the_finish_reason_takes_nothing_away(tmp_path: Path) ->
 
 
 THOUGHT = HELLO.replace(b'"content"', b'"reasoning_content"')
+THOUGHT_ONLY = document("").replace(b'"content": ""', b'"content": null, "reasoning_content": "hm"')
 ONLY_THOUGHTS = {
-    "then its finish": ROLE + THOUGHT + STOP + b"data: [DONE]\n\n",
-    "with its finish": ROLE + THOUGHT + chunk_event({"reasoning_content": "!"}, "stop"),
-    "then its finish and an error": ROLE + THOUGHT + STOP + COMPLAINT,
+    "then its finish": (ROLE + THOUGHT + STOP + USED + DONE, "upstream_hollow_answer"),
+    "with its finish": (
+        ROLE + THOUGHT + chunk_event({"reasoning_content": "!"}, "stop") + USED,
+        "upstream_hollow_answer",
+    ),
+    "without a finish": (ROLE + THOUGHT + USED + DONE, "upstream_hollow_answer"),
+    "as tool calls": (ROLE + THOUGHT + chunk_event({}, "tool_calls") + USED + DONE, "upstream_hollow_answer"),
+    "then its finish and an error": (ROLE + THOUGHT + STOP + COMPLAINT, "upstream_error"),
 }
 
 
-@pytest.mark.parametrize("thoughts", ONLY_THOUGHTS.values(), ids=list(ONLY_THOUGHTS))
-def test_nothing_but_reasoning_is_no_answer(tmp_path: Path, thoughts: bytes) -> None:
+@pytest.mark.parametrize(("thoughts", "code"), ONLY_THOUGHTS.values(), ids=list(ONLY_THOUGHTS))
+def test_nothing_but_reasoning_is_no_answer(tmp_path: Path, thoughts: bytes, code: str) -> None:
     with chain(tmp_path / "s", [answered(thoughts)], [answered(ROLE + THOUGHT + FINE)]) as (plane, _):
         answer = ask(plane)
         answer.check_stream("world")
         assert answer.raw.count(b"reasoning_content") == 1  # never two chains of thought
         receipt = closed(plane)
     assert receipt.outcome == "delivered"
-    assert [(one.code, one.why) for one in receipt.attempts] == [("upstream_hollow_answer", "first"), ("", "restart")]
+    failed, fine = receipt.attempts
+    assert (failed.code, failed.why, fine.code, fine.why) == (code, "first", "", "restart")
+    if USED in thoughts:  # it has come behind the end, and is billed
+        assert (failed.prompt_tokens, failed.completion_tokens, failed.cost) == (7, 9, 7_000 + 18_000)
+
+
+def test_reasoning_and_its_end_at_once_shows_nothing(tmp_path: Path) -> None:
+    """As a whole answer to a stream does, too: the fallback is then an ordinary one."""
+    at_once = chunk_event({"role": "assistant", "reasoning_content": "hm"}, "stop") + USED + DONE
+    for first in (answered(at_once), [("expect_request",), ("send", whole_json(THOUGHT_ONLY)), ("expect_close",)]):
+        state = tmp_path / str(len(list(tmp_path.iterdir())))
+        with chain(state, [first], [answered(FINE)]) as (plane, _):
+            answer = ask(plane)
+            answer.check_stream("world")
+            assert "x-headgate-fallback-from" in answer.headers and b"reasoning_content" not in answer.raw
+            assert [one.why for one in closed(plane).attempts] == ["first", "fallback"]
+        with chain(tmp_path / f"{state.name}-alone", [first]) as (plane, _):
+            assert ask(plane).status == 502 and closed(plane).outcome == "hollow"
 
 
 def test_nothing_but_reasoning_twice_is_told(tmp_path: Path) -> None:
-    twice = [answered(thoughts) for thoughts in list(ONLY_THOUGHTS.values())[:2]]
+    twice = [answered(thoughts) for thoughts, _ in list(ONLY_THOUGHTS.values())[:2]]
     with chain(tmp_path / "s", [twice[0]], [twice[1]]) as (plane, _):
         ask(plane).check_truncated("upstream_hollow_answer")
         receipt = closed(plane)

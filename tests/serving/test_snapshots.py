@@ -363,6 +363,42 @@ def test_a_patch_that_fits_nothing_makes_it_ask_anew(pair: tuple[DataPlane, Fake
     assert get(plane, "/v1/models").status == 200
 
 
+def test_a_connection_may_bring_all_and_break_before_anybody_has_looked(tmp_path: Path) -> None:
+    """The turn of the loop in which it is made may be a long one: its first bytes and its end are there by then."""
+
+    async def main() -> int:
+        directory = Directory(KEY, Snapshot(), {})
+        loop = asyncio.get_running_loop()
+        link = Link(tmp_path / "c", Kept(tmp_path / "kept"), "w0", "b", directory, Wheel(loop), lambda: None)
+        said: list[Any] = []
+        with socket.socket(socket.AF_UNIX) as server:
+            server.bind(str(tmp_path / "c"))
+            server.listen()
+            server.settimeout(10)
+            made = loop.create_unix_connection
+
+            async def slowly(*args: Any) -> Any:
+                result = await made(*args)
+                await asyncio.sleep(0.2)  # others have their turns first
+                return result
+
+            loop.create_unix_connection = slowly  # type: ignore[method-assign]
+            running = loop.create_task(link.run())
+            for generation in (7, 8):
+                peer, _ = await asyncio.to_thread(server.accept)
+                world = replace(large(models=4, providers=2, tokens=0), generation=generation)
+                peer.sendall(b"".join(map(frame, parts(world))))
+                peer.settimeout(10)
+                frames = up_frames()
+                while Ack(generation) not in said:
+                    said += frames.feed(await asyncio.to_thread(peer.recv, 65536))
+                peer.close()
+            running.cancel()
+        return directory.snapshot.generation
+
+    assert asyncio.run(asyncio.wait_for(main(), 30)) == 8
+
+
 def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     """Processor time, which other work on the machine does not change: of each 256 KiB that a loop reads at once."""
 

@@ -240,10 +240,13 @@ class Course:
                     if not least_bad and one is not leg and ejected.get(key_of_target(one.target)) == OUT:
                         continue
                     usable = self._account(one, now)
-                    if usable is not None:
+                    attempt = usable.attempt if usable is not None else None
+                    if attempt is None and least_bad and (guess := self._by_guess(one, now)) is not None:
+                        attempt = guess[1]
+                    if attempt is not None:
                         before = trail.broken + len(trail.silent) - 1
-                        wait = self._jitter(before) if one is leg and before else 0.0
-                        return Step(usable.attempt, wait, why) if now + wait + _MARGIN_S < self._deadline else None
+                        wait = self._jitter(before) if usable is None or (one is leg and before) else 0.0
+                        return Step(attempt, wait, why) if now + wait + _MARGIN_S < self._deadline else None
         return None
 
     # ------------------------------------------------------------------------------------- who may be asked
@@ -286,19 +289,31 @@ class Course:
         for leg in trail.legs:
             if leg.closed or not trail.fits(leg):
                 continue
-            ailment = self._health.ailment(leg.target)
-            for attempt in leg.attempts:
-                standing = self._standing(attempt, now)
-                if attempt in leg.refused or (standing is not None and not _is_a_guess(standing, now)):
-                    continue
-                badness = max(ailment.until if ailment is not None else 0.0, standing.until if standing else 0.0)
+            usable = self._by_guess(leg, now)
+            if usable is not None:
+                ailment = self._health.ailment(leg.target)
+                badness = max(ailment.until if ailment is not None else 0.0, usable[0])
                 if best is None or badness < best[0]:
-                    best = (badness, attempt)
+                    best = (badness, usable[1])
         if best is None:
             return None
         attempt = best[1]
         self._health.accounts.claim(key_of(attempt), attempt.target.upstream_model, now)
         return Step(attempt, 0.0, "fallback")
+
+    def _by_guess(self, leg: Leg, now: float) -> tuple[float, Attempt] | None:
+        """The account of a target that nothing but our own guess keeps from being used, and until when; of several the
+        first to be back.
+        """
+        best: tuple[float, Attempt] | None = None
+        for attempt in leg.attempts:
+            standing = self._standing(attempt, now)
+            if attempt in leg.refused or (standing is not None and not _is_a_guess(standing, now)):
+                continue
+            until = standing.until if standing is not None else 0.0
+            if best is None or until < best[0]:
+                best = (until, attempt)
+        return best
 
     def _wait(self, trail: _Trail, now: float) -> Step | None:
         """There is no other: whoever may be asked again soonest, where that is soon enough."""

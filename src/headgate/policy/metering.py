@@ -28,12 +28,13 @@ def cost(usage: Usage, price: Price) -> int | None:
     """nano-USD, rounded half up once; None where a price that is needed is unknown, which is not the same as 0.
 
     ``usage.cached`` and ``cache_write`` are parts of ``usage.prompt``; where they have no price of their own they
-    cost what input costs.  With tiers, the prompt's size decides which price holds for all of the call.
+    cost what input costs.  With tiers, the prompt's size decides which price holds for all of the call.  What came to
+    nothing costs nothing, whatever its price.
     """
     if price.tiers:
         price = _tier(price, usage.prompt)
     if price.input is None or price.output is None:
-        return None
+        return None if usage.prompt or usage.completion else 0
     cached_price = price.input if price.cached_input is None else price.cached_input
     write_price = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.prompt - usage.cached - usage.cache_write)

@@ -24,7 +24,7 @@ from headgate.errors import (
     GatewayError,
 )
 from headgate.model import Alias, Attempt, Call, Limits, Plan, Usage
-from headgate.policy import admission, auth
+from headgate.policy import admission, auth, continuation
 from headgate.policy.course import Course
 from headgate.ports import StreamBridge
 from headgate.serving import heads
@@ -85,7 +85,10 @@ class Exchange:
         except GatewayError as error:
             self._refuse(error, egress, receipt)
         except ClientGone:
-            receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
+            if receipt.answered_all:
+                receipt.close("finish", "delivered", 200, "", egress.bytes_out)
+            else:
+                receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
         except Exception:  # the edge of a call: a bug of ours must not take the process with it
             log.exception("a bug in the exchange of %s", receipt.id)
             fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}")
@@ -126,6 +129,8 @@ class Exchange:
         receipt.meant = course.meant
         relay = self._relay(plan, egress, receipt) if call.stream else _NO_RELAY
         recovery: Recovery | None = None  # there has been a failure
+        if step.wait:
+            await self._pause(step.wait, relay, egress)
         while True:
             receipt.begin(step.attempt, step.why)
             asking: Asking | None = None
@@ -142,11 +147,9 @@ class Exchange:
                 else:
                     ending = self._render(upstream, call, step.attempt, receipt, relay, recovery)
                 finished = True
-                receipt.end(upstream.status, ending.code, recovery.own_usage() if recovery is not None else None)
+                receipt.end(upstream.status, ending.code, recovery and recovery.delivered(step.attempt))
                 tokens = receipt.usage.completion if receipt.first_token else 0
                 course.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
-                if recovery is not None:
-                    recovery.delivered(step.attempt)
                 return ending
             except GatewayError as error:
                 recovery = recovery or Recovery(call, plan, course, self._health, self._wheel, receipt, relay)
@@ -157,14 +160,20 @@ class Exchange:
                     return ending
                 step = following
                 deadline = course.extend(_deadline(call, step.attempt, receipt))
-                if call.stream:
-                    relay.linger()
             finally:
                 if asking is not None:
                     asking.release(finished=finished)
-            if step.wait:
-                await Pause(self._wheel, step.wait)
-            if egress.gone:
+            await self._pause(step.wait, relay, egress)
+
+    async def _pause(self, seconds: float, relay: Relay | None, egress: Egress) -> None:
+        """Before an attempt that is not to start at once.  Raises ClientGone: none starts for nobody."""
+        if egress.gone or egress.deserted:
+            raise ClientGone
+        if relay is not None:
+            relay.linger()
+        if seconds:
+            await Pause(self._wheel, seconds)
+            if egress.gone or egress.deserted:
                 raise ClientGone
 
     def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
@@ -178,7 +187,7 @@ class Exchange:
     ) -> Asking:
         target = attempt.target
         if recovery is None:
-            asked, ask_usage = call, self._health.asks_usage(target, self._wheel.now)
+            asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         return self._transport.ask(
@@ -202,8 +211,11 @@ class Exchange:
         try:
             await relay.start()
         except ClientGone:
-            if receipt.attempts:
-                receipt.end(0, "client_closed_request", relay.bridge.own_usage)
+            bridge = relay.bridge
+            if continuation.judge(bridge.delivered, None) is continuation.WHOLE:  # it has all there is to see
+                receipt.end(upstream.status, "", bridge.own_usage)
+            elif receipt.attempts:
+                receipt.end(0, "client_closed_request", bridge.own_usage)
             raise
         finally:
             relay.stop()

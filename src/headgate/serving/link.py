@@ -71,7 +71,6 @@ class Link:
         self._wheel = wheel
         self._drain = drain
         self._wire: _Wire | None = None
-        self._gone = asyncio.Event()
         self._heard = False
         self._assembly = Assembly()
         self._questions: dict[int, _Question] = {}
@@ -90,21 +89,18 @@ class Link:
         while True:
             try:
                 with address(self._path) as reachable:
-                    _, self._wire = await loop.create_unix_connection(lambda: _Wire(self), reachable)
+                    _, wire = await loop.create_unix_connection(lambda: _Wire(self), reachable)
             except OSError:
                 heard = False
             else:
-                heard = await self._while_connected()
+                heard = await self._while_connected(wire)
             # A peer that accepts and says nothing is no better than none: only a frame makes the next try soon.
             pause = BACKOFF_S[0] if heard else min(pause * 2, BACKOFF_S[1])
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
-    async def _while_connected(self) -> bool:
+    async def _while_connected(self, wire: _Wire) -> bool:
         """Until the connection is lost.  True where anything came on it."""
-        self._gone.clear()
-        self._heard = False
-        self._say_hello()
-        await self._gone.wait()
+        await wire.lost.wait()
         self._wire = None
         self._assembly.drop()
         for question in list(self._questions.values()):
@@ -148,6 +144,12 @@ class Link:
         cast(_Wire, self._wire).send(Hello(worker, boot_id, self._directory.snapshot.generation, os.getpid()))
 
     # --------------------------------------------------------------- down
+
+    def opened(self, wire: _Wire) -> None:
+        """At once, and not when ``run`` goes on: what comes first is answered as well."""
+        self._wire = wire
+        self._heard = False
+        self._say_hello()
 
     def received(self, message: Down) -> None:
         self._heard = True
@@ -196,9 +198,6 @@ class Link:
         if self._wire is not None:
             self._wire.send(Ack(generation))
 
-    def closed(self) -> None:
-        self._gone.set()
-
     def forget(self, question: _Question) -> None:
         self._questions.pop(question.id, None)
         self._wheel.drop(question)
@@ -234,6 +233,7 @@ class _Wire(asyncio.Protocol):
         self._link = link
         self._frames = down_frames()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.lost = asyncio.Event()  # of this very connection: it may be lost before anybody waits for that
 
     @property
     def full(self) -> bool:
@@ -244,6 +244,7 @@ class _Wire(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
+        self._link.opened(self)
 
     def data_received(self, data: bytes) -> None:
         try:
@@ -254,7 +255,7 @@ class _Wire(asyncio.Protocol):
             self._transport.abort()
 
     def connection_lost(self, error: Exception | None) -> None:
-        self._link.closed()
+        self.lost.set()
 
 
 def _away() -> GatewayError:

@@ -181,7 +181,8 @@ class Receipt:
         self._carried = usage
 
     @property
-    def _answered(self) -> bool:
+    def answered_all(self) -> bool:
+        """The last attempt has delivered."""
         return bool(self.attempts) and not self.attempts[-1].code
 
     def cost(self, usage: Usage) -> int | None:
@@ -217,7 +218,7 @@ class Receipt:
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
             self._state = following
             return
-        if not (event == "finish" or self.first_token or self._started or self._answered):
+        if not (event == "finish" or self.first_token or self._started or self.answered_all):
             self.usage = Usage()  # nothing has come of it; what an attempt has used all the same stands with it
         if self._started:
             self.end(0, code, _less(self.usage, self._carried) if self.attempts else None)
@@ -273,7 +274,7 @@ def _less(usage: Usage, before: Usage | None) -> Usage:
     """What has been used since ``before``; the prompt is the same one."""
     if before is None:
         return usage
-    return Usage(
-        max(0, usage.prompt - before.prompt), max(0, usage.completion - before.completion),
-        max(0, usage.cached - before.cached), max(0, usage.cache_write - before.cache_write), 0, usage.basis,
-    )  # fmt: skip
+    prompt = max(0, usage.prompt - before.prompt)
+    cached = min(prompt, max(0, usage.cached - before.cached))
+    written = min(prompt - cached, max(0, usage.cache_write - before.cache_write))
+    return Usage(prompt, max(0, usage.completion - before.completion), cached, written, 0, usage.basis)

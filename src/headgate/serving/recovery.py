@@ -7,12 +7,14 @@ says who is asked next, ``policy.continuation`` whether a broken stream may go o
 
 from __future__ import annotations
 
+from typing import final
+
 from headgate.dialects import openai_chat
 from headgate.errors import ALL_ATTEMPTS_FAILED, UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE, GatewayError, Retry
 from headgate.model import Alias, Attempt, Call, Delivered, Plan, Usage
 from headgate.policy import continuation
 from headgate.policy.course import Course, Step
-from headgate.policy.health import Health, blames_our_field
+from headgate.policy.health import Health, Key, blames_our_field, key_of_target
 from headgate.ports import StreamBridge
 from headgate.serving.fiber import Signal
 from headgate.serving.receipt import Receipt
@@ -28,6 +30,7 @@ def continues(call: Call, alias: Alias) -> bool:
     return (call.options.on_midstream_failure or alias.on_midstream_failure) == "continue"
 
 
+@final
 class Recovery:
     """One call's.  ``asked`` is what the next attempt is asked, ``seam`` how its stream joins what the client has."""
 
@@ -51,12 +54,13 @@ class Recovery:
         self._receipt = receipt
         self._relay = relay
         self._seen: StreamBridge | None = None  # of the last attempt that answered with a stream and failed
-        self._bare: Attempt | None = None  # tried again without the field that only we have added: once a call
+        self._bare: set[Key] = set()  # targets that are asked without the field that only we have added
         self._continues = continues(call, plan.alias)
 
     def asks_usage(self, attempt: Attempt) -> bool:
         """Whether this attempt is asked for its usage."""
-        return attempt is not self._bare and self._health.asks_usage(attempt.target, self._wheel.now)
+        target = attempt.target
+        return key_of_target(target) not in self._bare and self._health.asks_usage(target, self._wheel.now)
 
     def after(self, error: GatewayError, step: Step) -> Step | None:
         """The next attempt; None where the answer turns out to be complete as the client has it: this attempt has
@@ -71,11 +75,13 @@ class Recovery:
         self._seen = bridge
         own = bridge.own_usage if bridge is not None and answered else Usage()
         have = bridge.delivered if bridge is not None else None
+        if answered and have is not None and self.seam is None:
+            self._call = openai_chat.as_asked(self._call, step.attempt.target.row)
         if answered and bridge is not None and have is not None and self._is_complete(bridge, have):
             return None
         self._receipt.end(error.upstream_status or 0, error.kind.code, own)
         if relay is not None and not (answered and have is not None) and self._refused_our_field(error, step.attempt):
-            self._bare = step.attempt
+            self._bare.add(key_of_target(step.attempt.target))
             return step._replace(wait=0.0, why="retry" if self.seam is None else step.why)
         if bridge is None or have is None:
             following = self._course.after(error, now)
@@ -83,7 +89,7 @@ class Recovery:
                 raise self._last(error)
             return following
         if answered:
-            self._receipt.carry(bridge.usage)
+            self._receipt.carry(bridge.given)
         return self._go_on(error, step, have, answered and bridge.begun, now)
 
     def _is_complete(self, bridge: StreamBridge, have: Delivered) -> bool:
@@ -99,7 +105,7 @@ class Recovery:
         return continuation.judge(have, openai_chat.obstacle(self._call))
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
-        return self._bare is None and self.asks_usage(attempt) and blames_our_field(error)
+        return self.asks_usage(attempt) and blames_our_field(error)
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error
@@ -144,12 +150,13 @@ class Recovery:
         relay = self._relay
         return relay.bridge.own_usage if relay is not None and relay.begun else self._receipt.usage
 
-    def delivered(self, attempt: Attempt) -> None:
-        """The attempt has brought the call to its end: what that has shown is remembered."""
-        if attempt is self._bare:
+    def delivered(self, attempt: Attempt) -> Usage:
+        """The attempt has brought the call to its end: what that has shown is remembered.  Returns what it has used."""
+        if key_of_target(attempt.target) in self._bare:
             self._health.rejects_usage(attempt.target, self._wheel.now)
         if self.seam is not None and self.seam.trimmed is not None:
             self._health.learn_trims(attempt.target, self.seam.trimmed)
+        return self.own_usage()
 
 
 class Pause(Signal[None]):

@@ -8,7 +8,7 @@ rule is there, is in the transcripts beside the tests.
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage, scrub
 from headgate.dialects.openai_chat.joining import Joined
-from headgate.dialects.openai_chat.prefill import choices, continued, exhausted, obstacle, stops
+from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, exhausted, obstacle, stops
 from headgate.dialects.openai_chat.request import read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
@@ -21,6 +21,7 @@ __all__ = [
     "Seam",
     "answer",
     "answer_from_stream",
+    "as_asked",
     "choices",
     "continued",
     "error_body",

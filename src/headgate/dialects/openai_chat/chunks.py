@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from enum import Enum
 from typing import Any
+
+from msgspec import Raw
 
 from headgate.dialects.openai_chat import shapes
 from headgate.errors import GatewayError
@@ -10,6 +14,15 @@ from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
 Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
+TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
+
+
+class Fate(Enum):
+    """What becomes of one choice of a chunk."""
+
+    KEPT = "as it came"
+    EDITED = "changed"
+    DROPPED = "not sent"
 
 
 class Choice:
@@ -34,6 +47,18 @@ class Choice:
             self.held_delta = {k: v for k, v in delta.items() if k != "content"}
 
 
+def tell_why(choices: Mapping[int, Choice]) -> bool:
+    """Whether one of them has ended with a reason for having no answer in it."""
+    return any(choice.finish in TELLING for choice in choices.values())
+
+
+def take_back_finish(choices: Mapping[int, Choice]) -> None:
+    """Ends that no client has seen: the answer goes on elsewhere, or with an error."""
+    for choice in choices.values():
+        if not choice.finish_sent:
+            choice.finish = None
+
+
 def parse(data: bytes) -> tuple[bytes, Object | None]:
     """An event's JSON, mended where it is not UTF-8, and its members; None where it is no JSON object even so."""
     try:
@@ -55,6 +80,15 @@ def is_complaint(top: Object) -> bool:
         return False
     words = (codec.as_text(top.get("object")), codec.as_text(top.get("type")))
     return "error" in words or bool(codec.as_text(top.get("message")) or codec.as_text(top.get("detail")))
+
+
+def usage_of(top: Object) -> Raw | None:
+    """A chunk's usage, where it says anything; Groq's own place for it included."""
+    raw = top.get("usage")
+    if raw is None or raw == NULL:
+        groq = top.get("x_groq")
+        raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
+    return None if raw is None or raw == NULL or raw == codec.EMPTY_OBJECT else raw
 
 
 def delta_of(choice: Members, tools: shapes.ToolCalls) -> tuple[Object, bool]:

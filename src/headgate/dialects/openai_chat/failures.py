@@ -102,6 +102,7 @@ def stream_failure(data: bytes, *, provider: str, secrets: tuple[str, ...] = ())
         _sentence(kind, complaint, provider, secrets, "reported an error in its answer"),
         param=one_line(complaint.param, 100) if complaint.param else None,
         upstream_status=status or None,
+        retry_after=limits.retry_after({}, data, 0.0),  # its own words: there are no headers of it
     )
 
 

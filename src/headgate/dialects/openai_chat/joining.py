@@ -6,6 +6,8 @@ lets through what is new, as its Seam tells.  Behind the seam it is a stream lik
 
 from __future__ import annotations
 
+from msgspec import Raw
+
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, shapes
 from headgate.dialects.openai_chat.seam import Seam
@@ -21,6 +23,7 @@ class Joined(ChatStream):
 
     seam: Seam
     _before: Usage  # what the client had, of the prompt and of the answer
+    _thoughts: int  # tokens of reasoning, where the client has nothing else
     _first_progress: int
 
     def join(self, before: ChatStream, seam: Seam) -> None:
@@ -36,21 +39,31 @@ class Joined(ChatStream):
         self._kinds = before._kinds & {*shapes.TEXT_KEYS, *shapes.THOUGHTS}
         self._said = before._said
         self._prompt_tokens = before._prompt_tokens
-        self._before = Usage(before.usage.prompt, before.tokens)
+        self._before = before.given
+        self._thoughts = self._before.completion if self._kinds <= shapes.NO_ANSWER else 0
         self._text_events, self._text_bytes = before._given
         self._first_progress = self.progress
 
     @property
     def usage(self) -> Usage:
         """Of the whole answer: the prompt once, and what the client has been given."""
-        if self._usage_raw is None or self.seam.afresh:
+        if self._usage_raw is None or (self.seam.afresh and not self._thoughts):
             return super().usage
         own = self.own_usage
-        # The text that it was given is no prompt of the client's, and was counted where it was written
-        own.prompt = max(0, own.prompt - self._before.completion)
-        own.completion += self._before.completion
+        if self._thoughts:  # the client has the first attempt's, and none of this one's
+            own.completion += self._thoughts - own.reasoning
+            own.reasoning = self._thoughts
+        else:
+            # The text that it was given is no prompt of the client's, and was counted where it was written
+            own.prompt = max(0, own.prompt - self._before.completion)
+            own.completion += self._before.completion
+            own.cached = min(own.cached, own.prompt)
+            own.cache_write = min(own.cache_write, own.prompt - own.cached)
         own.basis = "estimated"
         return own
+
+    def _shown_usage(self) -> Raw:
+        return shapes.usage_object(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
 
     @property
     def own_usage(self) -> Usage:
@@ -73,10 +86,11 @@ class Joined(ChatStream):
     def _finish_up(self, parts: list[bytes]) -> None:
         """The new attempt is complete.  It is not where it has said less than the client has, or nothing at all."""
         seam = self.seam
-        if not seam.settled and not self._has_finished:
-            if not seam.begun:
-                self._refuse_nothing()
-                return
+        open_end = not seam.settled and not self._has_finished
+        if self._hollow or (open_end and not seam.begun):
+            self._refuse_nothing()
+            return
+        if open_end:
             held = seam.close()
             if seam.diverged:
                 self._diverge()

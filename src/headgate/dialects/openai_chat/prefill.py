@@ -8,7 +8,9 @@ parameters; SGLang), ``prefix`` a member of the message
 
 from __future__ import annotations
 
-from headgate.model import Call
+from msgspec import Raw
+
+from headgate.model import Call, ModelRow
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
@@ -24,7 +26,26 @@ _STRUCTURED = frozenset(
 _STATEFUL = frozenset(("audio", "previous_response_id", "conversation", "web_search_options", "plugins", "search"))
 _SHAPED = _STRUCTURED | _STATEFUL | {"response_format", "n", "logprobs", "tools", "modalities", "best_of"}
 _PENALTIES = ("presence_penalty", "frequency_penalty", "repetition_penalty")
+_LENGTHS = ("max_tokens", "max_completion_tokens")
+_FELT = _SHAPED | {*_PENALTIES, *_LENGTHS, "stop"}
 _NOTHING = (b"null", b"false", b"0", b"0.0", b"[]", b"{}")
+
+
+def as_asked(call: Call, row: ModelRow | None) -> Call:
+    """The call as a target with this ``row`` was asked it: with its defaults, as far as an answer's form and length
+    depend on them.  The rest of that answer is asked for in the same way, wherever.
+    """
+    given = {
+        name: Raw(value)
+        for name, value in (row.param_defaults if row is not None else {}).items()
+        if name in _FELT and name not in call.body
+    }
+    if not given:
+        return call
+    most = call.max_tokens
+    for name in _LENGTHS:
+        most = codec.as_integer(given.get(name)) or most
+    return _copied(call, {**call.body, **given}, most)
 
 
 def obstacle(call: Call) -> str | None:
@@ -107,13 +128,16 @@ def _text(message: Object) -> str:
 
 
 def _with_less_to_say(call: Call, body: Object, tokens: int) -> Call:
-    for name in ("max_tokens", "max_completion_tokens"):
+    for name in _LENGTHS:
         most = codec.as_integer(body.get(name))
         if most is not None:
             body[name] = codec.raw(max(1, most - tokens))
-    rest = None if call.max_tokens is None else max(1, call.max_tokens - tokens)
+    return _copied(call, body, None if call.max_tokens is None else max(1, call.max_tokens - tokens))
+
+
+def _copied(call: Call, body: Object, most: int | None) -> Call:
     return Call(
-        body, call.model, call.stream, call.include_usage, call.prompt_bytes, rest, call.timeout_ms, call.metadata,
+        body, call.model, call.stream, call.include_usage, call.prompt_bytes, most, call.timeout_ms, call.metadata,
         call.options, call.trace,
     )  # fmt: skip
 

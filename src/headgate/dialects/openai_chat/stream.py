@@ -7,8 +7,6 @@ in, bytes out, and a verdict (``done``, ``error``, ``usage``).  It never looks b
 
 from __future__ import annotations
 
-from enum import Enum
-
 from msgspec import Raw
 
 from headgate import errors
@@ -22,26 +20,14 @@ from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
 
 _ASSISTANT = Raw(b'"assistant"')
 _DONE = b"data: [DONE]\n\n"
-_TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _NO_CHOICES = Raw(b"[]")
 _CALLS = frozenset(("tool_calls", "function_call"))
 _AN_ANSWER = _CALLS | {"content", "refusal"}
 _SNIFF = 16 << 10
 _MOST_SAID = 96 << 10  # an answer longer than this, about 24,000 tokens, is not continued
 _MOST_HELD = 8 << 20
-_BYTES_PER_TOKEN = 4
-_LONG_FOR_A_TOKEN = 8
-
-
-class _Fate(Enum):
-    """What becomes of one choice of a chunk."""
-
-    KEPT = "as it came"
-    EDITED = "changed"
-    DROPPED = "not sent"
-
-
-_KEPT, _EDITED, _DROPPED = _Fate
+_BYTES_PER_TOKEN, _LONG_FOR_A_TOKEN = 4, 8
+_KEPT, _EDITED, _DROPPED = chunks.Fate
 
 
 class ChatStream:
@@ -194,7 +180,7 @@ class ChatStream:
         if self._include_usage or trace is not None:
             chunk: chunks.Members = {"choices": _NO_CHOICES}
             if self._include_usage:
-                chunk["usage"] = shapes.usage_object(self.usage, self._usage_raw)
+                chunk["usage"] = self._shown_usage()
             if extra is not None:
                 chunk["headgate"] = Raw(extra)
             if trace is not None:
@@ -202,6 +188,9 @@ class ChatStream:
             parts.append(self._face.chunk({**self._face.carried, **chunk}))
         parts.append(_DONE)
         return b"".join(parts)
+
+    def _shown_usage(self) -> Raw:
+        return shapes.usage_object(self.usage, self._usage_raw)
 
     @property
     def _ended(self) -> bool:
@@ -235,6 +224,13 @@ class ChatStream:
         """Of what was streamed: as many as its events where they are as short as tokens are."""
         events, size = self._given
         return size // _BYTES_PER_TOKEN if size > events * _LONG_FOR_A_TOKEN else events
+
+    @property
+    def given(self) -> Usage:
+        usage = self.usage
+        if usage.basis == "estimated":
+            usage.completion = self.tokens
+        return usage
 
     @property
     def _given(self) -> tuple[int, int]:
@@ -305,27 +301,34 @@ class ChatStream:
         if self._held is not None and self._has_finished and self._kinds & _AN_ANSWER:
             self.done = True  # all of it is here, whatever came behind it
             return
+        chunks.take_back_finish(self._choices)
         self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets)
 
     def _note_usage(self, top: Object) -> bool:
-        raw = top.get("usage")
-        if raw is None or raw == NULL:
-            groq = top.get("x_groq")
-            raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
-        if raw is not None and raw != NULL and raw != codec.EMPTY_OBJECT:
-            self._usage_raw = shapes.merge_usage(self._usage_raw, raw)
-            self._usage_at = self.progress
-            return True
-        return False
+        raw = chunks.usage_of(top)
+        if raw is None:
+            return False
+        self._usage_raw = shapes.merge_usage(self._usage_raw, raw)
+        self._usage_at = self.progress
+        return True
 
     def _finish_up(self, parts: list[bytes]) -> None:
         """The upstream says that it is complete."""
-        if self._begun:
-            self.done = True
-        else:
+        if self._hollow:
             self._refuse_nothing()
+        else:
+            self.done = True
+
+    @property
+    def _hollow(self) -> bool:
+        """Nothing has come but reasoning, and no reason why."""
+        return self._kinds <= shapes.NO_ANSWER and not chunks.tell_why(self._choices)
+
+    def _ends_hollow(self, seen: list[str]) -> bool:
+        return self.finished and self._hollow and shapes.NO_ANSWER.issuperset(seen)
 
     def _refuse_nothing(self) -> None:
+        chunks.take_back_finish(self._choices)
         said = f"{self.provider} answered with nothing: no text, no tool call, no refusal."
         self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
 
@@ -389,7 +392,7 @@ class ChatStream:
 
     def _take_choice(
         self, position: int, choice: chunks.Members, texts: list[tuple[str, Raw]], parts: list[bytes]
-    ) -> _Fate:
+    ) -> chunks.Fate:
         """One choice of a chunk, brought into its form in place.
 
         Role chunks that are due go into ``parts`` before it, the members that can be seen into ``texts``.
@@ -410,7 +413,9 @@ class ChatStream:
         if self.error is not None:
             return _DROPPED
         seen = shapes.visible_keys(delta)
-        if not self._begun and (seen or (finishes and state.finish in _TELLING)) and self.error is None:
+        if finishes and self._kinds <= shapes.NO_ANSWER and self._ends_hollow(seen):
+            return _DROPPED  # it is no answer, but its usage may come behind it
+        if not self._begun and (seen or (finishes and state.finish in chunks.TELLING)) and self.error is None:
             self._begun = True
             self.visible = self._hold != "all"
             for other in self._choices.values():
@@ -425,11 +430,6 @@ class ChatStream:
         if state.finish_sent and not seen:
             return _DROPPED  # a second finish, and what comes with it
         if finishes:
-            if self._kinds <= shapes.NO_ANSWER and self._is_hollow(seen, state):
-                state.finish = None
-                self.finished = False
-                self._refuse_nothing()
-                return _DROPPED
             state.finish_sent = True
             self._template.forget()
             texts.append(("", NULL))  # such a chunk is no model for others
@@ -439,10 +439,6 @@ class ChatStream:
         if delta_edited:
             choice["delta"] = delta
         return _EDITED if delta_edited or finish_edited else fate
-
-    def _is_hollow(self, seen: list[str], state: chunks.Choice) -> bool:
-        """Whether the answer has its end now, and nothing in it but reasoning."""
-        return state.finish == "stop" and self.finished and shapes.NO_ANSWER.issuperset(seen)
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
         return chunks.delta_of(choice, state.tools)

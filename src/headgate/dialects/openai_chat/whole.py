@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
+from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.model import Usage
 from headgate.ports import StreamBridge
@@ -96,12 +97,13 @@ class _Total:
 
 
 _TEXT, _LIST, _OBJECT = b'"[{'  # how a value begins
-_WHOLE = frozenset(("role", "id", "type", "format", "finish_reason"))  # texts that do not come in pieces
+_PIECES = frozenset((*TEXT_KEYS, "name", "arguments", "input", "transcript", "data"))
+_LISTS = frozenset(("content", "refusal", "annotations", "images", "reasoning_details"))  # the first two of logprobs
 
 
 class _Pieces:
-    """The members of an object that comes in pieces: their texts and lists are joined, theirs in turn are too; of the
-    rest the last one counts.
+    """The members of an object that comes in pieces: those that do are joined, also within them; of the rest the last
+    one counts.
     """
 
     def __init__(self) -> None:
@@ -115,9 +117,9 @@ class _Pieces:
             if value == NULL:
                 continue
             kind = memoryview(value)[0]
-            if kind == _TEXT and key not in _WHOLE:
+            if kind == _TEXT and key in _PIECES:
                 self._texts.setdefault(key, []).append(codec.as_text(value) or "")
-            elif kind == _LIST and (items := codec.as_objects(value)) is not None:
+            elif kind == _LIST and key in _LISTS and (items := codec.as_objects(value)) is not None:
                 self._lists.setdefault(key, []).extend(items)
             elif kind == _OBJECT and (inner := codec.as_object(value)) is not None:
                 self._objects.setdefault(key, _Pieces()).add(inner)
