@@ -126,6 +126,34 @@ def test_auto_prefers_known_prices_then_the_configured_then_the_detected() -> No
     assert bound(engine)["auto"].why == "e (found on this machine): m, the first of its models"
 
 
+def test_auto_is_all_chat_models_of_a_list_and_of_an_open_catalog_only_what_is_recommended() -> None:
+    listed = provider(
+        "fancy", ModelRow("dear", price=DEAR), ModelRow("dark"), ModelRow("ear", kind="transcription", price=CHEAP),
+        ModelRow("big", price=Price(4, 4)), ModelRow("cheap", price=CHEAP), preset="fancy",
+    )  # fmt: skip
+    assert targets(bound(listed)["auto"]) == ["fancy/big", "fancy/dear", "fancy/cheap"]
+    facts = {name: ModelRow(name, price=DEAR) for name in ("museum", "small", "deep", "big", "sorter")}
+    catalog = provider("fancy", catalog=facts, preset="fancy", origin="environment")
+    assert targets(bound(catalog)["auto"]) == ["fancy/big", "fancy/small"]
+    del facts["big"]
+    assert targets(bound(catalog)["auto"]) == ["fancy/small"], "what has no price there is not asked for"
+    engine = provider("e", ModelRow("m", price=CHEAP), ModelRow("n", price=CHEAP), origin="detected", auth="none")
+    assert targets(bound(listed, engine)["auto"]) == ["fancy/big", "fancy/dear", "fancy/cheap"]
+    assert targets(bound(engine)["auto"]) == ["e/m"]
+
+
+def test_auto_says_where_simple_and_hard_requests_begin() -> None:
+    up = provider("up", ModelRow("m", price=Price(4, 4)), ModelRow("n", price=CHEAP))
+    other = provider("other", ModelRow("o", price=DEAR), origin="environment")
+    assert bound(up, other)["auto"].why == (
+        "one of 3 models of up (configured in the file), other (key in A_KEY), in an order of each request's own: "
+        "simple ones begin with up/n, hard ones with other/o"
+    )
+    mine = bound(up, other, declared={"auto": Alias("auto", strategy="cheapest")})["auto"]
+    assert mine.strategy == "cheapest" and targets(mine) == ["up/m", "up/n", "other/o"]
+    assert (mine.why or "").startswith("up (configured in the file): m, the first of its models; then up/n")
+
+
 def test_names_that_are_taken() -> None:
     up = provider("up", ModelRow("m"), ModelRow("headgate/coding"))
     mine = Alias("headgate/chat", (TargetRef("up/m"),))
@@ -134,6 +162,13 @@ def test_names_that_are_taken() -> None:
     aliases = bound(up, declared={alias.name: alias for alias in (mine, empty, auto)})
     assert not {"headgate/chat", "headgate/fast", "headgate/coding", "auto"} & set(aliases)
     assert "headgate/research" in aliases
+
+
+def test_an_engine_that_was_found_takes_no_name() -> None:
+    found = provider("found", ModelRow("auto"), ModelRow("headgate/lead-analysis"), origin="detected", auth="none")
+    aliases = bound(found, provider("chosen", ModelRow("m")))
+    assert targets(aliases["auto"]) == ["chosen/m"] and not targets(aliases["headgate/lead-analysis"])
+    assert "auto" not in bound(provider("chosen", ModelRow("auto")))
 
 
 def test_binding_again_is_the_same() -> None:

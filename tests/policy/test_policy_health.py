@@ -5,7 +5,7 @@ from __future__ import annotations
 from random import Random
 
 import pytest
-from policy_worlds import World, always, error, fine, plan, status
+from policy_worlds import ANYONE, World, always, call, chain, error, fine, plan, provider, router, status
 
 from headgate import errors
 from headgate.errors import Kind
@@ -311,17 +311,52 @@ def test_a_caller_stays_spills_and_returns() -> None:
 
 def test_a_binding_lives_as_long_as_the_cache() -> None:
     affinity, here, there = Affinity(), Bound(("p", "m"), "p/0"), Bound(("p", "m"), "p/1")
+
+    def account(key: bytes, now: float) -> str | None:
+        kept = affinity.find(key, ("p", "m"), now)
+        return kept.account if kept is not None else None
+
     affinity.served(b"k", here, 0.0)
     affinity.served(b"k", there, 200.0)
-    assert affinity.find(b"k", 299.0) == here
+    assert account(b"k", 299.0) == "p/0"
     affinity.served(b"k", here, 299.0)
-    assert affinity.find(b"k", 598.0) == here and affinity.find(b"k", 600.0) is None
+    assert account(b"k", 598.0) == "p/0" and account(b"k", 600.0) is None
     affinity.served(b"k", there, 600.0)
-    assert affinity.find(b"k", 601.0) == there
+    assert account(b"k", 601.0) == "p/1"
     affinity.served(b"", there, 0.0)
     for index in range(70_000):
         affinity.served(b"%d" % index, here, 700.0)
-    assert len(affinity._bound) == 65_536 and affinity.find(b"", 0.0) is None
+    assert len(affinity._bound) == 65_536 and account(b"", 0.0) is None
+
+
+def test_a_caller_has_a_home_at_every_pool() -> None:
+    """One pool's binding says nothing of another's, and a pool is the same one under whatever name."""
+    gate = router(
+        *(provider(name, ModelRow("m"), keys=8) for name in ("p", "q")),
+        aliases=[chain("p/m", "q/m"), chain("q/m", name="other")],
+    )
+    world = World({"p": fine, "q": fine}, chance=Random(3).random)
+
+    def home(model: str) -> str | None:
+        (found,) = {world.play(gate.plan(call(model, user="u"), ANYONE)).tries[0][2] for _ in range(10)}
+        return found
+
+    homes = [home("p/m"), home("q/m")]
+    assert [home("chat"), home("other"), home("p/m"), home("q/m")] == [*homes, *homes]
+    world.upstreams["p"] = lambda now, visit: status(503)
+    assert world.play(gate.plan(call("chat", user="u"), ANYONE)).tries[-1][2] == homes[1], "spilt: to its home there"
+
+
+def test_of_several_homes_the_oldest_is_it() -> None:
+    gate = router(*(provider(name, ModelRow("m")) for name in "abc"), aliases=[
+        chain("a/m", "b/m", "c/m", strategy="weighted")
+    ])  # fmt: skip
+    world = World(dict.fromkeys("abc", fine), chance=Random(4).random)
+    one = gate.plan(call(user="u"), ANYONE)
+    (home,) = world.play(one).providers
+    world.upstreams[home] = lambda now, visit: status(503) if visit == 1 else None
+    (_, spilt) = world.play(one).providers
+    assert spilt != home and {world.play(one).providers[0] for _ in range(10)} == {home}
 
 
 def test_a_sound_answer_that_cannot_be_spliced_is_no_failure_of_its_target() -> None:

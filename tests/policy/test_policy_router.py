@@ -101,6 +101,57 @@ def test_a_clients_own_alias_is_refused_rather_than_re_routed() -> None:
     assert refused(gate, model="client:acme/chat", headgate=options).kind is errors.NO_QUALIFYING_MODEL
 
 
+def test_a_token_may_use_through_a_fallback_what_it_may_not_name_itself() -> None:
+    gate = router(provider("a", ModelRow("m")), provider("b", ModelRow("n")), aliases=[chain("a/m", "b/n")])
+    lim = Grant("t", "lim", models=("chat",))
+    assert refused(gate, lim, model="a/m").kind is errors.MODEL_NOT_ALLOWED
+    options = {"fallback_models": ["chat"]}
+    one = gate.plan(call("a/m", headgate=options), lim)
+    assert names(one) == ["a/m", "b/n"] and len(one.candidates) == 2
+    assert not any(candidate.reason for candidate in one.candidates)
+
+
+def test_of_two_rows_of_one_upstream_model_the_one_that_may_be_used_is() -> None:
+    rows = ModelRow("dark", upstream_model="m"), ModelRow("priced", upstream_model="m", price=PRICED)
+    gate = router(provider("a", *rows), aliases=[chain("a/dark", "a/priced")], unpriced="refuse")
+    assert names(gate.plan(call(), ANYONE)) == ["a/priced"]
+
+
+def test_fallback_models_do_not_cross_an_aliass_boundary() -> None:
+    gate = router(
+        provider("far", ModelRow("m"), ModelRow("n")),
+        provider("found", ModelRow("m"), origin="detected"),
+        aliases=[chain("found/m", name="mine", privacy="own"), chain("far/n", "found/m", name="rest")],
+    )
+    one = gate.plan(call("mine", headgate={"fallback_models": ["far/m", "rest"]}), ANYONE)
+    assert names(one) == ["found/m"]
+    assert [candidate.reason for candidate in one.candidates] == [
+        "", *["privacy: far is not a machine of your own"] * 2
+    ]  # fmt: skip
+    assert names(gate.plan(call("rest", headgate={"fallback_models": ["mine", "far/m"]}), ANYONE)) == [
+        "far/n", "found/m", "far/m"
+    ]  # fmt: skip
+
+
+# ---- deadlines
+
+
+def deadlines(alias: dict[str, float], **row: float) -> tuple[float, float]:
+    gate = router(provider("a", ModelRow("m", timeouts=row)), aliases=[chain("a/m", timeouts=alias)])
+    timeouts = gate.plan(call(), ANYONE).attempts[0].target.timeouts
+    return timeouts.headers, timeouts.first_token
+
+
+def test_a_short_first_token_shortens_the_wait_for_the_head_but_not_what_a_row_raises() -> None:
+    assert deadlines({}) == (60, 60)
+    assert deadlines({"first_token": 2}) == (2, 2)
+    assert deadlines({"first_token": 2}, first_token=8) == (8, 8)
+    assert deadlines({"first_token": 2, "headers": 5}, first_token=8) == (5, 8)
+    assert deadlines({"first_token": 2}, first_token=100) == (60, 100)
+    assert deadlines({"first_token": 9}, first_token=3) == (9, 9), "a row never lowers"
+    assert deadlines({"first_token": 2}, headers=100) == (100, 2), "it says that the head may take so long"
+
+
 # ---- filters
 
 

@@ -14,7 +14,7 @@ from headgate.errors import GatewayError, Retry
 from headgate.model import Account, Alias, ModelRow, Plan, Price, TargetRef
 from headgate.policy.course import Course
 from headgate.policy.health import Health
-from headgate.policy.strategies import legs
+from headgate.policy.strategies import legs, meant
 
 
 def firsts(one: Plan, health: Health, draws: int = 4000, seed: int = 1) -> Counter[str]:
@@ -98,6 +98,24 @@ def test_fallback_models_stay_behind_whatever_the_strategy() -> None:
     for seed in range(20):
         order = [leg.target.provider.name for leg in legs(one, Health(), 0.0, Random(seed).random)]
         assert sorted(order[:2]) == ["a", "b"] and order[2:] == ["d", "c"]
+
+
+def test_who_was_meant_where_only_fallbacks_are_left() -> None:
+    gate = router(
+        provider("a", ModelRow("m", max_output=10)), provider("b", ModelRow("m")), provider("c", ModelRow("n")),
+        aliases=[chain("a/m", "b/m")],
+    )  # fmt: skip
+
+    def whom(model: str, **members: object) -> str:
+        one = gate.plan(call(model, headgate={"fallback_models": ["c/n", "b/m"]}, **members), ANYONE)
+        first = one.attempts[0].target
+        assert (meant(one, first) is first) is one.ordered, "a course looks who was meant only where it is not plain"
+        return meant(one, first).provider.name
+
+    assert (whom("a/m"), whom("a/m", max_tokens=11)) == ("a", "a")
+    assert (whom("chat"), whom("chat", max_tokens=11)) == ("a", "b"), "a chain's own second is no fallback"
+    plain = plan()
+    assert meant(plain, plain.attempts[0].target) is plain.attempts[0].target
 
 
 def test_a_preferred_provider_comes_before_the_strategys_choice() -> None:

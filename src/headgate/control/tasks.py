@@ -12,9 +12,10 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from headgate.model import Alias, ModelRow, Provider, TargetRef
+from headgate.policy import difficulty
 from headgate.providers import TASKS, Row
 
-AUTO = "auto"
+AUTO = difficulty.AUTO
 PREFIX = "headgate/"
 _ORDER = ("file", "store", "environment", "detected")
 _LIKE = {"lead-analysis": "extraction", "research-person": "research"}  # what else its row may recommend for it
@@ -22,6 +23,7 @@ _NEEDS = {"vision": "vision", "tool-use": "tools", "extraction": "json_schema", 
 _ONLY = frozenset(("vision", "free"))  # a model without it cannot do the job at all
 _PRIVATE = frozenset(("lead-analysis",))  # personal data: only where nothing is trained on it
 _CHEAP = frozenset(("fast", "classification"))
+_RECOMMENDED = ("chat", "fast", "reasoning", "planning", "coding")  # simple and hard work, whatever it is about
 USE_CASES: Mapping[str, str] = {
     "chat": "general conversation",
     "fast": "short answers, quickly",
@@ -63,7 +65,8 @@ def shipped(
     without targets keeps what was declared of it: use case, deadlines, origin.
     """
     taken = {name for name, alias in declared.items() if alias.why is None and (alias.targets or name != AUTO)}
-    taken.update(model for provider in providers.values() for model in provider.models or ())
+    listed = [row.models or () for row in providers.values() if row.origin != "detected"]  # whose names nobody chose
+    taken.update(model for models in listed for model in models)
     serving = sorted(
         (row for row in providers.values() if row.origin in _ORDER and (row.accounts or row.auth == "none")),
         key=lambda row: _ORDER.index(row.origin),
@@ -76,20 +79,22 @@ def shipped(
             bound[name] = _alias(name, choices, USE_CASES[task], _nothing(task, serving))
     if AUTO not in taken:
         old = declared.get(AUTO) or Alias(AUTO, use_case="whatever is configured", origin="shipped")
-        choices, nothing = _auto(serving, rows)
-        alias = _alias(AUTO, choices, old.use_case, nothing)
-        bound[AUTO] = replace(old, targets=alias.targets, why=alias.why)
+        targets, why = _auto(serving, rows, computed=old.strategy == "priority")
+        bound[AUTO] = replace(old, targets=targets, why=why)
     return bound
 
 
 def _alias(name: str, choices: list[_Choice], use_case: str | None, nothing: str) -> Alias:
-    targets = tuple(TargetRef(f"{choice.provider.name}/{choice.model}") for choice in choices)
-    return Alias(name, targets, use_case, origin="shipped", why=_why(choices) if choices else nothing)
+    return Alias(name, _refs(choices), use_case, origin="shipped", why=_why(choices) if choices else nothing)
+
+
+def _refs(choices: list[_Choice]) -> tuple[TargetRef, ...]:
+    return tuple(TargetRef(_named(choice)) for choice in choices)
 
 
 def _why(choices: list[_Choice]) -> str:
     first = choices[0]
-    then = ", ".join(f"{choice.provider.name}/{choice.model}" for choice in choices[1:3])
+    then = ", ".join(_named(choice) for choice in choices[1:3])
     more = f" and {len(choices) - 3} more" if len(choices) > 3 else ""
     behind = f"; then {then}{more}" if then else ""
     return f"{first.provider.name} ({_origin(first.provider)}): {first.model}, {first.reason}{behind}"
@@ -198,15 +203,60 @@ def _negative(value: int | None) -> int | None:
 # ------------------------------------------------------------------------------------- auto
 
 
-def _auto(serving: list[Provider], rows: Mapping[str, Row]) -> tuple[list[_Choice], str]:
-    """One model of every configured provider, those with a known price; else the others; else what was detected."""
+def _auto(serving: list[Provider], rows: Mapping[str, Row], *, computed: bool) -> tuple[tuple[TargetRef, ...], str]:
+    """The chat models of configured providers whose price is known; else one of each configured provider; else of each
+    that was detected.  And why.  ``computed``: each request's own order is found among them (``policy.difficulty``).
+    """
     choices = [choice for row in serving if (choice := _general(row, rows.get(row.preset or "")))]
     configured = [choice for choice in choices if choice.provider.origin != "detected"]
-    priced = [choice for choice in configured if _priced(choice)]
-    return priced or configured or choices, _nothing("chat", serving)
+    priced = [
+        choice
+        for provider in serving
+        if provider.origin != "detected"
+        for choice in _eligible(provider, rows.get(provider.preset or ""))
+        if _price(choice) is not None
+    ]
+    found = priced or configured or choices
+    if not found:
+        return (), _nothing("chat", serving)
+    return _refs(found), _why_computed(priced) if computed and len(priced) > 1 else _why(found)
 
 
-def _priced(choice: _Choice) -> bool:
+def _eligible(provider: Provider, row: Row | None) -> list[_Choice]:
+    """Of declared models all, what the row recommends first; of an open catalog only what the row recommends, for the
+    cheapest of a catalog is a museum piece, and its dearest another.
+    """
+    general = _general(provider, row)
+    if provider.models is None:
+        recommended = [model for task in _RECOMMENDED if (model := _recommended(provider, row, task))]
+        others = [_Choice(provider, model, "recommended by its row") for model in recommended]
+    else:
+        others = [_Choice(provider, model.id, "one of its models") for model in _chat(provider)]
+    found: dict[str, _Choice] = {}
+    for choice in [general, *others] if general else others:
+        found.setdefault(choice.model, choice)
+    return list(found.values())
+
+
+def _price(choice: _Choice) -> int | None:
     known = choice.provider.catalog if choice.provider.models is None else choice.provider.models
     model = known.get(choice.model)
-    return model is not None and _sum(model) is not None
+    return _sum(model) if model is not None else None
+
+
+def _why_computed(priced: list[_Choice]) -> str:
+    cheap, strong = min(priced, key=_sort_key), max(priced, key=_sort_key)
+    names = list(dict.fromkeys(f"{one.provider.name} ({_origin(one.provider)})" for one in priced))
+    more = f" and {len(names) - 3} more" if len(names) > 3 else ""
+    return (
+        f"one of {len(priced)} models of {', '.join(names[:3])}{more}, in an order of each request's own: simple ones "
+        f"begin with {_named(cheap)}, hard ones with {_named(strong)}"
+    )
+
+
+def _named(choice: _Choice) -> str:
+    return f"{choice.provider.name}/{choice.model}"
+
+
+def _sort_key(choice: _Choice) -> int:
+    return _price(choice) or 0

@@ -1,7 +1,9 @@
-"""Which account holds a caller's prompt cache.
+"""Which account of a target holds a caller's prompt cache.
 
-A binding is made by the first success and lives as long as the cache does; each further success on the same account
-renews it.  A success elsewhere (it was limited, it failed) leaves it as it is: the caller spills, and returns.
+A binding is made by the first success at a target and lives as long as the cache does; each further success on the same
+account renews it.  A success on another account of it (the first was limited) leaves it as it is: the caller spills,
+and returns.  Other targets have bindings of their own, whatever name they were reached by: where a strategy chooses
+among several, the oldest is the caller's home.
 Bounded: the least recently used goes first.  ``now`` is monotonic seconds.
 """
 
@@ -21,29 +23,36 @@ class Bound(NamedTuple):
     account: str
 
 
+class Kept(NamedTuple):
+    """A binding: to which account, since when, and how long the cache is believed to live."""
+
+    account: str
+    since: float
+    until: float
+
+
 class Affinity:
-    """By the caller's key (``Plan.affinity``); the empty key is nobody's."""
+    """By the caller's key (``Plan.affinity``) and the target; the empty key is nobody's."""
 
     __slots__ = ("_bound",)
 
     def __init__(self) -> None:
-        self._bound: OrderedDict[bytes, tuple[Bound, float]] = OrderedDict()
+        self._bound: OrderedDict[tuple[bytes, tuple[str, str]], Kept] = OrderedDict()
 
-    def find(self, key: bytes, now: float) -> Bound | None:
-        """Where the caller's cache lies, if it still lives."""
-        kept = self._bound.get(key)
-        if kept is None:
-            return None
-        if kept[1] <= now:
-            del self._bound[key]
-            return None
-        return kept[0]
+    def find(self, key: bytes, target: tuple[str, str], now: float) -> Kept | None:
+        """Where at this target the caller's cache lies, if it still lives."""
+        kept = self._bound.get((key, target))
+        return kept if kept is not None and now < kept.until else None
 
     def served(self, key: bytes, bound: Bound, now: float) -> None:
         """``bound`` has answered this caller."""
-        if not key or self.find(key, now) not in (None, bound):
+        if not key:
             return
-        self._bound[key] = (bound, now + CACHE_S)
-        self._bound.move_to_end(key)
+        kept = self.find(key, bound.target, now)
+        if kept is not None and kept.account != bound.account:
+            return
+        place = (key, bound.target)
+        self._bound[place] = Kept(bound.account, now if kept is None else kept.since, now + CACHE_S)
+        self._bound.move_to_end(place)
         if len(self._bound) > MAX_REMEMBERED:
             self._bound.popitem(last=False)

@@ -27,7 +27,7 @@ from headgate.model import Attempt, Plan, Target
 from headgate.policy.accounts import ACTIVE, ALONE_S, OUT, PROBE, Standing, key_of
 from headgate.policy.affinity import Bound
 from headgate.policy.health import Health, key_of_target
-from headgate.policy.strategies import LEARNING, Leg, legs
+from headgate.policy.strategies import LEARNING, Leg, legs, meant
 
 MOST_ATTEMPTS = 6
 MOST_RETRIES = 2
@@ -79,7 +79,7 @@ class Course:
         if health.quiet and plan.ordered:
             return Step(attempt)
         trail = self._trail = _Trail(legs(plan, health, now, self._chance))
-        self.meant = trail.legs[0].target
+        self.meant = meant(plan, trail.legs[0].target)
         if health.quiet:
             return self._take(trail, Step(trail.legs[0].attempts[0]), now)
         health.sweep(now)

@@ -1,19 +1,24 @@
-"""What the router thinks of a call, and what became of one, for people.  Decides nothing.
+"""What the router thinks of a call, and what became of one, for people.  Decides nothing, and changes nothing.
 
 What the command line prints and the admin API answers, as it stands; and an attempt as the route trace has it.
 """
 
 from __future__ import annotations
 
+from collections import defaultdict
 from math import isinf
 
 from msgspec import Struct
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, AttemptRecord, Candidate, Plan
-from headgate.policy.accounts import OUT, PROBE, key_of
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Target
+from headgate.policy.accounts import OUT, PROBE, Accounts, key_of
+from headgate.policy.course import Course
 from headgate.policy.health import Health, key_of_target
 from headgate.policy.strategies import LEARNING, Leg, legs, scores
+
+MOST_NAMED = 3
+_MIDDLE = 0.5
 
 
 class AccountView(Struct, frozen=True):
@@ -50,7 +55,9 @@ class CandidateView(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """``code`` and ``message`` are the error that the client would get, empty where the call would be tried."""
+    """``code`` and ``message`` are the error that the client would get, empty where the call would be tried.
+    ``strategy``: of an order that is computed, with what decides about this call: ``auto (hard)``.
+    """
 
     requested: str
     alias: str
@@ -82,16 +89,34 @@ def failed(requested: str, error: GatewayError) -> Explanation:
     return Explanation(requested, "", "priority", 0, code=error.kind.code, message=error.message)
 
 
-def described(plan: Plan, health: Health | None, now: float, error: GatewayError | None = None) -> Explanation:
-    """Of a plan, in the order in which its targets would most likely be tried: what is out at the moment, last."""
-    health = health or Health()
-    order = legs(plan, health, now, lambda: 0.5)
+def described(
+    plan: Plan, health: Health | None, now: float, error: GatewayError | None = None, timeout: float | None = None
+) -> Explanation:
+    """Of a plan, in the order in which its targets would most likely be tried: what is out at the moment, last.
+
+    ``timeout`` is how long the client would wait, in seconds.
+    """
+    health = _Glance(health or Health())
+    order = legs(plan, health, now, None)
     states = health.ejected([leg.target for leg in order], now)
-    order.sort(key=lambda leg: states.get(key_of_target(leg.target)) == OUT or _all_out(leg, health, now))
-    places = {id(leg.target): place for place, leg in enumerate(order, 1)}
+    first = None
+    if order:
+        total = order[0].target.timeouts.total
+        try:
+            step = Course(plan, health, lambda: _MIDDLE).first(now, now + min(total, timeout or total))
+            first = step.attempt.target
+        except GatewayError as refusal:
+            error = refusal
+    out = {
+        id(leg.target) for leg in order if states.get(key_of_target(leg.target)) == OUT or _all_out(leg, health, now)
+    }
+    order.sort(key=lambda leg: id(leg.target) in out)
+    if order and id(order[0].target) in out:  # all of them: whoever is asked all the same
+        order.sort(key=lambda leg: leg.target is not first)
+    places = {id(leg.target): place for place, leg in enumerate(order, 1) if error is None}
     pools = {id(leg.target): leg.attempts for leg in order}
     strategy = plan.alias.strategy
-    used = [one for one in plan.candidates if id(one.target) in places]
+    used = [one for one in plan.candidates if id(one.target) in pools]
     scored = scores(strategy, used, health) if used and strategy in LEARNING else [None] * len(used)
     by_target = {id(one.target): score for one, score in zip(used, scored, strict=True)}
     views = []
@@ -99,12 +124,56 @@ def described(plan: Plan, health: Health | None, now: float, error: GatewayError
         ident = id(one.target)
         accounts = tuple(_account(attempt, health, now) for attempt in pools.get(ident, ()))
         state = states.get(key_of_target(one.target))
-        views.append(_view(one, places.get(ident), by_target.get(ident), state, accounts, health, now))
+        place = places.get(ident)
+        reason = one.reason or (_resting(accounts) if place is None and ident in out else "")
+        views.append(_view(one, place, reason, by_target.get(ident), state, accounts, health, now))
     views.sort(key=lambda view: view.place or len(plan.candidates) + 1)
     return Explanation(
         plan.requested, plan.alias.name, strategy, plan.retries, tuple(views),
         error.kind.code if error is not None else "", error.message if error is not None else "",
     )  # fmt: skip
+
+
+class _Unclaimed(Accounts):
+    """Other ``Accounts``, as they are: what is said of them changes nothing."""
+
+    __slots__ = ()
+
+    def __init__(self, accounts: Accounts) -> None:
+        for name in Accounts.__slots__:
+            setattr(self, name, getattr(accounts, name))
+
+    def claim(self, account: str, model: str, now: float) -> None:
+        """Nobody is on the way."""
+
+
+class _Glance(Health):
+    """Another ``Health``, as it is: a course can be asked where a call would begin, and none has begun."""
+
+    __slots__ = ()
+
+    def __init__(self, health: Health) -> None:
+        for name in Health.__slots__:
+            setattr(self, name, getattr(health, name))
+        self.accounts = _Unclaimed(health.accounts)
+        self.traffic = defaultdict(int)
+
+    def sweep(self, now: float) -> None:
+        """Forgets nothing."""
+
+    def claim(self, target: Target, now: float) -> None:
+        """Nobody is on the way."""
+
+    def may_retry(self, pool: str, now: float) -> bool:
+        """Takes nothing from the budget."""
+        return True
+
+
+def _resting(accounts: tuple[AccountView, ...]) -> str:
+    """Why a target cannot be asked at all."""
+    named = [f"{one.id} is {one.state}" + (f" for {one.wait_s:.0f} s" if one.wait_s else "") for one in accounts]
+    more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
+    return f"out: {', '.join(named[:MOST_NAMED])}{more}"
 
 
 def _all_out(leg: Leg, health: Health, now: float) -> bool:
@@ -116,6 +185,7 @@ def _all_out(leg: Leg, health: Health, now: float) -> bool:
 def _view(
     one: Candidate,
     place: int | None,
+    reason: str,
     score: float | None,
     state: str | None,
     accounts: tuple[AccountView, ...],
@@ -127,7 +197,7 @@ def _view(
     latency = health.latency(target)
     named = {OUT: "ejected", PROBE: "probe", None: "well" if ailment is None else "failing"}[state]
     return CandidateView(
-        target.provider.name, target.model, target.upstream_model, place, one.reason, named,
+        target.provider.name, target.model, target.upstream_model, place, reason, named,
         max(0.0, ailment.until - now) if ailment is not None and state == OUT else 0.0,
         one.cost / 1e9 if one.cost is not None else None, score, latency.first if latency is not None else None,
         one.weight, _prefill(one, health, now), accounts,

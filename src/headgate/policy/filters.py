@@ -97,7 +97,7 @@ def standing(target: Target, *, privacy: str, unpriced: str) -> str:
         return f"no_key: {target.provider.name} has no key here"
     if unpriced == "refuse" and not known(target.price):
         return "price_unknown: its price is not known; give it one, or set unpriced: allow"
-    return _private(target.provider, privacy)
+    return crossing(target.provider, privacy)
 
 
 def passing(target: Target, wanted: Needs) -> str:
@@ -111,7 +111,7 @@ def passing(target: Target, wanted: Needs) -> str:
         return f"capability: it does not have {', '.join(missing)}"
     return (
         _roomy(target, wanted)
-        or (_private(target.provider, options.privacy) if options.privacy is not None else "")
+        or (crossing(target.provider, options.privacy) if options.privacy is not None else "")
         or _affordable(target, wanted)
     )
 
@@ -129,7 +129,8 @@ def _roomy(target: Target, wanted: Needs) -> str:
     return ""
 
 
-def _private(provider: Provider, privacy: str) -> str:
+def crossing(provider: Provider, privacy: str) -> str:
+    """What forbids to send a call that is bound to ``privacy`` to a provider."""
     if privacy == "any" or is_own(provider):  # what never leaves your machines trains nobody
         return ""
     if privacy == "own":

@@ -9,10 +9,12 @@ Pure.  A plan that depends on nothing but its name is made once for a Snapshot a
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from hashlib import blake2b
 from math import inf
 from typing import NamedTuple
+
+from msgspec.structs import replace
 
 from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, NO_PROVIDER_KEY, GatewayError
 from headgate.model import (
@@ -30,19 +32,20 @@ from headgate.model import (
     Target,
     Timeouts,
 )
-from headgate.policy import explain, filters
+from headgate.policy import difficulty, explain, filters
+from headgate.policy.difficulty import COMPUTED
 from headgate.policy.explain import Explanation
 from headgate.policy.health import Health
-from headgate.policy.offers import Offers, price_of
-from headgate.policy.strategies import CHOSEN
+from headgate.policy.offers import Offers, known, price_of
+from headgate.policy.strategies import CHOSEN, FALLBACK
 from headgate.wire import codec
 
 MAX_REMEMBERED = 4096
 SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
 _PREFIX = 4096  # bytes of a conversation's beginning that tell it from others
 _USER = codec.raw("user")
-_FALLBACK = 1000  # ranks of fallback_models begin here: after all of the name's own targets
-_PRICED = frozenset(("cheapest", "balanced"))
+_PRICED = frozenset(("cheapest", "balanced", COMPUTED))
+_ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, here
 
 
 class _Made(NamedTuple):
@@ -102,15 +105,19 @@ class Router:
             base = (self._made.get(requested) or self._make(requested)).plan
         except GatewayError as error:
             return explain.failed(requested, error)
+        refused = None
         try:
             plan = self._plan_for(call, grant, base, {})
         except GatewayError as error:
+            refused = error
             try:
                 candidates = self._candidates(call, grant, base)
             except GatewayError:
                 candidates = []
-            return explain.described(Plan(requested, (), tuple(candidates), base.alias), health, now, error)
-        return explain.described(plan, health, now)
+            plan = Plan(requested, (), tuple(candidates), base.alias)
+        timeout = call.timeout_ms / 1000 if call.timeout_ms else None
+        found = explain.described(plan, health, now, refused, timeout)
+        return replace(found, strategy=difficulty.shown(found.strategy, call))
 
     # ------------------------------------------------------------------------------------- plans
 
@@ -143,14 +150,17 @@ class Router:
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
         """A plan of this very call."""
         candidates = self._candidates(call, grant, base)
-        usable = [candidate.target for candidate in candidates if not candidate.reason]
-        if not usable:
+        left = [candidate for candidate in candidates if not candidate.reason]
+        if not left:
             raise filters.nothing_left(_shown(base.requested), grant.name, candidates)
+        usable = [candidate.target for candidate in left]
         attempts = tuple(attempt for target in usable for attempt in _accounts(target))
         chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
         pools = len(attempts) > len(usable)
+        strays = left[0].rank >= FALLBACK  # nothing of the name's own is left: who was meant is looked for (``meant``)
         retries = base.retries if call.options.retries is None else call.options.retries
-        plan = Plan(base.requested, attempts, tuple(candidates), base.alias, retries, ordered=not (pools or chosen))
+        ordered = not (pools or chosen or strays)
+        plan = Plan(base.requested, attempts, tuple(candidates), base.alias, retries, ordered)
         return plan if plan.ordered else _for_caller(plan, call, grant, headers)
 
     def _candidates(self, call: Call, grant: Grant, base: Plan) -> list[Candidate]:
@@ -163,22 +173,27 @@ class Router:
         ]
         for name in options.fallback_models:
             for candidate in self._fallback(name, base):
-                found.append((candidate, name, _FALLBACK + len(found)))
+                found.append((candidate, name, FALLBACK + len(found)))
         wanted = filters.needs(call)
         priced = base.alias.strategy in _PRICED or options.max_cost is not None
-        candidates: dict[tuple[str, str], Candidate] = {}
+        privacy = base.alias.privacy  # the name's own boundary: what else the client names does not cross it either
+        candidates = []
         for one, name, rank in found:
             target = one.target
-            reason = one.reason or _forbidden(grant, name, target) or filters.passing(target, wanted)
-            cost = filters.expected_cost(target, wanted.prompt, wanted.output) if priced else None
-            candidates.setdefault(
-                (target.provider.name, target.upstream_model), Candidate(target, reason, cost, one.weight, rank)
+            reason = (
+                one.reason
+                or filters.crossing(target.provider, privacy)
+                or _forbidden(grant, name, target)
+                or filters.passing(target, wanted)
             )
-        by_cost = base.alias.strategy == "cheapest"
-        return sorted(
-            candidates.values(),
-            key=lambda one: (one.rank, (inf if one.cost is None else one.cost) if by_cost else 0),
-        )
+            cost = filters.expected_cost(target, wanted.prompt, wanted.output) if priced else None
+            candidates.append(Candidate(target, reason, cost, one.weight, rank))
+        strategy = base.alias.strategy
+        candidates = _each_once(candidates)
+        if strategy in _ORDERED:
+            hard = strategy == COMPUTED and difficulty.is_hard(call, wanted)
+            candidates.sort(key=lambda one: difficulty.badness(one.target, one.cost, hard=hard))
+        return sorted(candidates, key=lambda one: one.rank)
 
     def _fallback(self, name: str, base: Plan) -> tuple[Candidate, ...]:
         if base.requested.startswith("client:"):
@@ -217,30 +232,48 @@ class Router:
                 f"{_shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
                 "Ask for builtin/lorem to try the gateway itself",
             )
-        return alias, self._judged(weighted, alias)
+        candidates = self._judged(weighted, alias)
+        if difficulty.is_computed(alias) and any(known(one.target.price) for one in candidates):
+            alias = replace(alias, strategy=COMPUTED)
+            candidates.sort(key=lambda one: not filters.is_own(one.target.provider))  # of equals, what is near
+        return alias, candidates
 
     def _judged(self, weighted: list[tuple[Target, int]], alias: Alias) -> list[Candidate]:
-        found: dict[tuple[str, str], Candidate] = {}  # a target that is named twice is tried once
-        for target, weight in weighted:
-            reason = filters.standing(target, privacy=alias.privacy, unpriced=self.snapshot.unpriced)
-            found.setdefault((target.provider.name, target.upstream_model), Candidate(target, reason, weight=weight))
-        return list(found.values())
+        unpriced = self.snapshot.unpriced
+        return _each_once(
+            Candidate(target, filters.standing(target, privacy=alias.privacy, unpriced=unpriced), weight=weight)
+            for target, weight in weighted
+        )
 
     def _target(self, provider: Provider, model: str, row: ModelRow | None, alias: Alias | None) -> Target:
         timeouts = self.snapshot.timeouts
         if alias is not None and alias.timeouts:
             timeouts = _replaced(timeouts, alias.timeouts)
-        if timeouts.headers > timeouts.first_token:  # who has sent no head by then has sent no token either
-            timeouts = _replaced(timeouts, {"headers": timeouts.first_token})
+        raised = row.timeouts if row is not None else {}
+        if raised:  # a model row may raise a deadline, never lower it
+            timeouts = _replaced(
+                timeouts, {name: max(value, getattr(timeouts, name)) for name, value in raised.items()}
+            )
+        # Who has sent no head by then has sent no token either.  A row that raises the head's means that.
+        latest = max(timeouts.first_token, raised.get("headers", 0.0))
+        if timeouts.headers > latest:
+            timeouts = _replaced(timeouts, {"headers": latest})
         price = price_of(provider, row)
         if row is None:
             return Target(provider, model, model, price, timeouts, None, provider.prefill)
-        if row.timeouts:  # a model row may raise a deadline, never lower it
-            timeouts = _replaced(
-                timeouts, {name: max(value, getattr(timeouts, name)) for name, value in row.timeouts.items()}
-            )
         prefill = provider.prefill if row.prefill is None else row.prefill
         return Target(provider, model, row.upstream_model or model, price, timeouts, row, prefill)
+
+
+def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """A target that is named twice is tried once: as it was named first, or first without a reason against it."""
+    found: dict[tuple[str, str], Candidate] = {}
+    for one in candidates:
+        key = (one.target.provider.name, one.target.upstream_model)
+        before = found.get(key)
+        if before is None or (before.reason and not one.reason):
+            found[key] = one
+    return list(found.values())
 
 
 def _accounts(target: Target) -> list[Attempt]:

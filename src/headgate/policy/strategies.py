@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from itertools import groupby
+from math import inf
 
 from headgate.model import Attempt, Candidate, Plan, Target
 from headgate.policy.health import Health, key_of_target
@@ -18,6 +19,10 @@ BEST = 3
 EXPECTED_OUTPUT = 256  # tokens, where only the order of magnitude matters
 LEARNING = frozenset(("fastest", "balanced"))
 CHOSEN = frozenset(("weighted", "fastest", "balanced"))
+FALLBACK = 1000  # ranks of a request's fallback_models begin here: behind all of the name's own targets
+LIKELY = 0.5  # among equals no account is likelier than another: whichever is in the middle
+
+Chance = Callable[[], float]
 
 
 class Leg:
@@ -36,8 +41,23 @@ class Leg:
         self.wait_s: float | None = None  # the while that it asked for
 
 
-def legs(plan: Plan, health: Health, now: float, chance: Callable[[], float]) -> list[Leg]:
-    """The plan's targets in the order to try, each with its accounts in the order to try."""
+def meant(plan: Plan, first: Target) -> Target:
+    """Whom the client's own words mean, where ``first`` is the first target of the order.
+
+    That is ``first``, unless only what the client named as a fallback is left: then the first of the own targets.
+    """
+    candidates = plan.candidates
+    if not candidates or not candidates[0].reason:
+        return first
+    fallen_back = any(one.target is first and one.rank >= FALLBACK for one in candidates)
+    return candidates[0].target if fallen_back else first
+
+
+def legs(plan: Plan, health: Health, now: float, chance: Chance | None) -> list[Leg]:
+    """The plan's targets in the order to try, each with its accounts in the order to try.
+
+    Without ``chance``: the likeliest order.
+    """
     pools: dict[int, Leg] = {}
     for attempt in plan.attempts:
         leg = pools.get(id(attempt.target))
@@ -48,25 +68,28 @@ def legs(plan: Plan, health: Health, now: float, chance: Callable[[], float]) ->
     found = list(pools.values())
     if plan.ordered:
         return found
-    bound = health.affinity.find(plan.affinity, now) if plan.affinity else None
+    since: dict[int, float] = {}  # the targets with this caller's prompt cache
     for leg in found:
+        kept = health.affinity.find(plan.affinity, key_of_target(leg.target), now) if plan.affinity else None
+        if kept is not None:
+            since[id(leg.target)] = kept.since
         if len(leg.attempts) > 1:
-            preferred = bound.account if bound is not None else None
-            leg.attempts = health.accounts.rotated(leg.attempts, preferred, now, chance())
+            preferred = kept.account if kept is not None else None
+            turn = LIKELY if chance is None else chance()
+            leg.attempts = health.accounts.rotated(leg.attempts, preferred, now, turn)
     if plan.alias.strategy not in CHOSEN or len(found) == 1:
         return found
     known = {id(candidate.target): candidate for candidate in plan.candidates}
     order: list[Leg] = []
     for _, group in groupby(found, lambda leg: known[id(leg.target)].rank):
         chosen = _chosen(plan, list(group), known, health, chance)
-        if bound is not None:
-            chosen.sort(key=lambda leg: key_of_target(leg.target) != bound.target)
+        chosen.sort(key=lambda leg: since.get(id(leg.target), inf))
         order += chosen
     return order
 
 
 def _chosen(
-    plan: Plan, found: list[Leg], known: dict[int, Candidate], health: Health, chance: Callable[[], float]
+    plan: Plan, found: list[Leg], known: dict[int, Candidate], health: Health, chance: Chance | None
 ) -> list[Leg]:
     if len(found) == 1:
         return found
@@ -75,7 +98,7 @@ def _chosen(
     costs = scores(plan.alias.strategy, [known[id(leg.target)] for leg in found], health)
     order = sorted(range(len(found)), key=lambda index: costs[index])
     ranked = [found[index] for index in order]
-    if chance() < EXPLORED:
+    if chance is not None and chance() < EXPLORED:
         ranked.insert(0, ranked.pop(int(chance() * len(ranked))))
     elif plan.alias.strategy == "balanced":
         ranked[:BEST] = _by_weight(ranked[:BEST], [costs[index] ** -2 for index in order[:BEST]], chance)
@@ -104,9 +127,11 @@ def _seconds(health: Health, target: Target) -> float:
     return max(1e-3, known.first + EXPECTED_OUTPUT * known.between) if known is not None else 0.0
 
 
-def _by_weight(found: list[Leg], weights: list[float], chance: Callable[[], float]) -> list[Leg]:
+def _by_weight(found: list[Leg], weights: list[float], chance: Chance | None) -> list[Leg]:
     """A random order in which the heavier come earlier.  Weight 0 comes last."""
     pairs = list(zip(found, weights, strict=True))
+    if chance is None:
+        return [leg for leg, _ in sorted(pairs, key=lambda pair: -pair[1])]
     order: list[Leg] = []
     while pairs:
         place = _drawn([weight for _, weight in pairs], chance())
