@@ -98,7 +98,9 @@ class DataProcess:
             boot.send(self._parent, boot.Ready(host, port))
         await self._ending.wait()
         await self._drain()
-        self.replay.close()
+        self.replay.close()  # before the calls: what runs for nobody ends as its client's leaving does
+        self.routes.close()
+        await self.listener.close()
         linking.cancel()
         self.refusals.flush(time.time_ns())
         self.transport.close()

@@ -107,13 +107,21 @@ class Upstream:
 
 
 class Call:
-    """The fiber of the call: told once that nobody wants it."""
+    """The fiber of the call: told once that nobody wants it, or that the gateway ends it."""
 
     gone = 0
+    egress: Any
 
     def throw(self, error: BaseException) -> bool:
-        assert isinstance(error, ClientGone)
         self.gone += 1
+        if isinstance(error, GatewayError):  # as the exchange does
+            self.egress.source = None
+            if self.egress.committed:
+                self.egress.fail(b'data: {"error":"%b"}\n\n' % error.kind.code.encode())
+            else:
+                self.egress.answer(error.kind.status, b"", error.kind.code.encode())
+        else:
+            assert isinstance(error, ClientGone)
         return True
 
 
@@ -137,7 +145,7 @@ def small_pieces() -> Iterator[None]:
 
 @settings(deadline=None, max_examples=400)
 @given(
-    st.lists(OPERATIONS, max_size=60), st.sampled_from(["end", "end", "fail", "answer", "cut", "nothing"]),
+    st.lists(OPERATIONS, max_size=60), st.sampled_from(["end", "end", "fail", "answer", "cut", "close", "nothing"]),
     st.booleans(), st.sampled_from([600, 4000, 60_000]), st.sampled_from(["detach", "detach", "drain", "cancel"]),
 )  # fmt: skip
 @example(  # its own client, alone again, catches up piece by piece: then the upstream goes on
@@ -155,8 +163,8 @@ async def play(operations: list[Any], end: str, key: bool, room: int, leaving: s
     clients = [first]
     call = Call()
     egress: Any = first.egress
-    egress.owner = call
-    options = Options(on_disconnect=leaving, resumable_s=20.0)
+    egress.owner, call.egress = call, egress
+    options = Options(on_disconnect=leaving, resumable_s=None if leaving == "cancel" else 20.0)
     plan = SimpleNamespace(
         alias=NO_ALIAS,
         attempts=(SimpleNamespace(target=SimpleNamespace(timeouts=SimpleNamespace(total=600.0))),),
@@ -211,6 +219,13 @@ async def play(operations: list[Any], end: str, key: bool, room: int, leaving: s
         elif what == "turn":
             await asyncio.sleep(0)
         check()
+    if end == "close":  # the process ends
+        running = isinstance(egress, Kept) and not egress.over
+        replay.close()
+        assert not running or (egress.over and call.gone == 1)
+        for client in clients:  # whoever has not left has been told, wherever it was
+            assert client.closed or not isinstance(egress, Kept), client.out
+        return
     if end != "nothing" and not call.gone and not egress.gone and not egress.over:
         egress.source = None  # as the relay does at its end
         if end in ("end", "fail"):

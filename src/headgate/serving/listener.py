@@ -7,6 +7,7 @@ Owns how many connections there are, and how they end when the process drains.  
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import logging
 import socket
 from email.utils import formatdate
@@ -19,6 +20,8 @@ from headgate.serving.egress import Egress
 from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
 from headgate.wire.http import Request
+
+FLUSH_S = 1.0  # for what was said last: a second signal leaves two seconds for everything
 
 log = logging.getLogger("headgate.listener")
 
@@ -68,23 +71,29 @@ class Listener:
         """Health questions are answered until the end."""
         return request.method == b"POST"
 
-    async def drain(self, seconds: float) -> bool:
-        """Stops accepting, lets running responses finish for ``seconds``, then cuts.  True where all had finished."""
+    async def drain(self, seconds: float) -> None:
+        """Stops accepting and lets running responses finish, for so long."""
         self.draining = True
         if self._server is not None:
             self._server.close()
         for connection in list(self.connections):
             connection.close_if_idle()
         self.check_idle()
-        try:
-            async with asyncio.timeout(seconds):
-                await self._idle.wait()
-        except TimeoutError:
+        if not await self._all_closed(seconds):
             log.warning("%d connections did not finish within %.0f s of draining", len(self.connections), seconds)
+
+    async def close(self) -> None:
+        """Cuts every connection that has not taken within a second what there was to say, and sees it end."""
+        if not await self._all_closed(FLUSH_S):
             for connection in list(self.connections):
                 connection.transport.abort()
-            return False
-        return True
+            await self._all_closed(FLUSH_S)
+
+    async def _all_closed(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        return self._idle.is_set()
 
     def check_idle(self) -> None:
         if self.draining and not self.connections:

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import final
 
 from headgate.dialects import openai_chat
-from headgate.errors import ALL_ATTEMPTS_FAILED, UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE, GatewayError, Retry
+from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE, GatewayError, Retry
 from headgate.model import Alias, Attempt, Call, Delivered, Plan, Usage
 from headgate.policy import continuation
 from headgate.policy.course import Course, Step
@@ -80,6 +80,8 @@ class Recovery:
         if answered and bridge is not None and have is not None and self._is_complete(bridge, have):
             return None
         self._receipt.end(error.upstream_status or 0, error.kind.code, own)
+        if error.kind is DRAINING:
+            raise error  # the gateway's own end: nothing more is tried, and no other failure is told instead
         if relay is not None and not (answered and have is not None) and self._refused_our_field(error, step.attempt):
             self._bare.add(key_of_target(step.attempt.target))
             return step._replace(wait=0.0, why="retry" if self.seam is None else step.why)

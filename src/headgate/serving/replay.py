@@ -14,6 +14,7 @@ from typing import cast
 
 from headgate.dialects import openai_chat
 from headgate.errors import (
+    DRAINING,
     IDEMPOTENCY_MISMATCH,
     OVERLOADED,
     STREAM_EXPIRED,
@@ -38,6 +39,7 @@ MOST_READERS = 64  # of one call
 PIECE = 64 << 10  # of what a reader has missed: as much as fills its connection's buffer
 MOST_REMEMBERED = 20_000  # ids of streams that are gone: their clients read "expired", not "unknown"
 _UNKNOWN = "there is no such stream for this key: it was not resumable, or the gateway has been restarted since"
+CUT_SHORT = "this gateway is shutting down and could wait for the end of this answer no longer; ask again"
 REPLAYED = b"x-headgate-idempotent-replay: true\r\n"
 
 
@@ -124,6 +126,7 @@ class Kept(Egress):
         self.key = None
         self._grace = conduct.grace
         self._tokens = conduct.tokens
+        self._drains = conduct.drains
         self._fields = url
         self._client: Reader | None = Reader(self, client)
         self.readers = [self._client]
@@ -143,7 +146,7 @@ class Kept(Egress):
         last = self.ring.last if self.ring is not None else 0
         for reader in self.readers:
             reader.take(events, before, last)
-        if not self.readers:
+        if not self.readers and events[:1] != b":":  # a comment is none of the answer's tokens
             self._tokens -= events.count(b"\n\n")
             if self._tokens < 0:
                 self._wheel.set(self, self._wheel.now)
@@ -223,6 +226,7 @@ class Kept(Egress):
             raise GatewayError(STREAM_EXPIRED, f"the events of this stream before {ring.first} are no longer kept")
         reader = Reader(self, egress, after, fields)
         self.readers.append(reader)
+        self.deserted = False
         if not self.over:
             self._wheel.drop(self)
         self.balance()
@@ -273,9 +277,9 @@ class Kept(Egress):
         self.balance()
         if self.over or self.readers:
             return
-        self.deserted = self.ring is None and self.key is None
-        findable = self.committed or self.key is not None or self.ring is None
-        if self._grace > 0 and findable:  # before its head nobody has learnt the stream's id: nobody could come back
+        # Before its head nobody has learnt a stream's id: only whoever has a key could come back.
+        self.deserted = self.key is None and (self.ring is None or not self.committed)
+        if self._grace > 0 and (not self.deserted or self._drains):
             self._wheel.set(self, self._wheel.now + self._grace)
         else:
             self.stop(GatewayError(STREAM_STOPPED, "its client left"))
@@ -305,6 +309,16 @@ class Kept(Egress):
         if owner is not None:
             owner.throw(ClientGone())  # the receipt is closed, the upstream aborted
         self._dismiss(error)
+
+    def close(self) -> None:
+        """The process ends, and the call with it: as any other call where somebody reads it."""
+        error = GatewayError(DRAINING, CUT_SHORT, retry_after=1)
+        if not self.readers:
+            self.stop(error)
+            return
+        if self.owner is not None:
+            self.owner.throw(error)
+        self._dismiss(error)  # those who have yet to catch up
 
     def _dismiss(self, error: GatewayError) -> None:
         readers, self.readers = self.readers, []
@@ -374,7 +388,8 @@ class Replay:
         ring, url = None, b""
         if stored and conduct.resumable:
             ring = Ring(receipt.id, self._limits.replay_per_stream, self.memory)
-            until = int(receipt.at / 1e9 + plan.attempts[0].target.timeouts.total + self._limits.replay_ttl)
+            total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # whoever will serve it
+            until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             url = b"x-headgate-stream-url: %b\r\n" % self._url(request.path, receipt.id, until)
             self._streams[receipt.id] = kept
         kept.become(self, receipt.id, grant, conduct, ring, url, client)
@@ -387,9 +402,9 @@ class Replay:
             self._keyed[grant, kept.key] = kept
 
     def close(self) -> None:
-        """The process ends: what runs for nobody ends with it."""
-        for kept in tuple(self._running):
-            kept.stop(GatewayError(STREAM_STOPPED, "this gateway is shutting down"))
+        """The process ends, and with it all that is kept."""
+        for kept in {*self._running, *self._streams.values()}:
+            kept.close()
 
     # --------------------------------------------------------------- for the streams endpoint
 
@@ -439,11 +454,12 @@ class Replay:
             kept.key = None
 
     def forget(self, kept: Kept) -> None:
-        """Nothing of it is kept any longer."""
+        """Nothing of it is kept any longer.  Said twice, it changes nothing."""
         self.wheel.drop(kept)
         self._running.discard(kept)
         self.release_key(kept)
         self.memory.used -= kept.weight
+        kept.weight = 0
         if kept.whole is not None:
             self.memory.used -= len(kept.whole[1])
             kept.whole = None

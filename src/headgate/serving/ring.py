@@ -11,6 +11,7 @@ from itertools import islice
 HEADER = 56  # of a bytes object, rounded as allocators do, and the reference to it
 MOST_FRAMES = 16  # of a stream: text, reasoning, arguments, usage, and the same of another provider
 WORTH = 64  # bytes of each event that a frame must save
+LARGE = 4 << 10  # an event that makes no frame: what it shares is hardly the wrapping of a word, and frames stay
 
 
 class Memory:
@@ -35,7 +36,8 @@ class Ring:
 
     The chunks of a stream differ in a word and share three hundred bytes around it.  Those are kept once, as a frame
     (what an event begins and ends with), and of each event the number of its frame and what is its own; so five
-    times as many fit.  A frame is what two events in a row have in common that fit into no earlier one.
+    times as many fit.  A frame is what two events in a row have in common that fit into no earlier one; it counts
+    like them, and stays as long as there are any.
 
     One small object an event and no large buffer: ten thousand buffers that grow and shrink beside the large but brief
     objects of the same calls leave half of the heap in holes (measured), events fill them.
@@ -47,7 +49,7 @@ class Ring:
         self._prefix = b"id: %b." % ident.encode()
         self._kept: deque[bytes] = deque()
         self._frames = [(b"", b"")]  # the last one is tried
-        self._odd = b""  # the last event that did not fit into it
+        self._odd = b""  # the last event, where it did not fit into it: as it is kept, so that it takes nothing here
         self._size = 0
         self._most = most
         self._memory = memory
@@ -63,23 +65,32 @@ class Ring:
 
         What is over a bound goes at the other end: the stream's own oldest events, never another's.
         """
-        number = self.last
-        sent, size = [], 0
+        number, before = self.last, self._size
+        sent = []
         for event in events[:-2].split(b"\n\n"):
             number += 1
             sent.append(b"%b%d\n%b\n\n" % (self._prefix, number, event))
             kept = self._framed(event)
-            size += len(kept) + HEADER
+            self._size += len(kept) + HEADER
             self._kept.append(kept)
         self.last = number
-        self._size += size
         memory = self._memory
-        memory.used += size
+        memory.used += self._size - before
+        if self._size > self._most or memory.used > memory.most:
+            self._shrink()
+        return b"".join(sent)
+
+    def _shrink(self) -> None:
+        memory = self._memory
         while self._kept and (self._size > self._most or memory.used > memory.most):
-            size = len(self._kept.popleft()) + HEADER
+            kept = self._kept.popleft()
+            if kept is self._odd:
+                self._odd = b""
+            size = len(kept) + HEADER
             self._size -= size
             memory.used -= size
-        return b"".join(sent)
+        if not self._kept:
+            self.clear()  # of its frames, too
 
     def since(self, number: int, most: int) -> tuple[bytes, int] | None:
         """The events behind ``number``, as many as make ``most`` bytes, and the last one's number; None where some
@@ -103,16 +114,23 @@ class Ring:
         self._memory.used -= self._size
         self._size = 0
         self._kept.clear()
+        del self._frames[1:]
+        self._odd = b""
 
     def _framed(self, event: bytes) -> bytes:
         frames = self._frames
         head, foot = frames[-1]
         if len(frames) == 1 or not self._fits(event, head, foot):
-            odd, self._odd = self._odd, event
-            if len(frames) == MOST_FRAMES or (frame := _common(odd, event)) is None:
-                return b"\0" + event
+            odd, self._odd = self._odd, b""
+            raw = b"\0" + event
+            if len(event) > LARGE or len(frames) == MOST_FRAMES:
+                return raw
+            if (frame := _common(odd[1:], event)) is None:
+                self._odd = raw
+                return raw
             frames.append(frame)
             head, foot = frame
+            self._size += len(head) + len(foot)  # their objects: replay.WEIGHT
         return b"%c%b" % (len(frames) - 1, event[len(head) : len(event) - len(foot)])
 
     @staticmethod
@@ -121,11 +139,16 @@ class Ring:
 
 
 def _common(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
-    """What both begin and end with, up to the quotation marks around what differs; None where that is not worth it."""
+    """What both begin and end with, up to the quotation marks around what differs; None where that is not worth it.
+
+    Compared as two large numbers, which differ in their first and last bits where the bytes do: at C's speed.
+    """
     least = min(len(one), len(other))
-    start = next((at for at in range(least) if one[at] != other[at]), least)
-    start = one.rfind(b'"', 0, start) + 1
-    end = next((at for at in range(least - start) if one[-1 - at] != other[-1 - at]), least - start)
+    differ = int.from_bytes(one[:least], "big") ^ int.from_bytes(other[:least], "big")
+    start = one.rfind(b'"', 0, least - (differ.bit_length() + 7 >> 3)) + 1
+    rest = least - start
+    differ = int.from_bytes(one[len(one) - rest :], "big") ^ int.from_bytes(other[len(other) - rest :], "big")
+    end = (differ & -differ).bit_length() - 1 >> 3 if differ else rest
     mark = one.find(b'"', len(one) - end)
     foot = one[mark:] if end and mark >= 0 else b""
     return (one[:start], foot) if start + len(foot) >= WORTH and one != other else None

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
 from headgate.dialects import openai_chat
-from headgate.errors import METHOD_NOT_ALLOWED, REQUEST_NOT_FOUND, ROUTE_NOT_FOUND, ClientGone, GatewayError
+from headgate.errors import (
+    DRAINING,
+    METHOD_NOT_ALLOWED,
+    REQUEST_NOT_FOUND,
+    ROUTE_NOT_FOUND,
+    ClientGone,
+    GatewayError,
+)
 from headgate.policy import auth
 from headgate.serving import heads
 from headgate.serving.catalog import Lists, Page, refuse_parameters, rest_of, unchanged
@@ -19,6 +27,7 @@ from headgate.serving.exchange import Exchange
 from headgate.serving.fiber import Fiber, Signal
 from headgate.serving.journal import Refusals
 from headgate.serving.link import Link
+from headgate.serving.replay import CUT_SHORT
 from headgate.serving.streams import Streams
 from headgate.wire.http import Request
 
@@ -27,6 +36,8 @@ ASK_S = 5.0
 _ALLOWED_HEADERS = b"authorization, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
 AWAY_S = 2  # when to ask again what control did not answer
+
+log = logging.getLogger("headgate.routes")
 
 Operation = Callable[[Request, Egress], None]
 Listing = Callable[[Request], Awaitable[Page]]
@@ -75,6 +86,14 @@ class Routes:
     @property
     def running(self) -> int:
         return len(self._running)
+
+    def close(self) -> None:
+        """The process ends: each running call is told why where it waits, tells its client, and closes its receipt."""
+        for fiber in tuple(self._running):
+            try:
+                fiber.throw(GatewayError(DRAINING, CUT_SHORT, retry_after=1))
+            except Exception:  # the edge of a call: one's bug must not keep the others from their receipts
+                log.exception("a bug in a %s that was ended", fiber.name)
 
     def call(self, request: Request, egress: Egress) -> None:
         operations = self._table.get(request.path) or self._collection(request.path)

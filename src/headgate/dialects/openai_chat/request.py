@@ -176,6 +176,8 @@ def _read_options(raw: Raw, call: Call) -> None:
             raise GatewayError(NOT_YET_SUPPORTED, f"'{param}' is not supported by this version.", param=param)
         else:
             raise _invalid(param, "is not an option that this gateway knows")
+    if ways.get("resumable_s") and ways.get("on_disconnect") == "cancel":
+        raise _invalid("headgate.resumable_s", "keeps a stream for a client, 'on_disconnect: cancel' ends it: say one")
     if ways:
         call.options = Options(**ways)
 
