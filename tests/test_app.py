@@ -330,9 +330,19 @@ def test_control_that_never_comes_up_is_named_while_streams_are_served(gateway: 
     assert "the control process ended (exit code 1); starting it again in 0.2 s" in err
 
 
-def test_restarted_control_begins_with_the_last_good_file(gateway: Make) -> None:
+@pytest.mark.parametrize(
+    "bad",
+    [
+        "default_model: [\n",
+        "providers: {p: {preset: [groq], base_url: 'http://x'}}",
+        "server: {port: !!timestamp x}",
+        "[" * 100_000,
+    ],
+    ids=lambda text: text[:20],
+)
+def test_restarted_control_begins_with_the_last_good_file(gateway: Make, bad: str) -> None:
     one = gateway("default_model: builtin/echo\n").ready()
-    one.config.write_text("default_model: [\n")
+    one.config.write_text(bad)
     os.kill(one.pid("control"), signal.SIGKILL)
     one.until(lambda: len(one.lines("control", "declared")) == 2)
     assert [row[2] for row in one.lines("control", "declared")] == ["builtin/echo"] * 2

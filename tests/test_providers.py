@@ -98,6 +98,11 @@ def test_price_lists_exist_and_know_the_recommended_models() -> None:
         (MINE + "[models.m]\ncolour = 1", "models[...]: Object contains unknown field `colour`"),
         (MINE + "[models.m.price]\ninput = -1", "models.m.price.input: must be 0 to 1,000,000"),
         (MINE + "[models.m.price]\ninput = 0.0000000001", "models.m.price.input: must be 0 to 1,000,000"),
+        (MINE + "[models.m]\nprice = {input = nan}", "models.m.price.input: must be 0 to 1,000,000"),
+        (MINE + "[models.m]\nprice = {output = -inf}", "models.m.price.output: must be 0 to 1,000,000"),
+        (MINE + f"[models.m]\nmax_output = {'9' * 5001}", "is not TOML: Exceeds the limit"),
+        (MINE + f"quirks = {'[' * 5000}{']' * 5000}", "is not TOML: maximum recursion depth"),
+        (MINE + "ids = 'a{99999999999999999999}'", "ids: is not a regular expression"),
         (MINE.replace("https://mine.example.com/v1", "mine.example.com"), "base_url: must be https://HOST"),
         (MINE.replace("/v1", "/v1/"), "base_url: must not end with /"),
         ("title = 'x'", "the row: Object missing required field `base_url`"),
@@ -108,6 +113,7 @@ def test_what_a_row_may_not_say(tmp_path: Path, text: str, sentence: str) -> Non
     with pytest.raises(BadRow) as caught:
         rows([tmp_path])
     assert str(caught.value).startswith(f"{tmp_path / 'mine.toml'}: {sentence}")
+    assert "mine" not in rows([tmp_path], lenient=True)
 
 
 @pytest.mark.parametrize("name", ["Mine", "builtin", "headgate", "a.b", "x" * 65])

@@ -11,6 +11,7 @@ import time
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
+import httpx2
 import pytest
 
 if TYPE_CHECKING:
@@ -99,6 +100,38 @@ def test_keys_of_the_environment(gateway: Gateway) -> None:
     assert gateway.told("aliases", "show", "auto")["targets"][0]["model"].startswith("groq/")
     gateway.good("vault", "remove", account["id"])
     gateway.good("providers", "remove", "groq")
+
+
+def test_a_key_without_an_address_stops_no_other(gateway: Gateway) -> None:
+    environ = {
+        "CLOUDFLARE_API_TOKEN": "cf-0123456789abcdefghijkl",
+        "GROQ_API_KEY": "gsk_0123456789abcdefghijkl",
+        "HF_TOKEN": "no key",
+        "HUGGINGFACE_API_KEY": "hf_0123456789abcdefghijkl",
+    }
+    plan = {row["provider"]: row for row in gateway.told("vault", "import-env", "--dry-run", environ=environ)}
+    assert plan["cloudflare-workers-ai"]["state"] == "has no address: set CLOUDFLARE_ACCOUNT_ID"
+    assert plan["huggingface"]["variable"] == "HUGGINGFACE_API_KEY"
+    assert gateway.run("vault", "import-env", "--yes", environ=environ).returncode == 0
+    stored = {row["id"] for row in gateway.told("vault", "list")}
+    assert {"groq/groq-api-key", "huggingface/huggingface-api-key"} <= stored
+    # Here the terminal knows the address and the gateway does not: the gateway's word counts, for this one key
+    for ident in ("groq/groq-api-key", "huggingface/huggingface-api-key"):
+        gateway.good("vault", "remove", ident)
+    refused = gateway.run("vault", "import-env", "--yes", environ=environ | {"CLOUDFLARE_ACCOUNT_ID": "a1"})
+    assert (
+        refused.returncode == 1
+        and "cloudflare-workers-ai: " in refused.stderr
+        and "CLOUDFLARE_ACCOUNT_ID" in refused.stderr
+    )
+    assert "stored 2" in refused.stderr
+    for name in ("groq", "huggingface"):
+        gateway.good("providers", "remove", name)
+
+
+def test_a_provider_that_is_there_already(mock: Gateway, upstream: Provider) -> None:
+    again = mock.run("providers", "add", "mock", "--base-url", upstream.url)
+    assert again.returncode == 1 and "headgate providers remove mock" in again.stderr and "PATCH" not in again.stderr
 
 
 # ------------------------------------------------------------------------------------- models and aliases
@@ -235,6 +268,34 @@ def test_follow_shows_each_new_request_once(mock: Gateway) -> None:
     assert process.returncode == 130 and rest == ""
 
 
+def test_follow_begins_with_the_latest_and_no_older_ones(mock: Gateway) -> None:
+    for _call in range(3):
+        mock.good("chat", "-m", "builtin/echo", "x")
+    until(lambda: len(mock.told("requests", "--requested", "builtin/echo")) >= 3)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "headgate", "requests", "--follow", "--json", "-n", "1"],
+        cwd=mock.home, env=mock.environ, stdout=subprocess.PIPE, text=True,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
+    )  # fmt: skip
+    try:
+        assert process.stdout is not None and process.stdout.readline()
+        time.sleep(3)
+    finally:
+        process.send_signal(signal.SIGINT)
+        rest, _err = process.communicate(timeout=10)
+    assert rest == ""
+
+
+def test_a_label_with_a_slash_is_looked_up(mock: Gateway) -> None:
+    answer = httpx2.post(
+        f"{mock.data_url}/v1/chat/completions", timeout=30,
+        headers={"authorization": "Bearer hg_test_0123456789abcdef", "x-request-id": "team/42"},
+        json={"model": "builtin/echo", "messages": [{"role": "user", "content": "x"}]},
+    )  # fmt: skip
+    assert answer.status_code == 200
+    assert mock.told("requests", "show", "team/42")["label"] == "team/42"
+
+
 @pytest.mark.parametrize("by", ["model", "provider", "token", "alias", "day", "outcome"])
 def test_usage(mock: Gateway, by: str) -> None:
     mock.good("chat", "-m", MODEL, "one two three")
@@ -242,7 +303,9 @@ def test_usage(mock: Gateway, by: str) -> None:
     assert sum(row["requests"] for row in rows) >= 1
     table = mock.good("usage", "--by", by)
     assert by.upper() in table and "█" in table
-    assert mock.good("usage", "--until", "2020-01-01", "--since", "2019-01-01").startswith("no requests")
+    never = mock.run("usage", "--until", "2020-01-01", "--since", "2019-01-01T12:00")
+    assert never.stdout.startswith("no requests")
+    assert never.stderr == "from 2019-01-01 to 2019-12-31, whole days (UTC)\n"
 
 
 def test_unknown_cost_is_never_nothing(mock: Gateway) -> None:

@@ -34,6 +34,31 @@ def test_arguments_that_cannot_be_meant(shell: Shell, arguments: tuple[str, ...]
     sentence(shell.run(*arguments), 2, "headgate: ")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "step"),
+    [
+        (("models", "show", "a/../b"), "headgate models"),
+        (("token", "show", ".."), "headgate token"),
+        (("vault", "remove", "groq/.."), "headgate vault"),
+        (("providers", "show", ".."), "headgate providers"),
+    ],
+)
+def test_the_next_step_is_a_command_that_there_is(shell: Shell, arguments: tuple[str, ...], step: str) -> None:
+    assert shell.run(*arguments).stderr.endswith(f"is no name\n  → {step}\n")
+
+
+@pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
+def test_a_message_that_is_no_text(shell: Shell, locale: str) -> None:
+    done = subprocess.run(
+        [sys.executable, "-m", "headgate", "chat", "-", "--url", "http://127.0.0.1:9", "--token", "x"],
+        cwd=shell.home, env={**shell.environ, "LC_ALL": locale}, input=b"\xff", capture_output=True, timeout=60,
+    )  # fmt: skip
+    assert (done.returncode, b"Traceback" in done.stderr) == (2, False), done.stderr
+    assert b"headgate: " in done.stderr
+    sentence(shell.run("chat", "x", "--url", "http://[::", "--token", "x"), 2, "cannot be sent")
+    sentence(shell.run("chat", "x", "--url", "http://127.0.0.1:9", "--token", "é"), 2, "cannot be sent")
+
+
 @pytest.mark.parametrize("name", ["instance.key", "vault.key"])
 def test_a_damaged_key_file(shell: Shell, name: str) -> None:
     shell.run("token", "list")

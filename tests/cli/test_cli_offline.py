@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import os
+import pty
 import re
 import socket
 import subprocess
@@ -14,6 +16,7 @@ import pytest
 from tests.cli.conftest import KEY, Gateway, bare
 
 from headgate import statedir
+from headgate.cli.gateway import Gateway as Connection
 from ports import free_port
 
 if TYPE_CHECKING:
@@ -82,7 +85,66 @@ def test_a_command_waits_for_another(shell: Shell) -> None:
     assert {row["name"] for row in shell.told("token", "list")} == {"t0", "t1", "t2"}
 
 
+def test_a_gateway_that_starts_while_a_command_gets_ready(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Between the look at the lock and the taking of it lie a second's imports."""
+    for name, value in gateway.environ.items():
+        monkeypatch.setenv(name, value)
+
+    class Late(Connection):
+        looks = 0
+
+        @property
+        def running(self) -> bool:
+            self.looks += 1
+            return self.looks > 1 and super().running
+
+    with Late.find(str(gateway.config), {}) as late:
+        assert "ci" in {row["name"] for row in late.items("/tokens")}
+        assert late.looks > 1
+
+
+def test_nobody_waits_for_who_only_looks_or_is_asked(shell: Shell) -> None:
+    followed = shell.run("requests", "--follow")
+    assert followed.returncode == 1 and "headgate serve" in followed.stderr
+    ours, theirs = pty.openpty()
+    environ = {**shell.environ, "GROQ_API_KEY": "gsk_0123456789abcdefghijkl"}
+    with subprocess.Popen(
+        [sys.executable, "-m", "headgate", "vault", "import-env"],
+        cwd=shell.home, env=environ, stdin=theirs, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+    ) as asking:  # fmt: skip
+        try:
+            assert asking.stderr is not None
+            said = ""
+            while "[y/N]" not in said:
+                said += (read := asking.stderr.read(1))
+                assert read, said
+            assert statedir.holder(shell.state) is None
+            os.write(ours, b"y\n")
+            said += asking.communicate(timeout=60)[1]
+        finally:
+            asking.kill()
+    os.close(ours)
+    os.close(theirs)
+    assert asking.returncode == 0 and "stored 1" in said and said.count(WORKING) == 1, said
+    assert [row["id"] for row in shell.told("vault", "list", "--provider", "groq")] == ["groq/groq-api-key"]
+
+
 # ------------------------------------------------------------------------------------- doctor
+
+
+def test_doctor_says_why_a_stored_provider_is_not_used(shell: Shell) -> None:
+    row = shell.state / "providers" / "acme.toml"
+    row.parent.mkdir(parents=True)
+    row.write_text('title = "Acme"\nbase_url = "http://127.0.0.1:9/v1"\ndocs = "https://acme.example/keys"\n')
+    (shell.home / "headgate.yaml").write_text(
+        f"server: {{port: {free_port()}}}\ncontrol: {{port: {free_port()}}}\ndetect: {{local_engines: false}}\n"
+    )
+    shell.good("vault", "add", "acme", stdin=KEY)
+    row.unlink()
+    found = {one["subject"]: one for one in json.loads(shell.run("doctor", "--json").stdout)["findings"]}
+    assert "is stored and not used: " in found["acme"]["sentence"] and "acme" in found["acme"]["sentence"]
+    assert found["acme"]["step"].endswith("headgate providers remove acme")
+    assert "headgate vault add acme" not in found["acme"]["step"]
 
 
 def test_doctor_leaves_nothing_behind(shell: Shell) -> None:

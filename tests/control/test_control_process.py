@@ -9,12 +9,16 @@ import os
 import re
 import signal
 import socket
+import sqlite3
 import stat
 import time
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
+import httpx2
 import pytest
 from control_child import ADMIN, SECRET, Child, compiled
 from journal_writer import SECOND, Writer, closed, ident, opened, query
@@ -168,6 +172,9 @@ def test_probes_and_docs_need_no_token(shared: Child) -> None:
         ({"name": ""}, "name"),
         ({"name": "x", "scopes": ["admin"]}, "scopes"),
         ({"name": "x", "expires": 1}, "expires"),
+        ({"name": "x", "expires": 99_999_999_999_999}, "expires"),  # no milliseconds
+        ({"name": "x", "expires": "soon"}, "expires"),
+        ({"name": "x", "expires": True}, "expires"),
         ({"name": "x", "budget": {"usd": 5}}, "budget"),
         ({"name": "x", "models": ["m"] * 101}, "models"),
     ],
@@ -177,6 +184,24 @@ def test_a_wish_that_cannot_be_kept_is_refused_by_name(shared: Child, body: dict
     assert answer.status_code == 400
     error = answer.json()["error"]
     assert (error["type"], error["code"], error["param"]) == ("invalid_request_error", "invalid_value", param)
+
+
+@pytest.mark.parametrize("given", [60_479_395_200, "60479395200", "3886-07-08", "3886-07-08T02:00:00+02:00"])
+def test_instants_are_unix_seconds_however_large(shared: Child, given: Any) -> None:
+    made = shared.call("POST", "/admin/v1/tokens", json={"name": "x", "expires": given}).json()
+    assert made["expires"] == 60_479_395_200
+
+
+def test_a_body_without_a_length_has_the_same_limit(shared: Child) -> None:
+    for pieces, expected in ((1, 201), (20, 413)):
+        body = [b'{"name": "x"', b" " * 65_536, *[b" " * 65_536] * (pieces - 1), b"}"]
+        headers = {"authorization": f"Bearer {ADMIN}", "content-type": "application/json"}
+        answer = httpx2.post(f"{shared.url}/admin/v1/tokens", content=iter(body), headers=headers, trust_env=False)
+        assert answer.status_code == expected, answer.text
+    assert (answer.json()["error"]["code"], answer.json()["error"]["message"]) == (
+        "payload_too_large",
+        "The body may have 1 MiB at most.",
+    )
 
 
 def test_errors_have_one_shape(shared: Child) -> None:
@@ -290,6 +315,30 @@ def test_the_file_is_watched_and_a_bad_one_keeps_the_last_good(tmp_path: Path) -
         unchanged = child.call("POST", "/admin/v1/reload").json()
         assert (unchanged["changed"], unchanged["effective"], unchanged["generation"]) == (False, True, data.generation)
         data.close()
+
+
+def test_a_blocked_store_delays_a_reload_and_ends_nothing(tmp_path: Path) -> None:
+    """A change that waits for the store takes five seconds, and who waits behind two of them gives up before."""
+    with Child(tmp_path) as child:
+        data = DataProcess(tmp_path)
+        blocker = sqlite3.connect(tmp_path / "headgate.db", isolation_level=None)
+        with closing(blocker) as other, ThreadPoolExecutor() as pool:
+            other.execute("BEGIN IMMEDIATE")
+            waiting = []
+            for name in "ab":
+                waiting.append(pool.submit(child.call, "POST", "/admin/v1/tokens", json={"name": name}, timeout=30))
+                time.sleep(1)
+            child.configure("late")
+            os.kill(child.process.pid, signal.SIGHUP)
+            end = time.monotonic() + 20
+            while "the configuration was not reloaded: the store cannot be used" not in child.log.read_text():
+                assert child.process.poll() is None and time.monotonic() < end
+                time.sleep(0.05)
+            other.execute("ROLLBACK")
+            assert {answer.result().status_code for answer in waiting} <= {201, 503}
+        data.until(lambda: data.aliases == ["late"])
+        data.close()
+        assert child.end() == 0
 
 
 # ------------------------------------------------------------------------------------------- questions and the journal

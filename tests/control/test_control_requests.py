@@ -59,7 +59,7 @@ def many() -> list[dict[str, Any]]:
                 number,
                 grant_id=chance.choice(("g1", "g1", "g1", "g2", "g3")),
                 provider=chance.choice(("up-a", "up-b")),
-                model="rare" if number == 77 else chance.choice(("big", "small", "org/small")),
+                model="rare" if number == 77 else chance.choice(("big", "small", "org/small", "up-a/big")),
                 requested=chance.choice(("headgate/chat", "up-a/big")),
                 stream=chance.random() < 0.8 and not 200 < number < 400,
                 label=chance.choice((None, None, "mine", "yours")),
@@ -148,6 +148,9 @@ def combinations() -> Iterator[Filters]:
     yield Filters()
     for name, values in VALUES.items():
         yield from (Filters(**{name: value}) for value in values)
+    for provider in ("up-a", "up-b"):
+        yield Filters(model="up-a/big", provider=provider)
+        yield Filters(model="up-a/big", provider=provider, min_cost=900, stream=False)
     chance = random.Random(5)
     for _ in range(250):
         names = chance.sample(list(VALUES), chance.randint(2, 4))
@@ -193,7 +196,9 @@ def test_what_is_no_cursor_and_no_limit_is_refused_in_a_sentence(database: str) 
 
 
 def test_one_is_found_by_its_id_or_by_the_latest_of_its_label(database: str) -> None:
-    rows = [row(0, label="mine"), row(1, label="mine", grant_id="g2"), row(2), row(3, outcome=None, price_source=None)]
+    theirs = f"chatcmpl-{'d' * 24}"  # a label that looks like an id of ours
+    rows = [row(0, label="mine"), row(1, label="mine", grant_id="g2"), row(2, label=theirs)]
+    rows += [row(3, outcome=None, price_source=None), row(4, label=row(0)["id"])]
 
     async def check(engine: AsyncEngine) -> None:
         found = await one(engine, rows[0]["id"])
@@ -206,9 +211,11 @@ def test_one_is_found_by_its_id_or_by_the_latest_of_its_label(database: str) -> 
         assert own is not None and own["id"] == rows[0]["id"]
         for ident, grant in ((rows[0]["id"], "g2"), ("chatcmpl-nobody", None), ("", None), ("nothing", None)):
             assert await one(engine, ident, grant) is None
-        theirs = await find(engine, rows[3]["id"], "g1")
-        assert theirs is not None
-        shown = receipt(theirs)
+        behind = await one(engine, theirs, "g1")
+        assert behind is not None and behind["id"] == rows[2]["id"]
+        running = await find(engine, rows[3]["id"], "g1")
+        assert running is not None
+        shown = receipt(running)
         assert (shown["outcome"], shown["price_snapshot"]) == (None, None)
         assert "account" not in shown["attempts"][0] and "token" not in shown
 

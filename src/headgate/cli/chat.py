@@ -95,6 +95,10 @@ def ask(url: str, token: str, body: dict[str, Any], *, live: bool) -> Transcript
         raise Trouble(f"no gateway answers at {url}", START_IT) from error
     except httpx2.TransportError as error:
         raise Trouble(f"the connection to {url} broke: {error or type(error).__name__}") from error
+    except (UnicodeError, httpx2.InvalidURL) as error:  # a message that is no text, a token that no header may have
+        raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+    except ValueError as error:
+        raise Trouble(f"what answers at {url} does not speak the API: {error}") from error
     finally:
         if live and transcript.text:
             print(flush=True)
@@ -152,6 +156,13 @@ def with_own_token(gateway: Gateway, body: dict[str, Any], *, live: bool) -> Tra
     return ask(url, gateway.cli_token(anew=True), body, live=live)
 
 
+def _read() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise Trouble(f"standard input is no text ({error})", code=2) from error
+
+
 def command(
     message: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
     model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = "auto",
@@ -165,7 +176,7 @@ def command(
     """Ask a model, and see the answer as it streams; speed and first-token time go to standard error."""
     if url and not token:
         raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
-    text = sys.stdin.read() if message == "-" else message
+    text = _read() if message == "-" else message
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, Any] = {"model": model, "messages": [*messages, {"role": "user", "content": text}]}
     if url:

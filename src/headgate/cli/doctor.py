@@ -110,7 +110,10 @@ def _keys(gateway: Gateway) -> Iterator[Finding]:
     """Every account by a real call.  A provider that cannot be reached is a warning: it may be the network."""
     providers = configured(gateway)
     for row in providers:
-        if row["status"] != "ready":
+        if row["status"] == "unusable":
+            step = "" if row["shadowed"] else f"mend that, or: headgate providers remove {row['name']}"
+            yield Finding("warning", row["name"], f"is stored and not used: {row['problem']}", step)
+        elif row["status"] == "no_key":
             yield Finding("warning", row["name"], "has no key", f"headgate vault add {row['name']}")
     ready = [row["name"] for row in providers if row["status"] == "ready"]
     for answer in checked(gateway, ready):

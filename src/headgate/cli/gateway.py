@@ -41,6 +41,7 @@ _STEPS = {
     "model_not_found": "headgate models",
     "request_not_found": "headgate requests",
 }
+_LISTS = {"/catalog": "models", "/accounts": "vault", "/tokens": "token"}  # where the noun is another word
 _WRONG_WISH = frozenset({400, 422})  # what was asked for cannot be: exit code 2, as for a wrong option
 T = TypeVar("T")
 
@@ -73,7 +74,7 @@ class Ask:
 class Gateway:
     """The gateway that a configuration describes.  A context manager; nothing is opened before the first call.
 
-    Mutable: the connection to the admin API and the loop that it lives in.
+    Mutable: the connection to the admin API, the loop that it lives in, and whether something is yet to be announced.
     """
 
     def __init__(self, settings: Settings, overrides: Mapping[str, str], announce: bool) -> None:
@@ -232,10 +233,20 @@ class Gateway:
             return decoded
         raise refusal(answer.status_code, answer.content)
 
+    def let_go(self) -> None:
+        """Closes what is open, until the next call: while a person is asked, no gateway that starts waits for them."""
+        self._client = None
+        self._run(self._open.aclose())
+
     async def _connect(self) -> httpx2.AsyncClient:
+        if self._client is None and not self.running:
+            try:
+                self._client = await self._open.enter_async_context(self._on_the_store())
+            except Trouble:
+                if not self.running:  # else one has started while this command was getting ready
+                    raise
         if self._client is None:
-            way = self._over_http() if self.running else self._on_the_store()
-            self._client = await self._open.enter_async_context(way)
+            self._client = await self._open.enter_async_context(self._over_http())
         return self._client
 
     def _over_http(self) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
@@ -256,13 +267,14 @@ class Gateway:
         from headgate.control.offline import offline  # noqa: PLC0415
         from headgate.control.store import StoreUnusable  # noqa: PLC0415
 
-        if self._announce:
-            say(f"no gateway is running: working on the store in {self.state_dir}")
         try:
             async with AsyncExitStack() as store:
                 with waiting("opening the store"):
                     store_client = offline(self.state_dir, self._settings.database, self._compiled)
                     client = await store.enter_async_context(store_client)
+                if self._announce:  # once
+                    say(f"no gateway is running: working on the store in {self.state_dir}")
+                    self._announce = False
                 yield client
         except (statedir.StateError, StoreUnusable) as error:
             raise Trouble(str(error), "headgate doctor") from error
@@ -283,7 +295,7 @@ def at(collection: str, *names: str, slashes: bool = False) -> str:
     for name in names:
         # A segment of dots would lead to another object
         if not name.strip() or not name.isprintable() or {".", ".."} & set(name.split("/")):
-            raise Trouble(f"{name!r} is no name", f"headgate {collection.strip('/')}", 2)
+            raise Trouble(f"{name!r} is no name", f"headgate {_LISTS.get(collection, collection.strip('/'))}", 2)
     return "/".join([collection, *(quote(name, safe="/:" if slashes else ":") for name in names)])
 
 

@@ -108,8 +108,14 @@ def add(
         "training": training,
         "max_connections": max_connections,
     }
+    wish = {key: value for key, value in wish.items() if value is not None}
     with open_gateway(config, state_dir) as gateway:
-        made = gateway.call("POST", "/providers", {key: value for key, value in wish.items() if value is not None})
+        try:
+            made = gateway.call("POST", "/providers", wish)
+        except Trouble as trouble:
+            if trouble.api_code == "already_exists":
+                trouble.step = f"headgate providers remove {name} (its keys go with it), then add it again"
+            raise
     step = "" if made["status"] == "ready" else f"; its key comes with: headgate vault add {name}"
     changed(made, f"added {name} ({made['base_url']}){step}", as_json)
 

@@ -94,11 +94,15 @@ def one(
 
 
 def _follow(gateway: Gateway, filters: dict[str, Any], limit: int, as_json: bool) -> None:
-    """Each request once, when it has ended; those that were there before only where they still run.  Until Ctrl+C."""
+    """The latest ``limit``, then each request once, when it has ended; those that were there before only where they
+    still run.  Until Ctrl+C.  Raises Trouble where no gateway runs: nothing would come, and the store would be held.
+    """
+    gateway.addresses()
     shown: set[str] = set()
-    rows = gateway.items("/requests", filters, limit)
+    rows = gateway.items("/requests", filters, max(limit, PAGE))
+    fresh = rows[:limit]
     while True:
-        ended = [row for row in reversed(rows) if row["outcome"] is not None and row["id"] not in shown]
+        ended = [row for row in reversed(fresh) if row["outcome"] is not None and row["id"] not in shown]
         if as_json:
             for row in ended:
                 print(json.dumps(row, ensure_ascii=False))
@@ -107,7 +111,7 @@ def _follow(gateway: Gateway, filters: dict[str, Any], limit: int, as_json: bool
         sys.stdout.flush()
         shown = {row["id"] for row in rows if row["outcome"] is not None}
         time.sleep(FOLLOW_S)
-        rows = gateway.items("/requests", filters, PAGE)
+        rows = fresh = gateway.items("/requests", filters, PAGE)
 
 
 def _lines(rows: Iterable[dict[str, Any]]) -> None:

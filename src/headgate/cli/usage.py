@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from datetime import UTC, datetime, timedelta
 from enum import StrEnum
 from typing import Annotated, Any
 
@@ -10,10 +11,11 @@ import typer
 
 from headgate.cli.gateway import open_gateway
 from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import UNKNOWN, bar, number, short, show, table, usd
+from headgate.cli.terminal import UNKNOWN, bar, number, say, short, show, table, usd
 from headgate.cli.times import before
 
 BAR = 12
+DAY = timedelta(days=1)
 
 
 class By(StrEnum):
@@ -38,7 +40,7 @@ def usage(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show requests, tokens and cost, by model or anything else."""
+    """Show requests, tokens and cost, by model or anything else.  Days count whole (UTC)."""
     now = time.time()
     query = {
         "group_by": "requested" if by is By.alias else by.value,
@@ -49,8 +51,19 @@ def usage(
         "provider": provider,
     }
     with open_gateway(config, state_dir) as gateway:
-        rows = gateway.items("/usage", query)
+        report = gateway.call("GET", "/usage", params=query)
+    rows = report["data"]
     show(rows, as_json, lambda: _table(by, rows))
+    if not as_json:
+        say(_whole_days(report) + (f"; only the {len(rows)} with the most requests" if report["has_more"] else ""))
+
+
+def _whole_days(report: dict[str, Any]) -> str:
+    """Which days were added up: `--since 1h` is all of today."""
+    ends = (report["since"], report["until"])
+    first, after = (None if end is None else datetime.fromtimestamp(end, UTC) for end in ends)
+    begin = f"from {first.date()}" if first else "from the first call"
+    return f"{begin} to {(after - DAY).date() if after else 'now'}, whole days (UTC)"
 
 
 def _table(by: By, rows: list[dict[str, Any]]) -> Any:

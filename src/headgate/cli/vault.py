@@ -17,12 +17,12 @@ from headgate.cli.gateway import Gateway, Trouble, at, open_gateway
 from headgate.cli.options import Config, Json, StateDir, noun
 from headgate.cli.providers import account_table
 from headgate.cli.terminal import changed, console, counting, say, show, table
-from headgate.providers import can_be_key
+from headgate.providers import first_key, unfilled
 
 app = noun("Providers' keys, sealed in the store.")
 
 MASK_FROM = 20  # characters: a shorter key would be half shown
-FOUND, ALREADY, NO_KEY = "to store", "already there", "cannot be a key"
+FOUND, STORED, ALREADY, NO_KEY = "to store", "stored", "already there", "cannot be a key"
 
 
 @app.command("list")
@@ -85,17 +85,23 @@ def import_env(
     """Store the provider keys of this terminal's environment (OPENAI_API_KEY, GROQ_API_KEY, …)."""
     with open_gateway(config, state_dir) as gateway:
         found = _found(gateway, os.environ)
-        new = [row for row in found if row["state"] == FOUND]
+        gateway.let_go()
+        new = [] if dry_run else [row for row in found if row["state"] == FOUND]
         if not as_json:
             console().print(_plan(found))
-        if new and not dry_run:
+        if new:
             if not yes and not _agreed(len(new)):
                 raise Trouble("nothing was stored", "answer y, or give --yes")
             _store(gateway, new)
+    refused = [row for row in new if row["state"] != STORED]
     if as_json:
-        show([{**row, "state": "stored"} if row in new and not dry_run else row for row in found], True, lambda: "")
-    elif new and not dry_run:
-        say(f"stored {len(new)}; try them: headgate providers check")
+        show(found, True, lambda: "")
+    elif new:
+        for row in refused:
+            say(f"{row['provider']}: {row['state']}")
+        say(f"stored {len(new) - len(refused)}; try them: headgate providers check")
+    if refused:
+        raise typer.Exit(1)
 
 
 def _key(provider: str) -> str:
@@ -106,15 +112,26 @@ def _key(provider: str) -> str:
 
 
 def _found(gateway: Gateway, environ: Mapping[str, str]) -> list[dict[str, str]]:
-    """What the environment has for the presets: the first variable of each that is set.  Keys are not in it."""
+    """What the environment has for the presets: of each the variable that a gateway would use, else the first that is
+    set.  Keys are not in it.
+    """
     stored = {row["id"] for row in gateway.items("/accounts") if row["origin"] != "environment"}
+    there = {row["name"] for row in gateway.items("/providers")}
     found = []
     for preset in gateway.items("/presets"):
-        name = next((name for name in preset["key_env"] if environ.get(name, "").strip()), None)
-        if name is not None:
-            key = environ[name].strip()
-            state = ALREADY if f"{preset['name']}/{_label(name)}" in stored else FOUND if can_be_key(key) else NO_KEY
-            found.append({"provider": preset["name"], "variable": name, "hint": masked(key), "state": state})
+        good = first_key(preset["key_env"], environ)
+        name = good[0] if good else next((name for name in preset["key_env"] if environ.get(name, "").strip()), None)
+        if name is None:
+            continue
+        missing = () if preset["name"] in there else unfilled(preset["base_url"], environ)
+        if f"{preset['name']}/{_label(name)}" in stored:
+            state = ALREADY
+        elif good is None:
+            state = NO_KEY
+        else:
+            state = f"has no address: set {' and '.join(missing)}" if missing else FOUND
+        hint = masked(environ[name].strip())
+        found.append({"provider": preset["name"], "variable": name, "hint": hint, "state": state})
     return found
 
 
@@ -130,12 +147,18 @@ def _plan(found: list[dict[str, str]]) -> Any:
 
 
 def _store(gateway: Gateway, rows: list[dict[str, str]]) -> None:
+    """Each row's ``state`` says what became of it: one that is refused stops no other."""
     with counting("storing", len(rows)) as step:
         for row in rows:
             key = os.environ[row["variable"]].strip()
-            gateway.call(
-                "POST", "/accounts", {"provider": row["provider"], "key": key, "label": _label(row["variable"])}
-            )
+            wish = {"provider": row["provider"], "key": key, "label": _label(row["variable"])}
+            try:
+                gateway.call("POST", "/accounts", wish)
+                row["state"] = STORED
+            except Trouble as trouble:
+                if not trouble.api_code:  # it was not the API that refused: the next one would fare no better
+                    raise
+                row["state"] = trouble.sentence
             step(row["provider"])
 
 

@@ -74,7 +74,7 @@ def add_provider(sources: Sources, name: str, body: ProviderBody) -> Objects:
         raise GatewayError(INVALID_VALUE, f"The name {name} is reserved; choose another.", param="name")
     _not_of_file(sources, name)
     if name in sources.objects.providers:
-        raise GatewayError(ALREADY_EXISTS, f"There is a provider {name} already; change it with PATCH.", param="name")
+        raise GatewayError(ALREADY_EXISTS, f"There is a provider {name} already; change or delete it.", param="name")
     _room(sources.objects.providers, MAX_PROVIDERS, "providers")
     return _judged(sources, name, StoredProvider(*objects.now(), body))
 

@@ -5,6 +5,7 @@ Owns no table.  A value that is refused is refused with a whole sentence, and ne
 
 from __future__ import annotations
 
+import contextlib
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
@@ -15,6 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from headgate.wire import urls
 
+_SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 # The transport frames, routes and authenticates the request; a header that says otherwise would smuggle or leak.
 _OURS = frozenset(
@@ -97,10 +99,10 @@ def _nano(value: Decimal) -> Decimal:
 def instant(value: Any) -> Any:
     """Unix seconds, or a date or instant as YAML reads them; without a zone it is UTC, a date is its first moment."""
     if isinstance(value, str):
-        try:
+        with contextlib.suppress(ValueError):  # Unix seconds from a variable are a text, too: no date has ten digits
             value = datetime.fromisoformat(value)
-        except ValueError as error:
-            raise wrong("must be a date, an instant like 2027-01-31T12:00:00Z, or Unix seconds") from error
+    if isinstance(value, bool) or (isinstance(value, str) and not _SECONDS.fullmatch(value)):
+        raise wrong("must be a date, an instant like 2027-01-31T12:00:00Z, or Unix seconds")
     if isinstance(value, datetime):
         return (value if value.tzinfo else value.replace(tzinfo=UTC)).timestamp()
     if isinstance(value, date):

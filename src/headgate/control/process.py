@@ -39,6 +39,7 @@ from headgate.control.store import StoreUnusable, open_store
 from headgate.control.tasks import AUTO
 from headgate.control.tokens import adopt_first
 from headgate.control.vault import Vault, VaultLocked
+from headgate.errors import GatewayError
 from headgate.providers import BadRow, Row, rows
 
 try:
@@ -264,7 +265,7 @@ class Control:
         began with.
         """
         stamp = _stamp(self._boot.config_path)
-        await self._reload_once(publication)
+        done = await self._reload_once(publication)
         await publication.settle()
         self._settled.set()
         while True:
@@ -273,19 +274,22 @@ class Control:
                     await self._reload.wait()
             except TimeoutError:
                 now = _stamp(self._boot.config_path)
-                if now == stamp:
+                if now == stamp and done:
                     continue
                 stamp = now
             self._reload.clear()
-            await self._reload_once(publication)
+            done = await self._reload_once(publication)
 
-    async def _reload_once(self, publication: Publication) -> None:
+    async def _reload_once(self, publication: Publication) -> bool:
+        """False where the store was in the way: the file is as it was, so that nothing else would try again."""
         try:
             await publication.reload()
         except (ValueError, OSError):
-            return
-        except SQLAlchemyError as error:
+            return True
+        except (SQLAlchemyError, GatewayError) as error:  # blocked, or busy with changes that wait for it
             log.error("the configuration was not reloaded: the store cannot be used", error=str(error))
+            return False
+        return True
 
 
 Stamp = tuple[int, int, int] | None

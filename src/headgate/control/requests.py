@@ -48,8 +48,8 @@ _attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
     """What the rows of a list have in common; None: anything.  ``token`` is a grant's id, ``model`` the upstream's
-    model id or ``provider/model``, ``requested`` the name that the client used, ``outcome`` one of model.Closed's,
-    ``lost`` or ``running``.
+    model id or ``provider/model`` (either reading passes, as in usage), ``requested`` the name that the client used,
+    ``outcome`` one of model.Closed's, ``lost`` or ``running``.
     """
 
     token: str | None = None
@@ -87,23 +87,43 @@ async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: s
     if not 1 <= limit <= MAX_LIMIT:
         raise ValueError(f"limit must be between 1 and {MAX_LIMIT}.")
     bounds = _bounds(filters, None if cursor is None else _ident(cursor))
-    until = time.monotonic() + BUDGET_S
+    readings = _readings(filters)
+    found: list[RowMapping] = []
+    reached: list[str] = []
+    async with engine.connect() as connection:
+        for filters in readings:
+            until = time.monotonic() + BUDGET_S / len(readings)
+            rows, lowest = await _read(connection, filters, bounds, limit, until)
+            found += rows
+            reached += [] if lowest is None else [lowest]
+    # Above where one of them stopped, all is known of each
+    horizon = max(reached, default=None)
+    known = sorted((row for row in found if row["id"] >= (horizon or "")), key=lambda row: row["id"], reverse=True)
+    if len(known) > limit:
+        horizon = known[limit - 1]["id"]
+    return Page([view(row) for row in known[:limit]], None if horizon is None else _cursor(horizon))
+
+
+async def _read(
+    connection: AsyncConnection, filters: Filters, bounds: Bounds, limit: int, until: float
+) -> tuple[list[RowMapping], str | None]:
+    """The newest rows within ``bounds``, one more than ``limit`` where there are so many; and how far back everything
+    has been looked at, None: to the end.
+    """
     size = FIRST_WINDOW
     rows: list[RowMapping] = []
-    async with engine.connect() as connection:
-        filters = await _split(connection, filters)
-        while True:
-            window = await _window(connection, filters, bounds, size)
-            query = _query(filters, window, connection.dialect.name, limit + 1 - len(rows))
-            rows += (await connection.execute(query)).mappings()
-            if len(rows) > limit:
-                return Page([view(row) for row in rows[:limit]], _cursor(rows[limit - 1]["id"]))
-            if window.last:
-                return Page([view(row) for row in rows], None)
-            bounds = bounds[0], window.bounds[0]
-            if time.monotonic() > until:
-                return Page([view(row) for row in rows], _cursor(bounds[1] or ""))
-            size = min(size * 4, WIDEST_WINDOW)
+    while True:
+        window = await _window(connection, filters, bounds, size)
+        query = _query(filters, window, connection.dialect.name, limit + 1 - len(rows))
+        rows += (await connection.execute(query)).mappings()
+        if len(rows) > limit:
+            return rows, rows[-1]["id"]
+        if window.last:
+            return rows, None
+        bounds = bounds[0], window.bounds[0]
+        if time.monotonic() > until:
+            return rows, bounds[1] or ""
+        size = min(size * 4, WIDEST_WINDOW)
 
 
 async def one(engine: AsyncEngine, ident: str, grant: str | None = None) -> dict[str, Any] | None:
@@ -116,15 +136,15 @@ async def one(engine: AsyncEngine, ident: str, grant: str | None = None) -> dict
 
 async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> RowMapping | None:
     """As ``one``, the row."""
-    query = select(requests)
-    if ident.startswith(PREFIX):
-        query = query.where(requests.c.id == ident)
-    else:
-        query = query.where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
-    if grant is not None:
-        query = query.where(requests.c.grant_id == grant)
+    labelled = select(requests).where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
+    # A label may look like an id of ours: that of a client which is a gateway itself
+    queries = [select(requests).where(requests.c.id == ident)] if ident.startswith(PREFIX) else []
     async with engine.connect() as connection:
-        return (await connection.execute(query)).mappings().first()
+        for query in (*queries, labelled):
+            owned = query if grant is None else query.where(requests.c.grant_id == grant)
+            if row := (await connection.execute(owned)).mappings().first():
+                return row
+    return None
 
 
 def instant(text: str) -> int:
@@ -183,16 +203,13 @@ def _ident(cursor: str) -> str:
     return ident
 
 
-async def _split(connection: AsyncConnection, filters: Filters) -> Filters:
-    """``provider/model`` taken apart, unless it is a model's whole id: as a client's name is resolved."""
+def _readings(filters: Filters) -> list[Filters]:
+    """A name with a slash is a model's whole id, and a provider's model.  No row is both; each has its own indexes."""
     name = filters.model
-    if name is None or "/" not in name or filters.provider is not None:
-        return filters
-    known = select(requests.c.id).where(requests.c.model == name).limit(1)
-    if (await connection.execute(known)).first() is not None:
-        return filters
-    provider, _, model = name.partition("/")
-    return replace(filters, provider=provider, model=model)
+    provider, slash, model = (name or "").partition("/")
+    if not slash or filters.provider not in (None, provider):
+        return [filters]
+    return [filters, replace(filters, provider=provider, model=model)]
 
 
 @dataclass(frozen=True, slots=True)

@@ -170,7 +170,7 @@ def parse(name: str, text: str) -> Row:
         raise BadRow(f"the name {name} is reserved; call the file otherwise")
     try:
         table: dict[str, Any] = tomllib.loads(text, parse_float=Decimal)
-    except tomllib.TOMLDecodeError as error:
+    except (ValueError, RecursionError) as error:  # an integer of 5,000 digits; a thousand lists in each other
         raise BadRow(f"is not TOML: {error}") from error
     for key in table:
         if key == "name" or key not in Row.__struct_fields__:
@@ -201,12 +201,13 @@ def _wrong(row: Row) -> Iterable[str]:
     if row.ids is not None:
         try:
             re.compile(row.ids)
-        except re.error as error:
+        except (re.error, OverflowError, RecursionError) as error:
             yield f"ids: is not a regular expression ({error})"
     for model, facts in row.models.items():
         for field in Prices.__struct_fields__:
             usd = getattr(facts.price, field)
-            if usd is not None and not (0 <= usd <= 1_000_000 and usd.scaleb(9) % 1 == 0):
+            # Of what is not finite not even the order is known
+            if usd is not None and not (usd.is_finite() and 0 <= usd <= 1_000_000 and usd.scaleb(9) % 1 == 0):
                 yield f"models.{model}.price.{field}: must be 0 to 1,000,000 USD per million tokens, nine decimals"
 
 
@@ -215,12 +216,17 @@ def _wrong(row: Row) -> Iterable[str]:
 
 def placeholders(row: Row) -> tuple[str, ...]:
     """The environment variables that the base URL needs."""
-    return tuple(_PLACEHOLDER.findall(row.base_url))
+    return unfilled(row.base_url, {})
+
+
+def unfilled(url: str, environ: Mapping[str, str]) -> tuple[str, ...]:
+    """The variables that a row's base URL needs and ``environ`` has not."""
+    return tuple(name for name in _PLACEHOLDER.findall(url) if not environ.get(name))
 
 
 def base_url(row: Row, environ: Mapping[str, str]) -> str:
     """The base URL with its placeholders filled.  Raises Unfilled."""
-    missing = [name for name in placeholders(row) if not environ.get(name)]
+    missing = unfilled(row.base_url, environ)
     if missing:
         spelled = _PLACEHOLDER.sub(lambda found: f"<{found[1]}>", row.base_url)
         raise Unfilled(
@@ -252,7 +258,12 @@ def fields(row: Row) -> dict[str, Any]:
 
 def key_in(row: Row, environ: Mapping[str, str]) -> tuple[str, str] | None:
     """The first of the row's key variables that holds something that can be a key, and its value."""
-    for name in row.key_env:
+    return first_key(row.key_env, environ)
+
+
+def first_key(variables: Iterable[str], environ: Mapping[str, str]) -> tuple[str, str] | None:
+    """As ``key_in``, of the variables themselves."""
+    for name in variables:
         value = environ.get(name, "").strip()
         if can_be_key(value):
             return name, value

@@ -101,9 +101,24 @@ class Settings:
 
 
 def load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
-    """Reads and checks the configuration.  ``overrides``: dotted keys from the command line.  Raises ConfigError."""
+    """Reads and checks the configuration.  ``overrides``: dotted keys from the command line.
+
+    Raises ConfigError and nothing else: this runs inside of gateways that serve, and no file may end one.
+    """
+    try:
+        return _load(config, environ, overrides or {})
+    except ConfigError:
+        raise
+    except OSError as error:
+        raise ConfigError([f"{error.filename or 'the configuration'}: cannot be read ({error.strerror})"]) from error
+    except Exception as error:
+        # Its text stays out: it may quote a secret
+        raise ConfigError([f"the configuration cannot be understood ({type(error).__name__})"]) from error
+
+
+def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Settings:
     path = find(config, environ)
-    tree = read(path, environ, overrides or {})
+    tree = read(path, environ, overrides)
     named = tree.root.get("state_dir")
     state = state_dir(named if isinstance(named, str) else None, environ)
     try:
@@ -119,7 +134,7 @@ def load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str,
 def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
     """Absolute.  The key, else XDG_STATE_HOME/headgate, else ~/.local/state/headgate."""
     if configured:
-        return Path(configured).expanduser().absolute()
+        return _absolute("state_dir", configured)
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path("~/.local/state").expanduser()).absolute() / "headgate"
 
@@ -127,10 +142,17 @@ def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
 def _database(configured: str | None, state: Path) -> str:
     scheme, _, rest = (configured or f"sqlite:///{state / 'headgate.db'}").partition("://")
     if scheme in ("sqlite", "sqlite+aiosqlite") and rest.startswith("/") and len(rest) > 1:
-        return f"sqlite+aiosqlite:///{Path(rest[1:]).expanduser().absolute()}"
+        return f"sqlite+aiosqlite:///{_absolute('database', rest[1:])}"
     if configured and _POSTGRESQL.fullmatch(configured):
         return configured
     raise ConfigError(["database: must be sqlite:///PATH or postgresql://USER@HOST/NAME"])
+
+
+def _absolute(key: str, path: str) -> Path:
+    try:
+        return Path(path).expanduser().absolute()
+    except RuntimeError as error:
+        raise ConfigError([f"{key}: {path.partition('/')[0]} is nobody's home directory"]) from error
 
 
 # ------------------------------------------------------------------------------------- for the planes

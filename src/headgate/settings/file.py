@@ -2,7 +2,8 @@
 
 Owns the search order, YAML, ``${NAME}`` and the environment's overrides.  Knows no key of Headgate's but the names of
 the top-level scalars: what a key means is ``schema.py``'s business.  Every complaint carries the YAML path, and the
-line where the value comes from the file.
+line where the value comes from the file.  Refuses files that are larger than anybody means: they are read by a gateway
+that runs.
 """
 
 from __future__ import annotations
@@ -26,6 +27,13 @@ PREFIX = "HEADGATE_"
 # a variable with one underscore is an override only where it names one of these.
 TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model", "unpriced"})
 
+MAX_BYTES = 4 << 20
+MAX_NODES = 200_000  # with every alias written out: nine lines of nine aliases each are four hundred million
+MAX_DEPTH = 32
+
+# Others (!!set, !!omap) would make of a table something that is none
+_PLAIN = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
+_MERGE = "tag:yaml.org,2002:merge"
 _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
 
@@ -72,7 +80,8 @@ class Tree:
 def find(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
     """The file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory, none.
 
-    Raises ConfigError where a file that was named does not exist.
+    Absolute, and as it was named: where a link leads is looked up at every reading, so that a link which leads
+    elsewhere (a ConfigMap's, a release's) is a change.  Raises ConfigError where a file that was named does not exist.
     """
     named = explicit or environ.get("HEADGATE_CONFIG")
     if named:
@@ -80,11 +89,11 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
         if not path.is_file():
             source = "--config" if explicit else "HEADGATE_CONFIG"
             raise ConfigError([f"{source}: there is no file {path}"])
-        return path.resolve()
+        return path.absolute()
     base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
     for path in (Path("headgate.yaml"), Path(base) / "headgate" / "headgate.yaml"):
         if path.is_file():
-            return path.resolve()
+            return path.absolute()
     return None
 
 
@@ -111,17 +120,21 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
 
 def _parse(tree: Tree, path: Path) -> None:
     try:
-        text = path.read_bytes()
+        with path.open("rb") as file:
+            text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from error
+    if len(text) > MAX_BYTES:
+        raise ConfigError([f"{path.name}: is larger than {MAX_BYTES >> 20} MB, the limit of a configuration"])
     loader = _Loader(text)
     try:
+        _refuse_depth(path, text)
         node = loader.get_single_node()
         if node is None:
             return
         if not isinstance(node, yaml.MappingNode):
             raise ConfigError([f"{path.name}: the top level must be keys and values (server:, providers:, …)"])
-        _walk(tree, node, (), ())
+        _Walk(tree, loader).note(node, (), ())
         tree.root = loader.construct_document(node)
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark
@@ -135,28 +148,77 @@ def _parse(tree: Tree, path: Path) -> None:
         loader.dispose()
 
 
-def _walk(tree: Tree, node: yaml.Node, location: Location, above: tuple[int, ...]) -> None:
-    """Notes every line, and refuses what YAML lets pass: duplicate keys (the last would win unseen) and loops."""
-    line = node.start_mark.line + 1
-    if location:
-        tree.lines.setdefault(location, line)
-    if id(node) in above:
-        raise ConfigError([f"{dotted(location)}: refers to itself (line {line})"])
-    inside = (*above, id(node))
-    if isinstance(node, yaml.SequenceNode):
-        for index, item in enumerate(node.value):
-            _walk(tree, item, (*location, index), inside)
-    elif isinstance(node, yaml.MappingNode):
+def _refuse_depth(path: Path, text: bytes) -> None:
+    """Before anything is composed: libyaml's composer calls itself, and thirty thousand brackets end the process."""
+    depth = 0
+    for event in yaml.parse(text, Loader=_Loader):
+        if isinstance(event, yaml.CollectionStartEvent):
+            depth += 1
+            if depth > MAX_DEPTH:
+                where = f", line {event.start_mark.line + 1}" if event.start_mark else ""
+                raise ConfigError([f"{path.name}{where}: is nested deeper than {MAX_DEPTH} levels"])
+        elif isinstance(event, yaml.CollectionEndEvent):
+            depth -= 1
+
+
+class _Walk:
+    """Notes every line, and refuses what YAML lets pass: duplicate keys (the last would win unseen), loops, aliases
+    that make a small file a large one, and values that are not what their tag says.
+    """
+
+    def __init__(self, tree: Tree, loader: _Loader) -> None:
+        self._tree = tree
+        self._loader = loader
+        self._left = MAX_NODES
+
+    def note(self, node: yaml.Node, location: Location, above: tuple[int, ...]) -> None:
+        """``node`` and all below it; ``above`` are the ids of the nodes that it is in."""
+        line = node.start_mark.line + 1
+        if location:
+            self._tree.lines.setdefault(location, line)
+        if id(node) in above:
+            raise ConfigError([f"{dotted(location)}: refers to itself (line {line})"])
+        self._left -= 1
+        if self._left < 0 or len(above) > MAX_DEPTH:
+            most = f"{MAX_NODES} values" if self._left < 0 else f"{MAX_DEPTH} levels"
+            raise ConfigError([f"{dotted(location)}: the file has more than {most}, its aliases written out"])
+        if isinstance(node, yaml.ScalarNode):
+            self._read(node, location)
+            return
+        if node.tag not in _PLAIN:
+            raise ConfigError([f"{dotted(location) or 'the file'}: no value here is a {node.tag} (line {line})"])
+        inside = (*above, id(node))
+        if isinstance(node, yaml.SequenceNode):
+            for index, item in enumerate(node.value):
+                self.note(item, (*location, index), inside)
+        elif isinstance(node, yaml.MappingNode):
+            self._keys(node, location, inside)
+
+    def _keys(self, node: yaml.MappingNode, location: Location, inside: tuple[int, ...]) -> None:
         seen: set[str] = set()
         for key, value in node.value:
+            line = key.start_mark.line + 1
             if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError([f"{dotted(location)}: keys must be plain names (line {key.start_mark.line + 1})"])
+                raise ConfigError([f"{dotted(location)}: keys must be plain names (line {line})"])
             here = (*location, key.value)
             if key.value in seen and key.value != "<<":
-                raise ConfigError([f"{dotted(here)}: stands twice (line {key.start_mark.line + 1})"])
+                raise ConfigError([f"{dotted(here)}: stands twice (line {line})"])
             seen.add(key.value)
-            tree.lines[here] = key.start_mark.line + 1
-            _walk(tree, value, here, inside)
+            self._tree.lines[here] = line
+            if key.tag != _MERGE:
+                self._read(key, here)
+            self.note(value, here, inside)
+
+    def _read(self, node: yaml.ScalarNode, location: Location) -> None:
+        """Here, where its place is known: PyYAML raises whatever comes, and forgets where."""
+        try:
+            self._loader.construct_object(node)
+        except yaml.MarkedYAMLError:
+            raise
+        except Exception as error:
+            kind = node.tag.rpartition(":")[2]
+            sentence = f"{dotted(location)}: is not a {kind} (line {node.start_mark.line + 1})"
+            raise ConfigError([sentence]) from error
 
 
 def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str, str], problems: list[str]) -> Any:

@@ -56,7 +56,8 @@ def from_environment(tree: Tree, rows: Mapping[str, Row], environ: Mapping[str, 
     declared = tree.root.get("providers")
     if not isinstance(declared, dict):
         declared = {}
-    presets = {table.get("preset") for table in declared.values() if isinstance(table, dict)}
+    named = (table.get("preset") for table in declared.values() if isinstance(table, dict))
+    presets = {name for name in named if isinstance(name, str)}  # the schema says what is wrong with another
     found = {}
     for name, row in rows.items():
         key = key_in(row, environ)

@@ -14,7 +14,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.control.api.errors import rendered
 from headgate.control.kinds import INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
-from headgate.errors import PAYLOAD_TOO_LARGE, GatewayError
+from headgate.errors import PAYLOAD_TOO_LARGE
 
 OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
 MAX_BODY = 1 << 20
@@ -32,10 +32,10 @@ class Door:
             await self._app(scope, receive, send)
             return
         refusal = self._refusal(scope)
-        if refusal is None:
-            await self._app(scope, _bounded(receive), send)
-        else:
-            await refusal(scope, receive, send)
+        whole = await _whole(receive) if refusal is None and scope["type"] == "http" else receive
+        if whole is None:
+            refusal = rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
+        await (refusal or self._app)(scope, whole or receive, send)
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = dict(scope["headers"])
@@ -60,16 +60,24 @@ class Door:
 _TOO_LARGE = f"The body may have {MAX_BODY >> 20} MiB at most."
 
 
-def _bounded(receive: Receive) -> Receive:
-    """A body without a length is counted as it comes."""
-    taken = 0
-
-    async def counted() -> Message:
-        nonlocal taken
+async def _whole(receive: Receive) -> Receive | None:
+    """Gives the body in one piece; None where it is too large.  A body without a length is counted here, before any
+    route: what is raised while one reads it, FastAPI takes for a body that cannot be parsed.
+    """
+    body = bytearray()
+    while True:
         message = await receive()
-        taken += len(message.get("body", b""))
-        if taken > MAX_BODY:
-            raise GatewayError(PAYLOAD_TOO_LARGE, _TOO_LARGE)
-        return message
+        if message["type"] != "http.request":
+            break
+        body += message.get("body", b"")
+        if len(body) > MAX_BODY:
+            return None
+        if not message.get("more_body"):
+            message = {"type": "http.request", "body": bytes(body)}
+            break
+    read: list[Message] = [message]
 
-    return counted
+    async def first_that() -> Message:
+        return read.pop() if read else await receive()
+
+    return first_that

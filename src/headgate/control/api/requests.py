@@ -173,7 +173,7 @@ def routes(admin: Admin) -> APIRouter:
         body = {"object": "list", "data": page.rows, "has_more": page.has_more, "next": page.next}
         return Response(_encode(body), media_type="application/json")
 
-    @api.get("/requests/{ident}", response_model=RequestView, responses=documented(404))
+    @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
     async def get_request(
         ident: Annotated[
             Printable, Path(min_length=1, max_length=512, description="A `chatcmpl-` id, or a label: its latest call.")

@@ -5,18 +5,18 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from datetime import UTC, datetime
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
+from pydantic import BeforeValidator, Field
 
 from headgate.control import tokens
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
+from headgate.control.fields import instant
 from headgate.control.kinds import TOKEN_NOT_FOUND
 from headgate.control.requests import LATEST
 from headgate.errors import INVALID_VALUE, GatewayError
@@ -24,6 +24,7 @@ from headgate.model import Grant
 
 MAX_PAGE = 1000
 WEEK_S = 604_800
+YEAR_9999 = 253_402_300_799  # its last second: the last that a calendar can show
 
 ScopeName = Literal["gate:chat", "gate:models", "gate:usage"]
 Ident = Annotated[
@@ -33,8 +34,14 @@ Scopes = Annotated[list[ScopeName], Field(min_length=1, max_length=3)]
 Models = Annotated[
     list[ModelName], Field(max_length=100, description="Models and aliases that it may use; empty: all.")
 ]
+# As the configuration file reads it; a number is never taken for milliseconds
 Expires = Annotated[
-    datetime | None, Field(description="ISO 8601 (UTC where no zone is given) or Unix seconds; null: never.")
+    Annotated[float, Field(gt=0, le=YEAR_9999, allow_inf_nan=False)] | None,
+    BeforeValidator(instant),
+    Field(
+        description="ISO 8601 (UTC where no zone is given) or Unix seconds; null: never.",
+        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}, {"type": "null"}]},
+    ),
 ]
 
 
@@ -173,14 +180,8 @@ def _required(name: str, value: Any) -> Any:
     return tuple(value) if isinstance(value, list) else value
 
 
-def _expiry(wish: datetime | None) -> float | None:
-    if wish is None:
-        return None
-    try:
-        at = (wish if wish.tzinfo else wish.replace(tzinfo=UTC)).timestamp()
-    except (ValueError, OverflowError):
-        raise GatewayError(INVALID_VALUE, "`expires` is no instant that can be kept.", param="expires") from None
-    if at <= time.time():
+def _expiry(at: float | None) -> float | None:
+    if at is not None and at <= time.time():
         raise GatewayError(INVALID_VALUE, "`expires` is in the past.", param="expires")
     return at
 
