@@ -19,8 +19,14 @@ from headgate.control.usage import Filters, of_grant, report, uses_30d
 from headgate.model import Record
 
 DAY = 86_400 * SECOND
-NOON = int(time.time()) // 86_400 * DAY + DAY // 2  # of today
+NOON = 0  # of today, in nanoseconds
 ZERO = {"requests": 0, "prompt_tokens": 0, "completion_tokens": 0, "total_tokens": 0, "cost_usd": 0.0}
+
+
+@pytest.fixture(autouse=True)
+def today() -> None:
+    """Of each test anew: they may run across midnight."""
+    globals()["NOON"] = int(time.time()) // 86_400 * DAY + DAY // 2
 
 
 def call(
