@@ -89,6 +89,7 @@ class Exchange:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
             else:
                 receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
+            egress.cut()  # one that is read to its end for nobody is not kept any longer either
         except Exception:  # the edge of a call: a bug of ours must not take the process with it
             log.exception("a bug in the exchange of %s", receipt.id)
             fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}")
