@@ -10,6 +10,8 @@ from msgspec import Meta, Raw, Struct
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
+from headgate.dialects.openai_chat.calls import complete_calls
+from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -73,7 +75,7 @@ def answer(
             edited, visible = _normalise(position, choice, id, result)
             changed = changed or edited
             seen = seen or visible
-        if result.finish in shapes.FAILED_FINISHES:
+        if result.finish in FAILED_FINISHES:
             said = f"{provider} broke off its answer ({result.finish})."
             return Answer(error=GatewayError(errors.UPSTREAM_ERROR_EVENT, said))
         result.hollow = not seen and result.finish not in ("length", "content_filter")
@@ -181,8 +183,8 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
             result.text_bytes += len(message[key]) - 2
     raw = choice.get("finish_reason")
     called = "tool_calls" in seen
-    reason = shapes.finish_reason(raw, called) or ("tool_calls" if called else "stop")
-    if not result.finish or reason in shapes.FAILED_FINISHES:
+    reason = finish_reason(raw, called) or ("tool_calls" if called else "stop")
+    if not result.finish or reason in FAILED_FINISHES:
         result.finish = reason
     if raw is None or bytes(raw)[1:-1] != reason.encode():
         choice["finish_reason"] = codec.raw(reason)
@@ -210,7 +212,7 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
             del message[key]
             edited = True
     calls = message.get("tool_calls")
-    if calls is not None and shapes.complete_calls(message, calls, f"{ident}/{position}"):
+    if calls is not None and complete_calls(message, calls, f"{ident}/{position}"):
         edited = True
     return edited
 

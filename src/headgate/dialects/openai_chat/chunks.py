@@ -9,6 +9,7 @@ from typing import Any
 from msgspec import Raw
 
 from headgate.dialects.openai_chat import shapes
+from headgate.dialects.openai_chat.calls import ToolCalls
 from headgate.errors import GatewayError
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
@@ -35,7 +36,7 @@ class Choice:
         self.role_sent = False
         self.finish: str | None = None
         self.finish_sent = False
-        self.tools = shapes.ToolCalls(f"{ident}/{index}")
+        self.tools = ToolCalls(f"{ident}/{index}")
         self.held: Object = {}  # what a chunk that was held back said beyond index, delta and finish_reason
         self.held_delta: Object = {}  # and its delta beyond role and content
 
@@ -91,7 +92,7 @@ def usage_of(top: Object) -> Raw | None:
     return None if raw is None or raw == NULL or raw == codec.EMPTY_OBJECT else raw
 
 
-def delta_of(choice: Members, tools: shapes.ToolCalls) -> tuple[Object, bool]:
+def delta_of(choice: Members, tools: ToolCalls) -> tuple[Object, bool]:
     """The delta without its role and in its form: (delta, whether that changed it)."""
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None

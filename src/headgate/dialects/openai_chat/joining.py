@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, shapes
+from headgate.dialects.openai_chat.calls import ToolCalls
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.errors import GatewayError
@@ -35,7 +36,7 @@ class Joined(ChatStream):
         self._face = before._face
         self._choices = before._choices
         for choice in self._choices.values():
-            choice.tools = shapes.ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
+            choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
         self._kinds = before._kinds & {*shapes.TEXT_KEYS, *shapes.THOUGHTS}
         self._said = before._said
         self._prompt_tokens = before._prompt_tokens

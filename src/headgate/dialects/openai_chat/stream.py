@@ -12,6 +12,7 @@ from msgspec import Raw
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.dialects.openai_chat.face import Face
+from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
 from headgate.dialects.openai_chat.splice import Template
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
@@ -448,8 +449,8 @@ class ChatStream:
         raw = choice.get("finish_reason")
         if raw is not None and raw == NULL:
             return False, False
-        reason = shapes.finish_reason(raw, bool(state.tools.calls))
-        if reason in shapes.FAILED_FINISHES:
+        reason = finish_reason(raw, bool(state.tools.calls))
+        if reason in FAILED_FINISHES:
             said = f"{self.provider} broke off its answer ({reason})."
             self.error = GatewayError(errors.UPSTREAM_ERROR_EVENT, said)
             return True, False
