@@ -15,6 +15,7 @@ from typing import Protocol
 
 from headgate.errors import GatewayError
 from headgate.model import Limits
+from headgate.serving.acceptor import Acceptor
 from headgate.serving.connection import Connection
 from headgate.serving.egress import Egress
 from headgate.serving.turn import Turn
@@ -49,15 +50,15 @@ class Listener:
         self.limits = limits
         self.connections: set[Connection] = set()
         self.draining = False
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self._date_at = 0.0
         self._date = b""
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serves on a bound, listening socket."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=4096)
+    def start(self, sock: socket.socket) -> None:
+        """Serves on a bound socket."""
+        self._acceptor = Acceptor(sock, lambda: Connection(self))
+        self._acceptor.start()
 
     def date(self) -> bytes:
         """The Date line (RFC 9110 §6.6.1), made once a second."""
@@ -74,8 +75,9 @@ class Listener:
     async def drain(self, seconds: float) -> None:
         """Stops accepting and lets running responses finish, for so long."""
         self.draining = True
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.opened()
         for connection in list(self.connections):
             connection.close_if_idle()
         self.check_idle()
