@@ -139,6 +139,7 @@ class DataProcess:
         return {
             "calls": self.routes.running,
             "connections": len(self.listener.connections),
+            "request_bodies_bytes": self.listener.bodies.held,
             "loop_lag_s": self._lag,
             "draining": float(self.listener.draining),
             "journal_accepts": float(self.journal.accepting),

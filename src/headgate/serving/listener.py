@@ -16,6 +16,7 @@ from typing import Protocol
 from headgate.errors import GatewayError
 from headgate.model import Limits
 from headgate.serving.acceptor import Acceptor
+from headgate.serving.arrival import Bodies
 from headgate.serving.connection import Connection
 from headgate.serving.egress import Egress
 from headgate.serving.turn import Turn
@@ -33,6 +34,12 @@ class Application(Protocol):
     def call(self, request: Request, egress: Egress) -> None:
         """Answers now or later.  Must not raise."""
 
+    def reads_body(self, request: Request) -> bool:
+        """Whether the answer depends on the body of ``request``, of which only the head has come.
+
+        False for a caller that is not known: then nothing of the body is kept, and ``call`` gets the request without.
+        """
+
     def refuse(self, error: GatewayError, egress: Egress) -> None:
         """Answers a request that could not be read."""
 
@@ -48,6 +55,7 @@ class Listener:
         self.turn = turn
         self.wheel = wheel
         self.limits = limits
+        self.bodies = Bodies(max(limits.max_bodies, limits.max_body))
         self.connections: set[Connection] = set()
         self.draining = False
         self._acceptor: Acceptor | None = None
