@@ -88,7 +88,7 @@ class DataProcess:
             self._loop.add_signal_handler(number, self._told_to_end)
         self._parent.setblocking(False)
         self._loop.add_reader(self._parent, self._parent_spoke)
-        await self.listener.start(self._listening)
+        self.listener.start(self._listening)
         linking = self._loop.create_task(self.link.run(), name="link to control")
         self._loop.call_later(1.0, self._each_second)
         gc.collect()
@@ -139,6 +139,7 @@ class DataProcess:
         return {
             "calls": self.routes.running,
             "connections": len(self.listener.connections),
+            "request_bodies_bytes": self.listener.bodies.held,
             "loop_lag_s": self._lag,
             "draining": float(self.listener.draining),
             "journal_accepts": float(self.journal.accepting),

@@ -111,6 +111,17 @@ class Routes:
             allowed = ", ".join(sorted(name.decode() for name in operations))
             self.refuse(GatewayError(METHOD_NOT_ALLOWED, f"this path takes {allowed}"), egress, _allow(operations))
 
+    def reads_body(self, request: Request) -> bool:
+        operations = self._table.get(request.path) or self._collection(request.path)
+        if operations is None or request.method != b"POST" or b"POST" not in operations:
+            return False
+        directory = self._directory
+        try:
+            auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time())
+        except GatewayError:
+            return False  # ``call`` comes to the same verdict, and answers and counts it
+        return True
+
     def refuse(self, error: GatewayError, egress: Egress, fields: bytes = b"") -> None:
         self._refusals.count(error.kind.code)
         egress.answer(error.kind.status, heads.of_refusal(error) + fields, openai_chat.error_body(error))

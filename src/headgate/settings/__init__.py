@@ -163,6 +163,7 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
     server = settings.file.server
     limits = Limits(
         max_body=int(server.max_body_mb * _MB),
+        max_bodies=int(server.max_bodies_mb * _MB),
         max_answer=int(server.max_answer_mb * _MB),
         max_event=int(server.max_event_mb * _MB),
         max_head=int(server.max_head_kb * 1024),

@@ -111,6 +111,7 @@ class Server(Row):
     port: Port = 4000
     public_url: Url | None = None
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = 20
+    max_bodies_mb: Annotated[float, Field(gt=0, le=1_048_576)] = 512
     max_answer_mb: Annotated[float, Field(gt=0, le=1024)] = 32
     max_event_mb: Annotated[float, Field(gt=0, le=256)] = 8
     max_head_kb: Annotated[float, Field(ge=1, le=1024)] = 32
