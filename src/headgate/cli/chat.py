@@ -8,17 +8,19 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import Annotated, Any
+from typing import IO, Annotated, Any
 
-import httpx2
 import typer
 
-from headgate.cli.gateway import START_IT, Gateway, Trouble, failure, open_gateway
+from headgate.cli.gateway import START_IT, Gateway, failure, open_gateway
 from headgate.cli.options import Config, Json, StateDir
+from headgate.cli.terminal import say
+from headgate.cli.trouble import Trouble
 
-LOREM = "builtin/lorem"
+LOREM, AUTO = "builtin/lorem", "auto"
 
 
 @dataclass
@@ -72,30 +74,28 @@ class Transcript:
         )
 
 
-def ask(url: str, token: str, body: dict[str, Any], *, live: bool) -> Transcript:
+def ask(url: str, token: str, body: dict[str, Any], *, live: bool, proxies: bool = False) -> Transcript:
     """Streams one answer; ``live`` writes its text to standard output as it comes.
 
-    Raises Trouble on an error status, an error event and a stream that ends without ``[DONE]``.
+    ``proxies``: by way of the environment's, for a gateway that is not this machine's.  Raises Trouble on an error
+    status, an error event and a stream that ends without ``[DONE]``.
     """
+    import http.client  # noqa: PLC0415 - late: see line.py
+
     transcript = Transcript(time.perf_counter())
-    timeout = httpx2.Timeout(10, read=None)  # how long a model may think is the gateway's to decide
     try:
-        with httpx2.stream(
-            "POST",
-            f"{url}/v1/chat/completions",
-            json={**body, "stream": True, "stream_options": {"include_usage": True}},
-            headers={"Authorization": f"Bearer {token}"},
-            timeout=timeout,
-        ) as answer:
-            if not answer.is_success:
-                raise refused(answer.status_code, answer.read())
+        with waiting_for(str(body["model"])) as answered, _opened(url, token, body, proxies) as answer:
             for chunk in _chunks(answer, transcript):
+                answered()
                 _take(transcript, chunk, live)
-    except httpx2.ConnectError as error:
-        raise Trouble(f"no gateway answers at {url}", START_IT) from error
-    except httpx2.TransportError as error:
-        raise Trouble(f"the connection to {url} broke: {error or type(error).__name__}") from error
-    except (UnicodeError, httpx2.InvalidURL) as error:  # a message that is no text, a token that no header may have
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ConnectionRefusedError):
+            raise Trouble(f"no gateway answers at {url}", START_IT) from error
+        if isinstance(error, http.client.InvalidURL):
+            raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+        raise Trouble(f"the connection to {url} broke: {reason or type(error).__name__}") from error
+    except UnicodeError as error:  # a message that is no text
         raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
     except ValueError as error:
         raise Trouble(f"what answers at {url} does not speak the API: {error}") from error
@@ -107,20 +107,67 @@ def ask(url: str, token: str, body: dict[str, Any], *, live: bool) -> Transcript
     return transcript
 
 
+@contextmanager
+def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterator[IO[bytes]]:
+    """The body of a good answer, to be read line by line.  How long a model may think is the gateway's to decide."""
+    import urllib.error  # noqa: PLC0415 - late: see line.py
+    import urllib.request  # noqa: PLC0415
+
+    if not (token.isascii() and token.isprintable()):
+        raise Trouble("what was given cannot be sent (the token is no printable ASCII)", code=2)
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    try:
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions",
+            json.dumps(streamed, ensure_ascii=False, allow_nan=False).encode(),
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        way = urllib.request.build_opener(*([] if proxies else [urllib.request.ProxyHandler({})]))
+        answer = way.open(request)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise refused(error.code, error.read()) from None
+    except ValueError as error:  # no URL, a token that no header may have, a message that is no text
+        raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+    with answer:
+        yield answer
+
+
+@contextmanager
+def waiting_for(model: str) -> Iterator[Callable[[], None]]:
+    """Says on a terminal what is waited for, until what it gives is called."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(f"waiting for {printable(model)} …", end="", file=sys.stderr, flush=True)
+
+    def answered() -> None:
+        nonlocal shown
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            shown = False
+
+    try:
+        yield answered
+    finally:
+        answered()
+
+
+def printable(name: str) -> str:
+    """A name that may hold control characters, for a terminal."""
+    return name if name.isprintable() else repr(name)
+
+
 def refused(status: int, body: bytes) -> Trouble:
     message, code = failure(body)
-    step = ""
-    if code == "no_provider_key":
-        step = f'configure a provider, or try the built-in one: headgate chat --model {LOREM} "…"'
-    return Trouble(message or f"the gateway answered {status}", step, api_code=code)
+    return Trouble(message or f"the gateway answered {status}", api_code=code)
 
 
-def _chunks(answer: httpx2.Response, transcript: Transcript) -> Iterator[dict[str, Any]]:
-    for line in answer.iter_lines():
-        if not line.startswith("data:"):
+def _chunks(answer: IO[bytes], transcript: Transcript) -> Iterator[dict[str, Any]]:
+    for line in answer:
+        if not line.startswith(b"data:"):
             continue
         text = line[5:].strip()
-        if text == "[DONE]":
+        if text == b"[DONE]":
             transcript.done = True
             return
         yield json.loads(text)
@@ -146,14 +193,27 @@ def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
 
 
 def with_own_token(gateway: Gateway, body: dict[str, Any], *, live: bool) -> Transcript:
-    """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once."""
+    """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once.
+
+    Where nothing can serve a shipped alias, the built-in model answers, and what to set is said.
+    """
     url = gateway.addresses()["data"]
     try:
         return ask(url, gateway.cli_token(), body, live=live)
     except Trouble as error:
-        if error.api_code not in ("invalid_api_key", "expired_api_key"):
+        if error.api_code in ("invalid_api_key", "expired_api_key"):
+            gateway.cli_token(anew=True)
+        elif live and error.api_code == "no_provider_key" and _is_shipped(str(body["model"])):
+            say(f"no model answers yet; {LOREM} says its fixed text instead")
+            say("  → headgate vault add openai (or groq, …), start with OPENAI_API_KEY set, or start Ollama")
+            body = {**body, "model": LOREM}
+        else:
             raise
-    return ask(url, gateway.cli_token(anew=True), body, live=live)
+    return ask(url, gateway.cli_token(), body, live=live)
+
+
+def _is_shipped(model: str) -> bool:
+    return model in ("", AUTO) or model.startswith("headgate/")
 
 
 def _read() -> str:
@@ -165,7 +225,7 @@ def _read() -> str:
 
 def command(
     message: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
-    model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = "auto",
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = AUTO,
     system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
     url: Annotated[str | None, typer.Option("--url", help="Another gateway's base URL (without /v1).")] = None,
     token: Annotated[str | None, typer.Option("--token", envvar="HEADGATE_TOKEN", help="Agent token.")] = None,
@@ -180,7 +240,7 @@ def command(
     messages = [{"role": "system", "content": system}] if system else []
     body: dict[str, Any] = {"model": model, "messages": [*messages, {"role": "user", "content": text}]}
     if url:
-        transcript = ask(url.rstrip("/").removesuffix("/v1"), token or "", body, live=not as_json)
+        transcript = ask(url.rstrip("/").removesuffix("/v1"), token or "", body, live=not as_json, proxies=True)
     else:
         with open_gateway(config, state_dir) as gateway:
             if token:

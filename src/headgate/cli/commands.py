@@ -1,39 +1,60 @@
-"""Every command but ``serve``, as Typer sees them.  Each noun has a module of its own; here they come together."""
+"""Every command but ``serve``, as Typer sees them: their names and what they are for.
+
+Each noun has a module of its own, which is imported only when its command is run, asked for help or completed: all of
+them together take longer than a command may.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from headgate import __version__
-from headgate.cli import (
-    aliases,
-    chat,
-    config,
-    doctor,
-    explain,
-    gate,
-    models,
-    providers,
-    requests,
-    serve,
-    tokens,
-    usage,
-    vault,
+from headgate.cli import values
+from headgate.cli.late import Late, Root
+from headgate.cli.options import Config, Json, StateDir
+from headgate.cli.trouble import Trouble
+
+COMMANDS = (
+    Late("chat", "chat:command", "Ask a model, and see the answer as it streams."),
+    Late("status", "gate:status", "Show how the gateway is."),
+    Late("reload", "gate:reload", "Read the configuration file again.  Running streams are not touched."),
+    Late("drain", "gate:drain", "Stop the gateway: no new calls, the running ones come to their end."),
+    Late("detect", "gate:detect", "Look for engines on this machine again."),
+    Late("usage", "usage:usage", "Show requests, tokens and cost, by model or anything else."),
+    Late("explain", "explain:explain", "Show where a request would go, and where one went."),
+    Late("doctor", "doctor:command", "Look at everything that can be wrong."),
+    Late("models", "models:app", "Models: what can be asked for, what it can do, what it costs."),
+    Late("providers", "providers:app", "Providers: who answers, and whether their keys hold."),
+    Late("vault", "vault:app", "Providers' keys, sealed in the store."),
+    Late("aliases", "aliases:app", "Aliases: names that clients use, and the models behind them."),
+    Late("token", "tokens:app", "Agent tokens: who may use the gateway."),
+    Late("requests", "requests:app", "Requests: what was asked, what came of it, where the time went."),
+    Late("config", "config:app", "The configuration file."),
 )
-from headgate.cli.gateway import Trouble
-from headgate.cli.options import Config, Json, Root, StateDir
+
+
+class Commands(Root):
+    """The command itself, with all that it has."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        for late in COMMANDS:
+            self.add_late(late)
+        values.simplify(self)
+
 
 app = typer.Typer(
     name="headgate",
     help="A streaming-first, OpenAI-compatible gateway for language models.",
-    cls=Root,
+    cls=Commands,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich takes as long to import as Typer
 )
 
 
@@ -91,6 +112,8 @@ def start(
 ) -> None:
     """Start the gateway."""
     # Here for help and completion: __init__ goes a shorter way
+    from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
+
     raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
 
 
@@ -107,19 +130,3 @@ def conform(
     from headgate.cli.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(check(url, token, model, as_json=as_json, quick=quick, timeout=timeout))
-
-
-app.command("chat")(chat.command)
-app.command("status")(gate.status)
-app.command("reload")(gate.reload)
-app.command("drain")(gate.drain)
-app.command("usage")(usage.usage)
-app.command("explain")(explain.explain)
-app.command("doctor")(doctor.command)
-app.add_typer(models.app, name="models")
-app.add_typer(providers.app, name="providers")
-app.add_typer(vault.app, name="vault")
-app.add_typer(aliases.app, name="aliases")
-app.add_typer(tokens.app, name="token")
-app.add_typer(requests.app, name="requests")
-app.add_typer(config.app, name="config")

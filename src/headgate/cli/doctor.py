@@ -11,7 +11,7 @@ import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import typer
@@ -47,10 +47,18 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
     """All findings, in an order in which they explain each other."""
     yield from checks.python()
     settings, findings = checks.configuration(config, os.environ, overrides)
+    try:
+        gateway = Gateway.find(config, overrides, announce=False)
+        running = gateway.running
+    except Trouble as trouble:
+        yield Finding("bad", "gateway", trouble.sentence, trouble.step)
+        return
+    if settings is None and running:  # it serves with what it read before, or with variables that this shell lacks
+        findings = [replace(one, mark="warning", subject="configuration here") for one in findings]
     yield from findings
-    if settings is None:
+    if settings is None and not running:
         return  # what else there is to look at, only a configuration says
-    state = settings.state_dir
+    state = gateway.state_dir
     yield from checks.clock(state)
     yield from checks.state_directory(state)
     try:
@@ -59,14 +67,16 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
         yield Finding("bad", "state directory", str(error), "run this as the user who runs the gateway")
         return
     yield from checks.lock(holder)
-    if holder is None:
-        yield from checks.free_ports(settings)
-    yield from checks.descriptors(settings)
+    if settings is not None:
+        if holder is None:
+            yield from checks.free_ports(settings)
+        yield from checks.descriptors(settings)
     with ExitStack() as stack:
         if holder is None and not (state / statedir.INSTANCE_KEY).exists():
             overrides = {**overrides, "state_dir": stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-"))}
+            gateway = Gateway.find(config, overrides, announce=False)
         try:
-            yield from _asked(stack.enter_context(Gateway.find(config, overrides, announce=False)))
+            yield from _asked(stack.enter_context(gateway))
         except Trouble as trouble:
             yield Finding("bad", "gateway", trouble.sentence, trouble.step)
 

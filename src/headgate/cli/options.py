@@ -15,22 +15,6 @@ StateDir = Annotated[str | None, typer.Option("--state-dir", metavar="DIR", help
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 LIST = "list"
-_SYNONYMS = {
-    "account": "vault",
-    "accounts": "vault",
-    "alias": "aliases",
-    "model": "models",
-    "provider": "providers",
-    "request": "requests",
-    "tokens": "token",
-}
-
-
-class Root(TyperGroup):
-    """The command itself: takes either number of a noun."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return super().get_command(ctx, _SYNONYMS.get(cmd_name, cmd_name))
 
 
 class Noun(TyperGroup):
@@ -52,7 +36,7 @@ class Noun(TyperGroup):
 
 def noun(text: str) -> typer.Typer:
     """A Typer application for one noun."""
-    return typer.Typer(help=text, cls=Noun, no_args_is_help=False)
+    return typer.Typer(help=text, cls=Noun, no_args_is_help=False, rich_markup_mode=None)
 
 
 def listed(text: str | None) -> list[str] | None:

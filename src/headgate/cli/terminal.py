@@ -1,7 +1,8 @@
 """What the commands print, in one place: JSON, tables, marks, figures, progress.
 
 Owns every width and every word for "not known".  Answers go to standard output, everything said about them to standard
-error; progress is shown to terminals only.  Refuses to print an unknown figure as 0.
+error; progress is shown to terminals only.  Refuses to print an unknown figure as 0.  Rich is imported by what draws
+with it: a command's help and completion do not wait for it.
 """
 
 from __future__ import annotations
@@ -12,14 +13,10 @@ import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from rich import box
-from rich.console import Console, RenderableType
-from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
-from rich.text import Text
+if TYPE_CHECKING:
+    from rich.console import Console, RenderableType
 
 UNKNOWN = "unknown"
 PIPED_WIDTH = 200  # piped output must not be folded to a terminal's width that nobody has
@@ -28,6 +25,8 @@ _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 def console() -> Console:
     """Standard output.  Nothing is highlighted by guess: what the gateway says is shown as it is."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+
     return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
 
 
@@ -58,6 +57,10 @@ def table(*columns: str, rows: Iterable[Sequence[RenderableType | None]], empty:
     """Rows under headings; ``empty`` where there is none.  A heading that begins with ``>`` is aligned to the right;
     one that begins with ``!`` is what people copy: it stays whole, the others are folded.
     """
+    from rich import box  # noqa: PLC0415 - see above
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
     for column in columns:
         name = column.lstrip(">!")
@@ -73,6 +76,11 @@ def table(*columns: str, rows: Iterable[Sequence[RenderableType | None]], empty:
 
 def facts(title: str, rows: Iterable[tuple[str, RenderableType | None]]) -> RenderableType:
     """One object: names and values in a frame.  Values that are None are left out."""
+    from rich import box  # noqa: PLC0415 - see above
+    from rich.panel import Panel  # noqa: PLC0415
+    from rich.table import Table  # noqa: PLC0415
+    from rich.text import Text  # noqa: PLC0415
+
     grid = Table.grid(padding=(0, 2))
     grid.add_column(style="dim", no_wrap=True)
     grid.add_column(overflow="fold")
@@ -83,6 +91,8 @@ def facts(title: str, rows: Iterable[tuple[str, RenderableType | None]]) -> Rend
 
 
 def _cell(value: RenderableType) -> RenderableType:
+    from rich.text import Text  # noqa: PLC0415 - see above
+
     # Text, so that a bracket in a name is no markup
     return Text(value) if isinstance(value, str) else value
 
@@ -151,6 +161,11 @@ def bar(share: float, width: int) -> str:
 @contextmanager
 def waiting(text: str) -> Iterator[None]:
     """A spinner on standard error while something takes its time."""
+    if not sys.stderr.isatty():
+        yield
+        return
+    from rich.console import Console  # noqa: PLC0415 - see above
+
     screen = Console(stderr=True)
     if not screen.is_terminal:
         yield
@@ -162,6 +177,9 @@ def waiting(text: str) -> Iterator[None]:
 @contextmanager
 def counting(text: str, total: int) -> Iterator[Callable[[str], None]]:
     """A bar on standard error; what it gives is called with a word after each of ``total`` steps."""
+    from rich.console import Console  # noqa: PLC0415 - see above
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
     screen = Console(stderr=True)
     progress = Progress(
         SpinnerColumn(),

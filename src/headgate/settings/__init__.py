@@ -21,6 +21,7 @@ from msgspec.structs import replace
 from headgate.channel import World
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
+from headgate.locate import default_state_dir
 from headgate.model import (
     FREE,
     Account,
@@ -135,8 +136,7 @@ def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
     """Absolute.  The key, else XDG_STATE_HOME/headgate, else ~/.local/state/headgate."""
     if configured:
         return _absolute("state_dir", configured)
-    base = environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path("~/.local/state").expanduser()).absolute() / "headgate"
+    return default_state_dir(environ)
 
 
 def _database(configured: str | None, state: Path) -> str:

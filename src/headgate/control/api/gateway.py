@@ -48,6 +48,9 @@ class RecorderView(View):
 
 
 class ConfigView(View):
+    """``file``: what the gateway reads and watches; null where it has none."""
+
+    file: str | None
     reloaded_at: float
     reload_error: str | None
     needs_restart: list[str]
@@ -146,6 +149,7 @@ def routes(admin: Admin) -> APIRouter:
                 error=lag.error,
             ),
             config=ConfigView(
+                file=publication.sources.compiled.path,
                 reloaded_at=publication.reloaded_at,
                 reload_error=publication.reload_error,
                 needs_restart=list(publication.needs_restart),
