@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from headgate import __version__, boot
+from headgate import __version__, boot, stdio
 from headgate.model import DataBoot
 from headgate.serving.connect import Dialer, ProxyNotServed
 from headgate.serving.directory import Directory
@@ -164,6 +164,7 @@ async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket)
 
 def main() -> int:
     """Exit codes: 0 drained, 2 a proxy variable that is not served, 4 the state directory cannot be used."""
+    stdio.install()
     parent = socket.socket(fileno=boot.CHILD_FD)
     try:
         told, fds = boot.receive(parent, DataBoot)
