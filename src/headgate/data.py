@@ -132,6 +132,7 @@ class DataProcess:
         self._lag = max(0.0, now - self._second - 1.0)
         self._second = now
         self._loop.call_later(1.0, self._each_second)
+        self.journal.check()
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 
@@ -142,6 +143,7 @@ class DataProcess:
             "loop_lag_s": self._lag,
             "draining": float(self.listener.draining),
             "journal_accepts": float(self.journal.accepting),
+            "journal_segments_lost": self.journal.lost_segments,
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
             **self.replay.gauges(),

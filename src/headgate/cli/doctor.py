@@ -53,6 +53,7 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
     state = settings.state_dir
     yield from checks.clock(state)
     yield from checks.state_directory(state)
+    yield from checks.journal(state)
     try:
         holder = statedir.holder(state)
     except statedir.StateError as error:
