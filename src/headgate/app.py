@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate import boot, locate, statedir
+from headgate import boot, locate, statedir, stdio
 from headgate.boot import BuiltinBoot, ControlBoot, Ready
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
@@ -57,6 +57,7 @@ def serve(
 
     ``overrides`` are dotted keys from the command line.  Must be called from the main thread: it takes the signals.
     """
+    stdio.install()
     supervisor = Supervisor(commands or Commands())
     supervisor.spawn_planes()
     try:
@@ -290,6 +291,7 @@ def control_main() -> int:
     # still reads the settings).
     from headgate.control import process  # noqa: PLC0415
 
+    stdio.install()
     channel = socket.socket(fileno=boot.CHILD_FD)
     try:
         order, _fds = boot.receive(channel, ControlBoot)

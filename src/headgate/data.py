@@ -18,7 +18,7 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from headgate import __version__, boot
+from headgate import __version__, boot, stdio
 from headgate.model import DataBoot
 from headgate.serving.connect import Dialer, ProxyNotServed
 from headgate.serving.directory import Directory
@@ -132,6 +132,7 @@ class DataProcess:
         self._lag = max(0.0, now - self._second - 1.0)
         self._second = now
         self._loop.call_later(1.0, self._each_second)
+        self.journal.check()
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 
@@ -143,6 +144,7 @@ class DataProcess:
             "loop_lag_s": self._lag,
             "draining": float(self.listener.draining),
             "journal_accepts": float(self.journal.accepting),
+            "journal_segments_lost": self.journal.lost_segments,
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
             **self.replay.gauges(),
@@ -165,6 +167,7 @@ async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket)
 
 def main() -> int:
     """Exit codes: 0 drained, 2 a proxy variable that is not served, 4 the state directory cannot be used."""
+    stdio.install()
     parent = socket.socket(fileno=boot.CHILD_FD)
     try:
         told, fds = boot.receive(parent, DataBoot)

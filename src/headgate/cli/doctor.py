@@ -61,6 +61,7 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
     state = gateway.state_dir
     yield from checks.clock(state)
     yield from checks.state_directory(state)
+    yield from checks.journal(state)
     try:
         holder = statedir.holder(state)
     except statedir.StateError as error:

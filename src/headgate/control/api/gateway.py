@@ -44,6 +44,7 @@ class RecorderView(View):
     running_calls: int
     unreadable_records: int
     records_set_aside: int
+    records_damaged: int
     error: str | None
 
 
@@ -146,6 +147,7 @@ def routes(admin: Admin) -> APIRouter:
                 running_calls=lag.running,
                 unreadable_records=lag.unreadable,
                 records_set_aside=lag.set_aside,
+                records_damaged=lag.damaged,
                 error=lag.error,
             ),
             config=ConfigView(
