@@ -51,7 +51,7 @@ def listing(
         rows,
         as_json,
         lambda: table(
-            *("!ID", "NAME", "FROM", "MODELS", "EXPIRES", *(("REVOKED",) if revoked else ())),
+            *("!NAME", "!ID", "??FROM", "?MODELS", "EXPIRES", *(("REVOKED",) if revoked else ())),
             rows=([*_cells(row), *((moment(row.get("revoked")),) if revoked else ())] for row in rows),
             empty="no tokens; make one with: headgate token create NAME",
         ),
@@ -139,8 +139,8 @@ def _wish(expires: str | None, models: str | None, scopes: str | None) -> dict[s
 
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
-        row["id"],
         row["name"],
+        row["id"],
         row.get("origin", ""),
         ", ".join(row.get("models") or ()) or "all",
         moment(row.get("expires"), "never"),

@@ -16,7 +16,7 @@ import typer
 from headgate.cli.gateway import Gateway, Trouble, at, open_gateway
 from headgate.cli.options import Config, Json, StateDir, noun
 from headgate.cli.providers import account_table
-from headgate.cli.terminal import changed, console, counting, say, show, table
+from headgate.cli.terminal import changed, counting, draw, say, show, table
 from headgate.providers import first_key, unfilled
 
 app = noun("Providers' keys, sealed in the store.")
@@ -88,7 +88,7 @@ def import_env(
         gateway.let_go()
         new = [] if dry_run else [row for row in found if row["state"] == FOUND]
         if not as_json:
-            console().print(_plan(found))
+            draw(_plan(found))
         if new:
             if not yes and not _agreed(len(new)):
                 raise Trouble("nothing was stored", "answer y, or give --yes")
