@@ -53,6 +53,7 @@ app = typer.Typer(
     help="A streaming-first, OpenAI-compatible gateway for language models.",
     cls=Commands,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich takes as long to import as Typer
 )
@@ -115,6 +116,12 @@ def start(
     from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
+
+
+@app.command("version")
+def version_() -> None:
+    """Print the version."""
+    _version(True)
 
 
 @app.command()
