@@ -12,11 +12,13 @@ import sys
 from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from headgate import __version__
-from headgate.cli import values
+from headgate.cli import misuse, values
 from headgate.cli.late import Late, Root
 from headgate.cli.options import Config, Json, StateDir
+from headgate.cli.terminal import say
 from headgate.cli.trouble import Trouble
 
 COMMANDS = (
@@ -53,6 +55,7 @@ app = typer.Typer(
     help="A streaming-first, OpenAI-compatible gateway for language models.",
     cls=Commands,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
     rich_markup_mode=None,  # Rich takes as long to import as Typer
 )
@@ -63,12 +66,16 @@ def run() -> int:
     if sys.stdout is None:  # it was closed before the start (`>&-`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        app(prog_name="headgate")
+        return int(app(prog_name="headgate", standalone_mode=False) or 0)
     except Trouble as trouble:
-        print(f"headgate: {trouble.sentence}", file=sys.stderr)
-        if trouble.step:
-            print(f"  → {trouble.step}", file=sys.stderr)
-        return trouble.code
+        return _complain(trouble)
+    except TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+            return 2
+        return _complain(misuse.trouble(error))
+    except typer.Abort:  # Ctrl+C or Ctrl+D at a question
+        return 130
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `headgate requests | head`
@@ -78,7 +85,13 @@ def run() -> int:
         print(f"headgate: {error}", file=sys.stderr)
         _drop_output()
         return 1
-    return 0
+
+
+def _complain(trouble: Trouble) -> int:
+    say(f"headgate: {trouble.sentence}")
+    if trouble.step:
+        say(f"  → {trouble.step}")
+    return trouble.code
 
 
 def _drop_output() -> None:
@@ -110,11 +123,20 @@ def start(
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Start the gateway."""
+    """Start the gateway: data plane on port 4000, control plane on port 4001.
+
+    Exit codes: 0 drained, 2 configuration, 3 port in use, 4 state directory or store unusable.
+    """
     # Here for help and completion: __init__ goes a shorter way
     from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
+
+
+@app.command("version")
+def version_() -> None:
+    """Print the version."""
+    _version(True)
 
 
 @app.command()

@@ -14,13 +14,12 @@ import typer
 from headgate import locate
 from headgate.cli import terminal
 from headgate.cli.gateway import Gateway
+from headgate.cli.layout import Drawing
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import moment, table
 from headgate.cli.trouble import Trouble
 
 if TYPE_CHECKING:
-    from rich.console import RenderableType
-
     from headgate.settings import Origin, Settings
 
 app = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_markup_mode=None)
@@ -137,7 +136,7 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
     print(json.dumps(File.model_json_schema(), indent=2))
 
 
-def _origins(values: list[Origin]) -> RenderableType:
+def _origins(values: list[Origin]) -> Drawing:
     return table(
         "!KEY",
         "VALUE",

@@ -6,7 +6,6 @@ a directory that it throws away: looking leaves nothing behind.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
@@ -15,15 +14,15 @@ from dataclasses import asdict, replace
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from headgate import statedir
 from headgate.cli import checks
 from headgate.cli.checks import Finding
 from headgate.cli.gateway import Gateway, Trouble
+from headgate.cli.layout import Hanging, Text
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.providers import checked, configured
-from headgate.cli.terminal import console, waiting
+from headgate.cli.terminal import draw, print_json, waiting
 
 _MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
 REFUSED = frozenset({401, 403})
@@ -39,7 +38,7 @@ def command(config: Config = None, state_dir: StateDir = None, as_json: Json = F
             _print(finding)
     bad = sum(finding.mark == "bad" for finding in found)
     if as_json:
-        print(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in found]}, ensure_ascii=False))
+        print_json({"ok": not bad, "findings": [asdict(finding) for finding in found]})
     raise typer.Exit(1 if bad else 0)
 
 
@@ -147,8 +146,6 @@ def _key(provider: str, result: dict[str, Any]) -> Finding:
 
 
 def _print(finding: Finding) -> None:
-    line = Text.assemble(_MARKS[finding.mark], " ", (f"{finding.subject}: ", "bold"), finding.sentence)
-    screen = console()
-    screen.print(line)
+    draw(Hanging(Text.assemble(_MARKS[finding.mark], " ", (f"{finding.subject}: ", "bold"), finding.sentence)))
     if finding.step:
-        screen.print(Text(f"    → {finding.step}", "dim"))
+        draw(Text(f"    → {finding.step}", "dim"))

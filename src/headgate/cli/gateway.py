@@ -33,6 +33,7 @@ from headgate.cli.trouble import Trouble
 __all__ = ["Ask", "Gateway", "Trouble", "at", "failure", "open_gateway", "refusal"]
 
 CLI_TOKEN = "cli.token"
+CLI_NAME = "headgate-cli"  # of that token
 START_IT = "start it with: headgate serve"
 STORE = "headgate.db"
 PAGE = 500
@@ -131,11 +132,20 @@ class Gateway:
             kept = None if anew else statedir.read_token(file)
             if kept:
                 return kept
-            token = str(self.call("POST", "/tokens", {"name": "cli"})["token"])
+            token = self._own_token()
             statedir.write_private(file, token.encode() + b"\n")
         except statedir.StateError as error:
             raise Trouble(str(error), SAME_USER) from error
         return token
+
+    def _own_token(self) -> str:
+        try:
+            return str(self.call("POST", "/tokens", {"name": CLI_NAME})["token"])
+        except Trouble as trouble:
+            if trouble.api_code != "already_exists":
+                raise
+        # Its file was lost: nobody has the secret
+        return str(self.call("POST", at("/tokens", CLI_NAME, "rotate"), {})["token"])
 
     # --------------------------------------------------------------------------------- where it is
 

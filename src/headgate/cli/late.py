@@ -22,6 +22,10 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "key": "vault",
+    "keys": "vault",
+    "start": "serve",
+    "stop": "drain",
 }
 
 
@@ -56,7 +60,7 @@ class _Stub(TyperCommand):
 
 
 class Root(TyperGroup):
-    """The command itself: loads what is late, and takes either number of a noun."""
+    """The command itself: loads what is late, and takes either number of a noun and the words of other tools."""
 
     def add_late(self, late: Late) -> None:
         self.add_command(_Stub(late))

@@ -15,6 +15,14 @@ StateDir = Annotated[str | None, typer.Option("--state-dir", metavar="DIR", help
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 LIST = "list"
+# What other tools call the verbs: the first of a group that the noun has is meant
+_VERBS = (
+    ("list", "ls"),
+    ("show", "get", "inspect", "info"),
+    ("remove", "unset", "revoke", "rm", "delete", "del"),
+    ("create", "add", "set", "new"),
+    ("edit", "update"),
+)
 
 
 class Noun(TyperGroup):
@@ -25,6 +33,14 @@ class Noun(TyperGroup):
         if not ctx.resilient_parsing and not asks_for_help and (not args or args[0].startswith("-")):
             args = [LIST, *args]
         return super().parse_args(ctx, args)
+
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, self._meant(cmd_name))
+
+    def _meant(self, word: str) -> str:
+        """This noun's own verb for another tool's."""
+        words = next((group for group in _VERBS if word in group), ())
+        return next((verb for verb in words if verb in self.commands), word)
 
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """Its verbs; after a dash the options of ``list``, which may follow the noun itself."""

@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from headgate.control import wording
 from headgate.control.tasks import AUTO, PREFIX
 from headgate.policy import names
 from headgate.policy.names import nearest
@@ -109,16 +110,15 @@ def _present(row: type[Row], value: dict[str, Any]) -> dict[str, Any]:
 
 
 _SENTENCES = {
-    "missing": "is missing",
     **dict.fromkeys(("model_type", "dict_type"), "must be a table: its keys on lines of their own, or {key: value}"),
 }
 
 
 def _translated(tree: Tree, error: ValidationError) -> list[str]:
     problems = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+    for detail in error.errors(include_url=False, include_input=False):
         location = tuple(part for part in detail["loc"] if part != "[key]")
-        sentence = _SENTENCES.get(detail["type"]) or detail["msg"].replace("Input should", "should", 1)
+        sentence = _SENTENCES.get(detail["type"]) or wording.phrase(detail)
         problems.append(tree.complain(location, sentence))
     return problems
 
