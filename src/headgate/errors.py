@@ -95,6 +95,9 @@ UPSTREAM_RESET         = Kind(502, _UP, "upstream_reset", Side.UPSTREAM, Retry.S
 UPSTREAM_FAILED        = Kind(502, _UP, "upstream_failed", Side.UPSTREAM, Retry.SAME)
 UPSTREAM_GARBAGE       = Kind(502, _UP, "upstream_invalid_response", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_AUTH          = Kind(502, _UP, "upstream_auth_failed", Side.UPSTREAM, Retry.ACCOUNT)
+UPSTREAM_DENIED        = Kind(502, _UP, "upstream_access_denied", Side.UPSTREAM, Retry.ACCOUNT)
+UPSTREAM_MODEL_DENIED  = Kind(502, _UP, "upstream_model_denied", Side.UPSTREAM, Retry.ACCOUNT)
+UPSTREAM_UNPAID        = Kind(502, _UP, "upstream_credit_exhausted", Side.UPSTREAM, Retry.ACCOUNT)
 UPSTREAM_CUT           = Kind(502, _UP, "upstream_cut", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_DIVERGED      = Kind(502, _UP, "upstream_diverged", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_HOLLOW        = Kind(502, _UP, "upstream_hollow_answer", Side.UPSTREAM, Retry.TARGET)
@@ -106,6 +109,10 @@ UPSTREAM_TIMEOUT       = Kind(504, _LATE, "upstream_timeout", Side.UPSTREAM, Ret
 # 4xx that an upstream said: of a model that another one may have, and of the request itself
 UPSTREAM_MODEL_NOT_FOUND = Kind(404, "not_found_error", "model_not_found", Side.UPSTREAM, Retry.TARGET)
 UPSTREAM_UNPROCESSABLE = Kind(422, _BAD, "upstream_rejected_request")
+# …and of the account: its quota is spent; this one request is more than it may have at a time, or can pay for
+QUOTA_SPENT            = Kind(429, "rate_limit_error", "upstream_quota_exhausted", Side.UPSTREAM, Retry.ACCOUNT)
+OVER_ITS_LIMIT         = Kind(429, "rate_limit_error", "tokens_limit_exceeded", Side.UPSTREAM, Retry.ACCOUNT)
+UNAFFORDABLE           = Kind(400, _BAD, "upstream_rejected_request", Side.CLIENT, Retry.ACCOUNT)
 # fmt: on
 
 
@@ -115,6 +122,7 @@ class GatewayError(Exception):
     ``message`` is for the client: what happened and what to do next, never a secret.
     ``param`` names the request field at fault.  ``retry_after`` is in seconds.
     ``upstream_status`` is the status that the upstream answered with, if it answered.
+    ``fields`` are the request's fields that an upstream's refusal names.
     """
 
     def __init__(
@@ -125,6 +133,7 @@ class GatewayError(Exception):
         param: str | None = None,
         retry_after: float | None = None,
         upstream_status: int | None = None,
+        fields: frozenset[str] = frozenset(),
     ) -> None:
         super().__init__(message)
         self.kind = kind
@@ -132,6 +141,7 @@ class GatewayError(Exception):
         self.param = param
         self.retry_after = retry_after
         self.upstream_status = upstream_status
+        self.fields = fields
 
     @property
     def side(self) -> Side:

@@ -10,9 +10,10 @@ import pytest
 from chat_streams import SHARED, parse
 
 from headgate import errors
-from headgate.dialects.openai_chat import error_body, error_event, failure, scrub
+from headgate.dialects.openai_chat import error_body, error_event, failure
 from headgate.dialects.openai_chat.limits import duration
 from headgate.errors import GatewayError, Kind
+from headgate.wire.redaction import scrub
 
 ERRORS = SHARED / "streams" / "errors.json"
 NOW = 1_784_000_000.0
@@ -28,9 +29,9 @@ def fail(status: int, body: Any = b"", **headers: str) -> GatewayError:
     ("status", "body", "kind"),
     [
         (401, {"error": {"message": "Incorrect API key provided: sk-x"}}, errors.UPSTREAM_AUTH),
-        (402, {"error": "Insufficient Balance"}, errors.UPSTREAM_AUTH),
-        (403, {"detail": "forbidden"}, errors.UPSTREAM_AUTH),
-        (429, {"error": {"code": "insufficient_quota"}}, errors.RATE_LIMITED),
+        (402, {"error": "Insufficient Balance"}, errors.UPSTREAM_UNPAID),
+        (403, {"detail": "forbidden"}, errors.UPSTREAM_DENIED),
+        (429, {"error": {"code": "insufficient_quota"}}, errors.QUOTA_SPENT),
         (404, {"error": {"code": "model_not_found", "message": "no"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
         (404, {"error": {"code": "DeploymentNotFound", "message": "x"}}, errors.UPSTREAM_MODEL_NOT_FOUND),
         (404, {"error": "model 'x' not found, try pulling it first"}, errors.UPSTREAM_MODEL_NOT_FOUND),
@@ -166,7 +167,7 @@ def test_what_does_not_look_like_a_key_stays(text: str) -> None:
         ({}, b'{"error":{"details":[{"retryDelay": "17s"}]}}', 17.0),
         ({}, b'{"error":{"message":"Please try again in 6.5s. Visit"}}', 6.5),
         ({}, b"", None),
-        ({"retry_after": "99999999"}, b"", 7 * 86400.0),
+        ({"retry_after": "99999999"}, b"", 900.0),
     ],
 )
 def test_retry_after(headers: dict[str, str], body: bytes, seconds: float | None) -> None:
@@ -219,7 +220,7 @@ def test_every_recorded_error() -> None:
         assert not error.message.startswith("up answered"), name
 
 
-@pytest.mark.parametrize(("status", "seconds"), [(402, 7200.0), (429, 7200.0), (503, 7200.0), (400, None), (404, None)])
+@pytest.mark.parametrize(("status", "seconds"), [(402, 90.0), (429, 90.0), (503, 90.0), (400, None), (404, None)])
 def test_a_time_is_read_where_it_means_something(status: int, seconds: float | None) -> None:
-    error = failure(status, {b"retry-after": b"7200"}, b"{}", provider="up")
+    error = failure(status, {b"retry-after": b"90"}, b"{}", provider="up")
     assert error.retry_after == seconds

@@ -56,7 +56,8 @@ def error(kind: Kind, status: int | None = None, retry_after: float | None = Non
 
 def status(code: int, retry_after: float | None = None) -> GatewayError:
     kinds = {
-        400: errors.UPSTREAM_REFUSED, 401: errors.UPSTREAM_AUTH, 402: errors.UPSTREAM_AUTH, 403: errors.UPSTREAM_AUTH,
+        400: errors.UPSTREAM_REFUSED, 401: errors.UPSTREAM_AUTH, 402: errors.UPSTREAM_UNPAID,
+        403: errors.UPSTREAM_DENIED,
         404: errors.UPSTREAM_MODEL_NOT_FOUND, 413: errors.PAYLOAD_TOO_LARGE, 422: errors.UPSTREAM_UNPROCESSABLE,
         429: errors.RATE_LIMITED, 500: errors.UPSTREAM_FAILED, 502: errors.UPSTREAM_FAILED,
         503: errors.UPSTREAM_OVERLOADED, 529: errors.UPSTREAM_OVERLOADED,

@@ -125,7 +125,7 @@ def test_15_an_outage_of_a_minute() -> None:
 # ---- ROUTING, Attempts and deadlines
 
 
-@pytest.mark.parametrize("code", [401, 402, 403, 429])
+@pytest.mark.parametrize("code", [401, 402, 429])
 def test_the_next_account_before_the_next_target(code: int) -> None:
     several = World({"p0/0": always(status(code)), "p0/1": fine, "p1": fine}, chance=lambda: 0.0)
     several.upstreams["p0"] = fine
@@ -134,6 +134,14 @@ def test_the_next_account_before_the_next_target(code: int) -> None:
     assert [account for _, _, account, _ in played.tries] == ["p0/0", "p0/1"]
     assert played.whys == ["first", "account"]
     assert [account for _, _, account, _ in several.play(one).tries] == ["p0/1"], "and it is remembered"
+
+
+@pytest.mark.parametrize("kind", [errors.UPSTREAM_DENIED, errors.UNAFFORDABLE, errors.OVER_ITS_LIMIT])
+def test_a_refusal_of_one_request_goes_to_the_next_account_and_is_forgotten(kind: Kind) -> None:
+    several = World({"p0/0": always(error(kind, 403)), "p0/1": fine, "p0": fine, "p1": fine})
+    one = plan(keys=2)
+    assert several.play(one).error is None
+    assert several.health.quiet
 
 
 @pytest.mark.parametrize(
@@ -203,15 +211,16 @@ def test_every_key_dead() -> None:
     assert alone.health.quiet
 
 
-def test_a_dead_key_is_tried_hourly_where_another_target_serves() -> None:
+def test_a_dead_key_is_probed_after_1_5_then_every_15_minutes() -> None:
     two = world(always(status(401)))
     one = plan()
     assert two.play(one).providers == ["p0", "p1"]
-    for minute in range(59):
-        two.now = 1000.0 + 60 * minute + 30
-        assert two.play(one).providers == ["p1"]
-    two.now = 1000.0 + 3601
-    assert two.play(one).whys == ["probe", "fallback"]
+    began, probes = two.now, []
+    for second in range(1, 60 * 60):
+        two.now = began + second
+        if two.play(one).providers == ["p0", "p1"]:
+            probes.append(second)
+    assert [probe // 60 for probe in probes] == [1, 6, 21, 36, 51]
 
 
 def test_a_parked_account_is_left_alone_until_it_is_revived() -> None:

@@ -77,6 +77,7 @@ def test_where_all_are_out_the_one_that_is_asked_all_the_same_is_first() -> None
     world = World({"a": always(status(429)), "b": always(status(429))})
     one = gate.plan(call(headgate={"retries": 0}), ANYONE)
     world.play(one)
+    world.health.accounts.claim("a/0", "m", world.now)
     world.health.failed(one.attempts[0], status(429), world.now)
     found = explained(gate, world)
     assert found.code == "" and places(found) == [("b", 1), ("a", 2)]

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from headgate.dialects.openai_chat import ChatStream, Joined, Seam
+from headgate.dialects.openai_chat import NOTHING_SENT, ChatStream, Joined, Seam, Sent
 from headgate.ports import StreamBridge
 
 
@@ -40,11 +40,13 @@ def open_stream(
     hold: str = "",
     choices: int = 1,
     keep: bool = False,
+    sent: Sent = NOTHING_SENT,
 ) -> StreamBridge:
     """A bridge for one attempt's stream.
 
     ``ident`` is the ``chatcmpl-`` id, ``created`` Unix seconds, ``model`` the target's id for a stream that names none,
-    ``prompt_tokens`` the estimate for one without usage; ``hold``, ``keep`` and ``choices`` as in ``ChatStream``.
+    ``prompt_tokens`` the estimate for one without usage; ``hold``, ``keep``, ``choices`` and ``sent`` as in
+    ``ChatStream``.
     Raises NoBridge.
     """
     make = _BRIDGES.get((upstream, client))
@@ -62,6 +64,7 @@ def open_stream(
         hold=hold,
         choices=choices,
         keep=keep,
+        sent=sent,
     )
 
 
@@ -75,6 +78,7 @@ def join_stream(
     provider: str,
     secrets: tuple[str, ...],
     max_event: int,
+    sent: Sent = NOTHING_SENT,
 ) -> StreamBridge:
     """A bridge for a later attempt at the answer that broke in ``before``, of which the client has a part.
 
@@ -83,7 +87,8 @@ def join_stream(
     if not has_bridge(upstream) or not isinstance(before, ChatStream):
         raise NoBridge(f"a stream cannot go on at a {upstream} upstream in this version")
     joined = Joined(
-        before.ident, 0, model, include_usage, provider=provider, secrets=secrets, max_event=max_event, keep=True
-    )
+        before.ident, 0, model, include_usage, provider=provider, secrets=secrets, max_event=max_event, keep=True,
+        sent=sent,
+    )  # fmt: skip
     joined.join(before, seam)
     return joined

@@ -3,12 +3,14 @@
 ::
 
     active ──429──▶ cooling(until)     ── its time ──▶ one probe ── success ──▶ active
-           ──402, a far reset──▶ exhausted(reset at) ── its time ──▶ one probe
-           ──401, 403──▶ dead          ── hourly ────▶ one probe      (each minute where nothing else could serve)
+           ──no money, a far reset──▶ exhausted(reset at) ── its time ──▶ one probe
+           ──the key is refused──▶ dead  ── after 1, 5, then every 15 minutes ──▶ one probe
            ──its key is gone──▶ parked ── its key is there ──▶ active
 
-A 429 and a 403 are of the account *and the model*; of the whole account once a second model of it has met the same, and
-so is every 401 and 402.  Times only ever extend; ``revive`` is the way back when a key has changed.
+A 429 is of the account *and the model*; of the whole account once a second model of it has met the same.  A model that
+an account may not use is of the two alone, however many there are.  A refused key, and one without money, is of the
+whole account.  Times only ever extend, but none lasts longer than ``LONGEST_S`` without a probe; ``revive`` is the way
+back when a key has changed, when a check has succeeded, and by an operator's word.
 Only what is not active is stored.  ``now`` is monotonic seconds.
 """
 
@@ -21,10 +23,11 @@ from msgspec import Struct
 from headgate.model import Account, Attempt
 
 MAX_REMEMBERED = 4096
+LONGEST_S = 900.0  # whatever an upstream says: a probe costs less than to believe a mistake
 COOL_S, LONGEST_COOL_S = 5.0, 300.0  # where an upstream does not say: doubled each time
 FAR_S = 600.0  # a reset further away than this is a quota's, not a rate's
 UNPAID_S = 600.0
-DEAD_S = 3600.0
+DEAD_S = (60.0, 300.0, LONGEST_S)  # the first rest, the second, every later one
 ALONE_S = 60.0
 LEASE_S = 10.0  # how long one probe keeps others away; leases need no release by a call whose client has left
 STALE_S = 600.0
@@ -38,8 +41,8 @@ WHOLE = ""  # in place of a model
 class Standing(Struct, gc=False):
     """Why an account (or one model of it) is not active.
 
-    ``said``: the upstream itself named ``until``.  ``since``: its last refusal.  ``lease``: until then a probe is under
-    way.
+    ``said``: the upstream itself named ``until``.  ``times``: how many rests there have been in a row.  ``since``: its
+    last refusal.  ``lease``: until then a probe is under way.
     """
 
     name: str  # cooling | exhausted | dead | parked
@@ -107,22 +110,22 @@ class Accounts:
 
     def limited(self, account: str, model: str, retry_after: float | None, now: float) -> None:
         """A 429.  ``retry_after`` is what the upstream asked for, in seconds."""
-        standing = self._at(account, model, now)
-        standing.times += 1
-        wait = min(COOL_S * 2 ** min(standing.times - 1, 16), LONGEST_COOL_S) if retry_after is None else retry_after
+        times = self._rests(account, model, now)
+        wait = min(COOL_S * 2 ** min(times - 1, 16), LONGEST_COOL_S) if retry_after is None else retry_after
         name = "exhausted" if wait > FAR_S else "cooling"
         self._extend(account, model, name, wait, now, said=retry_after is not None)
         if self._others(account, model, ("cooling", "exhausted"), now):
             self._extend(account, WHOLE, name, wait, now, said=retry_after is not None)
 
-    def refused(self, account: str, model: str, status: int | None, retry_after: float | None, now: float) -> None:
-        """A 401, 402 or 403, or what means the same."""
-        if status == 402:
-            self._extend(account, WHOLE, "exhausted", retry_after or UNPAID_S, now, said=retry_after is not None)
-        elif status == 403 and not self._others(account, model, ("dead",), now):
-            self._extend(account, model, "dead", DEAD_S, now)
-        else:
-            self._extend(account, WHOLE, "dead", DEAD_S, now)
+    def spent(self, account: str, retry_after: float | None, now: float) -> None:
+        """There is no money or no quota left in it."""
+        self._rests(account, WHOLE, now)
+        self._extend(account, WHOLE, "exhausted", retry_after or UNPAID_S, now, said=retry_after is not None)
+
+    def refused(self, account: str, now: float, model: str = WHOLE) -> None:
+        """Its key is not accepted; with ``model``: it may not use that one."""
+        times = self._rests(account, model, now)
+        self._extend(account, model, "dead", DEAD_S[min(times, len(DEAD_S)) - 1], now)
 
     def served(self, account: str, model: str, began: float) -> None:
         """It has answered a request that was begun at ``began``: active again, unless it has refused one since."""
@@ -174,8 +177,18 @@ class Accounts:
                 del self._kept[account]
                 return
 
+    def _rests(self, account: str, model: str, now: float) -> int:
+        """How many rests this refusal makes.  Those of requests that were under way when a rest began make no new one:
+        a burst of calls would else make the longest of the first.
+        """
+        standing = self._at(account, model, now)
+        if not standing.times or now >= standing.until or standing.lease > 0:
+            standing.times += 1
+        return standing.times
+
     def _extend(self, account: str, model: str, name: str, wait: float, now: float, *, said: bool = False) -> None:
         standing = self._at(account, model, now)
+        wait = min(wait, LONGEST_S)
         standing.since = standing.asked = now
         standing.lease = 0.0
         if now + wait >= standing.until:

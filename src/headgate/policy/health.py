@@ -42,6 +42,9 @@ _AILMENTS = frozenset(
     )
 )  # fmt: skip
 
+_OF_THE_REQUEST = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE)
+_REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
+
 Key = tuple[str, str]
 
 
@@ -104,11 +107,13 @@ class Health:
         kind, target = error.kind, attempt.target
         if kind is errors.RATE_LIMITED:
             self.accounts.limited(key_of(attempt), target.upstream_model, error.retry_after, now)
-        elif kind is errors.UPSTREAM_AUTH:
-            if attempt.account is not None:  # where there is no credential, none can be dead
-                self.accounts.refused(
-                    attempt.account.id, target.upstream_model, error.upstream_status, error.retry_after, now
-                )
+        elif attempt.account is not None and kind in _REFUSALS:  # where there is no credential, none can be dead
+            if kind is errors.UPSTREAM_AUTH:
+                self.accounts.refused(attempt.account.id, now)
+            elif kind is errors.UPSTREAM_MODEL_DENIED:
+                self.accounts.refused(attempt.account.id, now, target.upstream_model)
+            else:
+                self.accounts.spent(attempt.account.id, error.retry_after, now)
         elif kind in _AILMENTS:
             self._failed(key_of_target(target), now)
         self._settle()
@@ -280,7 +285,7 @@ def _halve(ailment: Ailment) -> None:
 
 def blames_our_field(error: GatewayError) -> bool:
     """Whether an upstream's refusal may be of a field that only we have added."""
-    if error.upstream_status not in (400, 422):
+    status = error.upstream_status
+    if status is None or not 400 <= status < 500 or error.kind not in _OF_THE_REQUEST:
         return False
-    said = f"{error.param or ''} {error.message}"
-    return any(field in said for field in OURS)
+    return not error.fields.isdisjoint(OURS)

@@ -208,7 +208,7 @@ class Exchange:
         recovery: Recovery | None,
     ) -> Ending:  # fmt: skip
         """Relays until the bridge has seen the end.  An error is raised: another attempt may do better."""
-        relay.begin(upstream, self._bridge(call, attempt, receipt, relay, recovery))
+        relay.begin(upstream, self._bridge(upstream, call, attempt, receipt, relay, recovery))
         try:
             await relay.start()
         except ClientGone:
@@ -231,10 +231,11 @@ class Exchange:
         provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
         if upstream.status != 200:
             raise openai_chat.failure(
-                upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time()
-            )
+                upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
+                sent=_sent(upstream),
+            )  # fmt: skip
         if call.stream:
-            bridge = self._bridge(call, attempt, receipt, relay, recovery)
+            bridge = self._bridge(upstream, call, attempt, receipt, relay, recovery)
             relay.begin(upstream, bridge)
             events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
             receipt.usage = bridge.usage
@@ -245,7 +246,7 @@ class Exchange:
         answer = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
-            secrets=secrets, prompt_tokens=receipt.usage.prompt,
+            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
         )  # fmt: skip
         if answer.error is not None:
             raise answer.error
@@ -256,13 +257,14 @@ class Exchange:
         return Ending("finish", "delivered", "", answer.body, heads.of_answer(receipt))
 
     def _bridge(
-        self, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay, recovery: Recovery | None
-    ) -> StreamBridge:
+        self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
+        recovery: Recovery | None,
+    ) -> StreamBridge:  # fmt: skip
         provider, secrets = attempt.target.provider, self._transport.secrets_of(attempt)
         if recovery is not None and recovery.seam is not None:
             return bridges.join_stream(
                 provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,
-                provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
+                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=_sent(upstream),
             )  # fmt: skip
         alias = cast(Plan, receipt.plan).alias
         return bridges.open_stream(
@@ -270,6 +272,7 @@ class Exchange:
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
             hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
+            sent=_sent(upstream),
         )  # fmt: skip
 
     def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:
@@ -317,6 +320,12 @@ class Ending(NamedTuple):
 
 
 _NO_RELAY = cast(Relay, None)  # a whole answer has none
+
+
+def _sent(upstream: Upstream) -> openai_chat.Sent:
+    """What the upstream was asked: it may quote that in an error."""
+    asking = upstream.asking
+    return openai_chat.Sent(asking.fields, asking.body) if asking is not None else openai_chat.NOTHING_SENT
 
 
 def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:

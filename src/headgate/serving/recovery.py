@@ -107,7 +107,8 @@ class Recovery:
         return continuation.judge(have, openai_chat.obstacle(self._call))
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
-        return self.asks_usage(attempt) and blames_our_field(error)
+        ours = openai_chat.adds_stream_options(self._call)
+        return ours and self.asks_usage(attempt) and blames_our_field(error)
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
@@ -66,6 +67,7 @@ class Asking(Signal["Upstream"]):
 
     upstream: Upstream | None = None
     left = False  # nobody waits any more
+    fields: Mapping[bytes, bytes] = {}  # the client's header fields, of which some went along
     queued = connected = 0.0
     due = NEVER  # of the wait for a connection
     slot = -1

@@ -6,19 +6,24 @@ rule is there, is in the transcripts beside the tests.
 """
 
 from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage, scrub
+from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage
 from headgate.dialects.openai_chat.joining import Joined
 from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, exhausted, obstacle, stops
+from headgate.dialects.openai_chat.quirks import adds_stream_options
+from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.request import read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
 
 __all__ = [
+    "NOTHING_SENT",
     "Answer",
     "ChatStream",
     "Joined",
     "Seam",
+    "Sent",
+    "adds_stream_options",
     "answer",
     "answer_from_stream",
     "as_asked",
@@ -32,7 +37,6 @@ __all__ = [
     "obstacle",
     "read",
     "render",
-    "scrub",
     "stops",
     "stream_from_answer",
 ]

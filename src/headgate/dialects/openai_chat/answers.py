@@ -8,10 +8,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.dialects.openai_chat.calls import complete_calls
 from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
+from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -49,6 +49,7 @@ def answer(
     provider: str = "The upstream",
     secrets: tuple[str, ...] = (),
     prompt_tokens: int = 0,
+    sent: Sent = NOTHING_SENT,
 ) -> Answer:
     """The client's answer made of an upstream's ``body`` of status 200.
 
@@ -57,27 +58,29 @@ def answer(
     """
     _, top = chunks.parse(body.removeprefix(b"\xef\xbb\xbf"))
     if top is None:
-        return Answer(error=failures.garbage(body, provider=provider))
-    error = top.get("error")
-    if error is not None and bytes(error) not in shapes.NO_ERROR:
-        return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
+        return Answer(error=failures.garbage(body, provider=provider, secrets=secrets, sent=sent))
+    if "error" in top and failures.is_error(top):
+        return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
     result = Answer()
     choices: list[Object] | None = None  # where they had to be edited
     plain = _read_plain(body, result)
     if not plain:
         choices = codec.as_objects(top.get("choices"))
         if not choices:
-            if "choices" not in top and ("message" in top or "detail" in top):
-                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
+            if failures.is_error(top):
+                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
             return Answer(error=failures.garbage(body, provider=provider))
         changed = seen = False
         for position, choice in enumerate(choices):
+            if _says_that_it_failed(choice):
+                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
             edited, visible = _normalise(position, choice, id, result)
             changed = changed or edited
             seen = seen or visible
         if result.finish in FAILED_FINISHES:
-            said = f"{provider} broke off its answer ({result.finish})."
-            return Answer(error=GatewayError(errors.UPSTREAM_ERROR_EVENT, said))
+            return Answer(
+                error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent, finish=result.finish)
+            )
         result.hollow = not seen and result.finish not in ("length", "content_filter")
         if not changed:
             choices = None
@@ -159,6 +162,11 @@ def _read_plain(body: bytes, result: Answer) -> bool:
         usage.completion_tokens_details.reasoning_tokens or 0, "provider",
     )  # fmt: skip
     return True
+
+
+def _says_that_it_failed(choice: Object) -> bool:
+    error = choice.get("error")
+    return error is not None and bytes(error) not in shapes.NO_ERROR
 
 
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:

@@ -8,7 +8,7 @@ from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import shapes
+from headgate.dialects.openai_chat import complaint, shapes
 from headgate.dialects.openai_chat.calls import ToolCalls
 from headgate.errors import GatewayError
 from headgate.wire import codec
@@ -74,13 +74,7 @@ def parse(data: bytes) -> tuple[bytes, Object | None]:
 
 def is_complaint(top: Object) -> bool:
     """Whether an event is an error, in one of the forms that come without ``event: error``."""
-    error = top.get("error")
-    if error is not None and bytes(error) not in shapes.NO_ERROR:
-        return True
-    if "choices" in top or "usage" in top:
-        return False
-    words = (codec.as_text(top.get("object")), codec.as_text(top.get("type")))
-    return "error" in words or bool(codec.as_text(top.get("message")) or codec.as_text(top.get("detail")))
+    return complaint.is_error(top)
 
 
 def usage_of(top: Object) -> Raw | None:

@@ -1,87 +1,152 @@
-"""When an upstream says that it may be asked again: Retry-After, its relatives, and what providers put in the body."""
+"""When an upstream says that it may be asked again: Retry-After, its relatives, and what providers put in the body.
+
+An instant is measured against the answer's own ``Date``, so that a clock that is wrong, theirs or ours, adds nothing.
+No wait is longer than ``LONGEST_S``: behind it stands a mistake (milliseconds for seconds) or a quota, and a probe
+costs less than to believe either.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta, timezone
 
-_MONTHS = (b"Jan", b"Feb", b"Mar", b"Apr", b"May", b"Jun", b"Jul", b"Aug", b"Sep", b"Oct", b"Nov", b"Dec")
-_DATE = re.compile(rb"[A-Za-z]{3}, (\d{2}) ([A-Z][a-z]{2}) (\d{4}) (\d{2}):(\d{2}):(\d{2}) GMT")  # RFC 9110 §5.6.7
-_DURATION = re.compile(rb"(\d+(?:\.\d+)?)(ms|s|m|h|d)")
+LONGEST_S = 900.0
+_MONTHS = ("jan", "feb", "mar", "apr", "may", "jun", "jul", "aug", "sep", "oct", "nov", "dec")
+# RFC 9110 §5.6.7: the preferred form, RFC 850's, and asctime's
+_FIXED = re.compile(r"[a-z]{3,9},? (\d{1,2})[ -]([a-z]{3})[ -](\d{4}|\d\d) (\d\d):(\d\d):(\d\d) (?:gmt|utc|[+-]0000)")
+_ASCTIME = re.compile(r"[a-z]{3} ([a-z]{3}) {1,2}(\d{1,2}) (\d\d):(\d\d):(\d\d) (\d{4})")
+_ISO = re.compile(r"(\d{4})-(\d\d)-(\d\d)[t ](\d\d):(\d\d):(\d\d)(?:\.\d{1,9})?(z|[+-]\d\d:?\d\d)?")  # RFC 3339
+_PART = re.compile(rb"(\d{1,20}(?:\.\d{1,20})?) ?(ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d)")
 _UNITS = {b"ms": 0.001, b"s": 1.0, b"m": 60.0, b"h": 3600.0, b"d": 86400.0}
-_RETRY_DELAY = re.compile(rb'"retryDelay"\s*:\s*"([0-9.]+m?s)"')  # google.rpc.RetryInfo
-_TRY_AGAIN = re.compile(rb"try again in ((?:\d+(?:\.\d+)?(?:ms|s|m|h))+)", re.IGNORECASE)
-_LONGEST = 7 * 86400.0
+_AGAIN = re.compile(
+    r"(?:try again|retry|available again|wait|resets?|retrying) (?:in|after|for|at least)? ?"
+    r"((?:\d[\d.]{0,20} ?(?:ms|milliseconds?|seconds?|secs?|s|minutes?|mins?|m|hours?|h|days?|d)\b,? ?(?:and )?){1,4}"
+    r"|(?:\d{1,6}(?:\.\d{1,9})?(?:ms|s|m|h|d)){1,4})",
+    re.IGNORECASE,
+)
+_RESETS = (
+    (b"x-ratelimit-reset-requests", b"x-ratelimit-remaining-requests"),
+    (b"x-ratelimit-reset-tokens", b"x-ratelimit-remaining-tokens"),
+    (b"x-ratelimit-reset", b"x-ratelimit-remaining"),
+    (b"ratelimit-reset", b"ratelimit-remaining"),
+    (b"anthropic-ratelimit-requests-reset", b"anthropic-ratelimit-requests-remaining"),
+    (b"anthropic-ratelimit-tokens-reset", b"anthropic-ratelimit-tokens-remaining"),
+    (b"anthropic-ratelimit-input-tokens-reset", b"anthropic-ratelimit-input-tokens-remaining"),
+    (b"anthropic-ratelimit-output-tokens-reset", b"anthropic-ratelimit-output-tokens-remaining"),
+)
 
 
-def retry_after(headers: Mapping[bytes, bytes], body: bytes, now: float) -> float | None:
-    """Seconds from ``now`` (Unix) until the upstream wants to be asked again; None where it does not say.
+def retry_after(headers: Mapping[bytes, bytes], now: float) -> float | None:
+    """Seconds until the upstream wants to be asked again, as its head says; None where it does not.
 
     In the order of trust: ``retry-after-ms``, ``Retry-After`` (RFC 9110 §10.2.3: seconds or a date), the reset of the
-    limit that is used up, the body's own words.
+    limit that is used up.  ``now`` (Unix) stands in for an answer without a ``Date``.
     """
-    seconds = _milliseconds(headers.get(b"retry-after-ms"))
-    if seconds is None:
-        seconds = _seconds_or_date(headers.get(b"retry-after"), now)
-    if seconds is None:
-        seconds = _reset(headers, now)
-    if seconds is None:
-        found = _RETRY_DELAY.search(body) or _TRY_AGAIN.search(body[:4096])
-        seconds = duration(found[1]) if found else None
-    return None if seconds is None else min(max(seconds, 0.0), _LONGEST)
+    date = _date(headers.get(b"date", b""))
+    base = now if date is None else date
+    number = _number(headers.get(b"retry-after-ms"))
+    if number is not None:
+        return sane(number / 1000)
+    for name in (b"retry-after", b"x-ratelimit-reset-after"):
+        seconds = _wait(headers.get(name, b""), base)
+        if seconds is not None:
+            return seconds
+    return _reset(headers, base)
+
+
+def in_words(text: str) -> tuple[float, int, int] | None:
+    """What a message says ("try again in 6m0s", "retry after 12 seconds"), and where it says so."""
+    found = _AGAIN.search(text[:4096])
+    seconds = span(found[1].encode()) if found else None
+    return None if found is None or seconds is None else (seconds, found.start(), found.end())
+
+
+def span(text: bytes) -> float | None:
+    """``duration``, bounded."""
+    cleaned = text.lower().replace(b"and", b"").replace(b",", b"").strip()
+    return sane(duration(b"".join(cleaned.split())))
 
 
 def duration(text: bytes) -> float | None:
-    """Seconds of ``20ms``, ``1s``, ``6m0s``; None for anything else."""
-    parts = _DURATION.findall(text)
-    if not parts or b"".join(number + unit for number, unit in parts) != text:
+    """Seconds of ``20ms``, ``1s``, ``6m0s``, ``12 seconds``; None for anything else."""
+    at, total = 0, 0.0
+    for part in _PART.finditer(text):
+        if part.start() != at:
+            return None
+        unit = b"ms" if part[2].startswith((b"ms", b"milli")) else part[2][:1]
+        total += float(part[1]) * _UNITS[unit]
+        at = part.end()
+    return total if at and at == len(text) else None
+
+
+def sane(seconds: float | None) -> float | None:
+    """A wait that can be meant: none that is negative, none that is longer than ``LONGEST_S``."""
+    return None if seconds is None or not seconds >= 0 else min(seconds, LONGEST_S)
+
+
+def _wait(value: bytes, base: float) -> float | None:
+    value = value.strip()
+    if not value:
         return None
-    return sum(float(number) * _UNITS[unit] for number, unit in parts)
+    number = _number(value)
+    if number is None:
+        number = duration(value.lower())
+    if number is not None:
+        return sane(number)
+    date = _date(value)
+    return None if date is None else sane(max(date - base, 0.0))
 
 
-def _milliseconds(value: bytes | None) -> float | None:
-    number = _plain(value)
-    return None if number is None else number / 1000
-
-
-def _seconds_or_date(value: bytes | None, now: float) -> float | None:
-    number = _plain(value)
-    if number is not None or value is None:
-        return number
-    found = _DATE.fullmatch(value.strip())
-    if found is None or found[2] not in _MONTHS:
-        return None
-    month = _MONTHS.index(found[2]) + 1
-    try:
-        day, hour, minute, second = (int(found[i]) for i in (1, 4, 5, 6))
-        date = datetime(int(found[3]), month, day, hour, minute, second, tzinfo=UTC)
-    except ValueError:
-        return None
-    return max(date.timestamp() - now, 0.0)
-
-
-def _reset(headers: Mapping[bytes, bytes], now: float) -> float | None:
+def _reset(headers: Mapping[bytes, bytes], base: float) -> float | None:
     waits = []
-    for limit in (b"-requests", b"-tokens", b""):
-        value = headers.get(b"x-ratelimit-reset" + limit)
-        if value is None or headers.get(b"x-ratelimit-remaining" + limit, b"0").strip() != b"0":
+    for name, left in _RESETS:
+        value = headers.get(name, b"").strip()
+        if not value or headers.get(left, b"0").strip() != b"0":
             continue
-        seconds = duration(value.strip())
-        if seconds is None:
-            seconds = _instant(_plain(value), now)
+        number = _number(value)
+        seconds = _wait(value, base) if number is None else sane(_instant(number, base))
         if seconds is not None:
             waits.append(seconds)
     return max(waits, default=None)
 
 
-def _instant(number: float | None, now: float) -> float | None:
+def _instant(number: float, base: float) -> float:
     """A bare number is seconds from now, an instant in Unix seconds, or one in milliseconds: its size tells which."""
-    if number is None or number < 1e9:
+    if number < 1e9:
         return number
-    return max((number / 1000 if number > 1e11 else number) - now, 0.0)
+    return max((number / 1000 if number > 1e11 else number) - base, 0.0)
 
 
-def _plain(value: bytes | None) -> float | None:
+def _number(value: bytes | None) -> float | None:
     text = value.strip() if value else b""
-    return float(text) if text and len(text) < 20 and text.replace(b".", b"", 1).isdigit() else None
+    return float(text) if text and len(text) < 40 and text.replace(b".", b"", 1).isdigit() else None
+
+
+def _date(value: bytes) -> float | None:
+    """Unix seconds of a date in one of the forms that servers write; None for anything else."""
+    text = value[:64].decode("latin-1").strip().lower()
+    if found := _FIXED.fullmatch(text):
+        day, month, year, clock, zone = found[1], found[2], found[3], found.groups()[3:6], ""
+    elif found := _ASCTIME.fullmatch(text):
+        month, day, year, clock, zone = found[1], found[2], found[6], found.groups()[2:5], ""
+    elif found := _ISO.fullmatch(text):
+        year, month, day, clock, zone = found[1], found[2], found[3], found.groups()[3:6], found[7] or "z"
+    else:
+        return None
+    try:
+        number = int(month) if month.isdigit() else _MONTHS.index(month) + 1
+        full = int(year) + (2000 if len(year) == 2 else 0)
+        hour, minute, second = (int(part) for part in clock)
+        instant = datetime(full, number, int(day), hour, minute, second, tzinfo=_zone(zone))
+    except ValueError:
+        return None
+    return instant.timestamp()
+
+
+def _zone(text: str) -> timezone:
+    if text in ("", "z"):
+        return UTC
+    digits = text[1:].replace(":", "")
+    offset = timedelta(hours=int(digits[:2]), minutes=int(digits[2:]))
+    return timezone(-offset if text[0] == "-" else offset)

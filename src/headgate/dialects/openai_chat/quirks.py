@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
+from headgate.model import Call
 from headgate.wire import codec
 from headgate.wire.codec import Object
 
@@ -26,6 +27,14 @@ class Quirk(NamedTuple):
     what: str
     edit: Callable[[Object], None]
     drops: tuple[str, ...] = ()
+
+
+def adds_stream_options(call: Call) -> bool:
+    """Whether ``stream_options`` is in the upstream's request for our own sake: the client has asked for nothing that
+    the gateway could not tell it without the upstream.
+    """
+    given = codec.as_object(call.body.get("stream_options"))
+    return not given or given.keys() <= {"include_usage"}
 
 
 def apply(members: Object, names: Iterable[str]) -> None:

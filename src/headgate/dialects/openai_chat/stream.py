@@ -13,6 +13,7 @@ from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
+from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.splice import Template
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
@@ -41,7 +42,7 @@ class ChatStream:
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
     attempt can go on where this one breaks (``joining.Joined``).  ``choices``: how many were asked for; a stream that
-    ends without ``[DONE]`` before all of them have finished was cut.
+    ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
     """
 
     def __init__(
@@ -58,6 +59,7 @@ class ChatStream:
         hold: str = "",
         choices: int = 1,
         keep: bool = False,
+        sent: Sent = NOTHING_SENT,
     ) -> None:
         self.visible = False
         self.done = False
@@ -69,6 +71,7 @@ class ChatStream:
         self._include_usage = include_usage
         self.provider = provider
         self._secrets = secrets
+        self._sent = sent
         self._prompt_tokens = prompt_tokens
         self._max_event = max_event
         self._decoder = sse.Decoder(max_event + len(b"data: "))
@@ -303,7 +306,7 @@ class ChatStream:
             self.done = True  # all of it is here, whatever came behind it
             return
         chunks.take_back_finish(self._choices)
-        self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets)
+        self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets, sent=self._sent)
 
     def _note_usage(self, top: Object) -> bool:
         raw = chunks.usage_of(top)
@@ -343,7 +346,7 @@ class ChatStream:
         elif chunks.is_complaint(chunks.parse(self._sniffed)[1] or {}):
             self._fail(self._sniffed)
         else:
-            self.error = failures.garbage(self._sniffed, provider=self.provider)
+            self.error = failures.garbage(self._sniffed, provider=self.provider, secrets=self._secrets, sent=self._sent)
 
     def _check_size(self) -> None:
         if self._decoder.overflowed and not self._ended:

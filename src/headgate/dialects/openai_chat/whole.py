@@ -6,6 +6,7 @@ from collections.abc import Callable
 
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
+from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.model import Usage
@@ -21,7 +22,7 @@ def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "Th
     """
     mended = codec.repair(body.removeprefix(b"\xef\xbb\xbf")).strip()
     choices = codec.as_objects((codec.as_object(mended) or {}).get("choices"))
-    if not choices and b"error" not in mended and b"message" not in mended and b"detail" not in mended:
+    if not choices and not failures.is_error(codec.as_object(mended) or {}):
         stream.error = failures.garbage(body, provider=provider)
         return b""
     out = stream.feed(sse.encode(mended))
@@ -42,6 +43,7 @@ def answer_from_stream(
     secrets: tuple[str, ...] = (),
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
+    sent: Sent = NOTHING_SENT,
 ) -> Answer:
     """The completion that a whole stream adds up to.  A stream that was cut is an error: half an answer is none."""
     stream = ChatStream(
@@ -53,6 +55,7 @@ def answer_from_stream(
         secrets=secrets,
         max_event=max_event,
         prompt_tokens=prompt_tokens,
+        sent=sent,
     )
     out = stream.feed(data) + stream.close()
     if stream.error is not None:
@@ -72,6 +75,7 @@ def answer_from_stream(
         provider=provider,
         secrets=secrets,
         prompt_tokens=prompt_tokens,
+        sent=sent,
     )
     if result.usage is not None:
         result.usage = stream.usage

@@ -1,0 +1,247 @@
+"""What a foreign error means: one pure decision over its status, its codes and, last, its words.
+
+A status and a code decide wherever they say something.  Words decide only where those do not, and two kinds of them are
+told apart.  Words that would harm others than the caller (a dead key, an empty account, a limit, a broken server) count
+only where the request has none of them: an upstream quotes its caller, who could kill a key with one sentence.  Words
+that concern the request alone (its length, its content, its model) count unless they stand in a quotation of it.
+"""
+
+from __future__ import annotations
+
+import unicodedata
+from re import Match
+
+from headgate import errors
+from headgate.dialects.openai_chat import codes, words
+from headgate.dialects.openai_chat.complaint import Complaint
+from headgate.dialects.openai_chat.quotation import Quotations
+from headgate.errors import Kind
+
+_MOST_WORDS = 4096
+_UNSAID = (errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE)
+
+_STATUSES = {
+    401: errors.UPSTREAM_AUTH,
+    402: errors.UPSTREAM_UNPAID,
+    403: errors.UPSTREAM_DENIED,
+    408: errors.UPSTREAM_TIMEOUT,
+    413: errors.PAYLOAD_TOO_LARGE,
+    422: errors.UPSTREAM_UNPROCESSABLE,
+    424: errors.UPSTREAM_FAILED,
+    425: errors.UPSTREAM_OVERLOADED,
+    429: errors.RATE_LIMITED,
+    451: errors.UPSTREAM_DENIED,
+    498: errors.UPSTREAM_AUTH,
+    499: errors.UPSTREAM_FAILED,
+    500: errors.UPSTREAM_FAILED,
+    502: errors.UPSTREAM_FAILED,
+    503: errors.UPSTREAM_OVERLOADED,
+    504: errors.UPSTREAM_TIMEOUT,
+    522: errors.UPSTREAM_TIMEOUT,
+    524: errors.UPSTREAM_TIMEOUT,
+    529: errors.UPSTREAM_OVERLOADED,
+}
+_MISSING = (404, 405, 407, 410)
+
+
+class Evidence:
+    """One error, and the request that it answers."""
+
+    def __init__(self, complaint: Complaint, quotations: Quotations) -> None:
+        self.complaint = complaint
+        self._quotations = quotations
+        text = complaint.message[:_MOST_WORDS]
+        self._words = text if text.isascii() else unicodedata.normalize("NFKC", text)
+        self.code = codes.meaning(complaint.codes)
+        if self.code is None or self.code in (codes.INVALID, codes.FAILED):
+            inner = [code for code in complaint.inner_codes if not quotations.hold(code)]
+            self.code = codes.meaning(inner) or self.code
+
+    def says(self, pattern: words.Pattern) -> bool:
+        """True if a sentence about the request says so, outside of what it quotes."""
+        return any(not self._quotations.cover(self._words, *found.span()) for found in self._finds(pattern))
+
+    def proves(self, pattern: words.Pattern) -> bool:
+        """True if a sentence about others than the caller says so, in words that the request has none of."""
+        for found in self._finds(pattern):
+            nouns = [noun for noun in found.groups() if noun]
+            if not self._quotations.hold(found[0], *nouns):
+                return True
+        return False
+
+    def names(self, field: str) -> bool:
+        """True if a sentence names this field of the request, outside of a longer quotation."""
+        at = -1
+        while (at := self._words.find(field, at + 1)) >= 0:
+            if not self._quotations.go_on(self._words, at, at + len(field)):
+                return True
+        return False
+
+    def _finds(self, pattern: words.Pattern) -> list[Match[str]]:
+        return [found for found, _ in zip(pattern.finditer(self._words), range(20), strict=False)]
+
+    @property
+    def over_its_limit(self) -> bool:
+        """The request alone is more than the account may have in a minute: no rest makes that right."""
+        found = words.OWN_LIMIT.search(self._words)
+        return found is not None and int(found[2]) > int(found[1])
+
+
+def of_status(status: int, evidence: Evidence) -> Kind:
+    """The class of an answer with ``status``."""
+    decide = _DECISIONS.get(status)
+    if decide is not None:
+        return decide(evidence)
+    if 400 <= status < 500 and status not in _STATUSES:
+        return _of_missing(evidence) if status in _MISSING else _of_request(evidence, errors.UPSTREAM_REFUSED)
+    return _STATUSES[status] if status in _STATUSES and status < 500 else _of_fault(status, evidence)
+
+
+def of_stream(evidence: Evidence) -> Kind:
+    """The class of an error that came under status 200."""
+    status = evidence.complaint.status
+    if 400 <= status < 600:
+        kind = of_status(status, evidence)
+    else:
+        kind = _of_code(evidence) or _of_words(evidence, errors.UPSTREAM_ERROR_EVENT)
+    return errors.UPSTREAM_ERROR_EVENT if kind in _UNSAID else kind
+
+
+def _of_code(evidence: Evidence) -> Kind | None:
+    return evidence.code if evidence.code not in (codes.INVALID, codes.FAILED) else None
+
+
+def _of_words(evidence: Evidence, otherwise: Kind) -> Kind:
+    """The class of an error that came without a status and without a code that is known."""
+    if evidence.says(words.FILTERED):
+        return errors.CONTENT_FILTER
+    if evidence.says(words.CONTEXT):
+        return errors.CONTEXT_LENGTH
+    for pattern, kind in _HARMFUL:
+        if evidence.proves(pattern):
+            return kind
+    return otherwise
+
+
+def _of_401(evidence: Evidence) -> Kind:
+    """The key, unless the answer speaks of something else."""
+    code = evidence.code
+    if code in (codes.LIMITED, codes.UNPAID, codes.FILTERED, codes.CONTEXT, codes.DENIED, codes.BLOCKED):
+        return code
+    if code is codes.NO_MODEL:
+        return errors.UPSTREAM_MODEL_DENIED
+    if evidence.complaint.page:
+        title = evidence.complaint.title
+        return (
+            errors.UPSTREAM_DENIED if words.BLOCK_PAGE.search(title) and not words.KEY_PAGE.search(title) else codes.KEY
+        )
+    if code is None:
+        if evidence.says(words.OF_A_HEADER):
+            return errors.UPSTREAM_DENIED
+        if evidence.proves(words.DENIED):
+            return errors.UPSTREAM_MODEL_DENIED
+        if evidence.proves(words.UNPAID):
+            return errors.UPSTREAM_UNPAID
+    return errors.UPSTREAM_AUTH
+
+
+def _of_402(evidence: Evidence) -> Kind:
+    """No money: none at all, or none for a request of this size, or for this model."""
+    if evidence.code in (codes.FILTERED, codes.CONTEXT, codes.DENIED):
+        return evidence.code
+    if evidence.says(words.UNAFFORDABLE):
+        return errors.UNAFFORDABLE
+    if evidence.code is not codes.UNPAID and evidence.proves(words.DENIED) and not evidence.proves(words.UNPAID):
+        return errors.UPSTREAM_MODEL_DENIED
+    return errors.UPSTREAM_UNPAID
+
+
+def _of_403(evidence: Evidence) -> Kind:
+    """This request, this model or this key: only where it speaks of the key is it that."""
+    code = evidence.code
+    if code is codes.NO_MODEL:
+        return errors.UPSTREAM_MODEL_DENIED
+    if code in (codes.FILTERED, codes.CONTEXT, codes.DENIED, codes.BLOCKED, codes.UNPAID, codes.LIMITED, codes.LARGE):
+        return code
+    if evidence.complaint.page:
+        return errors.UPSTREAM_DENIED
+    if evidence.says(words.FILTERED):
+        return errors.CONTENT_FILTER
+    if evidence.says(words.CONTEXT):
+        return errors.CONTEXT_LENGTH
+    if evidence.proves(words.DENIED):
+        return errors.UPSTREAM_MODEL_DENIED
+    if code is codes.KEY or evidence.proves(words.BAD_KEY):
+        return errors.UPSTREAM_AUTH
+    if evidence.proves(words.UNPAID):
+        return errors.UPSTREAM_UNPAID
+    return errors.RATE_LIMITED if evidence.proves(words.LIMITED) else errors.UPSTREAM_DENIED
+
+
+def _of_413(evidence: Evidence) -> Kind:
+    """Too large: in bytes, for the model's context, or for a limit of the account."""
+    if evidence.code is codes.LIMITED or (evidence.code is not codes.CONTEXT and evidence.says(words.LIMITED)):
+        return errors.OVER_ITS_LIMIT if evidence.over_its_limit else errors.RATE_LIMITED
+    return _of_request(evidence, errors.PAYLOAD_TOO_LARGE)
+
+
+def _of_429(evidence: Evidence) -> Kind:
+    if evidence.code is codes.UNPAID or (evidence.code is None and evidence.proves(words.UNPAID)):
+        return errors.QUOTA_SPENT
+    return errors.OVER_ITS_LIMIT if evidence.over_its_limit else errors.RATE_LIMITED
+
+
+def _of_missing(evidence: Evidence) -> Kind:
+    """404 and its kin: the model, or the address."""
+    if evidence.code in (codes.NO_MODEL, codes.DENIED, codes.FILTERED, codes.CONTEXT):
+        return evidence.code
+    return errors.UPSTREAM_MODEL_NOT_FOUND if evidence.says(words.NO_MODEL) else errors.UPSTREAM_GARBAGE
+
+
+def _of_request(evidence: Evidence, otherwise: Kind) -> Kind:
+    """400, 413, 422 and others: the request, but Google answers 400 to a wrong key."""
+    code = _of_code(evidence)
+    if code is not None:
+        return errors.OVER_ITS_LIMIT if code is codes.LIMITED and evidence.over_its_limit else code
+    if evidence.says(words.FILTERED):
+        return errors.CONTENT_FILTER
+    if evidence.says(words.CONTEXT):
+        return errors.CONTEXT_LENGTH
+    if evidence.says(words.NO_MODEL_400):
+        return errors.UPSTREAM_MODEL_NOT_FOUND
+    of_a_field = evidence.complaint.param is not None or evidence.complaint.fields
+    if not of_a_field:
+        for pattern, kind in _HARMFUL[:3]:
+            if evidence.proves(pattern):
+                return kind
+    return otherwise
+
+
+def _of_fault(status: int, evidence: Evidence) -> Kind:
+    """5xx, and what is no status of an error.  A prompt that is too long is no failure of the server's."""
+    if status < 400:
+        return errors.UPSTREAM_GARBAGE
+    if evidence.code in (codes.FILTERED, codes.CONTEXT, codes.LIMITED):
+        return evidence.code
+    if status == 500 and evidence.code is codes.BUSY:
+        return codes.BUSY
+    if evidence.says(words.CONTEXT):
+        return errors.CONTEXT_LENGTH
+    return _STATUSES.get(status, errors.UPSTREAM_FAILED)
+
+
+_HARMFUL = (
+    (words.BAD_KEY, errors.UPSTREAM_AUTH),
+    (words.UNPAID, errors.UPSTREAM_UNPAID),
+    (words.LIMITED, errors.RATE_LIMITED),
+    (words.BUSY, errors.UPSTREAM_OVERLOADED),
+    (words.LATE, errors.UPSTREAM_TIMEOUT),
+)
+_DECISIONS = {
+    401: _of_401,
+    402: _of_402,
+    403: _of_403,
+    413: _of_413,
+    422: lambda evidence: _of_request(evidence, errors.UPSTREAM_UNPROCESSABLE),
+    429: _of_429,
+}

@@ -1,0 +1,51 @@
+"""Secrets out of foreign text, before anybody reads it.
+
+The known ones are found by plain search in all of the text; then it is cut, and patterns take out whatever looks like
+a key.  In this order: no cut can leave half of a known secret, and no pattern ever meets a long text.
+"""
+
+from __future__ import annotations
+
+import re
+from urllib.parse import quote
+
+MOST_TEXT = 2048  # characters that are looked at with patterns, and returned
+_SHORTEST = 4  # a shorter secret would take out ordinary words
+_TRACE = 8  # so many first characters of a long secret give it away, wherever it was cut
+
+# No alternative may start again inside of what another start has read: that would be quadratic.  A test measures it.
+_KEY_LIKE = re.compile(
+    r"(?<![A-Za-z0-9_\-*.])(?:sk|pk|rk|hg|ngk|gsk|xai|pplx|hf|r8|nvapi|fw|tgp|csk|key)[-_][A-Za-z0-9_\-*.]{4,}"
+    r"|\bAIza[A-Za-z0-9_\-]{10,}|\bAKIA[A-Z0-9]{8,}"
+    r"|(?<![A-Za-z0-9_\-.])eyJ[A-Za-z0-9_\-]{8,}+\.[A-Za-z0-9_\-.]+"
+    r"|(?<=bearer )[^\s\"',;]+"
+    r"|(?<=basic )[A-Za-z0-9+/=]{8,}"
+    r"|(?:(?<=key=)|(?<=token=)|(?<=secret=)|(?<=key: )|(?<=key:)|(?<=token: )|(?<=secret: )|(?<=provided: ))"
+    r"[^\s\"'&,;)]+"
+    r"|(?<=key )[\"'`(<]?(?=[A-Za-z0-9+/_*\-]*[0-9*])[A-Za-z0-9+/_*\-]{12,}=*",
+    re.IGNORECASE,
+)
+
+
+def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
+    """``text`` without ``secrets`` and without whatever looks like a key; at most ``MOST_TEXT`` characters of it."""
+    for secret in secrets:
+        if len(secret) >= _SHORTEST:
+            text = _without(text, secret)
+    return _KEY_LIKE.sub("[redacted]", text[:MOST_TEXT])
+
+
+def _without(text: str, secret: str) -> str:
+    """``text`` without a secret: as it is, in other case, percent-encoded, and where only its beginning stands."""
+    for spelling in dict.fromkeys((secret, secret.lower(), secret.upper(), quote(secret, safe=""))):
+        text = text.replace(spelling, "[redacted]")
+    if len(secret) <= _TRACE:
+        return text
+    head, kept, at = secret[:_TRACE], [], 0
+    while (found := text.find(head, at)) >= 0:
+        end = found + _TRACE
+        while end < len(text) and end - found < len(secret) and text[end] == secret[end - found]:
+            end += 1
+        kept += [text[at:found], "[redacted]"]
+        at = end
+    return "".join((*kept, text[at:]))
