@@ -86,6 +86,8 @@ class _Run:
             raise Refusal(EXIT_CONFIG, sentence)
         self._settings = self._latest = _load(config, overrides)
         self._read_at: Stamp = None  # so that what changed while it was read is read again
+        for sentence in self._settings.tree.warnings:
+            say(f"headgate: {sentence}")
         state = self._settings.state_dir
         try:
             self._lock = statedir.prepare(state)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from headgate import trust
 from headgate.control import wording
@@ -20,11 +21,16 @@ from headgate.policy import names
 from headgate.policy.names import nearest
 from headgate.providers import RESERVED, TASKS
 from headgate.providers import Row as PresetRow
+from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
 from headgate.settings.presets import expand
 from headgate.settings.schema import BUILTIN, File, Provider, Row
 
 HERE = "of this file"
+PATTERN = (
+    "a model's id is no pattern: leave models out and every id passes, with prices and facts from the price list; "
+    "list the ids where only these may pass"
+)
 PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 
 
@@ -37,7 +43,7 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
     if problems:
         raise ConfigError(problems)
     try:
-        file = File.model_validate(_present(File, tree.root))
+        file = File.model_validate(_valued(File, _present(File, tree.root)))
     except ValidationError as error:
         raise ConfigError(_translated(tree, error)) from None  # pydantic's own text may quote a secret
     problems = [
@@ -115,6 +121,29 @@ _SENTENCES = {
 }
 
 
+def _valued(row: type[Row], table: dict[str, Any]) -> dict[str, Any]:
+    """A table whose values are texts, as they were written, but where the schema takes any value: there they are what
+    YAML reads in them.  Numbers and switches the schema reads itself.
+    """
+    return {key: _value(row.model_fields.get(key), item) for key, item in table.items()}
+
+
+def _value(field: FieldInfo | None, item: Any) -> Any:
+    if field is not None and Any in get_args(field.annotation):
+        return typed(item)
+    inner = _row_of(field.annotation) if field is not None else None
+    direct = field is not None and field.annotation is inner
+    if inner is not None and direct and isinstance(item, dict):
+        return _valued(inner, item)
+    if isinstance(item, dict):
+        return {
+            key: _valued(inner, one) if inner and isinstance(one, dict) else texts(one) for key, one in item.items()
+        }
+    if isinstance(item, list):
+        return [_valued(inner, one) if inner and isinstance(one, dict) else texts(one) for one in item]
+    return texts(item)
+
+
 def _translated(tree: Tree, error: ValidationError) -> list[str]:
     problems = []
     for detail in error.errors(include_url=False, include_input=False):
@@ -162,6 +191,8 @@ def _providers(tree: Tree, file: File) -> Problems:
         for model in row.models or ():
             if not model or not model.isprintable() or " " in model:
                 yield (*here, "models", model), "a model's id must be printable, without spaces"
+            elif "*" in model:
+                yield (*here, "models", model), PATTERN
 
 
 def account_labels(row: Provider) -> list[str]:
