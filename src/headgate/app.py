@@ -18,6 +18,7 @@ import os
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,7 +40,6 @@ if TYPE_CHECKING:
 
 BACKLOG = 4096
 EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
-Stamp = tuple[int, int, int] | None
 
 
 class Refusal(Exception):
@@ -85,7 +85,7 @@ class _Run:
         if sentence := proxies.problem(os.environ):
             raise Refusal(EXIT_CONFIG, sentence)
         self._settings = self._latest = _load(config, overrides)
-        self._read_at: Stamp = None  # so that what changed while it was read is read again
+        self._read_at: locate.Stamp = None  # so that what changed while it was read is read again
         for sentence in self._settings.tree.warnings:
             say(f"headgate: {sentence}")
         state = self._settings.state_dir
@@ -144,11 +144,15 @@ class _Run:
 
     def _reread(self) -> None:
         path = self._latest.path or locate.appeared(os.environ)
-        stamp = _stamp(path)
+        stamp = locate.stamp(path)
         if path is None or stamp == self._read_at:
             return  # a start in the middle of a day's traffic must not wait for a large file
+        if self._read_at is not None and locate.unfinished(self._read_at, stamp, time.time()):
+            return  # and none must begin with the half of one
         with contextlib.suppress(Refusal):  # control says what is wrong with it
-            self._latest = _load(str(path), self._overrides)
+            fresh = _load(str(path), self._overrides)
+            if not (fresh.tree.blank and not self._latest.tree.blank):
+                self._latest = fresh
         self._read_at = stamp
 
     def _reloaded(self) -> None:
@@ -168,6 +172,8 @@ class _Run:
             port=control.port,
             admin_token=self._admin.token,
             config_path=str(self._latest.path) if self._latest.path else None,
+            config_stamp=self._read_at,
+            config_blank=self._latest.tree.blank,
             data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
@@ -222,15 +228,6 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
         return load(config, os.environ, overrides)
     except ConfigError as error:
         raise Refusal(EXIT_STORE if error.store else EXIT_CONFIG, *error.problems) from error
-
-
-def _stamp(path: Path | None) -> Stamp:
-    """What differs when a file does; None where there is none."""
-    try:
-        stat = os.stat(path) if path else None
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
 
 
 def listen(host: str, port: int, table: str = "server", option: str = "--port") -> socket.socket:
@@ -311,16 +308,19 @@ def _loader(order: ControlBoot) -> Callable[[], Compiled]:
     A file that was there once is the file from then on: one that is removed takes nothing back.
     """
     key = statedir.instance_key(Path(order.state_dir))
-    path = order.config_path
+    path, blank = order.config_path, order.config_blank
 
     def reload() -> Compiled:
         # Late: control answers the data process before it needs PyYAML.
-        from headgate.settings import compile, load, needs_restart  # noqa: PLC0415
+        from headgate.settings import ConfigError, compile, load, needs_restart  # noqa: PLC0415
 
-        nonlocal path
+        nonlocal path, blank
         fresh = load(path, os.environ, order.overrides)
+        if fresh.tree.blank and not blank and fresh.path:
+            sentence = "is empty now: its last content stays (write {} into it to declare nothing)"
+            raise ConfigError([f"{fresh.path.name}: {sentence}"])
         compiled = compile(fresh, key, order.builtin_url)
-        path = str(fresh.path) if fresh.path else None
+        path, blank = (str(fresh.path) if fresh.path else None), fresh.tree.blank
         return replace(compiled, needs_restart=needs_restart(order.born, fresh), path=path)
 
     return reload

@@ -47,6 +47,8 @@ class ControlBoot(Struct, frozen=True):
     declared: Snapshot = Snapshot()
     secrets: dict[str, str] = {}
     born: dict[str, str] = {}
+    config_stamp: tuple[int, int, int] | None = None  # of the file when ``declared`` was read (``locate.stamp``)
+    config_blank: bool = True  # it held nothing but comments
 
 
 class Ready(Struct, frozen=True, tag="ready"):

@@ -66,8 +66,8 @@ class Gateway:
 
     def start(self) -> Gateway:
         self.spawn()
-        self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M), 20)
-        self.until(lambda: self.get("/health")[1]["control"] == "connected", 2)
+        self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M), 60)
+        self.until(lambda: self.get("/health")[1]["control"] == "connected", 10)
         return self
 
     def end(self, number: int = signal.SIGTERM, within: float = 20) -> int:

@@ -15,6 +15,7 @@ import os
 import signal
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
@@ -56,6 +57,7 @@ if TYPE_CHECKING:
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
+LOOK_S = 0.2
 SETTLE_S = 1.5  # engines and prices are known sooner, whatever answers
 LAST_READING_S = 10.0
 BAD_CONFIG, PORT_IN_USE, STORE_UNUSABLE = 2, 3, 4
@@ -267,7 +269,10 @@ class Control:
         It is read at once: it may have changed, or broken, since the supervisor compiled what this life of control
         began with.
         """
-        stamp = _stamp(self._path(publication))
+        read = self._boot.config_stamp
+        while locate.unfinished(read, locate.stamp(self._path(publication)), time.time()):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        read = locate.stamp(self._path(publication))
         done = await self._reload_once(publication)
         await publication.settle()
         self._settled.set()
@@ -275,12 +280,13 @@ class Control:
             try:
                 async with asyncio.timeout(WATCH_S):
                     await self._reload.wait()
+                now = locate.stamp(self._path(publication))
             except TimeoutError:
-                now = _stamp(self._path(publication))
-                if now == stamp and done:
+                now = locate.stamp(self._path(publication))
+                if (now == read and done) or locate.unfinished(read, now, time.time()):
                     continue
-                stamp = now
             self._reload.clear()
+            read = now
             done = await self._reload_once(publication)
 
     def _path(self, publication: Publication) -> str | Path | None:
@@ -297,19 +303,6 @@ class Control:
             log.error("the configuration was not reloaded: the store cannot be used", error=str(error))
             return False
         return True
-
-
-Stamp = tuple[int, int, int] | None
-
-
-def _stamp(path: str | Path | None) -> Stamp:
-    if path is None:
-        return None
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def known_rows(config_path: str | None, state: Path) -> Mapping[str, Row]:

@@ -39,7 +39,7 @@ class Tree:
         self.substituted: dict[Location, list[str]] = {}
         self.presets: dict[Location, str] = {}
         self.warnings: list[str] = []  # sentences about what was left out
-        self.blank = False  # the file holds nothing but comments
+        self.blank = True  # there is no file, or it holds nothing but comments
 
     def whence(self, location: Location) -> str:
         """Where the value was written, as a suffix for a sentence; the nearest parent's line if need be."""
