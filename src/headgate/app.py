@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import secrets
 import socket
 import sys
@@ -39,6 +40,8 @@ if TYPE_CHECKING:
     from headgate.settings import Settings
 
 BACKLOG = 4096
+LAST_LIFE_S = 15.0  # for the processes of a supervisor that was killed: control reads the journal to its end
+LOOK_S = 0.05
 EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
 
 
@@ -59,6 +62,7 @@ def serve(
     ``overrides`` are dotted keys from the command line.  Must be called from the main thread: it takes the signals.
     """
     stdio.install()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of a process would hold keys; children inherit it
     supervisor = Supervisor(commands or Commands())
     supervisor.spawn_planes()
     try:
@@ -70,9 +74,11 @@ def serve(
             say(f"headgate: {sentence}")
         return refusal.code
     try:
-        return supervisor.run(duties)
+        code = supervisor.run(duties)
     finally:
         locate.forget(run.state_dir, os.environ)
+    run.release()
+    return code
 
 
 class _Run:
@@ -90,20 +96,32 @@ class _Run:
             say(f"headgate: {sentence}")
         state = self._settings.state_dir
         try:
+            # Its last life's processes may still be about to leave its ports
+            self._patience = LAST_LIFE_S if statedir.abandoned(state) else 0.0
             self._lock = statedir.prepare(state)
             self._instance_key = statedir.instance_key(state)
             self._admin = statedir.Admin(state, self._settings.admin_token)
         except statedir.StateError as error:
             raise Refusal(EXIT_STORE, str(error)) from error
-        server = self._settings.file.server
-        self._data_listener = listen(server.host, server.port)
-        # Control binds its own when it is up: what is in its way is said now, before anything is promised.
-        control = self._settings.file.control
-        listen(control.host, control.port, "control", "--control-port").close()
-        self._builtin_listener = listen("127.0.0.1", 0)
+        try:
+            self._data_listener, self._builtin_listener = self._listen()
+        except Refusal:
+            self.release()
+            raise
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
         self._first_kept = False
+
+    def _listen(self) -> tuple[socket.socket, socket.socket]:
+        server, control = self._settings.file.server, self._settings.file.control
+        data = listen(server.host, server.port, patience=self._patience)
+        # Control binds its own when it is up: what is in its way is said now, before anything is promised.
+        listen(control.host, control.port, "control", "--control-port", self._patience).close()
+        return data, listen("127.0.0.1", 0)
+
+    def release(self) -> None:
+        """An orderly end: the next life needs to wait for nothing of this one."""
+        statedir.release(self._lock)
 
     @property
     def state_dir(self) -> Path:
@@ -172,6 +190,7 @@ class _Run:
             port=control.port,
             admin_token=self._admin.token,
             config_path=str(self._latest.path) if self._latest.path else None,
+            allowed_hosts=tuple(control.allowed_hosts),
             config_stamp=self._read_at,
             config_blank=self._latest.tree.blank,
             data_url=settings.data_url,
@@ -230,23 +249,34 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
         raise Refusal(EXIT_STORE if error.store else EXIT_CONFIG, *error.problems) from error
 
 
-def listen(host: str, port: int, table: str = "server", option: str = "--port") -> socket.socket:
-    """A bound, listening socket.  Raises Refusal with the next step: ``table`` of the configuration, or ``option``."""
+def listen(host: str, port: int, table: str = "server", option: str = "--port", patience: float = 0.0) -> socket.socket:
+    """A bound, listening socket; ``::`` listens on both families.  Waits up to ``patience`` seconds for a port that is
+    in use.  Raises Refusal with the next step: ``table`` of the configuration, or ``option``.
+    """
     try:
         family, _kind, _protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
         raise Refusal(EXIT_CONFIG, f"{table}.host: {host!r} cannot be resolved ({error.strerror})") from error
-    try:
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except OSError as error:
-        step = f"choose another with {option} ({table}.port)"
-        if error.errno == errno.EADDRINUSE:
-            sentence = f"port {port} on {host} is in use; stop what listens there, or {step}"
-        else:
-            sentence = f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); {step}"
-        raise Refusal(EXIT_PORT, sentence) from error
+    both = boot.both_families(family, address[0])
+    end, waited = time.monotonic() + patience, False
+    while True:
+        try:
+            return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < end:
+                if not waited:
+                    say(f"port {port} is still in use, by an earlier life of this gateway perhaps; waiting for it")
+                waited = True
+                time.sleep(LOOK_S)
+                continue
+            step = f"choose another with {option} ({table}.port)"
+            if error.errno == errno.EADDRINUSE:
+                sentence = f"port {port} on {host} is in use; stop what listens there, or {step}"
+            else:
+                sentence = f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); {step}"
+            raise Refusal(EXIT_PORT, sentence) from error
 
 
 def _first_token() -> tuple[str, Grant]:

@@ -130,6 +130,7 @@ class Control(Row):
     LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
+    allowed_hosts: list[Host | Literal["*"]] = []
 
 
 Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
