@@ -391,6 +391,19 @@ def test_an_end_while_control_starts_waits_for_its_reading(gateway: Make) -> Non
     assert one.lines("control", "orphaned"), one.lines()
 
 
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_the_v6_wildcard_takes_both_families() -> None:
+    from headgate.app import listen
+    from headgate.control.process import bind
+
+    for made in (listen("::", free_port()), bind("::", free_port())):
+        with made:
+            for host in ("127.0.0.1", "::1"):
+                socket.create_connection((host, made.getsockname()[1]), 5).close()
+    with listen("::1", free_port()) as alone, pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", alone.getsockname()[1]), 5)
+
+
 def test_declared_admin_token_ends_with_its_declaration(tmp_path: Path) -> None:
     first = statedir.Admin(tmp_path, "a-declared-admin-token")
     assert first.first and not first.made
