@@ -42,6 +42,13 @@ def kill(one: Gateway, victim: str) -> None:
     one.spawn()
 
 
+def serves(one: Gateway) -> bool:
+    try:
+        return one.process.poll() is None and bool(one.get("/health")[1]["control"] == "connected")
+    except OSError:  # its supervisor was killed a moment ago
+        return False
+
+
 async def client(one: Gateway, chance: random.Random, seen: list[Streamed], stop: asyncio.Event) -> None:
     while not stop.is_set():
         tokens = chance.choice(TOKENS)
@@ -73,7 +80,7 @@ def test_nothing_is_lost_whatever_is_killed(gateway: Make, report: Report) -> No
     one = gateway("detect: {local_engines: false, environment: false}\n").start()
     print(f"CHAOS_SEED={SEED}")
     seen, done = asyncio.run(chaos(one, random.Random(SEED)))
-    one.until(lambda: one.process.poll() is None and one.get("/health")[1]["control"] == "connected", 90)
+    one.until(lambda: serves(one), 90)
     one.until(one._recorded, 90)
     rows = one.rows()
 
