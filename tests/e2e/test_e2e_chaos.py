@@ -19,7 +19,7 @@ from headgate.testing import lorem
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "6"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1 << 32)
-MOST_S = 60 + 6 * KILLS  # ten minutes and a half for a hundred
+MOST_S = 60 + 8 * KILLS  # a hundred take five to ten minutes
 CLIENTS = 12
 TOKENS = (10, 40, 120)
 # The supervisor is killed with all that it started, or alone: then its planes end by themselves
@@ -67,6 +67,11 @@ async def chaos(one: Gateway, chance: random.Random) -> tuple[list[Streamed], Co
     clients = [asyncio.create_task(client(one, random.Random(chance.random()), seen, stop)) for _ in range(CLIENTS)]
     end = time.monotonic() + MOST_S
     while done.total() < KILLS and time.monotonic() < end:
+        if chance.random() < 0.7:  # mostly into a gateway that serves, sometimes into one that starts
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(20):
+                    while not await asyncio.to_thread(serves, one):
+                        await asyncio.sleep(0.1)
         await asyncio.sleep(chance.uniform(0.05, 2.5))
         victim = chance.choice(VICTIMS)
         await asyncio.to_thread(kill, one, victim)
