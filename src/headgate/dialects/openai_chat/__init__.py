@@ -14,7 +14,7 @@ from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.request import read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
+from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer
 
 __all__ = [
     "NOTHING_SENT",
@@ -26,6 +26,7 @@ __all__ = [
     "adds_stream_options",
     "answer",
     "answer_from_stream",
+    "answer_in_parts",
     "as_asked",
     "choices",
     "continued",

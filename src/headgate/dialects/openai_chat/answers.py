@@ -71,10 +71,16 @@ def answer(
                 return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
             return Answer(error=failures.garbage(body, provider=provider))
         changed = seen = False
+        if len(choices) > chunks.MOST_IN_ONE:
+            said = f"{provider} sent {len(choices)} choices in one answer."
+            return Answer(error=GatewayError(errors.UPSTREAM_GARBAGE, said))
         for position, choice in enumerate(choices):
             if _says_that_it_failed(choice):
                 return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
-            edited, visible = _normalise(position, choice, id, result)
+            try:
+                edited, visible = _normalise(position, choice, id, result)
+            except GatewayError as found:  # more tool calls than an answer can have
+                return Answer(error=found)
             changed = changed or edited
             seen = seen or visible
         if result.finish in FAILED_FINISHES:

@@ -6,14 +6,16 @@ import hashlib
 
 from msgspec import Raw
 
+from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
+MOST_CALLS = 1024  # of one choice: a request may offer 128 tools
 _FUNCTION = Raw(b'"function"')
 
 
 class ToolCalls:
-    """The tool calls of one choice, as far as their deltas have come.
+    """The tool calls of one choice, as far as their deltas have come.  More than 1,024 raise GatewayError.
 
     Fills what a delta lacks (``index``; ``id`` and ``type`` of a call's first) and takes out what it repeats, since the
     clients' accumulators join repeated strings.  A different id with a name at an index already in use is another call:
@@ -80,6 +82,8 @@ class ToolCalls:
 
     def _open(self, delta: Object, function: Object | None, ident: str, name: str, index: int) -> bool:
         changed = False
+        if index >= MOST_CALLS:
+            raise GatewayError(UPSTREAM_GARBAGE, f"The upstream made more than {MOST_CALLS} tool calls in one answer.")
         if not ident:
             ident = "call_" + hashlib.blake2b(f"{self._seed}/{index}".encode(), digest_size=12).hexdigest()
             delta["id"] = codec.raw(ident)

@@ -17,6 +17,9 @@ from headgate.wire.codec import NULL, Object
 Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
 TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 
+MOST_CHOICES = 128  # of one stream, unless more were asked for: as many as OpenAI's `n` allows
+MOST_IN_ONE = 1024  # of one whole answer, which does not know how many were asked for
+
 
 class Fate(Enum):
     """What becomes of one choice of a chunk."""

@@ -299,7 +299,10 @@ class ChatStream:
         if chunks.is_complaint(top):
             self._fail(data)
         else:
-            self._take_chunk(data, top, parts, told)
+            try:
+                self._take_chunk(data, top, parts, told)
+            except GatewayError as error:  # more tool calls than an answer can have
+                self.error = error
 
     def _fail(self, data: bytes) -> None:
         if self._held is not None and self._has_finished and self._kinds & _AN_ANSWER:
@@ -404,11 +407,15 @@ class ChatStream:
         fate = _KEPT
         raw = choice.get("index")
         index = 0 if raw is not None and raw == ZERO else codec.as_integer(raw)
-        if index is None:
+        if index is None or index < 0:
             choice["index"] = index = position
             fate = _EDITED
         state = self._choices.get(index)
         if state is None:
+            if index >= max(chunks.MOST_CHOICES, self._expects):
+                said = f"{self.provider} sent a choice with an index that was not asked for."
+                self.error = GatewayError(errors.UPSTREAM_GARBAGE, said)
+                return _DROPPED
             state = self._choices[index] = chunks.Choice(index, self.ident)
         delta, delta_edited = self._delta_of(choice, state)
         if self.error is not None:
