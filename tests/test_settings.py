@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +59,7 @@ def test_no_file_means_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_full_file_compiles(write: Any, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     settings = write(
         """
 server: {host: 0.0.0.0, port: 4100, max_body_mb: 1.5, max_head_kb: 16, drain_s: 7, keep_alive_s: 3,
@@ -150,7 +151,7 @@ tokens:
         ("detect: {engines: true}", "detect.engines: unknown key"),
         ("unpriced: maybe", "unpriced: must be 'allow' or 'refuse'"),
         ("control: {port: 4000}", "control.port: is the data plane's port too (4000)"),
-        ("database: postgresql://secret@x", "database: must be sqlite:///PATH or postgresql://USER@HOST/NAME"),
+        ("database: postgresql://secret@x", "database: names no database: postgresql://USER@HOST/NAME"),
         ("database: /tmp/x", "database: must be sqlite:///PATH"),
         ("admin_token: short", "admin_token: is too short to be a secret: at least 16"),
         ("providers: {Up: {base_url: 'http://x'}}", "providers.Up: a provider's name may have a-z, 0-9 and - only"),
@@ -182,7 +183,7 @@ tokens:
             "providers: {p: {base_url: 'http://x', keys: [{key: a, priority: 2000}]}}",
             "providers.p.keys.0.priority: must be at most 1000",
         ),
-        ("providers: {p: {base_url: 'http://x', ca_file: no.pem}}", "providers.p.ca_file: there is no file no.pem"),
+        ("providers: {p: {base_url: 'http://x', ca_file: no.pem}}", "providers.p.ca_file: no.pem does not exist"),
         ("providers: {p: {base_url: 'http://x', headers: {Host: x}}}", "providers.p.headers: 'Host' cannot be set here"),
         ("providers: {p: {base_url: 'http://x', headers: {a: \"b\\r\\nc: d\"}}}", "providers.p.headers: the value of 'a'"),
         (

@@ -31,6 +31,7 @@ from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
 from headgate.statedir import url_of
 from headgate.supervisor import Commands, Duties, Orders, Supervisor, say
+from headgate.wire import proxies
 
 if TYPE_CHECKING:
     from headgate.control.snapshot import Compiled
@@ -81,6 +82,8 @@ class _Run:
 
     def __init__(self, config: str | None, overrides: dict[str, str]) -> None:
         self._overrides = overrides
+        if sentence := proxies.problem(os.environ):
+            raise Refusal(EXIT_CONFIG, sentence)
         self._settings = self._latest = _load(config, overrides)
         self._read_at: Stamp = None  # so that what changed while it was read is read again
         state = self._settings.state_dir
@@ -216,7 +219,7 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
     try:
         return load(config, os.environ, overrides)
     except ConfigError as error:
-        raise Refusal(EXIT_CONFIG, *error.problems) from error
+        raise Refusal(EXIT_STORE if error.store else EXIT_CONFIG, *error.problems) from error
 
 
 def _stamp(path: Path | None) -> Stamp:

@@ -20,7 +20,7 @@ from pathlib import Path
 
 from headgate import __version__, boot, stdio
 from headgate.model import DataBoot
-from headgate.serving.connect import Dialer, ProxyNotServed
+from headgate.serving.connect import Dialer
 from headgate.serving.directory import Directory
 from headgate.serving.exchange import Exchange
 from headgate.serving.journal import Journal, Refusals
@@ -34,6 +34,7 @@ from headgate.serving.streams import Streams
 from headgate.serving.transport import Transport
 from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
+from headgate.wire.proxies import ProxyNotServed
 
 try:
     from uvloop import run
@@ -133,6 +134,7 @@ class DataProcess:
         self._second = now
         self._loop.call_later(1.0, self._each_second)
         self.journal.check()
+        self.transport.check_trust()
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 

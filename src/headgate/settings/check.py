@@ -13,6 +13,7 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from headgate import trust
 from headgate.control import wording
 from headgate.control.tasks import AUTO, PREFIX
 from headgate.policy import names
@@ -149,8 +150,8 @@ def _providers(tree: Tree, file: File) -> Problems:
             yield (*here, "base_url"), "is missing; write it, or preset: with the name of a known provider"
         if row.auth == "none" and row.keys:
             yield (*here, "keys"), "auth is none, so keys would never be sent; remove one of the two"
-        if row.ca_file and not (base / Path(row.ca_file).expanduser()).is_file():
-            yield (*here, "ca_file"), f"there is no file {row.ca_file}"
+        if row.ca_file and (sentence := trust.problem(base / Path(row.ca_file).expanduser())):
+            yield (*here, "ca_file"), f"{row.ca_file} {sentence}"
         labels = account_labels(row)
         for index, label in enumerate(labels):
             if label in labels[:index]:

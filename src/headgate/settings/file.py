@@ -40,10 +40,13 @@ _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be meant.  ``problems`` are sentences, each naming its key."""
+    """The configuration cannot be meant.  ``problems`` are sentences, each naming its key.  ``store``: they are about
+    the database.
+    """
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], *, store: bool = False) -> None:
         self.problems = problems
+        self.store = store
         super().__init__("; ".join(problems))
 
 
