@@ -192,6 +192,8 @@ class Snapshot(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     unpriced: str = "allow"  # allow | refuse: a target whose price is not known
+    # Services that are known and may not be configured, with some of their models: errors name the next step
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Limits(Struct, frozen=True, gc=False):

@@ -33,7 +33,7 @@ from headgate.wire.http import Request
 
 PREFIXES = ("/v1", "/api/gate/v1", "")
 ASK_S = 5.0
-_ALLOWED_HEADERS = b"authorization, content-type, idempotency-key, last-event-id"
+_ALLOWED_HEADERS = b"authorization, x-api-key, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
 AWAY_S = 2  # when to ask again what control did not answer
 

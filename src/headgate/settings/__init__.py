@@ -217,6 +217,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
         retries=file.defaults.retries,
         unpriced=file.unpriced,
+        presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
     secrets = {
