@@ -86,13 +86,13 @@ class Drawing(Protocol):
 # ------------------------------------------------------------------------------------- characters
 
 
-def visible(text: str) -> str:
+def visible(text: str, but: str = "") -> str:
     """``text`` with what a terminal would act upon written out: control characters, changes of direction.  Line ends
-    and the joiners of emoji stay.
+    and the joiners of emoji stay, and what is in ``but``.
     """
     if text.isprintable():
         return text
-    return "".join(one if _harmless(one) else one.encode("unicode_escape").decode() for one in text)
+    return "".join(one if _harmless(one) or one in but else one.encode("unicode_escape").decode() for one in text)
 
 
 def _harmless(one: str) -> bool:

@@ -75,6 +75,7 @@ _USES: dict[str, Callable[[Call], bool]] = {
     "audio": _plays_audio,
 }
 FEATURES = tuple(_USES)
+CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
 
 
 def features(call: Call, among: Iterable[str]) -> tuple[str, ...]:

@@ -43,6 +43,7 @@ from headgate.serving.wheel import Wheel
 from headgate.wire.http import Request, sane_label
 
 PATH = "/chat/completions"
+_READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
 
 log = logging.getLogger("headgate.exchange")
 _monotonic = time.monotonic
@@ -85,7 +86,7 @@ class Exchange:
                 receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
             ending.send(egress)
         except GatewayError as error:
-            self._refuse(error, egress, receipt)
+            self._refuse(error, request, egress, receipt)
         except ClientGone:
             if receipt.answered_all:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
@@ -287,8 +288,10 @@ class Exchange:
         trace = receipt.trace(bridge.own_usage) if call.trace else None
         return Ending("finish", "delivered", "", bridge.tail(extra, trace))
 
-    def _refuse(self, error: GatewayError, egress: Egress, receipt: Receipt) -> None:
+    def _refuse(self, error: GatewayError, request: Request, egress: Egress, receipt: Receipt) -> None:
         """Ends a call that has no answer, or no whole one."""
+        if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
+            receipt.requested = openai_chat.asked_for(request.body) or self._directory.router.snapshot.default_model
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:

@@ -28,6 +28,7 @@ from headgate.control.fields import (
     Positive,
     Url,
     Usd,
+    capability,
     credential,
     header_names,
     header_values,
@@ -212,7 +213,7 @@ class Model(Row):
     canonical: str | None = None
     context_window: Tokens | None = None
     max_output: Tokens | None = None
-    capabilities: list[str] = []
+    capabilities: list[Annotated[str, AfterValidator(capability)]] = []
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] | None = None
     price: PriceRow = PriceRow()
     timeouts: Deadlines = Deadlines()

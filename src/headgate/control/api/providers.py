@@ -23,6 +23,7 @@ from headgate.control.objects import PoolBody, ProviderBody
 from headgate.control.world import problem_of_provider
 from headgate.errors import GatewayError
 from headgate.model import Provider
+from headgate.policy.names import ended, nearest
 from headgate.policy.offers import ready
 from headgate.providers import Row
 
@@ -185,7 +186,8 @@ def routes(admin: Admin) -> APIRouter:
         for view in all_views():
             if view.name == name:
                 return view
-        raise GatewayError(PROVIDER_NOT_FOUND, f"There is no provider {name!r}.")
+        near = nearest(name, [view.name for view in all_views()])
+        raise GatewayError(PROVIDER_NOT_FOUND, ended(f"There is no provider {name!r}{near}"))
 
     def changed(name: str, effective: bool) -> ChangedProvider:
         return ChangedProvider(**view_of(name).model_dump(), effective=effective, pending=not effective)

@@ -11,7 +11,7 @@ from headgate.dialects.openai_chat.joining import Joined
 from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, exhausted, obstacle, stops
 from headgate.dialects.openai_chat.quirks import adds_stream_options
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
-from headgate.dialects.openai_chat.request import read, render
+from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer
@@ -28,6 +28,7 @@ __all__ = [
     "answer_from_stream",
     "answer_in_parts",
     "as_asked",
+    "asked_for",
     "choices",
     "continued",
     "error_body",
