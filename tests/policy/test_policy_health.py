@@ -231,7 +231,7 @@ def test_states_and_their_ways_back() -> None:
         "a/0": ("m", "exhausted", 900.0),
         "a/1": ("", "exhausted", 600.0),
         "a/2": ("", "dead", 60.0),
-        "a/3": ("m", "dead", 60.0),
+        "a/3": ("m", "denied", 60.0),
         "a/4": ("", "parked", float("inf")),
     }
     assert accounts.may("a/3", "n", 1.0) == ACTIVE

@@ -22,7 +22,7 @@ BEFORE: dict[str, tuple[int, str]] = {
     "context-length": (400, "context_length_exceeded"),
     "content-filter": (400, "content_filter"),
     "401": (502, "upstream_auth_failed"),
-    "403": (502, "upstream_auth_failed"),
+    "403": (502, "upstream_model_denied"),
     "error-before-first-token": (502, "upstream_error"),
     "error-in-200?after=0": (502, "upstream_error"),
     "hollow": (502, "upstream_hollow_answer"),

@@ -145,6 +145,24 @@ def check(
     raise typer.Exit(1 if failed else 0)
 
 
+@app.command("resume")
+def resume(
+    name: Name,
+    account: Annotated[str | None, typer.Option(help="Only this one: its id, or what follows the slash.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Use a provider again at once, whatever is held against its keys and models."""
+    wish = {"account": account.removeprefix(f"{name}/")} if account else {}
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("POST", at("/providers", name, "resume"), wish)
+    if answer["told"]:
+        changed(answer, f"resumed {', '.join(answer['accounts'])}", as_json)
+    else:
+        changed(answer, "no gateway runs: nothing is held against anybody", as_json)
+
+
 def configured(gateway: Gateway) -> list[dict[str, Any]]:
     """All providers but the built-in one, which is no other's."""
     return [row for row in gateway.items("/providers") if row["origin"] != "builtin"]
@@ -197,6 +215,7 @@ def _picture(row: dict[str, Any]) -> Drawing:
             ("address", row["base_url"]),
             ("status", _status(row)),
             ("problem", row["problem"]),
+            ("rests", "; ".join(map(_rest, row.get("rests", ()))) or None),
             ("preset", row["preset"]),
             ("auth", row["auth"]),
             ("quirks", ", ".join(row["quirks"]) or None),
@@ -224,7 +243,7 @@ def account_table(accounts: list[dict[str, Any]]) -> Drawing:
             (
                 account["id"],
                 account["hint"],
-                account["problem"] or account["state"],
+                account["problem"] or _state(account),
                 str(account["priority"]),
                 yes(account["free"]),
                 account["origin"],
@@ -234,6 +253,19 @@ def account_table(accounts: list[dict[str, Any]]) -> Drawing:
         ),
         empty="no accounts; add one with: headgate vault add PROVIDER",
     )
+
+
+def _state(account: dict[str, Any]) -> str:
+    """``active``, or why it is not used: ``cooling, 159 s``, ``active; gpt-5: denied, 60 s``."""
+    own = account.get("rests") or []
+    parts = [_rest(rest) for rest in own]
+    return "; ".join(parts if any(rest["model"] is None for rest in own) else [account["state"], *parts])
+
+
+def _rest(rest: dict[str, Any]) -> str:
+    model = f"{rest['model']}: " if rest["model"] else ""
+    wait = f", {rest['wait_s']:.0f} s" if rest["wait_s"] else ""
+    return f"{model}{rest['state']}{wait}"
 
 
 def _status(row: dict[str, Any]) -> Text:

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from headgate import errors
 from headgate.errors import GatewayError, Retry
 from headgate.model import Attempt, Plan, Target
-from headgate.policy.accounts import ACTIVE, ALONE_S, OUT, PROBE, Standing, key_of
+from headgate.policy.accounts import ACTIVE, ALONE_S, OUT, PROBE, REFUSED, Standing, key_of
 from headgate.policy.affinity import Bound
 from headgate.policy.health import Health, key_of_target
 from headgate.policy.strategies import LEARNING, Leg, legs, meant
@@ -337,7 +337,7 @@ class Course:
 
     def _wait_for(self, leg: Leg, attempt: Attempt, now: float) -> float | None:
         standing = self._standing(attempt, now)
-        if standing is not None and standing.name in ("dead", "parked"):
+        if standing is not None and standing.name in (*REFUSED, "parked"):
             return None
         named = standing is not None and (standing.said or standing.name == "exhausted")
         wait = standing.until - now if standing is not None and named else leg.wait_s or 0.0
@@ -414,7 +414,7 @@ def _says_when(error: GatewayError) -> bool:
 
 def _is_a_guess(standing: Standing, now: float) -> bool:
     """Whether what keeps an account from being used is only our own idea of how long that should be."""
-    if standing.name == "dead":
+    if standing.name in REFUSED:
         return now - standing.asked >= ALONE_S
     return standing.name == "cooling" and (not standing.said or now >= standing.until)
 
@@ -441,6 +441,11 @@ def _refusal(trail: _Trail, health: Health, now: float) -> GatewayError:
             errors.UPSTREAM_AUTH,
             f"{names} refused the credentials that this gateway has for it; they are tried again now and then, and at "
             "once when they have been changed",
+        )
+    if any(standing.name == "denied" for standing in kept):
+        return GatewayError(
+            errors.UPSTREAM_MODEL_DENIED,
+            f"{names} does not let this gateway use the model; it is asked again now and then",
         )
     return GatewayError(
         errors.NO_PROVIDER_KEY,

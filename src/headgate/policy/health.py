@@ -137,6 +137,12 @@ class Health:
         self.accounts.revive(account)
         self._settle()
 
+    def readmit(self, provider: str) -> None:
+        """What is held against the targets of a provider is forgotten."""
+        for key in [key for key in self._ailing if key[0] == provider]:
+            del self._ailing[key]
+        self._settle()
+
     def sweep(self, now: float) -> None:
         """Forgets what has been over for long; cheap enough for every call that is not on the quiet path."""
         if now - self._swept < SWEEP_S:
@@ -205,6 +211,21 @@ class Health:
     def ailment(self, target: Target) -> Ailment | None:
         """What is known against a target; None: nothing."""
         return self._ailing.get(key_of_target(target))
+
+    def back_in(self, attempts: Iterable[Attempt], now: float) -> float | None:
+        """Seconds until the first of them may be asked again, at least one; None where nobody knows.
+
+        Of one that is neither limited nor ejected nothing is known: it may fail as it just did, or not.
+        """
+        known = []
+        for attempt in attempts:
+            wait = self.accounts.back_in(key_of(attempt), attempt.target.upstream_model, now)
+            ailment = self._ailing.get(key_of_target(attempt.target))
+            if ailment is not None and ailment.since is not None and ailment.until > now:
+                wait = max(wait or 1.0, ailment.until - now)
+            if wait is not None:
+                known.append(wait)
+        return min(known, default=None)
 
     # ------------------------------------------------------------------------------------- retries
 

@@ -6,7 +6,17 @@ import math
 import time
 from typing import cast
 
-from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE, GatewayError
+from headgate.errors import (
+    NO_PROVIDER_KEY,
+    OVER_ITS_LIMIT,
+    QUOTA_SPENT,
+    UPSTREAM_AUTH,
+    UPSTREAM_DENIED,
+    UPSTREAM_MODEL_DENIED,
+    UPSTREAM_TOO_LARGE,
+    UPSTREAM_UNPAID,
+    GatewayError,
+)
 from headgate.model import Target, Usage
 from headgate.serving.receipt import Receipt
 from headgate.wire.codec import encode
@@ -82,7 +92,13 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
 
 
 # What a retry within minutes cannot mend, although its status invites one.
-HOPELESS = frozenset((NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE))
+HOPELESS = frozenset(
+    (
+        NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_DENIED, UPSTREAM_MODEL_DENIED, UPSTREAM_UNPAID, QUOTA_SPENT,
+        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE,
+    )
+)  # fmt: skip
+PATIENCE_S = 60.0  # the SDKs do not wait longer than that: they ask again at once
 
 
 def of_refusal(error: GatewayError) -> bytes:
@@ -95,6 +111,8 @@ def of_refusal(error: GatewayError) -> bytes:
             math.ceil(error.retry_after),
             round(error.retry_after * 1000),
         )
+        if error.retry_after > PATIENCE_S:
+            out += b"x-should-retry: false\r\n"
     elif error.kind in HOPELESS:
         out += b"x-should-retry: false\r\n"  # the SDKs' own retries would meet the same
     return out

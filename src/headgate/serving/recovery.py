@@ -22,6 +22,7 @@ from headgate.serving.relay import Relay
 from headgate.serving.wheel import Wheel
 
 # What a target says that cannot go on with a text.  A filter, or a prompt that is too long, means the request itself.
+_COME_AGAIN = (429, 503)  # statuses that a Retry-After belongs to
 _REFUSALS = (UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE)
 
 
@@ -48,6 +49,7 @@ class Recovery:
         self.seam: openai_chat.Seam | None = None
         self.broke: GatewayError | None = None  # where the client's stream broke
         self._call = call
+        self._plan = plan
         self._course = course
         self._health = health
         self._wheel = wheel
@@ -88,7 +90,7 @@ class Recovery:
         if bridge is None or have is None:
             following = self._course.after(error, now)
             if following is None:
-                raise self._last(error)
+                raise self._last(error, now)
             return following
         if answered:
             self._receipt.carry(bridge.given)
@@ -135,10 +137,15 @@ class Recovery:
             self.seam = openai_chat.Seam(text, afresh=True)
         return following
 
-    def _last(self, error: GatewayError) -> GatewayError:
-        """What the client is told after the last attempt: its error, or all of them where they were not alike."""
+    def _last(self, error: GatewayError, now: float) -> GatewayError:
+        """What the client is told after the last attempt: its error, or all of them where they were not alike; with the
+        time of the first return, where that is known.
+        """
         attempts = self._receipt.attempts
         if error.retry is Retry.NEVER or len({attempt.code for attempt in attempts}) == 1:
+            if error.kind.status in _COME_AGAIN:
+                back = self._health.back_in(self._plan.attempts, now)
+                error.retry_after = error.retry_after if back is None else back
             return error
         listed = "; ".join(f"{attempt.provider}/{attempt.model}: {attempt.code}" for attempt in attempts)
         return GatewayError(

@@ -8,17 +8,19 @@ import msgspec
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
 
+from headgate.channel import Resume
 from headgate.control import changes
 from headgate.control.admin import Admin
-from headgate.control.api.accounts import AccountView
+from headgate.control.api.accounts import AccountView, lived
 from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
 from headgate.control.api.facts import ModelWish
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
+from headgate.control.api.standings import RestView, Standings, rests, standings
+from headgate.control.api.views import Changed, Label, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
 from headgate.control.check import Result, check
 from headgate.control.fields import Positive, Url, header_values
-from headgate.control.kinds import PROVIDER_NOT_FOUND
+from headgate.control.kinds import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
 from headgate.control.objects import PoolBody, ProviderBody
 from headgate.control.world import problem_of_provider
 from headgate.errors import GatewayError
@@ -101,6 +103,9 @@ class ProviderView(View):
     managed_by_file: bool
     status: Literal["ready", "no_key", "unusable"]
     accounts: list[AccountView]
+    rests: list[RestView] = Field(
+        default_factory=list, description="Of one that needs no key: why it is not asked now."
+    )
     models: int | None
     created: int | None
     shadowed: bool
@@ -109,6 +114,21 @@ class ProviderView(View):
 
 class ChangedProvider(ProviderView, Changed):
     pass
+
+
+class ResumeWish(Wish):
+    """Without ``account``: all of them."""
+
+    account: Label | None = Field(default=None, description="What follows the slash in the account's id.")
+
+
+class ResumedView(View):
+    """``accounts``: those that are used again; ``told``: how many data processes have been told so."""
+
+    object: Literal["headgate.resumed"] = "headgate.resumed"
+    provider: str
+    accounts: list[str]
+    told: int
 
 
 class DeletedProvider(Changed):
@@ -189,13 +209,18 @@ def routes(admin: Admin) -> APIRouter:
         near = nearest(name, [view.name for view in all_views()])
         raise GatewayError(PROVIDER_NOT_FOUND, ended(f"There is no provider {name!r}{near}"))
 
+    def lived_view(view: ProviderView, found: Standings) -> ProviderView:
+        own = rests(found, view.name) if view.auth == "none" else []
+        return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
+
     def changed(name: str, effective: bool) -> ChangedProvider:
         return ChangedProvider(**view_of(name).model_dump(), effective=effective, pending=not effective)
 
     @api.get("/providers")
     async def list_providers() -> Page[ProviderView]:
         """Every provider, in the order in which they are asked."""
-        return Page(data=all_views())
+        found = await standings(admin.link)
+        return Page(data=[lived_view(view, found) for view in all_views()])
 
     @api.post("/providers", status_code=201, responses=documented(409))
     async def add_provider(wish: ProviderWish) -> ChangedProvider:
@@ -207,7 +232,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/providers/{name}", responses=documented(404))
     async def get_provider(name: PathName) -> ProviderView:
         """One provider."""
-        return view_of(name)
+        return lived_view(view_of(name), await standings(admin.link))
 
     @api.patch("/providers/{name}", responses=documented(404, 409))
     async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
@@ -230,13 +255,32 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.post("/providers/{name}/check", responses=documented(404))
     async def check_provider(name: PathName) -> CheckView:
-        """Calls the provider for its list of models, once with each key.  Costs nothing; takes 5 s at most."""
+        """Calls the provider for its list of models, once with each key.  Costs nothing; takes 5 s at most.  A key that
+        works is used again at once, whatever was held against it.
+        """
         provider = publication.snapshot.providers.get(name)
         if provider is None:
             view_of(name)
             raise GatewayError(PROVIDER_NOT_FOUND, f"The provider {name!r} cannot be used; see its `problem`.")
         results = await check(provider, publication.secrets)
+        good = tuple(one.account or name for one in results if one.ok)
+        if good:
+            admin.link.tell(Resume(name, good))
         return CheckView(provider=name, results=[_result(one) for one in results])
+
+    @api.post("/providers/{name}/resume", responses=documented(404))
+    async def resume_provider(name: PathName, wish: ResumeWish | None = None) -> ResumedView:
+        """Uses a provider's accounts and models again at once, whatever was held against them: a rest after a limit, a
+        refused key, failures.  One that has no key stays parked.
+        """
+        view = view_of(name)
+        accounts = [one.id for one in view.accounts] or [name]
+        if wish is not None and wish.account is not None:
+            if f"{name}/{wish.account}" not in accounts:
+                raise GatewayError(ACCOUNT_NOT_FOUND, f"There is no account {name}/{wish.account}.", param="account")
+            accounts = [f"{name}/{wish.account}"]
+        admin.link.tell(Resume(name, tuple(accounts), targets=wish is None or wish.account is None))
+        return ResumedView(provider=name, accounts=accounts, told=len(admin.link.workers))
 
     @api.get("/presets")
     async def list_presets() -> Page[PresetView]:
