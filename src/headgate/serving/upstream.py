@@ -35,7 +35,6 @@ MAX_HEAD = 64 << 10
 MAX_ERROR_BODY = 256 << 10
 JOIN_BELOW = 16 << 10
 SETTLE_S = 1.0
-END_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
 
 _monotonic = time.monotonic
 
@@ -124,6 +123,7 @@ class Upstream(asyncio.BufferedProtocol):
     heard = 0.0  # the wheel's now at the last event: assigned by the relay, looked at when the stall deadline comes up
     _reading = True
     _paused_in = ""
+    _ending = 0.0  # seconds that the end was given
     _sent = False
     _settling = False  # the call is done with it, the framing is not
     # of one answer:
@@ -187,10 +187,11 @@ class Upstream(asyncio.BufferedProtocol):
             self.heard = self._pool.wheel.now
             self.expect("stall", self.asking.timeouts.stall)
 
-    def begin_ending(self) -> None:
-        """Everything has been said but the end itself."""
-        if self.phase in ("stall", "first_token"):
-            self.expect("end", END_S)
+    def begin_ending(self, seconds: float) -> None:
+        """Everything has come but the end itself."""
+        if self.phase in ("stall", "first_token", "end"):
+            self._ending = seconds
+            self.expect("end", seconds)
 
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
@@ -208,7 +209,7 @@ class Upstream(asyncio.BufferedProtocol):
             if self._paused_in == "first_token":
                 self.expect("first_token", self._asked.timeouts.first_token)
             elif self._paused_in == "end":
-                self.expect("end", END_S)
+                self.expect("end", self._ending)
             else:
                 self.begin_stalling()
 

@@ -101,7 +101,7 @@ class Joined(ChatStream):
                 self._text_bytes += len(held.encode())
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
-        self.done = True
+        super()._finish_up(parts)
 
     def _diverge(self) -> None:
         said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
@@ -113,7 +113,7 @@ class Joined(ChatStream):
         return self.seam.trimmed
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state.tools)
+        delta, edited = chunks.delta_of(choice, state)
         for name in shapes.THOUGHTS:  # never two chains of thought
             edited = delta.pop(name, None) is not None or edited
         seam = self.seam
