@@ -10,6 +10,7 @@ from msgspec import Meta, Raw, Struct
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
+from headgate.dialects.openai_chat import usage as usages
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -62,6 +63,7 @@ def answer(
     result = Answer()
     choices: list[Object] | None = None  # where they had to be edited
     plain = _read_plain(body, result)
+    reported = None if plain else usages.find(top)
     if not plain:
         choices = codec.as_objects(top.get("choices"))
         if not choices:
@@ -88,7 +90,7 @@ def answer(
     whole["created"] = created
     whole["model"] = result.model
     if not plain:
-        _settle_usage(whole, top.get("usage"), result, prompt_tokens)
+        _settle_usage(whole, reported, result, prompt_tokens)
     used = result.usage or Usage(prompt_tokens, result.text_bytes >> 2)
     if extra is not None:
         whole["headgate"] = Raw(extra(used))
@@ -111,28 +113,9 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
     logprobs: None = None
 
 
-_Count = Annotated[int, Meta(ge=0, le=shapes.MOST_TOKENS)]
-
-
-class _PromptDetails(Struct, frozen=True, gc=False):
-    cached_tokens: _Count | None = None
-
-
-class _CompletionDetails(Struct, frozen=True, gc=False):
-    reasoning_tokens: _Count | None = None
-
-
-class _PlainUsage(Struct, forbid_unknown_fields=True, gc=False):
-    prompt_tokens: _Count
-    completion_tokens: Annotated[int, Meta(ge=1, le=shapes.MOST_TOKENS)]
-    total_tokens: int
-    prompt_tokens_details: _PromptDetails = _PromptDetails()
-    completion_tokens_details: _CompletionDetails = _CompletionDetails()
-
-
 class _Plain(Struct, gc=False):
     choices: tuple[_Choice]
-    usage: _PlainUsage
+    usage: usages.Plain
 
 
 _plain = msgspec.json.Decoder(_Plain).decode
@@ -146,16 +129,13 @@ def _read_plain(body: bytes, result: Answer) -> bool:
         read = _plain(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    choice, usage = read.choices[0], read.usage
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    if usage.total_tokens != prompt + completion:
+    usage = usages.read_plain(read.usage)
+    if usage is None:
         return False
+    choice = read.choices[0]
     result.text_bytes = len(choice.message.content)
     result.finish = choice.finish_reason
-    result.usage = Usage(
-        prompt, completion, usage.prompt_tokens_details.cached_tokens or 0, 0,
-        usage.completion_tokens_details.reasoning_tokens or 0, "provider",
-    )  # fmt: skip
+    result.usage = usage
     return True
 
 
@@ -216,10 +196,11 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
 
 
 def _settle_usage(whole: chunks.Members, raw: Raw | None, result: Answer, prompt_tokens: int) -> None:
-    usage, as_read = shapes.read_usage(raw) if raw is not None and raw != NULL else (None, False)
+    estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
+    usage, as_read = usages.read(raw, estimate)
+    if usage is estimate:
+        whole["usage"] = usages.write(estimate, None)
+        return
     result.usage = usage
-    if usage is None:
-        estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
-        whole["usage"] = shapes.usage_object(estimate, None)
-    elif not as_read:
-        whole["usage"] = shapes.usage_object(usage, raw)
+    if not as_read or whole.get("usage") != raw:
+        whole["usage"] = usages.write(usage, raw)

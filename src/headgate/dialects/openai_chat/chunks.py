@@ -6,8 +6,6 @@ from collections.abc import Mapping
 from enum import Enum
 from typing import Any
 
-from msgspec import Raw
-
 from headgate.dialects.openai_chat import shapes
 from headgate.errors import GatewayError
 from headgate.wire import codec
@@ -80,15 +78,6 @@ def is_complaint(top: Object) -> bool:
         return False
     words = (codec.as_text(top.get("object")), codec.as_text(top.get("type")))
     return "error" in words or bool(codec.as_text(top.get("message")) or codec.as_text(top.get("detail")))
-
-
-def usage_of(top: Object) -> Raw | None:
-    """A chunk's usage, where it says anything; Groq's own place for it included."""
-    raw = top.get("usage")
-    if raw is None or raw == NULL:
-        groq = top.get("x_groq")
-        raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
-    return None if raw is None or raw == NULL or raw == codec.EMPTY_OBJECT else raw
 
 
 def delta_of(choice: Members, tools: shapes.ToolCalls) -> tuple[Object, bool]:
