@@ -12,7 +12,7 @@ from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, 
 from headgate.dialects.openai_chat.request import read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
+from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer, whole_answer
 
 __all__ = [
     "Answer",
@@ -35,4 +35,5 @@ __all__ = [
     "scrub",
     "stops",
     "stream_from_answer",
+    "whole_answer",
 ]

@@ -54,43 +54,30 @@ def answer(
     ``model`` is what stands in it where the upstream names none; ``extra`` makes the ``headgate`` object,
     ``trace`` the route trace, of the usage; ``prompt_tokens`` is the estimate for an upstream that reports none.
     """
-    _, top = chunks.parse(body.removeprefix(b"\xef\xbb\xbf"))
-    if top is None:
-        return Answer(error=failures.garbage(body, provider=provider))
+    try:
+        top = codec.decode_object(body)
+    except GatewayError:
+        mended = chunks.parse(body)[1]
+        if mended is None:
+            return Answer(error=failures.garbage(body, provider=provider))
+        top = mended
     error = top.get("error")
     if error is not None and bytes(error) not in shapes.NO_ERROR:
         return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
     result = Answer()
-    choices: list[Object] | None = None  # where they had to be edited
     plain = _read_plain(body, result)
-    reported = None if plain else usages.find(top)
     if not plain:
-        choices = codec.as_objects(top.get("choices"))
-        if not choices:
-            if "choices" not in top and ("message" in top or "detail" in top):
-                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets))
-            return Answer(error=failures.garbage(body, provider=provider))
-        changed = seen = False
-        for position, choice in enumerate(choices):
-            edited, visible = _normalise(position, choice, id, result)
-            changed = changed or edited
-            seen = seen or visible
-        if result.finish in shapes.FAILED_FINISHES:
-            said = f"{provider} broke off its answer ({result.finish})."
-            return Answer(error=GatewayError(errors.UPSTREAM_ERROR_EVENT, said))
-        result.hollow = not seen and result.finish not in ("length", "content_filter")
-        if not changed:
-            choices = None
+        fault = _edit(top, body, id, result, provider, secrets)
+        if fault is not None:
+            return Answer(error=fault)
     result.model = codec.as_text(top.get("model")) or model
     whole: chunks.Members = top
-    if choices is not None:
-        whole["choices"] = choices
     whole["id"] = id
     whole["object"] = _COMPLETION
     whole["created"] = created
     whole["model"] = result.model
     if not plain:
-        _settle_usage(whole, reported, result, prompt_tokens)
+        _settle_usage(whole, result, prompt_tokens)
     used = result.usage or Usage(prompt_tokens, result.text_bytes >> 2)
     if extra is not None:
         whole["headgate"] = Raw(extra(used))
@@ -98,6 +85,32 @@ def answer(
         whole["route_trace"] = Raw(trace(used))
     result.body = codec.encode(whole)
     return result
+
+
+def _edit(
+    top: Object, body: bytes, ident: str, result: Answer, provider: str, secrets: tuple[str, ...]
+) -> GatewayError | None:
+    """Brings the choices in ``top`` into their form; the error that the answer is instead, if it is one."""
+    choices = codec.as_objects(top.get("choices"))
+    if not choices:
+        if "choices" not in top and ("message" in top or "detail" in top):
+            return failures.stream_failure(body, provider=provider, secrets=secrets)
+        return failures.garbage(body, provider=provider)
+    changed = seen = False
+    usage = usages.find(top)
+    for position, choice in enumerate(choices):
+        edited, visible = _normalise(position, choice, ident, result)
+        changed = changed or edited
+        seen = seen or visible
+    if result.finish in shapes.FAILED_FINISHES:
+        said = f"{provider} broke off its answer ({result.finish})."
+        return GatewayError(errors.UPSTREAM_ERROR_EVENT, said)
+    result.hollow = not seen and result.finish not in ("length", "content_filter")
+    if changed:
+        top["choices"] = codec.raw(choices)
+    if usage is not None:
+        top["usage"] = usage
+    return None
 
 
 class _Message(Struct, forbid_unknown_fields=True, gc=False):
@@ -195,12 +208,13 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
     return edited
 
 
-def _settle_usage(whole: chunks.Members, raw: Raw | None, result: Answer, prompt_tokens: int) -> None:
+def _settle_usage(whole: chunks.Members, result: Answer, prompt_tokens: int) -> None:
+    raw: Raw | None = whole.get("usage")
     estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
     usage, as_read = usages.read(raw, estimate)
     if usage is estimate:
         whole["usage"] = usages.write(estimate, None)
         return
     result.usage = usage
-    if not as_read or whole.get("usage") != raw:
+    if not as_read:
         whole["usage"] = usages.write(usage, raw)
