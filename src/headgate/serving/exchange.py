@@ -38,7 +38,7 @@ from headgate.serving.recovery import Pause, Recovery, continues
 from headgate.serving.relay import Relay
 from headgate.serving.replay import Replay
 from headgate.serving.transport import Transport
-from headgate.serving.upstream import Asking, Upstream
+from headgate.serving.upstream import SUCCESSES, Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.http import Request, sane_label
 
@@ -232,7 +232,7 @@ class Exchange:
     ) -> Ending:  # fmt: skip
         """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
         provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
-        if upstream.status != 200:
+        if upstream.status not in SUCCESSES:
             raise openai_chat.failure(
                 upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
                 sent=_sent(upstream),
@@ -245,8 +245,7 @@ class Exchange:
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
-        read = openai_chat.answer_in_parts if _came_streamed(upstream) else openai_chat.answer
-        found = read(
+        found = openai_chat.whole_answer(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
             secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
@@ -347,12 +346,6 @@ def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
     """The end of the whole call, as far as this attempt's target knows."""
     total = attempt.target.timeouts.total
     return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
-
-
-def _came_streamed(upstream: Upstream) -> bool:
-    """Whether a whole body is events: as its type says or, where that says nothing, as it begins."""
-    kind = upstream.headers.get(b"content-type", b"").lower()
-    return b"json" not in kind and (b"event-stream" in kind or upstream.body.lstrip()[:5] in (b"data:", b"event"))
 
 
 def _wants_trace(request: Request) -> bool:

@@ -208,15 +208,6 @@ def failure_of(choice: Members) -> Raw | None:
     return None
 
 
-def usage_of(top: Object) -> Raw | None:
-    """A chunk's usage, where it says anything; Groq's own place for it included."""
-    raw = top.get("usage")
-    if raw is None or raw == NULL:
-        groq = top.get("x_groq")
-        raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
-    return None if raw is None or raw == NULL or raw == codec.EMPTY_OBJECT else raw
-
-
 def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
     """The delta without its role and in its form: (delta, whether that changed it)."""
     raw = choice.get("delta")

@@ -13,6 +13,7 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.splice import Template
@@ -114,9 +115,7 @@ class ChatStream:
     @property
     def usage(self) -> Usage:
         """What the upstream reported, else an estimate; where it did not complete, at least what was streamed."""
-        usage = shapes.read_usage(self._usage_raw)[0] if self._usage_raw is not None else None
-        if usage is None:
-            return Usage(self._prompt_tokens, self.progress)
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.progress))
         if not self.done and self.progress > max(usage.completion, self._usage_at):
             usage.completion = max(usage.completion, self.progress)
             usage.basis = "estimated"
@@ -206,7 +205,7 @@ class ChatStream:
         return b"".join(parts)
 
     def _shown_usage(self) -> Raw:
-        return shapes.usage_object(self.usage, self._usage_raw)
+        return usages.write(self.usage, self._usage_raw)
 
     @property
     def _ended(self) -> bool:
@@ -346,10 +345,10 @@ class ChatStream:
         )
 
     def _note_usage(self, top: Object) -> bool:
-        raw = chunks.usage_of(top)
+        raw = usages.find(top)
         if raw is None:
             return False
-        self._usage_raw = shapes.merge_usage(self._usage_raw, raw)
+        self._usage_raw = usages.merge(self._usage_raw, raw)
         self._usage_at = self.progress
         return True
 
