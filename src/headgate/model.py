@@ -102,6 +102,8 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash; ``catalog`` then
     holds what is known of some of them (prices, context windows): facts, no fence.
 
+    ``headers``: a value that is empty is a secret, kept where keys are (``wire.signing.header_secret``).
+
     ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
     engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
     """

@@ -31,6 +31,7 @@ from headgate.boot import ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.control import objects
 from headgate.control.admin import Admin
 from headgate.control.answers import Answers
+from headgate.control.headers import all_sealed_blobs
 from headgate.control.keys import instance_key
 from headgate.control.link import Link
 from headgate.control.publication import Publication
@@ -174,7 +175,7 @@ class Control:
             if self._boot.first_token is not None:
                 await adopt_first(engine, key, self._boot.first_token)
             stored = await objects.load(engine)
-            vault = Vault(self._state, [account.sealed for account in stored.accounts.values()])
+            vault = Vault(self._state, all_sealed_blobs(stored))
             publication = Publication(
                 engine, key, vault, stored, self._load, self._say_reloaded, own_ports(self._boot, port)
             )

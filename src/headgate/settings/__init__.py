@@ -19,6 +19,7 @@ from msgspec.structs import replace
 
 from headgate.channel import World
 from headgate.control import postgres
+from headgate.control.headers import secrets_of, without_secrets
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
 from headgate.locate import default_state_dir
@@ -193,6 +194,10 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
     providers = {name: _provider(name, row, base, settings.rows) for name, row in file.providers.items()}
     for name, row in settings.found.items():
         providers[name] = replace(_provider(name, row, base, settings.rows), origin="environment")
+    header_secrets: dict[str, str] = {}
+    for name, provider in providers.items():
+        header_secrets |= secrets_of(provider, settings.rows)
+        providers[name] = without_secrets(provider, settings.rows)
     # Last, so that computed orders never begin with it.
     providers[BUILTIN] = Provider(
         name=BUILTIN, base_url=builtin_url, auth="none", price=FREE, origin="builtin", training="never",
@@ -223,6 +228,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         for name, row in {**file.providers, **settings.found}.items()
         for label, key in zip(account_labels(row), row.keys, strict=True)
     }
+    secrets |= header_secrets
     return Compiled(
         world=world,
         tokens=tokens,
