@@ -23,6 +23,7 @@ from headgate.cli.trouble import Trouble
 
 COMMANDS = (
     Late("chat", "chat:command", "Ask a model, and see the answer as it streams."),
+    Late("welcome", "welcome:command", "Show the first tokens, and a line to try one with."),
     Late("status", "gate:status", "Show how the gateway is."),
     Late("reload", "gate:reload", "Read the configuration file again.  Running streams are not touched."),
     Late("drain", "gate:drain", "Stop the gateway: no new calls, the running ones come to their end."),
