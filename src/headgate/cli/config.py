@@ -27,7 +27,10 @@ app = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_mar
 
 @app.command("check")
 def check(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Say whether the configuration holds (exit code 2 where not), and what the running gateway has of it."""
+    """Say whether the configuration file is good.
+
+    Exit code 2 where it is not.  Also says what the running gateway has of it.
+    """
     from headgate.settings import ConfigError  # noqa: PLC0415 - late: see late.py
 
     running = _running(config, state_dir)
@@ -110,7 +113,10 @@ def show(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Print what is in force: file, environment and defaults together; secrets masked."""
+    """Print the values that are in force.
+
+    File, environment and defaults together; secrets are masked.
+    """
     from headgate.settings import ConfigError, explained, masked  # noqa: PLC0415 - late: see late.py
 
     try:

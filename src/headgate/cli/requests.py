@@ -55,7 +55,10 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List requests, the latest first; --follow shows new ones as they end."""
+    """List requests, the latest first.
+
+    With --follow new ones are shown as they end.
+    """
     now = time.time()
     filters = {
         "token": token,
