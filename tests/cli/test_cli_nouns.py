@@ -238,7 +238,7 @@ def test_requests_and_what_one_looks_like(mock: Gateway) -> None:
     assert failed[0]["outcome"] != "delivered"
     assert "ATTEMPT" in mock.good("requests", "show", failed[0]["id"])
     assert mock.told("requests", "--min-cost", "1000") == []
-    assert "no requests" in mock.good("requests", "--provider", "nobody")
+    assert "no request matches" in mock.good("requests", "--provider", "nobody")
     assert mock.run("requests", "show", "chatcmpl-000000000000000000000000").returncode == 1
     assert mock.run("requests", "--since", "yesterday").returncode == 2
 

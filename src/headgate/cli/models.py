@@ -38,7 +38,10 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the models with their context windows and prices (USD per million tokens, in and out)."""
+    """List the models, what they can do and what they cost.
+
+    Prices are USD per million tokens, in and out.
+    """
     query = {
         "provider": provider,
         "search": search,

@@ -159,7 +159,10 @@ def resume(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Use a provider again at once, whatever is held against its keys and models."""
+    """Use a provider again at once.
+
+    Whatever is held against its keys and models.
+    """
     wish = {"account": account.removeprefix(f"{name}/")} if account else {}
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("POST", at("/providers", name, "resume"), wish)

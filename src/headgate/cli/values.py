@@ -43,16 +43,25 @@ def _simplify(parameter: Any) -> None:
 
 
 def _name_value(parameter: Any) -> None:
-    """``TEXT`` and ``N`` in the help, where Typer would show the name of a type."""
+    """``TEXT`` and ``N`` in the help, where Typer would show the name of a type; an argument by its name alone."""
     described = getattr(parameter, "type_descriptor", None)
-    if described is None or parameter.metavar is not None:
+    if described is None:
         return
-    annotation = described.annotation
-    item = get_args(annotation)[0] if get_origin(annotation) is list else annotation
     if parameter.param_type_name == "argument":
-        parameter.metavar = parameter.name.upper()
-    elif item in _WORDS:
-        parameter.metavar = _WORDS[item]
+        parameter.metavar = parameter.metavar or parameter.name.upper()
+        parameter.display_type_rich = lambda ctx: ""
+        parameter.get_usage_pieces = lambda ctx: [_usage(parameter)]
+    elif parameter.metavar is None:
+        annotation = described.annotation
+        item = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+        parameter.metavar = _WORDS.get(item)
+
+
+def _usage(parameter: Any) -> str:
+    name = str(parameter.metavar)
+    if name.startswith("["):  # written out
+        return name
+    return (name if parameter.required else f"[{name}]") + ("..." if parameter.nargs != 1 else "")
 
 
 class _Reader:
