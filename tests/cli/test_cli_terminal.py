@@ -46,7 +46,7 @@ class Terminal:
         shown = b""
         end = time.monotonic() + 40
         while time.monotonic() < end:
-            text = _CODES.sub("", shown.decode(errors="replace")).replace("\r\n", "\n")
+            text = _CODES.sub("", shown.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
             if re.search(pattern, text):
                 return text
             if select.select([self._fd], [], [], 0.1)[0]:
@@ -55,7 +55,7 @@ class Terminal:
                 except OSError:
                     piece = b""
                 if not piece:
-                    return _CODES.sub("", shown.decode(errors="replace")).replace("\r\n", "\n")
+                    return _CODES.sub("", shown.decode(errors="replace")).replace("\r\n", "\n").replace("\r", "\n")
                 shown += piece
         raise AssertionError(f"{pattern!r} was not shown: {shown!r}")
 

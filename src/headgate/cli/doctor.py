@@ -109,7 +109,9 @@ def _health(health: dict[str, Any], running: bool) -> Iterator[Finding]:
     elif recorder["records_behind"] > BEHIND:
         yield Finding("warning", "journal", f"{_behind(recorder)} not yet in the store", "wait")
     else:
-        yield Finding("good", "journal", f"{_behind(recorder)} not yet in the store")
+        whole = not recorder["records_behind"]
+        sentence = "every record is in the store" if whole else f"{_behind(recorder)} not yet in the store"
+        yield Finding("good", "journal", sentence)
     if configuration["reload_error"]:
         yield Finding("bad", "configuration", str(configuration["reload_error"]), "headgate config check")
     if configuration["needs_restart"]:
