@@ -25,7 +25,7 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate import boot, locate, statedir, stdio
+from headgate import boot, locate, statedir, stdio, welcome
 from headgate.boot import BuiltinBoot, ControlBoot, Ready
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
@@ -191,7 +191,8 @@ class _Run:
         say(f"listening data={_address(data)} control={_address(control)}")
         say(_auto(control))
         if self._admin.made and not self._first:
-            print(f"admin token, shown once (also in {self._settings.state_dir}): {self._admin.token}", flush=True)
+            shown = f"{welcome.SHOW} shows it" if _log_is_kept() else self._admin.token
+            print(f"admin token, shown once (also in {self._settings.state_dir}): {shown}", flush=True)
         self._first_kept = True
 
     def _leave_note(self) -> None:
@@ -207,7 +208,12 @@ class _Run:
         """The first start's tokens are told as soon as they work: control, which keeps them, starts a second longer."""
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
-        if self._first:
+        if self._first and _log_is_kept():
+            with contextlib.suppress(statedir.StateError):  # ``headgate token create`` makes another one
+                file = self._settings.state_dir / welcome.FIRST_TOKEN
+                statedir.write_private(file, self._first[0].encode() + b"\n")
+            print(welcome.without_tokens(), flush=True)
+        elif self._first:
             auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
             print(_welcome(self._settings, self._admin, self._first[0], bool(auto.targets)), flush=True)
 
@@ -267,22 +273,13 @@ def _auto(control: Ready) -> str:
     return f"auto leads nowhere yet{f': {control.why}' if control.why else ''}"
 
 
+def _log_is_kept() -> bool:
+    return welcome.log_is_kept(os.environ, 1)
+
+
 def _welcome(settings: Settings, admin: statedir.Admin, token: str, configured: bool) -> str:
     shown = admin.token if admin.made else "as configured (admin_token)"
-    model = "auto" if configured else "builtin/lorem"
-    return f"""
-Headgate is ready. These are shown once:
-
-  admin token   {shown}
-  agent token   {token}
-
-Try it:
-
-curl -N {settings.data_url}/v1/chat/completions \\
-  -H "Authorization: Bearer {token}" \\
-  -H "Content-Type: application/json" \\
-  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-"""
+    return welcome.text(settings.data_url, shown, token, "auto" if configured else "builtin/lorem")
 
 
 # ------------------------------------------------------------------------------------- the control process

@@ -21,6 +21,7 @@ from typing import Literal
 
 import headgate
 from headgate import statedir
+from headgate.cli.terminal import count
 from headgate.settings import ConfigError, Settings, load
 
 Mark = Literal["good", "warning", "bad"]
@@ -167,5 +168,5 @@ def descriptors(settings: Settings) -> Iterator[Finding]:
         return
     calls = max(0, (soft - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CALL)
     mark: Mark = "bad" if soft < FEW_DESCRIPTORS else "warning"
-    sentence = f"{soft} open files are enough for {calls} calls at once; server.max_connections is {most}"
+    sentence = f"{soft} open files are enough for {count(calls, 'call')} at once; server.max_connections is {most}"
     yield Finding(mark, "limits", sentence, f"ulimit -n {needed} before the start (systemd: LimitNOFILE)")

@@ -23,9 +23,10 @@ from headgate.cli.trouble import Trouble
 
 COMMANDS = (
     Late("chat", "chat:command", "Ask a model, and see the answer as it streams."),
+    Late("welcome", "welcome:command", "Show the first tokens, and a line to try one with."),
     Late("status", "gate:status", "Show how the gateway is."),
     Late("reload", "gate:reload", "Read the configuration file again.  Running streams are not touched."),
-    Late("drain", "gate:drain", "Stop the gateway: no new calls, the running ones come to their end."),
+    Late("drain", "gate:drain", "Stop the gateway when its running calls have ended."),
     Late("detect", "gate:detect", "Look for engines on this machine again."),
     Late("usage", "usage:usage", "Show requests, tokens and cost, by model or anything else."),
     Late("explain", "explain:explain", "Show where a request would go, and where one went."),
@@ -123,7 +124,9 @@ def start(
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Start the gateway: data plane on port 4000, control plane on port 4001.
+    """Start the gateway.
+
+    The data plane is on port 4000, the control plane on port 4001.
 
     Exit codes: 0 drained, 2 configuration, 3 port in use, 4 state directory or store unusable.
     """
@@ -148,7 +151,10 @@ def conform(
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Check any OpenAI-compatible endpoint against the contract; exit code 1 where it breaks it."""
+    """Check any OpenAI-compatible endpoint.
+
+    Exit code 1 where it breaks the contract.
+    """
     from headgate.cli.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(check(url, token, model, as_json=as_json, quick=quick, timeout=timeout))

@@ -38,7 +38,10 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the models with their context windows and prices (USD per million tokens, in and out)."""
+    """List the models, what they can do and what they cost.
+
+    Prices are USD per million tokens, in and out.
+    """
     query = {
         "provider": provider,
         "search": search,
@@ -92,7 +95,10 @@ def put(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a model costs and can do, where the price list is wrong or silent.  What was set before is replaced."""
+    """Say what a model costs and can do.
+
+    For models that the price list is wrong or silent about.  What was set before is replaced.
+    """
     price = {
         "input": input_price,
         "output": output_price,
@@ -151,11 +157,11 @@ def _picture(row: dict[str, Any]) -> Any:
             ("providers", ", ".join(block.get("providers") or ()) or None),
             ("can be called", yes(block["configured"]) if "configured" in block else None),
             ("context", f"{number(block['context_window'])} tokens" if block.get("context_window") else UNKNOWN),
-            ("output", f"{number(block['max_output'])} tokens at most" if block.get("max_output") else UNKNOWN),
+            ("max output", f"{number(block['max_output'])} tokens" if block.get("max_output") else UNKNOWN),
             ("capabilities", ", ".join(block.get("capabilities") or ()) or None),
-            *((name.replace("_", " "), _price(price.get(name))) for name in ("input", "output")),
+            *((f"{name} price", _price(price.get(name))) for name in ("input", "output")),
             *(
-                (name.replace("_", " "), _price(price[name]))
+                (f"{name.replace('_', ' ')} price", _price(price[name]))
                 for name in ("cached_input", "cache_write")
                 if price.get(name) is not None
             ),

@@ -105,7 +105,10 @@ def import_env(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Store the provider keys of this terminal's environment (OPENAI_API_KEY, GROQ_API_KEY, …)."""
+    """Store the keys of this terminal's environment.
+
+    Those are OPENAI_API_KEY, GROQ_API_KEY and the others of `headgate providers presets`.
+    """
     with open_gateway(config, state_dir) as gateway:
         found = _found(gateway, os.environ)
         gateway.let_go()

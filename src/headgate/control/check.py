@@ -113,7 +113,11 @@ def _judged(
 ) -> Result:
     if status == 200:
         count = _count(body)
-        sentence = "it answers, but not with a list of models" if count is None else f"it lists {count} models"
+        sentence = (
+            "it answers, but not with a list of models"
+            if count is None
+            else f"it lists {count} {'model' if count == 1 else 'models'}"
+        )
         return Result(account, count is not None, status, latency, count, sentence)
     if status in NOT_LISTED and provider.preset is not None:
         sentence = "it answers, and lists no models: whether the key is good shows with the first call"

@@ -269,9 +269,25 @@ def masked(settings: Settings) -> dict[str, Any]:
     for row in shown["providers"].values():
         row["headers"] = dict.fromkeys(row["headers"], "**********")
     shown["state_dir"] = str(settings.state_dir)
+    _fill(shown)
     database = settings.database
     shown["database"] = postgres.masked(database) if database.startswith("postgres") else database
     return shown
+
+
+def _fill(shown: dict[str, Any]) -> None:
+    """Puts the values that hold in place of those that nobody has set."""
+    defaults = shown["defaults"]
+    deadlines = {**msgspec.to_builtins(Timeouts()), **_set(defaults["timeouts"])}
+    defaults["timeouts"] = {name: deadlines[name] for name in defaults["timeouts"]}
+    for alias in shown["aliases"].values():
+        alias["timeouts"] = {name: value if value is not None else deadlines[name]
+                             for name, value in alias["timeouts"].items()}  # fmt: skip
+        alias |= {name: defaults[name] for name, value in alias.items() if value is None and name in defaults}
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def explained(settings: Settings) -> list[Origin]:
