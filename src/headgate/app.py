@@ -27,6 +27,7 @@ import msgspec
 
 from headgate import boot, locate, statedir, stdio
 from headgate.boot import BuiltinBoot, ControlBoot, Ready
+from headgate.log import VOICE
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
 from headgate.statedir import url_of
@@ -67,7 +68,7 @@ def serve(
     except Refusal as refusal:
         supervisor.abandon()
         for sentence in refusal.sentences:
-            say(f"headgate: {sentence}")
+            print(f"headgate: {sentence}", file=sys.stderr, flush=True)
         return refusal.code
     try:
         return supervisor.run(duties)
@@ -85,6 +86,8 @@ class _Run:
         if sentence := proxies.problem(os.environ):
             raise Refusal(EXIT_CONFIG, sentence)
         self._settings = self._latest = _load(config, overrides)
+        logging = self._settings.file.logging
+        VOICE.level, VOICE.form = logging.level, logging.format
         self._read_at: Stamp = None  # so that what changed while it was read is read again
         state = self._settings.state_dir
         try:
@@ -111,7 +114,7 @@ class _Run:
         return Duties(
             data=self._data,
             control=self._control,
-            builtin=lambda: (BuiltinBoot(), (self._builtin_listener.fileno(),)),
+            builtin=lambda: (BuiltinBoot(VOICE.level, VOICE.form), (self._builtin_listener.fileno(),)),
             data_listener=self._data_listener,
             builtin_listener=self._builtin_listener,
             drain_s=self._settings.file.server.drain_s,
@@ -169,6 +172,9 @@ class _Run:
             data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
+            log_level=settings.file.logging.level,
+            log_format=settings.file.logging.format,
+            log_calls=settings.file.logging.calls,
             builtin_url=self._builtin_url,
             declared=snapshot,
             secrets=keys,
@@ -186,10 +192,10 @@ class _Run:
                 ),
             )
         except statedir.StateError as error:
-            say(f"headgate: {error}")
+            say(str(error), "error")
         self._leave_note()
-        say(f"listening data={_address(data)} control={_address(control)}")
-        say(_auto(control))
+        VOICE.announce(f"listening data={_address(data)} control={_address(control)}")
+        VOICE.announce(_auto(control))
         if self._admin.made and not self._first:
             print(f"admin token, shown once (also in {self._settings.state_dir}): {self._admin.token}", flush=True)
         self._first_kept = True
@@ -327,7 +333,7 @@ def _loader(order: ControlBoot) -> Callable[[], Compiled]:
 def main(arguments: list[str]) -> int:
     if arguments == ["control"]:
         return control_main()
-    say("headgate: start the gateway with `headgate serve`")
+    print("headgate: start the gateway with `headgate serve`", file=sys.stderr, flush=True)
     return EXIT_CONFIG
 
 

@@ -122,6 +122,8 @@ def start(
     port: Annotated[int | None, typer.Option("--port", help="Port of the data plane.")] = None,
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="auto, console or json.")] = None,
 ) -> None:
     """Start the gateway: data plane on port 4000, control plane on port 4001.
 
@@ -130,7 +132,8 @@ def start(
     # Here for help and completion: __init__ goes a shorter way
     from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
 
-    raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
+    plane = {"host": host, "port": port, "control_port": control_port, "state_dir": state_dir}
+    raise typer.Exit(serve.start(config, **plane, log_level=log_level, log_format=log_format))  # type: ignore[arg-type]
 
 
 @app.command("version")

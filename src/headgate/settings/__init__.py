@@ -183,6 +183,8 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
         public_catalog=server.public_catalog,
         public_url=server.public_url or "",
         control_url=settings.control_url,
+        log_level=settings.file.logging.level,
+        log_format=settings.file.logging.format,
     )
 
 
@@ -239,6 +241,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
         **{f"replay.{key}": value for key, value in flat(settings.file.replay)},
+        **{f"logging.{key}": value for key, value in flat(settings.file.logging)},
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",

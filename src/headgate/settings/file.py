@@ -33,6 +33,8 @@ MAX_BYTES = 4 << 20
 MAX_NODES = 200_000  # with every alias written out: nine lines of nine aliases each are four hundred million
 MAX_DEPTH = 32
 
+_OPTIONS = {"control.port": "--control-port", "logging.level": "--log-level", "logging.format": "--log-format"}
+
 # Others (!!set, !!omap) would make of a table something that is none
 _PLAIN = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 _MERGE = "tag:yaml.org,2002:merge"
@@ -105,7 +107,7 @@ def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, 
         _place(tree, location, text, name, problems)
     for key, text in overrides.items():
         location = tuple(key.split("."))
-        _place(tree, location, text, f"--{str(location[-1]).replace('_', '-')}", problems)
+        _place(tree, location, text, _OPTIONS.get(key, f"--{str(location[-1]).replace('_', '-')}"), problems)
     if problems:
         raise ConfigError(problems)
     return tree
