@@ -105,6 +105,7 @@ class _Run:
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
         self._first_kept = False
+        self._curl_shown = False
 
     @property
     def state_dir(self) -> Path:
@@ -194,6 +195,8 @@ class _Run:
         except statedir.StateError as error:
             say(str(error), "error")
         self._leave_note()
+        # Without a provider in the configuration: an engine that was found by now, else the built-in model
+        self._show_curl(control.auto or "builtin/lorem")
         VOICE.announce(f"listening data={_address(data)} control={_address(control)}")
         VOICE.announce(_auto(control))
         if self._admin.made and not self._first:
@@ -215,7 +218,14 @@ class _Run:
 
         if self._first:
             auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
-            print(_welcome(self._settings, self._admin, self._first[0], bool(auto.targets)), flush=True)
+            print(_welcome(self._admin, self._first[0]), flush=True)
+            if auto.targets:
+                self._show_curl("auto")
+
+    def _show_curl(self, model: str) -> None:
+        if self._first and not self._curl_shown:
+            self._curl_shown = True
+            print(_curl(self._settings.data_url, self._first[0], model), flush=True)
 
 
 def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
@@ -273,18 +283,20 @@ def _auto(control: Ready) -> str:
     return f"auto leads nowhere yet{f': {control.why}' if control.why else ''}"
 
 
-def _welcome(settings: Settings, admin: statedir.Admin, token: str, configured: bool) -> str:
+def _welcome(admin: statedir.Admin, token: str) -> str:
     shown = admin.token if admin.made else "as configured (admin_token)"
-    model = "auto" if configured else "builtin/lorem"
     return f"""
 Headgate is ready. These are shown once:
 
   admin token   {shown}
   agent token   {token}
+"""
 
-Try it:
 
-curl -N {settings.data_url}/v1/chat/completions \\
+def _curl(url: str, token: str, model: str) -> str:
+    return f"""Try it:
+
+curl -N {url}/v1/chat/completions \\
   -H "Authorization: Bearer {token}" \\
   -H "Content-Type: application/json" \\
   -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'

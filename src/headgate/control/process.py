@@ -38,6 +38,7 @@ from headgate.control.link import Link
 from headgate.control.publication import Publication
 from headgate.control.receipts import Batch
 from headgate.control.recorder import Recorder
+from headgate.control.seeking import seek
 from headgate.control.snapshot import Compiled, world_of
 from headgate.control.store import StoreUnusable, open_store
 from headgate.control.tasks import AUTO
@@ -155,6 +156,7 @@ class Control:
             imported = await asyncio.to_thread(_import_web)
             tasks.append(asyncio.create_task(self._watch(publication), name="configuration watch"))
             tasks.append(asyncio.create_task(publication.each_minute(), name="each minute"))
+            tasks.append(asyncio.create_task(seek(publication), name="seek engines"))
             admin = Admin(engine, publication, link, recorder, self._boot.data_url, self._ask_to_drain)
             web = imported.server(admin, self._boot.admin_token)
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
