@@ -124,9 +124,22 @@ def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str
     except BadRow as error:
         raise ConfigError([str(error)]) from error
     tables = from_environment(tree, known, environ)
-    file = check(tree, known, environ, tables)
+    problems: list[str] = []
+    about_store = False
+    try:
+        file = check(tree, known, environ, tables)
+    except ConfigError as error:
+        problems += error.problems
+    named = tree.root.get("database")
+    try:
+        database = _database(named if isinstance(named, str) and named else None, state)
+    except ConfigError as error:
+        about_store = error.store and not problems
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems, store=about_store)
     found = {name: schema.Provider.model_validate(table) for name, table in tables.items()}
-    return Settings(file, path, state, _database(file.database, state), found, known, tree)
+    return Settings(file, path, state, database, found, known, tree)
 
 
 def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
