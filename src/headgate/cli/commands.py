@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from headgate import __version__
 from headgate.cli import misuse, values
-from headgate.cli.late import Late, Root
+from headgate.cli.late import COMPLETE, Late, Root
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import say
 from headgate.cli.trouble import Trouble
@@ -48,6 +48,11 @@ class Commands(Root):
         for late in COMMANDS:
             self.add_late(late)
         values.simplify(self)
+        if COMPLETE in os.environ:
+            from headgate.cli import completion  # noqa: PLC0415 - late: only the shell needs it
+
+            completion.attach(self.commands["serve"], "serve")
+            completion.without_rich()
 
 
 app = typer.Typer(
