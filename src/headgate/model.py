@@ -96,6 +96,7 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
     param_map: Mapping[str, str] = field(default_factory=dict)
     title: str | None = None
     kind: str = "chat"
+    retired: bool = False  # its maker has announced its end, or ended it
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):

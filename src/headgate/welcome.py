@@ -30,16 +30,21 @@ def log_is_kept(environ: Mapping[str, str], descriptor: int) -> bool:
 
 def text(data_url: str, admin: str, agent: str, model: str) -> str:
     """The tokens and a line to paste."""
+    return tokens(admin, agent) + trial(data_url, agent, model)
+
+
+def tokens(admin: str, agent: str) -> str:
     return f"""
 Headgate is ready. These are shown once:
 
   admin token   {admin}
   agent token   {agent}
 
-Try it:
-
-{curl(data_url, agent, model)}
 """
+
+
+def trial(data_url: str, agent: str, model: str) -> str:
+    return f"Try it:\n\n{curl(data_url, agent, model)}\n"
 
 
 def without_tokens(command: str = SHOW) -> str:

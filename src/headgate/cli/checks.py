@@ -17,12 +17,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import headgate
 from headgate import statedir
 from headgate.cli.terminal import count
-from headgate.settings import ConfigError, Settings, load
+
+if TYPE_CHECKING:
+    from headgate.settings import Settings
 
 Mark = Literal["good", "warning", "bad"]
 LITTLE_DISK, TOO_LITTLE_DISK = 1 << 30, 100 << 20  # bytes
@@ -46,6 +48,8 @@ def configuration(
     config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]
 ) -> tuple[Settings | None, list[Finding]]:
     """The settings, None where they do not hold."""
+    from headgate.settings import ConfigError, load  # noqa: PLC0415 - late: see late.py
+
     try:
         settings = load(config, environ, overrides)
     except ConfigError as error:

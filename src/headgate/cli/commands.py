@@ -16,7 +16,7 @@ from typer.exceptions import TyperException
 
 from headgate import __version__
 from headgate.cli import misuse, values
-from headgate.cli.late import Late, Root
+from headgate.cli.late import COMPLETE, Late, Root
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import say
 from headgate.cli.trouble import Trouble
@@ -49,6 +49,11 @@ class Commands(Root):
         for late in COMMANDS:
             self.add_late(late)
         values.simplify(self)
+        if COMPLETE in os.environ:
+            from headgate.cli import completion  # noqa: PLC0415 - late: only the shell needs it
+
+            completion.attach(self.commands["serve"], "serve")
+            completion.without_rich()
 
 
 app = typer.Typer(
@@ -123,6 +128,8 @@ def start(
     port: Annotated[int | None, typer.Option("--port", help="Port of the data plane.")] = None,
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="auto, console or json.")] = None,
 ) -> None:
     """Start the gateway.
 
@@ -133,7 +140,8 @@ def start(
     # Here for help and completion: __init__ goes a shorter way
     from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
 
-    raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
+    plane = {"host": host, "port": port, "control_port": control_port, "state_dir": state_dir}
+    raise typer.Exit(serve.start(config, **plane, log_level=log_level, log_format=log_format))  # type: ignore[arg-type]
 
 
 @app.command("version")

@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from headgate.cli.gateway import Trouble, at, open_gateway
+from headgate.cli.generations import of_today
 from headgate.cli.options import Config, Json, StateDir, listed, noun
-from headgate.cli.terminal import UNKNOWN, changed, facts, number, short, show, table, usd, yes
+from headgate.cli.terminal import UNKNOWN, changed, facts, number, say, short, show, table, usd, yes
 
 app = noun("Models: what can be asked for, what it can do, what it costs.")
 
 MOST = 2000
+FIRST = 30  # of a table that nobody asked to be longer
 Ident = Annotated[str, typer.Argument(metavar="ID", help="Like openai/gpt-4o-mini.")]
 
 
@@ -32,28 +34,37 @@ def listing(
     capability: Annotated[str | None, typer.Option(help="tools, json_schema, vision, reasoning, …")] = None,
     free: Annotated[bool, typer.Option("--free", help="Only those that cost nothing.")] = False,
     configured: Annotated[bool, typer.Option("--configured", help="Only those that a key is there for.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", "-a", help="Everything, of any age and kind.")] = False,
     sort: Annotated[Sort | None, typer.Option(help="What comes first.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="How many at most.")] = 500,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, max=MOST, help="How many at most.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the models, what they can do and what they cost.
+    """List the models that can be asked for, the newest first; prices are USD per million tokens, in and out.
 
-    Prices are USD per million tokens, in and out.
+    Without --all or a search: chat models of configured providers, without retired ones and those of generations ago.
     """
+    everything = show_all or bool(search or capability)
     query = {
         "provider": provider,
         "search": search,
         "capability": capability,
         "free_only": True if free else None,
-        "configured_only": True if configured else None,
+        "configured_only": True if configured or not (everything or provider) else None,
         "sort_by": sort.value if sort else None,
         "limit": MOST,
     }
     with open_gateway(config, state_dir) as gateway:
-        found = gateway.call("GET", "/catalog", params=query)["data"]
-    rows = [row for row in found if not row["headgate"]["alias"]][:limit]
+        answer = gateway.call("GET", "/catalog", params=query)
+        total = 0 if everything else gateway.call("GET", "/catalog", params={"limit": 1})["total"]
+    found = [row for row in answer["data"] if not row["headgate"]["alias"]]
+    known = len(found) if provider or free or everything else total - len(answer["data"]) + len(found)
+    rows = found if everything else of_today(found)
+    if sort:
+        ids = {row["id"] for row in rows}
+        rows = [row for row in found if row["id"] in ids]
+    rows = rows[: limit or (MOST if everything or as_json else FIRST)]
     show(
         rows,
         as_json,
@@ -65,11 +76,13 @@ def listing(
             "???CAN",
             "??>USES (30 D)",
             rows=(_cells(row) for row in rows),
-            empty="no model matches; what there is: headgate models"
+            empty="no model matches; what there is: headgate models --all"
             if provider or search or capability or free or configured
             else "no model; add a provider: headgate providers presets",
         ),
     )
+    if known > len(rows):
+        say(f"{known - len(rows)} more: headgate models --all, or --search WORD")
 
 
 @app.command("show")

@@ -125,9 +125,22 @@ def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str
     except BadRow as error:
         raise ConfigError([str(error)]) from error
     tables = from_environment(tree, known, environ)
-    file = check(tree, known, environ, tables)
+    problems: list[str] = []
+    about_store = False
+    try:
+        file = check(tree, known, environ, tables)
+    except ConfigError as error:
+        problems += error.problems
+    named = tree.root.get("database")
+    try:
+        database = _database(named if isinstance(named, str) and named else None, state)
+    except ConfigError as error:
+        about_store = error.store and not problems
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems, store=about_store)
     found = {name: schema.Provider.model_validate(table) for name, table in tables.items()}
-    return Settings(file, path, state, _database(file.database, state), found, known, tree)
+    return Settings(file, path, state, database, found, known, tree)
 
 
 def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
@@ -184,6 +197,8 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
         public_catalog=server.public_catalog,
         public_url=server.public_url or "",
         control_url=settings.control_url,
+        log_level=settings.file.logging.level,
+        log_format=settings.file.logging.format,
     )
 
 
@@ -245,6 +260,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
         **{f"replay.{key}": value for key, value in flat(settings.file.replay)},
+        **{f"logging.{key}": value for key, value in flat(settings.file.logging)},
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
