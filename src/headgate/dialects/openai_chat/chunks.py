@@ -110,10 +110,10 @@ def tell_why(choices: Mapping[int, Choice]) -> bool:
 
 
 def take_back_finish(choices: Mapping[int, Choice]) -> None:
-    """Ends that no client has seen: the answer goes on elsewhere, or with an error."""
+    """Forgets every end: the answer goes on elsewhere, or with an error."""
     for choice in choices.values():
-        if not choice.finish_sent:
-            choice.take_back()
+        choice.take_back()
+        choice.doubted = False  # another server may go on with it
         choice.halves = {}
 
 
