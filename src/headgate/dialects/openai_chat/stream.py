@@ -12,7 +12,7 @@ import math
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import calls, chunks, failures, finishes, shapes
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
@@ -47,7 +47,6 @@ class ChatStream:
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
     attempt can go on where this one breaks (``joining.Joined``).  ``choices``: how many were asked for; a stream that
     ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
-    ``may_be_empty``: nothing but ``stop`` is an answer, as behind a tool's result.
     """
 
     def __init__(
@@ -65,7 +64,6 @@ class ChatStream:
         choices: int = 1,
         keep: bool = False,
         sent: Sent = NOTHING_SENT,
-        may_be_empty: bool = False,
     ) -> None:
         self.visible = False
         self.done = False
@@ -96,7 +94,6 @@ class ChatStream:
         self._saying = self._said  # where the text of the chunks that the template knows goes
         self._hold = hold
         self._expects = choices
-        self._may_be_empty = may_be_empty
         self._held: list[bytes] | None = [] if hold == "all" else None
         self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
@@ -373,7 +370,7 @@ class ChatStream:
         """Nothing has come but reasoning, and no reason why."""
         if not self._kinds <= shapes.NO_ANSWER or chunks.tell_why(self._choices):
             return False
-        return not (self._may_be_empty and self._has_finished)
+        return not (self._has_finished and calls.follows_a_result(self._sent.body))
 
     @property
     def _is_torn(self) -> bool:
