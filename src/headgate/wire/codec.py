@@ -159,7 +159,7 @@ def object_length(data: memoryview) -> int | None:
         _object(data)
     except msgspec.DecodeError as error:
         found = _BEHIND.search(str(error))
-        return int(found[1]) if found is not None else None
+        return int(found[1]) - 1 if found is not None else None  # it counts from 1
     except (UnicodeDecodeError, RecursionError):
         return None
     return None

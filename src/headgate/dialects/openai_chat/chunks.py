@@ -194,6 +194,22 @@ def is_complaint(top: Object) -> bool:
     return complaint.is_error(top)
 
 
+def is_plain_complaint(payload: bytes) -> bool:
+    """Whether an event that is no JSON object is an error: a list of errors, or a short text that speaks of one."""
+    start = payload.lstrip()[:1]
+    if start == b"[":
+        return any(is_complaint(one) for one in codec.as_objects(payload) or ())
+    return start != b"{" and len(payload) <= _LONGEST_TEXT and _COMPLAINT.search(payload) is not None
+
+
+_LONGEST_TEXT = 2048
+_COMPLAINT = re.compile(
+    rb"\berror\b|exception|fail|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
+    rb"|unauthorized|forbidden|internal server|aborted|disconnected",
+    re.IGNORECASE,
+)
+
+
 def failure_of(choice: Members) -> Raw | None:
     """The error that stands in a choice, its delta or its message; None where there is none."""
     error: Raw | None = choice.get("error")

@@ -296,7 +296,7 @@ class ChatStream:
         if top is not None:
             self._take_payload(line, mended, top, parts)
             return
-        for payload in chunks.payloads(data):
+        for payload in chunks.payloads(codec.mend(data)):
             self._take_payload(payload, *chunks.parse_event(payload), parts)
 
     def _take_payload(self, payload: bytes, data: bytes, top: Object | None, parts: list[bytes]) -> None:
@@ -309,6 +309,8 @@ class ChatStream:
         if top is None:
             if payload.strip().strip(b'"')[:6].upper() == b"[DONE]":
                 self._finish_up(parts)
+            elif chunks.is_plain_complaint(payload):
+                self._fail(payload)
             else:
                 self._skip(payload)
             return
@@ -483,7 +485,10 @@ class ChatStream:
             self._fail(codec.encode(choice), finish.word)
         if self.error is not None:
             return _DROPPED  # with its finish reason, which ends no answer of the client's
-        delta_edited = chunks.join_halves(delta, state) or delta_edited
+        if chunks.join_halves(delta, state):
+            delta_edited = True
+            self._template.forget()  # a half waits, and must not be passed
+            texts.append(("", NULL))
         edited = False
         index = choice.get("index")
         if index is None or (index != ZERO and codec.as_integer(index) != state.index):
