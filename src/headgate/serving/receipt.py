@@ -143,6 +143,7 @@ class Receipt:
             if self._skipped:
                 self.attempts[-1].skipped = self._skipped
                 self._skipped = 0
+                self._skips = not code or bool(self.first_token)  # else the client has nothing of this attempt
 
     def _record(self, status: int, code: str, own: Usage | None) -> AttemptRecord:
         attempt = self.target
