@@ -420,6 +420,7 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: int = -1  # nano-USD, -1 unknown or none
+    skipped: int = 0  # events of its stream that could not be read
 
 
 class Closed(Struct, array_like=True, tag=3, gc=False):

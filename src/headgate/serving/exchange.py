@@ -224,6 +224,8 @@ class Exchange:
         finally:
             relay.stop()
             receipt.usage = relay.bridge.usage
+            if relay.bridge.skipped:
+                _note_skipped(relay.bridge.skipped, attempt, receipt)
         return self._conclude(relay, receipt, call)
 
     async def _render(
@@ -242,6 +244,8 @@ class Exchange:
             relay.begin(upstream, bridge)
             events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
             receipt.usage = bridge.usage
+            if bridge.skipped:
+                _note_skipped(bridge.skipped, attempt, receipt)
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
@@ -251,6 +255,8 @@ class Exchange:
             secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
         )  # fmt: skip
         answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
+        if answer.skipped:
+            _note_skipped(answer.skipped, attempt, receipt)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
@@ -334,6 +340,15 @@ async def _summed_up(parts: Iterator[openai_chat.Answer | None]) -> openai_chat.
 
 
 _NO_RELAY = cast(Relay, None)  # a whole answer has none
+
+
+def _note_skipped(events: int, attempt: Attempt, receipt: Receipt) -> None:
+    receipt.skip(events)
+    target = attempt.target
+    log.warning(
+        "%s: %d event(s) of %s/%s could not be read and are not in the answer",
+        receipt.id, events, target.provider.name, target.upstream_model,
+    )  # fmt: skip
 
 
 def _sent(upstream: Upstream) -> openai_chat.Sent:

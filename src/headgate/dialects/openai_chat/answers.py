@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
 from headgate.dialects.openai_chat import usage as usages
-from headgate.dialects.openai_chat.calls import complete_calls
+from headgate.dialects.openai_chat.calls import complete_calls, follows_a_result
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.errors import GatewayError
 from headgate.model import Usage
@@ -38,6 +38,7 @@ class Answer(Struct, gc=False):
     finish: str = ""
     failed: str = ""  # the finish word of a choice that broke off
     error: GatewayError | None = None
+    skipped: int = 0  # events that could not be read, where it came as a stream
     model: str = ""
 
 
@@ -75,6 +76,8 @@ def answer(
         fault = _edit(top, body, id, result, provider, failing)
         if fault is not None:
             return Answer(error=fault)
+        if result.hollow and follows_a_result(sent.body):
+            result.hollow = False  # an agent's model may have nothing to add
     result.model = codec.as_text(top.get("model")) or model
     whole: chunks.Members = top
     whole["id"] = id

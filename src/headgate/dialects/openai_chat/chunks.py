@@ -110,10 +110,10 @@ def tell_why(choices: Mapping[int, Choice]) -> bool:
 
 
 def take_back_finish(choices: Mapping[int, Choice]) -> None:
-    """Ends that no client has seen: the answer goes on elsewhere, or with an error."""
+    """Forgets every end: the answer goes on elsewhere, or with an error."""
     for choice in choices.values():
-        if not choice.finish_sent:
-            choice.take_back()
+        choice.take_back()
+        choice.doubted = False  # another server may go on with it
         choice.halves = {}
 
 
@@ -192,6 +192,22 @@ def tears_a_call(data: bytes) -> bool:
 def is_complaint(top: Object) -> bool:
     """Whether an event is an error, in one of the forms that come without ``event: error``."""
     return complaint.is_error(top)
+
+
+def is_plain_complaint(payload: bytes) -> bool:
+    """Whether an event that is no JSON object is an error: a list of errors, or a short text that speaks of one."""
+    start = payload.lstrip()[:1]
+    if start == b"[":
+        return any(is_complaint(one) for one in codec.as_objects(payload) or ())
+    return start != b"{" and len(payload) <= _LONGEST_TEXT and _COMPLAINT.search(payload) is not None
+
+
+_LONGEST_TEXT = 2048
+_COMPLAINT = re.compile(
+    rb"\berror\b|exception|fail|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
+    rb"|unauthorized|forbidden|internal server|aborted|disconnected",
+    re.IGNORECASE,
+)
 
 
 def failure_of(choice: Members) -> Raw | None:

@@ -111,6 +111,7 @@ def answer_in_parts(
     )
     if result.usage is not None:
         result.usage = stream.usage
+    result.skipped = stream.skipped
     yield result
 
 
