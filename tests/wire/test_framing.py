@@ -66,7 +66,9 @@ def test_events_are_known_at_their_first_field_and_lines_at_their_second_line() 
     assert [sniffer.feed(bytes((byte,))) for byte in b"data:"] == [None, None, None, None, Form.EVENTS]
     sniffer = Sniffer()
     assert sniffer.feed(CHUNK + b"\n") is None and sniffer.feed(b"{") is Form.LINES
-    assert Sniffer(lines=True).feed(b" {") is Form.LINES  # the media type has said so
+    sniffer = Sniffer(lines=True)  # the media type has said so
+    assert sniffer.feed(CHUNK) is None and sniffer.feed(b"\n") is Form.LINES
+    assert Sniffer(lines=True).feed(PRETTY) is Form.DOCUMENT
 
 
 def test_blanks_and_comments_without_end_are_given_up() -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-from headgate.dialects.openai_chat import failures
+from headgate.dialects.openai_chat import chunks, failures
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
@@ -16,15 +16,17 @@ from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 from headgate.wire.framing import Form
 
+_COMPLAINTS = (b"error", b"message", b"detail")
+
 
 def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
     """Feeds a whole JSON completion to ``stream``, as the stream that it would have been.
 
     What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
     """
-    mended = codec.repair(framing.document(body))
-    choices = codec.as_objects((codec.as_object(mended) or {}).get("choices"))
-    if not choices and b"error" not in mended and b"message" not in mended and b"detail" not in mended:
+    mended, top = chunks.parse(framing.document(body))
+    choices = codec.as_objects(top.get("choices")) if top is not None else None
+    if top is None or (not choices and not any(word in mended for word in _COMPLAINTS)):
         stream.error = failures.garbage(body, provider=provider)
         return b""
     out = stream.feed(sse.encode(mended))
