@@ -30,7 +30,7 @@ class Sniffer:
 
     Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document; where the
     first line ends with ``}`` and the next begins with ``{``, the body is lines.  ``lines``: the media type says so
-    already, so that the first line need not be waited for.
+    already, so that the second line need not be waited for.
     """
 
     __slots__ = ("_begun", "_comment", "_lines", "_open", "_seen", "_tail", "_word", "form")
@@ -83,7 +83,7 @@ class Sniffer:
             self._comment = True
         if data[:1] == _OBJECT:
             self._open = True
-            return Form.LINES if self._lines else self._of_object(data)
+            return self._of_object(data)
         if data[:1] == _ARRAY:
             return Form.DOCUMENT
         return self._of_field(data)
@@ -109,6 +109,8 @@ class Sniffer:
                 return None
             if self._tail != b"}":
                 return Form.DOCUMENT
+            if self._lines:
+                return Form.LINES
             self._tail += b"\n"
         data = data.lstrip(_BLANK)
         if not data:

@@ -240,8 +240,8 @@ def _cache(members: _Members) -> tuple[int, int, bool]:
 def _left_out(members: _Members, prompt: int, completion: int, total: int, read: int, written: int, split: bool) -> int:
     """How much of what the cache held the prompt does not include."""
     cache = read + written
-    if cache > prompt:
-        return cache
+    if split and cache > prompt:
+        return cache  # under other names such a count is an artefact: Mistral rounds what is cached up to blocks
     beyond = total - prompt - completion
     if beyond > 0 and beyond in (cache, read, written):
         return beyond

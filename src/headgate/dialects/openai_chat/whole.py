@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from headgate.dialects.openai_chat import failures
+from headgate.dialects.openai_chat import chunks, failures
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
@@ -25,9 +25,9 @@ def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "Th
 
     What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
     """
-    mended = codec.repair(framing.document(body))
-    choices = codec.as_objects((codec.as_object(mended) or {}).get("choices"))
-    if not choices and not failures.is_error(codec.as_object(mended) or {}):
+    mended, top = chunks.parse(framing.document(body))
+    choices = codec.as_objects(top.get("choices")) if top is not None else None
+    if top is None or (not choices and not failures.is_error(top)):
         stream.error = failures.garbage(body, provider=provider)
         return b""
     out = stream.feed(sse.encode(mended))
