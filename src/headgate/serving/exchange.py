@@ -10,9 +10,9 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import NamedTuple, cast
+from typing import Any, NamedTuple, cast
 from urllib.parse import parse_qsl
 
 from headgate.dialects import bridge as bridges
@@ -244,13 +244,15 @@ class Exchange:
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
-        read = openai_chat.answer_in_parts if _came_streamed(upstream) else openai_chat.answer
-        found = read(
+        streamed = _came_streamed(upstream)
+        read: Callable[..., Any] = openai_chat.answer_in_parts if streamed else openai_chat.answer
+        answer = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
             secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
         )  # fmt: skip
-        answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
+        if streamed:
+            answer = await _summed_up(answer)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:

@@ -12,7 +12,7 @@ from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.dialects.openai_chat.calls import complete_calls
 from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
-from headgate.errors import GatewayError
+from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, ZERO, Object
@@ -73,7 +73,7 @@ def answer(
         changed = seen = False
         if len(choices) > chunks.MOST_IN_ONE:
             said = f"{provider} sent {len(choices)} choices in one answer."
-            return Answer(error=GatewayError(errors.UPSTREAM_GARBAGE, said))
+            return Answer(error=GatewayError(UPSTREAM_GARBAGE, said))
         for position, choice in enumerate(choices):
             if _says_that_it_failed(choice):
                 return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
