@@ -9,12 +9,11 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.calls import complete_calls, follows_a_result
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
-from headgate.errors import GatewayError
+from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, ZERO, Object
@@ -106,7 +105,7 @@ def _edit(
     if not choices:
         return failing(body) if failures.is_error(top) else failures.garbage(body, provider=provider)
     if len(choices) > chunks.MOST_IN_ONE:
-        return GatewayError(errors.UPSTREAM_GARBAGE, f"{provider} sent {len(choices)} choices in one answer.")
+        return GatewayError(UPSTREAM_GARBAGE, f"{provider} sent {len(choices)} choices in one answer.")
     changed = seen = False
     usage = usages.find(top)
     for position, choice in enumerate(choices):
