@@ -303,7 +303,7 @@ def test_what_is_no_text_is_not_told(body: bytes) -> None:
         ({"errors": {"$.n": ["must be 1"]}, "title": "One or more validation errors occurred."}, None,
          "One or more validation errors occurred."),
         ({"error": {"message": "no", "param": "n"}}, "n", "no"),
-        ({"errors": [{"detail": "no", "source": {"pointer": "/messages/0"}}]}, "messages.0", "no"),
+        ({"errors": [{"detail": "no", "source": {"pointer": "/messages/0"}}]}, "/messages/0", "no"),
         ({"errors": [{"message": "no", "field": "n"}]}, "n", "no"),
     ],
 )  # fmt: skip

@@ -232,7 +232,7 @@ class Exchange:
         if upstream.status != 200:
             raise openai_chat.failure(
                 upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
-                sent=_sent(upstream),
+                sent=upstream.asking,
             )  # fmt: skip
         if call.stream:
             bridge = self._bridge(upstream, call, attempt, receipt, relay, recovery)
@@ -246,7 +246,7 @@ class Exchange:
         answer = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
-            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
+            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
         )  # fmt: skip
         if answer.error is not None:
             raise answer.error
@@ -264,7 +264,7 @@ class Exchange:
         if recovery is not None and recovery.seam is not None:
             return bridges.join_stream(
                 provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,
-                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=_sent(upstream),
+                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=upstream.asking,
             )  # fmt: skip
         alias = cast(Plan, receipt.plan).alias
         return bridges.open_stream(
@@ -272,7 +272,7 @@ class Exchange:
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
             hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
-            sent=_sent(upstream),
+            sent=upstream.asking,
         )  # fmt: skip
 
     def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:
@@ -320,12 +320,6 @@ class Ending(NamedTuple):
 
 
 _NO_RELAY = cast(Relay, None)  # a whole answer has none
-
-
-def _sent(upstream: Upstream) -> openai_chat.Sent:
-    """What the upstream was asked: it may quote that in an error."""
-    asking = upstream.asking
-    return openai_chat.Sent(asking.fields, asking.body) if asking is not None else openai_chat.NOTHING_SENT
 
 
 def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:

@@ -10,17 +10,17 @@ from headgate.dialects.openai_chat.failures import error_body, error_event, fail
 from headgate.dialects.openai_chat.joining import Joined
 from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, exhausted, obstacle, stops
 from headgate.dialects.openai_chat.quirks import adds_stream_options
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable, Sent
 from headgate.dialects.openai_chat.request import read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
 
 __all__ = [
-    "NOTHING_SENT",
     "Answer",
     "ChatStream",
     "Joined",
+    "Quotable",
     "Seam",
     "Sent",
     "adds_stream_options",

@@ -9,7 +9,7 @@ import msgspec
 from msgspec import Meta, Raw, Struct
 
 from headgate.dialects.openai_chat import chunks, failures, shapes
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -47,7 +47,7 @@ def answer(
     provider: str = "The upstream",
     secrets: tuple[str, ...] = (),
     prompt_tokens: int = 0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> Answer:
     """The client's answer made of an upstream's ``body`` of status 200.
 

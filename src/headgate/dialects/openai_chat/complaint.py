@@ -243,10 +243,9 @@ class _Reading:
         return path
 
     def _named(self, field: str) -> None:
-        plain = field.removeprefix("#/").removeprefix("/").replace("/", ".")
         if self.param is None:
-            self.param = plain
-        self.fields.update(part for part in plain.split(".") if part)
+            self.param = field  # as it is: what is changed could no longer be known for a secret
+        self.fields.update(part for part in field.replace("/", ".").split(".") if part)
 
     def _code(self, code: str) -> None:
         code = code.strip()

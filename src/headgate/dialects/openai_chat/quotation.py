@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import unicodedata
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
@@ -20,14 +20,24 @@ _OPENING, _CLOSING = "\"'`“”‘’«»„<>[]{}():=", "\"'`“”‘’«»�
 _DROPPED = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
 
-class Sent(NamedTuple):
+class Quotable(Protocol):
     """What an upstream was asked, and may quote: the client's header fields and the request's body."""
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class Sent(NamedTuple):
+    """Implements ``Quotable``."""
 
     headers: Mapping[bytes, bytes]
     body: bytes
 
 
-NOTHING_SENT = Sent({}, b"")
+_NOTHING = Sent({}, b"")
 
 
 class Quotations:
@@ -35,8 +45,8 @@ class Quotations:
 
     __slots__ = ("_letters", "_sent")
 
-    def __init__(self, sent: Sent = NOTHING_SENT) -> None:
-        self._sent = sent
+    def __init__(self, sent: Quotable | None) -> None:
+        self._sent = sent or _NOTHING
         self._letters: str | None = None
 
     def hold(self, *words: str) -> bool:

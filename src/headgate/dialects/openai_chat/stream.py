@@ -12,7 +12,7 @@ from msgspec import Raw
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, failures, shapes
 from headgate.dialects.openai_chat.face import Face
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.splice import Template
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
@@ -58,7 +58,7 @@ class ChatStream:
         hold: str = "",
         choices: int = 1,
         keep: bool = False,
-        sent: Sent = NOTHING_SENT,
+        sent: Quotable | None = None,
     ) -> None:
         self.visible = False
         self.done = False

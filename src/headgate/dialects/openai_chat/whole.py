@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.model import Usage
@@ -43,7 +43,7 @@ def answer_from_stream(
     secrets: tuple[str, ...] = (),
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> Answer:
     """The completion that a whole stream adds up to.  A stream that was cut is an error: half an answer is none."""
     stream = ChatStream(
