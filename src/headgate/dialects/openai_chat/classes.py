@@ -17,7 +17,7 @@ from headgate.dialects.openai_chat.complaint import Complaint
 from headgate.dialects.openai_chat.quotation import Quotations
 from headgate.errors import Kind
 
-_MOST_WORDS = 4096
+_MOST_WORDS, _MOST_FINDS = 2048, 5
 _UNSAID = (errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE)
 
 _STATUSES = {
@@ -77,7 +77,7 @@ class Evidence:
         return False
 
     def _finds(self, pattern: words.Pattern) -> list[Match[str]]:
-        return [found for found, _ in zip(pattern.finditer(self._words), range(20), strict=False)]
+        return [found for found, _ in zip(pattern.finditer(self._words), range(_MOST_FINDS), strict=False)]
 
     @property
     def over_its_limit(self) -> bool:

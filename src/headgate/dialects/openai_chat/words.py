@@ -62,7 +62,7 @@ _NAMED_MODEL = (
     r"模型不存在",
 )
 NO_MODEL = _phrases(  # where the status says already that something is missing; a dot in a name ends no sentence
-    r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,160}?\b(?:not (?:be )?found"
+    r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,120}?\b(?:not (?:be )?found"
     r"|no(?:t| longer)? (?:exist|support|available)|does not exist"
     r"|doesn't exist|invalid|deprecated|removed|retired|unknown|decommissioned)",
     *_NAMED_MODEL,
