@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -58,7 +59,7 @@ def test_no_file_means_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPa
 
 
 def test_a_full_file_compiles(write: Any, tmp_path: Path) -> None:
-    (tmp_path / "ca.pem").write_text("")
+    trustme.CA().cert_pem.write_to_path(str(tmp_path / "ca.pem"))
     settings = write(
         """
 server: {host: 0.0.0.0, port: 4100, max_body_mb: 1.5, max_head_kb: 16, drain_s: 7, keep_alive_s: 3,
@@ -135,9 +136,9 @@ tokens:
     [
         ("server: {prot: 1}", "server.prot: unknown key; did you mean port? (headgate.yaml, line 1)"),
         ("\nsevrer: {}", "sevrer: unknown key; did you mean server? (headgate.yaml, line 2)"),
-        ("server: {port: 70000}", "server.port: should be less than or equal to 65535 (headgate.yaml, line 1)"),
-        ("server: {port: x}", "server.port: should be a valid integer"),
-        ("server: {drain_s: .inf}", "server.drain_s: should be"),
+        ("server: {port: 70000}", "server.port: must be at most 65535 (headgate.yaml, line 1)"),
+        ("server: {port: x}", "server.port: must be a whole number"),
+        ("server: {drain_s: .inf}", "server.drain_s: must be"),
         ("server: [1]", "server: must be a table: its keys on lines of their own, or {key: value} (headgate.yaml, line 1)"),
         ("aliases: {a/b: {drain: }}", "aliases.a/b.drain: must be a table"),
         ("aliases: {a/b: {resumable_s: true}}", "aliases.a/b.resumable_s: must be a number (headgate.yaml, line 1)"),
@@ -148,9 +149,9 @@ tokens:
         ("server: {workers: 1}", "server.workers: not supported in this version (it comes with step 9); remove the key"),
         ("hosters: {}", "hosters: not supported in this version (it comes with step 8)"),
         ("detect: {engines: true}", "detect.engines: unknown key"),
-        ("unpriced: maybe", "unpriced: should be 'allow' or 'refuse'"),
+        ("unpriced: maybe", "unpriced: must be 'allow' or 'refuse'"),
         ("control: {port: 4000}", "control.port: is the data plane's port too (4000)"),
-        ("database: postgresql://secret@x", "database: must be sqlite:///PATH or postgresql://USER@HOST/NAME"),
+        ("database: postgresql://secret@x", "database: names no database: postgresql://USER@HOST/NAME"),
         ("database: /tmp/x", "database: must be sqlite:///PATH"),
         ("admin_token: short", "admin_token: is too short to be a secret: at least 16"),
         ("providers: {Up: {base_url: 'http://x'}}", "providers.Up: a provider's name may have a-z, 0-9 and - only"),
@@ -170,7 +171,7 @@ tokens:
             "providers.azure.base_url: preset azure needs to know AZURE_RESOURCE_NAME: set the environment variable, "
             "or write base_url: https://<AZURE_RESOURCE_NAME>.openai.azure.com/openai/v1",
         ),
-        ("providers: {p: {base_url: 'http://x', dialect: gemini}}", "providers.p.dialect: should be 'openai_chat'"),
+        ("providers: {p: {base_url: 'http://x', dialect: gemini}}", "providers.p.dialect: must be 'openai_chat'"),
         ("providers: {p: {base_url: 'http://x', auth: none, keys: [a]}}", "providers.p.keys: auth is none"),
         ("providers: {p: {base_url: 'http://x', keys: ['a b']}}", "providers.p.keys.0.key: must be printable ASCII"),
         ("providers: {p: {base_url: 'http://x', keys: ['']}}", "providers.p.keys.0.key: is empty"),
@@ -180,9 +181,9 @@ tokens:
         ),
         (
             "providers: {p: {base_url: 'http://x', keys: [{key: a, priority: 2000}]}}",
-            "providers.p.keys.0.priority: should be less than or equal to 1000",
+            "providers.p.keys.0.priority: must be at most 1000",
         ),
-        ("providers: {p: {base_url: 'http://x', ca_file: no.pem}}", "providers.p.ca_file: there is no file no.pem"),
+        ("providers: {p: {base_url: 'http://x', ca_file: no.pem}}", "providers.p.ca_file: no.pem does not exist"),
         ("providers: {p: {base_url: 'http://x', headers: {Host: x}}}", "providers.p.headers: 'Host' cannot be set here"),
         ("providers: {p: {base_url: 'http://x', headers: {a: \"b\\r\\nc: d\"}}}", "providers.p.headers: the value of 'a'"),
         (
@@ -195,7 +196,7 @@ tokens:
         ),
         (
             "providers: {p: {base_url: 'http://x', models: {m: {price: {input: -1}}}}}",
-            "providers.p.models.m.price.input: should be greater than or equal to 0",
+            "providers.p.models.m.price.input: must not be negative",
         ),
         (
             "providers: {p: {base_url: 'http://x', models: {m: {price: {input: 0.0000000001}}}}}",
@@ -209,29 +210,29 @@ tokens:
         (PROVIDER + "aliases: {up-a/big: {}}", "aliases.up-a/big: also names a model of provider up-a"),
         ("aliases: {builtin/echo: {}}", "aliases.builtin/echo: also names a model of provider builtin"),
         ("aliases: {a: {queue: {size: 1}}}", "aliases.a.queue: not supported in this version (it comes with step 5)"),
-        ("aliases: {a: {strategy: random}}", "aliases.a.strategy: should be 'priority', 'weighted', 'cheapest', 'fastest' or 'balanced'"),
-        ("aliases: {a: {targets: [{target: builtin/echo, weight: 0}]}}", "aliases.a.targets.0.weight: should be greater than or equal to 1"),
-        ("aliases: {a: {retries: 3}}", "aliases.a.retries: should be less than or equal to 2"),
-        ("defaults: {retries: -1}", "defaults.retries: should be greater than or equal to 0"),
-        ("aliases: {a: {on_midstream_failure: retry}}", "aliases.a.on_midstream_failure: should be 'continue' or 'error'"),
-        ("aliases: {a: {on_disconnect: stay}}", "aliases.a.on_disconnect: should be 'cancel', 'drain' or 'detach'"),
-        ("aliases: {a: {drain: {max_s: 0}}}", "aliases.a.drain.max_s: should be greater than 0"),
-        ("aliases: {a: {drain: {max_tokens: 0}}}", "aliases.a.drain.max_tokens: should be greater than or equal to 1"),
+        ("aliases: {a: {strategy: random}}", "aliases.a.strategy: must be 'priority', 'weighted', 'cheapest', 'fastest' or 'balanced'"),
+        ("aliases: {a: {targets: [{target: builtin/echo, weight: 0}]}}", "aliases.a.targets.0.weight: must be at least 1"),
+        ("aliases: {a: {retries: 3}}", "aliases.a.retries: must be at most 2"),
+        ("defaults: {retries: -1}", "defaults.retries: must not be negative"),
+        ("aliases: {a: {on_midstream_failure: retry}}", "aliases.a.on_midstream_failure: must be 'continue' or 'error'"),
+        ("aliases: {a: {on_disconnect: stay}}", "aliases.a.on_disconnect: must be 'cancel', 'drain' or 'detach'"),
+        ("aliases: {a: {drain: {max_s: 0}}}", "aliases.a.drain.max_s: must be more than 0"),
+        ("aliases: {a: {drain: {max_tokens: 0}}}", "aliases.a.drain.max_tokens: must be at least 1"),
         ("aliases: {a: {drain: {tokens: 1}}}", "aliases.a.drain.tokens: unknown key; did you mean max_tokens?"),
-        ("aliases: {a: {resumable_s: 3601}}", "aliases.a.resumable_s: should be less than or equal to 3600"),
-        ("aliases: {a: {early_commit_s: 0}}", "aliases.a.early_commit_s: should be greater than 0"),
-        ("aliases: {a: {tool_calls: buffer}}", "aliases.a.tool_calls: should be 'stream' or 'hold'"),
-        ("aliases: {a: {structured: hold}}", "aliases.a.structured: should be 'error' or 'buffer'"),
-        ("aliases: {a: {affinity: user}}", "aliases.a.affinity: should be 'none', 'prompt_cache' or 'session'"),
-        ("aliases: {a: {privacy: mine}}", "aliases.a.privacy: should be 'any', 'no_train', 'trusted' or 'own'"),
-        ("replay: {max_mb: 0}", "replay.max_mb: should be greater than 0"),
-        ("replay: {per_stream_kb: 1}", "replay.per_stream_kb: should be greater than or equal to 16"),
-        ("replay: {ttl_s: 0}", "replay.ttl_s: should be greater than or equal to 1"),
+        ("aliases: {a: {resumable_s: 3601}}", "aliases.a.resumable_s: must be at most 3600"),
+        ("aliases: {a: {early_commit_s: 0}}", "aliases.a.early_commit_s: must be more than 0"),
+        ("aliases: {a: {tool_calls: buffer}}", "aliases.a.tool_calls: must be 'stream' or 'hold'"),
+        ("aliases: {a: {structured: hold}}", "aliases.a.structured: must be 'error' or 'buffer'"),
+        ("aliases: {a: {affinity: user}}", "aliases.a.affinity: must be 'none', 'prompt_cache' or 'session'"),
+        ("aliases: {a: {privacy: mine}}", "aliases.a.privacy: must be 'any', 'no_train', 'trusted' or 'own'"),
+        ("replay: {max_mb: 0}", "replay.max_mb: must be more than 0"),
+        ("replay: {per_stream_kb: 1}", "replay.per_stream_kb: must be at least 16"),
+        ("replay: {ttl_s: 0}", "replay.ttl_s: must be at least 1"),
         ("replay: {per_stream_kb: 2048, max_mb: 1}", "replay.per_stream_kb: one stream may take more (2048 KB) than all of them together (1 MB)"),
         ("server: {public_url: gate.example.com}", "server.public_url: must be http://"),
         (
             "providers: {p: {base_url: 'http://x', models: {m: {prefill: suffix}}}}",
-            "providers.p.models.m.prefill: should be 'none', 'trailing', 'continue_final_message' or 'prefix'",
+            "providers.p.models.m.prefill: must be 'none', 'trailing', 'continue_final_message' or 'prefix'",
         ),
         (
             "providers: {p: {base_url: 'http://x', models: {m: {params: {default: {model: x}}}}}}",
@@ -250,7 +251,7 @@ tokens:
         ("tokens: [{name: a}]", "tokens.0.secret: is missing"),
         ("tokens: [{name: a, secret: 0123456789abcdef, budget: {usd: 5}}]", "tokens.0.budget: not supported in this version"),
         ("tokens: [{name: a, secret: 0123456789abcdef, expires: soon}]", "tokens.0.expires: must be a date"),
-        ("tokens: [{name: a, secret: x123456789abcdef, scopes: [all]}]", "tokens.0.scopes.0: should be"),
+        ("tokens: [{name: a, secret: x123456789abcdef, scopes: [all]}]", "tokens.0.scopes.0: must be"),
         ("a: 1\na: 2", "a: stands twice (line 2)"),
         ("a: &x [*x]", "a.0: refers to itself"),
         ("a: [", "headgate.yaml, line 2, column 1: not YAML"),

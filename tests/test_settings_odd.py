@@ -35,8 +35,8 @@ def problem(tmp_path: Path, text: str) -> str:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("providers:\n  p:\n    preset: [groq]\n    base_url: x", "providers.p.preset: should be a valid string"),
-        ("providers: {p: {preset: {a: b}, base_url: 'http://x'}}", "providers.p.preset: should be a valid string"),
+        ("providers:\n  p:\n    preset: [groq]\n    base_url: x", "providers.p.preset: must be text"),
+        ("providers: {p: {preset: {a: b}, base_url: 'http://x'}}", "providers.p.preset: must be text"),
         ("server:\n  port: !!timestamp 'sk-secret'", "server.port: is not a timestamp (line 2)"),
         ("server: {port: !!bool sk-secret}", "server.port: is not a bool (line 1)"),
         ("server: {port: !!int sk-secret}", "server.port: is not a int (line 1)"),

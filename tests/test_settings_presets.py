@@ -195,7 +195,10 @@ def test_no_file_no_origin_but_the_defaults(tmp_path: Path, monkeypatch: pytest.
         ("postgresql://db.example.com/gate", "postgresql://db.example.com/gate"),
         ("postgresql://me:s3cret@db:5432/gate", "postgresql://me:**********@db:5432/gate"),
         ("postgres+asyncpg://me:s3:cret@/gate?host=/run/pg", "postgres+asyncpg://me:**********@/gate?host=/run/pg"),
-        ("postgresql:///gate?user=me&password=s3cret&x=1", "postgresql:///gate?user=me&password=**********&x=1"),
+        (
+            "postgresql:///gate?user=me&password=s3cret&sslmode=allow",
+            "postgresql:///gate?user=me&password=**********&sslmode=allow",
+        ),
     ],
 )
 def test_postgresql_without_its_password_showing(write: Any, url: str, shown: str) -> None:

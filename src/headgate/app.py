@@ -25,12 +25,13 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate import boot, statedir
+from headgate import boot, locate, statedir, stdio
 from headgate.boot import BuiltinBoot, ControlBoot, Ready
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
 from headgate.statedir import url_of
 from headgate.supervisor import Commands, Duties, Orders, Supervisor, say
+from headgate.wire import proxies
 
 if TYPE_CHECKING:
     from headgate.control.snapshot import Compiled
@@ -57,6 +58,7 @@ def serve(
 
     ``overrides`` are dotted keys from the command line.  Must be called from the main thread: it takes the signals.
     """
+    stdio.install()
     supervisor = Supervisor(commands or Commands())
     supervisor.spawn_planes()
     try:
@@ -67,7 +69,10 @@ def serve(
         for sentence in refusal.sentences:
             say(f"headgate: {sentence}")
         return refusal.code
-    return supervisor.run(duties)
+    try:
+        return supervisor.run(duties)
+    finally:
+        locate.forget(run.state_dir, os.environ)
 
 
 class _Run:
@@ -77,6 +82,8 @@ class _Run:
 
     def __init__(self, config: str | None, overrides: dict[str, str]) -> None:
         self._overrides = overrides
+        if sentence := proxies.problem(os.environ):
+            raise Refusal(EXIT_CONFIG, sentence)
         self._settings = self._latest = _load(config, overrides)
         self._read_at: Stamp = None  # so that what changed while it was read is read again
         state = self._settings.state_dir
@@ -96,6 +103,10 @@ class _Run:
         self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
         self._first_kept = False
 
+    @property
+    def state_dir(self) -> Path:
+        return self._settings.state_dir
+
     def duties(self) -> Duties:
         return Duties(
             data=self._data,
@@ -106,7 +117,7 @@ class _Run:
             drain_s=self._settings.file.server.drain_s,
             on_answering=self._answering,
             on_listening=self._listening,
-            on_reloaded=self._reread,
+            on_reloaded=self._reloaded,
         )
 
     def _data(self) -> Orders:
@@ -130,12 +141,17 @@ class _Run:
         return compose(0, compiled, {}), compiled.secrets
 
     def _reread(self) -> None:
-        stamp = _stamp(self._settings.path)
-        if stamp == self._read_at:
+        path = self._latest.path or locate.appeared(os.environ)
+        stamp = _stamp(path)
+        if path is None or stamp == self._read_at:
             return  # a start in the middle of a day's traffic must not wait for a large file
         with contextlib.suppress(Refusal):  # control says what is wrong with it
-            self._latest = _load(str(self._settings.path), self._overrides)
+            self._latest = _load(str(path), self._overrides)
         self._read_at = stamp
+
+    def _reloaded(self) -> None:
+        self._reread()
+        self._leave_note()
 
     def _control(self) -> Orders:
         from headgate.settings import fixed  # noqa: PLC0415 - see _load
@@ -149,7 +165,7 @@ class _Run:
             host=control.host,
             port=control.port,
             admin_token=self._admin.token,
-            config_path=str(settings.path) if settings.path else None,
+            config_path=str(self._latest.path) if self._latest.path else None,
             data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
@@ -171,11 +187,21 @@ class _Run:
             )
         except statedir.StateError as error:
             say(f"headgate: {error}")
+        self._leave_note()
         say(f"listening data={_address(data)} control={_address(control)}")
         say(_auto(control))
         if self._admin.made and not self._first:
             print(f"admin token, shown once (also in {self._settings.state_dir}): {self._admin.token}", flush=True)
         self._first_kept = True
+
+    def _leave_note(self) -> None:
+        """For commands of other directories, where this gateway is not in the default place.  They may also be told
+        with --state-dir, so a place that cannot be written is no error.
+        """
+        running = locate.Running(self._settings.state_dir, self._latest.path)
+        if running.state_dir != locate.default_state_dir(os.environ):
+            with contextlib.suppress(statedir.StateError):
+                locate.note(running, os.environ)
 
     def _answering(self) -> None:
         """The first start's tokens are told as soon as they work: control, which keeps them, starts a second longer."""
@@ -193,7 +219,7 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
     try:
         return load(config, os.environ, overrides)
     except ConfigError as error:
-        raise Refusal(EXIT_CONFIG, *error.problems) from error
+        raise Refusal(EXIT_STORE if error.store else EXIT_CONFIG, *error.problems) from error
 
 
 def _stamp(path: Path | None) -> Stamp:
@@ -268,6 +294,7 @@ def control_main() -> int:
     # still reads the settings).
     from headgate.control import process  # noqa: PLC0415
 
+    stdio.install()
     channel = socket.socket(fileno=boot.CHILD_FD)
     try:
         order, _fds = boot.receive(channel, ControlBoot)
@@ -277,16 +304,22 @@ def control_main() -> int:
 
 
 def _loader(order: ControlBoot) -> Callable[[], Compiled]:
-    """What control calls on every reload.  Raises ConfigError (a ValueError) on a bad file."""
+    """What control calls on every reload.  Raises ConfigError (a ValueError) on a bad file.
+
+    A file that was there once is the file from then on: one that is removed takes nothing back.
+    """
     key = statedir.instance_key(Path(order.state_dir))
+    path = order.config_path
 
     def reload() -> Compiled:
         # Late: control answers the data process before it needs PyYAML.
         from headgate.settings import compile, load, needs_restart  # noqa: PLC0415
 
-        fresh = load(order.config_path, os.environ, order.overrides)
+        nonlocal path
+        fresh = load(path, os.environ, order.overrides)
         compiled = compile(fresh, key, order.builtin_url)
-        return replace(compiled, needs_restart=needs_restart(order.born, fresh))
+        path = str(fresh.path) if fresh.path else None
+        return replace(compiled, needs_restart=needs_restart(order.born, fresh), path=path)
 
     return reload
 

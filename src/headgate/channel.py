@@ -43,6 +43,7 @@ class World(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     unpriced: str = "allow"
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):

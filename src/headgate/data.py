@@ -18,9 +18,9 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from headgate import __version__, boot
+from headgate import __version__, boot, stdio
 from headgate.model import DataBoot
-from headgate.serving.connect import Dialer, ProxyNotServed
+from headgate.serving.connect import Dialer
 from headgate.serving.directory import Directory
 from headgate.serving.exchange import Exchange
 from headgate.serving.journal import Journal, Refusals
@@ -34,6 +34,7 @@ from headgate.serving.streams import Streams
 from headgate.serving.transport import Transport
 from headgate.serving.turn import Turn
 from headgate.serving.wheel import Wheel
+from headgate.wire.proxies import ProxyNotServed
 
 try:
     from uvloop import run
@@ -88,7 +89,7 @@ class DataProcess:
             self._loop.add_signal_handler(number, self._told_to_end)
         self._parent.setblocking(False)
         self._loop.add_reader(self._parent, self._parent_spoke)
-        await self.listener.start(self._listening)
+        self.listener.start(self._listening)
         linking = self._loop.create_task(self.link.run(), name="link to control")
         self._loop.call_later(1.0, self._each_second)
         gc.collect()
@@ -132,6 +133,8 @@ class DataProcess:
         self._lag = max(0.0, now - self._second - 1.0)
         self._second = now
         self._loop.call_later(1.0, self._each_second)
+        self.journal.check()
+        self.transport.check_trust()
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 
@@ -139,9 +142,11 @@ class DataProcess:
         return {
             "calls": self.routes.running,
             "connections": len(self.listener.connections),
+            "request_bodies_bytes": self.listener.bodies.held,
             "loop_lag_s": self._lag,
             "draining": float(self.listener.draining),
             "journal_accepts": float(self.journal.accepting),
+            "journal_segments_lost": self.journal.lost_segments,
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
             **self.replay.gauges(),
@@ -164,6 +169,7 @@ async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket)
 
 def main() -> int:
     """Exit codes: 0 drained, 2 a proxy variable that is not served, 4 the state directory cannot be used."""
+    stdio.install()
     parent = socket.socket(fileno=boot.CHILD_FD)
     try:
         told, fds = boot.receive(parent, DataBoot)

@@ -88,6 +88,7 @@ OVERLOADED             = Kind(503, _AWAY, "overloaded", Side.GATEWAY)
 JOURNAL_FULL           = Kind(503, _AWAY, "journal_full", Side.GATEWAY)
 CONTROL_AWAY           = Kind(503, _AWAY, "control_unavailable", Side.GATEWAY)
 POOL_FULL              = Kind(503, _AWAY, "upstream_pool_full", Side.GATEWAY, Retry.TARGET)
+HTTP_VERSION           = Kind(505, _BAD, "http_version_not_supported")
 # 5xx of an upstream's making
 UPSTREAM_UNREACHABLE   = Kind(502, _UP, "upstream_unreachable", Side.UPSTREAM, Retry.SAME)
 UPSTREAM_RESET         = Kind(502, _UP, "upstream_reset", Side.UPSTREAM, Retry.SAME)

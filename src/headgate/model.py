@@ -192,12 +192,15 @@ class Snapshot(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     unpriced: str = "allow"  # allow | refuse: a target whose price is not known
+    # Services that are known and may not be configured, with some of their models: errors name the next step
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Limits(Struct, frozen=True, gc=False):
     """What the listener, the transport and the dialects refuse to exceed.  Bytes and seconds."""
 
     max_body: int = 20 << 20
+    max_bodies: int = 512 << 20  # of all requests that arrive and of the calls that run; at least ``max_body``
     max_answer: int = 32 << 20
     max_event: int = 8 << 20
     max_head: int = 32 << 10

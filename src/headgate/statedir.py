@@ -6,10 +6,10 @@ planes.
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import fcntl
 import os
-import secrets
 import time
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -143,7 +143,7 @@ def instance_key(path: Path) -> bytes:
     try:
         key = file.read_bytes()
     except FileNotFoundError:
-        key = secrets.token_bytes(KEY_BYTES)
+        key = os.urandom(KEY_BYTES)
         write_private(file, key)
     except OSError as error:
         raise StateError(f"{file} cannot be read ({error.strerror})") from error
@@ -193,7 +193,7 @@ class Admin:
         if kept is not None and declared is None and (path / ADMIN_DECLARED).exists():
             kept = None
         self.made = declared is None and kept is None
-        self.token = declared or kept or "hg_admin_" + secrets.token_urlsafe(32)
+        self.token = declared or kept or "hg_admin_" + base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
 
     def keep(self) -> None:
         """Writes the token for the CLI, once both planes answer: until then a failed start stays a first one."""

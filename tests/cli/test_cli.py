@@ -80,9 +80,9 @@ def test_config_commands(tmp_path: Path) -> None:
     bad = run(tmp_path, "config", "check")
     assert bad.returncode == 2 and "did you mean port?" in bad.stdout
     told = json.loads(run(tmp_path, "config", "check", "--json").stdout)
-    assert (told["ok"], told["file"], len(told["problems"])) == (False, None, 1)
+    assert (told["ok"], told["file"], len(told["problems"])) == (False, str(config), 1)
     assert run(tmp_path, "config", "show").returncode == 2
-    assert run(tmp_path, "chat", "hi").returncode == 2
+    assert run(tmp_path, "token", "list").returncode == 2  # the store is opened with what the file says
     config.write_text("admin_token: a-secret-admin-token\nproviders: {p: {base_url: 'http://x', keys: [sk-secret]}}\n")
     shown = run(tmp_path, "config", "show")
     assert "port: 4000" in shown.stdout and "http://x" in shown.stdout
@@ -143,10 +143,16 @@ def test_chat_json_stdin_and_a_given_token(gateway: Gateway) -> None:
     assert told["ttft_s"] > 0 and answer.stderr == ""
 
 
-def test_chat_without_a_provider_names_the_built_in_one(gateway: Gateway) -> None:
-    answer = gateway.run("chat", "hi")
-    assert answer.returncode == 1
-    assert "headgate chat --model builtin/lorem" in answer.stderr
+@pytest.mark.parametrize("options", [(), ("--model", "headgate/chat"), ("-m", "headgate/fast", "-s", "be brief")])
+def test_chat_without_a_provider_is_answered_by_the_built_in_one(gateway: Gateway, options: tuple[str, ...]) -> None:
+    answer = gateway.run("chat", "hi", *options)
+    assert answer.returncode == 0 and answer.stdout.startswith("Lorem ipsum")
+    assert "builtin/lorem says its fixed text instead" in answer.stderr and "headgate vault add" in answer.stderr
+
+
+def test_chat_for_a_program_is_not_answered_by_the_built_in_one(gateway: Gateway) -> None:
+    answer = gateway.run("chat", "hi", "--json")
+    assert (answer.returncode, answer.stdout) == (1, "") and "provider" in answer.stderr
 
 
 def test_chat_errors_are_sentences(gateway: Gateway) -> None:

@@ -350,6 +350,7 @@ def test_every_command_takes_the_same_options() -> None:
 
     def leaves(command: Any, path: str) -> Iterator[tuple[str, Any]]:
         for name, one in getattr(command, "commands", {}).items():
+            one = one.loaded() if hasattr(one, "loaded") else one
             yield from leaves(one, f"{path} {name}")
         if not hasattr(command, "commands"):
             yield path, command

@@ -162,6 +162,8 @@ def test_doctor_finds_what_is_wrong(shell: Shell, upstream: Provider) -> None:
         shell.state.mkdir(parents=True, mode=0o755)
         (shell.state / "instance.key").write_bytes(bytes(32))
         (shell.state / "instance.key").chmod(0o644)
+        (shell.state / "torn").mkdir(mode=0o700)
+        (shell.state / "torn" / "w0-boot-000000@123").touch(mode=0o600)
         (shell.home / "headgate.yaml").write_text(
             f"server: {{port: {taken.getsockname()[1]}}}\ndetect: {{local_engines: false}}\nproviders:\n"
             f"  bad: {{base_url: '{upstream.url}', keys: [sk-wrong-0123456789abcdef], models: {{echo: }}}}\n"
@@ -171,6 +173,7 @@ def test_doctor_finds_what_is_wrong(shell: Shell, upstream: Provider) -> None:
         assert done.returncode == 1 and "sk-wrong" not in done.stdout
         found = {(one["mark"], one["subject"]): one for one in json.loads(done.stdout)["findings"]}
         assert "is in use" in found["bad", "port"]["sentence"]
+        assert "1 damaged piece of it" in found["warning", "journal"]["sentence"]
         assert "others may read instance.key" in found["bad", "state directory"]["sentence"]
         bad = next(one for (mark, subject), one in found.items() if mark == "bad" and subject.startswith("bad/"))
         assert "vault add bad" in bad["step"] or "headgate.yaml" in bad["step"]

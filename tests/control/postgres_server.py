@@ -1,21 +1,29 @@
-"""A PostgreSQL server of the tests' own: a cluster in a temporary folder, reached by a Unix socket, gone afterwards.
+"""A PostgreSQL server of the tests' own: a cluster in a temporary folder, reached by a Unix socket or by TLS on
+127.0.0.1, gone afterwards; and a PgBouncer in front of it.
 
-PostgreSQL refuses to run as root, so root hands it to ``postgres`` or ``nobody``.
+Both refuse to run as root, so root hands them to ``postgres`` or ``nobody``.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import pwd
 import shutil
+import socket
 import subprocess
 import tempfile
 import threading
-from collections.abc import Coroutine
+import time
+from collections.abc import Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
+
+import trustme
+
+from ports import free_port
 
 OWNER = "headgate"
 TEMPLATE = "template_headgate"
@@ -40,25 +48,69 @@ class Server:
         self._user = _somebody()
         if self._user is not None:
             os.chown(self.home, self._user.pw_uid, self._user.pw_gid)
+        self.port = free_port()
+        self.authority = trustme.CA()
+        self._make_certificate()
         self._run("initdb", "-D", "data", "-U", OWNER, "-A", "trust", "-E", "UTF8", "--no-sync", "--no-instructions")
         self._start()
 
     def _run(self, program: str, *arguments: str) -> None:
-        who: dict[str, Any] = {}
-        if self._user is not None:
-            who = {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
         done = subprocess.run(
-            [self._bin / program, *arguments], cwd=self.home, capture_output=True, text=True, timeout=60, **who
-        )
+            [self._bin / program, *arguments],
+            cwd=self.home, capture_output=True, text=True, timeout=60, **self._who(),
+        )  # fmt: skip
         assert done.returncode == 0, done.stdout + done.stderr
 
+    def _make_certificate(self) -> None:
+        own = self.authority.issue_cert("localhost", "127.0.0.1")
+        own.private_key_pem.write_to_path(str(self.home / "key.pem"))
+        for blob in own.cert_chain_pems:
+            blob.write_to_path(str(self.home / "cert.pem"), append=True)
+        self.authority.cert_pem.write_to_path(str(self.home / "ca.pem"))
+        (self.home / "key.pem").chmod(0o600)
+        if self._user is not None:
+            os.chown(self.home / "key.pem", self._user.pw_uid, self._user.pw_gid)
+
     def _start(self) -> None:
-        options = f"-c listen_addresses='' -c unix_socket_directories={self.home} -c fsync=off -c max_connections=200"
+        options = (
+            f"-c listen_addresses=127.0.0.1 -c port={self.port} -c unix_socket_directories={self.home} "
+            f"-c ssl=on -c ssl_cert_file={self.home}/cert.pem -c ssl_key_file={self.home}/key.pem "
+            "-c fsync=off -c max_connections=200"
+        )
         # pg_ctl leaves its log to the server, so that nothing here waits for a pipe of it
         self._run("pg_ctl", "-D", "data", "-l", "log", "-w", "-t", "30", "-o", options, "start")
 
     def url(self, database: str) -> str:
-        return f"postgresql://{OWNER}@/{database}?host={quote(str(self.home))}"
+        return f"postgresql://{OWNER}@/{database}?host={quote(str(self.home))}&port={self.port}"
+
+    @contextlib.contextmanager
+    def pooler(self, size: int = 2) -> Iterator[int]:
+        """The port of a PgBouncer in transaction mode, with few connections that many clients take turns in."""
+        port = free_port()
+        (self.home / "pgbouncer.ini").write_text(
+            f"[databases]\n* = host={self.home} port={self.port} user={OWNER}\n[pgbouncer]\nauth_type = any\n"
+            f"pool_mode = transaction\ndefault_pool_size = {size}\nlisten_addr = 127.0.0.1\nlisten_port = {port}\n"
+            f"unix_socket_dir =\nlogfile = {self.home}/pgbouncer.log\n"
+        )
+        process = subprocess.Popen(["pgbouncer", "-q", self.home / "pgbouncer.ini"], cwd=self.home, **self._who())
+        try:
+            end = time.monotonic() + 10
+            while True:
+                try:
+                    socket.create_connection(("127.0.0.1", port), 1).close()
+                    break
+                except OSError:
+                    assert time.monotonic() < end and process.poll() is None, "PgBouncer does not start"
+                    time.sleep(0.02)
+            yield port
+        finally:
+            process.terminate()
+            process.wait(10)
+
+    def _who(self) -> dict[str, Any]:
+        if self._user is None:
+            return {}
+        return {"user": self._user.pw_uid, "group": self._user.pw_gid, "extra_groups": []}
 
     def prepare(self) -> None:
         """Makes the template: one migration for all databases."""

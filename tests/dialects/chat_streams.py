@@ -80,7 +80,7 @@ def check_contract(out: bytes, stream: ChatStream, *, usage: bool) -> list[dict[
             index = choice["index"]
             if index not in seen:
                 assert choice["delta"]["role"] == "assistant"
-                assert choice["delta"]["content"] == ""
+                assert choice["delta"]["content"] in ("", None)
                 assert choice["finish_reason"] is None
             seen.add(index)
             roles[index] += "role" in choice["delta"]

@@ -5,11 +5,14 @@ from __future__ import annotations
 import asyncio
 import os
 import resource
+import shutil
 import signal
 import threading
 import time
+from collections.abc import Callable
 from pathlib import Path
 
+import pytest
 from calls import ask, closed_by_id, last_closed, opened, request, wait_until
 
 from dataplane import DataPlane, upstream
@@ -254,3 +257,66 @@ def test_counts_wait_for_room(tmp_path: Path) -> None:
         return held, sum(r.count for s in read_all(tmp_path) for r in s if isinstance(r, Refused))
 
     assert asyncio.run(flood()) == (0, 100)
+
+
+# ------------------------------------------------------------------------------- a segment that others harm
+
+
+def _replace(path: Path) -> None:
+    other = path.with_name("other")
+    other.write_bytes(path.read_bytes())
+    other.replace(path)
+
+
+def _move_away(path: Path) -> None:
+    path.rename(path.with_name("moved"))
+
+
+HARM: dict[str, Callable[[Path], object]] = {
+    "removed": Path.unlink,
+    "removed with its folder": lambda path: shutil.rmtree(path.parent),
+    "moved away": _move_away,
+    "replaced by a copy": _replace,
+    "emptied": lambda path: os.truncate(path, 0),
+    "cut in the middle": lambda path: os.truncate(path, 100),
+    "cut and grown": lambda path: (os.truncate(path, 100), os.truncate(path, SMALL)),
+    "overwritten": lambda path: path.open("r+b").write(bytes(4096)),
+}
+
+
+@pytest.mark.parametrize("harm", HARM)
+def test_a_harmed_live_segment_is_noticed_and_a_new_one_begun(harm: str, tmp_path: Path) -> None:
+    folder = tmp_path / "journal"
+    folder.mkdir()
+
+    async def main() -> tuple[list[Record], int]:
+        journal = small_journal(folder)
+        for number in range(20):
+            journal.write(Refused(number, "before", 1))
+        journal.flush()
+        for _ in range(2):
+            journal.check()
+        assert journal.lost_segments == 0
+        live = folder / "w0-boot-000000"
+        HARM[harm](live)
+        journal.write(Refused(20, "before", 1))  # it does not know yet
+        journal.flush()
+        journal.check()
+        journal.write(Refused(21, "after", 1))
+        journal.flush()
+        journal.check()
+        found = [record for record, _ in records.scan((folder / "w0-boot-000001").read_bytes())]
+        journal.close()
+        return found, journal.lost_segments
+
+    assert asyncio.run(main()) == ([Refused(21, "after", 1)], 1)
+
+
+def test_the_data_process_goes_on_in_a_new_segment_within_seconds(provider: Provider, tmp_path: Path) -> None:
+    with DataPlane(tmp_path / "s", upstream(provider.url)) as plane:
+        assert ask(plane, "up/echo").status == 200
+        [live] = (tmp_path / "s" / "journal").iterdir()
+        live.unlink()
+        wait_until(lambda: list((tmp_path / "s" / "journal").iterdir()), within=5)
+        answer = ask(plane, "up/echo")
+        assert closed_by_id(plane, answer.headers["x-headgate-stream-id"]).outcome == "delivered"

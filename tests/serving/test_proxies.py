@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 from pathlib import Path
 
@@ -12,8 +13,11 @@ from proxies import forward_proxy
 from tls import ca_file, tls_provider
 
 from dataplane import DataPlane, upstream
+from headgate.control.check import check
+from headgate.model import Provider as ProviderRow
 from headgate.serving.connect import Dialer, origin_of
 from headgate.testing import Provider
+from headgate.wire.proxies import Proxies, ProxyNotServed, problem
 
 NAME = "provider.test"  # resolved by nobody but the proxy: RFC 6761 reserves .test
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -95,10 +99,47 @@ def test_a_proxy_variable_that_is_not_understood_stops_the_start_with_a_sentence
         ("", "::1", True),
         ("10.0.0.1", "10.0.0.1", True),
         ("EXAMPLE.com", "example.com", True),
+        ("example.com", "EXAMPLE.com", True),
+        # networks
+        ("192.0.2.0/24", "192.0.2.2", True),
+        ("192.0.2.9/24", "192.0.2.2", True),
+        ("192.0.2.0/24", "192.0.3.2", False),
+        ("192.0.2.0/24", "192.0.2.2.example.com", False),
+        ("fd00::/8", "fd00::7", True),
+        ("[fd00::]/8", "fd00::7", True),
+        ("fd00::/8", "fe80::7", False),
+        ("0.0.0.0/0", "198.51.100.7", True),
+        ("192.0.2.0/99", "192.0.2.2", False),
+        # blanks, in every place
+        ("a.internal 192.0.2.2", "192.0.2.2", True),
+        ("a.internal,\t192.0.2.2 ,", "192.0.2.2", True),
+        (" , ,", "192.0.2.2", False),
+        # brackets, and other spellings of an address
+        ("[fd00::1]", "fd00::1", True),
+        ("fd00:0:0::1", "fd00::1", True),
+        ("::ffff:192.0.2.2", "192.0.2.2", True),
+        ("192.0.2.2", "::ffff:192.0.2.2", True),
+        ("192.0.2.0/24", "::ffff:192.0.2.2", True),
+        ("", "::ffff:127.0.0.1", True),
+        # dots at the end
+        ("example.com.", "example.com", True),
+        ("example.com", "example.com.", True),
+        ("example.com.", "api.example.com.", True),
+        # stars
+        ("*.svc.cluster.local", "vllm.svc.cluster.local", True),
+        ("*.svc.cluster.local", "svc.cluster.local", False),
+        ("192.0.2.*", "192.0.2.7", True),
+        # ports
+        ("vllm:8000", "vllm:8000", True),
+        ("vllm:8000", "vllm:9000", False),
+        ("192.0.2.2:8000", "192.0.2.2:8000", True),
+        ("[fd00::1]:8000", "[fd00::1]:8000", True),
+        ("192.0.2.2:80", "192.0.2.2", True),
+        ("http://example.com/", "example.com", True),
     ],
 )
 def test_no_proxy(no_proxy: str, host: str, direct: bool) -> None:
-    shown = f"[{host}]" if ":" in host else host
+    shown = f"[{host}]" if host.count(":") > 1 and "[" not in host else host
     dialer = Dialer({"HTTP_PROXY": "http://proxy:3128", "NO_PROXY": no_proxy})
     assert (dialer.plain_proxy(origin_of(f"http://{shown}/v1")) is None) is direct
 
@@ -110,3 +151,87 @@ def test_the_lower_case_variable_wins() -> None:
     ):
         found = Dialer(environment).plain_proxy(origin_of("http://example.com/v1"))
         assert found is not None and (found.host, found.port) == ("lower", 2)
+
+
+@pytest.mark.parametrize(
+    ("value", "words"),
+    [
+        ("http://proxy:port", "the port a number"),
+        ("http://[::1", "cannot be read"),
+        ("http://proxy:99999", "the port a number"),
+        ("http://user:canary/ss@proxy:3128", "percent-encoded"),
+        ("http://user:canary#ss@proxy:3128", "percent-encoded"),
+        ("http://user:canary?ss@proxy:3128", "percent-encoded"),
+        ("http://user:canary word@proxy:3128", "blank"),
+        ("http://proxy:31\n28", "blank or a control character"),
+        ("http://", "no host"),
+        ("http://:3128", "no host"),
+        ("http://user:canary@", "no host"),
+        ("socks5://user:canary@proxy:1080", "socks5:// proxy; only http://"),
+        ("https://user:canary@proxy:3128", "https:// proxy; only http://"),
+        ("ca/nary://x", "no proxy"),
+        ("http://" + "a" * 70 + ".example:3128", "cannot be read"),
+    ],
+)
+@pytest.mark.parametrize("variable", ["http_proxy", "HTTPS_PROXY", "All_Proxy"])
+def test_variables_that_cannot_be_followed(variable: str, value: str, words: str) -> None:
+    sentence = problem({variable: value})
+    assert sentence is not None and words in sentence and sentence.startswith(variable)
+    assert "canary" not in sentence and "nary" not in sentence
+    with pytest.raises(ProxyNotServed):
+        Dialer({variable: value})
+
+
+@pytest.mark.parametrize(
+    ("value", "host", "port", "login"),
+    [
+        ("http://127.0.0.1:3128 ", "127.0.0.1", 3128, None),
+        ("\thttp://proxy:3128/\n", "proxy", 3128, None),
+        ("proxy:3128", "proxy", 3128, None),
+        ("HTTP://proxy", "proxy", 80, None),
+        ("http://[fd00::1]:3128", "fd00::1", 3128, None),
+        ("http://user@proxy:3128", "proxy", 3128, b"user:"),
+        ("http://us%40er:p%2Fa%3Ass@proxy:3128", "proxy", 3128, b"us@er:p/a:ss"),
+        ("http://user:p@ss@proxy:3128", "proxy", 3128, b"user:p@ss"),
+        ("http://b%C3%BC:%ff@proxy:3128", "proxy", 3128, "bü:".encode() + b"\xff"),
+    ],
+)
+def test_variables_that_can_be_followed(value: str, host: str, port: int, login: bytes | None) -> None:
+    found = Proxies({"http_proxy": value}).of(False, "example.com", 80)
+    assert found is not None and (found.host, found.port) == (host, port)
+    assert found.authorization == (
+        b"" if login is None else b"Proxy-Authorization: Basic " + base64.b64encode(login) + b"\r\n"
+    )
+
+
+@pytest.mark.parametrize("value", ["", "   "])
+def test_an_empty_variable_is_none(value: str) -> None:
+    assert Proxies({"http_proxy": value, "all_proxy": ""}).of(False, "example.com", 80) is None
+
+
+@pytest.mark.parametrize("spared", ["", "127.0.0.0/8", NAME])
+def test_a_check_of_a_provider_takes_the_way_of_its_traffic(
+    provider: Provider, monkeypatch: pytest.MonkeyPatch, spared: str
+) -> None:
+    row = ProviderRow("up", f"http://{NAME}:{provider.port}/v1", auth="none")
+    with forward_proxy() as proxy:
+        monkeypatch.setenv("HTTP_PROXY", f"http://user:p%40ss@127.0.0.1:{proxy.port} ")
+        monkeypatch.setenv("NO_PROXY", spared)
+        [result] = asyncio.run(check(row, {}))
+    if spared == NAME:
+        assert not result.ok and proxy.heads == []
+    else:
+        assert result.ok, result
+        assert b"Basic " + base64.b64encode(b"user:p@ss") in proxy.heads[0]
+
+
+def test_a_check_goes_through_a_tunnel_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    authority = trustme.CA()
+    with forward_proxy() as proxy, tls_provider(authority, NAME) as provider:
+        monkeypatch.setenv("https_proxy", f"user:pw@127.0.0.1:{proxy.port}")
+        trusted = ca_file(authority, tmp_path)
+        row = ProviderRow("up", f"https://{NAME}:{provider.port}/v1", auth="none", ca_file=trusted)
+        [result] = asyncio.run(check(row, {}))
+    assert result.ok, result
+    assert proxy.heads[0].startswith(f"CONNECT {NAME}:{provider.port} ".encode())
+    assert base64.b64encode(b"user:pw") in proxy.heads[0]

@@ -14,10 +14,10 @@ from headgate import __version__
 def main() -> None:
     """The console script's entry.  Ends the process with the command's exit code."""
     arguments = sys.argv[1:]
-    if arguments in (["--version"], ["-V"]):
+    if arguments in (["--version"], ["-V"], ["version"]):
         print(f"headgate {__version__}")
         return
-    if arguments[:1] == ["serve"]:
+    if arguments[:1] in (["serve"], ["start"]) and not {"-h", "--help"} & set(arguments):
         from headgate.cli.serve import serve  # noqa: PLC0415 - late: see above
 
         sys.exit(serve(arguments[1:]))

@@ -26,8 +26,8 @@ def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = F
         lambda: table(
             "!NAME",
             "LEADS TO",
-            "FROM",
-            ">USES (30 D)",
+            "?FROM",
+            "??>USES (30 D)",
             rows=(
                 (row["name"], _targets(row) or "nothing yet", row["origin"], number(row["uses_30d"])) for row in rows
             ),

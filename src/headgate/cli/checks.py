@@ -114,6 +114,20 @@ def _room(subject: str, state: Path) -> Iterator[Finding]:
         yield Finding("good", subject, f"{state} is made by the first start, {room}")
 
 
+def journal(state: Path) -> Iterator[Finding]:
+    """What the recorder could not read or store; it says so in the log when it happens, and here ever after."""
+    torn = state / "torn"
+    pieces = sorted(torn.iterdir()) if torn.is_dir() and os.access(torn, os.R_OK | os.X_OK) else []
+    if pieces:
+        count = f"{len(pieces)} damaged piece{'s' if len(pieces) > 1 else ''}"
+        yield Finding(
+            "warning", "journal", f"{count} of it could not be read; the calls in them may lack figures",
+            f"check the disk; then remove {torn}",
+        )  # fmt: skip
+    if (refused := state / "unrecorded.jsonl").exists():
+        yield Finding("warning", "store", "it refused some records for good", f"look into {refused}, then remove it")
+
+
 def lock(holder: statedir.Holder | None) -> Iterator[Finding]:
     if holder is None:
         yield Finding("warning", "gateway", "none is running", "headgate serve")

@@ -1,39 +1,63 @@
-"""Every command but ``serve``, as Typer sees them.  Each noun has a module of its own; here they come together."""
+"""Every command but ``serve``, as Typer sees them: their names and what they are for.
+
+Each noun has a module of its own, which is imported only when its command is run, asked for help or completed: all of
+them together take longer than a command may.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import os
 import sys
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
+from typer.exceptions import TyperException
 
 from headgate import __version__
-from headgate.cli import (
-    aliases,
-    chat,
-    config,
-    doctor,
-    explain,
-    gate,
-    models,
-    providers,
-    requests,
-    serve,
-    tokens,
-    usage,
-    vault,
+from headgate.cli import misuse, values
+from headgate.cli.late import Late, Root
+from headgate.cli.options import Config, Json, StateDir
+from headgate.cli.terminal import say
+from headgate.cli.trouble import Trouble
+
+COMMANDS = (
+    Late("chat", "chat:command", "Ask a model, and see the answer as it streams."),
+    Late("status", "gate:status", "Show how the gateway is."),
+    Late("reload", "gate:reload", "Read the configuration file again.  Running streams are not touched."),
+    Late("drain", "gate:drain", "Stop the gateway: no new calls, the running ones come to their end."),
+    Late("detect", "gate:detect", "Look for engines on this machine again."),
+    Late("usage", "usage:usage", "Show requests, tokens and cost, by model or anything else."),
+    Late("explain", "explain:explain", "Show where a request would go, and where one went."),
+    Late("doctor", "doctor:command", "Look at everything that can be wrong."),
+    Late("models", "models:app", "Models: what can be asked for, what it can do, what it costs."),
+    Late("providers", "providers:app", "Providers: who answers, and whether their keys hold."),
+    Late("vault", "vault:app", "Providers' keys, sealed in the store."),
+    Late("aliases", "aliases:app", "Aliases: names that clients use, and the models behind them."),
+    Late("token", "tokens:app", "Agent tokens: who may use the gateway."),
+    Late("requests", "requests:app", "Requests: what was asked, what came of it, where the time went."),
+    Late("config", "config:app", "The configuration file."),
 )
-from headgate.cli.gateway import Trouble
-from headgate.cli.options import Config, Json, Root, StateDir
+
+
+class Commands(Root):
+    """The command itself, with all that it has."""
+
+    def __init__(self, **attrs: Any) -> None:
+        super().__init__(**attrs)
+        for late in COMMANDS:
+            self.add_late(late)
+        values.simplify(self)
+
 
 app = typer.Typer(
     name="headgate",
     help="A streaming-first, OpenAI-compatible gateway for language models.",
-    cls=Root,
+    cls=Commands,
     no_args_is_help=True,
+    context_settings={"help_option_names": ["-h", "--help"]},
     pretty_exceptions_enable=False,
+    rich_markup_mode=None,  # Rich takes as long to import as Typer
 )
 
 
@@ -42,12 +66,16 @@ def run() -> int:
     if sys.stdout is None:  # it was closed before the start (`>&-`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        app(prog_name="headgate")
+        return int(app(prog_name="headgate", standalone_mode=False) or 0)
     except Trouble as trouble:
-        print(f"headgate: {trouble.sentence}", file=sys.stderr)
-        if trouble.step:
-            print(f"  → {trouble.step}", file=sys.stderr)
-        return trouble.code
+        return _complain(trouble)
+    except TyperException as error:
+        if type(error).__name__ == "NoArgsIsHelpError":
+            print(error)
+            return 2
+        return _complain(misuse.trouble(error))
+    except typer.Abort:  # Ctrl+C or Ctrl+D at a question
+        return 130
     except KeyboardInterrupt:
         return 130
     except BrokenPipeError:  # `headgate requests | head`
@@ -57,7 +85,13 @@ def run() -> int:
         print(f"headgate: {error}", file=sys.stderr)
         _drop_output()
         return 1
-    return 0
+
+
+def _complain(trouble: Trouble) -> int:
+    say(f"headgate: {trouble.sentence}")
+    if trouble.step:
+        say(f"  → {trouble.step}")
+    return trouble.code
 
 
 def _drop_output() -> None:
@@ -89,9 +123,20 @@ def start(
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
 ) -> None:
-    """Start the gateway."""
+    """Start the gateway: data plane on port 4000, control plane on port 4001.
+
+    Exit codes: 0 drained, 2 configuration, 3 port in use, 4 state directory or store unusable.
+    """
     # Here for help and completion: __init__ goes a shorter way
+    from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
+
     raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
+
+
+@app.command("version")
+def version_() -> None:
+    """Print the version."""
+    _version(True)
 
 
 @app.command()
@@ -107,19 +152,3 @@ def conform(
     from headgate.cli.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(check(url, token, model, as_json=as_json, quick=quick, timeout=timeout))
-
-
-app.command("chat")(chat.command)
-app.command("status")(gate.status)
-app.command("reload")(gate.reload)
-app.command("drain")(gate.drain)
-app.command("usage")(usage.usage)
-app.command("explain")(explain.explain)
-app.command("doctor")(doctor.command)
-app.add_typer(models.app, name="models")
-app.add_typer(providers.app, name="providers")
-app.add_typer(vault.app, name="vault")
-app.add_typer(aliases.app, name="aliases")
-app.add_typer(tokens.app, name="token")
-app.add_typer(requests.app, name="requests")
-app.add_typer(config.app, name="config")

@@ -4,36 +4,103 @@ from __future__ import annotations
 
 import json
 import os
+from collections.abc import Iterator
 from dataclasses import asdict
-from typing import Annotated
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
-import yaml
-from rich.console import RenderableType
 
+from headgate import locate
 from headgate.cli import terminal
-from headgate.cli.gateway import Trouble
+from headgate.cli.gateway import Gateway
+from headgate.cli.layout import Drawing
 from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import table
-from headgate.settings import ConfigError, File, Origin, Settings, explained, load, masked
+from headgate.cli.terminal import moment, table
+from headgate.cli.trouble import Trouble
 
-app = typer.Typer(help="The configuration file.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from headgate.settings import Origin, Settings
+
+app = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_markup_mode=None)
 
 
 @app.command("check")
 def check(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Say whether the configuration holds; exit code 2 where it does not."""
-    problems: list[str] = []
+    """Say whether the configuration holds (exit code 2 where not), and what the running gateway has of it."""
+    from headgate.settings import ConfigError  # noqa: PLC0415 - late: see late.py
+
+    running = _running(config, state_dir)
     path = None
+    problems: list[str] = []
     try:
-        path = _load(config, state_dir).path
-    except ConfigError as error:
-        problems = error.problems
+        path = _file(config, running)
+        _load(str(path) if path else config, state_dir)
+    except (ConfigError, locate.NoSuchFile) as error:
+        problems = error.problems if isinstance(error, ConfigError) else [str(error)]
     if as_json:
-        print(json.dumps({"ok": not problems, "file": str(path) if path else None, "problems": problems}))
+        told = {"ok": not problems, "file": str(path) if path else None, "problems": problems, "running": running}
+        print(json.dumps(told))
     else:
         print("\n".join(problems) if problems else f"{path or 'no file: the defaults hold'}: good")
+        for sentence in _about(running, path, problems):
+            print(sentence)
     raise typer.Exit(2 if problems else 0)
+
+
+def _file(config: str | None, running: dict[str, Any] | None) -> Path | None:
+    """The file to check: the one of this place, else the one that the running gateway reads."""
+    path = locate.config_file(config, os.environ)
+    return path if path or not running or not running["file"] else Path(running["file"])
+
+
+def _running(config: str | None, state_dir: str | None) -> dict[str, Any] | None:
+    """What the running gateway says of its configuration, and its state directory; None where none runs."""
+    try:
+        with Gateway.find(config, {"state_dir": state_dir} if state_dir else {}, announce=False) as gateway:
+            if gateway.running:
+                return {"state_dir": str(gateway.state_dir), **gateway.call("GET", "/health")["config"]}
+    except Trouble:
+        pass  # the file can be checked all the same
+    return None
+
+
+def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str]) -> Iterator[str]:
+    """What the running gateway has of this file, in sentences."""
+    if running is None:
+        return
+    read = moment(running["reloaded_at"])
+    if running["file"] is None:
+        yield f"the running gateway ({running['state_dir']}) reads no file"
+        if path is not None:
+            yield f"  → put it where the gateway was started, or start it with --config {path}"
+    elif path is None or not _same(Path(running["file"]), path):
+        yield f"the running gateway ({running['state_dir']}) reads another file: {running['file']}, taken in {read}"
+    elif running["reload_error"]:
+        yield f"the running gateway could not read this file as it is now; it goes on with what it took in {read}"
+        if not problems:  # it holds in this shell
+            yield f"  what it said: {running['reload_error']}"
+    elif _changed_since(path, running["reloaded_at"]):
+        yield f"the file has changed since the running gateway took it in {read}"
+    else:
+        why = "; what is wrong above is so in this shell only" if problems else ""
+        yield f"the running gateway uses this file as it is now, taken in {read}{why}"
+    if running["needs_restart"]:
+        yield f"the running gateway needs a restart for: {', '.join(running['needs_restart'])}"
+
+
+def _same(one: Path, other: Path) -> bool:
+    try:
+        return one.samefile(other)
+    except OSError:
+        return one == other
+
+
+def _changed_since(path: Path, taken_in: float) -> bool:
+    try:
+        return path.stat().st_mtime > taken_in
+    except OSError:
+        return True
 
 
 @app.command("show")
@@ -44,6 +111,8 @@ def show(
     as_json: Json = False,
 ) -> None:
     """Print what is in force: file, environment and defaults together; secrets masked."""
+    from headgate.settings import ConfigError, explained, masked  # noqa: PLC0415 - late: see late.py
+
     try:
         settings = _load(config, state_dir)
     except ConfigError as error:
@@ -54,16 +123,20 @@ def show(
     elif as_json:
         print(json.dumps(masked(settings)))
     else:
+        import yaml  # noqa: PLC0415 - see above
+
         print(yaml.safe_dump(masked(settings), sort_keys=False, allow_unicode=True), end="")
 
 
 @app.command("schema")
 def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = True) -> None:
     """Print the JSON Schema of the configuration file, for editors."""
+    from headgate.settings import File  # noqa: PLC0415 - late: see late.py
+
     print(json.dumps(File.model_json_schema(), indent=2))
 
 
-def _origins(values: list[Origin]) -> RenderableType:
+def _origins(values: list[Origin]) -> Drawing:
     return table(
         "!KEY",
         "VALUE",
@@ -74,4 +147,6 @@ def _origins(values: list[Origin]) -> RenderableType:
 
 
 def _load(config: str | None, state_dir: str | None) -> Settings:
+    from headgate.settings import load  # noqa: PLC0415 - late: see late.py
+
     return load(config, os.environ, {"state_dir": state_dir} if state_dir else {})

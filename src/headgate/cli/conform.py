@@ -2,12 +2,9 @@
 
 from __future__ import annotations
 
-import sys
-
-from rich.console import Console
-from rich.text import Text
-
 from headgate.cli.gateway import Trouble
+from headgate.cli.layout import Text
+from headgate.cli.terminal import draw, waiting
 from headgate.conform import Check, Endpoint, Probe, Scorecard, Unreachable, run
 
 
@@ -21,18 +18,16 @@ def conform(url: str, token: str | None, model: str | None, *, as_json: bool, qu
     if as_json:
         print(card.as_json())
     else:
-        console = Console(width=None if sys.stdout.isatty() else 200, highlight=False)
         for text, colour in card.lines():
-            console.print(Text(text, style=colour))
+            draw(Text(text, colour))
     return card.exit_code
 
 
 def _run(probe: Probe, quick: bool) -> Scorecard:
     """With a progress line on standard error, where that is a terminal."""
-    console = Console(stderr=True)
-    with console.status("asking the model for a first stream") as status:
+    with waiting("asking the model for a first stream") as update:
 
-        def told(check: Check) -> None:
-            status.update(f"{check.id}: {check.what}")
+        def begun(check: Check) -> None:
+            update(f"{check.id}: {check.what}")
 
-        return run(probe, quick=quick, told=told)
+        return run(probe, quick=quick, told=begun)

@@ -6,24 +6,23 @@ a directory that it throws away: looking leaves nothing behind.
 
 from __future__ import annotations
 
-import json
 import os
 import tempfile
 from collections.abc import Iterator
 from contextlib import ExitStack
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 import typer
-from rich.text import Text
 
 from headgate import statedir
 from headgate.cli import checks
 from headgate.cli.checks import Finding
 from headgate.cli.gateway import Gateway, Trouble
+from headgate.cli.layout import Hanging, Text
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.providers import checked, configured
-from headgate.cli.terminal import console, waiting
+from headgate.cli.terminal import draw, print_json, waiting
 
 _MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
 REFUSED = frozenset({401, 403})
@@ -39,7 +38,7 @@ def command(config: Config = None, state_dir: StateDir = None, as_json: Json = F
             _print(finding)
     bad = sum(finding.mark == "bad" for finding in found)
     if as_json:
-        print(json.dumps({"ok": not bad, "findings": [asdict(finding) for finding in found]}, ensure_ascii=False))
+        print_json({"ok": not bad, "findings": [asdict(finding) for finding in found]})
     raise typer.Exit(1 if bad else 0)
 
 
@@ -47,26 +46,37 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
     """All findings, in an order in which they explain each other."""
     yield from checks.python()
     settings, findings = checks.configuration(config, os.environ, overrides)
+    try:
+        gateway = Gateway.find(config, overrides, announce=False)
+        running = gateway.running
+    except Trouble as trouble:
+        yield Finding("bad", "gateway", trouble.sentence, trouble.step)
+        return
+    if settings is None and running:  # it serves with what it read before, or with variables that this shell lacks
+        findings = [replace(one, mark="warning", subject="configuration here") for one in findings]
     yield from findings
-    if settings is None:
+    if settings is None and not running:
         return  # what else there is to look at, only a configuration says
-    state = settings.state_dir
+    state = gateway.state_dir
     yield from checks.clock(state)
     yield from checks.state_directory(state)
+    yield from checks.journal(state)
     try:
         holder = statedir.holder(state)
     except statedir.StateError as error:
         yield Finding("bad", "state directory", str(error), "run this as the user who runs the gateway")
         return
     yield from checks.lock(holder)
-    if holder is None:
-        yield from checks.free_ports(settings)
-    yield from checks.descriptors(settings)
+    if settings is not None:
+        if holder is None:
+            yield from checks.free_ports(settings)
+        yield from checks.descriptors(settings)
     with ExitStack() as stack:
         if holder is None and not (state / statedir.INSTANCE_KEY).exists():
             overrides = {**overrides, "state_dir": stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-"))}
+            gateway = Gateway.find(config, overrides, announce=False)
         try:
-            yield from _asked(stack.enter_context(Gateway.find(config, overrides, announce=False)))
+            yield from _asked(stack.enter_context(gateway))
         except Trouble as trouble:
             yield Finding("bad", "gateway", trouble.sentence, trouble.step)
 
@@ -136,8 +146,6 @@ def _key(provider: str, result: dict[str, Any]) -> Finding:
 
 
 def _print(finding: Finding) -> None:
-    line = Text.assemble(_MARKS[finding.mark], " ", (f"{finding.subject}: ", "bold"), finding.sentence)
-    screen = console()
-    screen.print(line)
+    draw(Hanging(Text.assemble(_MARKS[finding.mark], " ", (f"{finding.subject}: ", "bold"), finding.sentence)))
     if finding.step:
-        screen.print(Text(f"    → {finding.step}", "dim"))
+        draw(Text(f"    → {finding.step}", "dim"))

@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from headgate.cli import requests
 from headgate.cli.gateway import Trouble, open_gateway
+from headgate.cli.layout import Drawing, Group, Text, Value
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import facts, show, table, usd
 
@@ -72,9 +71,9 @@ def _body(what: str | None, model: str | None) -> dict[str, Any] | None:
 # ------------------------------------------------------------------------------------- what is shown
 
 
-def _picture(route: dict[str, Any]) -> RenderableType:
+def _picture(route: dict[str, Any]) -> Drawing:
     refused = Text(f"{route['message']} ({route['code']})", "red") if route["code"] else None
-    parts = [
+    parts: list[Drawing] = [
         facts(
             route["requested_model"],
             [
@@ -93,9 +92,9 @@ def _picture(route: dict[str, Any]) -> RenderableType:
                 ">TURN",
                 "!TARGET",
                 "STATE",
-                "ACCOUNTS",
-                "GOES ON",
-                ">COST",
+                "??ACCOUNTS",
+                "???GOES ON",
+                "?>COST",
                 rows=(_turn(one, live=route["live"]) for one in tried),
                 empty="",
             )
@@ -105,7 +104,7 @@ def _picture(route: dict[str, Any]) -> RenderableType:
     return Group(*parts)
 
 
-def _turn(one: dict[str, Any], *, live: bool) -> list[RenderableType]:
+def _turn(one: dict[str, Any], *, live: bool) -> list[Value]:
     return [
         str(one["place"]),
         _target(one),
@@ -128,7 +127,7 @@ def _reason(one: dict[str, Any]) -> str:
 def _account(account: dict[str, Any], *, live: bool) -> Text:
     if not live or account["state"] == "active":
         return Text(account["id"])
-    return Text(f"{account['id']} ").append_text(_state(account))
+    return Text(f"{account['id']} ").append(_state(account))
 
 
 def _state(one: dict[str, Any]) -> Text:

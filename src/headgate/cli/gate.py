@@ -48,6 +48,22 @@ def drain(
     show(answer, as_json, lambda: "it has ended" if wait else "it ends when its running calls have")
 
 
+def detect(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Look for engines on this machine (Ollama, LM Studio, vLLM, …) and use what is found."""
+    with _running(config, state_dir) as gateway, waiting("looking for engines on this machine"):
+        answer = gateway.call("POST", "/detect")
+    show(answer, as_json, lambda: _engines(answer))
+
+
+def _engines(answer: dict[str, Any]) -> str:
+    found = [one["said"] for one in answer["asked"] if one["found"]]
+    if not found:
+        ports = ", ".join(f"{one['title']} ({one['port']})" for one in answer["asked"])
+        return f"no engine answers on this machine; looked for: {ports}"
+    unused = "" if answer["enabled"] else "\nnot used: detect.local_engines is false in the configuration"
+    return "\n".join(found) + unused
+
+
 def _running(config: str | None, state_dir: str | None) -> Gateway:
     gateway = open_gateway(config, state_dir)
     if not gateway.running:

@@ -1,36 +1,41 @@
 """This machine's gateway as the commands reach it, running or not.
 
-Owns every request to the admin API.  Where a gateway runs they go to its control plane; where none does, to the same
-application in this process, on the store and under the state directory's lock.  The admin token goes to no address but
-the one that the holder of that lock wrote down.
+Owns which gateway that is, and every request to the admin API.  Where a gateway runs they go to its control plane, and
+need its state directory and nothing else: no valid configuration, none of its variables.  Where none does, they go to
+the same application in this process (``line``).  The admin token goes to no address but the one that the holder of the
+state directory's lock wrote down.
 """
 
 from __future__ import annotations
 
-import asyncio
 import json
 import os
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import AbstractAsyncContextManager, AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
 from types import TracebackType
-from typing import Any, Self, TypeVar
-from urllib.parse import quote
+from typing import Any, Self
 
-import httpx2
+from headgate import locate, statedir
+from headgate.cli.line import (
+    ANSWER_S,
+    SAME_USER,
+    Answered,
+    Ask,
+    Line,
+    OnTheStore,
+    OverHttp,
+    admin_token,
+)
+from headgate.cli.terminal import say
+from headgate.cli.trouble import Trouble
 
-from headgate import statedir
-from headgate.cli.terminal import say, waiting
-from headgate.control.snapshot import Compiled
-from headgate.settings import ConfigError, Settings, compile, load
+__all__ = ["Ask", "Gateway", "Trouble", "at", "failure", "open_gateway", "refusal"]
 
 CLI_TOKEN = "cli.token"
+CLI_NAME = "headgate-cli"  # of that token
 START_IT = "start it with: headgate serve"
-SAME_USER = "run the command as the user who runs the gateway"
-API = "/admin/v1"
-ANSWER_S = 10.0  # a gateway that is starting, or one that is stuck, gets this long
+STORE = "headgate.db"
 PAGE = 500
 # The next step, where the sentence alone does not name it
 _STEPS = {
@@ -43,58 +48,39 @@ _STEPS = {
 }
 _LISTS = {"/catalog": "models", "/accounts": "vault", "/tokens": "token"}  # where the noun is another word
 _WRONG_WISH = frozenset({400, 422})  # what was asked for cannot be: exit code 2, as for a wrong option
-T = TypeVar("T")
-
-
-class Trouble(Exception):
-    """The command cannot do its work: one sentence, the next step, an exit code (1 it failed, 2 it was asked wrongly).
-
-    ``api_code`` is the API's own, where it was the API that refused.
-    """
-
-    def __init__(self, sentence: str, step: str = "", code: int = 1, api_code: str = "") -> None:
-        super().__init__(sentence)
-        self.sentence = sentence
-        self.step = step
-        self.code = code
-        self.api_code = api_code
-
-
-@dataclass(frozen=True)
-class Ask:
-    """One request to the admin API; ``path`` without /admin/v1."""
-
-    method: str
-    path: str
-    body: Mapping[str, Any] | None = None
-    params: Mapping[str, Any] | None = None
-    timeout_s: float = ANSWER_S
 
 
 class Gateway:
-    """The gateway that a configuration describes.  A context manager; nothing is opened before the first call.
+    """One gateway of this machine.  A context manager; nothing is opened before the first call.
 
-    Mutable: the connection to the admin API, the loop that it lives in, and whether something is yet to be announced.
+    Mutable: the way to the admin API while one is open, and whether something is yet to be announced.
     """
 
-    def __init__(self, settings: Settings, overrides: Mapping[str, str], announce: bool) -> None:
-        self._settings = settings
+    def __init__(self, place: locate.Place, config: str | None, overrides: Mapping[str, str], announce: bool) -> None:
+        self._config = config
         self._overrides = overrides
         self._announce = announce
-        self.state_dir: Path = settings.state_dir
-        self._config = str(settings.path) if settings.path else None
-        self._open = AsyncExitStack()
-        self._client: httpx2.AsyncClient | None = None
-        self._control_url = ""  # of the running gateway; empty while the store is worked on
-        self._runner = asyncio.Runner()
+        self.state_dir: Path = place.state_dir
+        self.config = place.config
+        self._line: Line | None = None
 
     @classmethod
     def find(cls, config: str | None, overrides: Mapping[str, str], *, announce: bool = True) -> Self:
-        """``announce``: says so where the store is worked on.  Raises Trouble (2) on a bad configuration."""
+        """The gateway of the options, the environment and the file, else the one that runs elsewhere.
+
+        ``announce``: says so where that is another one than expected, or where the store is worked on.  Raises Trouble
+        (2) where ``--config`` names no file, and where several gateways could be meant.
+        """
         try:
-            return cls(load(config, os.environ, overrides), overrides, announce)
-        except ConfigError as error:
-            raise Trouble("; ".join(error.problems), "headgate config check", code=2) from error
+            place = locate.place(config, overrides.get("state_dir"), os.environ)
+        except locate.NoSuchFile as error:
+            raise Trouble(str(error), code=2) from error
+        gateway = cls(place, config, overrides, announce)
+        if place.by != "option" and not gateway.running and (other := _elsewhere(place)):
+            gateway.state_dir = other.state_dir
+            if announce:
+                say(f"the gateway that runs with {other.state_dir}:")
+        return gateway
 
     def __enter__(self) -> Self:
         return self
@@ -102,8 +88,7 @@ class Gateway:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._runner.run(self._open.aclose())
-        self._runner.close()
+        self.let_go()
 
     # --------------------------------------------------------------------------------- asking
 
@@ -117,24 +102,11 @@ class Gateway:
         timeout_s: float = ANSWER_S,
     ) -> dict[str, Any]:
         """One request.  Returns the decoded answer; raises Trouble with the API's own sentence."""
-        return self._run(self._ask(Ask(method, path, body, params, timeout_s)))
+        return _decoded(*self._connect().ask(Ask(method, path, body, params, timeout_s)))
 
     def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[dict[str, Any] | Trouble]:
         """All of them at once; ``done`` hears the index of each as it ends.  Answers in the order of ``asks``."""
-
-        async def one(index: int, ask: Ask) -> dict[str, Any] | Trouble:
-            try:
-                return await self._ask(ask)
-            except Trouble as trouble:
-                return trouble
-            finally:
-                done(index)
-
-        async def all_of_them() -> list[dict[str, Any] | Trouble]:
-            await self._connect()
-            return await asyncio.gather(*(one(index, ask) for index, ask in enumerate(asks)))
-
-        return self._run(all_of_them())
+        return [_judged(answer) for answer in self._connect().together(asks, done)]
 
     def items(self, path: str, params: Mapping[str, Any] | None = None, limit: int | None = None) -> list[Any]:
         """A list's entries, of as many pages as ``limit`` needs; all of them where it is None."""
@@ -160,11 +132,20 @@ class Gateway:
             kept = None if anew else statedir.read_token(file)
             if kept:
                 return kept
-            token = str(self.call("POST", "/tokens", {"name": "cli"})["token"])
+            token = self._own_token()
             statedir.write_private(file, token.encode() + b"\n")
         except statedir.StateError as error:
             raise Trouble(str(error), SAME_USER) from error
         return token
+
+    def _own_token(self) -> str:
+        try:
+            return str(self.call("POST", "/tokens", {"name": CLI_NAME})["token"])
+        except Trouble as trouble:
+            if trouble.api_code != "already_exists":
+                raise
+        # Its file was lost: nobody has the secret
+        return str(self.call("POST", at("/tokens", CLI_NAME, "rotate"), {})["token"])
 
     # --------------------------------------------------------------------------------- where it is
 
@@ -201,97 +182,64 @@ class Gateway:
 
     # --------------------------------------------------------------------------------- the connection
 
-    def _run(self, work: Coroutine[Any, Any, T]) -> T:
-        return self._runner.run(work)
-
-    async def _ask(self, ask: Ask) -> dict[str, Any]:
-        client = await self._connect()
-        end = time.monotonic() + ask.timeout_s
-        while True:
-            try:
-                answer = await client.request(
-                    ask.method,
-                    ask.path,
-                    json=ask.body,
-                    params=_plain(ask.params),
-                    timeout=max(0.1, end - time.monotonic()),
-                )
-                break
-            except httpx2.ConnectError as error:  # control is being started again: nothing was asked yet
-                if time.monotonic() > end:
-                    raise Trouble(f"no gateway answers at {self._control_url}", "headgate doctor") from error
-                await asyncio.sleep(0.1)
-            except httpx2.TimeoutException as error:
-                sentence = f"the gateway at {self._control_url} has not answered within {ask.timeout_s:.0f} s"
-                raise Trouble(sentence, "look at its log, or try again") from error
-            except httpx2.TransportError as error:
-                raise Trouble(f"the connection to {self._control_url} broke", "try again") from error
-            except ValueError as error:  # infinity, or an argument that is no UTF-8
-                raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
-        if answer.is_success:
-            decoded: dict[str, Any] = answer.json() if answer.content else {}
-            return decoded
-        raise refusal(answer.status_code, answer.content)
-
     def let_go(self) -> None:
         """Closes what is open, until the next call: while a person is asked, no gateway that starts waits for them."""
-        self._client = None
-        self._run(self._open.aclose())
+        line, self._line = self._line, None
+        if line is not None:
+            line.close()
 
-    async def _connect(self) -> httpx2.AsyncClient:
-        if self._client is None and not self.running:
+    def _connect(self) -> Line:
+        if self._line is None and not self.running:
             try:
-                self._client = await self._open.enter_async_context(self._on_the_store())
+                self._line = OnTheStore(self.state_dir, self._config, self._overrides, announce=self._announce)
+                self._announce = False  # once
             except Trouble:
                 if not self.running:  # else one has started while this command was getting ready
                     raise
-        if self._client is None:
-            self._client = await self._open.enter_async_context(self._over_http())
-        return self._client
+        if self._line is None:
+            self._line = OverHttp(self.addresses()["control"], admin_token(self.state_dir))
+        return self._line
 
-    def _over_http(self) -> AbstractAsyncContextManager[httpx2.AsyncClient]:
-        self._control_url = self.addresses()["control"]
-        try:
-            token = statedir.read_token(self.state_dir / statedir.ADMIN_TOKEN)
-        except statedir.StateError as error:
-            raise Trouble(str(error), SAME_USER) from error
-        return httpx2.AsyncClient(
-            base_url=self._control_url + API,
-            headers={"Authorization": f"Bearer {token}"},
-            trust_env=False,  # a proxy has no business between the CLI and this machine's gateway
-        )
 
-    @asynccontextmanager
-    async def _on_the_store(self) -> AsyncIterator[httpx2.AsyncClient]:
-        # Late: FastAPI and SQLAlchemy take longer to import than all of this, and a running gateway has them already.
-        from headgate.control.offline import offline  # noqa: PLC0415
-        from headgate.control.store import StoreUnusable  # noqa: PLC0415
+def _elsewhere(place: locate.Place) -> locate.Running | None:
+    """The running gateway that is meant although it does not run in this place: the one that reads the same file; where
+    this place was never used, the only one.  Raises Trouble (2) where that could be several.
+    """
+    found = list(locate.running(os.environ))
+    same = [one for one in found if one.config is not None and one.config == place.config]
+    if not same and place.by == "default" and not (place.state_dir / STORE).exists():
+        same = found
+    if len(same) > 1:
+        where = ", ".join(str(one.state_dir) for one in same)
+        raise Trouble(f"several gateways run: {where}", "say which one with --state-dir", 2)
+    return same[0] if same else None
 
-        try:
-            async with AsyncExitStack() as store:
-                with waiting("opening the store"):
-                    store_client = offline(self.state_dir, self._settings.database, self._compiled)
-                    client = await store.enter_async_context(store_client)
-                if self._announce:  # once
-                    say(f"no gateway is running: working on the store in {self.state_dir}")
-                    self._announce = False
-                yield client
-        except (statedir.StateError, StoreUnusable) as error:
-            raise Trouble(str(error), "headgate doctor") from error
 
-    def _compiled(self) -> Compiled:
-        fresh = load(self._config, os.environ, self._overrides)
-        # Nobody calls the built-in provider from here
-        return compile(fresh, statedir.instance_key(self.state_dir), "http://127.0.0.1:9/v1")
+def _decoded(status: int, body: bytes) -> dict[str, Any]:
+    if 200 <= status < 300:
+        decoded: dict[str, Any] = json.loads(body) if body else {}
+        return decoded
+    raise refusal(status, body)
+
+
+def _judged(answer: Answered | Trouble) -> dict[str, Any] | Trouble:
+    if isinstance(answer, Trouble):
+        return answer
+    try:
+        return _decoded(*answer)
+    except Trouble as trouble:
+        return trouble
 
 
 def open_gateway(config: str | None, state_dir: str | None) -> Gateway:
-    """The gateway that the configuration describes.  Raises Trouble (exit code 2) on a bad configuration."""
+    """The gateway that the options, the configuration or a running gateway name (``Gateway.find``)."""
     return Gateway.find(config, {"state_dir": state_dir} if state_dir else {})
 
 
 def at(collection: str, *names: str, slashes: bool = False) -> str:
     """The path of one object.  ``slashes``: its name may hold some.  Raises Trouble on an empty name."""
+    from urllib.parse import quote  # noqa: PLC0415 - late: see line.py
+
     for name in names:
         # A segment of dots would lead to another object
         if not name.strip() or not name.isprintable() or {".", ".."} & set(name.split("/")):
@@ -315,12 +263,3 @@ def failure(body: bytes) -> tuple[str, str]:
         return str(error["message"]), str(error["code"])
     except (ValueError, KeyError, TypeError):
         return "", ""
-
-
-def _plain(params: Mapping[str, Any] | None) -> dict[str, str]:
-    """Query parameters: what is None is not sent, booleans as the API spells them."""
-    return {
-        name: str(value).lower() if isinstance(value, bool) else str(value)
-        for name, value in (params or {}).items()
-        if value is not None
-    }

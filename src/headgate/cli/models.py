@@ -56,13 +56,15 @@ def listing(
         as_json,
         lambda: table(
             "!ID",
-            ">CONTEXT",
+            "?>CONTEXT",
             ">IN",
             ">OUT",
-            "CAN",
-            ">USES (30 D)",
+            "???CAN",
+            "??>USES (30 D)",
             rows=(_cells(row) for row in rows),
-            empty="no model; add a provider: headgate providers presets",
+            empty="no model matches; what there is: headgate models"
+            if provider or search or capability or free or configured
+            else "no model; add a provider: headgate providers presets",
         ),
     )
 

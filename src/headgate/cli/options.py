@@ -15,22 +15,14 @@ StateDir = Annotated[str | None, typer.Option("--state-dir", metavar="DIR", help
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 LIST = "list"
-_SYNONYMS = {
-    "account": "vault",
-    "accounts": "vault",
-    "alias": "aliases",
-    "model": "models",
-    "provider": "providers",
-    "request": "requests",
-    "tokens": "token",
-}
-
-
-class Root(TyperGroup):
-    """The command itself: takes either number of a noun."""
-
-    def get_command(self, ctx: Any, cmd_name: str) -> Any:
-        return super().get_command(ctx, _SYNONYMS.get(cmd_name, cmd_name))
+# What other tools call the verbs: the first of a group that the noun has is meant
+_VERBS = (
+    ("list", "ls"),
+    ("show", "get", "inspect", "info"),
+    ("remove", "unset", "revoke", "rm", "delete", "del"),
+    ("create", "add", "set", "new"),
+    ("edit", "update"),
+)
 
 
 class Noun(TyperGroup):
@@ -42,6 +34,14 @@ class Noun(TyperGroup):
             args = [LIST, *args]
         return super().parse_args(ctx, args)
 
+    def get_command(self, ctx: Any, cmd_name: str) -> Any:
+        return super().get_command(ctx, cmd_name) or super().get_command(ctx, self._meant(cmd_name))
+
+    def _meant(self, word: str) -> str:
+        """This noun's own verb for another tool's."""
+        words = next((group for group in _VERBS if word in group), ())
+        return next((verb for verb in words if verb in self.commands), word)
+
     def shell_complete(self, ctx: Any, incomplete: str) -> Any:
         """Its verbs; after a dash the options of ``list``, which may follow the noun itself."""
         found = super().shell_complete(ctx, incomplete)
@@ -52,7 +52,7 @@ class Noun(TyperGroup):
 
 def noun(text: str) -> typer.Typer:
     """A Typer application for one noun."""
-    return typer.Typer(help=text, cls=Noun, no_args_is_help=False)
+    return typer.Typer(help=text, cls=Noun, no_args_is_help=False, rich_markup_mode=None)
 
 
 def listed(text: str | None) -> list[str] | None:

@@ -5,10 +5,9 @@ from __future__ import annotations
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from headgate.cli.gateway import Ask, Gateway, Trouble, at, open_gateway
+from headgate.cli.layout import Drawing, Group, Text
 from headgate.cli.options import Config, Json, StateDir, noun
 from headgate.cli.terminal import changed, counting, facts, milliseconds, moment, number, show, table, yes
 
@@ -29,10 +28,10 @@ def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = F
         lambda: table(
             "!NAME",
             "STATUS",
-            ">KEYS",
+            "??>KEYS",
             ">MODELS",
-            "FROM",
-            "ADDRESS",
+            "??FROM",
+            "?ADDRESS",
             rows=(
                 (
                     row["name"],
@@ -76,7 +75,7 @@ def presets(
             "!NAME",
             "SERVICE",
             "KEY VARIABLE",
-            "TRAINS ON DATA",
+            "?TRAINS ON DATA",
             rows=((row["name"], row["title"], ", ".join(row["key_env"]) or "–", row["training"]) for row in rows),
             empty="no service of that name; any OpenAI-compatible one works with: headgate providers add --base-url",
         ),
@@ -182,7 +181,7 @@ def checked(gateway: Gateway, names: list[str]) -> list[dict[str, Any]]:
     return [answer for answer in answers if isinstance(answer, dict)]
 
 
-def _results(answers: list[dict[str, Any]]) -> RenderableType:
+def _results(answers: list[dict[str, Any]]) -> Drawing:
     return table(
         "",
         "!PROVIDER",
@@ -208,7 +207,7 @@ def _results(answers: list[dict[str, Any]]) -> RenderableType:
     )
 
 
-def _picture(row: dict[str, Any]) -> RenderableType:
+def _picture(row: dict[str, Any]) -> Drawing:
     frame = facts(
         row["name"],
         [
@@ -230,16 +229,16 @@ def _picture(row: dict[str, Any]) -> RenderableType:
     return Group(frame, account_table(row["accounts"])) if row["accounts"] else frame
 
 
-def account_table(accounts: list[dict[str, Any]]) -> RenderableType:
+def account_table(accounts: list[dict[str, Any]]) -> Drawing:
     """Accounts without their keys: what may be shown of those is the hint."""
     return table(
         "!ID",
         "KEY",
         "STATE",
-        ">PRIORITY",
-        "FREE",
-        "FROM",
-        "ADDED",
+        "???>PRIORITY",
+        "???FREE",
+        "??FROM",
+        "?ADDED",
         rows=(
             (
                 account["id"],

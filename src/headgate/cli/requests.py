@@ -2,34 +2,36 @@
 
 from __future__ import annotations
 
-import json
 import sys
 import time
-from collections.abc import Iterable
 from typing import Annotated, Any
 
 import typer
-from rich.console import Group, RenderableType
-from rich.text import Text
 
 from headgate.cli.gateway import PAGE, Gateway, at, open_gateway
+from headgate.cli.layout import Drawing, Flexible, Group, Text
 from headgate.cli.options import Config, Json, StateDir, noun
-from headgate.cli.terminal import UNKNOWN, bar, console, facts, milliseconds, moment, number, short, show, table, usd
+from headgate.cli.terminal import (
+    UNKNOWN,
+    draw,
+    facts,
+    milliseconds,
+    moment,
+    number,
+    print_json,
+    short,
+    show,
+    table,
+    usd,
+    width,
+)
+from headgate.cli.timeline import timeline
 from headgate.cli.times import before
 
 app = noun("Requests: what was asked, what came of it, where the time went.")
 
 FOLLOW_S = 1.0
-BAR = 40
-WIDE = 110  # columns
-# A timeline's phases: each lasts from the one before it to its own end
-_PHASES = (
-    ("queue", "waited"),
-    ("connect", "connected"),
-    ("ttfb", "headers"),
-    ("ttft", "first token"),
-    ("total", "end"),
-)
+WIDE = 110  # columns: below, an id takes a line of its own
 _COLOURS = {"delivered": "green", "cancelled": "yellow", None: "cyan"}
 
 
@@ -74,7 +76,7 @@ def listing(
             _follow(gateway, filters, limit, as_json)
             return
         rows = gateway.items("/requests", filters, limit)
-    show(rows, as_json, lambda: _rows(rows))
+    show(rows, as_json, lambda: _rows(rows, any(value is not None for value in filters.values())))
 
 
 @app.command("show")
@@ -98,6 +100,10 @@ def _follow(gateway: Gateway, filters: dict[str, Any], limit: int, as_json: bool
     still run.  Until Ctrl+C.  Raises Trouble where no gateway runs: nothing would come, and the store would be held.
     """
     gateway.addresses()
+    columns = width()
+    wide = columns is None or columns >= WIDE
+    if not as_json:
+        draw(Text(_heading(wide), "bold"))
     shown: set[str] = set()
     rows = gateway.items("/requests", filters, max(limit, PAGE))
     fresh = rows[:limit]
@@ -105,51 +111,67 @@ def _follow(gateway: Gateway, filters: dict[str, Any], limit: int, as_json: bool
         ended = [row for row in reversed(fresh) if row["outcome"] is not None and row["id"] not in shown]
         if as_json:
             for row in ended:
-                print(json.dumps(row, ensure_ascii=False))
-        elif ended:
-            _lines(ended)
+                print_json(row)
+        else:
+            for row in ended:
+                draw(_line(row, wide))
         sys.stdout.flush()
         shown = {row["id"] for row in rows if row["outcome"] is not None}
         time.sleep(FOLLOW_S)
         rows = fresh = gateway.items("/requests", filters, PAGE)
 
 
-def _lines(rows: Iterable[dict[str, Any]]) -> None:
-    """One line each, of columns that stay where they are."""
-    screen = console()
-    for row in rows:
-        line = Text(f"{_clock(row)}  ")
-        line.append(f"{row['outcome']:<10}", _colour(row))
-        took, cost = milliseconds(row["timings_ms"]["total"]), usd(row["cost_usd"])
-        line.append(f" {took:>8}  {_tokens(row):>9}  {cost:>10}  {_model(row)}")
-        screen.print(line, overflow="ignore", no_wrap=True)
+def _heading(wide: bool) -> str:
+    """Over the lines of --follow."""
+    ident = f"{'ID':<33}  " if wide else ""
+    return f"{'TIME':<8}  {ident}{'OUTCOME':<9}  {'TOOK':>8}  {'IN+OUT':>9}  {'COST':>10}  MODEL"
 
 
-def _rows(rows: list[dict[str, Any]]) -> RenderableType:
+def _line(row: dict[str, Any], wide: bool) -> Text:
+    """One request, in columns that stay where they are; the id below it where there is no room for it beside."""
+    line = Text(f"{_clock(row):<11}  " if len(_clock(row)) > 8 else f"{_clock(row):<8}  ")
+    line.append(f"{row['id']:<33}  " if wide else "").append(f"{row['outcome']:<9}", _colour(row))
+    took, cost = milliseconds(row["timings_ms"]["total"]), usd(row["cost_usd"])
+    line.append(f"  {took:>8}  {_tokens(row):>9}  {cost:>10}  {_model(row)}")
+    line.append(f" ({row['code']})" if row["code"] else "")
+    return line if wide else line.append(f"\n          {row['id']}", "dim")
+
+
+def _rows(rows: list[dict[str, Any]], filtered: bool) -> Drawing:
     """The id has a column of its own where there is room, as where the output is piped; else a line of its own."""
-    wide = console().width >= WIDE
-    return table(
-        "!TIME",
-        *(("!ID",) if wide else ()),
-        "OUTCOME",
-        ">TOOK",
-        ">IN+OUT",
-        ">COST",
-        "MODEL" if wide else "!MODEL, ID",
-        rows=(
-            (
-                _clock(row),
-                *((row["id"],) if wide else ()),
-                Text(_outcome(row), _colour(row)),
-                milliseconds(row["timings_ms"]["total"]) if row["outcome"] else "",
-                _tokens(row),
-                usd(row["cost_usd"]),
-                _model(row) if wide else Text.assemble(_model(row), "\n", (row["id"], "dim")),
-            )
-            for row in rows
-        ),
-        empty="no requests",
-    )
+
+    def drawn(width: int | None) -> Drawing:
+        wide = width is None or width >= WIDE
+        return table(
+            "!TIME",
+            *(("!ID",) if wide else ()),
+            "OUTCOME",
+            "?>TOOK",
+            "???>IN+OUT",
+            "??>COST",
+            "MODEL" if wide else "MODEL, ID",
+            rows=(
+                (
+                    _clock(row),
+                    *((row["id"],) if wide else ()),
+                    Text(_outcome(row) if wide else row["outcome"] or "running", _colour(row)),
+                    milliseconds(row["timings_ms"]["total"]) if row["outcome"] else "",
+                    _tokens(row),
+                    usd(row["cost_usd"]),
+                    _model(row) if wide else _under(_model(row), row),
+                )
+                for row in rows
+            ),
+            empty="no request matches" if filtered else 'no requests yet; make one with: headgate chat "Hello"',
+        )
+
+    return Flexible(drawn)
+
+
+def _under(model: str, row: dict[str, Any]) -> Text:
+    """The model, an error's code and the id in one cell."""
+    code = (f" ({row['code']})", _colour(row)) if row["code"] else ""
+    return Text.assemble(model, code, "\n", (row["id"], "dim"))
 
 
 def _clock(row: dict[str, Any]) -> str:
@@ -184,14 +206,14 @@ def _model(row: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------------- one
 
 
-def _picture(row: dict[str, Any]) -> RenderableType:
+def _picture(row: dict[str, Any]) -> Drawing:
     used = row["usage"]
-    parts: list[RenderableType] = [
+    parts: list[Drawing] = [
         facts(
             row["id"],
             [
                 ("asked for", row["requested_model"]),
-                ("served by", f"{row['provider']}/{row['model']}" if row["provider"] else None),
+                (_answerer(row), f"{row['provider']}/{row['model']}" if row["provider"] else None),
                 ("outcome", Text(_outcome(row), _colour(row))),
                 ("status", str(row["status"]) if row["status"] else None),
                 ("at", f"{moment(row['created'])}, {'streamed' if row['stream'] else 'whole'}"),
@@ -206,11 +228,17 @@ def _picture(row: dict[str, Any]) -> RenderableType:
                 ("cost", _priced(row)),
             ],
         ),
-        _timeline(row["timings_ms"]),
+        timeline(row),
     ]
     if len(row["attempts"]) > 1 or (row["attempts"] and row["outcome"] != "delivered"):
         parts.append(_attempts(row["attempts"]))
     return Group(*parts)
+
+
+def _answerer(row: dict[str, Any]) -> str:
+    """A provider has served where something of its answer reached the client."""
+    came = row["outcome"] == "delivered" or row["timings_ms"]["ttft"] is not None
+    return "served by" if came else "asked" if row["outcome"] is None else "last asked"
 
 
 _BASES = {"provider": "the provider's report", "counted": "the model's tokenizer", "estimated": "estimate"}
@@ -223,32 +251,14 @@ def _priced(row: dict[str, Any]) -> str:
     return f"{usd(row['cost_usd'])}{f' (price: {source})' if source else ''}"
 
 
-def _timeline(timings: dict[str, float | None]) -> RenderableType:
-    """Each phase as a bar from the end of the one before to its own; a phase that was never reached has none."""
-    total = timings["total"] or max((value for value in timings.values() if value), default=0) or 1.0
-    rows = []
-    begun = 0.0
-    for key, name in _PHASES:
-        until = timings.get(key)
-        if until is None:
-            continue
-        start = round(min(begun, total) / total * BAR)
-        drawn = " " * start + (bar((until - begun) / total, BAR) if until > begun else "▏")
-        rows.append((name, milliseconds(until), Text(drawn, "green" if key == "total" else "blue")))
-        begun = max(begun, until)
-    return table("REACHED", ">AFTER", "", rows=rows, empty="no timings yet")
-
-
-def _attempts(attempts: list[dict[str, Any]]) -> RenderableType:
+def _attempts(attempts: list[dict[str, Any]]) -> Drawing:
     return table(
-        "ATTEMPT",
-        "AT",
+        ">ATTEMPT",
+        "!AT",
         "WHY",
         ">STATUS",
         "CODE",
-        ">BEGAN",
-        ">TOOK",
-        ">IN + OUT",
+        ">IN+OUT",
         ">COST",
         rows=(
             (
@@ -258,9 +268,7 @@ def _attempts(attempts: list[dict[str, Any]]) -> RenderableType:
                 attempt["why"],
                 str(attempt["status"] or "–"),
                 attempt["code"] or "",
-                milliseconds(attempt["started_ms"]),
-                milliseconds(attempt["ended_ms"] - attempt["started_ms"]),
-                f"{number(attempt['prompt_tokens'])} + {number(attempt['completion_tokens'])}",
+                f"{number(attempt['prompt_tokens'])}+{number(attempt['completion_tokens'])}",
                 usd(attempt["cost_usd"]) if attempt["cost_usd"] is not None else "",
             )
             for index, attempt in enumerate(attempts, 1)

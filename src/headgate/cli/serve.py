@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import argparse
+import sys
+from typing import NoReturn
 
 from headgate import app
 
@@ -29,17 +31,26 @@ def start(
     return app.serve(config, overrides)
 
 
+class _Parser(argparse.ArgumentParser):
+    """Says what is wrong as the other commands do."""
+
+    def error(self, message: str) -> NoReturn:
+        print(f"headgate: {message}\n  → headgate serve --help", file=sys.stderr)
+        sys.exit(2)
+
+
 def parser() -> argparse.ArgumentParser:
-    """The options, without Typer: it takes longer to import than the data process takes to start."""
-    parser = argparse.ArgumentParser(
+    """The options, without Typer: it takes longer to import than the data process takes to start.  Typer shows the
+    help.
+    """
+    parser = _Parser(
         prog="headgate serve",
-        description="Start the gateway: data plane on port 4000, control plane on port 4001.",
-        epilog="Exit codes: 0 drained, 2 configuration, 3 port in use, 4 state directory or store unusable.",
         allow_abbrev=False,
+        add_help=False,
     )
-    parser.add_argument("--config", metavar="FILE", help="configuration (else HEADGATE_CONFIG, ./headgate.yaml)")
-    parser.add_argument("--host", help="address of the data plane (server.host)")
-    parser.add_argument("--port", type=int, help="port of the data plane (server.port)")
-    parser.add_argument("--control-port", type=int, metavar="PORT", help="port of the control plane (control.port)")
-    parser.add_argument("--state-dir", metavar="DIR", help="where store, journal, keys and sockets lie (state_dir)")
+    parser.add_argument("--config", metavar="FILE")
+    parser.add_argument("--host")
+    parser.add_argument("--port", type=int)
+    parser.add_argument("--control-port", type=int, metavar="PORT")
+    parser.add_argument("--state-dir", metavar="DIR")
     return parser

@@ -1,90 +1,94 @@
 """What the commands print, in one place: JSON, tables, marks, figures, progress.
 
-Owns every width and every word for "not known".  Answers go to standard output, everything said about them to standard
-error; progress is shown to terminals only.  Refuses to print an unknown figure as 0.
+Owns every word for "not known", and what each output can show.  Answers go to standard output, everything said about
+them to standard error; progress is shown to terminals only.  Refuses to print an unknown figure as 0.
 """
 
 from __future__ import annotations
 
 import json
 import math
+import os
+import shutil
 import sys
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from datetime import datetime
-from typing import Any
+from typing import Any, TextIO
 
-from rich import box
-from rich.console import Console, RenderableType
-from rich.panel import Panel
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn
-from rich.table import Table
-from rich.text import Text
+from headgate.cli.layout import GLYPHS, Column, Drawing, Facts, Table, Text, Value, lines_of, visible
 
 UNKNOWN = "unknown"
-PIPED_WIDTH = 200  # piped output must not be folded to a terminal's width that nobody has
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
 
 
-def console() -> Console:
-    """Standard output.  Nothing is highlighted by guess: what the gateway says is shown as it is."""
-    return Console(width=None if sys.stdout.isatty() else PIPED_WIDTH, highlight=False, soft_wrap=False)
+def width() -> int | None:
+    """The columns of standard output; None where it is no terminal."""
+    return shutil.get_terminal_size().columns if sys.stdout.isatty() else None
 
 
-def show(answer: Any, as_json: bool, human: Callable[[], RenderableType]) -> None:
+def draw(drawing: Value | Drawing) -> None:
+    """To standard output, in the width and the colours that it has."""
+    colours = _coloured(sys.stdout)
+    for line in lines_of(drawing, width()):
+        _write(line.rendered(colours), sys.stdout)
+
+
+def _coloured(out: TextIO) -> bool:
+    return out.isatty() and not os.environ.get("NO_COLOR") and os.environ.get("TERM") != "dumb"
+
+
+def _write(line: str, out: TextIO) -> None:
+    """One line.  What the output's encoding does not have is drawn in ASCII, or written out."""
+    encoding = out.encoding or "utf-8"
+    try:
+        line.encode(encoding)
+    except UnicodeEncodeError:
+        line = line.translate(GLYPHS).encode(encoding, "backslashreplace").decode(encoding)
+    print(line, file=out)
+
+
+def print_json(answer: Any) -> None:
+    """One line.  What a terminal would act upon, or the output's encoding does not have, is escaped as JSON escapes."""
+    text = json.dumps(answer, ensure_ascii=False)
+    try:
+        whole = visible(text) == text and bool(text.encode(sys.stdout.encoding or "utf-8"))
+    except UnicodeEncodeError:
+        whole = False
+    print(text if whole else json.dumps(answer))
+
+
+def show(answer: Any, as_json: bool, human: Callable[[], Value | Drawing]) -> None:
     """The answer as JSON, or what ``human`` makes of it."""
     if as_json:
-        print(json.dumps(answer, ensure_ascii=False))
+        print_json(answer)
     else:
-        console().print(human())
+        draw(human())
 
 
 def say(sentence: str) -> None:
     """One line on standard error."""
-    print(sentence, file=sys.stderr)
+    _write(Text(sentence).plain, sys.stderr)
 
 
 def changed(answer: dict[str, Any], sentence: str, as_json: bool) -> None:
     """The answer to a change, and a word where it does not hold yet."""
     if as_json:
-        print(json.dumps(answer, ensure_ascii=False))
+        print_json(answer)
     else:
-        print(sentence)
+        _write(Text(sentence).plain, sys.stdout)
     if answer.get("effective") is False:
         say("not yet in effect: the data process has not confirmed it within a second")
 
 
-def table(*columns: str, rows: Iterable[Sequence[RenderableType | None]], empty: str) -> RenderableType:
-    """Rows under headings; ``empty`` where there is none.  A heading that begins with ``>`` is aligned to the right;
-    one that begins with ``!`` is what people copy: it stays whole, the others are folded.
-    """
-    drawn = Table(box=box.SIMPLE_HEAD, show_edge=False, pad_edge=False, padding=(0, 1), collapse_padding=True)
-    for column in columns:
-        name = column.lstrip(">!")
-        drawn.add_column(
-            name, justify="right" if ">" in column else "left", overflow="fold", no_wrap=column[:1] in ">!"
-        )
-    count = 0
-    for row in rows:
-        drawn.add_row(*("" if cell is None else _cell(cell) for cell in row))
-        count += 1
-    return drawn if count else Text(empty)
+def table(*columns: str, rows: Iterable[Sequence[Value | None]], empty: str) -> Drawing:
+    """Rows under headings; ``empty`` where there is none.  See ``Column.named`` for the marks of a heading."""
+    return Table([Column.named(column) for column in columns], rows, empty)
 
 
-def facts(title: str, rows: Iterable[tuple[str, RenderableType | None]]) -> RenderableType:
+def facts(title: str, rows: Iterable[tuple[str, Value | None]]) -> Drawing:
     """One object: names and values in a frame.  Values that are None are left out."""
-    grid = Table.grid(padding=(0, 2))
-    grid.add_column(style="dim", no_wrap=True)
-    grid.add_column(overflow="fold")
-    for name, value in rows:
-        if value is not None:
-            grid.add_row(name, _cell(value))
-    return Panel(grid, title=Text(title), title_align="left", expand=False, box=box.ROUNDED)
-
-
-def _cell(value: RenderableType) -> RenderableType:
-    # Text, so that a bracket in a name is no markup
-    return Text(value) if isinstance(value, str) else value
+    return Facts(title, rows)
 
 
 # ------------------------------------------------------------------------------------- figures
@@ -149,33 +153,27 @@ def bar(share: float, width: int) -> str:
 
 
 @contextmanager
-def waiting(text: str) -> Iterator[None]:
-    """A spinner on standard error while something takes its time."""
-    screen = Console(stderr=True)
-    if not screen.is_terminal:
-        yield
+def waiting(text: str) -> Iterator[Callable[[str], None]]:
+    """A spinner on standard error while something takes its time; what it gives changes its text."""
+    if not sys.stderr.isatty():
+        yield lambda text: None
         return
-    with screen.status(text):
-        yield
+    from rich.console import Console  # noqa: PLC0415 - late: an answer that comes at once does not wait for it
+
+    with Console(stderr=True).status(text) as status:
+        yield status.update
 
 
 @contextmanager
 def counting(text: str, total: int) -> Iterator[Callable[[str], None]]:
     """A bar on standard error; what it gives is called with a word after each of ``total`` steps."""
-    screen = Console(stderr=True)
-    progress = Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(20),
-        MofNCompleteColumn(),
-        console=screen,
-        transient=True,
-        disable=not screen.is_terminal,
-    )
-    with progress:
+    if not sys.stderr.isatty():
+        yield lambda word: None
+        return
+    from rich.console import Console  # noqa: PLC0415 - late: as above
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn  # noqa: PLC0415
+
+    columns = (SpinnerColumn(), TextColumn("{task.description}"), BarColumn(20), MofNCompleteColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task(text, total=total)
-
-        def step(word: str) -> None:
-            progress.update(task, advance=1, description=f"{text} {word}".strip())
-
-        yield step
+        yield lambda word: progress.update(task, advance=1, description=f"{text} {word}".strip())

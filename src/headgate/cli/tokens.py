@@ -14,7 +14,7 @@ from headgate.cli.times import after, duration
 
 app = noun("Agent tokens: who may use the gateway.")
 
-Ident = Annotated[str, typer.Argument(metavar="ID", help="The public id, as `token list` shows it.")]
+Ident = Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id as `token list` shows it.")]
 Expires = Annotated[str | None, typer.Option(help="30d, 12h, or a date like 2027-01-31.")]
 Models = Annotated[str | None, typer.Option(help="Allowed models and aliases, with commas; else all.")]
 Scopes = Annotated[str | None, typer.Option(help="gate:chat, gate:models, gate:usage, with commas; else all.")]
@@ -22,7 +22,7 @@ Scopes = Annotated[str | None, typer.Option(help="gate:chat, gate:models, gate:u
 
 @app.command("create")
 def create(
-    name: Annotated[str, typer.Argument(help="What it is for.")],
+    name: Annotated[str, typer.Argument(help="A name for it; no other token may have it.")],
     expires: Expires = None,
     models: Models = None,
     scopes: Scopes = None,
@@ -51,7 +51,7 @@ def listing(
         rows,
         as_json,
         lambda: table(
-            *("!ID", "NAME", "FROM", "MODELS", "EXPIRES", *(("REVOKED",) if revoked else ())),
+            *("!NAME", "!ID", "??FROM", "?MODELS", "EXPIRES", *(("REVOKED",) if revoked else ())),
             rows=([*_cells(row), *((moment(row.get("revoked")),) if revoked else ())] for row in rows),
             empty="no tokens; make one with: headgate token create NAME",
         ),
@@ -84,7 +84,7 @@ def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json
 @app.command("edit")
 def edit(
     ident: Ident,
-    name: Annotated[str | None, typer.Option(help="What it is for.")] = None,
+    name: Annotated[str | None, typer.Option(help="Another name for it.")] = None,
     expires: Annotated[str | None, typer.Option(help="30d, 12h, a date, or never.")] = None,
     models: Annotated[str | None, typer.Option(help="Allowed models and aliases, with commas; all: every one.")] = None,
     scopes: Scopes = None,
@@ -139,8 +139,8 @@ def _wish(expires: str | None, models: str | None, scopes: str | None) -> dict[s
 
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
-        row["id"],
         row["name"],
+        row["id"],
         row.get("origin", ""),
         ", ".join(row.get("models") or ()) or "all",
         moment(row.get("expires"), "never"),

@@ -71,11 +71,11 @@ def _table(by: By, rows: list[dict[str, Any]]) -> Any:
     return table(
         f"!{by.value.upper()}",
         ">REQUESTS",
-        ">FAILED",
-        ">IN",
-        ">OUT",
+        "??>FAILED",
+        "?>IN",
+        "?>OUT",
         ">COST",
-        "",
+        "???",
         rows=(
             (
                 str(row["group"] or "–"),

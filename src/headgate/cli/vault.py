@@ -16,11 +16,15 @@ import typer
 from headgate.cli.gateway import Gateway, Trouble, at, open_gateway
 from headgate.cli.options import Config, Json, StateDir, noun
 from headgate.cli.providers import account_table
-from headgate.cli.terminal import changed, console, counting, say, show, table
+from headgate.cli.terminal import changed, counting, draw, facts, moment, say, show, table, yes
+from headgate.policy.names import nearest
 from headgate.providers import first_key, unfilled
 
 app = noun("Providers' keys, sealed in the store.")
 
+Ident = Annotated[
+    str, typer.Argument(metavar="ID", help="PROVIDER/LABEL, as `vault list` shows it; PROVIDER where it has one key.")
+]
 MASK_FROM = 20  # characters: a shorter key would be half shown
 FOUND, STORED, ALREADY, NO_KEY = "to store", "stored", "already there", "cannot be a key"
 
@@ -49,29 +53,48 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Store a key: piped in, or asked for without being shown."""
-    wish: dict[str, Any] = {"provider": provider, "key": _key(provider)}
+    wish: dict[str, Any] = {"provider": provider}
     wish |= {"label": label} if label else {}
     wish |= {"priority": priority} if priority is not None else {}
     wish |= {"free": True} if free else {}
     with open_gateway(config, state_dir) as gateway:
+        _takes_keys(gateway, provider)
+        gateway.let_go()
+        wish["key"] = _key(provider)
         made = gateway.call("POST", "/accounts", wish)
     changed(made, f"stored {made['id']} ({made['hint']}); try it: headgate providers check {provider}", as_json)
 
 
-@app.command("remove")
-def remove(
-    ident: Annotated[str, typer.Argument(metavar="ID", help="PROVIDER/LABEL, as `vault list` shows it.")],
-    config: Config = None,
-    state_dir: StateDir = None,
-    as_json: Json = False,
-) -> None:
-    """Remove a key for good."""
-    provider, _, label = ident.partition("/")
-    if not label:
-        raise Trouble(f"{ident!r} is no account's id", "headgate vault list", 2)
+@app.command("show")
+def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Show an account.  Its key is never shown."""
     with open_gateway(config, state_dir) as gateway:
-        answer = gateway.call("DELETE", at("/accounts", provider, label))
-    changed(answer, f"removed {ident}", as_json)
+        row = gateway.call("GET", at("/accounts", ident, slashes=True))
+    show(
+        row,
+        as_json,
+        lambda: facts(
+            row["id"],
+            [
+                ("provider", row["provider"]),
+                ("key", row["hint"]),
+                ("state", row["state"]),
+                ("problem", row["problem"]),
+                ("priority", str(row["priority"])),
+                ("free", yes(row["free"])),
+                ("added", moment(row["created"]) or None),
+                ("from", row["origin"]),
+            ],
+        ),
+    )
+
+
+@app.command("remove")
+def remove(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Remove a key for good."""
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("DELETE", at("/accounts", ident, slashes=True))
+    changed(answer, f"removed {answer['id']}", as_json)
 
 
 @app.command("import-env")
@@ -88,7 +111,7 @@ def import_env(
         gateway.let_go()
         new = [] if dry_run else [row for row in found if row["state"] == FOUND]
         if not as_json:
-            console().print(_plan(found))
+            draw(_plan(found))
         if new:
             if not yes and not _agreed(len(new)):
                 raise Trouble("nothing was stored", "answer y, or give --yes")
@@ -102,6 +125,18 @@ def import_env(
         say(f"stored {len(new) - len(refused)}; try them: headgate providers check")
     if refused:
         raise typer.Exit(1)
+
+
+def _takes_keys(gateway: Gateway, provider: str) -> None:
+    """Raises Trouble where a key for ``provider`` would be typed in vain."""
+    there = {row["name"]: row for row in gateway.items("/providers")}
+    known = {**dict.fromkeys((row["name"] for row in gateway.items("/presets")), None), **there}
+    if provider not in known:
+        near = nearest(provider, known)
+        sentence = f"there is no provider and no service {provider!r}{near}"
+        raise Trouble(sentence, "headgate providers presets, or headgate providers add NAME --base-url URL", 2)
+    if (row := there.get(provider)) and row["auth"] == "none" and row["origin"] != "detected":
+        raise Trouble(f"provider {provider} needs no key (auth is none)", code=2)
 
 
 def _key(provider: str) -> str:

@@ -7,8 +7,7 @@ shown as one sentence with the key taken out of it; its body is read up to a bou
 from __future__ import annotations
 
 import asyncio
-import ipaddress
-import ssl
+import os
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -17,8 +16,10 @@ from urllib.parse import urlsplit
 import httpx2
 import msgspec
 
+from headgate import trust
 from headgate.dialects.openai_chat.failures import failure
 from headgate.model import Provider
+from headgate.wire.proxies import Proxies
 from headgate.wire.signing import credential
 
 DEADLINE_S = 5.0
@@ -52,12 +53,14 @@ async def check(provider: Provider, secrets: Mapping[str, str]) -> list[Result]:
         sentence = f"{provider.name} has no key; add one with POST /admin/v1/accounts"
         return [Result(None, False, None, None, None, sentence)]
     try:
-        verify = await asyncio.to_thread(ssl.create_default_context, cafile=provider.ca_file)  # reads a large file
+        verify = await asyncio.to_thread(trust.context, provider.ca_file)  # reads a large file
     except OSError as error:
-        sentence = f"the CA file {provider.ca_file} cannot be read: {error.strerror or error}"
+        why = (provider.ca_file and trust.problem(provider.ca_file)) or f"cannot be read: {error.strerror or error}"
+        sentence = f"the CA file {provider.ca_file} {why}"
         return [Result(account, False, None, None, None, sentence) for account in accounts]
     places = asyncio.Semaphore(AT_ONCE)
-    async with httpx2.AsyncClient(verify=verify, trust_env=not _is_loopback(provider.base_url)) as client:
+    proxy = _proxy(provider.base_url)
+    async with httpx2.AsyncClient(verify=verify, trust_env=False, proxy=proxy) as client:
         return await asyncio.gather(*(_one(client, places, provider, account, secrets) for account in accounts))
 
 
@@ -135,9 +138,13 @@ def _scrubbed(text: str, key: str) -> str:
     return (text.replace(key, "[key]") if key else text)[:500]
 
 
-def _is_loopback(url: str) -> bool:
-    host = urlsplit(url).hostname or ""
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
+def _proxy(url: str) -> httpx2.Proxy | None:
+    """The way that traffic takes.  The gateway does not start where the variables cannot be followed."""
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    found = Proxies(os.environ).of(tls, parts.hostname or "", parts.port or (443 if tls else 80))
+    if found is None:
+        return None
+    name, _, value = found.authorization.decode("ascii").strip().partition(": ")
+    host = f"[{found.host}]" if ":" in found.host else found.host
+    return httpx2.Proxy(f"http://{host}:{found.port}", headers={name: value} if name else None)

@@ -26,6 +26,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate import boot as boot_channel
+from headgate import locate
 from headgate.boot import ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.control import objects
 from headgate.control.admin import Admin
@@ -184,6 +185,7 @@ class Control:
                     dict(declared.tokens),
                     self._boot.secrets,
                     rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
+                    path=self._boot.config_path,
                     detect_engines=False,  # until the file has said so
                 )
             )
@@ -264,7 +266,7 @@ class Control:
         It is read at once: it may have changed, or broken, since the supervisor compiled what this life of control
         began with.
         """
-        stamp = _stamp(self._boot.config_path)
+        stamp = _stamp(self._path(publication))
         done = await self._reload_once(publication)
         await publication.settle()
         self._settled.set()
@@ -273,12 +275,16 @@ class Control:
                 async with asyncio.timeout(WATCH_S):
                     await self._reload.wait()
             except TimeoutError:
-                now = _stamp(self._boot.config_path)
+                now = _stamp(self._path(publication))
                 if now == stamp and done:
                     continue
                 stamp = now
             self._reload.clear()
             done = await self._reload_once(publication)
+
+    def _path(self, publication: Publication) -> str | Path | None:
+        """The file that is watched; where there was none so far, one that has been made since."""
+        return publication.sources.compiled.path or self._boot.config_path or locate.appeared(os.environ)
 
     async def _reload_once(self, publication: Publication) -> bool:
         """False where the store was in the way: the file is as it was, so that nothing else would try again."""
@@ -295,7 +301,7 @@ class Control:
 Stamp = tuple[int, int, int] | None
 
 
-def _stamp(path: str | None) -> Stamp:
+def _stamp(path: str | Path | None) -> Stamp:
     if path is None:
         return None
     try:

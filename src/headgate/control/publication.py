@@ -25,7 +25,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.channel import Down, Patch, Secrets, Uses
-from headgate.control import facts, objects, tokens
+from headgate.control import facts, named, objects, tokens
 from headgate.control.detection import Detected, engines, taken
 from headgate.control.kinds import MANAGED_BY_FILE, TOKEN_NOT_FOUND
 from headgate.control.objects import Objects
@@ -225,38 +225,46 @@ class Publication:
     # --------------------------------------------------------------------------------- tokens
 
     async def create(self, wish: Grant) -> tuple[Minted, bool]:
-        """A new token, and whether it is effective.  Raises SQLAlchemyError."""
+        """A new token, and whether it is effective.  Raises GatewayError (its name is taken), SQLAlchemyError."""
         async with self._turn():
+            named.free_name(wish.name, self.all_tokens())
             minted = await tokens.create(self._engine, self._key, wish)
             self._tokens[minted.digest] = minted.grant
             generation = await self._publish_tokens()
         return minted, await self.link.effective(generation)
 
-    async def revoke(self, ident: str) -> bool:
-        """True where every connected data process refuses the token now.  Raises GatewayError, SQLAlchemyError."""
+    async def revoke(self, wanted: str) -> tuple[str, bool]:
+        """The id of the token with this id or name, and whether every connected data process refuses it now.  Raises
+        GatewayError, SQLAlchemyError.
+        """
         async with self._turn():
+            ident = named.token_id(wanted, self.all_tokens())
             # A token of the store first: a file-declared one may bear the same id and must not shield it
             if not await tokens.revoke(self._engine, ident):
                 self._refuse_token(ident)
             self._tokens = {digest: grant for digest, grant in self._tokens.items() if grant.id != ident}
             generation = await self._publish_tokens()
-        return await self.link.effective(generation)
+        return ident, await self.link.effective(generation)
 
-    async def edit_token(self, ident: str, edit: Callable[[Grant], Grant]) -> tuple[Stored, bool]:
+    async def edit_token(self, wanted: str, edit: Callable[[Grant], Grant]) -> tuple[Stored, bool]:
         """A token with another name, scopes, models or expiry.  Raises GatewayError, SQLAlchemyError."""
         async with self._turn():
+            ident = named.token_id(wanted, self.all_tokens())
             entry = await self._good(ident)
             grant = edit(entry.grant)
+            if grant.name != entry.grant.name:
+                named.free_name(grant.name, self.all_tokens(), ident)
             await tokens.edit(self._engine, grant)
             await self._renew(ident)
             generation = await self._publish_tokens()
         return replace(entry, grant=grant), await self.link.effective(generation)
 
-    async def rotate(self, ident: str, overlap_s: float) -> tuple[Minted, float | None, bool]:
+    async def rotate(self, wanted: str, overlap_s: float) -> tuple[Minted, float | None, bool]:
         """A new secret for a token, until when the former one is good beside it (Unix seconds), and whether that is
         effective.  Raises GatewayError, SQLAlchemyError.
         """
         async with self._turn():
+            ident = named.token_id(wanted, self.all_tokens())
             minted, until = await tokens.rotate(self._engine, self._key, await self._good(ident), overlap_s)
             await self._renew(ident)
             generation = await self._publish_tokens()
@@ -283,6 +291,10 @@ class Publication:
 
     def file_tokens(self) -> list[Grant]:
         return list(self.sources.compiled.tokens.values())
+
+    def all_tokens(self) -> list[Grant]:
+        """Every token that is good, those of the store first.  One that was rotated may stand there twice."""
+        return [*self._tokens.values(), *self.file_tokens()]
 
     # --------------------------------------------------------------------------------- file and engines
 

@@ -161,6 +161,7 @@ class Lag:
     unreadable: int
     error: str | None
     set_aside: int = 0
+    damaged: int = 0
 
 
 class Recorder:
@@ -180,6 +181,7 @@ class Recorder:
         self._error: str | None = None
         self._shelf = Shelf(folder)
         self._aside = Aside(folder.parent / "unrecorded.jsonl")
+        self._damaged = 0  # records that were skipped because they are not what was written
         self._task: asyncio.Task[None] | None = None
 
     async def start(self) -> asyncio.Task[None]:
@@ -246,6 +248,7 @@ class Recorder:
             unreadable=self._receipts.unreadable,
             error=self._error,
             set_aside=self._aside.count,
+            damaged=self._damaged,
         )
 
     async def _run(self) -> None:
@@ -302,7 +305,7 @@ class Recorder:
                 if lost := self._receipts.lose(boot):
                     log.warning("calls were lost with their process", boot=boot, calls=lost)
             await self._commit(connection)
-        done = [s for s in self._shelf if s.rotated or s.boot in ended]
+        done = [s for s in self._shelf if s.rotated or s.exhausted or s.boot in ended]
         if done:
             for segment in done:
                 self._shelf.remove(segment)
@@ -322,10 +325,16 @@ class Recorder:
         if segment.rotated:
             return False
         buffer = segment.peek()
-        if not buffer:
+        if buffer:
+            size, segment.rotated = self._receipts.ingest(segment.boot, buffer)
+            if size:
+                return segment.consumed(size, buffer) and not segment.rotated
+        damage = segment.damage(time.monotonic(), self._shelf.settled(segment))
+        if damage is None:
             return False
-        size, segment.rotated = self._receipts.ingest(segment.boot, buffer)
-        return segment.consumed(size, buffer) and not segment.rotated
+        self._shelf.pass_over(segment, damage)
+        self._damaged += damage.records
+        return True
 
     def _ended_boots(self) -> list[str]:
         now = time.monotonic()

@@ -8,15 +8,18 @@ process ends.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import fcntl
 import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
+from typing import NamedTuple
 
 import structlog
 
-from headgate.wire.records import HEADER, MAX_RECORD
+from headgate.wire.records import HEADER, MAX_RECORD, next_sound, steps
 
 log = structlog.get_logger("headgate.recorder")
 
@@ -24,12 +27,28 @@ FIRST_READ = 16 << 10
 CHUNK = 256 << 10  # about 1,500 records: the loop is not held for longer than some 10 ms
 PROBE_S = 0.5
 TICK_NS = 100_000_000
+SETTLE_S = 0.2  # a record that is not sound for so long is not being written
+WINDOW = 1 << 20  # of a search for the next sound record
+MAX_PIECES = 1000  # in torn/
+TORN = "torn"  # beside the journal folder: what could not be read
+
+
+class Damage(NamedTuple):
+    """Bytes of a segment in which ``records`` records were (as far as one can tell), and which are left out."""
+
+    start: int
+    end: int
+    records: int
 
 
 class Segment:
-    """One open journal file.  ``rotated`` is set once its last record has been read."""
+    """One open journal file.  ``rotated`` is set once its last record has been read; ``exhausted`` once no sound record
+    can follow, though none said that it is the last.
+    """
 
-    __slots__ = ("_fd", "_probed_at", "_want", "boot", "free", "name", "number", "offset", "rotated")
+    __slots__ = (
+        "_fd", "_probed_at", "_suspect", "_want", "boot", "exhausted", "free", "name", "number", "offset", "rotated",
+    )  # fmt: skip
 
     def __init__(self, folder: Path, name: str, offset: int) -> None:
         self.name = name
@@ -37,10 +56,17 @@ class Segment:
         self.number = int(number)
         self.offset = offset
         self.rotated = False
+        self.exhausted = False
         self.free = False  # its writer is gone: nothing will be added
         self._fd = os.open(folder / name, os.O_RDONLY | os.O_CLOEXEC)
         self._want = FIRST_READ
         self._probed_at = float("-inf")
+        self._suspect = (-1, 0.0)  # an offset at which no sound record stands, and since when
+
+    @property
+    def begun(self) -> bool:
+        """Something is written in it."""
+        return any(os.pread(self._fd, HEADER.size, 0))
 
     def peek(self) -> bytes:
         """What stands at the offset: up to CHUNK bytes, empty where no record begins.
@@ -94,10 +120,53 @@ class Segment:
             count += 1
         return offset - start, count
 
-    def unreadable(self) -> int:
-        """The length that stands where the next record would begin: 0 behind the last one."""
-        head = os.pread(self._fd, HEADER.size, self.offset)
-        return int(HEADER.unpack(head)[0]) if len(head) == HEADER.size else 0
+    def damage(self, now: float, settled: bool) -> Damage | None:
+        """What lies between the offset and the next sound record, where the one at the offset is not sound.
+
+        ``settled``: nothing will be written here any more, so the whole rest is searched, once.  Else a record counts
+        as damaged only where it stays so for SETTLE_S and a sound one follows: it may be in the middle of its write.
+        """
+        if self.exhausted:
+            return None
+        if not settled:
+            if not any(os.pread(self._fd, HEADER.size, self.offset)):
+                return None
+            if self._suspect[0] != self.offset:
+                self._suspect = (self.offset, now)
+            if now - self._suspect[1] < SETTLE_S:
+                return None
+        for position, window in self._windows(self.offset):
+            found = next_sound(window)
+            if found is not None:
+                end = position + found
+                if end == self.offset:  # it was written after the last look
+                    return None
+                return Damage(self.offset, end, steps(os.pread(self._fd, end - self.offset, self.offset)))
+            if not settled:
+                return None
+        self.exhausted = True
+        return None
+
+    def _windows(self, position: int) -> Iterator[tuple[int, bytes]]:
+        """The rest of the file, each piece beginning so early that no record lies across two of them."""
+        try:  # what was only preallocated is a hole
+            position = max(position, os.lseek(self._fd, position, os.SEEK_DATA))
+        except OSError as error:
+            if error.errno == errno.ENXIO:  # nothing but that
+                return
+        while window := os.pread(self._fd, WINDOW, position):
+            if window.count(0) != len(window):
+                yield position, window
+            if len(window) < WINDOW:
+                return
+            position += WINDOW - MAX_RECORD - HEADER.size
+
+    def blank(self) -> bool:
+        """True where nothing but zeros follows."""
+        return next(self._windows(self.offset), None) is None
+
+    def read(self, damage: Damage) -> bytes:
+        return os.pread(self._fd, damage.end - damage.start, damage.start)
 
     def close(self) -> None:
         os.close(self._fd)
@@ -141,22 +210,42 @@ class Shelf:
     def of(self, boot: str) -> list[Segment]:
         return [segment for segment in self if segment.boot == boot]
 
+    def settled(self, segment: Segment) -> bool:
+        """Nothing will be written to it any more: its writer is gone, or writes to a later one."""
+        return segment.free or any(s.number > segment.number and s.begun for s in self.of(segment.boot))
+
+    def pass_over(self, segment: Segment, damage: Damage) -> None:
+        """Goes on behind damaged bytes; what they are is kept in ``torn/``.  Raises OSError."""
+        log.error(
+            "the journal is damaged: records were skipped",
+            file=segment.name, at=damage.start, bytes=damage.end - damage.start, records=damage.records,
+        )  # fmt: skip
+        folder = self._torn()
+        if len(os.listdir(folder)) < MAX_PIECES:
+            (folder / f"{segment.name}@{damage.start}").write_bytes(segment.read(damage)[:MAX_RECORD])
+        segment.offset = damage.end
+
+    def _torn(self) -> Path:
+        folder = self._folder.parent / TORN
+        folder.mkdir(mode=0o700, exist_ok=True)
+        return folder
+
     def remove(self, segment: Segment) -> None:
         """Deletes the file, of which the caller has committed everything that can be read; one that holds more is put
         aside in ``torn/``.
         """
         del self._segments[segment.name]
-        left = 0 if segment.rotated else segment.unreadable()
+        blank = segment.rotated or segment.blank()
         segment.close()
         path = self._folder / segment.name
-        if not left:
+        if blank:
             path.unlink(missing_ok=True)
             return
         log.warning(
             "a journal file ends in bytes that are no record; kept in torn/", file=segment.name, at=segment.offset
         )
-        (self._folder.parent / "torn").mkdir(mode=0o700, exist_ok=True)
-        path.rename(self._folder.parent / "torn" / segment.name)
+        with contextlib.suppress(FileNotFoundError):  # somebody has removed it
+            path.rename(self._torn() / segment.name)
 
     def close(self) -> None:
         for segment in self:

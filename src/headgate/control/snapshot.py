@@ -25,7 +25,8 @@ class Compiled:
     """What the configuration file says.  ``tokens`` by digest; ``secrets`` by Account.id, never printed;
     ``needs_restart``: the keys that differ from what the running processes were started with.  ``world`` has the
     environment's providers and the shipped aliases (origin ``shipped``) too; ``rows`` are all of ``providers/``, and
-    ``detect_engines`` says whether to look for engines on this machine.
+    ``detect_engines`` says whether to look for engines on this machine.  ``path`` is the file, None where there
+    is none.
     """
 
     world: World
@@ -34,6 +35,7 @@ class Compiled:
     needs_restart: tuple[str, ...] = ()
     rows: Mapping[str, Row] = field(default_factory=dict, repr=False)
     detect_engines: bool = True
+    path: str | None = None
 
 
 def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) -> Snapshot:
@@ -48,6 +50,7 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
         timeouts=world.timeouts,
         retries=world.retries,
         unpriced=world.unpriced,
+        presets=world.presets,
     )
 
 
@@ -60,6 +63,7 @@ def world_of(snapshot: Snapshot) -> World:
         timeouts=snapshot.timeouts,
         retries=snapshot.retries,
         unpriced=snapshot.unpriced,
+        presets=snapshot.presets,
     )
 
 

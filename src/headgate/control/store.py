@@ -34,6 +34,8 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
+from headgate.control import postgres
+
 # Every revision of migrations/versions, oldest first; the last is what this release needs
 REVISIONS = ("0001", "0002", "0003")
 HEAD = REVISIONS[-1]
@@ -235,26 +237,63 @@ def async_url(database: str) -> URL:
     """``sqlite:///PATH`` or ``postgresql://…`` with the async driver filled in.  Raises StoreUnusable on anything
     else.
     """
+    if database.startswith("postgres"):
+        try:
+            postgres.parse(database)
+        except postgres.BadUrl as error:
+            raise StoreUnusable(f"database: {error}") from error
+        return URL.create("postgresql+asyncpg")  # where and as whom: make_engine
     try:
         url = make_url(database)
-    except ArgumentError as error:
+    except (ArgumentError, ValueError) as error:
         raise StoreUnusable("the database setting is not a URL such as sqlite:///PATH or postgresql://…") from error
-    match url.get_backend_name():
-        case "sqlite":
-            return url.set(drivername="sqlite+aiosqlite")
-        case "postgresql" | "postgres":
-            return url.set(drivername="postgresql+asyncpg")
-        case other:
-            raise StoreUnusable(f"the database {other!r} is not supported: use sqlite:///PATH or postgresql://…")
-
-
-def make_engine(url: URL) -> AsyncEngine:
-    """An engine whose SQLite connections wait for each other instead of failing, and write ahead."""
     if url.get_backend_name() != "sqlite":
-        return create_async_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S)
-    engine = create_async_engine(url, pool_timeout=PATIENCE_S)
-    event.listen(engine.sync_engine, "connect", _tune_sqlite)
+        other = url.get_backend_name()
+        raise StoreUnusable(f"the database {other!r} is not supported: use sqlite:///PATH or postgresql://…")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def shown(database: str) -> str:
+    """The URL without its password."""
+    return postgres.masked(database) if database.startswith("postgres") else database
+
+
+def make_engine(database: str) -> AsyncEngine:
+    """An engine whose SQLite connections wait for each other instead of failing, and write ahead; or one that works
+    behind a pooler in transaction mode, too.  Raises StoreUnusable, ImportError, OSError.
+    """
+    url = async_url(database)
+    if url.get_backend_name() == "sqlite":
+        engine = create_async_engine(url, pool_timeout=PATIENCE_S)
+        event.listen(engine.sync_engine, "connect", _tune_sqlite)
+        return engine
+    arguments = {
+        **postgres.parse(database).arguments(),
+        "async_creator_fn": _connect,
+        "prepared_statement_cache_size": 0,
+        # Unnamed: it is gone with the next one, and is never met by another client of the same pooler
+        "prepared_statement_name_func": str,
+    }
+    engine = create_async_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=arguments)
+    dialect: Any = engine.sync_engine.dialect
+    # They ask the server outside of a transaction, and no column here is JSON
+    dialect.setup_asyncpg_json_codec = dialect.setup_asyncpg_jsonb_codec = _no_codec
     return engine
+
+
+async def _connect(**arguments: Any) -> Any:
+    """A connection of asyncpg's.  Raises OSError, whatever the driver raises: this happens anywhere in SQLAlchemy."""
+    # Late: an extra, which only some have
+    import asyncpg  # noqa: PLC0415
+
+    try:
+        return await asyncpg.connect(**arguments)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TypeError) as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+async def _no_codec(_connection: Any) -> None:
+    return None
 
 
 def _tune_sqlite(connection: Any, _record: object) -> None:
@@ -276,15 +315,17 @@ async def open_store(database: str) -> AsyncEngine:
     try:
         if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
             _own_file(str(url.database))
-        engine = make_engine(url)
-        await _bring_up_to_date(engine, url)
+        engine = make_engine(database)
+        await _bring_up_to_date(engine, database)
     except ImportError as error:
         raise StoreUnusable(f"the driver for {url.drivername} is missing: install headgate[postgres]") from error
     except (SQLAlchemyError, OSError) as error:
         if engine is not None:
             await engine.dispose()
-        reason = str(getattr(error, "orig", None) or error).splitlines()[0]
-        raise StoreUnusable(f"the store {url.render_as_string()} cannot be opened: {reason}") from error
+        reason = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, TimeoutError):
+            reason = "it does not answer"
+        raise StoreUnusable(f"the store {shown(database)} cannot be opened: {reason}") from error
     except StoreUnusable:
         if engine is not None:
             await engine.dispose()
@@ -302,17 +343,17 @@ def _own_file(path: str) -> None:
         os.close(descriptor)
 
 
-async def _bring_up_to_date(engine: AsyncEngine, url: URL) -> None:
+async def _bring_up_to_date(engine: AsyncEngine, database: str) -> None:
     async with engine.connect() as connection:
         revision = await connection.run_sync(_revision)
     if revision == HEAD:
         return
     if revision is not None and revision not in REVISIONS:
         raise StoreUnusable(
-            f"the store {url.render_as_string()} was written by a newer release of Headgate "
+            f"the store {shown(database)} was written by a newer release of Headgate "
             f"(schema {revision}, this one knows {HEAD}): use that release, or another database"
         )
-    await asyncio.to_thread(_migrate, url)
+    await asyncio.to_thread(_migrate, database)
 
 
 def _revision(connection: Connection) -> str | None:
@@ -321,7 +362,7 @@ def _revision(connection: Connection) -> str | None:
     return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
 
 
-def _migrate(url: URL) -> None:
+def _migrate(database: str) -> None:
     """Runs the migrations on a loop and an engine of its own: the drivers are async, Alembic is not, and the control
     process's loop must not stand still meanwhile.
     """
@@ -336,7 +377,7 @@ def _migrate(url: URL) -> None:
         command.upgrade(config, "head")
 
     async def run() -> None:
-        engine = make_engine(url)
+        engine = make_engine(database)
         try:
             async with engine.begin() as connection:
                 await connection.run_sync(upgrade)

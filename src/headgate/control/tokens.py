@@ -134,6 +134,16 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
+async def revoked_id(engine: AsyncEngine, wanted: str) -> str | None:
+    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none."""
+    query = select(tokens.c.id).where(
+        or_(tokens.c.id == wanted, tokens.c.name == wanted), tokens.c.revoked_at.is_not(None)
+    )
+    async with engine.connect() as connection:
+        found = await connection.execute(query.order_by(tokens.c.revoked_at.desc()).limit(1))
+        return found.scalar()
+
+
 async def grants(engine: AsyncEngine, ident: str | None = None) -> Mapping[bytes, Grant]:
     """The tokens that are good, by digest; of one id where it is given.  Expired ones are among them: the data plane
     says so to their holders.

@@ -43,25 +43,41 @@ def check(
     now: float,
     scope: str | None = "gate:chat",
 ) -> Grant:
-    """The Grant behind the Authorization header.  ``now`` is Unix seconds; ``scope`` None: any token will do.
+    """The Grant behind ``Authorization: Bearer`` or ``x-api-key``; of two tokens the first that is known.
 
+    ``now`` is Unix seconds; ``scope`` None: any token will do.
     Nothing can be timed: the look-up compares digests under a key that the caller does not know.
     Raises GatewayError (401, 403).
     """
-    header = headers.get(b"authorization")
-    if header is None:
-        raise GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>")
-    token = header[7:].strip()
-    grant = tokens.get(digester(token)) if len(token) <= MAX_TOKEN else None
-    if header[:7].lower() != b"bearer " or (grant is None and not _is_token(token)):
-        raise GatewayError(TOKEN_FORMAT, "the Authorization header is not of the form: Bearer <token>")
+    header, key = headers.get(b"authorization"), headers.get(b"x-api-key")
+    token = header[7:].strip() if header is not None and header[:7].lower() == b"bearer " else b""
+    grant = tokens.get(digester(token)) if 0 < len(token) <= MAX_TOKEN else None
+    if grant is None and key is not None:
+        key = key.strip()
+        grant = tokens.get(digester(key)) if len(key) <= MAX_TOKEN else None
     if grant is None:
-        raise GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
+        raise _refusal(header, token, key)
     if grant.expires is not None and grant.expires <= now:
         raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")
     if scope is not None and scope not in grant.scopes:
         raise GatewayError(SCOPE_MISSING, f"the API key {grant.name!r} lacks the scope {scope}")
     return grant
+
+
+def carried(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a token was sent at all, good or not."""
+    return b"authorization" in headers or b"x-api-key" in headers
+
+
+def _refusal(header: bytes | None, token: bytes, key: bytes | None) -> GatewayError:
+    """Why neither what Authorization carries nor ``x-api-key`` is the token of anybody."""
+    if header is None and key is None:
+        return GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>, or x-api-key")
+    if _is_token(token) or (key is not None and _is_token(key)):
+        return GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
+    if header is None:
+        return GatewayError(TOKEN_FORMAT, "the x-api-key header has no token")
+    return GatewayError(TOKEN_FORMAT, "the Authorization header is not of the form: Bearer <token>")
 
 
 def _is_token(token: bytes) -> bool:

@@ -1,29 +1,28 @@
 """From an origin to a connected socket: names, happy eyeballs, proxies, TLS.
 
-Owns the proxy variables' meaning and the TLS contexts (one per CA file).  Names are looked up for every new
-connection and never kept: a provider that moves is followed at the pace of the pool's ``max_age_s``.
+Owns the TLS contexts (one per CA file, made anew when the file changes); ``wire.proxies`` knows who goes through a
+proxy.  Names are looked up for every new connection and never kept: a provider that moves is followed at the pace of
+the pool's ``max_age_s``.
 """
 
 from __future__ import annotations
 
 import asyncio
-import base64
-import ipaddress
+import logging
 import socket
 import ssl
 from collections.abc import Callable, Mapping
 from typing import NamedTuple, TypeVar
-from urllib.parse import unquote, urlsplit
+from urllib.parse import urlsplit
 
 import aiohappyeyeballs
+
+from headgate import trust
+from headgate.wire.proxies import Proxies, Proxy
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
 FAMILY_DELAY_S = 0.25  # RFC 8305 §8
 MAX_PROXY_HEAD = 16 << 10
-
-
-class ProxyNotServed(ValueError):
-    """A proxy variable that cannot be followed.  Going round the proxy in silence would be worse than not starting."""
 
 
 class Origin(NamedTuple):
@@ -36,10 +35,7 @@ class Origin(NamedTuple):
     authority: str
 
 
-class Proxy(NamedTuple):
-    host: str
-    port: int
-    authorization: bytes  # a header line, or empty
+log = logging.getLogger("headgate.connect")
 
 
 def origin_of(url: str) -> Origin:
@@ -56,18 +52,13 @@ def origin_of(url: str) -> Origin:
 
 
 class Dialer:
-    """Makes connections.  ``environment`` holds the proxy variables as curl reads them.  Raises ProxyNotServed."""
+    """Makes connections.  ``environment`` holds the proxy variables.  Raises ProxyNotServed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        spelt = sorted(environment)  # capitals sort first, so that the lower-case variable wins, as with curl
-        lower = {name.lower(): environment[name] for name in spelt if name.lower().endswith("_proxy")}
-        self._proxies = {
-            tls: _proxy(lower.get("https_proxy" if tls else "http_proxy") or lower.get("all_proxy"))
-            for tls in (True, False)
-        }
-        direct = lower.get("no_proxy", "").lower().split(",")
-        self._direct = [entry.strip().lstrip(".") for entry in direct if entry.strip()]
-        self._contexts: dict[str | None, ssl.SSLContext] = {}
+        self._proxies = Proxies(environment)
+        self._contexts: dict[str | None, tuple[ssl.SSLContext, trust.Stamp]] = {}
+        self._renewed: set[str | None] = set()
+        self._unsound: dict[str | None, trust.Stamp] = {}  # changed files that cannot be used: said once each
 
     async def dial(self, origin: Origin, ca_file: str | None, factory: Callable[[], P]) -> P:
         """Connects, through a proxy where the environment says so.  Raises OSError, ssl.SSLError."""
@@ -77,7 +68,7 @@ class Dialer:
             sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
             if proxy is not None and origin.tls:
                 await _tunnel(sock, origin, proxy)
-            context = self._context(ca_file) if origin.tls else None
+            context = await self._context(ca_file) if origin.tls else None
             _, protocol = await asyncio.get_running_loop().create_connection(
                 factory, sock=sock, ssl=context, server_hostname=origin.host if origin.tls else None
             )
@@ -91,23 +82,37 @@ class Dialer:
         return None if origin.tls else self._proxy_for(origin)
 
     def _proxy_for(self, origin: Origin) -> Proxy | None:
-        proxy = self._proxies[origin.tls]
-        if proxy is None or _is_loopback(origin.host):
-            return None
-        for entry in self._direct:
-            if entry == "*" or origin.host == entry or origin.host.endswith("." + entry):
-                return None
-        return proxy
+        return self._proxies.of(origin.tls, origin.host, origin.port)
 
-    def _context(self, ca_file: str | None) -> ssl.SSLContext:
-        context = self._contexts.get(ca_file)
-        if context is None:
-            context = ssl.create_default_context()
-            if ca_file is not None:
-                context.load_verify_locations(ca_file)
-            context.set_alpn_protocols(["http/1.1"])
-            self._contexts[ca_file] = context
-        return context
+    async def _context(self, ca_file: str | None) -> ssl.SSLContext:
+        """What the file holds now; the former context where it cannot be used (it may be half written)."""
+        known, stamp = self._contexts.get(ca_file, (None, None))
+        now = trust.stamp(ca_file)
+        if known is not None and (now == stamp or now == self._unsound.get(ca_file, stamp)):
+            return known
+        try:
+            made = await asyncio.get_running_loop().run_in_executor(None, trust.context, ca_file)
+        except OSError as error:
+            if known is None:
+                raise
+            self._unsound[ca_file] = now
+            log.error("the CA file %s has changed and cannot be used (%s): the former one stays", ca_file, error)
+            return known
+        made.set_alpn_protocols(["http/1.1"])
+        if known is not None:
+            self._renewed.add(ca_file)
+        self._contexts[ca_file] = made, now
+        return made
+
+    def changed(self) -> set[str | None]:
+        """The CA files (None: the system's) that have changed since this was asked last."""
+        unused = {
+            ca_file
+            for ca_file, (_, stamp) in self._contexts.items()
+            if trust.stamp(ca_file) not in (stamp, None, self._unsound.get(ca_file))
+        }
+        renewed, self._renewed = self._renewed, set()
+        return unused | renewed
 
 
 async def _connect(host: str, port: int) -> socket.socket:
@@ -139,25 +144,3 @@ async def _tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
     status = head.split(b" ", 2)[1] if head.count(b" ") else b"?"
     if not status.startswith(b"2"):
         raise OSError(0, f"the proxy answered CONNECT with {status.decode('latin-1')[:3]}")
-
-
-def _proxy(url: str | None) -> Proxy | None:
-    if not url:
-        return None
-    parts = urlsplit(url if "://" in url else f"http://{url}")
-    if parts.scheme != "http" or not parts.hostname:
-        raise ProxyNotServed(f"the proxy variables name a {parts.scheme}:// proxy; only http:// ones are served")
-    authorization = b""
-    if parts.username is not None:
-        user = f"{unquote(parts.username)}:{unquote(parts.password or '')}".encode()
-        authorization = b"Proxy-Authorization: Basic " + base64.b64encode(user) + b"\r\n"
-    return Proxy(parts.hostname, parts.port or 80, authorization)
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False

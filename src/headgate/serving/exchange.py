@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
@@ -30,6 +31,7 @@ from headgate.ports import StreamBridge
 from headgate.serving import heads
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
+from headgate.serving.fiber import next_turn
 from headgate.serving.journal import Journal, Refusals
 from headgate.serving.receipt import Ids, Receipt
 from headgate.serving.recovery import Pause, Recovery, continues
@@ -41,6 +43,7 @@ from headgate.serving.wheel import Wheel
 from headgate.wire.http import Request, sane_label
 
 PATH = "/chat/completions"
+_READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
 
 log = logging.getLogger("headgate.exchange")
 _monotonic = time.monotonic
@@ -83,7 +86,7 @@ class Exchange:
                 receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
             ending.send(egress)
         except GatewayError as error:
-            self._refuse(error, egress, receipt)
+            self._refuse(error, request, egress, receipt)
         except ClientGone:
             if receipt.answered_all:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
@@ -146,7 +149,7 @@ class Exchange:
                 if upstream.streamed:
                     ending = await self._stream(upstream, call, step.attempt, receipt, relay, recovery)
                 else:
-                    ending = self._render(upstream, call, step.attempt, receipt, relay, recovery)
+                    ending = await self._render(upstream, call, step.attempt, receipt, relay, recovery)
                 finished = True
                 receipt.end(upstream.status, ending.code, recovery and recovery.delivered(step.attempt))
                 tokens = receipt.usage.completion if receipt.first_token else 0
@@ -223,7 +226,7 @@ class Exchange:
             receipt.usage = relay.bridge.usage
         return self._conclude(relay, receipt, call)
 
-    def _render(
+    async def _render(
         self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
         recovery: Recovery | None,
     ) -> Ending:  # fmt: skip
@@ -242,12 +245,13 @@ class Exchange:
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
-        read = openai_chat.answer_from_stream if _came_streamed(upstream) else openai_chat.answer
-        answer = read(
+        read = openai_chat.answer_in_parts if _came_streamed(upstream) else openai_chat.answer
+        found = read(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
             secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
         )  # fmt: skip
+        answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
@@ -284,8 +288,10 @@ class Exchange:
         trace = receipt.trace(bridge.own_usage) if call.trace else None
         return Ending("finish", "delivered", "", bridge.tail(extra, trace))
 
-    def _refuse(self, error: GatewayError, egress: Egress, receipt: Receipt) -> None:
+    def _refuse(self, error: GatewayError, request: Request, egress: Egress, receipt: Receipt) -> None:
         """Ends a call that has no answer, or no whole one."""
+        if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
+            receipt.requested = openai_chat.asked_for(request.body) or self._directory.router.snapshot.default_model
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:
@@ -317,6 +323,15 @@ class Ending(NamedTuple):
             egress.end(self.data)
         else:
             egress.answer(200, self.fields, self.data)
+
+
+async def _summed_up(parts: Iterator[openai_chat.Answer | None]) -> openai_chat.Answer:
+    """The answer that ``parts`` end with, worked through in a turn of the loop each."""
+    for answer in parts:
+        if answer is not None:
+            return answer
+        await next_turn()
+    raise AssertionError("an answer's parts end with the answer")
 
 
 _NO_RELAY = cast(Relay, None)  # a whole answer has none

@@ -24,6 +24,7 @@ SEGMENT = 64 << 20
 RESERVE_PER_CALL = 2048  # a progress record or two and the close
 RESERVE = 64 << 10
 RETRY_S = 2.0
+MARK = 64  # bytes before a remembered offset: zeros in their place are a hole
 MAX_HELD = 16 << 20  # of records that wait for a disk that cannot be written
 
 log = logging.getLogger("headgate.journal")
@@ -47,6 +48,8 @@ class Journal:
         turn.record = self.flush
         self._pending: list[bytes] = []
         self.running = 0  # calls opened and not closed
+        self._mark = (0, b"")  # an offset of the last check, and the bytes before it
+        self.lost_segments = 0
 
     @property
     def accepting(self) -> bool:
@@ -94,6 +97,36 @@ class Journal:
             self._pending.append(data)
         self._prepare()
 
+    def check(self) -> None:
+        """Goes on in a new segment where this one was removed, replaced or cut.  Called once a second.
+
+        A write would not notice: it goes to a file that has no name any more, or behind a hole.
+        """
+        if self._broken or (damage := self._damage()) is None:
+            return
+        self.lost_segments += 1
+        log.error("the journal segment %s was %s: going on in a new one", self._name(self._number), damage)
+        self._rotate()
+
+    def _damage(self) -> str | None:
+        try:
+            there, ours = os.stat(self._folder / self._name(self._number)), os.fstat(self._fd)
+            offset, tail = self._mark
+            if (there.st_dev, there.st_ino) != (ours.st_dev, ours.st_ino):
+                return "replaced"
+            if ours.st_size < self._offset or os.pread(self._fd, len(tail), offset - len(tail)) != tail:
+                return "cut or overwritten"
+            start = max(0, self._offset - MARK)
+            self._mark = self._offset, os.pread(self._fd, self._offset - start, start)
+        except FileNotFoundError:
+            return "removed"
+        except OSError as error:
+            log.warning("the journal segment cannot be looked at: %s", error.strerror)
+        return None
+
+    def _name(self, number: int) -> str:
+        return f"{self._stem}-{number:06d}"
+
     def close(self) -> None:
         """The process is going: every lock is freed."""
         self.flush()
@@ -120,6 +153,7 @@ class Journal:
         self._fd, self._next_fd = self._next_fd, None
         self._number += 1
         self._offset = 0
+        self._mark = (0, b"")
 
     def _prepare(self) -> None:
         """Makes the next segment in a thread: allocating 64 MiB may take a disk a while."""
@@ -153,10 +187,11 @@ class Journal:
             os.close(fd)
 
     def _make(self, number: int) -> int:
-        path = self._folder / f"{self._stem}-{number:06d}"
+        path = self._folder / self._name(number)
+        self._folder.mkdir(mode=0o700, exist_ok=True)  # it may have been removed, too
         # Under another name until it is locked: control takes an unlocked segment for one whose writer is gone.
         unborn = self._folder / f".{path.name}.{threading.get_ident()}"
-        fd = os.open(unborn, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+        fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
             fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
             _allocate(fd, self._segment)

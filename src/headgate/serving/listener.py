@@ -15,6 +15,8 @@ from typing import Protocol
 
 from headgate.errors import GatewayError
 from headgate.model import Limits
+from headgate.serving.acceptor import Acceptor
+from headgate.serving.arrival import Bodies
 from headgate.serving.connection import Connection
 from headgate.serving.egress import Egress
 from headgate.serving.turn import Turn
@@ -32,6 +34,12 @@ class Application(Protocol):
     def call(self, request: Request, egress: Egress) -> None:
         """Answers now or later.  Must not raise."""
 
+    def reads_body(self, request: Request) -> bool:
+        """Whether the answer depends on the body of ``request``, of which only the head has come.
+
+        False for a caller that is not known: then nothing of the body is kept, and ``call`` gets the request without.
+        """
+
     def refuse(self, error: GatewayError, egress: Egress) -> None:
         """Answers a request that could not be read."""
 
@@ -47,17 +55,18 @@ class Listener:
         self.turn = turn
         self.wheel = wheel
         self.limits = limits
+        self.bodies = Bodies(max(limits.max_bodies, limits.max_body))
         self.connections: set[Connection] = set()
         self.draining = False
-        self._server: asyncio.Server | None = None
+        self._acceptor: Acceptor | None = None
         self._idle: asyncio.Event = asyncio.Event()
         self._date_at = 0.0
         self._date = b""
 
-    async def start(self, sock: socket.socket) -> None:
-        """Serves on a bound, listening socket."""
-        loop = asyncio.get_running_loop()
-        self._server = await loop.create_server(lambda: Connection(self), sock=sock, backlog=4096)
+    def start(self, sock: socket.socket) -> None:
+        """Serves on a bound socket."""
+        self._acceptor = Acceptor(sock, lambda: Connection(self))
+        self._acceptor.start()
 
     def date(self) -> bytes:
         """The Date line (RFC 9110 §6.6.1), made once a second."""
@@ -74,8 +83,9 @@ class Listener:
     async def drain(self, seconds: float) -> None:
         """Stops accepting and lets running responses finish, for so long."""
         self.draining = True
-        if self._server is not None:
-            self._server.close()
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.opened()
         for connection in list(self.connections):
             connection.close_if_idle()
         self.check_idle()

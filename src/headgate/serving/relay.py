@@ -8,6 +8,7 @@ record so that a lost stream is not billed at nothing.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import cast
 
@@ -34,8 +35,8 @@ class Relay:
     """
 
     __slots__ = (
-        "_early", "_flowing", "_keep_alive", "_receipt", "_seen", "_wheel", "bridge", "done", "due", "egress", "slot",
-        "upstream",
+        "_early", "_flowing", "_keep_alive", "_quiet", "_receipt", "_seen", "_wheel", "bridge", "done", "due", "egress",
+        "slot", "upstream",
     )  # fmt: skip
 
     def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
@@ -49,6 +50,7 @@ class Relay:
         self._keep_alive = keep_alive
         self._receipt = receipt
         self._seen = 0
+        self._quiet = 0.0
         self._flowing = False  # this attempt has something to see
         self._early: float | None = None
 
@@ -67,6 +69,7 @@ class Relay:
         self.bridge = bridge
         self.upstream = upstream
         self._seen = 0
+        self._quiet = 0.0
         self._flowing = False
 
     def start(self) -> Signal[None]:
@@ -117,8 +120,18 @@ class Relay:
             upstream.heard = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
                 upstream.begin_stalling()
-            if bridge.finished:
-                upstream.begin_ending()
+            if bridge.quiet:
+                self._mind_the_end(bridge.quiet)
+
+    def _mind_the_end(self, quiet: float) -> None:
+        """Waits no longer for the end than the bridge says; where it was none, as long as for any event."""
+        if quiet == self._quiet:
+            return  # what comes behind the end does not put it off
+        self._quiet = quiet
+        if quiet < math.inf:
+            self.upstream.begin_ending(quiet)
+        else:
+            self.upstream.begin_stalling()
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(
@@ -136,7 +149,7 @@ class Relay:
     def _close(self, error: GatewayError | None) -> None:
         bridge = self.bridge
         try:
-            events = bridge.close()
+            events = bridge.close(error is None)
         except Exception:  # as above
             log.exception("a bug in the bridge of %s", self._receipt.id)
             self._break()

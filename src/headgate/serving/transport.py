@@ -12,6 +12,7 @@ import socket
 import ssl
 import time
 from collections import OrderedDict
+from collections.abc import Collection
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
@@ -48,6 +49,7 @@ class Pool:
         self._members: set[Upstream] = set()
         self._waiting: OrderedDict[Asking, None] = OrderedDict()  # whoever leaves is taken out: it holds a whole body
         self._dialing: set[asyncio.Task[None]] = set()
+        self._trusted_since = float("-inf")  # older connections were checked by other authorities
 
     @property
     def size(self) -> int:
@@ -79,7 +81,7 @@ class Pool:
 
     def put(self, upstream: Upstream) -> None:
         """A clean connection comes back."""
-        if self.wheel.now - upstream.born >= self.limits.max_age_s:
+        if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
             upstream.abort()  # whoever waits gets a new one in its place
             return
         asking = self._next_waiting() if self._waiting else None
@@ -116,6 +118,13 @@ class Pool:
         asking, _ = self._waiting.popitem(last=False)
         self.wheel.drop(asking)
         return asking
+
+    def distrust(self, ca_files: Collection[str | None]) -> None:
+        """Uses no connection again that was made before now, where its authorities are among ``ca_files``."""
+        if self._origin.tls and self._ca_file in ca_files:
+            self._trusted_since = self.wheel.now
+            for upstream in list(self._idle):
+                upstream.abort()
 
     def close(self) -> None:
         for task in self._dialing:
@@ -257,6 +266,12 @@ class Transport:
         for name, value in provider.headers.items():
             head += f"{name}: {value}\r\n".encode()
         return pool, head
+
+    def check_trust(self) -> None:
+        """Called once a second: connections that were checked by a CA file which has changed are not used again."""
+        if changed := self._dialer.changed():
+            for pool in self._pools.values():
+                pool.distrust(changed)
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
         """What must not appear in a text that an upstream wrote and a client reads."""

@@ -35,7 +35,6 @@ MAX_HEAD = 64 << 10
 MAX_ERROR_BODY = 256 << 10
 JOIN_BELOW = 16 << 10
 SETTLE_S = 1.0
-END_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
 
 _monotonic = time.monotonic
 
@@ -124,6 +123,7 @@ class Upstream(asyncio.BufferedProtocol):
     heard = 0.0  # the wheel's now at the last event: assigned by the relay, looked at when the stall deadline comes up
     _reading = True
     _paused_in = ""
+    _ending = 0.0  # seconds that the end was given
     _sent = False
     _settling = False  # the call is done with it, the framing is not
     # of one answer:
@@ -131,13 +131,14 @@ class Upstream(asyncio.BufferedProtocol):
     body = b""
     streamed = False
     _head_complete = _complete = _keep_alive = False
-    _size = 0
+    _size = 0  # of the heads, interim ones too; then of what came since the last piece of the body
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._run = pool.turn.run
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._pieces: list[bytes] = []
+        self._gathered = bytearray()  # of a whole answer, what came in the reads before
         self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
         self._parser = httptools.HttpResponseParser(self)
         self.born = pool.wheel.now
@@ -186,10 +187,11 @@ class Upstream(asyncio.BufferedProtocol):
             self.heard = self._pool.wheel.now
             self.expect("stall", self.asking.timeouts.stall)
 
-    def begin_ending(self) -> None:
-        """Everything has been said but the end itself."""
-        if self.phase in ("stall", "first_token"):
-            self.expect("end", END_S)
+    def begin_ending(self, seconds: float) -> None:
+        """Everything has come but the end itself."""
+        if self.phase in ("stall", "first_token", "end"):
+            self._ending = seconds
+            self.expect("end", seconds)
 
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
@@ -207,7 +209,7 @@ class Upstream(asyncio.BufferedProtocol):
             if self._paused_in == "first_token":
                 self.expect("first_token", self._asked.timeouts.first_token)
             elif self._paused_in == "end":
-                self.expect("end", END_S)
+                self.expect("end", self._ending)
             else:
                 self.begin_stalling()
 
@@ -278,16 +280,43 @@ class Upstream(asyncio.BufferedProtocol):
                 self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
             self._keep_alive = False  # the answer is whole; what came behind it answers nobody
-        if sink is not None:
+        if not self._pieces and self._head_complete and not self._complete:
+            self._count_bare(len(data))
+        elif sink is not None:
             self._feed(sink)
         elif self._settling:
-            self._pieces.clear()
-            if self._complete:
-                self._give_back()
+            self._settle()
         elif self._head_complete:
             self._deliver()
         elif self._size > MAX_HEAD:
             self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
+
+    def _count_bare(self, size: int) -> None:
+        """A read has brought nothing of the body, whose head has come: it was in a trailer, in a chunk's extension, or
+        in the digits of its size.
+
+        httptools joins the parts of a trailer's value by copying all of it.  Trailers follow a complete body, so at
+        the limit the body is taken for complete: JSON that was cut does not parse, and a stream has its own end.
+        """
+        self._size += size
+        if self._size <= MAX_HEAD:
+            if self.asking is not None and self.asking.stream and not self.streamed:
+                self._begin_streaming(self.asking)
+            return
+        if self._settling:
+            self.abort()
+        elif self.sink is not None or not self._gathered:
+            said = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
+            self._fail(GatewayError(UPSTREAM_GARBAGE, said))
+        else:
+            self._complete, self._keep_alive = True, False
+            self._collect(self._asked)
+
+    def _settle(self) -> None:
+        self._size = 0
+        self._pieces.clear()
+        if self._complete:
+            self._give_back()
 
     def _expects(self, data: bytes) -> bool:
         """Whether bytes that come outside of a running stream are part of an answer."""
@@ -347,7 +376,6 @@ class Upstream(asyncio.BufferedProtocol):
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # an interim answer is no answer (RFC 9110 §15.2); httptools ends a message for it
             self.headers = {}
-            self._size = 1  # the request has been seen: this is no stale connection
             return
         self.status = status
         self._head_complete = True
@@ -362,12 +390,16 @@ class Upstream(asyncio.BufferedProtocol):
     def _deliver(self) -> None:
         """What the last read brought, to whoever waits for it."""
         asking = self._asked
-        if not self.streamed and asking.stream and _can_stream(self.status, self.headers):
-            self.streamed = True
-            self.expect("first_token", asking.timeouts.first_token)
-            self._pool.turn.run(asking.set, self)  # the call runs on, and attaches its sink
+        if asking.stream and not self.streamed:
+            self._begin_streaming(asking)
         if not self.streamed:
             self._collect(asking)
+
+    def _begin_streaming(self, asking: Asking) -> None:
+        if _can_stream(self.status, self.headers):
+            self.streamed = True
+            self.expect("first_token", asking.timeouts.first_token)
+            self._run(asking.set, self)  # the call runs on, and attaches its sink
 
     def attach(self, sink: Sink) -> None:
         """From here on ``sink`` gets the body, beginning with what is here already."""
@@ -378,22 +410,38 @@ class Upstream(asyncio.BufferedProtocol):
     def _feed(self, sink: Sink) -> None:
         pieces = self._pieces
         if pieces:
-            data = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            sink.feed(data)
+            self._size = 0
+            sink.feed(pieces.pop() if len(pieces) == 1 else self._joined())
         if self._complete and self.sink is not None:
             self.sink.ended()
 
+    def _joined(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
     def _collect(self, asking: Asking) -> None:
-        self._size = sum(map(len, self._pieces))
+        """A whole answer comes together.  Each read costs what it brought, however many reads and chunks there are."""
+        pieces = self._pieces
+        body = pieces.pop() if len(pieces) == 1 else self._joined()
+        if self._complete and not self._gathered and len(body) <= asking.max_answer:
+            self.body = body  # in one read
+            self._run(asking.set, self)
+        else:
+            self._gather(asking, body)
+
+    def _gather(self, asking: Asking, body: bytes) -> None:
+        self._size = 0
+        gathered = self._gathered
+        gathered += body
         limit = asking.max_answer if self.status == 200 else MAX_ERROR_BODY
-        if self._size > limit:
+        if len(gathered) > limit:
+            gathered.clear()
             self._fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
         elif self._complete:
-            pieces = self._pieces
-            self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            self._pool.turn.run(asking.set, self)
+            self.body = bytes(gathered)
+            gathered.clear()
+            self._run(asking.set, self)
 
     @property
     def open(self) -> bool:

@@ -8,7 +8,6 @@ reads the tree, ``presets.py`` fills in what rows of ``providers/`` say, ``schem
 from __future__ import annotations
 
 import hashlib
-import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -19,8 +18,10 @@ import msgspec
 from msgspec.structs import replace
 
 from headgate.channel import World
+from headgate.control import postgres
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
+from headgate.locate import default_state_dir
 from headgate.model import (
     FREE,
     Account,
@@ -65,9 +66,6 @@ _BUILTIN_MODELS = {
     "lorem": ModelRow("lorem", title="says a fixed text, for trying things out"),
     "echo": ModelRow("echo", title="says the last user message back"),
 }
-_POSTGRESQL = re.compile(r"postgres(ql)?(\+asyncpg)?://[^/?#\s]*/[^/?#\s]+(\?\S*)?")
-# The password of user:password@host, and of ?password=…
-_PASSWORD = re.compile(r"((?<=://)[^:@/?]*:|[?&](?:ssl)?password=)[^@&]+(?=@|&|$)")
 
 
 @dataclass(frozen=True)
@@ -135,17 +133,17 @@ def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
     """Absolute.  The key, else XDG_STATE_HOME/headgate, else ~/.local/state/headgate."""
     if configured:
         return _absolute("state_dir", configured)
-    base = environ.get("XDG_STATE_HOME")
-    return (Path(base) if base else Path("~/.local/state").expanduser()).absolute() / "headgate"
+    return default_state_dir(environ)
 
 
 def _database(configured: str | None, state: Path) -> str:
     scheme, _, rest = (configured or f"sqlite:///{state / 'headgate.db'}").partition("://")
     if scheme in ("sqlite", "sqlite+aiosqlite") and rest.startswith("/") and len(rest) > 1:
         return f"sqlite+aiosqlite:///{_absolute('database', rest[1:])}"
-    if configured and _POSTGRESQL.fullmatch(configured):
+    sentence = postgres.problem(configured) if configured else postgres.SHAPE
+    if configured and sentence is None:
         return configured
-    raise ConfigError(["database: must be sqlite:///PATH or postgresql://USER@HOST/NAME"])
+    raise ConfigError([f"database: {sentence}"], store=True)
 
 
 def _absolute(key: str, path: str) -> Path:
@@ -163,6 +161,7 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
     server = settings.file.server
     limits = Limits(
         max_body=int(server.max_body_mb * _MB),
+        max_bodies=int(server.max_bodies_mb * _MB),
         max_answer=int(server.max_answer_mb * _MB),
         max_event=int(server.max_event_mb * _MB),
         max_head=int(server.max_head_kb * 1024),
@@ -216,6 +215,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
         retries=file.defaults.retries,
         unpriced=file.unpriced,
+        presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
     secrets = {
@@ -263,7 +263,8 @@ def masked(settings: Settings) -> dict[str, Any]:
     for row in shown["providers"].values():
         row["headers"] = dict.fromkeys(row["headers"], "**********")
     shown["state_dir"] = str(settings.state_dir)
-    shown["database"] = _PASSWORD.sub(r"\1**********", settings.database)
+    database = settings.database
+    shown["database"] = postgres.masked(database) if database.startswith("postgres") else database
     return shown
 
 

@@ -13,6 +13,8 @@ from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
 
+from headgate import trust
+from headgate.control import wording
 from headgate.control.tasks import AUTO, PREFIX
 from headgate.policy import names
 from headgate.policy.names import nearest
@@ -109,16 +111,15 @@ def _present(row: type[Row], value: dict[str, Any]) -> dict[str, Any]:
 
 
 _SENTENCES = {
-    "missing": "is missing",
     **dict.fromkeys(("model_type", "dict_type"), "must be a table: its keys on lines of their own, or {key: value}"),
 }
 
 
 def _translated(tree: Tree, error: ValidationError) -> list[str]:
     problems = []
-    for detail in error.errors(include_url=False, include_context=False, include_input=False):
+    for detail in error.errors(include_url=False, include_input=False):
         location = tuple(part for part in detail["loc"] if part != "[key]")
-        sentence = _SENTENCES.get(detail["type"]) or detail["msg"].replace("Input should", "should", 1)
+        sentence = _SENTENCES.get(detail["type"]) or wording.phrase(detail)
         problems.append(tree.complain(location, sentence))
     return problems
 
@@ -149,8 +150,8 @@ def _providers(tree: Tree, file: File) -> Problems:
             yield (*here, "base_url"), "is missing; write it, or preset: with the name of a known provider"
         if row.auth == "none" and row.keys:
             yield (*here, "keys"), "auth is none, so keys would never be sent; remove one of the two"
-        if row.ca_file and not (base / Path(row.ca_file).expanduser()).is_file():
-            yield (*here, "ca_file"), f"there is no file {row.ca_file}"
+        if row.ca_file and (sentence := trust.problem(base / Path(row.ca_file).expanduser())):
+            yield (*here, "ca_file"), f"{row.ca_file} {sentence}"
         labels = account_labels(row)
         for index, label in enumerate(labels):
             if label in labels[:index]:

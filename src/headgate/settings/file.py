@@ -1,6 +1,6 @@
 """The configuration file as a plain tree: where it lies, what it says, and where in it each value stands.
 
-Owns the search order, YAML, ``${NAME}`` and the environment's overrides.  Knows no key of Headgate's but the names of
+Owns YAML, ``${NAME}`` and the environment's overrides.  Knows no key of Headgate's but the names of
 the top-level scalars: what a key means is ``schema.py``'s business.  Every complaint carries the YAML path, and the
 line where the value comes from the file.  Refuses files that are larger than anybody means: they are read by a gateway
 that runs.
@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any
 
 import yaml
+
+from headgate import locate
 
 try:
     from yaml import CSafeLoader as _Loader
@@ -38,10 +40,13 @@ _VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
 
 
 class ConfigError(ValueError):
-    """The configuration cannot be meant.  ``problems`` are sentences, each naming its key."""
+    """The configuration cannot be meant.  ``problems`` are sentences, each naming its key.  ``store``: they are about
+    the database.
+    """
 
-    def __init__(self, problems: list[str]) -> None:
+    def __init__(self, problems: list[str], *, store: bool = False) -> None:
         self.problems = problems
+        self.store = store
         super().__init__("; ".join(problems))
 
 
@@ -78,23 +83,11 @@ class Tree:
 
 
 def find(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory, none.
-
-    Absolute, and as it was named: where a link leads is looked up at every reading, so that a link which leads
-    elsewhere (a ConfigMap's, a release's) is a change.  Raises ConfigError where a file that was named does not exist.
-    """
-    named = explicit or environ.get("HEADGATE_CONFIG")
-    if named:
-        path = Path(named).expanduser()
-        if not path.is_file():
-            source = "--config" if explicit else "HEADGATE_CONFIG"
-            raise ConfigError([f"{source}: there is no file {path}"])
-        return path.absolute()
-    base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
-    for path in (Path("headgate.yaml"), Path(base) / "headgate" / "headgate.yaml"):
-        if path.is_file():
-            return path.absolute()
-    return None
+    """The file to read (``locate.config_file``).  Raises ConfigError where a file that was named does not exist."""
+    try:
+        return locate.config_file(explicit, environ)
+    except locate.NoSuchFile as error:
+        raise ConfigError([str(error)]) from error
 
 
 def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Tree:

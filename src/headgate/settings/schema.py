@@ -28,6 +28,7 @@ from headgate.control.fields import (
     Positive,
     Url,
     Usd,
+    capability,
     credential,
     header_names,
     header_values,
@@ -111,6 +112,7 @@ class Server(Row):
     port: Port = 4000
     public_url: Url | None = None
     max_body_mb: Annotated[float, Field(gt=0, le=1024)] = 20
+    max_bodies_mb: Annotated[float, Field(gt=0, le=1_048_576)] = 512
     max_answer_mb: Annotated[float, Field(gt=0, le=1024)] = 32
     max_event_mb: Annotated[float, Field(gt=0, le=256)] = 8
     max_head_kb: Annotated[float, Field(ge=1, le=1024)] = 32
@@ -211,7 +213,7 @@ class Model(Row):
     canonical: str | None = None
     context_window: Tokens | None = None
     max_output: Tokens | None = None
-    capabilities: list[str] = []
+    capabilities: list[Annotated[str, AfterValidator(capability)]] = []
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] | None = None
     price: PriceRow = PriceRow()
     timeouts: Deadlines = Deadlines()

@@ -17,7 +17,7 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from headgate import boot
+from headgate import boot, stdio
 from headgate.boot import BuiltinBoot, Ready
 from headgate.testing.provider import serve
 
@@ -122,6 +122,7 @@ def main(argv: list[str]) -> int:
         if not _is_socket(boot.CHILD_FD):
             print(USAGE, end="", file=sys.stderr)
             return 2
+        stdio.install()
         _run(be_child(socket.socket(fileno=boot.CHILD_FD)))
         return 0
     try:

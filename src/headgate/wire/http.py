@@ -6,7 +6,12 @@ goes on to an upstream.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable
+
+from msgspec import Struct
+
+from headgate.errors import BAD_FRAMING, HTTP_VERSION, GatewayError
 
 REASONS = {
     100: "Continue", 200: "OK", 204: "No Content", 304: "Not Modified",
@@ -14,7 +19,7 @@ REASONS = {
     403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
     413: "Content Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests",
     431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway",
-    503: "Service Unavailable", 504: "Gateway Timeout",
+    503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
 }  # fmt: skip
 STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, reason.encode()) for status, reason in REASONS.items()}
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
@@ -22,7 +27,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 # Fields that a message may have only once: a second one means that two parsers could read two different messages
 # (RFC 9112 §6.3, RFC 9110 §7.2), or that a client and its proxy disagree on who is asking.
-ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"))
+ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type"))
 
 # RFC 9110 §7.6.1, and what is between us and the upstream only.  Never forwarded, whatever a provider row allows.
 HOP_BY_HOP = frozenset(
@@ -34,30 +39,66 @@ HOP_BY_HOP = frozenset(
 )  # fmt: skip
 
 
-class Request:
-    """One whole request.  Header names are lower-case; repeated fields are joined with ``, ``."""
+class Request(Struct, gc=False):
+    """One whole request.  Header names are lower-case; repeated fields are joined with ``, ``.
 
-    __slots__ = ("body", "headers", "keep_alive", "method", "path", "query", "received", "version")
+    ``received`` is monotonic seconds when its last byte was read.
+    """
 
-    def __init__(
-        self,
-        method: bytes,
-        path: bytes,
-        query: bytes,
-        headers: dict[bytes, bytes],
-        body: bytes,
-        version: str,
-        keep_alive: bool,
-        received: float,
-    ) -> None:
-        self.method = method
-        self.path = path
-        self.query = query
-        self.headers = headers
-        self.body = body
-        self.version = version
-        self.keep_alive = keep_alive
-        self.received = received  # monotonic seconds when its last byte was read
+    method: bytes
+    path: bytes
+    query: bytes
+    headers: dict[bytes, bytes]
+    body: bytes
+    version: str
+    keep_alive: bool
+    received: float
+
+
+# ------------------------------------------------------------------------------- what is not a request of HTTP/1.1
+
+_REQUEST_LINE = re.compile(rb"(?:\r\n)*([!-~]{1,32}) +[!-~]{1,8192} +HTTP/(\d)\.(\d)\r?\n")
+
+
+def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
+    """The error of a request whose version is not 1.1; None for an HTTP/1.0 request that can be read."""
+    if version == "1.0":
+        # RFC 9112 §6.1: an HTTP/1.0 request with a transfer coding may have been framed by somebody who ignored it.
+        return GatewayError(BAD_FRAMING, "an HTTP/1.0 request has no Transfer-Encoding") if chunked else None
+    if version == "0.9":
+        return GatewayError(BAD_FRAMING, "the request line has no HTTP version; send HTTP/1.1")
+    return GatewayError(HTTP_VERSION, f"HTTP/{version} is not spoken here; send HTTP/1.1")
+
+
+def unreadable(data: bytes, reason: str) -> GatewayError:
+    """The error of bytes that the parser refused for ``reason``.
+
+    ``data`` is the read in which it stopped, where a request had to begin; empty inside of a body.
+    """
+    if data[:1] == b"\x16":
+        return GatewayError(
+            BAD_FRAMING, "this port speaks plain HTTP and the client began with TLS; use http:// in its base URL"
+        )
+    if data[:14] == b"PRI * HTTP/2.0":
+        return GatewayError(BAD_FRAMING, "HTTP/2 is not spoken here; use HTTP/1.1")
+    line = _REQUEST_LINE.match(data)
+    if line is not None and line[2] not in b"01":
+        return GatewayError(
+            HTTP_VERSION, f"HTTP/{line[2].decode()}.{line[3].decode()} is not spoken here; send HTTP/1.1"
+        )
+    if line is not None and line[1] != line[1].upper():
+        method = line[1].decode("latin-1")
+        return GatewayError(BAD_FRAMING, f"the method {method!r} is not known; methods are upper-case words")
+    return GatewayError(BAD_FRAMING, f"the request is not valid HTTP/1.1: {reason}")
+
+
+def origin_form(target: bytes) -> bytes:
+    """The path of an absolute-form target (RFC 9112 §3.2.2); anything else as it is."""
+    _, found, rest = target.partition(b"://")
+    return b"/" + rest.partition(b"/")[2] if found else target
+
+
+# ------------------------------------------------------------------------------- heads that are written
 
 
 def chunk(data: bytes) -> bytes:

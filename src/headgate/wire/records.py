@@ -1,13 +1,14 @@
 """Journal records ⇄ bytes.
 
 A segment file is a sequence of ``length (u32 LE) · crc32 (u32 LE) · payload`` and then zeros up to its preallocated
-size. The payload is a MessagePack array (``model.Record``).  A length of 0 is the end of what was written; a record
-whose length runs past the end or whose CRC does not fit is a *torn tail* (the writer died inside a write): reading
-stops there.  Nothing after a torn record can be trusted, and nothing was: a new process writes to a new file.
+size. The payload is a MessagePack array (``model.Record``).  A length of 0 is the end of what was written.  Reading
+stops at a record that is not sound: it is a *torn tail* where no sound record follows (the writer died inside a write,
+or is still in it), else it is damaged, and ``next_sound`` finds where to go on.
 """
 
 from __future__ import annotations
 
+import re
 import struct
 import zlib
 from collections.abc import Iterator
@@ -18,6 +19,10 @@ from headgate.model import Record
 
 HEADER = struct.Struct("<II")
 MAX_RECORD = 64 << 10
+
+# What every record begins with: a length below MAX_RECORD + 64 KiB, its CRC, an array, a tag.  A look-ahead, since
+# records may begin inside of what looks like one.
+_BEGIN = re.compile(rb"(?s)(?=..[\x00\x01]\x00....(?:[\x91-\x9f]|\xdc..)[\x00-\x7f])")
 
 _encode = msgspec.msgpack.Encoder().encode
 _decoder: msgspec.msgpack.Decoder[Record] = msgspec.msgpack.Decoder(Record)
@@ -55,3 +60,27 @@ def scan(buffer: bytes | memoryview, start: int = 0) -> Iterator[tuple[Record, i
             return
         offset = body + length
         yield _decoder.decode(payload), offset
+
+
+def next_sound(buffer: bytes, start: int = 0) -> int | None:
+    """Where the next sound record begins, at ``start`` or behind it; None where there is none in ``buffer``."""
+    end = len(buffer)
+    for match in _BEGIN.finditer(buffer, start):
+        offset = match.start()
+        length, crc = HEADER.unpack_from(buffer, offset)
+        body = offset + HEADER.size
+        if 0 < length <= MAX_RECORD and body + length <= end and _crc32(buffer[body : body + length]) == crc:
+            return offset
+    return None
+
+
+def steps(buffer: bytes) -> int:
+    """How many records ``buffer`` holds by their lengths, whatever is wrong with them; at least 1."""
+    count = offset = 0
+    while offset + HEADER.size <= len(buffer):
+        length = HEADER.unpack_from(buffer, offset)[0]
+        if not 0 < length <= MAX_RECORD:
+            return 1
+        offset += HEADER.size + length
+        count += 1
+    return count if offset == len(buffer) else 1

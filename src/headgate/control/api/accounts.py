@@ -7,14 +7,14 @@ from dataclasses import replace
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
-from headgate.control import changes
+from headgate.control import changes, named
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings, whole
-from headgate.control.api.views import Changed, Label, Page, ProviderName, View, Wish, seconds
+from headgate.control.api.views import Changed, Label, Page, ProviderName, View, Wish, printable, seconds
 from headgate.control.fields import Credential
 from headgate.control.objects import StoredAccount
 from headgate.control.publication import Publication
@@ -26,8 +26,16 @@ from headgate.providers import MAX_KEY
 
 Key = Annotated[Credential, Field(min_length=1, max_length=MAX_KEY, description="Write-only.")]
 Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher is asked first.")]
-PathName = Annotated[ProviderName, Path(description="The provider's name.")]
-PathLabel = Annotated[Label, Path(description="What follows the slash in the account's id.", examples=["key-1"])]
+Wanted = Annotated[
+    str,
+    Path(
+        min_length=1,
+        max_length=129,
+        description="The account's id; or its provider or its label alone, where only one account has it.",
+        examples=["groq/key-1"],
+    ),
+    AfterValidator(printable),
+]
 
 
 class AccountWish(Wish):
@@ -106,10 +114,19 @@ def routes(admin: Admin) -> APIRouter:
         )
         return changed(account, effective)
 
-    @api.patch("/accounts/{provider}/{label}", responses=documented(404, 409))
-    async def edit_account(provider: PathName, label: PathLabel, wish: AccountEdit) -> ChangedAccount:
+    def ident_of(wanted: str) -> str:
+        return named.account_id(wanted, (view.id for view in views(publication)))
+
+    @api.get("/accounts/{wanted:path}", responses=documented(404, 409))
+    async def get_account(wanted: Wanted) -> AccountView:
+        """One key's account."""
+        ident = ident_of(wanted)
+        return next(view for view in views(publication) if view.id == ident)
+
+    @api.patch("/accounts/{wanted:path}", responses=documented(404, 409))
+    async def edit_account(wanted: Wanted, wish: AccountEdit) -> ChangedAccount:
         """Changes a stored key, its priority or whether it is free."""
-        ident = f"{provider}/{label}"
+        ident = ident_of(wanted)
         said: dict[str, Any] = {}
         for name in wish.model_fields_set:
             if getattr(wish, name) is None:
@@ -125,10 +142,10 @@ def routes(admin: Admin) -> APIRouter:
         )  # fmt: skip
         return changed(after, effective)
 
-    @api.delete("/accounts/{provider}/{label}", responses=documented(404, 409))
-    async def delete_account(provider: PathName, label: PathLabel) -> DeletedAccount:
+    @api.delete("/accounts/{wanted:path}", responses=documented(404, 409))
+    async def delete_account(wanted: Wanted) -> DeletedAccount:
         """Deletes a stored key.  Calls that are running with it go on to their end."""
-        ident = f"{provider}/{label}"
+        ident = ident_of(wanted)
         _, effective = await publication.change(lambda sources: (changes.drop_account(sources, ident), None))
         return DeletedAccount(id=ident, effective=effective, pending=not effective)
 

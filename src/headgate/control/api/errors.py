@@ -12,6 +12,7 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
+from headgate.control import wording
 from headgate.control.api.views import View
 from headgate.errors import (
     CONTROL_AWAY,
@@ -54,7 +55,8 @@ _WORDS = {
     401: "The admin token is missing or wrong.",
     404: "There is no such object.",
     405: "Not a method of this path.",
-    409: "It clashes with what is there: `managed_by_file`, `already_exists`, `name_taken`, `in_use`, `too_many`.",
+    409: "It clashes with what is there: `managed_by_file`, `already_exists`, `name_taken`, `ambiguous_name`, "
+    "`in_use`, `too_many`.",
     413: "The body is too large.",
     503: "The store cannot be used at the moment; try again.",
 }
@@ -100,9 +102,8 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
         return rendered(INVALID_VALUE, "The body must be JSON, sent with Content-Type: application/json.")
     # "body", "scopes", 0 → scopes
     where = ".".join(str(step) for step in first["loc"][1:] if not isinstance(step, int)) or None
-    message = str(first["msg"]).removeprefix("Value error, ")
     # What was sent is not repeated: it may be a key
-    return rendered(INVALID_VALUE, f"{where}: {message}" if where else f"The body: {message}", where)
+    return rendered(INVALID_VALUE, f"{where or 'The body'}: {wording.phrase(first)}", where)
 
 
 async def _on_http(request: Request, error: Exception) -> JSONResponse:

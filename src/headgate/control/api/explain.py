@@ -9,13 +9,12 @@ import msgspec
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
+from headgate.control import named
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
 from headgate.control.api.views import View
-from headgate.control.kinds import TOKEN_NOT_FOUND
 from headgate.dialects import openai_chat
-from headgate.errors import GatewayError
 from headgate.model import Call, Grant
 from headgate.policy.explain import AccountView, CandidateView, Explanation
 from headgate.policy.router import Router
@@ -77,7 +76,7 @@ def routes(admin: Admin) -> APIRouter:
     async def explain(
         body: Annotated[dict[str, Any], Body(description="A chat completion, as a client would send it.")],
         token: Annotated[
-            str | None, Query(min_length=1, max_length=64, description="As this token's holder (its id).")
+            str | None, Query(min_length=1, max_length=256, description="As this token's holder (its id or name).")
         ] = None,
     ) -> RouteView:
         """Where a request would go, in which order, and why not elsewhere.  Sends nothing."""
@@ -90,10 +89,9 @@ def routes(admin: Admin) -> APIRouter:
         return _view(_unlived(call, grant), live=False)
 
     def _grant(ident: str) -> Grant:
-        for grant in publication.snapshot.tokens.values():
-            if grant.id == ident:
-                return grant
-        raise GatewayError(TOKEN_NOT_FOUND, f"There is no token {ident!r} that is in use.")
+        grants = publication.snapshot.tokens.values()
+        found = named.token_id(ident, grants)
+        return next(grant for grant in grants if grant.id == found)
 
     def _unlived(call: Call, grant: Grant) -> Explanation:
         return Router(publication.snapshot).explain(call, grant, None, 0.0)

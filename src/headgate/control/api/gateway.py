@@ -44,10 +44,14 @@ class RecorderView(View):
     running_calls: int
     unreadable_records: int
     records_set_aside: int
+    records_damaged: int
     error: str | None
 
 
 class ConfigView(View):
+    """``file``: what the gateway reads and watches; null where it has none."""
+
+    file: str | None
     reloaded_at: float
     reload_error: str | None
     needs_restart: list[str]
@@ -143,9 +147,11 @@ def routes(admin: Admin) -> APIRouter:
                 running_calls=lag.running,
                 unreadable_records=lag.unreadable,
                 records_set_aside=lag.set_aside,
+                records_damaged=lag.damaged,
                 error=lag.error,
             ),
             config=ConfigView(
+                file=publication.sources.compiled.path,
                 reloaded_at=publication.reloaded_at,
                 reload_error=publication.reload_error,
                 needs_restart=list(publication.needs_restart),

@@ -25,6 +25,7 @@ from headgate.control.objects import PoolBody, ProviderBody
 from headgate.control.world import problem_of_provider
 from headgate.errors import GatewayError
 from headgate.model import Provider
+from headgate.policy.names import ended, nearest
 from headgate.policy.offers import ready
 from headgate.providers import Row
 
@@ -205,7 +206,8 @@ def routes(admin: Admin) -> APIRouter:
         for view in all_views():
             if view.name == name:
                 return view
-        raise GatewayError(PROVIDER_NOT_FOUND, f"There is no provider {name!r}.")
+        near = nearest(name, [view.name for view in all_views()])
+        raise GatewayError(PROVIDER_NOT_FOUND, ended(f"There is no provider {name!r}{near}"))
 
     def lived_view(view: ProviderView, found: Standings) -> ProviderView:
         own = rests(found, view.name) if view.auth == "none" else []

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import re
 from decimal import Decimal
 from typing import Annotated, Literal
 
@@ -14,7 +15,9 @@ from headgate.control import requests, usage
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
+from headgate.control.api.tokens import token_id
 from headgate.control.api.views import NANO, Page, View, printable
+from headgate.control.kinds import TOKEN_NOT_FOUND
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
 
 CATCH_UP_S = 5.0
@@ -30,6 +33,7 @@ Instant = Annotated[
           examples=["2027-01-31T12:00:00Z"]),
 ]  # fmt: skip
 Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost", "running"]
+_PUBLIC_ID = re.compile(r"[0-9a-f]{8}|file-\S+")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -152,7 +156,7 @@ def routes(admin: Admin) -> APIRouter:
     ) -> Response:
         """Calls, newest first; the filters hold together."""
         filters = requests.Filters(
-            token=token,
+            token=None if token is None else await _token(admin, token),
             model=model,
             requested=requested,
             provider=provider,
@@ -199,7 +203,7 @@ def routes(admin: Admin) -> APIRouter:
         filters = usage.Filters(
             since=_instant("since", since),
             until=_instant("until", until),
-            token=token,
+            token=None if token is None else await _token(admin, token),
             model=model,
             provider=provider,
         )
@@ -220,6 +224,16 @@ async def _caught_up(admin: Admin) -> None:
             await admin.recorder.catch_up()
     except TimeoutError:
         raise GatewayError(CONTROL_AWAY, "The store is busy and does not have the last calls yet; try again.") from None
+
+
+async def _token(admin: Admin, wanted: str) -> str:
+    """The id behind a token's name.  What no token has passes as it is: calls may outlast their token's row."""
+    try:
+        return await token_id(admin, wanted)
+    except GatewayError as refusal:
+        if refusal.kind is TOKEN_NOT_FOUND and _PUBLIC_ID.fullmatch(wanted):
+            return wanted
+        raise
 
 
 def _instant(name: str, text: str | None) -> int | None:

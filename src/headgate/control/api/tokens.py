@@ -9,13 +9,13 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from pydantic import BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field
 
-from headgate.control import tokens
+from headgate.control import named, tokens
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
+from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, printable, seconds
 from headgate.control.fields import instant
 from headgate.control.kinds import TOKEN_NOT_FOUND
 from headgate.control.requests import LATEST
@@ -28,7 +28,9 @@ YEAR_9999 = 253_402_300_799  # its last second: the last that a calendar can sho
 
 ScopeName = Literal["gate:chat", "gate:models", "gate:usage"]
 Ident = Annotated[
-    str, Path(pattern=r"^[A-Za-z0-9._-]{1,80}$", description="The token's public id.", examples=["3f9a01c2"])
+    str,
+    Path(min_length=1, max_length=256, description="The token's public id, or its name.", examples=["3f9a01c2"]),
+    AfterValidator(printable),
 ]
 Scopes = Annotated[list[ScopeName], Field(min_length=1, max_length=3)]
 Models = Annotated[
@@ -125,24 +127,23 @@ def routes(admin: Admin) -> APIRouter:
         listed = [shown(row.grant, row.created_at, row.revoked_at) for row in page]
         return Page(data=declared + listed, has_more=more, next=_cursor(page[-1]) if more else None)
 
-    @api.post("/tokens", status_code=201)
+    @api.post("/tokens", status_code=201, responses=documented(409))
     async def create_token(wish: TokenWish) -> NewToken:
-        """Makes an agent token.  It is shown in this answer only."""
+        """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
+        named.models(wish.models, publication.snapshot)
         grant = Grant("", wish.name, tuple(wish.scopes), tuple(wish.models), _expiry(wish.expires))
         minted, effective = await publication.create(grant)
         view = shown(minted.grant, minted.created_at).model_dump()
         return NewToken(**view, token=minted.token, effective=effective, pending=not effective)
 
-    @api.get("/tokens/{ident}", responses=documented(404))
+    @api.get("/tokens/{ident}", responses=documented(404, 409))
     async def get_token(ident: Ident) -> Token:
         """One token, a revoked one too."""
+        ident = await token_id(admin, ident)
         row = await tokens.one(admin.engine, ident)
         if row is not None:
             return shown(row.grant, row.created_at, row.revoked_at)
-        for grant in publication.file_tokens():
-            if grant.id == ident:
-                return shown(grant, None)
-        raise GatewayError(TOKEN_NOT_FOUND, f"There is no token {ident!r}.")
+        return shown(next(grant for grant in publication.file_tokens() if grant.id == ident), None)
 
     @api.patch("/tokens/{ident}", responses=documented(404, 409))
     async def edit_token(ident: Ident, wish: TokenEdit) -> EditedToken:
@@ -152,7 +153,13 @@ def routes(admin: Admin) -> APIRouter:
         for name in ("name", "scopes", "models"):
             if name in said:
                 changes[name] = _required(name, getattr(wish, name))
-        row, effective = await publication.edit_token(ident, lambda grant: msgspec.structs.replace(grant, **changes))
+
+        def edited(grant: Grant) -> Grant:
+            # What it holds already stays, also where the model has gone since
+            named.models(set(changes.get("models", ())) - set(grant.models), publication.snapshot)
+            return msgspec.structs.replace(grant, **changes)
+
+        row, effective = await publication.edit_token(ident, edited)
         view = shown(row.grant, row.created_at).model_dump()
         return EditedToken(**view, effective=effective, pending=not effective)
 
@@ -168,10 +175,23 @@ def routes(admin: Admin) -> APIRouter:
     @api.delete("/tokens/{ident}", responses=documented(404, 409))
     async def revoke_token(ident: Ident) -> Revoked:
         """Revokes a token for good.  Calls that are running with it go on to their end."""
-        effective = await publication.revoke(ident)
+        ident, effective = await publication.revoke(ident)
         return Revoked(id=ident, effective=effective, pending=not effective)
 
     return api
+
+
+async def token_id(admin: Admin, wanted: str) -> str:
+    """The id of the token with this id or name; of one that was revoked where none in use has it.  Raises GatewayError
+    (404, 409), SQLAlchemyError.
+    """
+    try:
+        return named.token_id(wanted, admin.publication.all_tokens())
+    except GatewayError as refusal:
+        ident = await tokens.revoked_id(admin.engine, wanted) if refusal.kind is TOKEN_NOT_FOUND else None
+        if ident is None:
+            raise
+        return ident
 
 
 def _required(name: str, value: Any) -> Any:

@@ -11,10 +11,10 @@ from headgate.dialects.openai_chat.joining import Joined
 from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, exhausted, obstacle, stops
 from headgate.dialects.openai_chat.quirks import adds_stream_options
 from headgate.dialects.openai_chat.quotation import Quotable, Sent
-from headgate.dialects.openai_chat.request import read, render
+from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
+from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer
 
 __all__ = [
     "Answer",
@@ -26,7 +26,9 @@ __all__ = [
     "adds_stream_options",
     "answer",
     "answer_from_stream",
+    "answer_in_parts",
     "as_asked",
+    "asked_for",
     "choices",
     "continued",
     "error_body",

@@ -8,7 +8,9 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.dialects.openai_chat import chunks, failures, shapes
+from headgate import errors
+from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat.calls import complete_calls
 from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.errors import GatewayError
 from headgate.model import Usage
@@ -32,6 +34,7 @@ class Answer(Struct, gc=False):
     text_bytes: int = 0
     hollow: bool = False
     finish: str = ""
+    failed: str = ""  # the finish word of a choice that broke off
     error: GatewayError | None = None
     model: str = ""
 
@@ -69,15 +72,23 @@ def answer(
                 return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
             return Answer(error=failures.garbage(body, provider=provider))
         changed = seen = False
+        if len(choices) > chunks.MOST_IN_ONE:
+            said = f"{provider} sent {len(choices)} choices in one answer."
+            return Answer(error=GatewayError(errors.UPSTREAM_GARBAGE, said))
         for position, choice in enumerate(choices):
-            if _says_that_it_failed(choice):
-                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
-            edited, visible = _normalise(position, choice, id, result)
+            failure = chunks.failure_of(choice)
+            if failure is not None:
+                data = codec.encode({"error": failure})
+                return Answer(error=failures.stream_failure(data, provider=provider, secrets=secrets, sent=sent))
+            try:
+                edited, visible = _normalise(position, choice, id, result)
+            except GatewayError as found:  # more tool calls than an answer can have
+                return Answer(error=found)
             changed = changed or edited
             seen = seen or visible
-        if result.finish in shapes.FAILED_FINISHES:
+        if result.failed:
             return Answer(
-                error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent, finish=result.finish)
+                error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent, finish=result.failed)
             )
         result.hollow = not seen and result.finish not in ("length", "content_filter")
         if not changed:
@@ -162,11 +173,6 @@ def _read_plain(body: bytes, result: Answer) -> bool:
     return True
 
 
-def _says_that_it_failed(choice: Object) -> bool:
-    error = choice.get("error")
-    return error is not None and bytes(error) not in shapes.NO_ERROR
-
-
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:
     """One choice, in place: (whether that changed it, whether there is an answer in it)."""
     edited = False
@@ -187,14 +193,14 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     for key in seen:
         if key in shapes.TEXT_KEYS or key == "tool_calls":
             result.text_bytes += len(message[key]) - 2
-    raw = choice.get("finish_reason")
-    called = "tool_calls" in seen
-    reason = shapes.finish_reason(raw, called) or ("tool_calls" if called else "stop")
-    if not result.finish or reason in shapes.FAILED_FINISHES:
-        result.finish = reason
-    if raw is None or bytes(raw)[1:-1] != reason.encode():
-        choice["finish_reason"] = codec.raw(reason)
-        edited = True
+    called = next((key for key in ("tool_calls", "function_call") if key in seen), "")
+    finish = finishes.read(choice, called)
+    if finish.reason == finishes.FAILED:
+        result.failed = finish.word
+    if finish.reason is None:
+        finish = finishes.Finish(called or "stop")
+    result.finish = result.finish or finish.reason or ""
+    edited = finishes.spell(choice, finish) or edited
     return edited, not shapes.NO_ANSWER.issuperset(seen)
 
 
@@ -218,7 +224,7 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
             del message[key]
             edited = True
     calls = message.get("tool_calls")
-    if calls is not None and shapes.complete_calls(message, calls, f"{ident}/{position}"):
+    if calls is not None and complete_calls(message, calls, f"{ident}/{position}"):
         edited = True
     return edited
 

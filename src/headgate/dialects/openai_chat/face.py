@@ -23,7 +23,7 @@ class Face:
     members of chunks that were not sent.
     """
 
-    __slots__ = ("_created", "_id", "_include_usage", "carried", "model", "model_is_theirs")
+    __slots__ = ("_created", "_id", "_include_usage", "_sent", "carried", "model", "model_is_theirs")
 
     def __init__(self, ident: str, created: int, model: str, include_usage: bool) -> None:
         self._id = codec.raw(ident)
@@ -32,6 +32,7 @@ class Face:
         self.model = codec.raw(model)
         self.model_is_theirs = False
         self.carried: Object = {}
+        self._sent: Object = {}  # the last chunk of the upstream's that was sent
 
     def adopt_model(self, top: Object) -> None:
         raw = top.get("model")
@@ -45,7 +46,7 @@ class Face:
             return
         for key, value in top.items():
             small = len(value) <= _LARGEST_CARRIED and len(self.carried) < _MOST_CARRIED
-            if small and key not in _OURS and value != NULL:
+            if small and key not in _OURS and value != NULL and self._sent.get(key) != value:
                 self.carried.setdefault(key, value)
 
     def take_carried(self) -> Object:
@@ -70,6 +71,7 @@ class Face:
 
         ``choices`` is None where they are as they came.
         """
+        self._sent = top
         usage = top.get("usage")
         fits = usage is not None and usage == NULL if self._include_usage else usage is None
         ours = {"id": self._id, "created": self._created, "model": self.model}

@@ -72,7 +72,7 @@ def stream_failure(
     quotations = Quotations(sent)
     kind = classes.of_stream(Evidence(said, quotations))
     if kind is errors.UPSTREAM_ERROR_EVENT and finish:
-        kind = _FINISHES.get(finish, kind)
+        kind = next((meant for word, meant in _FINISHES.items() if word in finish.lower()), kind)
     otherwise = f"broke off its answer ({one_line(finish, 40)})" if finish else "reported an error in its answer"
     return _error(kind, said, provider, secrets, otherwise, said.status or None, _in_its_words(said, quotations))
 

@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, shapes
+from headgate.dialects.openai_chat.calls import ToolCalls
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.errors import GatewayError
@@ -35,7 +36,7 @@ class Joined(ChatStream):
         self._face = before._face
         self._choices = before._choices
         for choice in self._choices.values():
-            choice.tools = shapes.ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
+            choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
         self._kinds = before._kinds & {*shapes.TEXT_KEYS, *shapes.THOUGHTS}
         self._said = before._said
         self._prompt_tokens = before._prompt_tokens
@@ -100,7 +101,7 @@ class Joined(ChatStream):
                 self._text_bytes += len(held.encode())
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
-        self.done = True
+        super()._finish_up(parts)
 
     def _diverge(self) -> None:
         said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
@@ -112,7 +113,7 @@ class Joined(ChatStream):
         return self.seam.trimmed
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state.tools)
+        delta, edited = chunks.delta_of(choice, state)
         for name in shapes.THOUGHTS:  # never two chains of thought
             edited = delta.pop(name, None) is not None or edited
         seam = self.seam

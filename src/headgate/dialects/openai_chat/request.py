@@ -62,6 +62,15 @@ def read(body: bytes) -> Call:
     return call
 
 
+def asked_for(body: bytes) -> str:
+    """The model that a refused request names, for its receipt; empty where it names none that could be shown."""
+    try:
+        name = codec.as_text(codec.decode_object(body).get("model")) or ""
+    except GatewayError:
+        return ""
+    return name if name.isprintable() and len(name) <= _LONGEST_MODEL else ""
+
+
 def render(
     call: Call, upstream_model: str, *, ask_usage: bool, row: ModelRow | None = None, quirks: tuple[str, ...] = ()
 ) -> bytes:

@@ -7,10 +7,12 @@ in, bytes out, and a verdict (``done``, ``error``, ``usage``).  It never looks b
 
 from __future__ import annotations
 
+import math
+
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import chunks, failures, shapes
+from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
 from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.splice import Template
@@ -23,11 +25,12 @@ _ASSISTANT = Raw(b'"assistant"')
 _DONE = b"data: [DONE]\n\n"
 _NO_CHOICES = Raw(b"[]")
 _CALLS = frozenset(("tool_calls", "function_call"))
-_AN_ANSWER = _CALLS | {"content", "refusal"}
 _SNIFF = 16 << 10
 _MOST_SAID = 96 << 10  # an answer longer than this, about 24,000 tokens, is not continued
 _MOST_HELD = 8 << 20
 _BYTES_PER_TOKEN, _LONG_FOR_A_TOKEN = 4, 8
+QUIET_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
+QUIET_BEHIND_USAGE_S = 0.5
 _KEPT, _EDITED, _DROPPED = chunks.Fate
 
 
@@ -36,12 +39,14 @@ class ChatStream:
 
     ``done``: the upstream has said that it is complete.  ``error``: it will not be; what has been returned stays valid.
     Once either is set, whatever else comes is ignored.  ``visible``: something has been returned.  ``events`` counts
-    what the upstream really sent (its comments are no progress), ``skipped`` those of them that were not JSON.
+    what the upstream really sent (its comments are no progress), ``skipped`` those of them that could not be read.
+    ``quiet``: see ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
 
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
     attempt can go on where this one breaks (``joining.Joined``).  ``choices``: how many were asked for; a stream that
     ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
+    ``may_be_empty``: nothing but ``stop`` is an answer, as behind a tool's result.
     """
 
     def __init__(
@@ -59,12 +64,13 @@ class ChatStream:
         choices: int = 1,
         keep: bool = False,
         sent: Quotable | None = None,
+        may_be_empty: bool = False,
     ) -> None:
         self.visible = False
         self.done = False
         self.error: GatewayError | None = None
         self.events = 0
-        self.finished = False
+        self.quiet = 0.0
         self.skipped = 0
         self.ident = ident
         self._include_usage = include_usage
@@ -89,7 +95,9 @@ class ChatStream:
         self._saying = self._said  # where the text of the chunks that the template knows goes
         self._hold = hold
         self._expects = choices
+        self._may_be_empty = may_be_empty
         self._held: list[bytes] | None = [] if hold == "all" else None
+        self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -153,13 +161,13 @@ class ChatStream:
         if self._ended:
             self._template.forget()  # nothing is passed on any more
 
-    def close(self) -> bytes:
+    def close(self, clean: bool = True) -> bytes:
         parts: list[bytes] = []
         for event in self._decoder.close():
             self._take(event, parts)
         self._check_size()
         if not self._ended:
-            self._judge_end(parts)
+            self._judge_end(parts, clean)
         return self._withhold(parts) if self._hold else b"".join(parts)
 
     def complete(self, reason: str) -> bool:
@@ -178,7 +186,12 @@ class ChatStream:
             return failures.error_event(self.error, self.ident)
         parts: list[bytes] = []
         for choice in self._choices.values():
-            self._send_role(choice, parts)
+            self._send_rest(choice, parts)
+        face = self._face
+        if face.carried and not self._include_usage and trace is None:
+            rest = {"index": 0, "delta": {}, "finish_reason": None}
+            parts.append(face.chunk({"choices": [rest], **face.take_carried()}))
+        for choice in self._choices.values():
             self._send_finish(choice, parts)
         if self._include_usage or trace is not None:
             chunk: chunks.Members = {"choices": _NO_CHOICES}
@@ -247,7 +260,7 @@ class ChatStream:
         held = self._held
         if held is None:
             return b"".join(parts)
-        complete = self.done or (self._hold == "tools" and self._has_finished)
+        complete = self.done or (self._hold == "tools" and self._is_over)
         if not complete and sum(map(len, held)) <= _MOST_HELD:
             return b"".join(parts)
         self._hold = ""
@@ -274,38 +287,63 @@ class ChatStream:
     # ------------------------------------------------------------------------------- events
 
     def _take(self, event: sse.Event, parts: list[bytes]) -> None:
-        if self.done or self.error is not None:
+        if self._ended:
             return
-        if self._held is not None:
-            parts = self._held
         if event.error or event.name == b"error":
             self._fail(event.error or event.data)
             return
         data = event.data
         if not data:
             return
-        if b"\n" in data:
-            data = data.replace(b"\n", b" ")  # space between JSON's tokens: some clients read one line of an event
-        self.events += 1
-        if data[:6] == b"[DONE]":
-            self._finish_up(parts)
+        line = data.replace(b"\n", b" ") if b"\n" in data else data  # space between JSON's tokens
+        mended, top = chunks.parse_event(line)
+        if top is not None:
+            self._take_payload(line, mended, top, parts)
             return
-        data, top = chunks.parse(data)
+        for payload in chunks.payloads(data):
+            self._take_payload(payload, *chunks.parse_event(payload), parts)
+
+    def _take_payload(self, payload: bytes, data: bytes, top: Object | None, parts: list[bytes]) -> None:
+        """``data`` is ``payload`` as it could be read, ``top`` its members."""
+        if self._ended:
+            return
+        if self._held is not None:
+            parts = self._held
+        self.events += 1
         if top is None:
-            self.skipped += 1
+            if payload.strip().strip(b'"')[:6].upper() == b"[DONE]":
+                self._finish_up(parts)
+            else:
+                self._skip(payload)
             return
         told = self._note_usage(top)
         if chunks.is_complaint(top):
             self._fail(data)
         else:
-            self._take_chunk(data, top, parts, told)
+            try:
+                self._take_chunk(data, top, parts, told)
+            except GatewayError as error:  # more choices or tool calls than an answer can have
+                self.error = error
 
-    def _fail(self, data: bytes) -> None:
-        if self._held is not None and self._has_finished and self._kinds & _AN_ANSWER:
+    def _skip(self, data: bytes) -> None:
+        """An event that cannot be read.  Without it a tool call would be another one."""
+        self.skipped += 1
+        if chunks.tears_a_call(data):
+            self._tear()
+
+    def _tear(self) -> None:
+        chunks.take_back_finish(self._choices)
+        said = f"{self.provider} sent part of a tool call that cannot be read."
+        self.error = GatewayError(errors.UPSTREAM_GARBAGE, said)
+
+    def _fail(self, data: bytes, finish: str = "") -> None:
+        if self._is_over and not self._hollow and not self._is_torn:
             self.done = True  # all of it is here, whatever came behind it
             return
         chunks.take_back_finish(self._choices)
-        self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets, sent=self._sent)
+        self.error = failures.stream_failure(
+            data, provider=self.provider, secrets=self._secrets, sent=self._sent, finish=finish
+        )
 
     def _note_usage(self, top: Object) -> bool:
         raw = chunks.usage_of(top)
@@ -319,27 +357,44 @@ class ChatStream:
         """The upstream says that it is complete."""
         if self._hollow:
             self._refuse_nothing()
+        elif self._is_torn:
+            self._tear()
         else:
-            self.done = True
+            self._complete(parts)
+
+    def _complete(self, parts: list[bytes]) -> None:
+        self.done = True
+        if not self._begun:  # an end is all there is to see: the client's stream begins with it
+            for choice in self._choices.values():
+                self._send_role(choice, parts, EMPTY_TEXT)
+            self.visible = self._begun = True
 
     @property
     def _hollow(self) -> bool:
         """Nothing has come but reasoning, and no reason why."""
-        return self._kinds <= shapes.NO_ANSWER and not chunks.tell_why(self._choices)
+        if not self._kinds <= shapes.NO_ANSWER or chunks.tell_why(self._choices):
+            return False
+        return not (self._may_be_empty and self._has_finished)
 
-    def _ends_hollow(self, seen: list[str]) -> bool:
-        return self.finished and self._hollow and shapes.NO_ANSWER.issuperset(seen)
+    @property
+    def _is_torn(self) -> bool:
+        """Something that could not be read belonged into a tool call."""
+        return self.skipped > 0 and not all(choice.tools.sound for choice in self._choices.values())
 
     def _refuse_nothing(self) -> None:
         chunks.take_back_finish(self._choices)
         said = f"{self.provider} answered with nothing: no text, no tool call, no refusal."
         self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
 
-    def _judge_end(self, parts: list[bytes]) -> None:
-        """The body has ended without ``[DONE]``: complete where every choice has its finish reason, else a cut."""
-        if self._has_finished:
+    def _judge_end(self, parts: list[bytes], clean: bool) -> None:
+        """The body has ended without ``[DONE]``: complete where every choice has its finish reason, else a cut.
+
+        It is a cut too where the connection broke (not ``clean``) and this server's finish reasons come early.
+        """
+        if self._has_finished and (clean or self._is_over):
             self._finish_up(parts)
         elif self.events or not self._sniffed.strip():
+            chunks.take_back_finish(self._choices)
             said = f"{self.provider} closed the connection before its answer was complete."
             self.error = GatewayError(errors.UPSTREAM_CUT, said)
         elif chunks.is_complaint(chunks.parse(self._sniffed)[1] or {}):
@@ -358,7 +413,7 @@ class ChatStream:
         raw = top.get("choices")
         choices = codec.as_objects(raw) if raw is not None and raw != NULL else []
         if choices is None:
-            self.skipped += 1
+            self._skip(data)
             return
         face = self._face
         if not self._begun and not face.model_is_theirs:
@@ -369,8 +424,9 @@ class ChatStream:
         before = len(parts)
         visible, said = self.visible, len(self._said or b"")
         counts = (self._text_events, self._text_bytes)
+        alone = len(choices) == 1
         for position, choice in enumerate(choices):
-            fate = self._take_choice(position, choice, texts, parts)
+            fate = self._take_choice(self._state_of(choice, position), choice, texts, parts, alone)
             if self.error is not None:
                 return
             if fate is not _DROPPED:
@@ -379,10 +435,17 @@ class ChatStream:
         if not kept:
             face.carry(top)
             if not choices and told and self._has_finished:
-                self._finish_up(parts)  # the usage is what comes last: a [DONE] behind it may be late, or never come
+                self._mind_the_end(QUIET_BEHIND_USAGE_S)
             return
         out = face.respell(data, top, kept if changed or face.carried else None)
-        parts.append(sse.encode(out))
+        if codec.has_halves(out):
+            out = codec.join_halves(out)
+        event = sse.encode(out)
+        if self._ending is not None:
+            self._ending.ending = event
+            self._ending = None
+            return
+        parts.append(event)
         if self._hold == "tools" and self._held is None and self._kinds & _CALLS:
             self._shown = counts
             self._hold_from(parts, before, said, visible)
@@ -393,76 +456,129 @@ class ChatStream:
                 self._template.learn(data, out, key, text, last, top[last])
                 self._saying = self._said if key == "content" else None
 
-    def _take_choice(
-        self, position: int, choice: chunks.Members, texts: list[tuple[str, Raw]], parts: list[bytes]
-    ) -> chunks.Fate:
-        """One choice of a chunk, brought into its form in place.
-
-        Role chunks that are due go into ``parts`` before it, the members that can be seen into ``texts``.
-        """
-        fate = _KEPT
+    def _state_of(self, choice: chunks.Members, position: int) -> chunks.Choice:
         raw = choice.get("index")
-        index = 0 if raw is not None and raw == ZERO else codec.as_integer(raw)
-        if index is None:
-            choice["index"] = index = position
-            fate = _EDITED
+        index = 0 if raw is not None and raw == ZERO else codec.as_index(raw)
+        if index is None or index < 0:
+            index = position
         state = self._choices.get(index)
         if state is None:
+            if index >= max(chunks.MOST_CHOICES, self._expects):
+                said = f"{self.provider} sent a choice with an index that was not asked for."
+                raise GatewayError(errors.UPSTREAM_GARBAGE, said)
             state = self._choices[index] = chunks.Choice(index, self.ident)
+        return state
+
+    def _take_choice(
+        self, state: chunks.Choice, choice: chunks.Members, texts: list[tuple[str, Raw]], parts: list[bytes],
+        alone: bool,
+    ) -> chunks.Fate:  # fmt: skip
+        """One choice of a chunk, brought into its form in place.  ``alone``: the chunk has no other.
+
+        What is due goes into ``parts`` before it, the members that can be seen into ``texts``.
+        """
+        failure = chunks.failure_of(choice)
+        if failure is not None:
+            self._fail(codec.encode({"error": failure}))
+            return _DROPPED
         delta, delta_edited = self._delta_of(choice, state)
+        finish = finishes.read(choice, state.called)
+        if finish.reason == finishes.FAILED:
+            self._fail(codec.encode(choice), finish.word)
         if self.error is not None:
             return _DROPPED  # with its finish reason, which ends no answer of the client's
-        finish_edited, finishes = self._settle_finish(choice, state)
-        if self.error is not None:
-            return _DROPPED
+        delta_edited = chunks.join_halves(delta, state) or delta_edited
+        edited = False
+        index = choice.get("index")
+        if index is None or (index != ZERO and codec.as_integer(index) != state.index):
+            choice["index"] = state.index
+            edited = True
         seen = shapes.visible_keys(delta)
-        if finishes and self._kinds <= shapes.NO_ANSWER and self._ends_hollow(seen):
-            return _DROPPED  # it is no answer, but its usage may come behind it
-        if not self._begun and (seen or (finishes and state.finish in chunks.TELLING)) and self.error is None:
+        if seen and not self._begun and finish.reason is not None and self._would_be_hollow(seen, finish.reason):
+            state.hold(choice, delta)  # reasoning, and the end: shown only where an answer follows
+            seen = []
+            delta, delta_edited = {}, True
+        if seen:
+            first = not self._begun
+            self._show(state, seen, delta, parts)
+            texts += [(key, delta[key]) for key in seen]
+            kept = True
+        else:
+            first = False
+            kept = self._keeps(state, choice, delta, finish.reason is not None, parts)
+        if finish.reason is not None:
+            self._template.forget()
+            texts.append(("", NULL))  # such a chunk is no model for others
+            ends = state.end(finish, doubted=first or not self._begun) and not seen and alone
+            self._mind_the_end(QUIET_S)
+            if ends:
+                self._ending = state
+                kept = True
+                edited = finishes.spell(choice, finish) or edited
+            else:
+                choice["finish_reason"] = NULL
+                edited = True
+        elif not codec.is_null(choice.get("finish_reason")) or "finish_reason" not in choice:
+            choice["finish_reason"] = NULL
+            edited = True
+        if not kept:
+            return _DROPPED
+        if delta_edited:
+            choice["delta"] = delta
+        return _EDITED if edited or delta_edited else _KEPT
+
+    def _would_be_hollow(self, seen: list[str], reason: str) -> bool:
+        return shapes.NO_ANSWER.issuperset(seen) and reason not in chunks.TELLING
+
+    def _show(self, state: chunks.Choice, seen: list[str], delta: Object, parts: list[bytes]) -> None:
+        """What the client sees of a chunk.  A finish reason that came before it was none."""
+        empty = EMPTY_TEXT if "content" in seen or "refusal" in seen else NULL
+        if not self._begun:
             self._begun = True
             self.visible = self._hold != "all"
             for other in self._choices.values():
-                self._send_role(other, parts)
-        if not self._begun or not (state.role_sent or seen or finishes):
-            state.hold(choice, delta)
-            if self._begun:
-                self._send_role(state, parts)
-            return _DROPPED
+                self._send_role(other, parts, empty)
+        self._send_role(state, parts, empty)
+        if state.finish is not None:
+            if state.ending is not None and chunks.says_more(state.ending):
+                parts.append(chunks.without_finish(state.ending))
+            state.take_back()
+            self._mind_the_end(0.0)
+        self._count(seen, delta, state)
+
+    def _keeps(
+        self, state: chunks.Choice, choice: chunks.Members, delta: Object, ends: bool, parts: list[bytes]
+    ) -> bool:
+        """Whether a choice of a chunk in which nothing can be seen is sent: where its role has been, and it is not
+        only what comes along with an end.
+        """
+        if not self._begun:
+            if not ends:
+                state.hold(choice, delta)
+            return False
         if not state.role_sent:
-            self._send_role(state, parts)
-        if state.finish_sent and not seen:
-            return _DROPPED  # a second finish, and what comes with it
-        if finishes:
-            state.finish_sent = True
-            self._template.forget()
-            texts.append(("", NULL))  # such a chunk is no model for others
-        if seen:
-            self._count(seen, delta, state)
-            texts += [(key, delta[key]) for key in seen]
-        if delta_edited:
-            choice["delta"] = delta
-        return _EDITED if delta_edited or finish_edited else fate
+            if not ends:
+                state.hold(choice, delta)
+            self._send_role(state, parts, EMPTY_TEXT)
+            return False
+        if not ends and state.finish is None:
+            return True
+        return bool(chunks.extras(delta) or chunks.extras(choice))
+
+    def _mind_the_end(self, quiet: float) -> None:
+        """After ``quiet`` seconds of silence the stream is complete; 0.0: a finish reason was taken back."""
+        if self._has_finished and (quiet != QUIET_S or not any(one.doubted for one in self._choices.values())):
+            self.quiet = quiet
+        elif self.quiet:
+            self.quiet = math.inf
+
+    @property
+    def _is_over(self) -> bool:
+        """Every choice has ended, and nothing speaks against it."""
+        return 0.0 < self.quiet < math.inf
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state.tools)
-
-    def _settle_finish(self, choice: chunks.Members, state: chunks.Choice) -> tuple[bool, bool]:
-        """Puts the choice's finish reason in order: (whether that changed it, whether this is its one finish)."""
-        raw = choice.get("finish_reason")
-        if raw is not None and raw == NULL:
-            return False, False
-        reason = shapes.finish_reason(raw, bool(state.tools.calls))
-        if reason in shapes.FAILED_FINISHES:
-            said = f"{self.provider} broke off its answer ({reason})."
-            self.error = GatewayError(errors.UPSTREAM_ERROR_EVENT, said)
-            return True, False
-        if reason is None or state.finish is not None:
-            choice["finish_reason"] = NULL
-            return True, False
-        state.finish = reason
-        self.finished = self._has_finished
-        choice["finish_reason"] = reason
-        return bytes(raw or b"")[1:-1] != reason.encode(), True
+        return chunks.delta_of(choice, state)
 
     def _count(self, seen: list[str], delta: Object, state: chunks.Choice) -> None:
         self._text_events += 1
@@ -480,19 +596,36 @@ class ChatStream:
 
     # ------------------------------------------------------------------------------- what goes out
 
-    def _send_role(self, choice: chunks.Choice, parts: list[bytes]) -> None:
+    def _send_role(self, choice: chunks.Choice, parts: list[bytes], content: Raw) -> None:
+        """The first chunk of a choice, with what chunks before it have said.  ``content``: null or empty."""
         if choice.role_sent:
             return
         choice.role_sent = True
-        delta = {"role": _ASSISTANT, "content": EMPTY_TEXT, **choice.held_delta}
-        held = {"index": choice.index, "delta": delta, **choice.held, "finish_reason": None}
+        delta: chunks.Members = {"role": _ASSISTANT, "content": content}
+        (beyond, within), *others = choice.held or [({}, {})]
+        held = {"index": choice.index, "delta": {**delta, **within}, **beyond, "finish_reason": None}
         parts.append(self._face.chunk({"choices": [held], **self._face.take_carried()}))
-        choice.held = choice.held_delta = {}
+        for beyond, within in others:
+            held = {"index": choice.index, "delta": within, **beyond, "finish_reason": None}
+            parts.append(self._face.chunk({"choices": [held]}))
+        choice.held = []
+
+    def _send_rest(self, choice: chunks.Choice, parts: list[bytes]) -> None:
+        """What waits for more that has not come."""
+        self._send_role(choice, parts, EMPTY_TEXT)
+        for key in choice.halves:
+            rest = {"index": choice.index, "delta": {key: "\ufffd"}, "finish_reason": None}
+            parts.append(self._face.chunk({"choices": [rest]}))
 
     def _send_finish(self, choice: chunks.Choice, parts: list[bytes]) -> None:
         if choice.finish_sent:
             return
         choice.finish_sent = True
-        reason = choice.finish or ("tool_calls" if choice.tools.calls else "stop")
-        finish = {"index": choice.index, "delta": {}, "finish_reason": reason}
+        if choice.ending is not None:
+            parts.append(choice.ending)
+            return
+        reason = choice.finish or choice.called or "stop"
+        finish: chunks.Members = {"index": choice.index, "delta": {}, "finish_reason": reason}
+        if choice.word:
+            finish["native_finish_reason"] = choice.word
         parts.append(self._face.chunk({"choices": [finish]}))

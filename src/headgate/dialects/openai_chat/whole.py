@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
 from headgate.dialects.openai_chat import failures
 from headgate.dialects.openai_chat.answers import Answer, answer
@@ -13,6 +14,8 @@ from headgate.model import Usage
 from headgate.ports import StreamBridge
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
+
+_PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 
 
 def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
@@ -31,7 +34,7 @@ def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "Th
     return out
 
 
-def answer_from_stream(
+def answer_in_parts(
     data: bytes,
     *,
     id: str,
@@ -44,8 +47,10 @@ def answer_from_stream(
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
     sent: Quotable | None = None,
-) -> Answer:
-    """The completion that a whole stream adds up to.  A stream that was cut is an error: half an answer is none."""
+) -> Iterator[Answer | None]:
+    """Read a whole stream part by part, 8 KiB each, and yield None after each; at last, yield the completion that it
+    adds up to.  A stream that was cut is an error: half an answer is none.
+    """
     stream = ChatStream(
         id,
         created,
@@ -57,14 +62,24 @@ def answer_from_stream(
         prompt_tokens=prompt_tokens,
         sent=sent,
     )
-    out = stream.feed(data) + stream.close()
-    if stream.error is not None:
-        return Answer(error=stream.error)
-    decoder = sse.Decoder(max_event=len(out) + (64 << 10))
+    decoder = sse.Decoder(max_event=2 * max_event + (64 << 10))
     total = _Total()
-    for event in decoder.feed(out + stream.tail()):
-        if event.data != b"[DONE]":
-            total.add(codec.decode_object(event.data, "A chunk"))
+
+    def add(events: bytes) -> None:
+        for event in decoder.feed(events):
+            if event.data != b"[DONE]":
+                total.add(codec.decode_object(event.data, "A chunk"))
+
+    for at in range(0, len(data), _PART):
+        add(stream.feed(data[at : at + _PART]))
+        if stream.error is not None:
+            break
+        yield None
+    add(stream.close())
+    if stream.error is not None:
+        yield Answer(error=stream.error)
+        return
+    add(stream.tail())
     result = answer(
         total.body(),
         id=id,
@@ -79,7 +94,14 @@ def answer_from_stream(
     )
     if result.usage is not None:
         result.usage = stream.usage
-    return result
+    yield result
+
+
+def answer_from_stream(data: bytes, **how: Any) -> Answer:
+    """The last of ``answer_in_parts``."""
+    *_, last = answer_in_parts(data, **how)
+    assert last is not None
+    return last
 
 
 class _Total:

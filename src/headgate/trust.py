@@ -1,0 +1,77 @@
+"""Certificate authorities: what a ``ca_file`` may be, and the TLS context that trusts it beside the system's own.
+
+Owns the reading of such files, for whoever checks the configuration, calls a provider, or reaches the database.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import ssl
+import stat
+from pathlib import Path
+
+MAX_BYTES = 16 << 20
+_CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
+_OTHER = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
+
+Stamp = tuple[int, int, int] | None
+
+
+def problem(path: Path | str) -> str | None:
+    """Why the file cannot be used, to be read behind its name; None where it can."""
+    try:
+        if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for its writer
+            return "is no file"
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
+    except FileNotFoundError:
+        return "does not exist"
+    except OSError as error:
+        return f"cannot be read ({error.strerror})"
+    if len(content) > MAX_BYTES:
+        return f"is larger than {MAX_BYTES >> 20} MB"
+    return _shape(content) or _sound(path)
+
+
+def _shape(content: bytes) -> str | None:
+    if not content.strip():
+        return "is empty"
+    if content[:1] == b"\x30" and content[1:2] >= b"\x80":  # an ASN.1 sequence with a long length
+        return "is in binary (DER) form: openssl x509 -inform der -in FILE -out ca.pem makes PEM of it"
+    if _CERTIFICATE.search(content):
+        return None
+    other = _OTHER.search(content)
+    if other is None:
+        return "holds no certificate: PEM begins with -----BEGIN CERTIFICATE-----"
+    what = other[1].decode().lower()
+    return f"holds a {what} and no certificate" + (": never share that file" if "private key" in what else "")
+
+
+def _sound(path: Path | str) -> str | None:
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except (OSError, ValueError):
+        return "holds a certificate that cannot be read"
+    return None
+
+
+def context(ca_file: str | None) -> ssl.SSLContext:
+    """For connections to a server whose certificate comes from the system's authorities, or from ``ca_file``'s.
+
+    Takes some milliseconds.  Raises OSError (ssl.SSLError is one).
+    """
+    made = ssl.create_default_context()
+    if ca_file is not None:
+        made.load_verify_locations(ca_file)
+    return made
+
+
+def stamp(ca_file: str | None) -> Stamp:
+    """What differs when the authorities do: of the file, or of the system's bundle.  None where there is none."""
+    path = ca_file or ssl.get_default_verify_paths().cafile
+    try:
+        found = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
