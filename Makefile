@@ -10,10 +10,14 @@ NODE := $(VENV)/.node
 CONTAINER ?= docker
 
 .DEFAULT_GOAL := serve
-.PHONY: serve test check bench faults image lock clean
+.PHONY: serve help test check bench faults image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@printf '\n  PYTHON=python3.12 chooses the interpreter; ARGS="--port 4100" goes to the command behind the target.\n'
 
 test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
 	$(BIN)/python -m pytest $(ARGS)

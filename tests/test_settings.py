@@ -108,10 +108,10 @@ tokens:
     world = compiled.world
     up = world.providers["up-a"]
     assert [(account.id, account.label) for account in up.accounts] == [("up-a/0", None), ("up-a/team", "team")]
-    assert compiled.secrets == {"up-a/0": "sk-1", "up-a/team": "sk-two"}
+    assert compiled.secrets == {"up-a/0": "sk-1", "up-a/team": "sk-two", "up-a/header:x-team": "blue"}
     assert (up.base_url, up.ca_file) == ("https://up.example.com/v1", str(tmp_path / "ca.pem"))
     assert (up.pool.max_connections, up.pool.idle_s, up.pool.max_age_s) == (12, 5, 600)
-    assert (up.headers, up.forward_headers, up.training) == ({"X-Team": "blue"}, ("openai-organization",), "never")
+    assert (up.headers, up.forward_headers, up.training) == ({"X-Team": ""}, ("openai-organization",), "never")
     assert up.models is not None
     big = up.models["big"]
     assert big.price == Price(10**9, 10**8, 1, None, source="file")

@@ -96,11 +96,14 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
     param_map: Mapping[str, str] = field(default_factory=dict)
     title: str | None = None
     kind: str = "chat"
+    retired: bool = False  # its maker has announced its end, or ended it
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):
     """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash; ``catalog`` then
     holds what is known of some of them (prices, context windows): facts, no fence.
+
+    ``headers``: a value that is empty is a secret, kept where keys are (``wire.signing.header_secret``).
 
     ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
     engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
@@ -417,6 +420,7 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: int = -1  # nano-USD, -1 unknown or none
+    skipped: int = 0  # events of its stream that could not be read
 
 
 class Closed(Struct, array_like=True, tag=3, gc=False):

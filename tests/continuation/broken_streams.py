@@ -111,11 +111,11 @@ class Stream:
             self.done += 1
             return
         chunk = json.loads(data)
-        self.faces.add((chunk["id"], chunk.get("created", 0), chunk.get("model", "")))
         if "error" in chunk:
             self.faces.clear()
             self.errors.append(chunk["error"])
             return
+        self.faces.add((chunk["id"], chunk.get("created", 0), chunk.get("model", "")))
         if chunk.get("usage"):
             self.usage = chunk["usage"]
         for choice in chunk["choices"]:

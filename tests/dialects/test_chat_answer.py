@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from headgate import errors
-from headgate.dialects.openai_chat import Answer, ChatStream, answer, answer_from_stream, stream_from_answer
+from headgate.dialects.openai_chat import Answer, ChatStream, answer_from_stream, stream_from_answer, whole_answer
 
 NONSTREAM = SHARED / "streams" / "nonstream.json"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
@@ -27,7 +27,7 @@ def whole(message: Any, finish: str | None = "stop", **members: Any) -> dict[str
 def get(body: Any, extra: bytes | None = None) -> Answer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     made = None if extra is None else lambda used: extra
-    return answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=made, provider="up", prompt_tokens=7)
+    return whole_answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=made, provider="up", prompt_tokens=7)
 
 
 def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:

@@ -104,7 +104,7 @@ def test_another_answer_is_never_spliced(said: str, other: str, cuts: list[int],
         assert content(out) == other and joined.error is None
     else:
         assert content(out) == said and joined.error is not None
-        assert b"[DONE]" not in out and out.count(b'"finish_reason":"') == out.count(b'"finish_reason":"error"') == 1
+        assert b"[DONE]" not in out and b'"finish_reason":"' not in out
 
 
 @pytest.mark.parametrize(("said", "stop"), [("xa", "ab"), ("xa", "ab c"), ("xab", "ab c"), ("xab ", "ab c")])

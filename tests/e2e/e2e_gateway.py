@@ -240,8 +240,9 @@ def _take(event: bytes, seen: Streamed) -> None:
         seen.done = True
         return
     chunk = json.loads(data)
-    seen.id = chunk["id"]
     if "error" in chunk:
         seen.error = chunk["error"]["code"]
+        return
+    seen.id = chunk["id"]
     for choice in chunk["choices"]:
         seen.text += choice["delta"].get("content") or ""

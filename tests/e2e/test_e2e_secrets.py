@@ -13,13 +13,20 @@ from ports import free_port
 
 KEY = "sk-canary-0123456789abcdefghij"
 WRONG = "hg_pat_deadbeef_canarycanarycanarycanarycanarycanarycana"
+HEADER = "hdr-canary-112233445566"
+STORED = "stored-canary-112233445566"
 KEEPERS = {"admin.token", "cli.token"}  # 0600: to hold a token is what they are for
 
 
 def providers(url: str) -> str:
     """One that works, one whose key is refused, one that nobody answers for."""
     rows = {
-        "up": {"base_url": url, "keys": [KEY], "models": {"good": {"upstream_model": "echo"}}},
+        "up": {
+            "base_url": url,
+            "keys": [KEY],
+            "models": {"good": {"upstream_model": "echo"}},
+            "headers": {"X-Team-Secret": f"Bearer {HEADER}"},
+        },
         "wrong": {"base_url": url, "keys": [f"{KEY}-wrong"], "models": {"refused": {"upstream_model": "echo"}}},
         "dead": {"base_url": f"http://127.0.0.1:{free_port()}/v1", "keys": [KEY], "models": {"dead": None}},
     }
@@ -31,13 +38,21 @@ def test_no_secret_is_written_or_answered(gateway: Make) -> None:
         one = gateway(providers(upstream.url)).start()
         answered: list[object] = []
         made = one.admin("POST", "/tokens", {"name": "agent"})[1]["token"]
+        stored = {"name": "stored", "base_url": upstream.url, "headers": {"X-Team-Secret": STORED}}
+        answered += [one.admin("POST", "/providers", stored)]
+        answered += [one.admin("POST", "/accounts", {"provider": "stored", "key": KEY, "label": "a"})]
+        assert one.chat("stored/echo")[0] == 200
+        assert upstream.requests[-1].headers["x-team-secret"] == STORED
+        answered += [one.admin("POST", f"/providers/{name}/check") for name in ("up", "stored")]
+        answered += [one.admin("GET", "/providers")]
+        calls = len(answered)
         for token in (FILE_TOKEN, made):
             status, body = one.chat("good", token)
             assert status == 200
             answered.append(body)
             answered += [one.chat(model, token) for model in ("refused", "dead", "absent")]
             answered += [one.get(f"/v1/requests/{body['id']}", token), one.get("/v1/usage", token)]
-        assert [status for status, _body in answered[1:3]] == [502, 502]  # type: ignore[misc]
+        assert [status for status, _body in answered[calls + 1 : calls + 3]] == [502, 502]  # type: ignore[misc]
         answered += [one.chat("good", WRONG), one.chat("good", one.admin_token), one.get("/health", "")]
         answered += [ask("GET", f"http://127.0.0.1:{one.control_port}/admin/v1/tokens", WRONG)]
         answered += [one.admin("GET", path) for path in ("/health", "/tokens", "/nothing")]
@@ -51,13 +66,16 @@ def test_no_secret_is_written_or_answered(gateway: Make) -> None:
             one.kill(role)
             one.until(lambda name=role: f"the {name} process answers again" in one.log, 15)
         assert one.chat("good", made)[0] == 200
+        assert upstream.requests[-1].headers["x-team-secret"] == f"Bearer {HEADER}"
+        assert one.chat("stored/echo", made)[0] == 200
+        assert upstream.requests[-1].headers["x-team-secret"] == STORED
         time.sleep(1.1)  # refusals are written once a second
         admin = one.admin_token
         assert one.until(lambda: any(seen.path.endswith("/completions") for seen in upstream.requests))
         journals = {path: path.read_bytes() for path in (one.state / "journal").iterdir()}
         assert one.end() == 0
 
-    secrets = [KEY, made, admin, WRONG, FILE_TOKEN]
+    secrets = [KEY, HEADER, STORED, made, admin, WRONG, FILE_TOKEN]
     texts = {"stderr": one.log, "answers": json.dumps(answered, default=str)}
     found = [(where, secret[:9]) for where, text in texts.items() for secret in secrets if secret in text]
     files = [path for path in one.state.rglob("*") if path.is_file() and path.name not in KEEPERS]

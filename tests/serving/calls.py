@@ -94,8 +94,8 @@ class Answer:
         """A stream that failed after its first byte: said so, ended properly, and without [DONE]."""
         assert self.status == 200 and self.ended and DONE not in self.events
         last = self.events[-1]
-        assert last["choices"] == [{"index": 0, "delta": {}, "finish_reason": "error"}]
-        assert last["error"]["code"] == code, last
+        assert set(last) == {"error"} and last["error"]["code"] == code, last
+        assert last["error"]["request_id"] == self.headers["x-headgate-stream-id"]
         assert not any("error" in chunk for chunk in self.events[:-1])
         found: dict[str, Any] = last["error"]
         return found

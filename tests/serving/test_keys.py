@@ -154,3 +154,55 @@ def test_one_that_comes_and_goes_leaves_nothing_behind(scene: tuple[Lock, Contro
     assert shown(lock, plane) == ["sk-two"]
     control.publish(3, lock.url, ["new", "b"], {"p/new": "sk-one", "p/b": "sk-two"})
     assert shown(lock, plane) == ["sk-one"]
+
+
+# ------------------------------------------------------------------------------- headers that are secrets
+
+
+@contextlib.contextmanager
+def complaining() -> Iterator[tuple[str, list[str]]]:
+    """A provider that quotes the header X-Team in its complaint, whole and in part; and what it was shown."""
+    shown: list[str] = []
+
+    class Door(BaseHTTPRequestHandler):
+        def do_POST(self) -> None:
+            self.rfile.read(int(self.headers["content-length"]))
+            value = str(self.headers["x-team"])
+            shown.append(value)
+            body = json.dumps({"error": {"message": f"bad value {value} ({value.split()[-1]}) in x-team"}}).encode()
+            self.send_response(400)
+            self.send_header("content-type", "application/json")
+            self.send_header("content-length", str(len(body)))
+            self.end_headers()
+            self.wfile.write(body)
+
+        def log_message(self, *_: object) -> None:
+            pass
+
+    server = ThreadingHTTPServer(("127.0.0.1", 0), Door)
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    try:
+        yield f"http://127.0.0.1:{server.server_address[1]}/v1", shown
+    finally:
+        server.shutdown()
+        server.server_close()
+
+
+@pytest.mark.parametrize("value", ["hdr-canary-112233", "Bearer hdr-canary-112233", "Basic aGRyLWNhbmFyeQ=="])
+@pytest.mark.parametrize("stream", [True, False])
+def test_a_header_that_is_a_secret_is_sent_and_never_quoted(value: str, stream: bool, tmp_path: Path) -> None:
+    with complaining() as (url, shown):
+        row = Provider("up", url, auth="none", headers={"X-Team": "", "X-Public": "2024-06-01"})
+        with DataPlane(tmp_path / "s", row, keys={"up/header:x-team": value}) as plane:
+            answer = ask(plane, "up/m", stream=stream)
+            assert answer.status == 400 and shown == [value]
+            assert value.split()[-1] not in answer.raw.decode() and "bad value" in answer.error["message"]
+
+
+def test_a_header_whose_value_is_not_known_yet_is_not_left_out(tmp_path: Path) -> None:
+    with complaining() as (url, shown):
+        row = Provider("up", url, auth="none", headers={"X-Team": ""})
+        with DataPlane(tmp_path / "s", row) as plane:
+            answer = ask(plane, "up/m")
+            assert (answer.status, answer.error["code"]) == (503, "no_provider_key")
+        assert shown == []

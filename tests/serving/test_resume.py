@@ -301,7 +301,7 @@ def test_delete_stops_the_generation(gate: DataPlane, provider: Provider) -> Non
         rest = stream.rest()
     assert rest.ended and b"[DONE]" not in rest.raw
     last = json.loads(rest.raw[:-2].rpartition(b"\n\n")[2].removeprefix(b"data: "))
-    assert last["error"]["code"] == "stream_stopped" and last["choices"][0]["finish_reason"] == "error"
+    assert set(last) == {"error"} and last["error"]["code"] == "stream_stopped"
     record = closed_by_id(gate, ident)
     assert record.outcome == "cancelled" and record.completion_tokens > 0
     assert get(gate, path_of(stream), AUTH).error["code"] == "stream_expired"

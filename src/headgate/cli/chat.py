@@ -19,7 +19,7 @@ import typer
 from headgate.cli.gateway import START_IT, Gateway, failure, open_gateway
 from headgate.cli.layout import visible
 from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import say
+from headgate.cli.terminal import count, say
 from headgate.cli.trouble import Trouble
 
 Send = Callable[..., "Transcript"]  # (body, live, transcript) → what came
@@ -57,7 +57,7 @@ class Transcript:
         tokens = (self.usage or {}).get("completion_tokens")
         parts = [
             self.model,
-            f"{tokens} tokens" if tokens is not None else "",
+            count(tokens, "token") if tokens is not None else "",
             f"{self.tokens_per_s:.1f} tokens/s" if self.tokens_per_s else "",
             f"first token {self.ttft_s * 1000:.0f} ms" if self.ttft_s is not None else "",
         ]

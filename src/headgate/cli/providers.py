@@ -63,7 +63,10 @@ def presets(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the services that Headgate knows: a name and a key are enough for these."""
+    """List the services that Headgate knows.
+
+    A name and a key are enough for these.
+    """
     with open_gateway(config, state_dir) as gateway:
         rows = gateway.items("/presets")
     if search:
@@ -136,7 +139,10 @@ def check(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Try every account with a real call; exit code 1 where one does not work."""
+    """Try every account with a real call.
+
+    Exit code 1 where one does not work.
+    """
     with open_gateway(config, state_dir) as gateway:
         wanted = names or [row["name"] for row in configured(gateway) if row["status"] == "ready"]
         answers = checked(gateway, wanted)
@@ -153,7 +159,10 @@ def resume(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Use a provider again at once, whatever is held against its keys and models."""
+    """Use a provider again at once.
+
+    Whatever is held against its keys and models.
+    """
     wish = {"account": account.removeprefix(f"{name}/")} if account else {}
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("POST", at("/providers", name, "resume"), wish)

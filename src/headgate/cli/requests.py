@@ -38,7 +38,7 @@ _COLOURS = {"delivered": "green", "cancelled": "yellow", None: "cyan"}
 @app.command("list")
 def listing(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
-    token: Annotated[str | None, typer.Option(help="Of this token (its id).")] = None,
+    token: Annotated[str | None, typer.Option(help="Of this token (its name or id).")] = None,
     model: Annotated[str | None, typer.Option(help="Served by this model.")] = None,
     requested: Annotated[str | None, typer.Option(help="Asked for under this name.")] = None,
     provider: Annotated[str | None, typer.Option(help="Served by this provider.")] = None,
@@ -55,7 +55,10 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List requests, the latest first; --follow shows new ones as they end."""
+    """List requests, the latest first.
+
+    With --follow new ones are shown as they end.
+    """
     now = time.time()
     filters = {
         "token": token,

@@ -20,7 +20,7 @@ from headgate import trust
 from headgate.dialects.openai_chat.failures import failure
 from headgate.model import Provider
 from headgate.wire.proxies import Proxies
-from headgate.wire.signing import credential
+from headgate.wire.signing import credential, header_values, hidden_values
 
 DEADLINE_S = 5.0
 MAX_ANSWER = 4 << 20
@@ -76,7 +76,11 @@ async def _one(
         return Result(account, False, None, None, None, f"the key of {account} is not known here")
     lines, query = credential(provider.auth, key)
     name, _, value = lines.decode().strip().partition(": ")
-    headers = {**provider.headers, "accept": "application/json", **({name: value} if name else {})}
+    extra = header_values(provider.name, provider.headers, secrets)
+    if extra is None:
+        return Result(account, False, None, None, None, f"the headers of {provider.name} are not known here")
+    headers = {**extra, "accept": "application/json", **({name: value} if name else {})}
+    hidden = ((key,) if key else ()) + hidden_values(provider.name, provider.headers, secrets)
     url = f"{provider.base_url}/models" + (f"?{query}" if query else "")
     async with places:
         began = time.perf_counter()
@@ -88,10 +92,10 @@ async def _one(
         except _TooLarge:
             return Result(account, False, None, None, None, f"its list of models is over {MAX_ANSWER >> 20} MiB")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-            sentence = _scrubbed(f"it cannot be reached: {error or type(error).__name__}", key)
+            sentence = _scrubbed(f"it cannot be reached: {error or type(error).__name__}", hidden)
             return Result(account, False, None, None, None, sentence)
         latency = round((time.perf_counter() - began) * 1000, 1)
-    return _judged(provider, account, key, status, body, latency)
+    return _judged(provider, account, hidden, status, body, latency)
 
 
 async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
@@ -104,10 +108,16 @@ async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str])
         return answer.status_code, bytes(body)
 
 
-def _judged(provider: Provider, account: str | None, key: str, status: int, body: bytes, latency: float) -> Result:
+def _judged(
+    provider: Provider, account: str | None, hidden: tuple[str, ...], status: int, body: bytes, latency: float
+) -> Result:
     if status == 200:
         count = _count(body)
-        sentence = "it answers, but not with a list of models" if count is None else f"it lists {count} models"
+        sentence = (
+            "it answers, but not with a list of models"
+            if count is None
+            else f"it lists {count} {'model' if count == 1 else 'models'}"
+        )
         return Result(account, count is not None, status, latency, count, sentence)
     if status in NOT_LISTED and provider.preset is not None:
         sentence = "it answers, and lists no models: whether the key is good shows with the first call"
@@ -120,8 +130,8 @@ def _judged(provider: Provider, account: str | None, key: str, status: int, body
             f"it answers {status}, a redirect, which is not followed: put the address that it leads to in base_url"
         )
         return Result(account, False, status, latency, None, sentence)
-    said = failure(status, {}, body, provider=provider.name, secrets=(key,) if key else ())
-    return Result(account, False, status, latency, None, _scrubbed(said.message, key))
+    said = failure(status, {}, body, provider=provider.name, secrets=hidden)
+    return Result(account, False, status, latency, None, _scrubbed(said.message, hidden))
 
 
 def _count(body: bytes) -> int | None:
@@ -134,8 +144,10 @@ def _count(body: bytes) -> int | None:
     return len(entries) if isinstance(entries, list) else None
 
 
-def _scrubbed(text: str, key: str) -> str:
-    return (text.replace(key, "[key]") if key else text)[:500]
+def _scrubbed(text: str, hidden: tuple[str, ...]) -> str:
+    for secret in hidden:
+        text = text.replace(secret, "[key]")
+    return text[:500]
 
 
 def _proxy(url: str) -> httpx2.Proxy | None:

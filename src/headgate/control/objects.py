@@ -65,7 +65,9 @@ class ModelBody(Struct, frozen=True, omit_defaults=True):
 
 
 class ProviderBody(Struct, frozen=True, omit_defaults=True):
-    """A provider as it was declared; None: as the preset has it, else the default."""
+    """A provider as it was declared; None: as the preset has it, else the default.  The values of ``headers`` that are
+    empty are in ``sealed_headers`` (``control.headers``).
+    """
 
     preset: str | None = None
     title: str | None = None
@@ -80,6 +82,7 @@ class ProviderBody(Struct, frozen=True, omit_defaults=True):
     models: Mapping[str, ModelBody] | None = None
     max_connections: int | None = None
     pool: PoolBody = PoolBody()
+    sealed_headers: Mapping[str, bytes] = {}
 
 
 class AliasBody(Struct, frozen=True, omit_defaults=True):

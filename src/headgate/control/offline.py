@@ -16,6 +16,7 @@ from headgate.channel import Answer, Down, Patch
 from headgate.control import objects
 from headgate.control.admin import Admin
 from headgate.control.api import PREFIX, build
+from headgate.control.headers import all_sealed_blobs
 from headgate.control.keys import instance_key
 from headgate.control.link import Worker
 from headgate.control.publication import Publication
@@ -82,7 +83,7 @@ async def _on_the_store(
         stored = await objects.load(engine)
         try:
             key = instance_key(state_dir)
-            vault = Vault(state_dir, [account.sealed for account in stored.accounts.values()])
+            vault = Vault(state_dir, all_sealed_blobs(stored))
         except (VaultLocked, ValueError, OSError) as error:
             raise StoreUnusable(str(error)) from error
         publication = Publication(engine, key, vault, stored, load, lambda: None)

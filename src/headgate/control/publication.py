@@ -25,10 +25,10 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.channel import Down, Patch, Secrets, Uses
-from headgate.control import facts, named, objects, tokens
+from headgate.control import facts, headers, named, objects, tokens
 from headgate.control.detection import Detected, engines, taken
 from headgate.control.kinds import MANAGED_BY_FILE, TOKEN_NOT_FOUND
-from headgate.control.objects import Objects
+from headgate.control.objects import Objects, ProviderBody
 from headgate.control.snapshot import Compiled, compose, difference, same, world_of
 from headgate.control.store import read_meta, write_meta
 from headgate.control.tokens import Minted, Stored
@@ -128,7 +128,10 @@ class Publication:
 
     async def begin(self, compiled: Compiled) -> None:
         """Composes the first Snapshot of this life of control.  Raises SQLAlchemyError."""
-        self.sources = Sources(compiled, self._begun, environ=os.environ)
+        stored = await asyncio.to_thread(headers.all_sealed, self._begun, compiled.rows, self._vault.seal)
+        if stored != self._begun:
+            await objects.save(self._engine, self._begun, stored)
+        self.sources = Sources(compiled, stored, environ=os.environ)
         self._tokens = dict(await tokens.grants(self._engine))
         self.reloaded_at = time.time()
         self.secrets = self._all_secrets()
@@ -204,20 +207,26 @@ class Publication:
         """See ``Vault.seal``."""
         return self._vault.seal(account, key)
 
+    def seal_headers(self, name: str, body: ProviderBody) -> ProviderBody:
+        """See ``headers.sealed``."""
+        return headers.sealed(name, body, self.sources.compiled.rows, self._vault.seal)
+
     def _all_secrets(self) -> dict[str, str]:
         """Providers' keys by account id; the file's wins.  What does not open is logged once and left out."""
         opened: dict[str, tuple[bytes, str]] = {}
         damaged = set()
-        for ident, account in self.sources.objects.accounts.items():
+        stored = self.sources.objects
+        accounts = {ident: account.sealed for ident, account in stored.accounts.items()}
+        for ident, sealed in {**accounts, **headers.sealed_secrets(stored)}.items():
             kept = self._opened.get(ident)
             try:
-                key = kept[1] if kept and kept[0] == account.sealed else self._vault.open(ident, account.sealed)
+                key = kept[1] if kept and kept[0] == sealed else self._vault.open(ident, sealed)
             except Damaged:
                 damaged.add(ident)
                 if ident not in self.damaged:
                     log.error("a stored key does not open: it was changed, or belongs elsewhere", account=ident)
                 continue
-            opened[ident] = account.sealed, key
+            opened[ident] = sealed, key
         self._opened = opened
         self.damaged = frozenset(damaged)
         return {**{ident: key for ident, (_, key) in opened.items()}, **self.sources.compiled.secrets}

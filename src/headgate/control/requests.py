@@ -419,6 +419,7 @@ def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
             "total": _ms(row["duration_us"]),
             **{phase: _ms(row[f"{phase}_us"]) for phase in ("queue", "connect", "ttfb", "ttft")},
         },
+        "skipped_events": sum(one.skipped for one in _attempts.decode(row["attempts"] or "[]")),
         "attempts": [told(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
     }
 

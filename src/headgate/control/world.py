@@ -15,6 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from headgate.channel import World
+from headgate.control.headers import without_secrets
 from headgate.control.objects import Objects, ProviderBody, StoredAccount
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
@@ -54,7 +55,8 @@ def assemble(sources: Sources) -> World:
     """The World that the data processes are to serve."""
     world = sources.compiled.world
     providers: Mapping[str, Provider] = {
-        name: _overridden(provider, sources.objects) for name, provider in all_providers(sources).items()
+        name: without_secrets(_overridden(provider, sources.objects), sources.compiled.rows)
+        for name, provider in all_providers(sources).items()
     }
     if sources.enrich is not None:
         providers = sources.enrich(providers, sources.compiled.rows)

@@ -74,6 +74,7 @@ class Info(Struct, frozen=True):
     origin: str
     configured: bool
     aliases: tuple[str, ...]
+    retired: bool
     uses_30d: int  # last: it alone changes by the minute
 
 
@@ -240,6 +241,7 @@ def _info(offers: Sequence[Offer], *, alias: bool, title: str | None, origin: st
         origin=origin,
         configured=ready(provider),
         aliases=aliases,
+        retired=row.retired,
         uses_30d=0,
     )
 

@@ -92,6 +92,7 @@ def told(attempt: AttemptRecord) -> dict[str, object]:
         "prompt_tokens": attempt.prompt_tokens,
         "completion_tokens": attempt.completion_tokens,
         "cost_usd": attempt.cost / 1e9 if attempt.cost >= 0 else None,
+        "skipped_events": attempt.skipped,
     }
 
 

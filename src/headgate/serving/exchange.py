@@ -38,7 +38,7 @@ from headgate.serving.recovery import Pause, Recovery, continues
 from headgate.serving.relay import Relay
 from headgate.serving.replay import Replay
 from headgate.serving.transport import Transport
-from headgate.serving.upstream import Asking, Upstream
+from headgate.serving.upstream import SUCCESSES, Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.http import Request, sane_label
 
@@ -224,6 +224,8 @@ class Exchange:
         finally:
             relay.stop()
             receipt.usage = relay.bridge.usage
+            if relay.bridge.skipped:
+                _note_skipped(relay.bridge.skipped, attempt, receipt)
         return self._conclude(relay, receipt, call)
 
     async def _render(
@@ -232,7 +234,7 @@ class Exchange:
     ) -> Ending:  # fmt: skip
         """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
         provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
-        if upstream.status != 200:
+        if upstream.status not in SUCCESSES:
             raise openai_chat.failure(
                 upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
                 sent=upstream.asking,
@@ -242,16 +244,19 @@ class Exchange:
             relay.begin(upstream, bridge)
             events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
             receipt.usage = bridge.usage
+            if bridge.skipped:
+                _note_skipped(bridge.skipped, attempt, receipt)
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
-        read = openai_chat.answer_in_parts if _came_streamed(upstream) else openai_chat.answer
-        found = read(
+        found = openai_chat.whole_answer(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
             secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
         )  # fmt: skip
         answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
+        if answer.skipped:
+            _note_skipped(answer.skipped, attempt, receipt)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
@@ -337,16 +342,19 @@ async def _summed_up(parts: Iterator[openai_chat.Answer | None]) -> openai_chat.
 _NO_RELAY = cast(Relay, None)  # a whole answer has none
 
 
+def _note_skipped(events: int, attempt: Attempt, receipt: Receipt) -> None:
+    receipt.skip(events)
+    target = attempt.target
+    log.warning(
+        "%s: %d event(s) of %s/%s could not be read and are not in the answer",
+        receipt.id, events, target.provider.name, target.upstream_model,
+    )  # fmt: skip
+
+
 def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
     """The end of the whole call, as far as this attempt's target knows."""
     total = attempt.target.timeouts.total
     return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
-
-
-def _came_streamed(upstream: Upstream) -> bool:
-    """Whether a whole body is events: as its type says or, where that says nothing, as it begins."""
-    kind = upstream.headers.get(b"content-type", b"").lower()
-    return b"json" not in kind and (b"event-stream" in kind or upstream.body.lstrip()[:5] in (b"data:", b"event"))
 
 
 def _wants_trace(request: Request) -> bool:

@@ -12,6 +12,7 @@ from headgate.errors import (
     QUOTA_SPENT,
     UPSTREAM_AUTH,
     UPSTREAM_DENIED,
+    UPSTREAM_HOLLOW,
     UPSTREAM_MODEL_DENIED,
     UPSTREAM_TOO_LARGE,
     UPSTREAM_UNPAID,
@@ -95,7 +96,7 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
 HOPELESS = frozenset(
     (
         NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_DENIED, UPSTREAM_MODEL_DENIED, UPSTREAM_UNPAID, QUOTA_SPENT,
-        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE,
+        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE, UPSTREAM_HOLLOW,
     )
 )  # fmt: skip
 PATIENCE_S = 60.0  # the SDKs do not wait longer than that: they ask again at once

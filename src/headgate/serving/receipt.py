@@ -31,6 +31,9 @@ from headgate.wire.codec import encode
 _monotonic = time.monotonic
 
 
+EVENTS_SKIPPED = "events_skipped"  # the code of a call that was delivered without what could not be read
+
+
 class Ids:
     """Receipt ids: time-ordered, unique over all processes, and the ``chatcmpl-`` ids that clients see.
 
@@ -66,6 +69,8 @@ class Receipt:
     target: Attempt | None = None
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
     fell_back = False  # another target serves than the one that was meant to
+    _skipped = 0  # events of this attempt's stream that could not be read
+    _skips = False  # some attempt's stream had such events
     authed = routed = queued = connected = head = first_token = 0.0
     _state = lifecycle.RECEIVED
     _started = 0.0
@@ -135,6 +140,10 @@ class Receipt:
             self.attempts.append(self._record(status, code, own) if told is None or code else told)
             self._told = None
             self._started = 0.0
+            if self._skipped:
+                self.attempts[-1].skipped = self._skipped
+                self._skipped = 0
+                self._skips = not code or bool(self.first_token)  # else the client has nothing of this attempt
 
     def _record(self, status: int, code: str, own: Usage | None) -> AttemptRecord:
         attempt = self.target
@@ -151,11 +160,17 @@ class Receipt:
             own.prompt, own.completion, -1 if cost is None else cost,
         )  # fmt: skip
 
+    def skip(self, events: int) -> None:
+        """So many events of this attempt's stream could not be read: its answer may lack something."""
+        self._skipped = events
+        self._skips = True
+
     def trace(self, own: Usage) -> bytes:
         """The route trace, as JSON, of a call whose last attempt is about to deliver, or has: with ``own`` used."""
         last = cast(Attempt, self.target)
         if self._started:
             self._told = self._record(200, "", own)  # what the client reads is what is written down
+            self._told.skipped = self._skipped
         return encode(
             {
                 "requested_model": self.requested,
@@ -220,6 +235,8 @@ class Receipt:
             return
         if not (event == "finish" or self.first_token or self._started or self.answered_all):
             self.usage = Usage()  # nothing has come of it; what an attempt has used all the same stands with it
+        if self._skips and not code:
+            code = EVENTS_SKIPPED
         if self._started:
             self.end(0, code, _less(self.usage, self._carried) if self.attempts else None)
         if not self.opened:

@@ -24,7 +24,7 @@ from headgate.serving.turn import Turn
 from headgate.serving.upstream import Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.http import forwardable, forwarded
-from headgate.wire.signing import credential
+from headgate.wire.signing import credential, header_values, hidden_values
 
 USER_AGENT = b"headgate"
 _HEAD = (
@@ -263,9 +263,19 @@ class Transport:
         head = _HEAD % (
             target.encode(), origin.authority.encode(), USER_AGENT, lines,
         )  # fmt: skip
-        for name, value in provider.headers.items():
+        for name, value in self._headers(provider).items():
             head += f"{name}: {value}\r\n".encode()
         return pool, head
+
+    def _headers(self, provider: Provider) -> dict[str, str]:
+        found = header_values(provider.name, provider.headers, self._directory.secrets)
+        if found is None:
+            raise GatewayError(
+                NO_PROVIDER_KEY,
+                f"the headers of the provider {provider.name!r} are not known here yet; try again shortly",
+                retry_after=2,
+            )
+        return found
 
     def check_trust(self) -> None:
         """Called once a second: connections that were checked by a CA file which has changed are not used again."""
@@ -275,8 +285,10 @@ class Transport:
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
         """What must not appear in a text that an upstream wrote and a client reads."""
-        found = self._directory.secrets.get(attempt.account.id) if attempt.account is not None else None
-        return (found,) if found else ()
+        secrets, provider = self._directory.secrets, attempt.target.provider
+        found = secrets.get(attempt.account.id) if attempt.account is not None else None
+        own = (found,) if found else ()
+        return (*own, *hidden_values(provider.name, provider.headers, secrets)) if provider.headers else own
 
     def gauges(self) -> dict[str, float]:
         return {

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
@@ -24,8 +24,11 @@ from headgate.errors import (
     GatewayError,
 )
 from headgate.model import Timeouts
+from headgate.serving.decoding import Unpacker, error_of, intake_of, is_plainly_events, is_stream
 from headgate.serving.fiber import Signal
 from headgate.serving.wheel import NEVER
+from headgate.wire.coding import CodingError, decode
+from headgate.wire.intake import Intake
 
 if TYPE_CHECKING:
     from headgate.serving.transport import Pool
@@ -34,6 +37,7 @@ READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent b
 MAX_HEAD = 64 << 10
 MAX_ERROR_BODY = 256 << 10
 JOIN_BELOW = 16 << 10
+SUCCESSES = range(200, 300)
 SETTLE_S = 1.0
 
 _monotonic = time.monotonic
@@ -109,9 +113,9 @@ class Asking(Signal["Upstream"]):
 class Upstream(asyncio.BufferedProtocol):
     """One upstream connection, and the request that runs on it.
 
-    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (status
-    200, not JSON or HTML): then the Asking is set at the head and the body goes to ``sink``; else *whole*: it is set
-    when all of it is in ``body``.
+    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (a status of
+    success, and a body that is events by its type or by how it begins): then the Asking is set and the body goes to
+    ``sink``; else *whole*: it is set when all of it is in ``body``.
     """
 
     asking: Asking | None = None
@@ -130,6 +134,8 @@ class Upstream(asyncio.BufferedProtocol):
     status = 0
     body = b""
     streamed = False
+    _probe: Intake | None = None  # finds out whether a body is a stream, where its type does not say so
+    _unpacker: Unpacker | None = None  # of a streamed body that is not plainly events
     _head_complete = _complete = _keep_alive = False
     _size = 0  # of the heads, interim ones too; then of what came since the last piece of the body
 
@@ -156,6 +162,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.streamed = self._head_complete = self._complete = self._sent = False
         due = asking.deadline
         if asking.stream:
+            self._probe = None
             self.phase = "headers"
             due = min(due, self._pool.wheel.now + asking.timeouts.headers)
         else:
@@ -193,6 +200,24 @@ class Upstream(asyncio.BufferedProtocol):
             self._ending = seconds
             self.expect("end", seconds)
 
+    @property
+    def reading(self) -> bool:
+        """False while a slow client has it wait."""
+        return self._reading
+
+    def hold(self) -> None:
+        """No more is to be read before what is here has gone."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def later(self, step: Callable[[None], None]) -> None:
+        """Does ``step`` in the next turn, when what was written in this one has been sent."""
+        self._pool.turn.send(lambda _: self._pool.turn.run(step, None), None)
+
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
         if self._reading:
@@ -212,6 +237,8 @@ class Upstream(asyncio.BufferedProtocol):
                 self.expect("end", self._ending)
             else:
                 self.begin_stalling()
+            if self._unpacker is not None:
+                self._unpacker.resume()
 
     def release(self, *, finished: bool) -> None:
         """The call is done with it: back to the pool where it is clean, closed where it is not.
@@ -263,8 +290,7 @@ class Upstream(asyncio.BufferedProtocol):
             self._pool.turn.send(self._read_on, None)
 
     def _read_on(self, _: None) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self.read_on()
 
     def _take(self, data: bytes) -> None:
         """What one read brought, in its turn."""
@@ -277,7 +303,7 @@ class Upstream(asyncio.BufferedProtocol):
             if not self._complete:
                 if self.sink is not None and self._pieces:
                     self._feed(self.sink)  # what was sound before it is the client's
-                self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
+                self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
             self._keep_alive = False  # the answer is whole; what came behind it answers nobody
         if not self._pieces and self._head_complete and not self._complete:
@@ -289,7 +315,7 @@ class Upstream(asyncio.BufferedProtocol):
         elif self._head_complete:
             self._deliver()
         elif self._size > MAX_HEAD:
-            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
+            self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
 
     def _count_bare(self, size: int) -> None:
         """A read has brought nothing of the body, whose head has come: it was in a trailer, in a chunk's extension, or
@@ -307,7 +333,7 @@ class Upstream(asyncio.BufferedProtocol):
             self.abort()
         elif self.sink is not None or not self._gathered:
             said = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
-            self._fail(GatewayError(UPSTREAM_GARBAGE, said))
+            self.fail(GatewayError(UPSTREAM_GARBAGE, said))
         else:
             self._complete, self._keep_alive = True, False
             self._collect(self._asked)
@@ -330,7 +356,7 @@ class Upstream(asyncio.BufferedProtocol):
             self._keep_alive = False
             return False
         if not self._sent:  # an answer to a request that has not gone out is somebody else's
-            self._fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
+            self.fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
             return False
         if not self._head_complete:
             self._size += len(data)
@@ -358,9 +384,9 @@ class Upstream(asyncio.BufferedProtocol):
             else:
                 self._deliver()
         elif self._head_complete:
-            self._fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
+            self.fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
         else:
-            self._fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
+            self.fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
 
     # --------------------------------------------------------------- what the parser calls
 
@@ -396,16 +422,32 @@ class Upstream(asyncio.BufferedProtocol):
             self._collect(asking)
 
     def _begin_streaming(self, asking: Asking) -> None:
-        if _can_stream(self.status, self.headers):
-            self.streamed = True
+        if self.status not in SUCCESSES or not self._comes_streamed(asking):
+            return
+        if self._gathered:  # what came before it could be told
+            self._pieces.insert(0, bytes(self._gathered))
+            self._gathered.clear()
+        self.streamed = True
+        self.expect("first_token", asking.timeouts.first_token)
+        self._run(asking.set, self)  # the call runs on, and attaches its sink
+
+    def _comes_streamed(self, asking: Asking) -> bool:
+        """Whether the body is a stream: as its type says or, where that says another thing, as it begins."""
+        probe = self._probe
+        if probe is None:
+            if is_plainly_events(self.headers):
+                return True
+            probe = self._probe = intake_of(self.headers, asking.max_answer)
             self.expect("first_token", asking.timeouts.first_token)
-            self._run(asking.set, self)  # the call runs on, and attaches its sink
+        return is_stream(probe, b"".join(self._pieces))
 
     def attach(self, sink: Sink) -> None:
         """From here on ``sink`` gets the body, beginning with what is here already."""
-        self.sink = sink
+        most = self._asked.max_answer
+        intake = intake_of(self.headers, most) if self._probe is not None else None
+        self.sink = self._unpacker = Unpacker(self, sink, intake, most)
         if self._pieces or self._complete:
-            self._feed(sink)
+            self._feed(self.sink)
 
     def _feed(self, sink: Sink) -> None:
         pieces = self._pieces
@@ -425,8 +467,7 @@ class Upstream(asyncio.BufferedProtocol):
         pieces = self._pieces
         body = pieces.pop() if len(pieces) == 1 else self._joined()
         if self._complete and not self._gathered and len(body) <= asking.max_answer:
-            self.body = body  # in one read
-            self._run(asking.set, self)
+            self._answer(asking, body)  # in one read
         else:
             self._gather(asking, body)
 
@@ -434,14 +475,32 @@ class Upstream(asyncio.BufferedProtocol):
         self._size = 0
         gathered = self._gathered
         gathered += body
-        limit = asking.max_answer if self.status == 200 else MAX_ERROR_BODY
+        limit = self._most_of(asking)
         if len(gathered) > limit:
             gathered.clear()
-            self._fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
+            self.fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
         elif self._complete:
-            self.body = bytes(gathered)
+            body = bytes(gathered)
             gathered.clear()
-            self._run(asking.set, self)
+            self._answer(asking, body)
+
+    def _most_of(self, asking: Asking) -> int:
+        return asking.max_answer if self.status in SUCCESSES else MAX_ERROR_BODY
+
+    def _answer(self, asking: Asking, body: bytes) -> None:
+        self.body = body
+        if body[:1] != b"{":
+            self._decode(self._most_of(asking))
+        self._run(asking.set, self)  # which does nothing where that has failed
+
+    def _decode(self, limit: int) -> None:
+        """Undoes the codings of a whole body.  Where that cannot be done, a refusal is told by its status alone."""
+        try:
+            self.body = decode(self.headers.get(b"content-encoding", b""), self.body, limit)
+        except CodingError as error:
+            self.body = b""
+            if self.status in SUCCESSES:
+                self.fail(error_of(error))
 
     @property
     def open(self) -> bool:
@@ -456,7 +515,7 @@ class Upstream(asyncio.BufferedProtocol):
         coding = self.headers.get(b"transfer-encoding", b"").lower().rstrip()
         return not coding.endswith(b"chunked") if coding else b"content-length" not in self.headers
 
-    def _fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         asking, sink = self.asking, self.sink
         self.asking = None
         self.abort()
@@ -475,7 +534,7 @@ class Upstream(asyncio.BufferedProtocol):
             self.expect("stall", quiet_until - now)
             return
         phase = "total" if now >= self.asking.deadline else self.phase
-        self._fail(
+        self.fail(
             GatewayError(UPSTREAM_TIMEOUT, f"the provider did not answer in time ({_PHASES[phase]} took too long)")
         )
 
@@ -487,9 +546,3 @@ _PHASES = {
     "end": "the end of the answer",
     "total": "the whole answer",
 }
-
-
-def _can_stream(status: int, headers: dict[bytes, bytes]) -> bool:
-    # Some servers send events under text/plain or no type at all; JSON and HTML are answers of another kind.
-    kind = headers.get(b"content-type", b"").lower()
-    return status == 200 and b"json" not in kind and b"html" not in kind

@@ -33,6 +33,8 @@ MAX_BYTES = 4 << 20
 MAX_NODES = 200_000  # with every alias written out: nine lines of nine aliases each are four hundred million
 MAX_DEPTH = 32
 
+_OPTIONS = {"control.port": "--control-port", "logging.level": "--log-level", "logging.format": "--log-format"}
+
 # Others (!!set, !!omap) would make of a table something that is none
 _PLAIN = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
 _MERGE = "tag:yaml.org,2002:merge"
@@ -68,6 +70,7 @@ class Tree:
         self.variables: dict[Location, str] = {}
         self.substituted: dict[Location, list[str]] = {}
         self.presets: dict[Location, str] = {}
+        self.problems: list[tuple[Location, str]] = []  # of reading it, each with its place
 
     def whence(self, location: Location) -> str:
         """Where the value was written, as a suffix for a sentence; the nearest parent's line if need be."""
@@ -93,21 +96,20 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
 def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Tree:
     """The tree of ``path`` (None: empty) after substitution and overrides.
 
-    ``overrides`` are dotted paths from the command line (``server.port``); they beat the environment.  Raises
-    ConfigError.
+    ``overrides`` are dotted paths from the command line (``server.port``); they beat the environment.  Variables that
+    are not set are in ``Tree.problems``.  Raises ConfigError where there is no tree.
     """
     tree = Tree(path)
     if path is not None:
         _parse(tree, path)
+    tree.root = _substitute(tree, tree.root, (), environ)
     problems: list[str] = []
-    tree.root = _substitute(tree, tree.root, (), environ, problems)
     for location, text, name in _environment(tree.root, environ):
         _place(tree, location, text, name, problems)
     for key, text in overrides.items():
         location = tuple(key.split("."))
-        _place(tree, location, text, f"--{str(location[-1]).replace('_', '-')}", problems)
-    if problems:
-        raise ConfigError(problems)
+        _place(tree, location, text, _OPTIONS.get(key, f"--{str(location[-1]).replace('_', '-')}"), problems)
+    tree.problems += [((), problem) for problem in problems]
     return tree
 
 
@@ -214,14 +216,11 @@ class _Walk:
             raise ConfigError([sentence]) from error
 
 
-def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str, str], problems: list[str]) -> Any:
+def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {
-            _key(name): _substitute(tree, item, (*location, _key(name)), environ, problems)
-            for name, item in value.items()
-        }
+        return {_key(name): _substitute(tree, item, (*location, _key(name)), environ) for name, item in value.items()}
     if isinstance(value, list):
-        return [_substitute(tree, item, (*location, i), environ, problems) for i, item in enumerate(value)]
+        return [_substitute(tree, item, (*location, i), environ) for i, item in enumerate(value)]
     if not isinstance(value, str) or "${" not in value:
         return value
 
@@ -231,12 +230,8 @@ def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str
         tree.substituted.setdefault(location, []).append(match[2])
         found = environ.get(match[2]) or (match[4] if match[3] else environ.get(match[2]))
         if found is None:
-            problems.append(
-                tree.complain(
-                    location,
-                    f"the environment variable {match[2]} is not set; set it, or write ${{{match[2]}:-default}}",
-                )
-            )
+            sentence = f"the environment variable {match[2]} is not set; set it, or write ${{{match[2]}:-default}}"
+            tree.problems.append((location, tree.complain(location, sentence)))
             return ""
         return found
 

@@ -286,6 +286,14 @@ class Replay(Row):
     ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 300
 
 
+class Logging(Row):
+    """What the serve terminal shows.  ``calls``: a line per call."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    calls: bool = True
+
+
 class File(Row):
     """The whole file."""
 
@@ -311,5 +319,6 @@ class File(Row):
     providers: dict[str, Annotated[Provider, BeforeValidator(_as_table, json_schema_input_type=Provider | None)]] = {}
     defaults: Defaults = Defaults()
     replay: Replay = Replay()
+    logging: Logging = Logging()
     aliases: dict[str, Alias] = {}
     tokens: list[Token] = []

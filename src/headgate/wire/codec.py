@@ -60,6 +60,10 @@ def decode_object(data: bytes, what: str = "The request body") -> Object:
     except msgspec.ValidationError as error:
         raise GatewayError(INVALID_JSON, f"{what} must be a JSON object ({error}).") from None
     except msgspec.DecodeError as error:
+        half = next((found for found in _LONE_SURROGATE.finditer(data) if found[3]), None)
+        if half is not None:
+            said = f"\\u{half[3].decode()} at byte {half.start(3) - 2} is half of a surrogate pair"
+            raise GatewayError(INVALID_JSON, f"{what} is not valid Unicode: {said}.") from None
         reason = str(error).removeprefix("JSON is malformed: ")
         raise GatewayError(INVALID_JSON, f"{what} is not valid JSON: {reason}.") from None
     except UnicodeDecodeError as error:
@@ -155,7 +159,7 @@ def object_length(data: memoryview) -> int | None:
         _object(data)
     except msgspec.DecodeError as error:
         found = _BEHIND.search(str(error))
-        return int(found[1]) if found is not None else None
+        return int(found[1]) - 1 if found is not None else None  # it counts from 1
     except (UnicodeDecodeError, RecursionError):
         return None
     return None

@@ -5,7 +5,10 @@ The one place where a provider's key becomes bytes; ``serving.transport`` and ``
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from urllib.parse import quote
+
+SHORTEST = 6  # of a header's value that is taken out of texts: shorter ones are words like any other
 
 
 def credential(auth: str, key: str) -> tuple[bytes, str]:
@@ -26,3 +29,24 @@ def credential(auth: str, key: str) -> tuple[bytes, str]:
             return b"", "key=" + quote(key, safe="")
         case _:
             raise ValueError(f"authentication scheme {auth!r} is not served")
+
+
+def header_secret(provider: str, name: str) -> str:
+    """The id under which Secrets hold the value of a provider's header; no account's label has a colon."""
+    return f"{provider}/header:{name.lower()}"
+
+
+def header_values(provider: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str] | None:
+    """A provider's headers with their values; one that stands empty is among ``secrets``.  None: one is not known."""
+    found = {name: value or secrets.get(header_secret(provider, name)) for name, value in headers.items()}
+    known = {name: value for name, value in found.items() if value is not None}
+    return known if len(known) == len(found) else None
+
+
+def hidden_values(provider: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> tuple[str, ...]:
+    """What must be taken out of foreign texts so that they do not tell a provider's secret headers: each value, and
+    what follows a scheme in it (``Bearer …``).  Longest first.
+    """
+    values = [secrets.get(header_secret(provider, name), "") for name, value in headers.items() if not value]
+    found = {part for value in values for part in (value, value.partition(" ")[2]) if len(part) >= SHORTEST}
+    return tuple(sorted(found, key=len, reverse=True))

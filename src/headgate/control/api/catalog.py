@@ -70,6 +70,7 @@ class InfoView(View):
     origin: str
     configured: bool
     aliases: list[str]
+    retired: bool
     uses_30d: int
 
 

@@ -226,7 +226,12 @@ def routes(admin: Admin) -> APIRouter:
     async def add_provider(wish: ProviderWish) -> ChangedProvider:
         """Stores a provider.  Its keys are added with POST /accounts."""
         body = ProviderBody(**{name: value for name, value in wish.said().items() if value is not None})
-        _, effective = await publication.change(lambda sources: (changes.add_provider(sources, wish.name, body), None))
+        _, effective = await publication.change(
+            lambda sources: (
+                changes.add_provider(sources, wish.name, publication.seal_headers(wish.name, body)),
+                None,
+            )
+        )
         return changed(wish.name, effective)
 
     @api.get("/providers/{name}", responses=documented(404))
@@ -238,9 +243,13 @@ def routes(admin: Admin) -> APIRouter:
     async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
         """Changes a stored provider."""
         said = wish.said()
+        if "headers" in said:
+            said["sealed_headers"] = {}
         _, effective = await publication.change(
             lambda sources: (
-                changes.edit_provider(sources, name, lambda body: msgspec.structs.replace(body, **said)),
+                changes.edit_provider(
+                    sources, name, lambda body: publication.seal_headers(name, msgspec.structs.replace(body, **said))
+                ),
                 None,
             )
         )

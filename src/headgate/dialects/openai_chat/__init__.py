@@ -14,7 +14,7 @@ from headgate.dialects.openai_chat.quotation import Quotable, Sent
 from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer
+from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer, whole_answer
 
 __all__ = [
     "Answer",
@@ -41,4 +41,5 @@ __all__ = [
     "render",
     "stops",
     "stream_from_answer",
+    "whole_answer",
 ]

@@ -75,14 +75,15 @@ class Arguments:
         text = self.text
         return self.size > _MOST_KEPT or not text.strip() or codec.is_json(text.encode("utf-8", "replace"))
 
-    def repeats(self, piece: str) -> bool:
+    def repeats(self, piece: str, known: bool) -> bool:
         """Whether ``piece`` is everything that has come, and perhaps more: some servers send all of it each time.
 
-        Where a value begins the same text may begin again inside: ``{"a":`` and then ``{"a":1}``.
+        Where a value begins the same text may begin again inside: ``{"a":`` and then ``{"a":1}``.  ``known``: this
+        server has done so before.
         """
         if not self.size or len(piece) < self.size or not piece.startswith(self.first) or self.size > _MOST_KEPT:
             return False
-        nested = not self._in_string and not self.complete and self.text.rstrip()[-1:] in (":", "[", ",")
+        nested = not known and not self._in_string and not self.complete and self.text.rstrip()[-1:] in (":", "[", ",")
         return not nested and self.first.lstrip()[:1] in "{[" and piece.startswith(self.text)
 
 
@@ -104,7 +105,7 @@ class Call:
 class _Delta:
     """One entry of ``tool_calls``, read.  ``body`` is its ``function`` (or ``custom``) object."""
 
-    __slots__ = ("arguments", "body", "edited", "ident", "index", "key", "members", "name", "opens")
+    __slots__ = ("arguments", "body", "edited", "ident", "index", "key", "members", "name", "opens", "typed")
 
     def __init__(self, members: Object) -> None:
         self.members = members
@@ -123,7 +124,8 @@ class _Delta:
         self.name = (codec.as_text(body.get("name")) or "") if body else ""
         self.arguments = (codec.as_text(codec.repaired(body.get(self.field))) or "") if body else ""
         self.index = codec.as_index(members.get("index"))
-        self.opens = ("id" in members and members["id"] != NULL) or bool(codec.as_text(members.get("type")))
+        self.opens = "id" in members and members["id"] != NULL
+        self.typed = bool(codec.as_text(members.get("type")))
 
     @property
     def field(self) -> str:
@@ -227,7 +229,9 @@ class ToolCalls:
             if arguments.size or fresh_id or elsewhere:
                 return not (call.cumulative and delta.name.startswith(call.name))
             # Nothing but a name has come.  With an id or a type of its own it is a call, else the rest of the name.
-            return not delta.ident and (delta.opens or (text[:1] == "{" and not delta.name.startswith(call.name)))
+            if delta.typed or (delta.opens and not delta.ident):
+                return True
+            return not delta.ident and text[:1] == "{" and not delta.name.startswith(call.name)
         if elsewhere and not fresh_id and delta.ident and not arguments.size:
             return True  # ids alike, at an index of its own
         if arguments.complete:
@@ -277,9 +281,7 @@ class ToolCalls:
         changed = members.pop("id", None) is not None
         if delta.ident:
             call.theirs.add(delta.ident)
-        if "type" in members and not codec.as_text(members["type"]):
-            del members["type"]
-            changed = True
+        changed = members.pop("type", None) is not None or changed
         if body is None:
             return changed
         stale = [key for key, value in body.items() if value == NULL]
@@ -309,7 +311,11 @@ class ToolCalls:
             return False
         piece, changed = self._without_halves(raw, delta.arguments, call)
         arguments = call.arguments
-        if piece and arguments.repeats(piece) and (call.cumulative or len(piece) > arguments.size or delta.name):
+        if (
+            piece
+            and arguments.repeats(piece, call.cumulative)
+            and (call.cumulative or len(piece) > arguments.size or delta.name)
+        ):
             call.cumulative = True
             piece = piece[arguments.size :]
             changed = True
@@ -326,6 +332,12 @@ class ToolCalls:
             return piece, False
         inside, call.half = codec.split_half(call.half + bytes(raw)[1:-1])
         return codec.as_text(b'"%b"' % codec.join_halves(inside)) or "", True
+
+
+def follows_a_result(request: bytes) -> bool:
+    """Whether a chat request ends with the result of a tool: an agent's model may have nothing to say to it."""
+    messages = codec.as_objects((codec.as_object(request) or {}).get("messages")) or [{}]
+    return (codec.as_text(messages[-1].get("role")) or "") in ("tool", "function")
 
 
 def complete_calls(message: Object, raw: Raw, seed: str) -> bool:

@@ -110,10 +110,10 @@ def tell_why(choices: Mapping[int, Choice]) -> bool:
 
 
 def take_back_finish(choices: Mapping[int, Choice]) -> None:
-    """Ends that no client has seen: the answer goes on elsewhere, or with an error."""
+    """Forgets every end: the answer goes on elsewhere, or with an error."""
     for choice in choices.values():
-        if not choice.finish_sent:
-            choice.take_back()
+        choice.take_back()
+        choice.doubted = False  # another server may go on with it
         choice.halves = {}
 
 
@@ -194,6 +194,22 @@ def is_complaint(top: Object) -> bool:
     return complaint.is_error(top)
 
 
+def is_plain_complaint(payload: bytes) -> bool:
+    """Whether an event that is no JSON object is an error: a list of errors, or a short text that speaks of one."""
+    start = payload.lstrip()[:1]
+    if start == b"[":
+        return any(is_complaint(one) for one in codec.as_objects(payload) or ())
+    return start != b"{" and len(payload) <= _LONGEST_TEXT and _COMPLAINT.search(payload) is not None
+
+
+_LONGEST_TEXT = 2048
+_COMPLAINT = re.compile(
+    rb"\berror\b|exception|fail|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
+    rb"|unauthorized|forbidden|internal server|aborted|disconnected",
+    re.IGNORECASE,
+)
+
+
 def failure_of(choice: Members) -> Raw | None:
     """The error that stands in a choice, its delta or its message; None where there is none."""
     error: Raw | None = choice.get("error")
@@ -206,15 +222,6 @@ def failure_of(choice: Members) -> Raw | None:
             if error is not None and bytes(error) not in shapes.NO_ERROR:
                 return error
     return None
-
-
-def usage_of(top: Object) -> Raw | None:
-    """A chunk's usage, where it says anything; Groq's own place for it included."""
-    raw = top.get("usage")
-    if raw is None or raw == NULL:
-        groq = top.get("x_groq")
-        raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
-    return None if raw is None or raw == NULL or raw == codec.EMPTY_OBJECT else raw
 
 
 def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:

@@ -14,6 +14,7 @@ from headgate.wire.codec import NULL, Object
 
 _CHUNK = Raw(b'"chat.completion.chunk"')
 _OURS = frozenset(("id", "object", "created", "model", "choices", "usage", "error"))
+_NO_CHUNK = frozenset(("type", "event", "status", "code", "msg", "message"))  # members of events of another kind
 _MOST_CARRIED = 32
 _LARGEST_CARRIED = 64 << 10
 
@@ -42,7 +43,7 @@ class Face:
 
     def carry(self, top: Object) -> None:
         """Keeps what a chunk that is not sent says beyond its choices, for the next one that is."""
-        if top.keys() <= _OURS or ("choices" not in top and "object" not in top):
+        if top.keys() <= _OURS or ("choices" not in top and "object" not in top and top.keys() & _NO_CHUNK):
             return
         for key, value in top.items():
             small = len(value) <= _LARGEST_CARRIED and len(self.carried) < _MOST_CARRIED
@@ -64,7 +65,8 @@ class Face:
         }
         if self._include_usage:
             chunk.setdefault("usage", NULL)
-        return sse.encode(codec.encode(chunk))
+        data = codec.encode(chunk)
+        return sse.encode(codec.join_halves(data) if codec.has_halves(data) else data)
 
     def respell(self, data: bytes, top: Object, choices: list[chunks.Members] | None) -> bytes:
         """An upstream's chunk as the client gets it: where nothing had to change, byte for byte but for what is ours.

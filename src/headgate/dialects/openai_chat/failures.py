@@ -109,17 +109,12 @@ def error_body(error: GatewayError) -> bytes:
 
 
 def error_event(error: GatewayError, ident: str) -> bytes:
-    """What ends a stream that has begun and cannot be completed.  No ``[DONE]`` follows it."""
-    return sse.encode(
-        codec.encode(
-            {
-                "id": ident,
-                "object": "chat.completion.chunk",
-                "error": error_object(error),
-                "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
-            }
-        )
-    )
+    """The event that ends a stream which has begun and cannot be completed.  No ``[DONE]`` follows it.
+
+    ``error`` is the only member, and first in the data: go-openai looks for exactly these bytes, and
+    @ai-sdk/openai and Open WebUI see no error in a chunk that has choices.
+    """
+    return sse.encode(codec.encode({"error": {**error_object(error), "request_id": ident}}))
 
 
 def _error(

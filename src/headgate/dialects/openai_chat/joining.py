@@ -10,6 +10,7 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects.openai_chat import chunks, shapes
+from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.calls import ToolCalls
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
@@ -64,18 +65,16 @@ class Joined(ChatStream):
         return own
 
     def _shown_usage(self) -> Raw:
-        return shapes.usage_object(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
+        return usages.write(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
 
     @property
     def own_usage(self) -> Usage:
         """Of this attempt alone, as its provider bills it."""
         since = self.progress - self._first_progress
-        usage = shapes.read_usage(self._usage_raw)[0] if self._usage_raw is not None else None
-        if usage is None:
-            if not (since or self.begun or self.done):
-                return Usage()
-            given = 0 if self.seam.afresh else self._before.completion
-            return Usage(self._prompt_tokens + given, since)
+        given = 0 if self.seam.afresh else self._before.completion
+        if self._usage_raw is None and not (since or self.begun or self.done):
+            return Usage()
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens + given, since))
         if not self.done:
             usage.completion = max(usage.completion, since)
         return usage

@@ -130,7 +130,7 @@ def _text(message: Object) -> str:
 def _with_less_to_say(call: Call, body: Object, tokens: int) -> Call:
     for name in _LENGTHS:
         most = codec.as_integer(body.get(name))
-        if most is not None:
+        if most is not None and most >= 0:
             body[name] = codec.raw(max(1, most - tokens))
     return _copied(call, body, None if call.max_tokens is None else max(1, call.max_tokens - tokens))
 

@@ -12,7 +12,8 @@ import math
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import calls, chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.splice import Template
@@ -46,7 +47,6 @@ class ChatStream:
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
     attempt can go on where this one breaks (``joining.Joined``).  ``choices``: how many were asked for; a stream that
     ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
-    ``may_be_empty``: nothing but ``stop`` is an answer, as behind a tool's result.
     """
 
     def __init__(
@@ -64,7 +64,6 @@ class ChatStream:
         choices: int = 1,
         keep: bool = False,
         sent: Quotable | None = None,
-        may_be_empty: bool = False,
     ) -> None:
         self.visible = False
         self.done = False
@@ -95,7 +94,6 @@ class ChatStream:
         self._saying = self._said  # where the text of the chunks that the template knows goes
         self._hold = hold
         self._expects = choices
-        self._may_be_empty = may_be_empty
         self._held: list[bytes] | None = [] if hold == "all" else None
         self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
@@ -114,9 +112,7 @@ class ChatStream:
     @property
     def usage(self) -> Usage:
         """What the upstream reported, else an estimate; where it did not complete, at least what was streamed."""
-        usage = shapes.read_usage(self._usage_raw)[0] if self._usage_raw is not None else None
-        if usage is None:
-            return Usage(self._prompt_tokens, self.progress)
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.progress))
         if not self.done and self.progress > max(usage.completion, self._usage_at):
             usage.completion = max(usage.completion, self.progress)
             usage.basis = "estimated"
@@ -206,7 +202,7 @@ class ChatStream:
         return b"".join(parts)
 
     def _shown_usage(self) -> Raw:
-        return shapes.usage_object(self.usage, self._usage_raw)
+        return usages.write(self.usage, self._usage_raw)
 
     @property
     def _ended(self) -> bool:
@@ -300,7 +296,7 @@ class ChatStream:
         if top is not None:
             self._take_payload(line, mended, top, parts)
             return
-        for payload in chunks.payloads(data):
+        for payload in chunks.payloads(codec.mend(data)):
             self._take_payload(payload, *chunks.parse_event(payload), parts)
 
     def _take_payload(self, payload: bytes, data: bytes, top: Object | None, parts: list[bytes]) -> None:
@@ -313,6 +309,8 @@ class ChatStream:
         if top is None:
             if payload.strip().strip(b'"')[:6].upper() == b"[DONE]":
                 self._finish_up(parts)
+            elif chunks.is_plain_complaint(payload):
+                self._fail(payload)
             else:
                 self._skip(payload)
             return
@@ -346,10 +344,10 @@ class ChatStream:
         )
 
     def _note_usage(self, top: Object) -> bool:
-        raw = chunks.usage_of(top)
+        raw = usages.find(top)
         if raw is None:
             return False
-        self._usage_raw = shapes.merge_usage(self._usage_raw, raw)
+        self._usage_raw = usages.merge(self._usage_raw, raw)
         self._usage_at = self.progress
         return True
 
@@ -374,7 +372,7 @@ class ChatStream:
         """Nothing has come but reasoning, and no reason why."""
         if not self._kinds <= shapes.NO_ANSWER or chunks.tell_why(self._choices):
             return False
-        return not (self._may_be_empty and self._has_finished)
+        return not (self._has_finished and calls.follows_a_result(self._sent.body if self._sent is not None else b""))
 
     @property
     def _is_torn(self) -> bool:
@@ -487,7 +485,10 @@ class ChatStream:
             self._fail(codec.encode(choice), finish.word)
         if self.error is not None:
             return _DROPPED  # with its finish reason, which ends no answer of the client's
-        delta_edited = chunks.join_halves(delta, state) or delta_edited
+        if chunks.join_halves(delta, state):
+            delta_edited = True
+            self._template.forget()  # a half waits, and must not be passed
+            texts.append(("", NULL))
         edited = False
         index = choice.get("index")
         if index is None or (index != ZERO and codec.as_integer(index) != state.index):

@@ -5,15 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from headgate.dialects.openai_chat import failures
+from headgate.dialects.openai_chat import chunks, failures
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.errors import UPSTREAM_GARBAGE
 from headgate.model import Usage
 from headgate.ports import StreamBridge
-from headgate.wire import codec, sse
+from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
+from headgate.wire.framing import Form
 
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 
@@ -23,15 +25,30 @@ def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "Th
 
     What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
     """
-    mended = codec.repair(body.removeprefix(b"\xef\xbb\xbf")).strip()
-    choices = codec.as_objects((codec.as_object(mended) or {}).get("choices"))
-    if not choices and not failures.is_error(codec.as_object(mended) or {}):
+    mended, top = chunks.parse(framing.document(body))
+    choices = codec.as_objects(top.get("choices")) if top is not None else None
+    if top is None or (not choices and not failures.is_error(top)):
         stream.error = failures.garbage(body, provider=provider)
         return b""
     out = stream.feed(sse.encode(mended))
     if stream.error is None:
         out += stream.feed(sse.encode(b"[DONE]"))
     return out
+
+
+def whole_answer(body: bytes, **options: Any) -> Answer | Iterator[Answer | None]:
+    """The completion in a body of any form, whatever its media type says; a stream's in parts (``answer_in_parts``).
+
+    ``options`` are those of ``answer``.
+    """
+    result = answer(body, **options)
+    if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
+        return result
+    form = framing.form_of(body)
+    if form in (Form.EVENTS, Form.LINES):
+        return answer_in_parts(framing.as_events(body, form), **options)
+    bare = framing.document(body)
+    return result if bare == body else answer(bare, **options)
 
 
 def answer_in_parts(
@@ -94,6 +111,7 @@ def answer_in_parts(
     )
     if result.usage is not None:
         result.usage = stream.usage
+    result.skipped = stream.skipped
     yield result
 
 
