@@ -245,7 +245,7 @@ class Exchange:
         if upstream.status not in SUCCESSES:
             raise openai_chat.failure(
                 upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
-                sent=_sent(upstream),
+                sent=upstream.asking,
             )  # fmt: skip
         if call.stream:
             bridge = self._bridge(upstream, call, attempt, receipt, relay, recovery)
@@ -260,7 +260,7 @@ class Exchange:
         found = openai_chat.whole_answer(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
-            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
+            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
         )  # fmt: skip
         answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
         if answer.skipped:
@@ -281,7 +281,7 @@ class Exchange:
         if recovery is not None and recovery.seam is not None:
             return bridges.join_stream(
                 provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,
-                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=_sent(upstream),
+                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=upstream.asking,
             )  # fmt: skip
         alias = cast(Plan, receipt.plan).alias
         return bridges.open_stream(
@@ -289,7 +289,7 @@ class Exchange:
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
             hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
-            sent=_sent(upstream),
+            sent=upstream.asking,
         )  # fmt: skip
 
     def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:
@@ -358,12 +358,6 @@ def _note_skipped(events: int, attempt: Attempt, receipt: Receipt) -> None:
         "%s: %d event(s) of %s/%s could not be read and are not in the answer",
         receipt.id, events, target.provider.name, target.upstream_model,
     )  # fmt: skip
-
-
-def _sent(upstream: Upstream) -> openai_chat.Sent:
-    """What the upstream was asked: it may quote that in an error."""
-    asking = upstream.asking
-    return openai_chat.Sent(asking.fields, asking.body) if asking is not None else openai_chat.NOTHING_SENT
 
 
 def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:

@@ -211,7 +211,7 @@ class Transport:
             fixed, forwarded(headers, allowed), accept, len(body),
         )  # fmt: skip
         asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
-        asking.fields = headers
+        asking.headers = headers
         pool.ask(asking)
         return asking
 

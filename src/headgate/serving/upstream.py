@@ -70,7 +70,7 @@ class Asking(Signal["Upstream"]):
 
     upstream: Upstream | None = None
     left = False  # nobody waits any more
-    fields: Mapping[bytes, bytes] = {}  # the client's header fields, of which some went along
+    headers: Mapping[bytes, bytes] = {}  # the client's, of which some went along
     queued = connected = 0.0
     due = NEVER  # of the wait for a connection
     slot = -1

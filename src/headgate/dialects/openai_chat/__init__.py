@@ -19,7 +19,7 @@ from headgate.dialects.openai_chat.prefill import (
     stops,
 )
 from headgate.dialects.openai_chat.quirks import adds_stream_options
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable, Sent
 from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
@@ -27,10 +27,10 @@ from headgate.dialects.openai_chat.tokens import space_tokens
 from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer, whole_answer
 
 __all__ = [
-    "NOTHING_SENT",
     "Answer",
     "ChatStream",
     "Joined",
+    "Quotable",
     "Seam",
     "Sent",
     "adds_stream_options",

@@ -12,7 +12,7 @@ from msgspec import Meta, Raw, Struct
 from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.calls import complete_calls, follows_a_result
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -52,7 +52,7 @@ def answer(
     provider: str = "The upstream",
     secrets: tuple[str, ...] = (),
     prompt_tokens: int = 0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> Answer:
     """The client's answer made of an upstream's ``body`` of status 200.
 
@@ -75,7 +75,7 @@ def answer(
         fault = _edit(top, body, id, result, provider, failing)
         if fault is not None:
             return Answer(error=fault)
-        if result.hollow and follows_a_result(sent.body):
+        if result.hollow and follows_a_result(sent.body if sent is not None else b""):
             result.hollow = False  # an agent's model may have nothing to add
     result.model = codec.as_text(top.get("model")) or model
     whole: chunks.Members = top

@@ -12,7 +12,7 @@ from headgate import errors
 from headgate.dialects.openai_chat import classes, complaint, limits
 from headgate.dialects.openai_chat.classes import Evidence
 from headgate.dialects.openai_chat.complaint import Complaint
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Quotations, Sent
+from headgate.dialects.openai_chat.quotation import Quotable, Quotations
 from headgate.dialects.openai_chat.shapes import one_line
 from headgate.errors import GatewayError, Kind
 from headgate.wire import codec, sse
@@ -40,7 +40,7 @@ def failure(
     provider: str,
     secrets: tuple[str, ...] = (),
     now: float = 0.0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> GatewayError:
     """The error that an upstream's non-200 answer is.
 
@@ -62,7 +62,7 @@ def failure(
 
 
 def stream_failure(
-    data: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Sent = NOTHING_SENT, finish: str = ""
+    data: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None, finish: str = ""
 ) -> GatewayError:
     """The error that stands inside a stream or an answer with status 200, wherever that is in ``data``: at its top, in
     a choice, under ``x_groq``.  ``data`` is the JSON or text of it; ``finish`` is the finish word of an answer that
@@ -82,7 +82,7 @@ def is_error(top: codec.Object) -> bool:
     return complaint.is_error(top)
 
 
-def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Sent = NOTHING_SENT) -> GatewayError:
+def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None) -> GatewayError:
     """The error that an answer with status 200 is which no client could read.  Nothing of it goes to the client, unless
     it is a list of errors.
     """

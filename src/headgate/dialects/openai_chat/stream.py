@@ -15,7 +15,7 @@ from headgate import errors
 from headgate.dialects.openai_chat import calls, chunks, failures, finishes, shapes, tokens
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.face import Face
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.splice import Template
 from headgate.dialects.openai_chat.tokens import NOTHING, Tally
 from headgate.errors import GatewayError
@@ -64,7 +64,7 @@ class ChatStream:
         hold: str = "",
         choices: int = 1,
         keep: bool = False,
-        sent: Sent = NOTHING_SENT,
+        sent: Quotable | None = None,
     ) -> None:
         self.visible = False
         self.done = False
@@ -407,7 +407,7 @@ class ChatStream:
         """Nothing has come but reasoning, and no reason why."""
         if not self._kinds <= shapes.NO_ANSWER or chunks.tell_why(self._choices):
             return False
-        return not (self._has_finished and calls.follows_a_result(self._sent.body))
+        return not (self._has_finished and calls.follows_a_result(self._sent.body if self._sent is not None else b""))
 
     @property
     def _is_torn(self) -> bool:

@@ -7,7 +7,7 @@ from typing import Any
 
 from headgate.dialects.openai_chat import chunks, failures
 from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
@@ -63,7 +63,7 @@ def answer_in_parts(
     secrets: tuple[str, ...] = (),
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> Iterator[Answer | None]:
     """Read a whole stream part by part, 8 KiB each, and yield None after each; at last, yield the completion that it
     adds up to.  A stream that was cut is an error: half an answer is none.

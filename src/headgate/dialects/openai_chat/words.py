@@ -62,7 +62,7 @@ _NAMED_MODEL = (
     r"模型不存在",
 )
 NO_MODEL = _phrases(  # where the status says already that something is missing; a dot in a name ends no sentence
-    r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,160}?\b(?:not (?:be )?found"
+    r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,120}?\b(?:not (?:be )?found"
     r"|no(?:t| longer)? (?:exist|support|available)|does not exist"
     r"|doesn't exist|invalid|deprecated|removed|retired|unknown|decommissioned)",
     *_NAMED_MODEL,
@@ -115,6 +115,12 @@ LIMITED = _phrases(
     r"(concurren(?:t|cy))(?: \w{1,20}){0,3} (?:limit|exceed)",
     r"请求过于频繁|访问频率|速率限制|限流|并发数",
 )
+_REGIONS = (
+    r"(?:country|region|territory|location)\b(?:[, ]{1,2}\w{1,20}){0,4}"
+    r" (?:not supported|unsupported|restricted|not available)",
+    r"not (?:available|supported) in your (?:country|region|location)",
+)
+REGION = _phrases(*_REGIONS)
 DENIED = _phrases(
     r"(?:no|not|n't|without)(?: \w{1,20}){0,3} access to(?: \S{1,80}){0,4} (?:model|deployment|endpoint|engine)",
     r"access to(?: \S{1,80}){0,4} (?:denied|restricted|not allowed)",
@@ -125,9 +131,7 @@ DENIED = _phrases(
     r"permissions? (?:to|for)(?: \w{1,20}){0,4} (?:model|deployment|resource|endpoint)",
     r"must be verified",
     r"verify your organization",
-    r"(?:country|region|territory|location)\b(?:[, ]{1,2}\w{1,20}){0,4}"
-    r" (?:not supported|unsupported|restricted|not available)",
-    r"not (?:available|supported) in your (?:country|region|location)",
+    *_REGIONS,
     r"upgrade(?: \w{1,20}){0,3} (?:plan|access|subscription)",
     r"(?:requires?|not included in)(?: \w{1,20}){0,3} (?:plan|subscription|tier)",
 )
