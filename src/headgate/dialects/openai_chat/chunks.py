@@ -18,6 +18,9 @@ from headgate.wire.codec import NULL, Object
 Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
 TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _MOST_HELD = 256 << 10
+_ON_TOP = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "provider")
+)
 # What a chunk or a delta has anyway, and what only says again how the choice ends
 _USUAL = frozenset(
     ("index", "delta", "message", "finish_reason", "native_finish_reason", "stop_reason", "matched_stop", "role")
@@ -120,7 +123,7 @@ def take_back_finish(choices: Mapping[int, Choice]) -> None:
 def says_more(event: bytes) -> bool:
     """Whether a chunk that was held for its finish reason says anything beyond it."""
     top = codec.decode_object(event[6:-2])
-    return any(
+    return not top.keys() <= _ON_TOP or any(
         extras(choice) or extras(codec.as_object(choice.get("delta")) or {})
         for choice in codec.as_objects(top["choices"]) or []
     )

@@ -371,7 +371,7 @@ class ChatStream:
         self.error = GatewayError(errors.UPSTREAM_GARBAGE, said)
 
     def _fail(self, data: bytes, finish: str = "") -> None:
-        if self._is_over and not self._hollow and not self._is_torn:
+        if self._is_over and not self._kinds <= shapes.NO_ANSWER and not self._is_torn:
             self.done = True  # all of it is here, whatever came behind it
             return
         chunks.take_back_finish(self._choices)
