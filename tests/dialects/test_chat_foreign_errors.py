@@ -192,6 +192,8 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
         (400, said("Invalid value: 'unauthorized'.", param="reasoning_effort", code="invalid_value"), REFUSED),
         (400, said("Invalid keyword argument 'x'"), REFUSED),
         (400, said("invalid key 'x' in object"), REFUSED),
+        (400, said("cannot parse 'unauthorized'"), REFUSED),
+        (200, said("cannot parse \"it is unauthorized\""), EVENT),
         (400, said("'quota' is not a valid tool name: rate limit", param="tools"), REFUSED),
         (422, {"detail": [{"loc": ["body", "api_key"], "msg": "invalid api key", "type": "extra_forbidden"}]},
          UNPROCESSABLE),
