@@ -11,6 +11,7 @@ from headgate import errors
 from headgate.dialects.openai_chat import failure
 from headgate.dialects.openai_chat.failures import stream_failure
 from headgate.errors import GatewayError, Kind
+from headgate.policy.health import blames_our_field
 
 KEY, UNPAID, LIMITED = errors.UPSTREAM_AUTH, errors.UPSTREAM_UNPAID, errors.RATE_LIMITED
 DENIED, BLOCKED, NO_MODEL = errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_DENIED, errors.UPSTREAM_MODEL_NOT_FOUND
@@ -191,6 +192,8 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
         (400, said("Invalid value: 'unauthorized'.", param="reasoning_effort", code="invalid_value"), REFUSED),
         (400, said("Invalid keyword argument 'x'"), REFUSED),
         (400, said("invalid key 'x' in object"), REFUSED),
+        (400, said("cannot parse 'unauthorized'"), REFUSED),
+        (200, said("cannot parse \"it is unauthorized\""), EVENT),
         (400, said("'quota' is not a valid tool name: rate limit", param="tools"), REFUSED),
         (422, {"detail": [{"loc": ["body", "api_key"], "msg": "invalid api key", "type": "extra_forbidden"}]},
          UNPROCESSABLE),
@@ -330,6 +333,7 @@ def test_the_field_at_fault(body: Any, param: str | None, message: str) -> None:
         b"stream_options is not supported",
     ],
 )  # fmt: skip
-@pytest.mark.parametrize("status", [400, 422, 409])
+@pytest.mark.parametrize("status", [200, 400, 422, 409, 500])
 def test_a_refusal_of_a_field_that_we_added_names_it(status: int, body: Any) -> None:
-    assert "stream_options" in fail(status, body).fields
+    error = stream_failure(raw(body), provider="up") if status == 200 else fail(status, body)
+    assert blames_our_field(error)

@@ -201,7 +201,7 @@ def test_whose_field_was_refused() -> None:
     refusal = error(errors.UPSTREAM_REFUSED, 400)
     assert not blames_our_field(refusal)
     refusal.fields = frozenset(("body", "stream_options"))
-    assert blames_our_field(refusal) and not blames_our_field(status(500))
+    assert blames_our_field(refusal) and not blames_our_field(status(500)) and not blames_our_field(status(401))
 
 
 # ---- accounts

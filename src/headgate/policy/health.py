@@ -43,7 +43,9 @@ _AILMENTS = frozenset(
     )
 )  # fmt: skip
 
-_OF_THE_REQUEST = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE)
+_OF_A_FIELD = (
+    errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.UPSTREAM_FAILED, errors.UPSTREAM_ERROR_EVENT,
+)  # fmt: skip
 _REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
 
 Key = tuple[str, str]
@@ -317,7 +319,4 @@ def _halve(ailment: Ailment) -> None:
 
 def blames_our_field(error: GatewayError) -> bool:
     """Whether an upstream's refusal may be of a field that only we have added."""
-    status = error.upstream_status
-    if status is None or not 400 <= status < 500 or error.kind not in _OF_THE_REQUEST:
-        return False
-    return not error.fields.isdisjoint(OURS)
+    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(OURS)

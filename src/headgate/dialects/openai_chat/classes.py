@@ -17,6 +17,7 @@ from headgate.dialects.openai_chat.complaint import Complaint
 from headgate.dialects.openai_chat.quotation import Quotations
 from headgate.errors import Kind
 
+_MARKS = "\"'`“”‘’«»"
 _MOST_WORDS, _MOST_FINDS = 2048, 5
 _UNSAID = (errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE)
 
@@ -64,6 +65,9 @@ class Evidence:
         """True if a sentence about others than the caller says so, in words that the request has none of."""
         for found in self._finds(pattern):
             nouns = [noun for noun in found.groups() if noun]
+            around = self._words[found.start() - 1 : found.start()] + self._words[found.end() : found.end() + 1]
+            if any(mark in around for mark in _MARKS):
+                continue  # somebody's words, though not to be found in the request
             if not self._quotations.hold(found[0], *nouns):
                 return True
         return False

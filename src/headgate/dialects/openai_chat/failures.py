@@ -21,7 +21,10 @@ from headgate.wire.redaction import scrub
 _WITH_A_TIME = (402, 403, 408, 413, 425, 429, 500, 502, 503, 529)  # statuses whose Retry-After, or the like, counts
 _LIMITS = (errors.RATE_LIMITED, errors.QUOTA_SPENT)
 _LONGEST_PARAM = 100
-_OF_THE_REQUEST = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE)
+# What a server says to a field that it does not know: some end with a fault of their own.
+_OF_A_FIELD = (
+    errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.UPSTREAM_FAILED, errors.UPSTREAM_ERROR_EVENT,
+)  # fmt: skip
 # What the gateway itself adds to a request: to have its usage told, and to have a text gone on with.
 OUR_FIELDS = ("stream_options", "include_usage", "continue_final_message", "add_generation_prompt", "prefix", "prefill")
 # A finish word of a failure that means more than that there was one.
@@ -51,8 +54,7 @@ def failure(
     quotations = Quotations(sent)
     evidence = Evidence(said, quotations)
     kind = classes.of_status(status, evidence)
-    if kind in _OF_THE_REQUEST:
-        said = said._replace(fields=said.fields | {field for field in OUR_FIELDS if evidence.names(field)})
+    said = _with_our_fields(said, kind, evidence)
     retry_after = None
     if status in _WITH_A_TIME or kind in _LIMITS:
         retry_after = limits.retry_after({**said.headers, **headers}, now)
@@ -70,7 +72,9 @@ def stream_failure(
     """
     said = complaint.read(data)
     quotations = Quotations(sent)
-    kind = classes.of_stream(Evidence(said, quotations))
+    evidence = Evidence(said, quotations)
+    kind = classes.of_stream(evidence)
+    said = _with_our_fields(said, kind, evidence)
     if kind is errors.UPSTREAM_ERROR_EVENT and finish:
         kind = next((meant for word, meant in _FINISHES.items() if word in finish.lower()), kind)
     otherwise = f"broke off its answer ({one_line(finish, 40)})" if finish else "reported an error in its answer"
@@ -136,6 +140,13 @@ def _error(
         upstream_status=status,
         fields=said.fields,
     )
+
+
+def _with_our_fields(said: Complaint, kind: Kind, evidence: Evidence) -> Complaint:
+    """With those of the gateway's own fields that its words name."""
+    if kind not in _OF_A_FIELD:
+        return said
+    return said._replace(fields=said.fields | {field for field in OUR_FIELDS if evidence.names(field)})
 
 
 def _in_its_words(said: Complaint, quotations: Quotations) -> float | None:
