@@ -51,8 +51,10 @@ def test_not_streamed(provider_port: int) -> None:
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_a_cap_ends_with_length(provider_port: int, field: str) -> None:
-    answer = run(ask(provider_port, chat(FAST, **{field: 5})))
-    assert (answer.text, answer.finishes) == (lorem.text(5), ["length"])
+    for cap in (5, 1, 0):
+        answer = run(ask(provider_port, chat(FAST, **{field: cap})))
+        assert (answer.text, answer.finishes) == (lorem.text(cap) if cap else "", ["length"])
+    assert run(ask(provider_port, chat(f"{FAST}&tokens=7", **{field: -1}))).finishes == ["stop"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
@@ -83,7 +85,7 @@ BAD = [
     (b'{"model": "echo"}', 400, "invalid_value", None),
     ({"model": 3, "messages": PROMPT}, 400, "invalid_value", "model"),
     ({"model": "echo", "messages": []}, 400, "invalid_value", "messages"),
-    ({"model": "echo", "messages": PROMPT, "max_tokens": 0}, 400, "invalid_value", "max_tokens"),
+    ({"model": "echo", "messages": PROMPT, "max_tokens": -2}, 400, "invalid_value", "max_tokens"),
     ({"model": "echo", "messages": PROMPT, "n": 2}, 400, "invalid_value", "n"),
     ({"model": "echo?rate=1", "messages": PROMPT}, 400, "invalid_value", "model"),
     ({"model": "lorem?rate=fast", "messages": PROMPT}, 400, "invalid_value", "model"),

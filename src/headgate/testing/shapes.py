@@ -70,8 +70,9 @@ class ChatRequest(Struct):
 
     @property
     def cap(self) -> int | None:
-        """The most tokens that the client wants."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        """The most tokens that the client wants.  As llama.cpp reads it: 0 is none at all, -1 no limit."""
+        cap = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return None if cap == -1 else cap
 
     @property
     def include_usage(self) -> bool:
@@ -102,8 +103,8 @@ def read_chat(body: bytes, decoder: msgspec.json.Decoder[Chat]) -> Chat:
         raise Invalid("The body of your request is not valid JSON.", code="invalid_json") from None
     if not chat.messages:
         raise Invalid("[] is too short - 'messages'", "messages")
-    if chat.cap is not None and chat.cap < 1:
-        raise Invalid("max_tokens is below the minimum of 1", "max_tokens")
+    if chat.cap is not None and chat.cap < 0:
+        raise Invalid("max_tokens is below the minimum of 0", "max_tokens")
     return chat
 
 
