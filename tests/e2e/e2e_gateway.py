@@ -70,7 +70,7 @@ class Gateway:
         self.until(lambda: self.get("/health")[1]["control"] == "connected", 2)
         return self
 
-    def end(self, number: int = signal.SIGTERM, within: float = 20) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = 60) -> int:
         self.process.send_signal(number)
         return self.process.wait(within)
 
@@ -105,7 +105,7 @@ class Gateway:
         os.kill(pid, number)
         return pid
 
-    def until(self, condition: Callable[[], object], within: float = 10) -> Any:
+    def until(self, condition: Callable[[], object], within: float = 30) -> Any:
         end = time.monotonic() + within
         while not (found := condition()):
             assert time.monotonic() < end, f"waited {within} s in vain; its log:\n{self.err.read_text()[-4000:]}"
