@@ -270,7 +270,7 @@ def test_a_peer_that_does_not_read_is_dropped_and_delays_nobody(tmp_path: Path) 
                 except BrokenPipeError:
                     break
                 await asyncio.sleep(0)
-            await until(lambda: [worker.name for worker in link.workers] == ["w0"], 20)
+            await until(lambda: [worker.name for worker in link.workers] == ["w0"], 60)
             patch = told.add()
             publishing = asyncio.create_task(link.publish(patch, patch.generation))
             assert await good.hear() == patch
@@ -374,7 +374,7 @@ def test_who_has_what_the_last_life_knew_waits_until_this_one_has_looked_around(
             kept, fresh = await connect(tmp_path / "s"), await connect(tmp_path / "s")
             kept.say(Hello("w0", "b0", 6, 4711))
             await fresh.greet("w1")
-            await until(lambda: len(link.workers) == 2, 5)
+            await until(lambda: len(link.workers) == 2, 60)
             link.tell(Secrets({}))
             assert await fresh.hear() == Secrets({})
             link.release()
