@@ -56,7 +56,7 @@ class Gateway:
         rows = [line.split() for line in text.splitlines()]
         return [row for row in rows if row[: len(start)] == list(start)]
 
-    def until(self, what: Callable[[], object], seconds: float = 10) -> None:
+    def until(self, what: Callable[[], object], seconds: float = 30) -> None:
         end = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < end, f"waited in vain; notes: {self.lines()}"
@@ -77,7 +77,7 @@ class Gateway:
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=20)
+        out, err = self.process.communicate(timeout=60)
         return self.process.returncode, out, err
 
 
@@ -257,7 +257,7 @@ def test_orphans_end(gateway: Make) -> None:
     data, control = one.pid("data"), one.pid("control")
     one.process.kill()
     one.process.communicate()
-    one.until(lambda: gone(data) and gone(control), 3)
+    one.until(lambda: gone(data) and gone(control), 30)
     assert one.lines("data", "orphaned") and one.lines("control", "orphaned")
 
 

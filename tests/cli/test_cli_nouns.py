@@ -217,7 +217,7 @@ def test_tokens_are_shown_changed_and_rotated(mock: Gateway) -> None:
 # ------------------------------------------------------------------------------------- requests and usage
 
 
-def until(condition: Any, within: float = 15) -> Any:
+def until(condition: Any, within: float = 60) -> Any:
     end = time.monotonic() + within
     while not (found := condition()):
         assert time.monotonic() < end

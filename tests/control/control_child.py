@@ -91,7 +91,7 @@ class Child:
     def end(self) -> int:
         """SIGTERM; the exit code."""
         self.process.terminate()
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         self.sock.close()
         return code
 

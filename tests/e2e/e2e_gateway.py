@@ -66,11 +66,11 @@ class Gateway:
 
     def start(self) -> Gateway:
         self.spawn()
-        self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M), 20)
-        self.until(lambda: self.get("/health")[1]["control"] == "connected", 2)
+        self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M), 60)
+        self.until(lambda: self.get("/health")[1]["control"] == "connected", 60)
         return self
 
-    def end(self, number: int = signal.SIGTERM, within: float = 20) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = 60) -> int:
         self.process.send_signal(number)
         return self.process.wait(within)
 
@@ -105,7 +105,7 @@ class Gateway:
         os.kill(pid, number)
         return pid
 
-    def until(self, condition: Callable[[], object], within: float = 10) -> Any:
+    def until(self, condition: Callable[[], object], within: float = 30) -> Any:
         end = time.monotonic() + within
         while not (found := condition()):
             assert time.monotonic() < end, f"waited {within} s in vain; its log:\n{self.err.read_text()[-4000:]}"
@@ -149,7 +149,7 @@ class Gateway:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The store's requests, once control has read all that the journal holds; none is there twice (primary key)."""
-        self.until(self._recorded, 15)
+        self.until(self._recorded, 60)
         # Control answers this when it has committed all that was written before the question.
         self.until(lambda: self.get("/v1/usage")[0] == 200)
         with closing(sqlite3.connect(self.state / "headgate.db")) as connection:
