@@ -174,7 +174,9 @@ class Table:
         if not self._rows:
             yield from _prose(Text(self._empty), width)
             return
-        shown = [index for index, column in enumerate(self._columns) if column.name or self._filled(index)]
+        # An optional column with nothing in it says nothing
+        named = [bool(column.name) and not column.optional for column in self._columns]
+        shown = [index for index in range(len(self._columns)) if named[index] or self._filled(index)]
         natural = {index: self._natural(index) for index in shown}
         while True:
             widths = self._fitted(natural, shown, width)
