@@ -70,7 +70,7 @@ class Child:
             declared = compiled(self.config)
             values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
         boot.send(self.sock, ControlBoot(**(values | changes)))
-        self.sock.settimeout(20)
+        self.sock.settimeout(90)
         answer, _fds = boot.receive(self.sock, Ready | Failed)  # type: ignore[arg-type]
         self.answer: Ready | Failed = answer
 

@@ -124,7 +124,9 @@ def show(
     try:
         running = _running(config, state_dir)
         path = _file(config, running)
-        settings = _load(str(path) if path else config, running["state_dir"] if running else state_dir)
+        settings = _load(str(path) if path else config, state_dir)
+        if running and str(settings.state_dir) != running["state_dir"]:
+            settings = _load(str(path) if path else config, running["state_dir"])
     except ConfigError as error:
         raise Trouble("; ".join(error.problems), "headgate config check", 2) from error
     except locate.NoSuchFile as error:
@@ -153,7 +155,7 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
 def _origins(values: list[Origin]) -> Drawing:
     return table(
         "!KEY",
-        "VALUE",
+        "~VALUE",
         "FROM",
         rows=((value.key, json.dumps(value.value, ensure_ascii=False), value.whence) for value in values),
         empty="",

@@ -222,11 +222,11 @@ def _picture(row: dict[str, Any]) -> Drawing:
         facts(
             row["id"],
             [
-                ("asked for", row["requested_model"]),
+                ("asked for", row["requested_model"] or None),
                 (_answerer(row), f"{row['provider']}/{row['model']}" if row["provider"] else None),
                 ("outcome", Text(_outcome(row), _colour(row))),
                 ("status", str(row["status"]) if row["status"] else None),
-                ("at", f"{moment(row['created'])}, {'streamed' if row['stream'] else 'whole'}"),
+                ("at", f"{moment(row['created'])}{_manner(row)}"),
                 ("token", row.get("token")),
                 ("label", row.get("label")),
                 (
@@ -247,6 +247,11 @@ def _picture(row: dict[str, Any]) -> Drawing:
     if len(row["attempts"]) > 1 or (row["attempts"] and row["outcome"] != "delivered"):
         parts.append(_attempts(row["attempts"]))
     return Group(*parts)
+
+
+def _manner(row: dict[str, Any]) -> str:
+    """How the answer was asked for; of a refused call that is not kept."""
+    return "" if row["outcome"] == "refused" else ", streamed" if row["stream"] else ", whole"
 
 
 def _seam(seam: dict[str, Any]) -> str:
