@@ -141,7 +141,8 @@ class Stream:
         where = f"{self.asked}\n{self}"
         assert self.status == 200 and len(self.errors) == 1, where
         assert not self.done and not self.finishes, where
-        assert set(self.errors[0]) == {"message", "type", "param", "code"}, where
+        assert set(self.errors[0]) == {"message", "type", "param", "code", "not_continued"}, where
+        assert self.errors[0]["not_continued"], where
 
 
 def asked(model: str, engine: dict[str, Any], **more: Any) -> dict[str, Any]:

@@ -46,6 +46,9 @@ def listing(
     code: Annotated[str | None, typer.Option(help="With this error code.")] = None,
     stream: Annotated[bool | None, typer.Option("--stream/--no-stream", help="Streamed ones, or the others.")] = None,
     label: Annotated[str | None, typer.Option(help="With this x-request-id of the client's own.")] = None,
+    continued: Annotated[
+        bool | None, typer.Option("--continued/--no-continued", help="Broken streams that went on, or the others.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="From then on: 1h, 7d, or a date like 2026-01-31.")] = None,
     until: Annotated[str | None, typer.Option(help="Until then: as --since.")] = None,
     min_cost: Annotated[float | None, typer.Option("--min-cost", help="That cost as much (USD).")] = None,
@@ -69,6 +72,7 @@ def listing(
         "code": code,
         "stream": stream,
         "label": label,
+        "continued": continued,
         "since": before(since, now) if since else None,
         "until": before(until, now) if until else None,
         "min_cost_usd": min_cost,
@@ -137,6 +141,7 @@ def _line(row: dict[str, Any], wide: bool) -> Text:
     took, cost = milliseconds(row["timings_ms"]["total"]), usd(row["cost_usd"])
     line.append(f"  {took:>8}  {_tokens(row):>9}  {cost:>10}  {_model(row)}")
     line.append(f" ({row['code']})" if row["code"] else "")
+    line.append(" (continued)" if row["continued"] else "")
     return line if wide else line.append(f"\n          {row['id']}", "dim")
 
 
@@ -152,6 +157,7 @@ def _rows(rows: list[dict[str, Any]], filtered: bool) -> Drawing:
             "?>TOOK",
             "???>IN+OUT",
             "??>COST",
+            "????>CONTINUED",
             "MODEL" if wide else "MODEL, ID",
             rows=(
                 (
@@ -161,6 +167,7 @@ def _rows(rows: list[dict[str, Any]], filtered: bool) -> Drawing:
                     milliseconds(row["timings_ms"]["total"]) if row["outcome"] else "",
                     _tokens(row),
                     usd(row["cost_usd"]),
+                    f"{len(row['continued'])}×" if row["continued"] else "",
                     _model(row) if wide else _under(_model(row), row),
                 )
                 for row in rows
@@ -229,6 +236,10 @@ def _picture(row: dict[str, Any]) -> Drawing:
                 ),
                 ("counted by", _BASES.get(used["basis"], used["basis"])),
                 ("cost", _priced(row)),
+                ("all attempts cost", usd(row["upstream_cost_usd"]) if len(row["attempts"]) > 1 else None),
+                *(("continued", _seam(seam)) for seam in row["continued"]),
+                ("not continued", row["not_continued"]),
+                *(("written by", _share(share)) for share in row["shares"]),
             ],
         ),
         timeline(row),
@@ -236,6 +247,15 @@ def _picture(row: dict[str, Any]) -> Drawing:
     if len(row["attempts"]) > 1 or (row["attempts"] and row["outcome"] != "delivered"):
         parts.append(_attempts(row["attempts"]))
     return Group(*parts)
+
+
+def _seam(seam: dict[str, Any]) -> str:
+    return f"after {number(seam['after'])} characters, by {seam['to']} for {seam['from']} ({seam['why']})"
+
+
+def _share(share: dict[str, Any]) -> str:
+    cost = usd(share["cost_usd"]) if share["cost_usd"] is not None else UNKNOWN
+    return f"{share['provider']}/{share['model']}: {number(share['completion_tokens'])} tokens, {cost}"
 
 
 def _answerer(row: dict[str, Any]) -> str:

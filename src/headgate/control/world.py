@@ -28,6 +28,7 @@ Enrich = Callable[[Mapping[str, Provider], Mapping[str, Row]], Mapping[str, Prov
 HERE = "here"
 _AS_SAID = (
     "title", "base_url", "dialect", "auth", "headers", "forward_headers", "quirks", "training", "prefill",
+    "prefill_trims",
 )  # fmt: skip
 BEFORE_STORE = "file"  # the origin that wins over the store
 

@@ -11,7 +11,7 @@ from math import isinf
 from msgspec import Struct
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Target
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam, Target
 from headgate.policy.accounts import OUT, PROBE, Accounts, key_of
 from headgate.policy.course import Course
 from headgate.policy.health import Health, key_of_target
@@ -106,6 +106,11 @@ def standings(accounts: Accounts, now: float) -> list[StandingView]:
         )
         for account, model, standing in accounts.listed()
     ]  # fmt: skip
+
+
+def joined(seam: Seam) -> dict[str, object]:
+    """Where a broken stream went on, as the answer's own figures, its trace and its receipt have it."""
+    return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
 
 
 def failed(requested: str, error: GatewayError) -> Explanation:

@@ -24,6 +24,7 @@ from headgate.policy.affinity import Affinity
 
 MAX_REMEMBERED = 4096
 REMEMBERED_S = 3600.0
+TRIMS_REMEMBERED_S = 86_400.0
 OURS = ("stream_options", "include_usage")
 
 IN_A_ROW = 3
@@ -97,7 +98,7 @@ class Health:
         self._buckets: dict[str, Bucket] = {}
         self._latency: dict[Key, Latency] = {}
         self._learnt: dict[tuple[str, str, str], float] = {}  # target, what it refuses → until when that is believed
-        self._trims: dict[Key, bool] = {}
+        self._trims: dict[Key, tuple[bool | None, float]] = {}  # what a probe found, and until when that is believed
         self._swept = 0.0
 
     # ------------------------------------------------------------------------------------- what happened
@@ -276,17 +277,27 @@ class Health:
         return target.prefill != "none" and self._believes(target, "prefill", now)
 
     def rejects_prefill(self, target: Target, now: float) -> None:
-        """The target has refused a request because of its prefill."""
+        """The target has refused a request because of its prefill, or answered as if there were none."""
         self._disbelieve(target, "prefill", now)
 
-    def trims(self, target: Target) -> bool | None:
-        """Whether the target drops a prefill's trailing whitespace; None: not known yet."""
-        return self._trims.get(key_of_target(target))
+    def trims(self, target: Target, now: float) -> bool | None:
+        """Whether the target drops a prefill's trailing white space, as it declares or a probe has found; None: that is
+        not known.
+        """
+        if target.prefill_trims is not None:
+            return target.prefill_trims
+        found, until = self._trims.get(key_of_target(target), (None, 0.0))
+        return found if now < until else None
 
-    def learn_trims(self, target: Target, trims: bool) -> None:
+    def probes_trims(self, target: Target, now: float) -> bool:
+        """Whether a probe has still to find that out."""
+        return target.prefill_trims is None and now >= self._trims.get(key_of_target(target), (None, 0.0))[1]
+
+    def learn_trims(self, target: Target, trims: bool | None, now: float) -> None:
+        """What a probe has found; None: the target's answers do not tell."""
         if len(self._trims) >= MAX_REMEMBERED:
             self._trims.clear()
-        self._trims[key_of_target(target)] = trims
+        self._trims[key_of_target(target)] = trims, now + TRIMS_REMEMBERED_S
 
     def _believes(self, target: Target, what: str, now: float) -> bool:
         return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now

@@ -265,9 +265,12 @@ class Router:
             timeouts = _replaced(timeouts, {"headers": latest})
         price = price_of(provider, row)
         if row is None:
-            return Target(provider, model, model, price, timeouts, None, provider.prefill)
+            return Target(
+                provider, model, model, price, timeouts, None, provider.prefill, _trims(provider.prefill_trims)
+            )
         prefill = provider.prefill if row.prefill is None else row.prefill
-        return Target(provider, model, row.upstream_model or model, price, timeouts, row, prefill)
+        trims = _trims(row.prefill_trims or provider.prefill_trims)
+        return Target(provider, model, row.upstream_model or model, price, timeouts, row, prefill, trims)
 
 
 def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -336,3 +339,7 @@ def _beginning(call: Call) -> bytes:
         if len(said) > _PREFIX or message.get("role") == _USER:
             break
     return said[:_PREFIX]
+
+
+def _trims(declared: str | None) -> bool | None:
+    return None if declared is None else declared == "yes"

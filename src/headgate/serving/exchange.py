@@ -33,6 +33,7 @@ from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
 from headgate.serving.fiber import next_turn
 from headgate.serving.journal import Journal, Refusals
+from headgate.serving.probing import Probe
 from headgate.serving.receipt import Ids, Receipt
 from headgate.serving.recovery import Pause, Recovery, continues
 from headgate.serving.relay import Relay
@@ -168,6 +169,9 @@ class Exchange:
                 if asking is not None:
                     asking.release(finished=finished)
             await self._pause(step.wait, relay, egress)
+            if recovery.must_probe(step):
+                await self._probe(receipt).find_trims(step.attempt, request.headers, deadline)
+            recovery.prepare(step)
 
     async def _pause(self, seconds: float, relay: Relay | None, egress: Egress) -> None:
         """Before an attempt that is not to start at once.  Raises ClientGone: none starts for nobody."""
@@ -179,6 +183,9 @@ class Exchange:
             await Pause(self._wheel, seconds)
             if egress.gone or egress.deserted:
                 raise ClientGone
+
+    def _probe(self, receipt: Receipt) -> Probe:
+        return Probe(PATH, self._transport, self._health, self._wheel, self._limits, receipt)
 
     def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
         relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
@@ -211,7 +218,8 @@ class Exchange:
         recovery: Recovery | None,
     ) -> Ending:  # fmt: skip
         """Relays until the bridge has seen the end.  An error is raised: another attempt may do better."""
-        relay.begin(upstream, self._bridge(upstream, call, attempt, receipt, relay, recovery))
+        joint = recovery.joint(attempt) if recovery is not None else None
+        relay.begin(upstream, self._bridge(upstream, call, attempt, receipt, relay, recovery), joint)
         try:
             await relay.start()
         except ClientGone:
@@ -241,7 +249,7 @@ class Exchange:
             )  # fmt: skip
         if call.stream:
             bridge = self._bridge(upstream, call, attempt, receipt, relay, recovery)
-            relay.begin(upstream, bridge)
+            relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
             events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
             receipt.usage = bridge.usage
             if bridge.skipped:
@@ -289,6 +297,7 @@ class Exchange:
         bridge = relay.bridge
         if bridge.error is not None:
             raise bridge.error
+        relay.mark_seam()
         extra = heads.metadata(receipt, receipt.usage) if call.include_usage else None
         trace = receipt.trace(bridge.own_usage) if call.trace else None
         return Ending("finish", "delivered", "", bridge.tail(extra, trace))

@@ -13,6 +13,7 @@ import time
 from typing import cast
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
+from headgate.model import Seam
 from headgate.ports import StreamBridge
 from headgate.serving import heads
 from headgate.serving.egress import Egress
@@ -35,8 +36,8 @@ class Relay:
     """
 
     __slots__ = (
-        "_early", "_flowing", "_keep_alive", "_quiet", "_receipt", "_seen", "_wheel", "bridge", "done", "due", "egress",
-        "slot", "upstream",
+        "_early", "_flowing", "_joint", "_keep_alive", "_quiet", "_receipt", "_seen", "_wheel", "bridge", "done", "due",
+        "egress", "slot", "upstream",
     )  # fmt: skip
 
     def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
@@ -53,6 +54,7 @@ class Relay:
         self._quiet = 0.0
         self._flowing = False  # this attempt has something to see
         self._early: float | None = None
+        self._joint: Seam | None = None  # where this attempt goes on, until the client has been told
 
     def commit_after(self, seconds: float) -> None:
         """After so many seconds without anything to see, the head is sent all the same."""
@@ -64,9 +66,10 @@ class Relay:
         """There has been an attempt that answered with a stream."""
         return cast("StreamBridge | None", self.bridge) is not None
 
-    def begin(self, upstream: Upstream, bridge: StreamBridge) -> None:
-        """Another attempt answers."""
+    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> None:
+        """Another attempt answers; with ``joint`` it goes on where the client's stream broke."""
         self.bridge = bridge
+        self._joint = joint
         self.upstream = upstream
         self._seen = 0
         self._quiet = 0.0
@@ -170,7 +173,16 @@ class Relay:
         if not self._flowing:
             self._flowing = True
             self.upstream.begin_stalling()
+            self.mark_seam()
         self.egress.send(events)
+
+    def mark_seam(self) -> None:
+        """Tells the client, once, that another attempt goes on."""
+        joint = self._joint
+        if joint is not None:
+            self._joint = None
+            self._receipt.continued.append(joint)
+            self.egress.send(heads.seam_comment(joint))
 
     def _commit(self) -> None:
         self._receipt.step("commit")

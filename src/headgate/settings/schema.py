@@ -140,6 +140,14 @@ def _prefill(value: Any) -> Any:
     return {"true": "trailing", "false": "none"}.get(str(value).lower(), value)
 
 
+YesNo = Literal["yes", "no"]
+
+
+def _yes_no(value: Any) -> Any:
+    """YAML reads a bare ``yes`` as true, and the environment has ``true`` as a text."""
+    return {"true": "yes", "false": "no"}.get(str(value).lower(), value)
+
+
 def _training(value: Any) -> Any:
     """YAML reads a bare ``yes`` as true."""
     return "yes" if value is True else value
@@ -215,6 +223,7 @@ class Model(Row):
     max_output: Tokens | None = None
     capabilities: list[Annotated[str, AfterValidator(capability)]] = []
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] | None = None
+    prefill_trims: Annotated[YesNo, BeforeValidator(_yes_no)] | None = None
     price: PriceRow = PriceRow()
     timeouts: Deadlines = Deadlines()
     params: Params = Params()
@@ -236,6 +245,7 @@ class Provider(Row):
     quirks: Annotated[list[str], AfterValidator(_quirks)] = []
     training: Annotated[Literal["never", "unknown", "yes"], BeforeValidator(_training)] = "unknown"
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] = "none"
+    prefill_trims: Annotated[YesNo, BeforeValidator(_yes_no)] | None = None
     models: dict[str, Model | None] | None = None
 
 

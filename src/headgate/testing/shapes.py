@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -153,9 +154,10 @@ def dumps(value: object) -> bytes:
     return _encode(value)
 
 
-def event(value: object) -> bytes:
-    """One SSE event with a JSON payload."""
-    return b"data: " + _encode(value) + b"\n\n"
+def event(value: object, *, ascii: bool = False) -> bytes:
+    """One SSE event with a JSON payload; with ``ascii`` every other character is escaped."""
+    payload = json.dumps(value, separators=(",", ":")).encode() if ascii else _encode(value)
+    return b"data: " + payload + b"\n\n"
 
 
 class Shape:

@@ -59,6 +59,9 @@ class ProviderEdit(Wish):
     quirks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=50)] | None = None
     training: Literal["never", "unknown", "yes"] | None = Field(default=None, description="Whether it trains on data.")
     prefill: Prefill | None = Field(default=None, description="How its models are asked to go on with a text.")
+    prefill_trims: Literal["yes", "no"] | None = Field(
+        default=None, description="Whether they lose such a text's trailing white space; null: a probe finds out."
+    )
     models: Annotated[dict[ModelName, ModelWish | None], Field(max_length=MAX_MODELS)] | None = Field(
         default=None, description="Only these can be asked for; null: any id."
     )

@@ -99,8 +99,9 @@ def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: 
 
 
 def error_object(error: GatewayError) -> dict[str, str | None]:
-    """The four keys that every error of ours has."""
-    return {"message": error.message, "type": error.kind.type, "param": error.param, "code": error.kind.code}
+    """The four keys that every error of ours has; of a stream that could not go on, also why."""
+    four = {"message": error.message, "type": error.kind.type, "param": error.param, "code": error.kind.code}
+    return {**four, "not_continued": error.not_continued} if error.not_continued else four
 
 
 def error_body(error: GatewayError) -> bytes:

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from headgate.model import Call, ModelRow
+from headgate.dialects.openai_chat import usage as usages
+from headgate.model import Call, ModelRow, Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
 SPELLINGS = ("trailing", "continue_final_message", "prefix")
+_PROBED = "One, two,"
+_PROBED_SPACE = " \n\n\n"  # no tokenizer makes one token of a comma and these
 
 # Members that make an answer more than its text: how it was sampled, or a state that only its engine has.
 _STRUCTURED = frozenset(
@@ -117,6 +120,24 @@ def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
         body["continue_final_message"] = TRUE
     body["messages"] = codec.raw([*messages, message])
     return _with_less_to_say(call, body, tokens)
+
+
+def probes(model: str, spelling: str) -> tuple[Call, Call]:
+    """Two requests for one token, with prefills that differ only in trailing white space, the second one's.  Where both
+    have the same number of prompt tokens, the target drops it.
+    """
+    question: Object = {"role": codec.raw("user"), "content": codec.raw("Count to three.")}
+    body: Object = {"model": codec.raw(model), "messages": codec.raw([question]), "max_tokens": codec.raw(1)}
+    call = Call(body, model, stream=False, include_usage=False, prompt_bytes=len(bytes(body["messages"])), max_tokens=1)
+    return continued(call, _PROBED, 0, spelling), continued(call, _PROBED + _PROBED_SPACE, 0, spelling)
+
+
+def probed(body: bytes) -> Usage | None:
+    """What the answer to a probe says that it used; None: it does not say."""
+    raw = usages.find(codec.as_object(body) or {})
+    nothing = Usage()
+    usage, _ = usages.read(raw, nothing)
+    return None if usage is nothing else usage
 
 
 def _text(message: Object) -> str:

@@ -12,11 +12,12 @@ import math
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import calls, chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import calls, chunks, failures, finishes, shapes, tokens
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.face import Face
 from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
 from headgate.dialects.openai_chat.splice import Template
+from headgate.dialects.openai_chat.tokens import NOTHING, Tally
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
 from headgate.wire import codec, sse
@@ -27,9 +28,9 @@ _DONE = b"data: [DONE]\n\n"
 _NO_CHOICES = Raw(b"[]")
 _CALLS = frozenset(("tool_calls", "function_call"))
 _SNIFF = 16 << 10
-_MOST_SAID = 96 << 10  # an answer longer than this, about 24,000 tokens, is not continued
+_MOST_SAID = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
+_LEAST_ROOM = 4 << 10
 _MOST_HELD = 8 << 20
-_BYTES_PER_TOKEN, _LONG_FOR_A_TOKEN = 4, 8
 QUIET_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
 QUIET_BEHIND_USAGE_S = 0.5
 _KEPT, _EDITED, _DROPPED = chunks.Fate
@@ -83,8 +84,8 @@ class ChatStream:
         self._face = Face(ident, created, model, include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
-        self._shown: tuple[int, int] | None = None  # events and bytes of text before what is held
-        self._usage_at = 0  # progress when the last usage came
+        self._shown: Tally | None = None  # before what is held
+        self._counted = NOTHING  # what had come when the last usage did
         self._text_bytes = 0
         self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
@@ -92,6 +93,8 @@ class ChatStream:
         self._kinds: set[str] = set()  # of what there was to see
         self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
         self._saying = self._said  # where the text of the chunks that the template knows goes
+        self._said_room = _MOST_SAID  # how long it may be before it is looked at
+        self._said_saved = 0  # bytes that it was longer before its escapes were taken out
         self._hold = hold
         self._expects = choices
         self._held: list[bytes] | None = [] if hold == "all" else None
@@ -106,17 +109,42 @@ class ChatStream:
 
     @property
     def progress(self) -> int:
-        """Estimated completion tokens so far: four bytes each, and at least one for each piece."""
-        return max(self._text_events, self._text_bytes >> 2)
+        """Estimated completion tokens so far: four bytes each."""
+        return (self._text_bytes + 3) >> 2
 
     @property
     def usage(self) -> Usage:
-        """What the upstream reported, else an estimate; where it did not complete, at least what was streamed."""
-        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.progress))
-        if not self.done and self.progress > max(usage.completion, self._usage_at):
-            usage.completion = max(usage.completion, self.progress)
+        """What the upstream reported, and an estimate of what came behind that; without a report, an estimate."""
+        return self._usage_up_to(self._tally)
+
+    def _usage_up_to(self, tally: Tally) -> Usage:
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NOTHING, tally)))
+        if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
+            usage.completion += self._tokens_since(self._counted, tally)
             usage.basis = "estimated"
         return usage
+
+    @property
+    def _tally(self) -> Tally:
+        said = self._said
+        content = len(said) + self._said_saved if said is not None else 0
+        return Tally(self._text_events, self._text_bytes, content)
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
+        before, now = self._counted if self._usage_raw is not None else NOTHING, self._tally
+        return now.size == before.size or self._tokens_since(before, now) == now.pieces - before.pieces
+
+    def _tokens_since(self, before: Tally, now: Tally) -> int:
+        """Tokens of what was streamed between the two, as well as can be told."""
+        size = (now.size - before.size) / 4
+        content = now.content - before.content
+        if content > 0 and self._said is not None:
+            text = codec.as_text(b'"%b"' % bytes(self._said[max(0, before.content - self._said_saved) :]))
+            if text is not None:
+                size += tokens.estimate(text) - content / 4
+        return tokens.count(now.pieces - before.pieces, size)
 
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
@@ -142,11 +170,23 @@ class ChatStream:
             at += len(piece)
             self._feed_slowly(piece, parts)
             saying = self._saying
-        if saying is not None and len(saying) > _MOST_SAID:
-            self._said = self._saying = None
+        if saying is not None and len(saying) > self._said_room:
+            self._bound_said(saying)
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
+
+    def _bound_said(self, said: bytearray) -> None:
+        """Forgets a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
+        text = codec.as_text(b'"%b"' % bytes(said))
+        size = len(text.encode()) if text is not None else len(said)
+        if text is None or size > _MOST_SAID:
+            self._said = self._saying = None
+            return
+        plain = codec.encode(text)[1:-1]
+        self._said_saved += len(said) - len(plain)
+        said[:] = plain
+        self._said_room = len(plain) + max(_MOST_SAID - size, _LEAST_ROOM)
 
     def _feed_slowly(self, data: bytes, parts: list[bytes]) -> None:
         if not self.events and len(self._sniffed) < _SNIFF:
@@ -169,7 +209,7 @@ class ChatStream:
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""
         if not self._has_finished:
-            if len(self._choices) != 1 or self._text_bytes > self._text_events * _LONG_FOR_A_TOKEN:
+            if len(self._choices) != 1 or not self._is_counted:
                 return False
             for choice in self._choices.values():
                 choice.finish = reason
@@ -217,7 +257,7 @@ class ChatStream:
         said = self._said
         text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
         kinds = self._kinds if self._held is None else self._kinds - _CALLS
-        return Delivered(text, frozenset(kinds), len(self._choices), self.tokens, self._has_finished)
+        return Delivered(text, frozenset(kinds), len(self._choices), self.given.completion, self._has_finished)
 
     @property
     def own_usage(self) -> Usage:
@@ -232,24 +272,17 @@ class ChatStream:
         return self._begun
 
     @property
-    def tokens(self) -> int:
-        """Of what was streamed: as many as its events where they are as short as tokens are."""
-        events, size = self._given
-        return size // _BYTES_PER_TOKEN if size > events * _LONG_FOR_A_TOKEN else events
-
-    @property
     def given(self) -> Usage:
-        usage = self.usage
-        if usage.basis == "estimated":
-            usage.completion = self.tokens
+        usage = self._usage_up_to(self._given)
+        if self._given.size < self._counted.size:  # the report has what is held in it
+            usage.completion = min(usage.completion, self._tokens_since(NOTHING, self._given))
+            usage.basis = "estimated"
         return usage
 
     @property
-    def _given(self) -> tuple[int, int]:
-        """Pieces of text and their bytes, without what is held."""
-        if self._held is not None and self._shown is not None:
-            return self._shown
-        return self._text_events, self._text_bytes
+    def _given(self) -> Tally:
+        """What was streamed, without what is held."""
+        return self._shown if self._held is not None and self._shown is not None else self._tally
 
     def _withhold(self, parts: list[bytes]) -> bytes:
         """What may be returned now: not what is held, until that is complete (or too much to hold)."""
@@ -322,6 +355,8 @@ class ChatStream:
                 self._take_chunk(data, top, parts, told)
             except GatewayError as error:  # more choices or tool calls than an answer can have
                 self.error = error
+        if told:
+            self._counted = self._tally
 
     def _skip(self, data: bytes) -> None:
         """An event that cannot be read.  Without it a tool call would be another one."""
@@ -348,7 +383,6 @@ class ChatStream:
         if raw is None:
             return False
         self._usage_raw = usages.merge(self._usage_raw, raw)
-        self._usage_at = self.progress
         return True
 
     def _finish_up(self, parts: list[bytes]) -> None:
@@ -421,7 +455,7 @@ class ChatStream:
         texts: list[tuple[str, Raw]] = []
         before = len(parts)
         visible, said = self.visible, len(self._said or b"")
-        counts = (self._text_events, self._text_bytes)
+        counts = self._tally if self._hold == "tools" else None
         alone = len(choices) == 1
         for position, choice in enumerate(choices):
             fate = self._take_choice(self._state_of(choice, position), choice, texts, parts, alone)
