@@ -97,7 +97,7 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
     title: str | None = None
     kind: str = "chat"
     retired: bool = False  # its maker has announced its end, or ended it
-    prefill_trims: str | None = None  # yes | no: does it lose a prefill's trailing white space?  None: as its provider
+    prefill_trims: str | None = None  # yes | no: is a prefill's trailing white space lost; None: as its provider
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):

@@ -309,7 +309,7 @@ def _leaders(filters: Filters) -> dict[str, _Leader]:
     if filters.code:
         found["code"] = _Leader(c.code, filters.code, WITH_CODE)
     if filters.continued:
-        found["continued"] = _Leader(literal(1), "1", CONTINUED)
+        found["continued"] = _Leader(literal("1"), "1", CONTINUED)  # the index has no column but the key
     if filters.outcome == RUNNING:
         found["outcome"] = _Leader(c.outcome, None)
     elif filters.outcome is not None and filters.outcome != DELIVERED:

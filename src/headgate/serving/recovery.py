@@ -125,7 +125,7 @@ class Recovery:
         verdict = self._judge(have)
         if not (self._continues and verdict.goes_on):
             self._course.after(error, now)  # health is told all the same
-            raise self._ended(broke, verdict.why or continuation.FORBIDDEN)
+            raise self._ended(broke, verdict.why if self._continues else continuation.FORBIDDEN)
         # White space alone is no text to go on with: a target that drops it would be given nothing
         prefill = verdict.prefill and bool(self._have_text.strip())
         following = self._course.after(error, now, continuing=True, spoke=spoke, unclear=unclear, prefill=prefill)

@@ -272,7 +272,7 @@ def main(argv: list[str]) -> int:
     try:
         score = asyncio.run(run(seed, numbers, minutes))
     except (RuntimeError, TimeoutError) as error:
-        print(f"nothing was played: {error or 'the gateway did not start in time'}", file=sys.stderr)
+        print(f"nothing was played: {str(error) or 'the gateway did not start in time'}", file=sys.stderr)
         return 2
     for one, verdict in score.wrong[:SHOWN]:
         print(f"--seed {seed} --only {one.number}: {verdict}\n    {one.body}")

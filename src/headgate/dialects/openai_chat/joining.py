@@ -6,6 +6,8 @@ lets through what is new, as its Seam tells.  Behind the seam it is a stream lik
 
 from __future__ import annotations
 
+from copy import copy
+
 from msgspec import Raw
 
 from headgate import errors
@@ -61,12 +63,12 @@ class Joined(ChatStream):
 
     def _whole(self, tally: Tally) -> Usage:
         before, own = self._before, self._reported
+        if not self.done and tally.size == self._begins.size and not self._thoughts:
+            return copy(before)  # whatever this attempt has said, the client has none of it
         if own is None:
             return Usage(before.prompt, before.completion + self._tokens_since(self._begins, tally))
         basis = before.basis
-        if not self.done and tally.size == self._begins.size:
-            own.completion = 0  # whatever it has said, the client has none of it
-        elif not self.done and tally.size > self._counted.size:  # the report is not the last word
+        if not self.done and tally.size > self._counted.size:  # the report is not the last word
             own.completion += self._tokens_since(self._counted, tally)
             basis = "estimated"
         if self._thoughts:  # the client has the first attempt's, and none of this one's
@@ -90,7 +92,9 @@ class Joined(ChatStream):
     @property
     def _reported(self) -> Usage | None:
         """What the provider says of this attempt."""
-        return usages.reported(self._usage_raw)
+        nothing = Usage()
+        usage, _ = usages.read(self._usage_raw, nothing)
+        return None if usage is nothing else usage
 
     def _shown_usage(self) -> Raw:
         return usages.write(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
@@ -100,12 +104,10 @@ class Joined(ChatStream):
         """Of this attempt alone, as its provider bills it: with what it has repeated."""
         pieces, size = self._dropped
         said = self._tokens_since(self._begins, self._tally) + tokens.count(pieces, size / 4)
-        usage = self._reported
-        if usage is None:
-            if not (said or self.begun or self.done):
-                return Usage()
-            given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
-            return Usage(self._before.prompt + given, said)
+        if self._usage_raw is None and not (said or self.begun or self.done):
+            return Usage()
+        given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
+        usage, _ = usages.read(self._usage_raw, Usage(self._before.prompt + given, said))
         if not self.done and said > usage.completion:
             usage.completion = said
             usage.basis = "estimated"

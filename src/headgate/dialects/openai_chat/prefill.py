@@ -134,7 +134,10 @@ def probes(model: str, spelling: str) -> tuple[Call, Call]:
 
 def probed(body: bytes) -> Usage | None:
     """What the answer to a probe says that it used; None: it does not say."""
-    return usages.reported(usages.find(codec.as_object(body) or {}))
+    raw = usages.find(codec.as_object(body) or {})
+    nothing = Usage()
+    usage, _ = usages.read(raw, nothing)
+    return None if usage is nothing else usage
 
 
 def _text(message: Object) -> str:

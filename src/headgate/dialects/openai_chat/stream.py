@@ -118,9 +118,8 @@ class ChatStream:
         return self._usage_up_to(self._tally)
 
     def _usage_up_to(self, tally: Tally) -> Usage:
-        estimate = Usage(self._prompt_tokens, self._tokens_since(NOTHING, tally))
-        usage, _ = usages.read(self._usage_raw, estimate)
-        if usage is not estimate and not self.done and tally.size > self._counted.size:
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NOTHING, tally)))
+        if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
             usage.completion += self._tokens_since(self._counted, tally)
             usage.basis = "estimated"
         return usage

@@ -83,13 +83,6 @@ def read(raw: Raw | None, estimate: Usage) -> tuple[Usage, bool]:
     return _read_loosely(raw, estimate)
 
 
-def reported(raw: Raw | None) -> Usage | None:
-    """The token counts that ``raw`` reports, 0 for one that it does not; None where it reports none."""
-    nothing = Usage()
-    usage, _ = read(raw, nothing)
-    return usage if usage is not nothing else None
-
-
 # ------------------------------------------------------------------------------------- every other spelling
 
 # Names without underscores, in lower case, so that ``promptTokenCount`` and ``prompt_token_count`` are one.  The first
