@@ -81,6 +81,8 @@ def listing(
             else "no model; add a provider: headgate providers presets",
         ),
     )
+    if rows and all(row["owned_by"] == "builtin" for row in rows) and not (provider or as_json):
+        say("no other model can be called yet: headgate vault add openai (or groq, …), or headgate providers presets")
     if known > len(rows):
         say(f"{known - len(rows)} more: headgate models --all, or --search WORD")
 

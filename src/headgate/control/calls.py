@@ -133,10 +133,8 @@ def _call(call: dict[str, Any], names: Names, *, json: bool) -> Line:
     way = safe(call["requested"]) + (f" → {target}" if target and target != call["requested"] else "")
     outcome = call["outcome"] + (f" {call['code']}" if call["code"] else "")
     about = "~" if call["basis"] == "estimated" else ""
-    parts = (
-        way, outcome, f"{about}{prompt}+{completion} tokens", _money(cost), _seconds(call["duration_us"]),
-        safe(token), call["id"],
-    )  # fmt: skip
+    used = (f"{about}{prompt}+{completion} tokens", _money(cost)) if target else ()  # else nobody was asked
+    parts = (way, outcome, *used, _seconds(call["duration_us"]), safe(token), call["id"])
     return Line(at, level, "call", "  ".join(part for part in parts if part))
 
 

@@ -47,6 +47,7 @@ from headgate.control.tokens import adopt_first
 from headgate.control.vault import Vault, VaultLocked
 from headgate.errors import GatewayError
 from headgate.log import Line, configure, drawn, form_of
+from headgate.model import Snapshot
 from headgate.providers import BadRow, Row, rows
 
 try:
@@ -205,9 +206,16 @@ class Control:
         if not self._boot.log_calls or self._boot.log_level == "error":
             return None
 
+        made_of: Snapshot | None = None
+        kept = Names({}, {})
+
         def names() -> Names:
-            addresses = {name: provider.base_url for name, provider in publication.snapshot.providers.items()}
-            return Names({grant.id: grant.name for grant in publication.all_tokens()}, addresses)
+            nonlocal made_of, kept
+            if made_of is not publication.snapshot:  # there may be a hundred thousand tokens
+                made_of = publication.snapshot
+                addresses = {name: provider.base_url for name, provider in made_of.providers.items()}
+                kept = Names({grant.id: grant.name for grant in made_of.tokens.values()}, addresses)
+            return kept
 
         write = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
         return write if self._boot.log_level in ("debug", "info") else write.failures

@@ -49,14 +49,11 @@ def check(
     Nothing can be timed: the look-up compares digests under a key that the caller does not know.
     Raises GatewayError (401, 403).
     """
-    header, key = headers.get(b"authorization"), headers.get(b"x-api-key")
-    token = header[7:].strip() if header is not None and header[:7].lower() == b"bearer " else b""
-    grant = tokens.get(digester(token)) if 0 < len(token) <= MAX_TOKEN else None
-    if grant is None and key is not None:
-        key = key.strip()
-        grant = tokens.get(digester(key)) if len(key) <= MAX_TOKEN else None
+    header = headers.get(b"authorization", b"")
+    token = header[7:].strip() if header[:7].lower() == b"bearer " else b""
+    grant = tokens.get(digester(token)) if len(token) <= MAX_TOKEN else None
     if grant is None:
-        raise _refusal(header, token, key)
+        grant = _by_key(headers.get(b"x-api-key"), header, token, tokens, digester)
     if grant.expires is not None and grant.expires <= now:
         raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")
     if scope is not None and scope not in grant.scopes:
@@ -69,15 +66,19 @@ def carried(headers: Mapping[bytes, bytes]) -> bool:
     return b"authorization" in headers or b"x-api-key" in headers
 
 
-def _refusal(header: bytes | None, token: bytes, key: bytes | None) -> GatewayError:
-    """Why neither what Authorization carries nor ``x-api-key`` is the token of anybody."""
-    if header is None and key is None:
-        return GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>, or x-api-key")
+def _by_key(key: bytes | None, header: bytes, token: bytes, tokens: Mapping[bytes, Grant], digester: Digester) -> Grant:
+    """The Grant behind ``x-api-key``, where Authorization (``header`` and the ``token`` in it) is nobody's."""
+    if key is not None:
+        key = key.strip()
+        grant = tokens.get(digester(key)) if len(key) <= MAX_TOKEN else None
+        if grant is not None:
+            return grant
+    elif not header:
+        raise GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>, or x-api-key")
     if _is_token(token) or (key is not None and _is_token(key)):
-        return GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
-    if header is None:
-        return GatewayError(TOKEN_FORMAT, "the x-api-key header has no token")
-    return GatewayError(TOKEN_FORMAT, "the Authorization header is not of the form: Bearer <token>")
+        raise GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
+    wrong = "the Authorization header is not of the form: Bearer <token>" if header else "x-api-key has no token"
+    raise GatewayError(TOKEN_FORMAT, wrong)
 
 
 def _is_token(token: bytes) -> bool:
