@@ -158,7 +158,7 @@ class Receipt:
         assert attempt is not None
         target = attempt.target
         account = attempt.account.id if attempt.account is not None else ""
-        began, ended = self._us(self._started), self._us(_monotonic())
+        began, ended = int((self._started - self.received) * 1e6), int((_monotonic() - self.received) * 1e6)
         if own is None:
             return AttemptRecord(target.provider.name, target.upstream_model, account, status, code, began, ended)
         cost = metering.cost(own, target.price) if own.prompt or own.completion else None
@@ -243,7 +243,7 @@ class Receipt:
 
     def _shares(self, usage: Usage, cost: int | None) -> tuple[Share, ...]:
         """The same by target, with what each part costs; nothing where one target wrote it all."""
-        written = self._written(usage) if self._wrote is not None else []
+        written = self._written(usage)
         first = written[0][0] if written else None
         by_target: dict[tuple[str, str], list[tuple[Price, int]]] = {}
         for target, tokens in written:
@@ -314,7 +314,8 @@ class Receipt:
                 bytes_out,
                 tuple(self.attempts), usage.cache_write,
                 target.price.source if target is not None else "",
-                tuple(self.continued), self.not_continued, self._shares(usage, cost),
+                tuple(self.continued), self.not_continued,
+                self._shares(usage, cost) if self._wrote is not None else (),
             )
         )  # fmt: skip
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
