@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import random
+import subprocess
 import sys
 import zlib
 from collections.abc import Callable
@@ -152,3 +153,10 @@ def test_a_window_larger_than_a_coding_may_have_is_refused() -> None:
     packed = packer.compress(b"a" * 100, mode=zstd.ZstdCompressor.FLUSH_BLOCK) + packer.flush()
     with pytest.raises(CodingError):
         decode(b"zstd", packed, MANY)
+
+
+def test_the_data_process_starts_without_the_decoders() -> None:
+    """They are imported when the first answer needs them: 20 ms and 3 MB."""
+    asked = "import sys, headgate.data; print([m for m in sys.modules if 'brotli' in m or 'zstd' in m])"
+    ran = subprocess.run([sys.executable, "-c", asked], capture_output=True, text=True, timeout=60)
+    assert ran.stdout.strip() == "[]", ran.stderr[-500:]
