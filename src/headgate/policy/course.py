@@ -483,7 +483,9 @@ def _is_unable(error: GatewayError) -> bool:
 
 def _is_a_guess(standing: Standing, now: float) -> bool:
     """Whether what keeps an account from being used is only our own idea of how long that should be."""
-    if standing.name in REFUSED:
+    if standing.name == "denied":
+        return True  # of this model alone: where nobody else serves it, the client reads the provider's own reason
+    if standing.name == "dead":
         return now - standing.asked >= ALONE_S
     return standing.name == "cooling" and (not standing.said or now >= standing.until)
 
