@@ -25,7 +25,7 @@ from test_failed_attempts import (
 )
 
 from dataplane import TOKEN, post
-from headgate.dialects.openai_chat import stream as streams
+from headgate.dialects.openai_chat import delivery
 from headgate.testing.scripted import Script
 
 PATH = "/v1/chat/completions"
@@ -53,7 +53,7 @@ EARLY = {
 @pytest.mark.parametrize("pieces", EARLY.values(), ids=list(EARLY))
 def test_a_finish_reason_before_the_end_ends_nothing(tmp_path: Path, pieces: list[bytes]) -> None:
     """Nor does a pause after it, as long as those are in which an end without ``[DONE]`` would be taken for one."""
-    assert 0.75 * len(pieces) > streams.QUIET_S
+    assert 0.75 * len(pieces) > delivery.QUIET_S
     with chain(tmp_path / "s", [slowly(*pieces, DONE)]) as (plane, _):
         ask(plane).check_stream("abcd")
         assert closed(plane).outcome == "delivered"
