@@ -92,6 +92,7 @@ class Resume(Struct, frozen=True, tag="resume"):
     provider: str
     accounts: tuple[str, ...]
     targets: bool = False
+    trims: Mapping[str, bool] = field(default_factory=dict)  # by upstream model, what a probe of prefills has found
 
 
 class Answer(Struct, frozen=True, tag="answer"):

@@ -295,11 +295,11 @@ class Health:
         """Whether a probe has still to find that out."""
         return target.prefill_trims is None and now >= self._trims.get(key_of_target(target), (None, 0.0))[1]
 
-    def learn_trims(self, target: Target, trims: bool | None, now: float) -> None:
-        """What a probe has found; None: the target's answers do not tell."""
+    def learn_trims(self, key: Key, trims: bool | None, now: float) -> None:
+        """What a probe has found of a target; None: its answers do not tell."""
         if len(self._trims) >= MAX_REMEMBERED:
             self._trims.clear()
-        self._trims[key_of_target(target)] = trims, now + TRIMS_REMEMBERED_S
+        self._trims[key] = trims, now + TRIMS_REMEMBERED_S
 
     def _believes(self, target: Target, what: str, now: float) -> bool:
         return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now

@@ -162,7 +162,7 @@ class Link:
             case Secrets():
                 self._directory.rekey(message.keys)
             case Resume():
-                self._directory.resume(message)
+                self._directory.resume(message, self._wheel.now)
             case Uses():
                 if message != self._directory.uses:  # what was made with the old ones stays good
                     self._directory.uses = message

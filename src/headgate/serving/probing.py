@@ -7,27 +7,18 @@ Never fails a call: a target that does not answer in time, or gives no counts, s
 from __future__ import annotations
 
 import time
-from typing import NamedTuple
 
 from headgate.dialects import openai_chat
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Call, Limits, Usage
-from headgate.policy.health import Health
+from headgate.policy.health import Health, key_of_target
 from headgate.serving.receipt import Receipt
 from headgate.serving.transport import Transport
 from headgate.serving.upstream import Asking
 from headgate.serving.wheel import Wheel
 
 PATIENCE_S = 5.0
-_REFUSED = (400, 422)
 _monotonic = time.monotonic
-
-
-class Answer(NamedTuple):
-    """``status`` 0: none came."""
-
-    status: int = 0
-    usage: Usage | None = None
 
 
 class Probe:
@@ -49,7 +40,7 @@ class Probe:
         due = min(deadline, _monotonic() + PATIENCE_S)
         askings: list[Asking] = []
         finished: list[Asking] = []
-        answers: list[Answer] = []
+        answers: list[tuple[int, bytes]] = []
         try:
             for call in openai_chat.probes(target.model, target.prefill):
                 askings.append(self._ask(call, attempt, headers, due))
@@ -62,8 +53,9 @@ class Probe:
             for asking in askings:
                 asking.release(finished=asking in finished)
         plain, spaced = answers
-        if plain.status == 200 and (spaced.status == 200 or spaced.status in _REFUSED):
-            self._health.learn_trims(target, _judged(plain, spaced), self._wheel.now)
+        found = openai_chat.trims(plain, spaced)
+        if found is not None or plain[0] == spaced[0] == 200:
+            self._health.learn_trims(key_of_target(target), found, self._wheel.now)
 
     def _ask(self, call: Call, attempt: Attempt, headers: dict[bytes, bytes], due: float) -> Asking:
         target = attempt.target
@@ -72,22 +64,14 @@ class Probe:
         )
         return self._transport.ask(attempt, self._path, headers, body, False, due, self._limits.max_answer)
 
-    async def _answer(self, asking: Asking, attempt: Attempt) -> Answer:
+    async def _answer(self, asking: Asking, attempt: Attempt) -> tuple[int, bytes]:
         began = _monotonic()
-        answer, code = Answer(), "prefill_probe"
+        status, body, code = 0, b"", "prefill_probe"
         try:
             upstream = await asking
-            answer = Answer(upstream.status, openai_chat.probed(upstream.body) if upstream.status == 200 else None)
+            status, body = upstream.status, upstream.body
         except GatewayError as error:
             code = error.kind.code
-        self._receipt.probed(attempt, answer.status, code, began, answer.usage or Usage())
-        return answer
-
-
-def _judged(plain: Answer, spaced: Answer) -> bool | None:
-    """Equal counts: it is dropped.  A target that refuses it is given none either."""
-    if spaced.status in _REFUSED:
-        return True
-    if plain.usage is None or spaced.usage is None or not plain.usage.prompt:
-        return None
-    return plain.usage.prompt == spaced.usage.prompt
+        own = openai_chat.probed(body) if status == 200 else None
+        self._receipt.probed(attempt, status, code, began, own or Usage())
+        return status, body

@@ -22,6 +22,7 @@ from headgate.control.check import Result, check
 from headgate.control.fields import Positive, Url, header_values
 from headgate.control.kinds import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
 from headgate.control.objects import PoolBody, ProviderBody
+from headgate.control.prefills import find_trims
 from headgate.control.world import problem_of_provider
 from headgate.errors import GatewayError
 from headgate.model import Provider
@@ -157,6 +158,7 @@ class CheckView(View):
     object: Literal["headgate.check"] = "headgate.check"
     provider: str
     results: list[CheckResult]
+    prefill_trims: dict[str, bool]
 
 
 class PresetView(View):
@@ -267,8 +269,9 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.post("/providers/{name}/check", responses=documented(404))
     async def check_provider(name: PathName) -> CheckView:
-        """Calls the provider for its list of models, once with each key.  Costs nothing; takes 5 s at most.  A key that
-        works is used again at once, whatever was held against it.
+        """Calls the provider for its list of models, once with each key; takes 5 s at most.  A key that works is used
+        again at once, whatever was held against it.  Costs nothing but two requests for one token for each model that
+        declares a `prefill` and does not say whether it drops its trailing white space.
         """
         provider = publication.snapshot.providers.get(name)
         if provider is None:
@@ -276,9 +279,12 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(PROVIDER_NOT_FOUND, f"The provider {name!r} cannot be used; see its `problem`.")
         results = await check(provider, publication.secrets)
         good = tuple(one.account or name for one in results if one.ok)
+        trims: dict[str, bool] = {}
         if good:
-            admin.link.tell(Resume(name, good))
-        return CheckView(provider=name, results=[_result(one) for one in results])
+            first = next(one.account for one in results if one.ok)
+            trims = await find_trims(provider, publication.secrets, first)
+            admin.link.tell(Resume(name, good, trims=trims))
+        return CheckView(provider=name, results=[_result(one) for one in results], prefill_trims=trims)
 
     @api.post("/providers/{name}/resume", responses=documented(404))
     async def resume_provider(name: PathName, wish: ResumeWish | None = None) -> ResumedView:

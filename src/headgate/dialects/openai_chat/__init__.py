@@ -17,6 +17,7 @@ from headgate.dialects.openai_chat.prefill import (
     probed,
     probes,
     stops,
+    trims,
 )
 from headgate.dialects.openai_chat.quirks import adds_stream_options
 from headgate.dialects.openai_chat.quotation import Quotable, Sent
@@ -54,5 +55,6 @@ __all__ = [
     "space_tokens",
     "stops",
     "stream_from_answer",
+    "trims",
     "whole_answer",
 ]
