@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -101,3 +103,10 @@ def test_places_after_items_were_taken_out() -> None:
     assert pruned.original(("list", 1)) == ("list", 3)
     assert pruned.is_bad(("list", 2, "x")) and not pruned.is_bad(("list", 1))
     assert pruned.is_whole(("list", 1)) and not pruned.is_whole(("list",))
+
+
+def test_settings_are_read_without_the_store() -> None:
+    """The supervisor waits for them before anything answers, and so does ``config check``."""
+    code = "import sys, headgate.settings; print(*sys.modules)"
+    modules = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout.split()
+    assert not {"sqlalchemy", "fastapi", "httpx2", "structlog", "rich", "genai_prices", "cryptography"} & set(modules)

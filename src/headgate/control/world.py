@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from headgate.channel import World
-from headgate.control.headers import without_secrets
+from headgate.control.header_secrets import without_secrets
 from headgate.control.objects import Objects, ProviderBody, StoredAccount
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped

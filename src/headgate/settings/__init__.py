@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from headgate.channel import World
 from headgate.control import postgres
-from headgate.control.headers import secrets_of, without_secrets
+from headgate.control.header_secrets import secrets_of, without_secrets
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
 from headgate.locate import default_state_dir
