@@ -195,9 +195,14 @@ class Streamed:
     body: bytes = field(default=b"", repr=False)
 
 
-async def stream(port: int, model: str, token: str = FILE_TOKEN, content: str = "one two three") -> Streamed:
-    """One streamed completion on a connection of its own.  A broken connection is noted, not raised."""
-    seen = Streamed(began=time.monotonic())
+async def stream(
+    port: int, model: str, token: str = FILE_TOKEN, content: str = "one two three", seen: Streamed | None = None
+) -> Streamed:
+    """One streamed completion on a connection of its own, noted in ``seen`` as it comes.  A broken connection is noted,
+    not raised.
+    """
+    seen = seen or Streamed()
+    seen.began = time.monotonic()
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": content}]}).encode()
     writer = None
     try:
