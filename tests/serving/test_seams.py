@@ -10,7 +10,7 @@ from typing import Any
 
 import openai
 import pytest
-from calls import chunk_event, scripted_in_thread, transcript, whole_json, whole_stream
+from calls import STREAM_HEAD, chunk_event, chunked, scripted_in_thread, transcript, whole_json, whole_stream
 from test_failed_attempts import DONE, FINE, HELLO, KEY, ROLE, STOP, WORLD, answered, ask, broken, closed, refused
 
 from dataplane import TOKEN, DataPlane
