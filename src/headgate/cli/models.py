@@ -41,7 +41,9 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the models that can be asked for, the newest first; prices are USD per million tokens, in and out.
+    """List the models that can be asked for, the newest first.
+
+    Prices are USD per million tokens, in and out.
 
     Without --all or a search: chat models of configured providers, without retired ones and those of generations ago.
     """
