@@ -19,6 +19,7 @@ LABEL org.opencontainers.image.title="Headgate" \
       org.opencontainers.image.licenses="Apache-2.0"
 COPY --from=build /opt/headgate /opt/headgate
 COPY --from=build --chown=10001:10001 /state /var/lib/headgate
+# A container's log is stored: no token goes into it, `docker compose exec headgate headgate welcome` shows them.
 # The data plane is for others; the control plane stays on the container's own loopback: `docker compose exec headgate
 # headgate token create NAME` reaches it.  HEADGATE_CONTROL__HOST=0.0.0.0 opens it, behind the admin token.
 ENV PATH=/opt/headgate/bin:$PATH \
@@ -26,6 +27,7 @@ ENV PATH=/opt/headgate/bin:$PATH \
     PYTHONUNBUFFERED=1 \
     HOME=/var/lib/headgate \
     HEADGATE_STATE_DIR=/var/lib/headgate \
+    HEADGATE_LOG_IS_KEPT=1 \
     HEADGATE_SERVER__HOST=0.0.0.0
 # headgate.yaml is looked for in the working directory: mount it there.
 WORKDIR /etc/headgate

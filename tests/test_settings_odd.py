@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 import pytest
@@ -54,11 +53,9 @@ def problem(tmp_path: Path, text: str) -> str:
     ],
     ids=lambda text: text[:30].replace("\n", " "),
 )  # fmt: skip
-def test_it_is_a_sentence_soon(tmp_path: Path, text: str, sentence: str) -> None:
-    begin = time.monotonic()
+def test_it_is_a_sentence(tmp_path: Path, text: str, sentence: str) -> None:
     found = problem(tmp_path, text)
     assert sentence in found and "secret" not in found
-    assert time.monotonic() - begin < 10
 
 
 @pytest.mark.parametrize("text", ["[" * 100_000, "- " * 100_000, "{a: " * 100_000])

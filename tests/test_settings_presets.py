@@ -168,7 +168,7 @@ def test_where_every_value_comes_from(write: Any) -> None:
     assert found["server.port"] == "headgate.yaml, line 2"
     assert found["server.host"] == "default"
     assert found["server.drain_s"] == "environment variable HEADGATE_SERVER__DRAIN_S"
-    assert found["control.port"] == "command line --port"
+    assert found["control.port"] == "command line --control-port"
     assert found["providers.groq.training"] == "headgate.yaml, line 5"
     assert found["providers.groq.base_url"] == "preset groq"
     assert found["providers.groq.keys.0.key"] == "environment variable GROQ_API_KEY"

@@ -58,13 +58,13 @@ def test_a_providers_name_is_its_text(name: str, write: Write) -> None:
 def test_strings_are_their_text(text: str, write: Write) -> None:
     file = write(
         f"providers: {{p: {{base_url: 'http://x', keys: [{text}], headers: {{X-A: {text}}}, "
-        f"models: {{m: {{upstream_model: {text}, capabilities: [{text}], params: {{map: {{a: {text}}}}}}}}}}}}}"
+        f"models: {{m: {{upstream_model: {text}, params: {{drop: [{text}], map: {{a: {text}}}}}}}}}}}}}"
     ).file
     up = file.providers["p"]
     assert up.models is not None and up.models["m"] is not None
     row = up.models["m"]
     assert [key.key.get_secret_value() for key in up.keys] == [text]
-    assert (up.headers["X-A"], row.upstream_model, row.capabilities) == (text, text, [text])
+    assert (up.headers["X-A"], row.upstream_model, row.params.drop) == (text, text, [text])
     assert row.params.map == {"a": text}
 
 

@@ -11,6 +11,7 @@ configuration or its Python's standard library knows.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import html.parser
 import importlib.util
@@ -20,6 +21,7 @@ import shutil
 import subprocess
 import sys
 import sysconfig
+import time
 import urllib.parse
 import urllib.request
 import venv
@@ -34,6 +36,7 @@ PIP_WHEEL = "pip-26.3-py3-none-any.whl"
 PIP_SHA256 = "f3b60b20ffaadd4415ed7957212a38ac63fa4c5fa375bd0f4a797777940fad13"
 # Where distributions keep the wheels that their ensurepip would unpack: CPython's own setting, and Debian's patch.
 WHEELS = [sysconfig.get_config_var("WHEEL_PKG_DIR"), "/usr/share/python-wheels"]
+PINNED = re.compile(r"^[A-Za-z0-9][^\s;=]*==", re.M)
 NO_PIP = """headgate: this Python has no pip, and nothing says where a package index is. One of these helps:
   apt install python3-venv              then make again (any distribution: what brings Python's ensurepip)
   PIP_INDEX_URL=https://… make          the index that your machine can reach"""
@@ -45,20 +48,26 @@ def main(requirements: list[str]) -> None:
     uv = shutil.which("uv")
     if not PYTHON.exists():
         make(uv)
+    say("looking for an installer")
     install = installer(uv)
-    run([*install, "--require-hashes", *(part for name in requirements for part in ("-r", str(ROOT / name)))])
+    count = sum(len(PINNED.findall((ROOT / name).read_text(encoding="utf-8"))) for name in requirements)
+    names = " and ".join(requirements)
+    say(f"installing {count} packages of {names} into {VENV.name} with {'uv' if uv else 'pip'}")
+    watched([*install, "--require-hashes", *(part for name in requirements for part in ("-r", str(ROOT / name)))])
     # hatchling is among the pinned requirements, so nothing is fetched to build the package itself.
-    run([*install, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
+    say("installing headgate itself, from this checkout")
+    watched([*install, "--no-deps", "--no-build-isolation", "-e", str(ROOT)])
     # uv compiles nothing by default, and an import from source takes four times as long at every start.
-    run([str(PYTHON), "-m", "compileall", "-q", "-j", "0", str(ROOT / "src"), site_packages()])
+    say("compiling")
+    watched([str(PYTHON), "-m", "compileall", "-q", "-j", "0", str(ROOT / "src"), site_packages()])
 
 
 def make(uv: str | None) -> None:
+    say(f"making {VENV.name} with Python {sys.version.split()[0]}")
     if uv:
         run([uv, "venv", "--quiet", "--python", sys.executable, str(VENV)])
         return
     bundled = importlib.util.find_spec("ensurepip") is not None
-    print(f"making {VENV.name}", flush=True)
     try:
         venv.create(VENV, with_pip=bundled, symlinks=os.name != "nt", clear=True)
     except (subprocess.CalledProcessError, SystemExit):  # Debian's venv exits where ensurepip does not work
@@ -156,6 +165,35 @@ def fetch(address: str) -> bytes:
 def site_packages() -> str:
     scheme = "nt_venv" if os.name == "nt" else "posix_venv"
     return sysconfig.get_path("purelib", scheme, {"base": str(VENV), "platbase": str(VENV)})
+
+
+def say(sentence: str) -> None:
+    print(f"headgate: {sentence}", flush=True)
+
+
+def watched(command: list[str]) -> None:
+    """Runs it; a terminal sees how long it has taken so far, and what was installed last."""
+    if not sys.stdout.isatty():
+        run(command)
+        return
+    started, before = time.monotonic(), installed()
+    with subprocess.Popen(command) as process:
+        while process.poll() is None:
+            new = [name for name in installed() if name not in before]
+            last = f", {len(new)} packages, {new[-1]}" if new else ""
+            print(f"\r\x1b[K  {time.monotonic() - started:.0f} s{last}", end="", flush=True)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(0.25)
+        print("\r\x1b[K", end="", flush=True)
+    if process.returncode:
+        sys.exit(process.returncode)
+
+
+def installed() -> dict[str, None]:
+    """The packages that lie there, in the order in which they came."""
+    folders = [*Path(site_packages()).glob("*.dist-info")]
+    ordered = sorted(folders, key=lambda folder: folder.stat().st_mtime if folder.exists() else 0.0)
+    return dict.fromkeys(folder.name.removesuffix(".dist-info").rpartition("-")[0] for folder in ordered)
 
 
 def succeeds(command: list[str]) -> bool:

@@ -27,8 +27,9 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate import boot, locate, statedir, stdio
+from headgate import boot, locate, statedir, stdio, welcome
 from headgate.boot import BuiltinBoot, ControlBoot, Ready
+from headgate.log import VOICE
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
 from headgate.statedir import url_of
@@ -71,7 +72,7 @@ def serve(
     except Refusal as refusal:
         supervisor.abandon()
         for sentence in refusal.sentences:
-            say(f"headgate: {sentence}")
+            print(f"headgate: {sentence}", file=sys.stderr, flush=True)
         return refusal.code
     try:
         code = supervisor.run(duties)
@@ -91,6 +92,8 @@ class _Run:
         if sentence := proxies.problem(os.environ):
             raise Refusal(EXIT_CONFIG, sentence)
         self._settings = self._latest = _load(config, overrides)
+        logging = self._settings.file.logging
+        VOICE.level, VOICE.form = logging.level, logging.format
         self._read_at: locate.Stamp = None  # so that what changed while it was read is read again
         for sentence in self._settings.tree.warnings:
             say(f"headgate: {sentence}")
@@ -111,6 +114,7 @@ class _Run:
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
         self._first_kept = False
+        self._curl_shown = False
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         server, control = self._settings.file.server, self._settings.file.control
@@ -131,7 +135,7 @@ class _Run:
         return Duties(
             data=self._data,
             control=self._control,
-            builtin=lambda: (BuiltinBoot(), (self._builtin_listener.fileno(),)),
+            builtin=lambda: (BuiltinBoot(VOICE.level, VOICE.form), (self._builtin_listener.fileno(),)),
             data_listener=self._data_listener,
             builtin_listener=self._builtin_listener,
             drain_s=self._settings.file.server.drain_s,
@@ -196,6 +200,9 @@ class _Run:
             data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
+            log_level=settings.file.logging.level,
+            log_format=settings.file.logging.format,
+            log_calls=settings.file.logging.calls,
             builtin_url=self._builtin_url,
             declared=snapshot,
             secrets=keys,
@@ -213,12 +220,15 @@ class _Run:
                 ),
             )
         except statedir.StateError as error:
-            say(f"headgate: {error}")
+            say(str(error), "error")
         self._leave_note()
-        say(f"listening data={_address(data)} control={_address(control)}")
-        say(_auto(control))
+        # Without a provider in the configuration: an engine that was found by now, else the built-in model
+        self._show_curl(control.auto or "builtin/lorem")
+        VOICE.announce(f"listening data={_address(data)} control={_address(control)}")
+        VOICE.announce(_auto(control))
         if self._admin.made and not self._first:
-            print(f"admin token, shown once (also in {self._settings.state_dir}): {self._admin.token}", flush=True)
+            shown = f"{welcome.SHOW} shows it" if _log_is_kept() else self._admin.token
+            print(f"admin token, shown once (also in {self._settings.state_dir}): {shown}", flush=True)
         self._first_kept = True
 
     def _leave_note(self) -> None:
@@ -234,9 +244,22 @@ class _Run:
         """The first start's tokens are told as soon as they work: control, which keeps them, starts a second longer."""
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
-        if self._first:
+        if self._first and _log_is_kept():
+            with contextlib.suppress(statedir.StateError):  # ``headgate token create`` makes another one
+                file = self._settings.state_dir / welcome.FIRST_TOKEN
+                statedir.write_private(file, self._first[0].encode() + b"\n")
+            print(welcome.without_tokens(), flush=True)
+        elif self._first:
             auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
-            print(_welcome(self._settings, self._admin, self._first[0], bool(auto.targets)), flush=True)
+            admin = self._admin.token if self._admin.made else "as configured (admin_token)"
+            print(welcome.tokens(admin, self._first[0]), flush=True)
+            if auto.targets:
+                self._show_curl("auto")
+
+    def _show_curl(self, model: str) -> None:
+        if self._first and not self._curl_shown and not _log_is_kept():
+            self._curl_shown = True
+            print(welcome.trial(self._settings.data_url, self._first[0], model), flush=True)
 
 
 def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
@@ -296,22 +319,8 @@ def _auto(control: Ready) -> str:
     return f"auto leads nowhere yet{f': {control.why}' if control.why else ''}"
 
 
-def _welcome(settings: Settings, admin: statedir.Admin, token: str, configured: bool) -> str:
-    shown = admin.token if admin.made else "as configured (admin_token)"
-    model = "auto" if configured else "builtin/lorem"
-    return f"""
-Headgate is ready. These are shown once:
-
-  admin token   {shown}
-  agent token   {token}
-
-Try it:
-
-curl -N {settings.data_url}/v1/chat/completions \\
-  -H "Authorization: Bearer {token}" \\
-  -H "Content-Type: application/json" \\
-  -d '{{"model": "{model}", "stream": true, "messages": [{{"role": "user", "content": "Hello!"}}]}}'
-"""
+def _log_is_kept() -> bool:
+    return welcome.log_is_kept(os.environ, 1)
 
 
 # ------------------------------------------------------------------------------------- the control process
@@ -359,7 +368,7 @@ def _loader(order: ControlBoot) -> Callable[[], Compiled]:
 def main(arguments: list[str]) -> int:
     if arguments == ["control"]:
         return control_main()
-    say("headgate: start the gateway with `headgate serve`")
+    print("headgate: start the gateway with `headgate serve`", file=sys.stderr, flush=True)
     return EXIT_CONFIG
 
 

@@ -43,6 +43,7 @@ class ControlBoot(Struct, frozen=True):
     first_token: str | None = None
     log_level: str = "info"
     log_format: str = "auto"
+    log_calls: bool = True
     builtin_url: str = ""  # base URL of the built-in provider, on the supervisor's loopback socket
     declared: Snapshot = Snapshot()
     secrets: dict[str, str] = {}
@@ -119,3 +120,4 @@ class BuiltinBoot(Struct, frozen=True):
     """What the built-in provider is told; its listening socket comes with it."""
 
     log_level: str = "info"
+    log_format: str = "auto"

@@ -4,7 +4,7 @@ A Unix stream socket in the state directory (0600).  Control listens; every data
 reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
 below, told apart by their tag.
 
-    control → data    SnapshotPart*  Patch  Secrets  Answer  Uses  Drain  Ask
+    control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Drain  Ask
     data → control    Hello  Ack  Gauges  Events  Ask  Answer
 
 A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps
@@ -43,6 +43,7 @@ class World(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     unpriced: str = "allow"
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):
@@ -81,6 +82,17 @@ class Secrets(Struct, frozen=True, tag="secrets"):
 
     def __repr__(self) -> str:  # a log line or a traceback must not print keys
         return f"Secrets({len(self.keys)} keys)"
+
+
+class Resume(Struct, frozen=True, tag="resume"):
+    """Use these accounts of a provider again, whatever was held against them: a check has succeeded, or an operator
+    says so.  ``targets``: its ejected targets too.
+    """
+
+    provider: str
+    accounts: tuple[str, ...]
+    targets: bool = False
+    trims: Mapping[str, bool] = field(default_factory=dict)  # by upstream model, what a probe of prefills has found
 
 
 class Answer(Struct, frozen=True, tag="answer"):
@@ -137,7 +149,8 @@ class Events(Struct, frozen=True, tag="events"):
 
 class Ask(Struct, frozen=True, tag="ask"):
     """A question: to control one that needs the store (``kind``: ``request`` | ``usage``), to a data process one that
-    needs what it has learnt (``explain``, with a request's body).  ``grant`` is who asks, empty: the operator.
+    needs what it has learnt (``explain``, with a request's body; ``standings``, of the accounts).  ``grant`` is who
+    asks, empty: the operator.
 
     ``timeout`` is in seconds: after it nobody waits for the Answer any more.
     """
@@ -149,7 +162,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Answer | Uses | Drain | Ask
+Down = SnapshotPart | Patch | Secrets | Resume | Answer | Uses | Drain | Ask
 Up = Hello | Ack | Gauges | Events | Ask | Answer
 
 _encode = msgspec.msgpack.Encoder().encode

@@ -19,6 +19,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headgate import __version__, boot, stdio
+from headgate.log import configure
 from headgate.model import DataBoot
 from headgate.serving.connect import Dialer
 from headgate.serving.directory import Directory
@@ -175,11 +176,7 @@ def main() -> int:
         told, fds = boot.receive(parent, DataBoot)
     except EOFError:
         return 0  # the supervisor could not start: it has said why
-    logging.basicConfig(
-        level=told.settings.log_level.upper(),
-        stream=sys.stderr,
-        format="%(asctime)s %(levelname)s %(name)s: %(message)s",
-    )
+    configure(told.settings.log_level, told.settings.log_format)
     listening = socket.socket(fileno=fds[0])
     listening.setblocking(False)
     try:

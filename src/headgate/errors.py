@@ -123,6 +123,7 @@ class GatewayError(Exception):
     ``param`` names the request field at fault.  ``retry_after`` is in seconds.
     ``upstream_status`` is the status that the upstream answered with, if it answered.
     ``fields`` are the request's fields that an upstream's refusal names.
+    ``not_continued``: of a stream that broke after its client had seen some of it, why it could not go on.
     """
 
     def __init__(
@@ -142,6 +143,7 @@ class GatewayError(Exception):
         self.retry_after = retry_after
         self.upstream_status = upstream_status
         self.fields = fields
+        self.not_continued = ""
 
     @property
     def side(self) -> Side:

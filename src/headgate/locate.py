@@ -139,8 +139,9 @@ def note(running: Running, environ: Mapping[str, str]) -> None:
     default = default_state_dir(environ)
     folder = default / RUNNING
     try:
-        default.mkdir(mode=0o700, parents=True, exist_ok=True)
-        folder.mkdir(mode=0o700, exist_ok=True)
+        for part in reversed((folder, *folder.parents)):  # private ones: `parents=True` leaves them to the umask
+            if not part.exists():
+                part.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise statedir.StateError(f"{folder} cannot be made ({error.strerror})") from error
     config = str(running.config) if running.config else None

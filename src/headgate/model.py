@@ -96,6 +96,8 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
     param_map: Mapping[str, str] = field(default_factory=dict)
     title: str | None = None
     kind: str = "chat"
+    retired: bool = False  # its maker has announced its end, or ended it
+    prefill_trims: str | None = None  # yes | no: is a prefill's trailing white space lost; None: as its provider
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):
@@ -126,6 +128,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     preset: str | None = None
     catalog: Mapping[str, ModelRow] = field(default_factory=dict)
     prefill: str = "none"  # of models whose row does not say
+    prefill_trims: str | None = None  # the same; None: a probe finds out
 
 
 class TargetRef(Struct, frozen=True, gc=False):
@@ -194,6 +197,8 @@ class Snapshot(Struct, frozen=True):
     timeouts: Timeouts = Timeouts()
     retries: int = 2
     unpriced: str = "allow"  # allow | refuse: a target whose price is not known
+    # Services that are known and may not be configured, with some of their models: errors name the next step
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
 
 
 class Limits(Struct, frozen=True, gc=False):
@@ -280,7 +285,8 @@ class Call(Struct, gc=False):
 class Target(Struct, frozen=True):
     """Where an attempt goes: a provider, one of its models, and the deadlines that hold there.
 
-    ``prefill`` is how it is asked to go on with a text; ``none``: it cannot.
+    ``prefill`` is how it is asked to go on with a text; ``none``: it cannot.  ``prefill_trims``: whether it drops
+    that text's trailing white space; None: it does not say.
     """
 
     provider: Provider
@@ -290,6 +296,7 @@ class Target(Struct, frozen=True):
     timeouts: Timeouts
     row: ModelRow | None = None
     prefill: str = "none"
+    prefill_trims: bool | None = None
 
 
 class Attempt(Struct, frozen=True):
@@ -417,6 +424,28 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: int = -1  # nano-USD, -1 unknown or none
+    skipped: int = 0  # events of its stream that could not be read
+
+
+class Seam(Struct, array_like=True, gc=False):
+    """Where a broken stream went on: after so many characters, from one ``provider/model`` to another, and the code of
+    what broke it.
+    """
+
+    after: int
+    origin: str
+    target: str
+    why: str
+
+
+class Share(Struct, array_like=True, gc=False):
+    """What one target wrote of an answer that several did, and what that costs; the prompt is the first one's."""
+
+    provider: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost: int = -1  # nano-USD, -1 unknown
 
 
 class Closed(Struct, array_like=True, tag=3, gc=False):
@@ -449,6 +478,9 @@ class Closed(Struct, array_like=True, tag=3, gc=False):
     attempts: tuple[AttemptRecord, ...] = ()
     cache_write_tokens: int = 0
     price_source: str = ""  # Price.source of what it was priced with
+    continued: tuple[Seam, ...] = ()
+    not_continued: str = ""  # of a stream that broke and could not go on: why
+    shares: tuple[Share, ...] = ()  # of an answer that several targets wrote
 
 
 class Refused(Struct, array_like=True, tag=4, gc=False):

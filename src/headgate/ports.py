@@ -46,7 +46,11 @@ class StreamBridge(Protocol):
     done: bool
     error: GatewayError | None
     events: int  # what the upstream has really sent: its comments are no progress
-    finished: bool  # every choice has its finish reason: what may come is the usage, and the end
+    skipped: int  # of those events: what could not be read
+    quiet: float
+    """After so many seconds of silence the stream is complete: all that may come is the usage, and the end.  0.0: it
+    has no such end yet.  Infinity: it seemed to have one, and went on.
+    """
 
     @property
     def usage(self) -> Usage:
@@ -75,8 +79,11 @@ class StreamBridge(Protocol):
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
 
-    def close(self) -> bytes:
-        """The upstream's body has ended: completes what is complete, sets ``error`` on what was cut."""
+    def close(self, clean: bool = True) -> bytes:
+        """The upstream's body has ended: completes what is complete, sets ``error`` on what was cut.
+
+        ``clean``: as its framing says, and not because the connection broke or a deadline passed.
+        """
 
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""

@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from headgate import boot
 from headgate.boot import Drain, Failed, Ready, Reloaded
+from headgate.log import VOICE
 
 HEALTHY_S = 60.0
 MAX_DELAY_S = 5.0
@@ -93,9 +94,7 @@ class _Slot:
     due: float | None = None
 
 
-def say(sentence: str) -> None:
-    """One line for the operator, on standard error, at once."""
-    print(sentence, file=sys.stderr, flush=True)
+say = VOICE.say
 
 
 def backoff(deaths: int) -> float:
@@ -163,7 +162,7 @@ class Supervisor:
         try:
             boot.send(slot.channel, orders[0], orders[1])
         except OSError as error:
-            say(f"the {slot.name} process did not take its settings ({error}); ending it")
+            say(f"the {slot.name} process did not take its settings ({error}); ending it", "error")
             self._kill(slot, signal.SIGKILL)
 
     # --------------------------------------------------------------------------------- running
@@ -230,11 +229,11 @@ class Supervisor:
             return
         except (OSError, ValueError) as error:  # nothing that it says later could be read: it starts anew
             self._selector.unregister(channel)
-            say(f"the {slot.name} process cannot be understood ({error}); ending it")
+            say(f"the {slot.name} process cannot be understood ({error}); ending it", "error")
             self._kill(slot, signal.SIGKILL)
             return
         if isinstance(message, Failed):
-            say(f"headgate: {message.message}")
+            VOICE.announce(f"headgate: {message.message}")
             if self._phase is _Phase.STARTING:
                 self._exit = message.code
                 self._drain(duties, 0.0)
@@ -352,9 +351,10 @@ class Supervisor:
         slot.deaths = 1 if now - slot.born >= HEALTHY_S else slot.deaths + 1
         slot.due = now + backoff(slot.deaths)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
-        say(f"the {slot.name} process ended ({how}); starting it again in {slot.due - now:g} s")
+        say(f"the {slot.name} process ended ({how}); starting it again in {slot.due - now:g} s", "warning")
         if slot is self._control and slot.deaths == HOPELESS and self._phase is _Phase.STARTING:
             say(
                 "the control process does not come up, its lines above say why: streams are served, "
-                "but there is no admin API, no store and no new token until it does"
+                "but there is no admin API, no store and no new token until it does",
+                "error",
             )

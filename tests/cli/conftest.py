@@ -11,7 +11,7 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -33,10 +33,11 @@ def bare(home: Path) -> dict[str, str]:
 class Shell:
     """One user's shell: a home, an environment, and the command."""
 
-    def __init__(self, home: Path) -> None:
-        self.home = home
-        self.environ = bare(home)
-        self.state = home / ".local" / "state" / "headgate"
+    def __init__(self, folder: Path, home: Path | None = None) -> None:
+        """``folder`` is where the commands are run; ``home`` is the user's, by default the same."""
+        self.home = folder
+        self.environ = bare(home or folder)
+        self.state = (home or folder) / ".local" / "state" / "headgate"
 
     def run(
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}
@@ -65,13 +66,16 @@ class Shell:
 
 class Gateway(Shell):
     """``headgate serve`` in a home of its own; ``run`` is the same user's shell.  Where the home has a configuration,
-    that is what it serves with.
+    that is what it serves with.  ``environ``: variables of its terminal alone; ``file``: false where it starts without
+    a configuration.
     """
 
-    def __init__(self, home: Path) -> None:
-        super().__init__(home)
+    def __init__(
+        self, home: Path, user: Path | None = None, *, environ: Mapping[str, str] = {}, file: bool = True
+    ) -> None:
+        super().__init__(home, user)
         self.config = home / "headgate.yaml"
-        if not self.config.exists():
+        if file and not self.config.exists():
             self.config.write_text(
                 f"server: {{port: {free_port()}, drain_s: 1}}\ncontrol: {{port: {free_port()}}}\n"
                 "tokens: [{name: ci, secret: hg_test_0123456789abcdef}]\ndetect: {local_engines: false}\n"
@@ -79,13 +83,21 @@ class Gateway(Shell):
         self.out, self.err = home / "out", home / "err"
         with self.out.open("w") as out, self.err.open("w") as err:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "headgate", "serve"], cwd=home, env=self.environ, stdout=out, stderr=err
+                [sys.executable, "-m", "headgate", "serve"],
+                cwd=home,
+                env={**self.environ, **environ},
+                stdout=out,
+                stderr=err,
             )
         end = time.monotonic() + 40
         while not (found := re.search(r"^listening data=(\S+) control=(\S+)$", self.err.read_text(), re.M)):
             assert self.process.poll() is None and time.monotonic() < end, self.err.read_text()
             time.sleep(0.02)
         self.data_url = f"http://{found[1]}"
+
+    def elsewhere(self, folder: Path) -> Shell:
+        """The same user in another directory."""
+        return Shell(folder, Path(self.environ["HOME"]))
 
     def end(self) -> int:
         self.process.send_signal(signal.SIGTERM)
@@ -100,6 +112,20 @@ def gateway(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gateway]:
     one = Gateway(tmp_path_factory.mktemp("home"))
     yield one
     assert one.end() == 0
+
+
+@pytest.fixture
+def start() -> Iterator[Callable[..., Gateway]]:
+    """Starts gateways as ``Gateway`` does, and ends them."""
+    started: list[Gateway] = []
+
+    def start_one(*arguments: Any, **options: Any) -> Gateway:
+        started.append(Gateway(*arguments, **options))
+        return started[-1]
+
+    yield start_one
+    for one in started:
+        one.end()
 
 
 @pytest.fixture(scope="session")

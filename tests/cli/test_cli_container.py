@@ -96,6 +96,45 @@ def test_compose_runs_one_service_that_can_do_little() -> None:
     assert not {"privileged", "network_mode", "user"} & set(service)
 
 
+def test_the_readme_starts_the_container_as_the_compose_file_says() -> None:
+    readme, compose = (ROOT / "README.md").read_text(), (ROOT / "compose.yaml").read_text()
+    (line,) = re.findall(r"^docker compose up .*$", readme, re.M)
+    assert line in compose and "--wait" in line and line.endswith("headgate welcome")
+    version = re.search(r"Compose (\d+\.\d+) or newer", compose)
+    assert version and f"Compose {version[1]} or newer" in readme
+    assert "HEALTHCHECK" in (ROOT / "Dockerfile").read_text()  # what --wait waits for
+
+
+def test_keys_and_configuration_are_not_committed() -> None:
+    assert {".env", "headgate.yaml"} <= set((ROOT / ".gitignore").read_text().splitlines())
+
+
+def unit() -> dict[str, str]:
+    lines = [line for line in (ROOT / "packaging" / "headgate.service").read_text().splitlines() if "=" in line]
+    return dict(line.split("=", 1) for line in lines if not line.startswith("#"))
+
+
+def test_the_systemd_unit_can_do_little_and_lets_streams_end() -> None:
+    found = unit()
+    assert found["ExecStart"].endswith("headgate serve") and found["User"] == "headgate"
+    assert int(found["TimeoutStopSec"]) > Server().drain_s and found["KillMode"] == "mixed"
+    assert found["Environment"] == f"HEADGATE_STATE_DIR=/var/lib/{found['StateDirectory']}"
+    assert found["CapabilityBoundingSet"] == "" and found["ProtectSystem"] == "strict" and found["LimitCORE"] == "0"
+    assert {"NoNewPrivileges", "PrivateTmp", "ProtectHome", "RestrictNamespaces"} <= {
+        name for name, value in found.items() if value == "yes"
+    }
+    assert "packaging/headgate.service" in (ROOT / "docs" / "running.md").read_text()
+
+
+@pytest.mark.skipif(not shutil.which("systemd-analyze"), reason="no systemd here")
+def test_systemd_takes_the_unit(tmp_path: Path) -> None:
+    text = (ROOT / "packaging" / "headgate.service").read_text()
+    file = tmp_path / "headgate.service"
+    file.write_text(text.replace("/opt/headgate/bin/headgate", shutil.which("true") or "/bin/true"))
+    done = subprocess.run(["systemd-analyze", "verify", str(file)], capture_output=True, text=True)
+    assert done.returncode == 0 and "headgate.service" not in done.stderr, done.stderr
+
+
 # ------------------------------------------------------------------------------------- what they come to
 
 
@@ -184,11 +223,18 @@ def test_it_runs_as_nobody_is_healthy_and_ends_on_sigterm(installed: Path) -> No
             cwd=work, env=environ, stdout=out, stderr=subprocess.STDOUT,
         )  # fmt: skip
     try:
-        end = time.monotonic() + 30
+        end = time.monotonic() + 80
         while run(*check[1:]).returncode:
             assert process.poll() is None and time.monotonic() < end, (folder / "out").read_text()
         printed = (folder / "out").read_text()
-        assert re.search(r"admin token +hg_admin_", printed) and re.search(r"agent token +hg_pat_", printed)
+        assert "hg_" not in printed and "headgate welcome" in printed  # a container's log is kept
+        assert (state / "first.token").stat().st_mode & 0o777 == 0o600
+        welcome = run("-m", "headgate", "welcome").stdout
+        agent = re.search(r"agent token +(hg_pat_\S+)", welcome)
+        assert re.search(r"admin token +hg_admin_", welcome) and agent and f"Bearer {agent[1]}" in welcome
+        assert run("-m", "headgate", "chat", "-m", "builtin/echo", "x", "--token", agent[1]).stdout == "x\n"
+        again = run("-m", "headgate", "welcome")
+        assert again.returncode == 0 and "hg_pat_" not in again.stdout and not (state / "first.token").exists()
         made = run("-m", "headgate", "token", "create", "inside")
         assert made.returncode == 0 and made.stdout.startswith("hg_pat_"), made.stderr
         assert run("-m", "headgate", "chat", "-m", "builtin/echo", "hello").stdout == "hello\n"

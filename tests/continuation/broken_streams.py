@@ -111,11 +111,11 @@ class Stream:
             self.done += 1
             return
         chunk = json.loads(data)
-        self.faces.add((chunk["id"], chunk.get("created", 0), chunk.get("model", "")))
         if "error" in chunk:
             self.faces.clear()
             self.errors.append(chunk["error"])
             return
+        self.faces.add((chunk["id"], chunk.get("created", 0), chunk.get("model", "")))
         if chunk.get("usage"):
             self.usage = chunk["usage"]
         for choice in chunk["choices"]:
@@ -141,7 +141,8 @@ class Stream:
         where = f"{self.asked}\n{self}"
         assert self.status == 200 and len(self.errors) == 1, where
         assert not self.done and not self.finishes, where
-        assert set(self.errors[0]) == {"message", "type", "param", "code"}, where
+        assert set(self.errors[0]) == {"message", "type", "param", "code", "not_continued"}, where
+        assert self.errors[0]["not_continued"], where
 
 
 def asked(model: str, engine: dict[str, Any], **more: Any) -> dict[str, Any]:

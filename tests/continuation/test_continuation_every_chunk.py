@@ -72,8 +72,9 @@ def same(stream: Stream, whole: Stream) -> None:
     assert stream.usage is not None and whole.usage is not None
     if stream.asked["kill"][0] > whole.events or (stream.asked["chunk"] == 0 and len(stream.asked["kill"]) > 1):
         return  # the finish may have come, and the figures not: they are estimated
-    # Prompt once, and what was delivered: together exactly.  How much of it was the prompt can be told where an event
-    # is a token.
+    # Prompt once, and what was delivered: together exactly.  How much of it was the prompt is an estimate, and near
+    # where an event is a token and its tokens have the usual length.
     assert stream.usage["total_tokens"] == whole.usage["total_tokens"], stream.asked
-    if stream.asked["chunk"] == 1 and stream.asked["mode"] != "multibyte":
+    assert stream.usage["prompt_tokens"] > 0, stream.asked
+    if stream.asked["chunk"] == 1 and stream.asked["mode"] == "prose":
         assert abs(stream.usage["prompt_tokens"] - count(f"<|user|>{PROMPT}\n")) <= 2, stream.asked

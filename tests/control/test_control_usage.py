@@ -13,10 +13,11 @@ from journal_writer import SECOND, Writer, closed, opened, run
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control import rollup
 from headgate.control.recorder import Recorder
 from headgate.control.store import open_store, usage_days
 from headgate.control.usage import Filters, of_grant, report, uses_30d
-from headgate.model import Record
+from headgate.model import Record, Share
 
 DAY = 86_400 * SECOND
 NOON = 0  # of today, in nanoseconds
@@ -110,6 +111,32 @@ def test_a_report_groups_by_everything_that_it_may(database: str, tmp_path: Path
         assert await ask("model", token="nobody") == {}
 
     recorded(database, tmp_path, some(), check)
+
+
+def test_an_answer_that_several_models_wrote_counts_at_each(database: str, tmp_path: Path) -> None:
+    """The call is counted where it ended, tokens and costs where they were written; totals are the call's."""
+    shares = (Share("up-a", "big", 90, 4, 70_000), Share("up-b", "small", 0, 6, 40_000))
+    records = [*call(1, provider="up-b", model="small", shares=shares), *call(2)]
+    unpriced = (Share("up-a", "big", 90, 1), Share("up-b", "small", 0, 9))
+    records += call(3, provider="up-b", model="small", shares=unpriced, cost=-1)
+
+    async def check(engine: AsyncEngine) -> None:
+        found = {row["group"]: row for row in (await report(engine, "model", Filters()))["data"]}
+        names = ("requests", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced_requests")
+        assert {group: tuple(row[name] for name in names) for group, row in found.items()} == {
+            "up-a/big": (0, 180, 5, 70_000 / 1e9, 0),
+            "up-a/big-0613": (1, 90, 10, 110_000 / 1e9, 0),
+            "up-b/small": (2, 0, 15, 40_000 / 1e9, 1),
+        }
+        total = (await report(engine, "token", Filters()))["total"]
+        assert (total["requests"], total["prompt_tokens"], total["completion_tokens"]) == (3, 270, 30)
+        days = select(usage_days).order_by(*usage_days.primary_key.columns)
+        async with engine.begin() as connection:
+            kept = (await connection.execute(days)).all()
+            await connection.run_sync(rollup.recount)
+            assert (await connection.execute(days)).all() == kept
+
+    recorded(database, tmp_path, records, check)
 
 
 def test_a_report_says_which_days_it_covers_and_what_all_came_to(database: str, tmp_path: Path) -> None:

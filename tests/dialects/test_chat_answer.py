@@ -12,7 +12,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from headgate import errors
-from headgate.dialects.openai_chat import Answer, ChatStream, answer, answer_from_stream, stream_from_answer
+from headgate.dialects.openai_chat import Answer, ChatStream, answer_from_stream, stream_from_answer, whole_answer
 
 NONSTREAM = SHARED / "streams" / "nonstream.json"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
@@ -27,7 +27,7 @@ def whole(message: Any, finish: str | None = "stop", **members: Any) -> dict[str
 def get(body: Any, extra: bytes | None = None) -> Answer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     made = None if extra is None else lambda used: extra
-    return answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=made, provider="up", prompt_tokens=7)
+    return whole_answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=made, provider="up", prompt_tokens=7)
 
 
 def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:
@@ -270,3 +270,39 @@ def test_parse_is_used_on_tails_too() -> None:
     finish, usage = parse(stream.tail())
     assert finish["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     assert usage["choices"] == []
+
+
+FUNCTION = {"name": "f", "arguments": '{"a":1}'}
+WHOLE_CALL = {"id": "c1", "type": "function", "function": FUNCTION}
+
+
+@pytest.mark.parametrize(
+    "call",
+    [
+        WHOLE_CALL,
+        {**WHOLE_CALL, "type": ""},
+        {**WHOLE_CALL, "type": None},
+        {"id": "c1", "function": FUNCTION},
+        {**WHOLE_CALL, "index": 0},
+        {**WHOLE_CALL, "function": {"name": "f", "arguments": {"a": 1}}},
+    ],
+)
+@pytest.mark.parametrize("finish", ["tool_calls", "stop", "", None])
+def test_a_call_of_a_whole_answer_has_its_type_and_its_arguments_as_text(call: dict[str, Any], finish: Any) -> None:
+    message = {"role": "assistant", "content": None, "tool_calls": [call]}
+    result = get({"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
+    (choice,) = json.loads(result.body)["choices"]
+    (found,) = choice["message"]["tool_calls"]
+    assert json.loads(found["function"].pop("arguments")) == {"a": 1}
+    assert found == {"id": "c1", "type": "function", "function": {"name": "f"}}
+    assert choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize("ident", [None, "", 7])
+def test_calls_of_a_whole_answer_without_ids_get_ids_of_their_own(ident: Any) -> None:
+    calls = [{**WHOLE_CALL, "id": ident}, {"function": FUNCTION}, {**WHOLE_CALL, "id": "c1"}, WHOLE_CALL]
+    message = {"role": "assistant", "content": "", "tool_calls": calls}
+    result = get({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
+    found = json.loads(result.body)["choices"][0]["message"]["tool_calls"]
+    idents = [call["id"] for call in found]
+    assert len(set(idents)) == len(calls) and all(isinstance(one, str) and one for one in idents)

@@ -184,13 +184,9 @@ def test_every_error_has_its_four_keys() -> None:
     error = GatewayError(errors.INVALID_VALUE, "no", param="n")
     wanted = {"message": "no", "type": "invalid_request_error", "param": "n", "code": "invalid_value"}
     assert json.loads(error_body(error)) == {"error": wanted}
-    (event,) = parse(error_event(error, "chatcmpl-1"))
-    assert event == {
-        "id": "chatcmpl-1",
-        "object": "chat.completion.chunk",
-        "error": wanted,
-        "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
-    }
+    event = error_event(error, "chatcmpl-1")
+    assert parse(event) == [{"error": {**wanted, "request_id": "chatcmpl-1"}}]
+    assert event.startswith(b'data: {"error":')  # what go-openai looks for
 
 
 @pytest.mark.skipif(not ERRORS.is_file(), reason="this file of ../shared is absent: streams/errors.json")
@@ -224,3 +220,72 @@ def test_every_recorded_error() -> None:
 def test_a_time_is_read_where_it_means_something(status: int, seconds: float | None) -> None:
     error = failure(status, {b"retry-after": b"90"}, b"{}", provider="up")
     assert error.retry_after == seconds
+
+
+DATE = "Tue, 14 Jul 2026 03:33:20 GMT"  # an answer's own
+
+
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry_after": "0"}, 0.0),
+        ({"retry_after": " 7 "}, 7.0),
+        ({"retry_after": "0.25"}, 0.25),
+        ({"retry_after": "-5"}, None),
+        ({"retry_after": "1e3"}, None),
+        ({"retry_after": "NaN"}, None),
+        ({"retry_after": "soon"}, None),
+        ({"retry_after": ""}, None),
+        ({"retry_after": "9" * 50}, None),
+        ({"retry_after": "99999999999"}, 900.0),
+        ({"retry_after": "60000"}, 900.0),
+        ({"retry_after": "30s"}, 30.0),
+        ({"retry_after": "2m"}, 120.0),
+        ({"retry_after": "Tue, 14 Jul 2026 03:34:20 GMT", "date": DATE}, 60.0),
+        ({"retry_after": "Tuesday, 14-Jul-26 03:34:20 GMT", "date": DATE}, 60.0),
+        ({"retry_after": "Tue Jul 14 03:34:20 2026", "date": DATE}, 60.0),
+        ({"retry_after": "2026-07-14T03:34:20Z", "date": DATE}, 60.0),
+        ({"retry_after": "2026-07-14T05:34:20+02:00", "date": DATE}, 60.0),
+        ({"retry_after": "Tue, 14 Jul 2026 03:34:20 UTC", "date": DATE}, 60.0),
+        ({"retry_after": "Tue, 14 Jul 2026 03:30:00 GMT", "date": DATE}, 0.0),
+        ({"retry_after": "Fri, 14 Jul 2028 03:34:20 GMT", "date": DATE}, 900.0),
+        ({"retry_after": "Tue, 14 Jul 2026 03:34:20 GMT", "date": "no date"}, 60.0),
+        ({"retry_after_ms": "1500"}, 1.5),
+        ({"retry_after_ms": "-1", "retry_after": "3"}, 3.0),
+        ({"x_ratelimit_reset_requests": "2m59.56s"}, 179.56),
+        ({"x_ratelimit_reset_requests": "1s", "x_ratelimit_reset_tokens": "6m0s"}, 360.0),
+        ({"x_ratelimit_reset": "1784000060", "date": DATE}, 1784000060 - 1784000000),
+        ({"x_ratelimit_reset": "1784000060000", "date": DATE}, 60.0),
+        ({"anthropic_ratelimit_tokens_reset": "2026-07-14T03:34:20Z", "anthropic_ratelimit_tokens_remaining": "0",
+          "date": DATE}, 60.0),
+        ({"ratelimit_reset": "12"}, 12.0),
+        ({"x_ratelimit_reset": "nonsense"}, None),
+    ],
+)  # fmt: skip
+def test_times_in_every_form(headers: dict[str, str], seconds: float | None) -> None:
+    assert fail(429, b"", **headers).retry_after == pytest.approx(seconds)
+
+
+@pytest.mark.parametrize("skew", [-10_000_000.0, -3600.0, 0.0, 3600.0, 10_000_000.0])
+def test_a_wrong_clock_adds_nothing(skew: float) -> None:
+    headers = {b"date": DATE.encode(), b"retry-after": b"Tue, 14 Jul 2026 03:34:20 GMT"}
+    assert failure(429, headers, b"", provider="up", now=NOW + skew).retry_after == 60.0
+
+
+@pytest.mark.parametrize(
+    ("body", "seconds"),
+    [
+        ({"error": {"message": "Please try again in 6m0s."}}, 360.0),
+        ({"error": {"message": "Please retry after 12 seconds."}}, 12.0),
+        ({"error": {"message": "Rate limit. Try again in 1 minute and 5 seconds"}}, 65.0),
+        ({"error": {"message": "Please wait 30 seconds"}}, 30.0),
+        ({"error": {"message": "try again in 20ms"}}, 0.02),
+        ({"error": {"message": "try again in 999999h"}}, 900.0),
+        ({"error": {"message": "try again later"}}, None),
+        ([{"error": {"details": [{"@type": "RetryInfo", "retryDelay": "17.5s"}]}}], 17.5),
+        ({"error": {"message": "x", "retry_after": 9}}, 9.0),
+        ({"error": {"message": "x", "metadata": {"headers": {"X-RateLimit-Reset": "1784000030000"}}}}, 30.0),
+    ],
+)
+def test_times_in_bodies(body: Any, seconds: float | None) -> None:
+    assert fail(429, body).retry_after == pytest.approx(seconds)

@@ -62,12 +62,9 @@ def gone_on(before: ChatStream, seam: Seam, body: bytes, seed: int) -> tuple[byt
     cuts=st.lists(st.integers(0, 60), max_size=20),
     breaks=st.lists(st.integers(0, 60), min_size=1, max_size=2),
     hows=st.lists(HOWS, min_size=2, max_size=2),
-    knows=st.booleans(),
     seed=st.integers(0, 1 << 16),
 )
-def test_every_character_once(
-    text: str, cuts: list[int], breaks: list[int], hows: list[str], knows: bool, seed: int
-) -> None:
+def test_every_character_once(text: str, cuts: list[int], breaks: list[int], hows: list[str], seed: int) -> None:
     parts = pieces(text, cuts)
     kept = parts[: 1 + breaks[0] % len(parts)]
     out, stream = begun(attempt(kept, broken=True), seed)
@@ -77,16 +74,22 @@ def test_every_character_once(
         assert have is not None and have.text is not None and text.startswith(have.text) and content(out) == have.text
         given_up = have.text.rstrip() if how == "trimmed" else have.text
         rest = text if how == "afresh" else text[len(given_up) :]
-        trims = (how == "trimmed") if knows else None
-        if trims is None and how == "continue" and have.text[len(given_up.rstrip()) :]:
-            trims = False  # its own whitespace could not be told from a repetition: it has shown its ways before
-        seam = Seam(have.text, afresh=how == "afresh", trims=trims)
+        seam = Seam(have.text, afresh=how == "afresh", trims=how == "trimmed")
         following = pieces(rest, cuts)
         broken = number + 1 < len(breaks)
         if broken:
             following = following[: breaks[1] % (len(following) + 1)]
-        more, stream = gone_on(stream, seam, attempt(following, broken), seed + number)
+        more, joined = gone_on(stream, seam, attempt(following, broken), seed + number)
+        if joined.error is not None and seam.unclear:  # a text that says its beginning again: asked afresh, it is clear
+            assert not more
+            again = pieces(text, cuts)
+            seam = Seam(have.text, afresh=True)
+            more, joined = gone_on(stream, seam, attempt(again, broken=False), seed + number)
+            broken = False
+        stream = joined
         out += more
+        if not broken:
+            break
     assert stream.error is None and stream.done
     out += stream.tail()
     check_contract(out, stream, usage=True)
@@ -104,7 +107,7 @@ def test_another_answer_is_never_spliced(said: str, other: str, cuts: list[int],
         assert content(out) == other and joined.error is None
     else:
         assert content(out) == said and joined.error is not None
-        assert b"[DONE]" not in out and out.count(b'"finish_reason":"') == out.count(b'"finish_reason":"error"') == 1
+        assert b"[DONE]" not in out and b'"finish_reason":"' not in out
 
 
 @pytest.mark.parametrize(("said", "stop"), [("xa", "ab"), ("xa", "ab c"), ("xab", "ab c"), ("xab ", "ab c")])

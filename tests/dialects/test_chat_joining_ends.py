@@ -67,6 +67,6 @@ def test_a_stream_with_its_finish_reason_is_whole_whatever_follows() -> None:
     assert stream.delivered is not None and not stream.delivered.finished
     stream = ChatStream(IDENT, CREATED, MODEL, False, keep=True)
     stream.feed(events(chunk({"content": "Hello"}), chunk({}, "stop"), {"error": {"message": "x"}}))
-    assert stream.error is not None and stream.delivered is not None and stream.delivered.finished
+    assert stream.done and stream.error is None and stream.delivered is not None and stream.delivered.finished
     assert stream.complete("length") and stream.error is None
-    assert stream.tail() == b"data: [DONE]\n\n"
+    assert [one["choices"][0]["finish_reason"] for one in parse(stream.tail())] == ["stop"]

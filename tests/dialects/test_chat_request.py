@@ -44,7 +44,6 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"headgate": {"metadata": {"a": "b\x00"}}}, errors.INVALID_VALUE, "headgate.metadata"),
         ({"stream": "yes"}, errors.INVALID_VALUE, "stream"),
         ({"stream": 1}, errors.INVALID_VALUE, "stream"),
-        ({"stream_options": {"include_usage": True}}, errors.INVALID_VALUE, "stream_options"),
         ({"stream_options": 1, "stream": True}, errors.INVALID_VALUE, "stream_options"),
         (
             {"stream_options": {"include_usage": "x"}, "stream": True},
@@ -54,7 +53,7 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"n": 0}, errors.INVALID_VALUE, "n"),
         ({"n": "2"}, errors.INVALID_VALUE, "n"),
         ({"max_tokens": 1.5}, errors.INVALID_VALUE, "max_tokens"),
-        ({"max_completion_tokens": -1}, errors.INVALID_VALUE, "max_completion_tokens"),
+        ({"max_completion_tokens": -2}, errors.INVALID_VALUE, "max_completion_tokens"),
         ({"include_route_trace": "x"}, errors.INVALID_VALUE, "include_route_trace"),
         ({"headgate": []}, errors.INVALID_VALUE, "headgate"),
         ({"headgate": {"nonsense": 1}}, errors.INVALID_VALUE, "headgate.nonsense"),
@@ -152,6 +151,51 @@ def test_nulls_and_absent_members_are_nothing_asked() -> None:
     call = read(body(**asked))
     assert (call.model, call.stream, call.include_usage, call.max_tokens) == (None, False, False, None)
     assert read(b'{"messages":[1]}').model is None
+
+
+@pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens"])
+@pytest.mark.parametrize("value", [b"-1", b"-1.0"])
+def test_a_limit_of_minus_one_is_no_limit_and_passes_as_it_came(key: str, value: bytes) -> None:
+    call = read(b'{"messages":[1],"%b":%b}' % (key.encode(), value))
+    assert call.max_tokens is None
+    assert b'"%b":%b' % (key.encode(), value) in render(call, "theirs", ask_usage=True)
+
+
+@pytest.mark.parametrize("more", [{}, {"stream": False}, {"stream": None}])
+@pytest.mark.parametrize("given", [{"include_usage": True}, {"include_usage": "x"}, {}, None, 1])
+def test_stream_options_without_a_stream_are_dropped(more: dict[str, Any], given: Any) -> None:
+    call = read(body(stream_options=given, **more))
+    assert not call.include_usage
+    assert "stream_options" not in json.loads(render(call, "theirs", ask_usage=True))
+
+
+OTHER_NAME = {"param_map": {"max_tokens": "max_completion_tokens"}}
+WITH_DEFAULT = {"param_defaults": {"max_tokens": b"512"}}
+
+
+@pytest.mark.parametrize(
+    ("row", "given", "expected"),
+    [
+        (OTHER_NAME, {"max_tokens": 9, "max_completion_tokens": None}, {"max_completion_tokens": 9}),
+        (OTHER_NAME, {"max_completion_tokens": None, "max_tokens": 9}, {"max_completion_tokens": 9}),
+        (OTHER_NAME, {"max_completion_tokens": 9, "max_tokens": None}, {"max_completion_tokens": 9}),
+        (OTHER_NAME, {"max_tokens": None, "max_completion_tokens": 9}, {"max_completion_tokens": 9}),
+        (OTHER_NAME, {"max_tokens": 5, "max_completion_tokens": 9}, {"max_completion_tokens": 9}),
+        (OTHER_NAME, {"max_tokens": None}, {"max_completion_tokens": None}),
+        (OTHER_NAME, {"max_tokens": -1}, {"max_completion_tokens": -1}),
+        (WITH_DEFAULT, {}, {"max_tokens": 512}),
+        (WITH_DEFAULT, {"max_tokens": None}, {"max_tokens": 512}),
+        (WITH_DEFAULT, {"max_tokens": -1}, {"max_tokens": -1}),
+        (WITH_DEFAULT, {"max_completion_tokens": 9}, {"max_completion_tokens": 9}),
+        (WITH_DEFAULT, {"max_completion_tokens": None}, {"max_completion_tokens": None, "max_tokens": 512}),
+    ],
+)
+def test_a_null_beside_a_limit_never_replaces_it(
+    row: dict[str, Any], given: dict[str, Any], expected: dict[str, Any]
+) -> None:
+    rendered = json.loads(render(read(body(**given)), "theirs", ask_usage=True, row=ModelRow("m", **row)))
+    limits = {key: rendered[key] for key in ("max_tokens", "max_completion_tokens") if key in rendered}
+    assert limits == expected
 
 
 def test_of_doubled_keys_the_last_counts_everywhere() -> None:

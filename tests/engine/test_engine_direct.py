@@ -33,4 +33,4 @@ def test_a_client_that_leaves_frees_its_slot(client: openai.OpenAI, engine: Engi
     next(iter(stream))
     engine.until_busy(1)
     stream.close()
-    assert engine.until_busy(0, within=1.0) < 0.1
+    assert engine.until_busy(0) < engine.at_once()

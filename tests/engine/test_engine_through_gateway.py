@@ -51,7 +51,7 @@ def test_a_slot_is_free_as_soon_as_the_client_has_left(engine: Engine, gate: Dat
         next(iter(stream))
     engine.until_busy(1)
     stream.close()
-    assert engine.until_busy(0, within=1.0) < 0.1
+    assert engine.until_busy(0) < engine.at_once()
     record = gate.wait_for(Closed)[0]
     assert isinstance(record, Closed) and (record.outcome, record.basis) == ("cancelled", "estimated")
 

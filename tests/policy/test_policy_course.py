@@ -94,7 +94,7 @@ def test_14_a_refused_prefill_is_asked_afresh_and_remembered() -> None:
     broken = error(errors.UPSTREAM_CUT)
     first = course.after(broken, 1.0, continuing=True)
     assert first is not None and first.why == "continue"
-    again = course.after(error(errors.UPSTREAM_REFUSED, 400), 1.1, continuing=True, avoid_prefill=True)
+    again = course.after(error(errors.UPSTREAM_REFUSED, 400), 1.1, continuing=True, spoke=False)
     assert again is not None and (again.attempt, again.why, again.wait) == (first.attempt, "restart", 0.0)
     assert not health.takes_prefill(first.attempt.target, 2.0)
     assert health.takes_prefill(first.attempt.target, 1.1 + 3601)

@@ -12,7 +12,7 @@ from headgate.errors import Kind
 from headgate.model import Account, ModelRow
 from headgate.policy.accounts import ACTIVE, OUT, PROBE, Accounts
 from headgate.policy.affinity import Affinity, Bound
-from headgate.policy.health import Health, blames_our_field
+from headgate.policy.health import Health, blames_our_field, key_of_target
 
 ONE = plan(ModelRow("m"), ModelRow("m"), ModelRow("m"))
 TARGETS = [attempt.target for attempt in ONE.attempts]
@@ -146,7 +146,7 @@ def test_the_tables_are_bounded() -> None:
         health.failed(attempt, CUT, 0.0)
         health.failed(attempt, status(429), 0.0)
         health.rejects_usage(attempt.target, 0.0)
-        health.learn_trims(attempt.target, True)
+        health.learn_trims(key_of_target(attempt.target), True, 0.0)
         health.learn_latency(attempt.target, 1.0, None)
     assert len(health._ailing) <= 4096 and len(health._learnt) <= 4096 and len(health._trims) <= 4096
     assert len(health._latency) <= 4096 and sum(len(m) for m in health.accounts._kept.values()) <= 4097
@@ -170,17 +170,38 @@ def test_what_a_target_cannot_do_is_remembered() -> None:
     assert health.asks_usage(able, 0.0)
     health.rejects_usage(able, 0.0)
     assert not health.asks_usage(able, 3599.0) and health.asks_usage(able, 3601.0)
-    assert health.trims(able) is None
-    health.learn_trims(able, False)
-    assert health.trims(able) is False
     assert health.quiet
+
+
+@pytest.mark.parametrize("found", [True, False, None])
+def test_a_probe_is_believed_for_a_day(found: bool | None) -> None:
+    health, day = Health(), 86_400.0
+    target = plan(ModelRow("m", prefill="trailing")).attempts[0].target
+    assert health.trims(target, 0.0) is None and health.probes_trims(target, 0.0)
+    health.learn_trims(key_of_target(target), found, 0.0)
+    assert health.trims(target, day - 1) is found and not health.probes_trims(target, day - 1)
+    assert health.trims(target, day + 1) is None and health.probes_trims(target, day + 1)
+
+
+@pytest.mark.parametrize(
+    ("row", "origin", "expected"),
+    [("yes", None, True), ("no", "yes", False), (None, "yes", True), (None, "no", False), (None, None, None)],
+)
+def test_what_a_target_says_of_white_space_is_not_probed(
+    row: str | None, origin: str | None, expected: bool | None
+) -> None:
+    one = router(provider("p", ModelRow("m", prefill_trims=row), prefill="trailing", prefill_trims=origin))
+    target = one.plan(call("p/m"), ANYONE).attempts[0].target
+    health = Health()
+    health.learn_trims(key_of_target(target), expected is not True, 0.0) if expected is not None else None
+    assert health.trims(target, 1.0) is expected and health.probes_trims(target, 1.0) == (expected is None)
 
 
 def test_whose_field_was_refused() -> None:
     refusal = error(errors.UPSTREAM_REFUSED, 400)
     assert not blames_our_field(refusal)
     refusal.fields = frozenset(("body", "stream_options"))
-    assert blames_our_field(refusal) and not blames_our_field(status(500))
+    assert blames_our_field(refusal) and not blames_our_field(status(500)) and not blames_our_field(status(401))
 
 
 # ---- accounts
@@ -231,7 +252,7 @@ def test_states_and_their_ways_back() -> None:
         "a/0": ("m", "exhausted", 900.0),
         "a/1": ("", "exhausted", 600.0),
         "a/2": ("", "dead", 60.0),
-        "a/3": ("m", "dead", 60.0),
+        "a/3": ("m", "denied", 60.0),
         "a/4": ("", "parked", float("inf")),
     }
     assert accounts.may("a/3", "n", 1.0) == ACTIVE

@@ -158,5 +158,5 @@ def test_a_data_process_without_descriptors_serves_its_connections_and_later_the
             with pytest.raises(TimeoutError):
                 waiting.recv(1)
             resource.prlimit(plane.process.pid, resource.RLIMIT_NOFILE, before)
-            waiting.settimeout(10)
+            waiting.settimeout(30)
             assert read_response(waiting)[0] == 200

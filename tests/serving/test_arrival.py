@@ -2,15 +2,12 @@
 
 from __future__ import annotations
 
-import sys
-from types import FrameType
-from typing import Any
-
 import pytest
 
 from headgate.model import Limits
 from headgate.serving.arrival import COUNTED_FROM, Arrival, Bodies
 from headgate.wire.http import Request
+from opcodes import opcodes
 
 LIMITS = Limits(max_head=4096, max_body=1 << 20, max_header_fields=20)
 CHUNKED = b"POST /v1/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n%b\r\n"
@@ -121,24 +118,6 @@ def test_a_body_in_small_chunks_with_small_extensions_is_read(chunk: int) -> Non
     pieces = b"".join(b"%x;sig=0123\r\n%b\r\n" % (chunk, b"x" * chunk) for _ in range(5000 // chunk))
     reader.read(CHUNKED % b"" + pieces + b"0\r\n\r\n", 100)
     assert reader.status == 0 and reader.requests[0].body == b"x" * (5000 // chunk * chunk)
-
-
-def opcodes(work: Any) -> int:
-    count = 0
-
-    def trace(frame: FrameType, what: str, argument: object) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += what == "opcode"
-        return trace
-
-    before = sys.gettrace()
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(before)
-    return count
 
 
 def test_one_byte_chunks_cost_no_python_for_each() -> None:

@@ -40,26 +40,29 @@ def slow_clients(plane: DataPlane, stack: contextlib.ExitStack, count: int) -> l
     return clients
 
 
+def fastest(plane: DataPlane) -> float:
+    """Seconds for one long answer; other work on this machine may hold one of them up."""
+    took = []
+    for _ in range(3):
+        begun = time.monotonic()
+        ask(plane, "up/lorem?rate=0&ttft=0&tokens=3000").check_stream(lorem.text(3000))
+        took.append(time.monotonic() - begun)
+    return min(took)
+
+
 def test_forty_clients_that_read_nothing(provider_process: ProviderProcess, tmp_path: Path) -> None:
     with DataPlane(tmp_path / "s", upstream(provider_process.url)) as plane, contextlib.ExitStack() as stack:
         ask(plane, "up/lorem?rate=0&ttft=0&tokens=2000")  # what is allocated once
-        begun = time.monotonic()
-        ask(plane, "up/lorem?rate=0&ttft=0&tokens=3000").check_stream(lorem.text(3000))
-        alone = time.monotonic() - begun
+        alone = fastest(plane)
         idle_kb = plane.rss_kb()
         provider_process.reset()
         clients = slow_clients(plane, stack, SLOW)
-        wait_until(lambda: len(provider_process.seen()) == SLOW, within=20, step=0.1)
+        wait_until(lambda: len(provider_process.seen()) == SLOW, within=60, step=0.1)
         levels = settled(provider_process)
         grown = plane.rss_kb() - idle_kb
         assert max(levels) < 95_000, "an upstream was drained although its client reads nothing"
         assert grown / SLOW <= 256, f"{grown / SLOW:.0f} KiB for each client that reads nothing"
-        took = []
-        for _ in range(3):  # other work on this machine may hold one of them up
-            begun = time.monotonic()
-            ask(plane, "up/lorem?rate=0&ttft=0&tokens=3000").check_stream(lorem.text(3000))
-            took.append(time.monotonic() - begun)
-        assert min(took) < 3 * alone + 0.2, "the others must go on at full speed"
+        assert fastest(plane) < 5 * alone, "the others must go on at full speed"
         clients[7].rest().check_stream(lorem.text(100_000))  # and whoever reads again has lost nothing
 
 

@@ -152,6 +152,7 @@ def test_an_entry_says_what_is_known_and_null_where_nothing_is(plane: DataPlane)
                 "tiers": [{"above": 200_000, "input": 1.0, "output": None, "cached_input": None, "cache_write": None}],
             },
             "free": False, "training": "never", "origin": "file", "configured": True, "aliases": ["headgate/chat"],
+            "retired": False,
             "uses_30d": 0,
         },
     }  # fmt: skip

@@ -28,19 +28,18 @@ LIMITED = dict(zip(WAYS, ("429-once", "retry-after-date"), strict=True))  # each
 
 @contextlib.contextmanager
 def gateway(folder: Path, provider: Provider, way: str) -> Iterator[DataPlane]:
-    limits = Limits(drain=0.4 if way == WAYS[0] else 30.0, replay_per_stream=16 << 20)
+    limits = Limits(drain=0.4 if way == WAYS[0] else 300.0, replay_per_stream=16 << 20)
     with plane(folder / "s", upstream(provider.url), alias("slow", LONG), limits=limits) as gate:
         yield gate
 
 
-def end(gate: DataPlane, way: str) -> float:
-    """Lets ``gate`` end; returns when that was asked for the last time."""
+def end(gate: DataPlane, way: str) -> None:
+    """Lets ``gate`` end, long before a drain of five minutes would."""
     gate.process.send_signal(signal.SIGTERM)
     if way == WAYS[1]:
         time.sleep(0.2)
         assert gate.process.poll() is None
         gate.process.send_signal(signal.SIGTERM)
-    return time.monotonic()
 
 
 def receipts(gate: DataPlane) -> dict[str, Closed]:
@@ -87,10 +86,9 @@ def test_every_client_is_told_and_every_receipt_closed(provider: Provider, tmp_p
         streams["left"].leave()
         wait_until(lambda: len(provider.requests) == before + 11)
         time.sleep(0.1)
-        asked = end(gate, way)
+        end(gate, way)
         answers = {label: stream.rest() for label, stream in streams.items() if label != "left"}
-        assert gate.process.wait(5) == 0
-        assert time.monotonic() - asked < 2.0  # what a second signal leaves
+        assert gate.process.wait(60) == 0
         closed = receipts(gate)
     for label in ("plain", "alias", "drained"):
         answers[label].check_truncated("draining")
@@ -131,9 +129,8 @@ def test_whoever_does_not_read_is_not_waited_for(provider: Provider, tmp_path: P
         for data in (request(FLOOD, "X-Request-Id: stuck"), get_bytes(path, AUTH)):
             stack.enter_context(reading_slowly(gate, data)).head()
         time.sleep(0.3)
-        asked = end(gate, way)
-        assert gate.process.wait(5) == 0
-        assert time.monotonic() - asked < 2.0
+        end(gate, way)
+        assert gate.process.wait(60) == 0
         record = receipts(gate)["stuck"]
     assert (record.outcome, record.code) == ("truncated", "draining") and record.completion_tokens > 100
 
@@ -147,7 +144,7 @@ def test_a_reader_that_lags_is_told_where_it_is(provider: Provider, tmp_path: Pa
         time.sleep(0.3)
         end(gate, WAYS[1])
         answer = lagging.rest()  # as fast as it can: it may be at the end within the second that is left
-        assert gate.process.wait(5) == 0
+        assert gate.process.wait(60) == 0
     events, _, last = answer.raw[:-2].rpartition(b"\n\n")
     assert answer.ended and b'"code":"draining"' in last
     found = numbered(events + b"\n\n")
@@ -160,5 +157,5 @@ def test_what_ends_in_time_is_not_cut(provider: Provider, tmp_path: Path) -> Non
             read_events(stream, 3)
             gate.process.send_signal(signal.SIGTERM)
             assert stream.rest().events[-1] == "[DONE]"
-        assert gate.process.wait(5) == 0
+        assert gate.process.wait(60) == 0
         assert receipts(gate)["fine"].outcome == "delivered"

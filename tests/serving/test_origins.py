@@ -33,9 +33,7 @@ def test_a_name_that_does_not_resolve(tmp_path: Path) -> None:
 def test_a_name_with_two_addresses_of_which_one_answers(provider: Provider, tmp_path: Path) -> None:
     """``localhost`` is 127.0.0.1 and, on most machines, ::1, where nobody listens."""
     with DataPlane(tmp_path / "s", upstream(provider.url.replace("127.0.0.1", "localhost"))) as plane:
-        begun = time.monotonic()
         ask(plane, "up/echo").check_stream("say something please")
-        assert time.monotonic() - begun < 1
 
 
 def test_the_request_that_arrives(provider: Provider, tmp_path: Path) -> None:

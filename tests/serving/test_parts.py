@@ -143,7 +143,7 @@ def test_the_first_attempt_waits_where_the_target_said_when(tmp_path: Path) -> N
         assert ask(plane).status == 429
         began = time.monotonic()
         ask(plane).check_stream("world")
-        assert 1.5 < time.monotonic() - began < 10
+        assert time.monotonic() - began > 1.5
         assert len(upstream.requests) == 2 and len(last_closed(plane).attempts) == 1
 
 

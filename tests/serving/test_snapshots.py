@@ -14,10 +14,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
+import msgspec
 import pytest
 from calls import Answer, opened, wait_until
 from hypothesis import given, settings
@@ -35,6 +36,7 @@ from headgate.serving.directory import Directory
 from headgate.serving.link import Link, _Wire
 from headgate.serving.snapshots import Assembly, Kept, boot_snapshot, load, patched
 from headgate.serving.wheel import Wheel
+from opcodes import opcodes
 
 KEY = b"k" * 32
 LISTED = Price(150_000_000, 600_000_000, 75_000_000, None, (), "genai-prices 0.2.3")
@@ -97,15 +99,9 @@ def test_every_piece_of_a_large_snapshot_is_small_and_quickly_read() -> None:
     whole = large()
     pieces = [frame(part) for part in parts(whole)]
     assert max(map(len, pieces)) < MAX_FRAME // 8
-    best = []
-    for piece in pieces:
-        times = []
-        for _ in range(5):
-            began = time.perf_counter()
-            (_part,) = down_frames().feed(piece)
-            times.append(time.perf_counter() - began)
-        best.append(min(times))  # what it costs where nobody else has the processor
-    assert max(best) <= 0.005, [f"{seconds * 1e3:.1f} ms" for seconds in best]
+    reading = [fastest(lambda piece=piece: list(down_frames().feed(piece))) for piece in pieces]  # type: ignore[misc]
+    plainly = [fastest(lambda piece=piece: msgspec.msgpack.decode(piece[4:])) for piece in pieces]  # type: ignore[misc]
+    assert max(reading) < 5 * max(plainly), (reading, plainly)
     read = assembled(pieces)
     assert read == whole
     assert list(read.providers) == list(whole.providers) and list(read.aliases) == list(whole.aliases)
@@ -374,7 +370,7 @@ def test_a_connection_may_bring_all_and_break_before_anybody_has_looked(tmp_path
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "c"))
             server.listen()
-            server.settimeout(10)
+            server.settimeout(30)
             made = loop.create_unix_connection
 
             async def slowly(*args: Any) -> Any:
@@ -388,7 +384,7 @@ def test_a_connection_may_bring_all_and_break_before_anybody_has_looked(tmp_path
                 peer, _ = await asyncio.to_thread(server.accept)
                 world = replace(large(models=4, providers=2, tokens=0), generation=generation)
                 peer.sendall(b"".join(map(frame, parts(world))))
-                peer.settimeout(10)
+                peer.settimeout(30)
                 frames = up_frames()
                 while Ack(generation) not in said:
                     said += frames.feed(await asyncio.to_thread(peer.recv, 65536))
@@ -399,28 +395,40 @@ def test_a_connection_may_bring_all_and_break_before_anybody_has_looked(tmp_path
     assert asyncio.run(asyncio.wait_for(main(), 30)) == 8
 
 
-def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
-    """Processor time, which other work on the machine does not change: of each 256 KiB that a loop reads at once."""
+def fastest(work: Callable[[], object], times: int = 5) -> float:
+    """Processor time of ``work``, where nothing else disturbed it."""
+    taken = []
+    for _ in range(times):
+        began = time.thread_time()
+        work()
+        taken.append(time.thread_time() - began)
+    return min(taken)
 
-    async def main() -> list[list[float]]:
+
+def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
+    """Of each 256 KiB that a loop reads at once: bytecodes, and processor time beside that of decoding plain values."""
+
+    async def main() -> tuple[list[list[float]], list[int]]:
         directory = Directory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
         link = Link(tmp_path / "none", Kept(tmp_path / "kept"), "w0", "b", directory, wheel, lambda: None)
         wire = _Wire(link)
         found = []
-        for generation in range(1, 5):
+        for generation in range(1, 6):
             data = b"".join(map(frame, parts(large(generation=generation))))
-            times = []
-            for at in range(0, len(data), 256 << 10):
-                began = time.thread_time()
-                wire.data_received(data[at : at + (256 << 10)])
-                times.append(time.thread_time() - began)
+            reads = [data[at : at + (256 << 10)] for at in range(0, len(data), 256 << 10)]
+            if generation == 5:
+                counts = [opcodes(lambda read=read: wire.data_received(read)) for read in reads]  # type: ignore[misc]
+            else:
+                found.append([fastest(lambda read=read: wire.data_received(read), 1) for read in reads])  # type: ignore[misc]
             assert directory.snapshot.generation == generation
-            found.append(times)
-        return found
+        return found, counts
 
-    runs = asyncio.run(main())
-    assert max(min(times) for times in zip(*runs, strict=True)) <= 0.005, runs
+    runs, counts = asyncio.run(main())
+    assert max(counts) < 10_000, counts  # 2,600: no Python is run for each of ten thousand tokens
+    pieces = [frame(part) for part in parts(large())]
+    plainly = max(fastest(lambda piece=piece: msgspec.msgpack.decode(piece[4:])) for piece in pieces)  # type: ignore[misc]
+    assert max(min(times) for times in zip(*runs, strict=True)) < 10 * plainly, (runs, plainly)
 
 
 PINGER = """
@@ -455,8 +463,6 @@ def test_a_large_world_is_taken_while_others_are_served(pair: tuple[DataPlane, F
         spans.append((began, time.monotonic()))
         time.sleep(0.1)
     pings: list[tuple[float, float]] = json.loads(pinging.communicate(timeout=10)[0])
-    quiet = max(took for at, took in pings if at < spans[0][0] - 0.1)
-    worst = [max((took for at, took in pings if began - took <= at <= ended), default=0.0) for began, ended in spans]
-    # The machine has other work: half of the publications must do, and what it does without any counts too
-    assert statistics.median(worst) <= max(0.06, 3 * quiet), (worst, quiet)
+    answered = [sum(began <= at and at + took <= ended for at, took in pings) for began, ended in spans]
+    assert statistics.median(answered) >= 5, answered  # one, if each were taken in one go
     assert plane.rss_kb() < 80 << 10

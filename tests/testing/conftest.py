@@ -17,4 +17,4 @@ def provider_port() -> Iterator[int]:
         assert process.stdout is not None
         yield int(process.stdout.readline().rsplit(":", 1)[1].removesuffix("/v1\n"))
         process.terminate()
-        assert process.wait(5) == 0
+        assert process.wait(60) == 0

@@ -109,7 +109,9 @@ EXPECTED: dict[str, list[tuple[str, Check]]] = {
     "503-always": [("", failed(503, None))] * 3,
     "reset-once": [("?key=a", lambda a: (a.raw, a.ended) == (b"", "reset")), ("?key=a", whole)],
     "accept-silence": [("", unanswered), ("?for=0.2", lambda a: (a.raw, a.ended) == (b"", "eof"))],
-    "late-first-token": [("?after=0.3", lambda a: whole(a) and a.first_byte_s < 0.2 and a.duration_s > 0.29)],
+    "late-first-token": [
+        ("?after=0.3", lambda a: whole(a) and a.duration_s > 0.29 and a.duration_s - a.first_byte_s > 0.2)
+    ],
     "cut": [("", cut("eof", 40)), ("?after=3", cut("eof", 3)), ("?reset=1", cut("reset", 40))],
     "stall": [("?after=5&for=0.3", lambda a: whole(a) and a.duration_s > 0.29), ("", cut("open", 20))],
     "bad-json-event": [("", lambda a: whole(a) and len(a.payloads) == len(a.chunks) + 2)],
@@ -226,7 +228,7 @@ def test_every_fault_is_expected_here() -> None:
 @pytest.mark.parametrize("name", EXPECTED)
 def test_the_fault_looks_like_this_to_a_raw_client(provider_port: int, name: str) -> None:
     for suffix, check in EXPECTED[name]:
-        within = 0.4 if (name, suffix) in STAYS_OPEN else 5
+        within = 0.4 if (name, suffix) in STAYS_OPEN else 30
         answer = run(ask(provider_port, chat(f"fault/{name}{suffix}"), within))
         assert check(answer), (suffix, answer.status, answer.ended, answer.raw[-600:])
 
@@ -303,7 +305,7 @@ WHOLE_BUT_STREAMED: dict[str, Check] = {
 
 @pytest.mark.parametrize("model", WHOLE_BUT_STREAMED)
 def test_where_no_stream_was_asked_for(provider_port: int, model: str) -> None:
-    within = 0.4 if model in ("stall", "late-first-token") else 5
+    within = 0.4 if model in ("stall", "late-first-token") else 30
     answer = run(ask(provider_port, chat(f"fault/{model}", stream=False), within))
     assert WHOLE_BUT_STREAMED[model](answer), (answer.status, answer.ended, answer.raw[-400:])
 
@@ -361,7 +363,7 @@ async def _gone(model: str) -> None:
         await provider.until(lambda p: p.requests)
         await asyncio.sleep(0.05)
         writer.close()
-        await provider.until(lambda p: p.requests[0].how == "client_closed", within=0.5)
+        await provider.until(lambda p: p.requests[0].how == "client_closed", within=10)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import resource
 import signal
 import socket
 import subprocess
@@ -33,7 +34,7 @@ def child() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket, int]]:
             boot.send(ours, BuiltinBoot(log_level="warning"), (listening.fileno(),))
             listening.close()
             try:
-                ours.settimeout(5)
+                ours.settimeout(30)
                 answer, _ = boot.receive(ours, Ready | Failed)  # type: ignore[arg-type]
                 assert answer == Ready("127.0.0.1", port)
                 yield process, ours, port
@@ -45,7 +46,7 @@ def test_it_serves_on_the_socket_handed_down_and_ends_with_its_parent() -> None:
     with child() as (process, ours, port):
         assert run(ask(port, chat("echo"))).text == "say something please"
         ours.close()
-        assert process.wait(3) == 0
+        assert process.wait(30) == 0
 
 
 def test_sigterm_ends_it_and_sigint_does_not() -> None:
@@ -54,7 +55,7 @@ def test_sigterm_ends_it_and_sigint_does_not() -> None:
         time.sleep(0.1)
         assert run(ask(port, chat("echo"))).status == 200
         process.terminate()
-        assert process.wait(3) == 0
+        assert process.wait(30) == 0
 
 
 def test_it_stays_small_and_imports_nothing_heavy() -> None:
@@ -78,7 +79,16 @@ def test_it_is_up_soon() -> None:
     for _ in range(3):
         with child() as (process, _ours, _port):
             took.append(_cpu_seconds(process.pid))
-    assert min(took) < 0.25  # 0.13 s on an idle machine; CPU time, as the clock would measure the neighbours
+    # 2.5 times as much on an idle machine; CPU time, as the clock would measure the neighbours.
+    assert min(took) < 5 * min(_import_seconds() for _ in range(3))
+
+
+def _import_seconds() -> float:
+    """CPU time of a Python process that imports asyncio: what the other figure is compared with."""
+    before = resource.getrusage(resource.RUSAGE_CHILDREN)
+    subprocess.run([sys.executable, "-c", "import asyncio"], check=True)
+    after = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return after.ru_utime - before.ru_utime + after.ru_stime - before.ru_stime
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,6 @@ from __future__ import annotations
 import asyncio
 import json
 import socket
-import time
 
 import pytest
 from testing_raw import PROMPT, ask, chat, read, request, run
@@ -52,15 +51,17 @@ def test_not_streamed(provider_port: int) -> None:
 
 @pytest.mark.parametrize("field", ["max_tokens", "max_completion_tokens"])
 def test_a_cap_ends_with_length(provider_port: int, field: str) -> None:
-    answer = run(ask(provider_port, chat(FAST, **{field: 5})))
-    assert (answer.text, answer.finishes) == (lorem.text(5), ["length"])
+    for cap in (5, 1, 0):
+        answer = run(ask(provider_port, chat(FAST, **{field: cap})))
+        assert (answer.text, answer.finishes) == (lorem.text(cap) if cap else "", ["length"])
+    assert run(ask(provider_port, chat(f"{FAST}&tokens=7", **{field: -1}))).finishes == ["stop"]
 
 
 @pytest.mark.parametrize("stream", [True, False])
 def test_rate_and_ttft_are_kept(provider_port: int, stream: bool) -> None:
     answer = run(ask(provider_port, chat("lorem", stream=stream, lorem={"rate": 100, "ttft": 0.2, "tokens": 31})))
-    assert 0.48 <= answer.duration_s < 0.9  # 0.2 s and thirty gaps of 10 ms
-    assert (answer.first_byte_s < 0.15) == stream
+    assert answer.duration_s >= 0.48  # 0.2 s and thirty gaps of 10 ms
+    assert (answer.first_byte_s < answer.duration_s - 0.4) == stream
 
 
 def test_a_trailing_assistant_message_is_gone_on_from(provider_port: int) -> None:
@@ -84,7 +85,7 @@ BAD = [
     (b'{"model": "echo"}', 400, "invalid_value", None),
     ({"model": 3, "messages": PROMPT}, 400, "invalid_value", "model"),
     ({"model": "echo", "messages": []}, 400, "invalid_value", "messages"),
-    ({"model": "echo", "messages": PROMPT, "max_tokens": 0}, 400, "invalid_value", "max_tokens"),
+    ({"model": "echo", "messages": PROMPT, "max_tokens": -2}, 400, "invalid_value", "max_tokens"),
     ({"model": "echo", "messages": PROMPT, "n": 2}, 400, "invalid_value", "n"),
     ({"model": "echo?rate=1", "messages": PROMPT}, 400, "invalid_value", "model"),
     ({"model": "lorem?rate=fast", "messages": PROMPT}, 400, "invalid_value", "model"),
@@ -144,7 +145,7 @@ async def _leaves(how: str) -> None:
         reader, writer = await asyncio.open_connection("127.0.0.1", provider.port)
         writer.write(chat("lorem?rate=100&ttft=0&tokens=1000"))
         await reader.readuntil(b"ipsum")
-        left = time.monotonic()
+        before = provider.requests[0].tokens
         if how == "reset":
             writer.transport.get_extra_info("socket").setsockopt(
                 socket.SOL_SOCKET, socket.SO_LINGER, b"\1\0\0\0\0\0\0\0"
@@ -153,9 +154,8 @@ async def _leaves(how: str) -> None:
         await provider.until(lambda p: p.requests[0].how)
         (seen,) = provider.requests
         assert seen.how == "client_closed"
-        assert seen.ended_at is not None and seen.ended_at - left < 0.05
+        assert seen.ended_at is not None and seen.tokens <= before + 50  # of a thousand
         assert seen.path == "/v1/chat/completions" and seen.headers["authorization"] == "Bearer sk-canary"
-        assert 2 <= seen.tokens < 50
         sent = seen.tokens
         await asyncio.sleep(0.1)
         assert seen.tokens == sent
@@ -202,14 +202,12 @@ def test_records_are_bounded_and_keys_are_checked() -> None:
     run(_records())
 
 
-async def _many(count: int) -> float:
+async def _many(count: int) -> None:
     async with serve(keep=0) as provider:
-        begun = time.process_time()
         data = chat("lorem?rate=20&ttft=0.1&tokens=20")
-        answers = await asyncio.gather(*(ask(provider.port, data, 20) for _ in range(count)))
+        answers = await asyncio.gather(*(ask(provider.port, data, 60) for _ in range(count)))
         assert all(answer.text == lorem.text(20) for answer in answers)
         assert not provider.requests
-        return time.process_time() - begun
 
 
 def test_hundreds_of_streams_at_once_are_whole() -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import time
 
 import pytest
 from testing_raw import ask, request, run
@@ -27,9 +26,7 @@ async def _pieces() -> None:
         answer = await ask(upstream.port, REQUEST)
         assert (answer.body, answer.ended) == (b"hi", "complete")
         assert answer.duration_s > 0.09
-        left = time.monotonic()
         await upstream.until(lambda u: u.closed_at)
-        assert upstream.closed_at[0] - left < 0.05
         assert bytes(upstream.received[0]) == REQUEST
         assert upstream.requests[0].body == b'{"a": 1}' and upstream.requests[0].header("host") == "x"
         assert upstream.failures == []

@@ -143,14 +143,14 @@ def test_large_events_in_small_pieces_take_linear_time() -> None:
     def cost(size: int) -> float:
         body = b"data: " + b"x" * size + b"\n\n"
         decoder = Decoder(max_event=16 << 20)
-        began = time.process_time()
+        began = time.thread_time()
         events = [event for at in range(0, len(body), 512) for event in decoder.feed(body[at : at + 512])]
         assert len(events[0].data) == size
-        return time.process_time() - began
+        return time.thread_time() - began
 
     cost(1 << 18)
     small = min(cost(1 << 20) for _ in range(3))
-    assert cost(8 << 20) < 8 * small * 3 + 0.05
+    assert min(cost(8 << 20) for _ in range(2)) < 8 * small * 4  # 64 times, if each piece cost what came before it
 
 
 def test_encode_gives_back_what_decode_took() -> None:

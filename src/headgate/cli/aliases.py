@@ -8,7 +8,7 @@ import typer
 
 from headgate.cli.gateway import Trouble, at, open_gateway
 from headgate.cli.options import Config, Json, StateDir, noun
-from headgate.cli.terminal import changed, facts, number, show, table
+from headgate.cli.terminal import changed, count, facts, number, show, table
 
 app = noun("Aliases: names that clients use, and the models behind them.")
 
@@ -92,7 +92,10 @@ def put(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make an alias, or replace it.  One of a shipped alias's name takes its place."""
+    """Make an alias, or replace it.
+
+    One of a shipped alias's name takes its place.
+    """
     limits = {"first_token": first_token, "stall": stall, "total": total}
     conduct = {
         "strategy": strategy,
@@ -105,7 +108,8 @@ def put(
         "privacy": privacy,
     }
     if weights and len(weights) != len(targets):
-        raise Trouble(f"{len(weights)} weights for {len(targets)} models", "give one --weight for each", code=2)
+        sentence = f"{count(len(weights), 'weight')} for {count(len(targets), 'model')}"
+        raise Trouble(sentence, "give one --weight for each", code=2)
     wish: dict[str, Any] = {
         "targets": [
             {"model": target, "weight": weight}
@@ -122,7 +126,10 @@ def put(
 
 @app.command("unset")
 def unset(name: Name, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Remove an alias that was made here; a shipped one of that name is back."""
+    """Remove an alias that was made here.
+
+    A shipped one of that name is back then.
+    """
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("DELETE", at("/aliases", name, slashes=True))
     changed(answer, f"removed {name}", as_json)

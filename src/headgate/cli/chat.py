@@ -11,15 +11,18 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from functools import partial
 from typing import IO, Annotated, Any
 
 import typer
 
 from headgate.cli.gateway import START_IT, Gateway, failure, open_gateway
+from headgate.cli.layout import visible
 from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import say
+from headgate.cli.terminal import count, say
 from headgate.cli.trouble import Trouble
 
+Send = Callable[..., "Transcript"]  # (body, live, transcript) → what came
 LOREM, AUTO = "builtin/lorem", "auto"
 
 
@@ -27,7 +30,7 @@ LOREM, AUTO = "builtin/lorem", "auto"
 class Transcript:
     """What came back.  Times are ``perf_counter`` seconds; None where nothing came."""
 
-    started: float
+    started: float = field(default_factory=time.perf_counter)
     first: float | None = None
     last: float | None = None
     text: list[str] = field(default_factory=list)
@@ -54,7 +57,7 @@ class Transcript:
         tokens = (self.usage or {}).get("completion_tokens")
         parts = [
             self.model,
-            f"{tokens} tokens" if tokens is not None else "",
+            count(tokens, "token") if tokens is not None else "",
             f"{self.tokens_per_s:.1f} tokens/s" if self.tokens_per_s else "",
             f"first token {self.ttft_s * 1000:.0f} ms" if self.ttft_s is not None else "",
         ]
@@ -74,15 +77,23 @@ class Transcript:
         )
 
 
-def ask(url: str, token: str, body: dict[str, Any], *, live: bool, proxies: bool = False) -> Transcript:
-    """Streams one answer; ``live`` writes its text to standard output as it comes.
+def ask(
+    url: str,
+    token: str,
+    body: dict[str, Any],
+    *,
+    live: bool,
+    proxies: bool = False,
+    transcript: Transcript | None = None,
+) -> Transcript:
+    """Streams one answer; ``live`` writes its text to standard output as it comes, ``transcript`` takes it up.
 
     ``proxies``: by way of the environment's, for a gateway that is not this machine's.  Raises Trouble on an error
     status, an error event and a stream that ends without ``[DONE]``.
     """
     import http.client  # noqa: PLC0415 - late: see line.py
 
-    transcript = Transcript(time.perf_counter())
+    transcript = transcript or Transcript()
     try:
         with waiting_for(str(body["model"])) as answered, _opened(url, token, body, proxies) as answer:
             for chunk in _chunks(answer, transcript):
@@ -188,18 +199,21 @@ def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
         if text:
             transcript.text.append(text)
             if live:
-                sys.stdout.write(text)
+                # A terminal would act upon control characters, whoever put them into the model's mouth
+                sys.stdout.write(visible(text, "\t") if sys.stdout.isatty() else text)
                 sys.stdout.flush()
 
 
-def with_own_token(gateway: Gateway, body: dict[str, Any], *, live: bool) -> Transcript:
+def with_own_token(
+    gateway: Gateway, body: dict[str, Any], *, live: bool, transcript: Transcript | None = None
+) -> Transcript:
     """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once.
 
     Where nothing can serve a shipped alias, the built-in model answers, and what to set is said.
     """
     url = gateway.addresses()["data"]
     try:
-        return ask(url, gateway.cli_token(), body, live=live)
+        return ask(url, gateway.cli_token(), body, live=live, transcript=transcript)
     except Trouble as error:
         if error.api_code in ("invalid_api_key", "expired_api_key"):
             gateway.cli_token(anew=True)
@@ -209,7 +223,7 @@ def with_own_token(gateway: Gateway, body: dict[str, Any], *, live: bool) -> Tra
             body = {**body, "model": LOREM}
         else:
             raise
-    return ask(url, gateway.cli_token(), body, live=live)
+    return ask(url, gateway.cli_token(), body, live=live, transcript=transcript)
 
 
 def _is_shipped(model: str) -> bool:
@@ -223,8 +237,25 @@ def _read() -> str:
         raise Trouble(f"standard input is no text ({error})", code=2) from error
 
 
+@contextmanager
+def _way(url: str | None, token: str | None, config: str | None, state_dir: str | None) -> Iterator[Send]:
+    """How to ask: another gateway, or this machine's with the token that was given, else with the CLI's own."""
+    if url and not token:
+        raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
+    if url:
+        yield partial(ask, url.rstrip("/").removesuffix("/v1"), token or "", proxies=True)
+        return
+    with open_gateway(config, state_dir) as gateway:
+        yield partial(ask, gateway.addresses()["data"], token) if token else partial(with_own_token, gateway)
+
+
 def command(
-    message: Annotated[str, typer.Argument(help="What to say; - reads standard input.")],
+    message: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to say; - reads standard input.  Without it a conversation begins.", show_default=False
+        ),
+    ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = AUTO,
     system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
     url: Annotated[str | None, typer.Option("--url", help="Another gateway's base URL (without /v1).")] = None,
@@ -233,20 +264,27 @@ def command(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Ask a model, and see the answer as it streams; speed and first-token time go to standard error."""
-    if url and not token:
-        raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
-    text = _read() if message == "-" else message
-    messages = [{"role": "system", "content": system}] if system else []
-    body: dict[str, Any] = {"model": model, "messages": [*messages, {"role": "user", "content": text}]}
-    if url:
-        transcript = ask(url.rstrip("/").removesuffix("/v1"), token or "", body, live=not as_json, proxies=True)
-    else:
-        with open_gateway(config, state_dir) as gateway:
-            if token:
-                transcript = ask(gateway.addresses()["data"], token, body, live=not as_json)
-            else:
-                transcript = with_own_token(gateway, body, live=not as_json)
+    """Ask a model, and see the answer as it streams.
+
+    Without a message a conversation begins; where standard input is a pipe or a file, that is the message.  Speed and
+    the time to the first token go to standard error.
+    """
+    converse = message is None and sys.stdin.isatty()
+    if converse and as_json:
+        raise Trouble("a conversation has no --json", 'headgate chat --json "…"', 2)
+    text = _read() if message == "-" or (message is None and not converse) else message or ""
+    if message is None and not converse and not text.strip():
+        raise Trouble("nothing was asked", 'headgate chat "Hello"', 2)
+    with _way(url, token, config, state_dir) as send:
+        if converse:
+            from headgate.cli.conversation import Conversation  # noqa: PLC0415 - it builds on this module
+
+            Conversation(send, model, system).hold()
+            return
+        messages = [{"role": "system", "content": system}] if system else []
+        transcript = send(
+            {"model": model, "messages": [*messages, {"role": "user", "content": text}]}, live=not as_json
+        )
     if as_json:
         print(transcript.as_json())
     else:

@@ -17,11 +17,14 @@ import time
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import headgate
 from headgate import statedir
-from headgate.settings import ConfigError, Settings, load
+from headgate.cli.terminal import count
+
+if TYPE_CHECKING:
+    from headgate.settings import Settings
 
 Mark = Literal["good", "warning", "bad"]
 LITTLE_DISK, TOO_LITTLE_DISK = 1 << 30, 100 << 20  # bytes
@@ -45,6 +48,8 @@ def configuration(
     config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str]
 ) -> tuple[Settings | None, list[Finding]]:
     """The settings, None where they do not hold."""
+    from headgate.settings import ConfigError, load  # noqa: PLC0415 - late: see late.py
+
     try:
         settings = load(config, environ, overrides)
     except ConfigError as error:
@@ -167,5 +172,5 @@ def descriptors(settings: Settings) -> Iterator[Finding]:
         return
     calls = max(0, (soft - SPARE_DESCRIPTORS) // DESCRIPTORS_PER_CALL)
     mark: Mark = "bad" if soft < FEW_DESCRIPTORS else "warning"
-    sentence = f"{soft} open files are enough for {calls} calls at once; server.max_connections is {most}"
+    sentence = f"{soft} open files are enough for {count(calls, 'call')} at once; server.max_connections is {most}"
     yield Finding(mark, "limits", sentence, f"ulimit -n {needed} before the start (systemd: LimitNOFILE)")

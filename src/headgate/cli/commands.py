@@ -16,16 +16,17 @@ from typer.exceptions import TyperException
 
 from headgate import __version__
 from headgate.cli import misuse, values
-from headgate.cli.late import Late, Root
+from headgate.cli.late import COMPLETE, Late, Root
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import say
 from headgate.cli.trouble import Trouble
 
 COMMANDS = (
     Late("chat", "chat:command", "Ask a model, and see the answer as it streams."),
+    Late("welcome", "welcome:command", "Show the first tokens, and a line to try one with."),
     Late("status", "gate:status", "Show how the gateway is."),
     Late("reload", "gate:reload", "Read the configuration file again.  Running streams are not touched."),
-    Late("drain", "gate:drain", "Stop the gateway: no new calls, the running ones come to their end."),
+    Late("drain", "gate:drain", "Stop the gateway when its running calls have ended."),
     Late("detect", "gate:detect", "Look for engines on this machine again."),
     Late("usage", "usage:usage", "Show requests, tokens and cost, by model or anything else."),
     Late("explain", "explain:explain", "Show where a request would go, and where one went."),
@@ -48,6 +49,11 @@ class Commands(Root):
         for late in COMMANDS:
             self.add_late(late)
         values.simplify(self)
+        if COMPLETE in os.environ:
+            from headgate.cli import completion  # noqa: PLC0415 - late: only the shell needs it
+
+            completion.attach(self.commands["serve"], "serve")
+            completion.without_rich()
 
 
 app = typer.Typer(
@@ -122,15 +128,20 @@ def start(
     port: Annotated[int | None, typer.Option("--port", help="Port of the data plane.")] = None,
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help="auto, console or json.")] = None,
 ) -> None:
-    """Start the gateway: data plane on port 4000, control plane on port 4001.
+    """Start the gateway.
+
+    The data plane is on port 4000, the control plane on port 4001.
 
     Exit codes: 0 drained, 2 configuration, 3 port in use, 4 state directory or store unusable.
     """
     # Here for help and completion: __init__ goes a shorter way
     from headgate.cli import serve  # noqa: PLC0415 - late: the other commands start without it
 
-    raise typer.Exit(serve.start(config, host=host, port=port, control_port=control_port, state_dir=state_dir))
+    plane = {"host": host, "port": port, "control_port": control_port, "state_dir": state_dir}
+    raise typer.Exit(serve.start(config, **plane, log_level=log_level, log_format=log_format))  # type: ignore[arg-type]
 
 
 @app.command("version")
@@ -148,7 +159,10 @@ def conform(
     timeout: Annotated[float, typer.Option(help="Seconds that an answer may take.")] = 60.0,
     as_json: Json = False,
 ) -> None:
-    """Check any OpenAI-compatible endpoint against the contract; exit code 1 where it breaks it."""
+    """Check any OpenAI-compatible endpoint.
+
+    Exit code 1 where it breaks the contract.
+    """
     from headgate.cli.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(check(url, token, model, as_json=as_json, quick=quick, timeout=timeout))

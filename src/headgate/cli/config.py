@@ -16,7 +16,7 @@ from headgate.cli import terminal
 from headgate.cli.gateway import Gateway
 from headgate.cli.layout import Drawing
 from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import moment, table
+from headgate.cli.terminal import moment, say, table
 from headgate.cli.trouble import Trouble
 from headgate.wire import proxies
 
@@ -28,7 +28,10 @@ app = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_mar
 
 @app.command("check")
 def check(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Say whether the configuration holds (exit code 2 where not), and what the running gateway has of it."""
+    """Say whether the configuration file is good.
+
+    Exit code 2 where it is not.  Also says what the running gateway has of it.
+    """
     from headgate.settings import ConfigError  # noqa: PLC0415 - late: see late.py
 
     running = _running(config, state_dir)
@@ -62,7 +65,8 @@ def _running(config: str | None, state_dir: str | None) -> dict[str, Any] | None
     try:
         with Gateway.find(config, {"state_dir": state_dir} if state_dir else {}, announce=False) as gateway:
             if gateway.running:
-                return {"state_dir": str(gateway.state_dir), **gateway.call("GET", "/health")["config"]}
+                health = gateway.call("GET", "/health")
+                return {"state_dir": str(gateway.state_dir), "data_url": health["data_url"], **health["config"]}
     except Trouble:
         pass  # the file can be checked all the same
     return None
@@ -113,13 +117,25 @@ def show(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Print what is in force: file, environment and defaults together; secrets masked."""
+    """Print the values that are in force.
+
+    File, environment and defaults together; secrets are masked.  Where there is no file here, the one that the running
+    gateway reads is shown.
+    """
     from headgate.settings import ConfigError, explained, masked  # noqa: PLC0415 - late: see late.py
 
     try:
-        settings = _load(config, state_dir)
+        running = _running(config, state_dir)
+        path = _file(config, running)
+        settings = _load(str(path) if path else config, state_dir)
+        if running and str(settings.state_dir) != running["state_dir"]:
+            settings = _load(str(path) if path else config, running["state_dir"])
     except ConfigError as error:
         raise Trouble("; ".join(error.problems), "headgate config check", 2) from error
+    except locate.NoSuchFile as error:
+        raise Trouble(str(error), code=2) from error
+    if running and running["data_url"] != settings.data_url:
+        say(f"the running gateway listens on {running['data_url']}: its options are its own")
     if origin:
         values = explained(settings)
         terminal.show([asdict(value) for value in values], as_json, lambda: _origins(values))
@@ -142,7 +158,7 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
 def _origins(values: list[Origin]) -> Drawing:
     return table(
         "!KEY",
-        "VALUE",
+        "~VALUE",
         "FROM",
         rows=((value.key, json.dumps(value.value, ensure_ascii=False), value.whence) for value in values),
         empty="",

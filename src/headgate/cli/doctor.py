@@ -22,7 +22,7 @@ from headgate.cli.gateway import Gateway, Trouble
 from headgate.cli.layout import Hanging, Text
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.providers import checked, configured
-from headgate.cli.terminal import draw, print_json, waiting
+from headgate.cli.terminal import count, draw, print_json, waiting
 
 _MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
 REFUSED = frozenset({401, 403})
@@ -30,7 +30,10 @@ BEHIND = 10_000  # records: control reads more than that in a second
 
 
 def command(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Look at everything that can be wrong; exit code 1 where something is."""
+    """Look at everything that can be wrong.
+
+    Exit code 1 where something is.
+    """
     found = []
     for finding in examine(config, {"state_dir": state_dir} if state_dir else {}):
         found.append(finding)
@@ -104,9 +107,11 @@ def _health(health: dict[str, Any], running: bool) -> Iterator[Finding]:
     if recorder["error"]:
         yield Finding("bad", "store", str(recorder["error"]), "make room on the disk, or look at the log")
     elif recorder["records_behind"] > BEHIND:
-        yield Finding("warning", "journal", f"{recorder['records_behind']} records are not yet in the store", "wait")
+        yield Finding("warning", "journal", f"{_behind(recorder)} not yet in the store", "wait")
     else:
-        yield Finding("good", "journal", f"{recorder['records_behind']} records are not yet in the store")
+        whole = not recorder["records_behind"]
+        sentence = "every record is in the store" if whole else f"{_behind(recorder)} not yet in the store"
+        yield Finding("good", "journal", sentence)
     if configuration["reload_error"]:
         yield Finding("bad", "configuration", str(configuration["reload_error"]), "headgate config check")
     if configuration["needs_restart"]:
@@ -114,6 +119,10 @@ def _health(health: dict[str, Any], running: bool) -> Iterator[Finding]:
         yield Finding(
             "warning", "configuration", f"changed, but only a restart applies it: {changed}", "headgate drain"
         )
+
+
+def _behind(recorder: dict[str, Any]) -> str:
+    return f"{count(recorder['records_behind'], 'record')} {'is' if recorder['records_behind'] == 1 else 'are'}"
 
 
 def _keys(gateway: Gateway) -> Iterator[Finding]:
@@ -138,7 +147,7 @@ def _keys(gateway: Gateway) -> Iterator[Finding]:
 def _key(provider: str, result: dict[str, Any]) -> Finding:
     subject = result["account"] or provider
     if result["ok"]:
-        models = "" if result["models"] is None else f", {result['models']} models"
+        models = "" if result["models"] is None else f", {count(result['models'], 'model')}"
         return Finding("good", subject, f"answers in {result['latency_ms']:.0f} ms{models}")
     refused = result["status"] in REFUSED
     step = f"headgate vault add {provider}" if refused else "check the network and the address"

@@ -27,12 +27,14 @@ def explain(
     model: Annotated[
         str | None, typer.Option("--model", "-m", help="Under this name; alone: any small request.")
     ] = None,
-    token: Annotated[str | None, typer.Option(help="As the holder of this token (its id).")] = None,
+    token: Annotated[str | None, typer.Option(help="As the holder of this token (its name or id).")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Show where a request would go, in which order and why not elsewhere; or, by its id, where one went.
+    """Show where a request would go, or where one went.
+
+    In which order, and why not elsewhere.  The id of a request shows what became of it.
 
     Nothing is sent.  Exit code 1 where the request would be refused.
     """

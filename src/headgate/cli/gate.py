@@ -9,13 +9,16 @@ import typer
 
 from headgate.cli.gateway import START_IT, Gateway, Trouble, open_gateway
 from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import facts, milliseconds, number, say, show, waiting
+from headgate.cli.terminal import count, facts, milliseconds, number, say, show, waiting
 
 DRAIN_S = 3600.0
 
 
 def status(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Show how the gateway is; exit code 1 where something is wrong."""
+    """Show how the gateway is.
+
+    Exit code 1 where something is wrong.
+    """
     with _running(config, state_dir) as gateway:
         health = gateway.call("GET", "/health")
     show(health, as_json, lambda: _picture(health))
@@ -37,7 +40,10 @@ def drain(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Stop the gateway: no new calls, the running ones come to their end."""
+    """Stop the gateway when its running calls have ended.
+
+    It takes no new calls meanwhile.  `stop` is the same command.
+    """
     with _running(config, state_dir) as gateway:
         answer = gateway.call("POST", "/drain", {})
         if wait:
@@ -95,8 +101,8 @@ def _worker(worker: dict[str, Any], generation: int) -> str:
     parts = [f"pid {worker['pid']}"]
     if gauges:
         parts += [
-            f"{number(gauges['calls'])} calls",
-            f"{number(gauges['connections'])} connections",
+            count(gauges["calls"], "call"),
+            count(gauges["connections"], "connection"),
             f"{number(gauges['upstream_connections'])} to upstreams ({number(gauges['upstream_idle'])} idle)",
             f"late by {milliseconds(gauges['loop_lag_s'] * 1000)}",
         ]
@@ -106,10 +112,10 @@ def _worker(worker: dict[str, Any], generation: int) -> str:
 
 
 def _journal(recorder: dict[str, Any]) -> str:
-    running = f"{number(recorder['running_calls'])} calls run"
+    running = f"{count(recorder['running_calls'], 'call')} running"
     if not recorder["records_behind"]:
         return f"read to its end, {running}"
-    return f"{number(recorder['records_behind'])} records to read, {running}"
+    return f"{count(recorder['records_behind'], 'record')} to read, {running}"
 
 
 def _span(seconds: float) -> str:

@@ -236,6 +236,14 @@ def open_gateway(config: str | None, state_dir: str | None) -> Gateway:
     return Gateway.find(config, {"state_dir": state_dir} if state_dir else {})
 
 
+def running_gateway() -> Gateway:
+    """The one that runs, in silence.  Raises Trouble where none does, or where it is not ready."""
+    gateway = Gateway.find(None, {}, announce=False)
+    if not gateway.running:
+        raise Trouble("no gateway is running", START_IT)
+    return gateway
+
+
 def at(collection: str, *names: str, slashes: bool = False) -> str:
     """The path of one object.  ``slashes``: its name may hold some.  Raises Trouble on an empty name."""
     from urllib.parse import quote  # noqa: PLC0415 - late: see line.py

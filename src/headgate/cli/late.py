@@ -7,6 +7,7 @@ module is imported when the command is run, when its own help is shown, or when 
 from __future__ import annotations
 
 import importlib
+import os
 from typing import Any, NamedTuple
 
 import typer
@@ -27,6 +28,9 @@ _SYNONYMS = {
     "start": "serve",
     "stop": "drain",
 }
+
+
+COMPLETE = "_HEADGATE_COMPLETE"  # set by the shell's completion script
 
 
 class Late(NamedTuple):
@@ -56,6 +60,10 @@ class _Stub(TyperCommand):
             command = typer.main.get_group(found)
         command.name = self.late.name
         values.simplify(command)
+        if COMPLETE in os.environ:
+            from headgate.cli import completion  # noqa: PLC0415 - late: only the shell needs it
+
+            completion.attach(command, self.late.name)
         return command
 
 

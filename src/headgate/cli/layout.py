@@ -14,7 +14,7 @@ from unicodedata import category
 
 GAP = 2
 MIN_PROSE = 16  # columns: prose in less than that is a tower of single words
-MIN_FOLD = 40  # a word longer than that may be broken where nothing else helps
+MIN_FOLD = 28  # columns that may break words (``Column.folds``) do so from this length on
 _JOINERS = "\n\u200c\u200d"
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
 # What is drawn, and its stand-in where an output cannot show it.  Each is one column wide.
@@ -86,13 +86,13 @@ class Drawing(Protocol):
 # ------------------------------------------------------------------------------------- characters
 
 
-def visible(text: str) -> str:
+def visible(text: str, but: str = "") -> str:
     """``text`` with what a terminal would act upon written out: control characters, changes of direction.  Line ends
-    and the joiners of emoji stay.
+    and the joiners of emoji stay, and what is in ``but``.
     """
     if text.isprintable():
         return text
-    return "".join(one if _harmless(one) else one.encode("unicode_escape").decode() for one in text)
+    return "".join(one if _harmless(one) or one in but else one.encode("unicode_escape").decode() for one in text)
 
 
 def _harmless(one: str) -> bool:
@@ -142,21 +142,24 @@ def _wrapped_line(text: Text, begin: int, end: int, plain: str, width: int) -> I
 
 @dataclass(frozen=True)
 class Column:
-    """``whole``: an id or a figure, never wrapped.  ``optional``: above 0 it is left out where there is no room, the
-    highest first, those of one number together.
+    """``whole``: an id or a figure, never wrapped.  ``folds``: its words may be broken; others wrap between words.
+    ``optional``: above 0 it is left out where there is no room, the highest first, those of one number together.
     """
 
     name: str
     right: bool = False
     whole: bool = False
     optional: int = 0
+    folds: bool = False
 
     @classmethod
     def named(cls, heading: str) -> Column:
-        """``>NAME`` is a figure (aligned to the right), ``!NAME`` an id; each ``?`` in front makes it more optional."""
-        name = heading.lstrip("?>!")
+        """``>NAME`` is a figure (aligned to the right), ``!NAME`` an id, ``~NAME`` folds; each ``?`` in front makes it
+        more optional.
+        """
+        name = heading.lstrip("?>!~")
         marks = heading[: len(heading) - len(name)]
-        return cls(name, ">" in marks, ">" in marks or "!" in marks, marks.count("?"))
+        return cls(name, ">" in marks, ">" in marks or "!" in marks, marks.count("?"), "~" in marks)
 
 
 class Table:
@@ -171,7 +174,9 @@ class Table:
         if not self._rows:
             yield from _prose(Text(self._empty), width)
             return
-        shown = [index for index, column in enumerate(self._columns) if column.name or self._filled(index)]
+        # An optional column with nothing in it says nothing
+        named = [bool(column.name) and not column.optional for column in self._columns]
+        shown = [index for index in range(len(self._columns)) if named[index] or self._filled(index)]
         natural = {index: self._natural(index) for index in shown}
         while True:
             widths = self._fitted(natural, shown, width)
@@ -197,7 +202,7 @@ class Table:
             return natural
         words = (columns_of(word) for row in self._rows for word in row[index].plain.split())
         longest = max((columns_of(self._columns[index].name), *words))
-        return min(natural, max(MIN_PROSE, min(longest, MIN_FOLD)))
+        return min(natural, max(MIN_PROSE, min(longest, MIN_FOLD) if self._columns[index].folds else longest))
 
     def _fitted(self, natural: dict[int, int], shown: list[int], width: int | None) -> dict[int, int] | None:
         """The columns' widths; None where they cannot fit."""

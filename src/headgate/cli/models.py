@@ -8,12 +8,14 @@ from typing import Annotated, Any
 import typer
 
 from headgate.cli.gateway import Trouble, at, open_gateway
+from headgate.cli.generations import of_today
 from headgate.cli.options import Config, Json, StateDir, listed, noun
-from headgate.cli.terminal import UNKNOWN, changed, facts, number, short, show, table, usd, yes
+from headgate.cli.terminal import UNKNOWN, changed, facts, number, say, short, show, table, usd, yes
 
 app = noun("Models: what can be asked for, what it can do, what it costs.")
 
 MOST = 2000
+FIRST = 30  # of a table that nobody asked to be longer
 Ident = Annotated[str, typer.Argument(metavar="ID", help="Like openai/gpt-4o-mini.")]
 
 
@@ -32,25 +34,39 @@ def listing(
     capability: Annotated[str | None, typer.Option(help="tools, json_schema, vision, reasoning, …")] = None,
     free: Annotated[bool, typer.Option("--free", help="Only those that cost nothing.")] = False,
     configured: Annotated[bool, typer.Option("--configured", help="Only those that a key is there for.")] = False,
+    show_all: Annotated[bool, typer.Option("--all", "-a", help="Everything, of any age and kind.")] = False,
     sort: Annotated[Sort | None, typer.Option(help="What comes first.")] = None,
-    limit: Annotated[int, typer.Option("--limit", "-n", min=1, max=MOST, help="How many at most.")] = 500,
+    limit: Annotated[int | None, typer.Option("--limit", "-n", min=1, max=MOST, help="How many at most.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the models with their context windows and prices (USD per million tokens, in and out)."""
+    """List the models that can be asked for, the newest first.
+
+    Prices are USD per million tokens, in and out.
+
+    Without --all or a search: chat models of configured providers, without retired ones and those of generations ago.
+    """
+    everything = show_all or bool(search or capability)
     query = {
         "provider": provider,
         "search": search,
         "capability": capability,
         "free_only": True if free else None,
-        "configured_only": True if configured else None,
+        "configured_only": True if configured or not (everything or provider) else None,
         "sort_by": sort.value if sort else None,
         "limit": MOST,
     }
     with open_gateway(config, state_dir) as gateway:
-        found = gateway.call("GET", "/catalog", params=query)["data"]
-    rows = [row for row in found if not row["headgate"]["alias"]][:limit]
+        answer = gateway.call("GET", "/catalog", params=query)
+        total = 0 if everything else gateway.call("GET", "/catalog", params={"limit": 1})["total"]
+    found = [row for row in answer["data"] if not row["headgate"]["alias"]]
+    known = len(found) if provider or free or everything else total - len(answer["data"]) + len(found)
+    rows = found if everything else of_today(found)
+    if sort:
+        ids = {row["id"] for row in rows}
+        rows = [row for row in found if row["id"] in ids]
+    rows = rows[: limit or (MOST if everything or as_json else FIRST)]
     show(
         rows,
         as_json,
@@ -62,9 +78,15 @@ def listing(
             "???CAN",
             "??>USES (30 D)",
             rows=(_cells(row) for row in rows),
-            empty="no model; add a provider: headgate providers presets",
+            empty="no model matches; what there is: headgate models --all"
+            if provider or search or capability or free or configured
+            else "no model; add a provider: headgate providers presets",
         ),
     )
+    if rows and all(row["owned_by"] == "builtin" for row in rows) and not (provider or as_json):
+        say("no other model can be called yet: headgate vault add openai (or groq, …), or headgate providers presets")
+    if known > len(rows):
+        say(f"{known - len(rows)} more: headgate models --all, or --search WORD")
 
 
 @app.command("show")
@@ -90,7 +112,10 @@ def put(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Say what a model costs and can do, where the price list is wrong or silent.  What was set before is replaced."""
+    """Say what a model costs and can do.
+
+    For models that the price list is wrong or silent about.  What was set before is replaced.
+    """
     price = {
         "input": input_price,
         "output": output_price,
@@ -149,11 +174,11 @@ def _picture(row: dict[str, Any]) -> Any:
             ("providers", ", ".join(block.get("providers") or ()) or None),
             ("can be called", yes(block["configured"]) if "configured" in block else None),
             ("context", f"{number(block['context_window'])} tokens" if block.get("context_window") else UNKNOWN),
-            ("output", f"{number(block['max_output'])} tokens at most" if block.get("max_output") else UNKNOWN),
+            ("max output", f"{number(block['max_output'])} tokens" if block.get("max_output") else UNKNOWN),
             ("capabilities", ", ".join(block.get("capabilities") or ()) or None),
-            *((name.replace("_", " "), _price(price.get(name))) for name in ("input", "output")),
+            *((f"{name} price", _price(price.get(name))) for name in ("input", "output")),
             *(
-                (name.replace("_", " "), _price(price[name]))
+                (f"{name.replace('_', ' ')} price", _price(price[name]))
                 for name in ("cached_input", "cache_write")
                 if price.get(name) is not None
             ),

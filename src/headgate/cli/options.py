@@ -30,7 +30,8 @@ class Noun(TyperGroup):
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         asks_for_help = bool(args) and args[0] in self.get_help_option_names(ctx)
-        if not ctx.resilient_parsing and not asks_for_help and (not args or args[0].startswith("-")):
+        bare = not args and not ctx.resilient_parsing  # a verb may be being typed
+        if not asks_for_help and (bare or (args and args[0].startswith("-"))):
             args = [LIST, *args]
         return super().parse_args(ctx, args)
 

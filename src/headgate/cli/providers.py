@@ -63,7 +63,10 @@ def presets(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the services that Headgate knows: a name and a key are enough for these."""
+    """List the services that Headgate knows.
+
+    A name and a key are enough for these.
+    """
     with open_gateway(config, state_dir) as gateway:
         rows = gateway.items("/presets")
     if search:
@@ -136,13 +139,37 @@ def check(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Try every account with a real call; exit code 1 where one does not work."""
+    """Try every account with a real call.
+
+    Exit code 1 where one does not work.
+    """
     with open_gateway(config, state_dir) as gateway:
         wanted = names or [row["name"] for row in configured(gateway) if row["status"] == "ready"]
         answers = checked(gateway, wanted)
     failed = [answer for answer in answers if not all(result["ok"] for result in answer["results"])]
     show(answers, as_json, lambda: _results(answers))
     raise typer.Exit(1 if failed else 0)
+
+
+@app.command("resume")
+def resume(
+    name: Name,
+    account: Annotated[str | None, typer.Option(help="Only this one: its id, or what follows the slash.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Use a provider again at once.
+
+    Whatever is held against its keys and models.
+    """
+    wish = {"account": account.removeprefix(f"{name}/")} if account else {}
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("POST", at("/providers", name, "resume"), wish)
+    if answer["told"]:
+        changed(answer, f"resumed {', '.join(answer['accounts'])}", as_json)
+    else:
+        changed(answer, "no gateway runs: nothing is held against anybody", as_json)
 
 
 def configured(gateway: Gateway) -> list[dict[str, Any]]:
@@ -197,6 +224,7 @@ def _picture(row: dict[str, Any]) -> Drawing:
             ("address", row["base_url"]),
             ("status", _status(row)),
             ("problem", row["problem"]),
+            ("rests", "; ".join(map(_rest, row.get("rests", ()))) or None),
             ("preset", row["preset"]),
             ("auth", row["auth"]),
             ("quirks", ", ".join(row["quirks"]) or None),
@@ -224,7 +252,7 @@ def account_table(accounts: list[dict[str, Any]]) -> Drawing:
             (
                 account["id"],
                 account["hint"],
-                account["problem"] or account["state"],
+                account["problem"] or _state(account),
                 str(account["priority"]),
                 yes(account["free"]),
                 account["origin"],
@@ -234,6 +262,19 @@ def account_table(accounts: list[dict[str, Any]]) -> Drawing:
         ),
         empty="no accounts; add one with: headgate vault add PROVIDER",
     )
+
+
+def _state(account: dict[str, Any]) -> str:
+    """``active``, or why it is not used: ``cooling, 159 s``, ``active; gpt-5: denied, 60 s``."""
+    own = account.get("rests") or []
+    parts = [_rest(rest) for rest in own]
+    return "; ".join(parts if any(rest["model"] is None for rest in own) else [account["state"], *parts])
+
+
+def _rest(rest: dict[str, Any]) -> str:
+    model = f"{rest['model']}: " if rest["model"] else ""
+    wait = f", {rest['wait_s']:.0f} s" if rest["wait_s"] else ""
+    return f"{model}{rest['state']}{wait}"
 
 
 def _status(row: dict[str, Any]) -> Text:

@@ -38,7 +38,7 @@ _COLOURS = {"delivered": "green", "cancelled": "yellow", None: "cyan"}
 @app.command("list")
 def listing(
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many at most.")] = 20,
-    token: Annotated[str | None, typer.Option(help="Of this token (its id).")] = None,
+    token: Annotated[str | None, typer.Option(help="Of this token (its name or id).")] = None,
     model: Annotated[str | None, typer.Option(help="Served by this model.")] = None,
     requested: Annotated[str | None, typer.Option(help="Asked for under this name.")] = None,
     provider: Annotated[str | None, typer.Option(help="Served by this provider.")] = None,
@@ -46,6 +46,9 @@ def listing(
     code: Annotated[str | None, typer.Option(help="With this error code.")] = None,
     stream: Annotated[bool | None, typer.Option("--stream/--no-stream", help="Streamed ones, or the others.")] = None,
     label: Annotated[str | None, typer.Option(help="With this x-request-id of the client's own.")] = None,
+    continued: Annotated[
+        bool | None, typer.Option("--continued/--no-continued", help="Broken streams that went on, or the others.")
+    ] = None,
     since: Annotated[str | None, typer.Option(help="From then on: 1h, 7d, or a date like 2026-01-31.")] = None,
     until: Annotated[str | None, typer.Option(help="Until then: as --since.")] = None,
     min_cost: Annotated[float | None, typer.Option("--min-cost", help="That cost as much (USD).")] = None,
@@ -55,7 +58,10 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List requests, the latest first; --follow shows new ones as they end."""
+    """List requests, the latest first.
+
+    With --follow new ones are shown as they end.
+    """
     now = time.time()
     filters = {
         "token": token,
@@ -66,6 +72,7 @@ def listing(
         "code": code,
         "stream": stream,
         "label": label,
+        "continued": continued,
         "since": before(since, now) if since else None,
         "until": before(until, now) if until else None,
         "min_cost_usd": min_cost,
@@ -134,6 +141,7 @@ def _line(row: dict[str, Any], wide: bool) -> Text:
     took, cost = milliseconds(row["timings_ms"]["total"]), usd(row["cost_usd"])
     line.append(f"  {took:>8}  {_tokens(row):>9}  {cost:>10}  {_model(row)}")
     line.append(f" ({row['code']})" if row["code"] else "")
+    line.append(" (continued)" if row["continued"] else "")
     return line if wide else line.append(f"\n          {row['id']}", "dim")
 
 
@@ -149,6 +157,7 @@ def _rows(rows: list[dict[str, Any]], filtered: bool) -> Drawing:
             "?>TOOK",
             "???>IN+OUT",
             "??>COST",
+            "????>CONTINUED",
             "MODEL" if wide else "MODEL, ID",
             rows=(
                 (
@@ -158,6 +167,7 @@ def _rows(rows: list[dict[str, Any]], filtered: bool) -> Drawing:
                     milliseconds(row["timings_ms"]["total"]) if row["outcome"] else "",
                     _tokens(row),
                     usd(row["cost_usd"]),
+                    f"{len(row['continued'])}×" if row["continued"] else "",
                     _model(row) if wide else _under(_model(row), row),
                 )
                 for row in rows
@@ -212,11 +222,11 @@ def _picture(row: dict[str, Any]) -> Drawing:
         facts(
             row["id"],
             [
-                ("asked for", row["requested_model"]),
+                ("asked for", row["requested_model"] or None),
                 (_answerer(row), f"{row['provider']}/{row['model']}" if row["provider"] else None),
                 ("outcome", Text(_outcome(row), _colour(row))),
                 ("status", str(row["status"]) if row["status"] else None),
-                ("at", f"{moment(row['created'])}, {'streamed' if row['stream'] else 'whole'}"),
+                ("at", f"{moment(row['created'])}{_manner(row)}"),
                 ("token", row.get("token")),
                 ("label", row.get("label")),
                 (
@@ -226,6 +236,10 @@ def _picture(row: dict[str, Any]) -> Drawing:
                 ),
                 ("counted by", _BASES.get(used["basis"], used["basis"])),
                 ("cost", _priced(row)),
+                ("all attempts cost", usd(row["upstream_cost_usd"]) if len(row["attempts"]) > 1 else None),
+                *(("continued", _seam(seam)) for seam in row["continued"]),
+                ("not continued", row["not_continued"]),
+                *(("written by", _share(share)) for share in row["shares"]),
             ],
         ),
         timeline(row),
@@ -233,6 +247,20 @@ def _picture(row: dict[str, Any]) -> Drawing:
     if len(row["attempts"]) > 1 or (row["attempts"] and row["outcome"] != "delivered"):
         parts.append(_attempts(row["attempts"]))
     return Group(*parts)
+
+
+def _manner(row: dict[str, Any]) -> str:
+    """How the answer was asked for; of a refused call that is not kept."""
+    return "" if row["outcome"] == "refused" else ", streamed" if row["stream"] else ", whole"
+
+
+def _seam(seam: dict[str, Any]) -> str:
+    return f"after {number(seam['after'])} characters, by {seam['to']} for {seam['from']} ({seam['why']})"
+
+
+def _share(share: dict[str, Any]) -> str:
+    cost = usd(share["cost_usd"]) if share["cost_usd"] is not None else UNKNOWN
+    return f"{share['provider']}/{share['model']}: {number(share['completion_tokens'])} tokens, {cost}"
 
 
 def _answerer(row: dict[str, Any]) -> str:

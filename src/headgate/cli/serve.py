@@ -15,7 +15,14 @@ def serve(arguments: list[str]) -> int:
 
 
 def start(
-    config: str | None, *, host: str | None, port: int | None, control_port: int | None, state_dir: str | None
+    config: str | None,
+    *,
+    host: str | None,
+    port: int | None,
+    control_port: int | None,
+    state_dir: str | None,
+    log_level: str | None = None,
+    log_format: str | None = None,
 ) -> int:
     """Runs the gateway until it ends.  What is None the configuration says.  Returns the exit code."""
     overrides = {
@@ -25,6 +32,8 @@ def start(
             ("server.port", port),
             ("control.port", control_port),
             ("state_dir", state_dir),
+            ("logging.level", log_level),
+            ("logging.format", log_format),
         )
         if value is not None
     }
@@ -53,4 +62,6 @@ def parser() -> argparse.ArgumentParser:
     parser.add_argument("--port", type=int)
     parser.add_argument("--control-port", type=int, metavar="PORT")
     parser.add_argument("--state-dir", metavar="DIR")
+    parser.add_argument("--log-level", metavar="LEVEL")
+    parser.add_argument("--log-format", metavar="FORMAT")
     return parser

@@ -108,6 +108,11 @@ def number(value: float | None) -> str:
     return UNKNOWN if value is None else f"{value:,.0f}"
 
 
+def count(value: float | None, noun: str) -> str:
+    """``1 model``, ``2 models``."""
+    return f"{number(value)} {noun}{'' if value == 1 else 's'}"
+
+
 def short(value: float | None) -> str:
     """``128k``, ``1.05M``: three digits at most."""
     if value is None:

@@ -47,19 +47,17 @@ def steps_of(row: dict[str, Any]) -> Iterator[Step]:
         style = "red" if one["code"] else "green"
         yield Step(f"{index + 1} {name}" if len(attempts) > 1 else name, one["started_ms"], one["ended_ms"], style)
         if index == answered:
-            yield from _phases(row["timings_ms"], one, attempts[0]["started_ms"])
+            yield from _phases(row["timings_ms"], one)
     end = row["timings_ms"]["total"] or attempts[-1]["ended_ms"]
     yield Step("whole call", 0, end, "dim")
 
 
-def _phases(timings: dict[str, float | None], attempt: dict[str, Any], first: float) -> Iterator[Step]:
+def _phases(timings: dict[str, float | None], attempt: dict[str, Any]) -> Iterator[Step]:
     """From the request's going out to its last byte."""
     start, end = attempt["started_ms"], attempt["ended_ms"]
     if timings["queue"] is None:
         return
-    # The queue is measured from the first attempt; later ones begin behind it
-    sent = first + timings["queue"]
-    at = start if sent < start else min(sent, end)
+    at = min(start + timings["queue"], end)
     if at - start >= SHOWN_MS:
         yield Step("  queue", start, at, "blue")
     for name, took in (("  connect", timings["connect"]), ("  headers", timings["ttfb"])):

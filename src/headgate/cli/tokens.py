@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shlex
 import time
 from typing import Annotated, Any
 
@@ -30,10 +31,18 @@ def create(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Make a token.  It is shown once: only its digest is kept."""
+    """Make a token.
+
+    It is shown once: only its digest is kept.
+    """
     wish = {"name": name, **_wish(expires, models, scopes)}
     with open_gateway(config, state_dir) as gateway:
-        made = gateway.call("POST", "/tokens", wish)
+        try:
+            made = gateway.call("POST", "/tokens", wish)
+        except Trouble as trouble:
+            if trouble.api_code == "already_exists":
+                trouble.step = f"headgate token rotate {shlex.quote(name)}, or another name"
+            raise
     changed(made, made["token"], as_json)
 
 

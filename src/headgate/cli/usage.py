@@ -33,7 +33,7 @@ def usage(
     ] = By.model,
     since: Annotated[str | None, typer.Option(help="From then on: 7d, or a date like 2026-01-31; else 30d.")] = "30d",
     until: Annotated[str | None, typer.Option(help="Until then: as --since.")] = None,
-    token: Annotated[str | None, typer.Option(help="Only of this token (its id).")] = None,
+    token: Annotated[str | None, typer.Option(help="Only of this token (its name or id).")] = None,
     model: Annotated[str | None, typer.Option(help="Only of this model.")] = None,
     provider: Annotated[str | None, typer.Option(help="Only of this provider.")] = None,
     config: Config = None,

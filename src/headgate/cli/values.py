@@ -12,6 +12,7 @@ import typer
 
 _YES = frozenset({"1", "true", "t", "yes", "y", "on"})
 _NO = frozenset({"0", "false", "f", "no", "n", "off", ""})
+_WORDS: dict[Any, str] = {str: "TEXT", int: "N", float: "N"}
 _PLAIN = (str, int, float, bool)
 
 
@@ -31,6 +32,7 @@ def simplify(command: Any) -> None:
 
 
 def _simplify(parameter: Any) -> None:
+    _name_value(parameter)
     if getattr(parameter, "_runtime_param", None) is None:
         described = getattr(parameter, "type_descriptor", None)
         if described is not None and getattr(described.parameter_info, "parser", None) is None:
@@ -38,6 +40,28 @@ def _simplify(parameter: Any) -> None:
             item = get_args(annotation)[0] if get_origin(annotation) is list else annotation
             if item in _PLAIN or (isinstance(item, type) and issubclass(item, Enum)):
                 parameter._runtime_param = _Reader(item, get_origin(annotation) is list, described.parameter_info)
+
+
+def _name_value(parameter: Any) -> None:
+    """``TEXT`` and ``N`` in the help, where Typer would show the name of a type; an argument by its name alone."""
+    described = getattr(parameter, "type_descriptor", None)
+    if described is None:
+        return
+    if parameter.param_type_name == "argument":
+        parameter.metavar = parameter.metavar or parameter.name.upper()
+        parameter.display_type_rich = lambda ctx: ""
+        parameter.get_usage_pieces = lambda ctx: [_usage(parameter)]
+    elif parameter.metavar is None:
+        annotation = described.annotation
+        item = get_args(annotation)[0] if get_origin(annotation) is list else annotation
+        parameter.metavar = _WORDS.get(item)
+
+
+def _usage(parameter: Any) -> str:
+    name = str(parameter.metavar)
+    if name.startswith("["):  # written out
+        return name
+    return (name if parameter.required else f"[{name}]") + ("..." if parameter.nargs != 1 else "")
 
 
 class _Reader:

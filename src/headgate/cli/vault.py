@@ -18,7 +18,6 @@ from headgate.cli.options import Config, Json, StateDir, noun
 from headgate.cli.providers import account_table
 from headgate.cli.terminal import changed, counting, draw, facts, moment, say, show, table, yes
 from headgate.policy.names import nearest
-from headgate.providers import first_key, unfilled
 
 app = noun("Providers' keys, sealed in the store.")
 
@@ -105,7 +104,10 @@ def import_env(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Store the provider keys of this terminal's environment (OPENAI_API_KEY, GROQ_API_KEY, …)."""
+    """Store the keys of this terminal's environment.
+
+    Those are OPENAI_API_KEY, GROQ_API_KEY and the others of `headgate providers presets`.
+    """
     with open_gateway(config, state_dir) as gateway:
         found = _found(gateway, os.environ)
         gateway.let_go()
@@ -150,6 +152,8 @@ def _found(gateway: Gateway, environ: Mapping[str, str]) -> list[dict[str, str]]
     """What the environment has for the presets: of each the variable that a gateway would use, else the first that is
     set.  Keys are not in it.
     """
+    from headgate.providers import first_key, unfilled  # noqa: PLC0415 - late: see late.py
+
     stored = {row["id"] for row in gateway.items("/accounts") if row["origin"] != "environment"}
     there = {row["name"] for row in gateway.items("/providers")}
     found = []

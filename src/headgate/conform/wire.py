@@ -117,7 +117,8 @@ class Connection:
             ) from error
         except OSError as error:
             raise Unreachable(
-                f"nothing answers at {endpoint.authority}: {error}", "start it, or check host and port of the URL"
+                f"nothing answers at {endpoint.authority}: {getattr(error, 'strerror', None) or error}",
+                "start it, or check host and port of the URL",
             ) from error
 
     def __enter__(self) -> Connection:

@@ -9,7 +9,7 @@ from typing import Protocol
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.channel import Answer
+from headgate.channel import Answer, Down
 from headgate.control.link import Worker
 from headgate.control.publication import Publication
 from headgate.control.recorder import Recorder
@@ -22,6 +22,10 @@ class Workers(Protocol):
     def workers(self) -> Sequence[Worker]: ...
 
     async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> Answer | None: ...
+
+    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[Answer]: ...
+
+    def tell(self, message: Down) -> None: ...
 
 
 @dataclass(frozen=True, slots=True)

@@ -106,7 +106,8 @@ def _stored_provider(sources: Sources, name: str) -> StoredProvider:
         _not_of_file(sources, name)
         provider = all_providers(sources).get(name)
         if provider is None:
-            raise GatewayError(PROVIDER_NOT_FOUND, f"There is no provider {name!r}.")
+            near = names.nearest(name, all_providers(sources))
+            raise GatewayError(PROVIDER_NOT_FOUND, names.ended(f"There is no provider {name!r}{near}"))
         raise GatewayError(MANAGED_BY_FILE, _elsewhere(provider))
     return kept
 
@@ -139,11 +140,11 @@ def _judged(sources: Sources, name: str, kept: StoredProvider) -> Objects:
     for quirk in kept.body.quirks or ():
         if quirk not in QUIRKS:
             near = names.nearest(quirk, QUIRKS)
-            raise GatewayError(INVALID_VALUE, f"There is no quirk {quirk!r}{near}.", param="quirks")
+            raise GatewayError(INVALID_VALUE, names.ended(f"There is no quirk {quirk!r}{near}"), param="quirks")
     try:
         provider = stored_provider(name, kept.body, sources.compiled.rows, sources.environ)
     except Unusable as error:
-        raise GatewayError(INVALID_VALUE, f"{error}.", param=error.param) from error
+        raise GatewayError(INVALID_VALUE, names.ended(str(error)), param=error.param) from error
     if provider.auth == "none" and any(one.provider == name for one in sources.objects.accounts.values()):
         sentence = f"auth is none, so the keys of {name} would never be sent; delete its accounts first."
         raise GatewayError(INVALID_VALUE, sentence, param="auth")
@@ -201,7 +202,7 @@ def add_account(
     if provider not in all_providers(sources) and provider not in sources.compiled.rows:
         near = names.nearest(provider, [*all_providers(sources), *sources.compiled.rows])
         raise GatewayError(
-            PROVIDER_NOT_FOUND, f"There is no provider and no preset {provider!r}{near}.", param="provider"
+            PROVIDER_NOT_FOUND, names.ended(f"There is no provider and no preset {provider!r}{near}"), param="provider"
         )
     sources = _housed(sources, provider)
     home = all_providers(sources).get(provider)
@@ -277,7 +278,7 @@ def put_alias(sources: Sources, name: str, body: AliasBody) -> Objects:
         raise GatewayError(NAME_TAKEN, f"The alias {name!r} {sentence}.", param="name")
     for ref in body.targets:
         if sentence := names.unresolved(ref.model, models, HERE):
-            raise GatewayError(INVALID_VALUE, f"{sentence}.", param="targets")
+            raise GatewayError(INVALID_VALUE, names.ended(sentence), param="targets")
     if kept is None:
         _room(sources.objects.aliases, MAX_ALIASES, "aliases")
     stored = StoredAlias(*objects.now(kept), body)
@@ -288,7 +289,8 @@ def drop_alias(sources: Sources, name: str) -> Objects:
     """Without the alias; a shipped one of that name is there again."""
     if name not in sources.objects.aliases:
         _not_alias_of_file(sources, name)
-        raise GatewayError(ALIAS_NOT_FOUND, f"There is no stored alias {name!r}.")
+        near = names.nearest(name, sources.objects.aliases)
+        raise GatewayError(ALIAS_NOT_FOUND, names.ended(f"There is no stored alias {name!r}{near}"))
     return replace(sources.objects, aliases=_without(sources.objects.aliases, [name]))
 
 
@@ -308,9 +310,9 @@ def put_model(sources: Sources, ident: str, body: ModelBody) -> Objects:
     provider, slash, model = ident.partition("/")
     home = all_providers(sources).get(provider)
     if not slash or not model or home is None or names.unresolved(ident, {provider: home.models}, HERE):
-        raise GatewayError(
-            MODEL_NOT_FOUND, f"{ident!r} is no model here: write provider/model, as the catalog's `target` says."
-        )
+        near = names.nearest(ident, names.qualified(known(all_providers(sources))))
+        sentence = f"{ident!r} is no model here{near or ': write provider/model, as in a list of models'}"
+        raise GatewayError(MODEL_NOT_FOUND, names.ended(sentence))
     if provider == BUILTIN:
         raise GatewayError(MANAGED_BY_FILE, "The built-in provider's models are part of Headgate.")
     if home.origin == "file" and home.models is not None and (said := _said_by(body, home, model)):

@@ -7,9 +7,10 @@ shown as one sentence with the key taken out of it; its body is read up to a bou
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import os
 import time
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
@@ -40,7 +41,7 @@ class Result:
     message: str
 
 
-class _TooLarge(Exception):
+class TooLarge(Exception):
     """The body has more than MAX_ANSWER bytes."""
 
 
@@ -62,6 +63,26 @@ async def check(provider: Provider, secrets: Mapping[str, str]) -> list[Result]:
     proxy = _proxy(provider.base_url)
     async with httpx2.AsyncClient(verify=verify, trust_env=False, proxy=proxy) as client:
         return await asyncio.gather(*(_one(client, places, provider, account, secrets) for account in accounts))
+
+
+@contextlib.asynccontextmanager
+async def asking(
+    provider: Provider, secrets: Mapping[str, str], account: str | None
+) -> AsyncIterator[tuple[httpx2.AsyncClient, dict[str, str], str]]:
+    """A client on traffic's way to the provider, with one account's header fields and query.  Raises ValueError where
+    its key is not known here, OSError.
+    """
+    key = secrets.get(account or "", "")
+    extra = header_values(provider.name, provider.headers, secrets)
+    if extra is None or (account is not None and not key):
+        raise ValueError(f"the key of {account or provider.name} is not known here")
+    lines, query = credential(provider.auth, key)
+    name, _, value = lines.decode().strip().partition(": ")
+    headers = {**extra, "accept": "application/json", **({name: value} if name else {})}
+    verify = await asyncio.to_thread(trust.context, provider.ca_file)  # reads a large file
+    proxy = _proxy(provider.base_url)
+    async with httpx2.AsyncClient(verify=verify, trust_env=False, proxy=proxy) as client:
+        yield client, headers, f"?{query}" if query else ""
 
 
 async def _one(
@@ -86,10 +107,10 @@ async def _one(
         began = time.perf_counter()
         try:
             async with asyncio.timeout(DEADLINE_S):
-                status, body = await _get(client, url, headers)
+                status, body = await read(client, "GET", url, headers)
         except (TimeoutError, httpx2.TimeoutException):
             return Result(account, False, None, None, None, f"no answer within {DEADLINE_S:g} s")
-        except _TooLarge:
+        except TooLarge:
             return Result(account, False, None, None, None, f"its list of models is over {MAX_ANSWER >> 20} MiB")
         except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
             sentence = _scrubbed(f"it cannot be reached: {error or type(error).__name__}", hidden)
@@ -98,13 +119,16 @@ async def _one(
     return _judged(provider, account, hidden, status, body, latency)
 
 
-async def _get(client: httpx2.AsyncClient, url: str, headers: Mapping[str, str]) -> tuple[int, bytes]:
-    async with client.stream("GET", url, headers=dict(headers), timeout=DEADLINE_S) as answer:
+async def read(
+    client: httpx2.AsyncClient, method: str, url: str, headers: Mapping[str, str], content: bytes | None = None
+) -> tuple[int, bytes]:
+    """Status and body of one answer, which has MAX_ANSWER bytes at most.  Raises TooLarge, httpx2's errors."""
+    async with client.stream(method, url, headers=dict(headers), content=content, timeout=DEADLINE_S) as answer:
         body = bytearray()
         async for piece in answer.aiter_bytes():
             body += piece
             if len(body) > MAX_ANSWER:
-                raise _TooLarge
+                raise TooLarge
         return answer.status_code, bytes(body)
 
 
@@ -113,7 +137,11 @@ def _judged(
 ) -> Result:
     if status == 200:
         count = _count(body)
-        sentence = "it answers, but not with a list of models" if count is None else f"it lists {count} models"
+        sentence = (
+            "it answers, but not with a list of models"
+            if count is None
+            else f"it lists {count} {'model' if count == 1 else 'models'}"
+        )
         return Result(account, count is not None, status, latency, count, sentence)
     if status in NOT_LISTED and provider.preset is not None:
         sentence = "it answers, and lists no models: whether the key is good shows with the first call"

@@ -184,6 +184,7 @@ def _provider(row: Row, entries: list[dict[str, Any]]) -> Provider:
         quirks=row.quirks,
         training=row.training,
         prefill=row.prefill,
+        prefill_trims=row.prefill_trims,
         models=models,
         price=LOCAL,
         origin="detected",

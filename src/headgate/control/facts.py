@@ -30,6 +30,7 @@ _FIELDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")  
 # the price per token alone would be wrong.  Fees for what a client asks for apart (searches, audio) are left out.
 _UNSAYABLE = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
 _ASKABLE = re.compile(r"[!-)+-~]{1,200}")  # printable, no spaces; a star stands for many models
+_FRAGMENT = re.compile(r"^ft:|\.ft-|[-.:/]$")  # what names of other models begin with, no model itself
 _KINDS = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -105,6 +106,7 @@ def _filled(own: ModelRow, fact: ModelRow | None, row: Row) -> ModelRow:
         max_output=own.max_output or fact.max_output,
         capabilities=own.capabilities or fact.capabilities,
         kind=fact.kind if own.kind == "chat" else own.kind,
+        retired=own.retired or fact.retired,
     )
 
 
@@ -120,12 +122,16 @@ def _known(row: Row, today: date) -> dict[str, ModelRow]:
     ids = re.compile(row.ids) if row.ids else _ASKABLE
     known = {model: _filled(own, _listed(row, model, today), row) for model, own in catalog(row).items()}
     for model in prices.ids() if prices else ():
-        if model not in known and _ASKABLE.fullmatch(model) and ids.fullmatch(model):
+        if model not in known and _is_askable(model) and ids.fullmatch(model):
             fact = _listed(row, model, today)
             if fact is not None:
                 known[model] = fact
     _catalogs[row.name] = (row, today, known)
     return known
+
+
+def _is_askable(model: str) -> bool:
+    return _ASKABLE.fullmatch(model) is not None and _FRAGMENT.search(model) is None
 
 
 def _looked_up(row: Row, known: Mapping[str, ModelRow], model: str, today: date) -> ModelRow | None:
@@ -141,7 +147,14 @@ def _listed(row: Row, model: str, today: date) -> ModelRow | None:
     if info is None:
         return ModelRow(id=model, price=free, kind=kind_of(model)) if is_free else None
     price = free if is_free else _price(info, today)
-    return ModelRow(id=model, title=info.name, context_window=info.context_window, price=price, kind=kind_of(model))
+    return ModelRow(
+        id=model,
+        title=info.name,
+        context_window=info.context_window,
+        price=price,
+        kind=kind_of(model),
+        retired=bool(info.deprecated),
+    )
 
 
 # ------------------------------------------------------------------------------------- the price list

@@ -14,6 +14,8 @@ from typing import Annotated, Any
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
+from headgate.policy.filters import CAPABILITIES
+from headgate.policy.names import nearest
 from headgate.wire import credentials, urls
 
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
@@ -45,6 +47,14 @@ Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 def wrong(sentence: str) -> PydanticCustomError:
     """A validation error whose text is a whole sentence for the operator."""
     return PydanticCustomError("headgate", "{sentence}", {"sentence": sentence})
+
+
+def capability(value: str) -> str:
+    """One of the words that a model can be said to have."""
+    if value not in CAPABILITIES:
+        near = nearest(value, CAPABILITIES) or f"; known are {', '.join(CAPABILITIES)}"
+        raise wrong(f"there is no capability {value[:50]!r}{near}")
+    return value
 
 
 def _url(value: str) -> str:

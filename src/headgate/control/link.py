@@ -247,6 +247,12 @@ class Link:
                 return await peer.put(kind, grant, params, within)
         return None
 
+    async def ask_each(self, kind: str, params: Mapping[str, str], within: float = ASK_S) -> list[Answer]:
+        """A question to every data process; the answers that come in ``within`` seconds."""
+        peers = [peer for peer in self.peers if peer.worker is not None and not peer.waiting]
+        answers = await asyncio.gather(*(peer.put(kind, "", params, within) for peer in peers))
+        return [answer for answer in answers if answer is not None]
+
     async def start(self) -> None:
         """Listens.  Raises OSError."""
         loop = asyncio.get_running_loop()

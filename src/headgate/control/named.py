@@ -28,7 +28,7 @@ def token_id(wanted: str, grants: Iterable[Grant]) -> str:
         )
     if not idents:
         near = names.nearest(wanted, [*found.values(), *found])
-        raise GatewayError(TOKEN_NOT_FOUND, f"There is no token {wanted!r} in use{near}.".replace("?.", "?"))
+        raise GatewayError(TOKEN_NOT_FOUND, names.ended(f"There is no token {wanted!r} in use{near}"))
     return idents[0]
 
 
@@ -56,7 +56,7 @@ def account_id(wanted: str, idents: Iterable[str]) -> str:
         )
     if not found:
         near = names.nearest(wanted, known)
-        raise GatewayError(ACCOUNT_NOT_FOUND, f"There is no account {wanted!r}{near}.".replace("?.", "?"))
+        raise GatewayError(ACCOUNT_NOT_FOUND, names.ended(f"There is no account {wanted!r}{near}"))
     return found[0]
 
 

@@ -79,6 +79,7 @@ class ProviderBody(Struct, frozen=True, omit_defaults=True):
     quirks: tuple[str, ...] | None = None
     training: str | None = None
     prefill: str | None = None
+    prefill_trims: str | None = None
     models: Mapping[str, ModelBody] | None = None
     max_connections: int | None = None
     pool: PoolBody = PoolBody()

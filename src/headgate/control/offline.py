@@ -50,6 +50,9 @@ class Nobody:
         """There is nobody who knows."""
         return None
 
+    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[Answer]:
+        return []
+
 
 @contextlib.asynccontextmanager
 async def offline(state_dir: Path, database: str, load: Callable[[], Compiled]) -> AsyncIterator[httpx2.AsyncClient]:

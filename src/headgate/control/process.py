@@ -32,17 +32,22 @@ from headgate.boot import ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.control import objects
 from headgate.control.admin import Admin
 from headgate.control.answers import Answers
+from headgate.control.calls import CallLog, Names
 from headgate.control.headers import all_sealed_blobs
 from headgate.control.keys import instance_key
 from headgate.control.link import Link
 from headgate.control.publication import Publication
+from headgate.control.receipts import Batch
 from headgate.control.recorder import Recorder
+from headgate.control.seeking import seek
 from headgate.control.snapshot import Compiled, world_of
 from headgate.control.store import StoreUnusable, open_store
 from headgate.control.tasks import AUTO
 from headgate.control.tokens import adopt_first
 from headgate.control.vault import Vault, VaultLocked
 from headgate.errors import GatewayError
+from headgate.log import Line, configure, drawn, form_of
+from headgate.model import Snapshot
 from headgate.providers import BadRow, Row, rows
 
 try:
@@ -93,20 +98,18 @@ def run(boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) ->
 
 
 def write_logs(level: str, form: str) -> None:
-    """One line per event to stderr: ``json``, else key=value."""
-    renderer: structlog.types.Processor = (
-        structlog.processors.JSONRenderer()
-        if form == "json"
-        else structlog.processors.LogfmtRenderer(key_order=["timestamp", "level", "event"], bool_as_flag=False)
-    )
+    """One line per event to standard error, as ``headgate.log`` draws them; the libraries' too."""
+    configure(level, form)
+    drawn_as = form_of(form, sys.stderr)
+
+    def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
+        raised = event.pop("exception", None)
+        line = Line(time.time(), event.pop("level"), "control", str(event.pop("event")), event)
+        text = drawn(line, drawn_as)
+        return f"{text}\n{raised}" if raised and not drawn_as.json else text
+
     structlog.configure(
-        processors=[
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            _visible,
-            structlog.processors.format_exc_info,
-            renderer,
-        ],
+        processors=[structlog.processors.add_log_level, _visible, structlog.processors.format_exc_info, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
@@ -185,6 +188,7 @@ class Control:
             imported = await asyncio.to_thread(_import_web)
             tasks.append(asyncio.create_task(self._watch(publication), name="configuration watch"))
             tasks.append(asyncio.create_task(publication.each_minute(), name="each minute"))
+            tasks.append(asyncio.create_task(seek(publication), name="seek engines"))
             admin = Admin(engine, publication, link, recorder, self._boot.data_url, self._ask_to_drain)
             web = imported.server(
                 admin,
@@ -230,7 +234,25 @@ class Control:
             raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
         except (VaultLocked, ValueError, OSError) as error:  # a key's file is gone, damaged, or cannot be read
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
-        return publication, Recorder(engine, self._state / "journal")
+        return publication, Recorder(engine, self._state / "journal", on_written=self._call_log(publication))
+
+    def _call_log(self, publication: Publication) -> Callable[[Batch], None] | None:
+        if not self._boot.log_calls or self._boot.log_level == "error":
+            return None
+
+        made_of: Snapshot | None = None
+        kept = Names({}, {})
+
+        def names() -> Names:
+            nonlocal made_of, kept
+            if made_of is not publication.snapshot:  # there may be a hundred thousand tokens
+                made_of = publication.snapshot
+                addresses = {name: provider.base_url for name, provider in made_of.providers.items()}
+                kept = Names({grant.id: grant.name for grant in made_of.tokens.values()}, addresses)
+            return kept
+
+        write = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
+        return write if self._boot.log_level in ("debug", "info") else write.failures
 
     async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
         try:

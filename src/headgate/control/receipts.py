@@ -177,6 +177,8 @@ def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
         min(c.cache_write_tokens, MOST), c.cost if 0 <= c.cost <= MOST else None,
         c.duration_us, _known(c.queue_us), _known(c.connect_us), _known(c.ttfb_us), _known(c.ttft_us),
         c.bytes_out, _attempts(c.attempts).decode(), c.price_source or None,
+        _attempts(c.continued).decode() if c.continued else None, c.not_continued or None,
+        _attempts(c.shares).decode() if c.shares else None,
     )
     # fmt: on
 

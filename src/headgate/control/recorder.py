@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -167,7 +167,15 @@ class Lag:
 class Recorder:
     """``start`` it, ask it to ``catch_up``, ``stop`` it."""
 
-    def __init__(self, engine: AsyncEngine, folder: Path, interval: float = INTERVAL_S) -> None:
+    def __init__(
+        self,
+        engine: AsyncEngine,
+        folder: Path,
+        interval: float = INTERVAL_S,
+        on_written: Callable[[Batch], None] | None = None,
+    ) -> None:
+        """``on_written`` hears of each batch once it is in the store."""
+        self._on_written = on_written
         self._engine = engine
         self._interval = interval
         self._sql = Statements.compile(engine)
@@ -351,6 +359,8 @@ class Recorder:
         if self._pending or moved:
             await self._write(connection, self._pending, list(moved.items()))
             self._positions.update(moved)
+            if self._on_written is not None and self._pending:
+                self._on_written(self._pending)
         self._pending = None
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:

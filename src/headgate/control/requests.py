@@ -21,9 +21,9 @@ import msgspec
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headgate.control.store import LABELLED, UNDELIVERED, WITH_CODE, ZONE_LENGTH, request_zones, requests
-from headgate.model import AttemptRecord
-from headgate.policy.explain import told
+from headgate.control.store import CONTINUED, LABELLED, UNDELIVERED, WITH_CODE, ZONE_LENGTH, request_zones, requests
+from headgate.model import AttemptRecord, Seam, Share
+from headgate.policy.explain import joined, told
 
 NANO = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -43,6 +43,8 @@ PREFIX = "chatcmpl-"
 AFTER = "g"  # comes after any hex digit
 _IDENT = re.compile(r"chatcmpl-[0-9a-f]{24}")
 _attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
+_seams = msgspec.json.Decoder(tuple[Seam, ...])
+_shares = msgspec.json.Decoder(tuple[Share, ...])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,6 +64,7 @@ class Filters:
     label: str | None = None
     since: int | None = None  # Unix ns, of the call's beginning, to the millisecond
     until: int | None = None  # the first that is too late
+    continued: bool | None = None  # its stream went on at another attempt
     min_cost: int | None = None  # nano-USD; a call of unknown cost does not pass
     min_duration_us: int | None = None
 
@@ -305,6 +308,8 @@ def _leaders(filters: Filters) -> dict[str, _Leader]:
         found["label"] = _Leader(c.label, filters.label, LABELLED)
     if filters.code:
         found["code"] = _Leader(c.code, filters.code, WITH_CODE)
+    if filters.continued:
+        found["continued"] = _Leader(literal("1"), "1", CONTINUED)  # the index has no column but the key
     if filters.outcome == RUNNING:
         found["outcome"] = _Leader(c.outcome, None)
     elif filters.outcome is not None and filters.outcome != DELIVERED:
@@ -354,6 +359,8 @@ def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
         found.append(subject == (None if (name, value) == ("outcome", RUNNING) else value))
     if filters.stream is not None:
         found.append(c.stream == filters.stream)
+    if filters.continued is not None and leader != "continued":
+        found.append(CONTINUED if filters.continued else c.continued.is_(None))
     if filters.min_cost is not None:
         found.append(c.cost >= filters.min_cost)
     if filters.min_duration_us is not None:
@@ -382,10 +389,12 @@ def _zones(filters: Filters, alone: bool) -> Conditions:
 def view(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
     """A row as the operator sees it: as its client does, and whose it is, and which accounts were used."""
     found = receipt(row)
+    attempts = _with_usage(_attempts.decode(row["attempts"] or "[]"), row)
     accounts = [attempt.account or None for attempt in _attempts.decode(row["attempts"] or "[]")]
     found["attempts"] = [
         {"account": account, **attempt} for account, attempt in zip(accounts, found["attempts"], strict=True)
     ]
+    found["upstream_cost_usd"] = usd(_upstream_cost(attempts))
     return {**found, "token": row["grant_id"], "process": row["boot"], "bytes_out": row["bytes_out"]}
 
 
@@ -415,10 +424,14 @@ def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
         },
         "cost_usd": usd(row["cost"]),
         "price_snapshot": row["price_source"],
+        "continued": [joined(seam) for seam in _seams.decode(row["continued"] or "[]")],
+        "not_continued": row["not_continued"],
+        "shares": [shared(share) for share in _shares.decode(row["shares"] or "[]")],
         "timings_ms": {
             "total": _ms(row["duration_us"]),
             **{phase: _ms(row[f"{phase}_us"]) for phase in ("queue", "connect", "ttfb", "ttft")},
         },
+        "skipped_events": sum(one.skipped for one in _attempts.decode(row["attempts"] or "[]")),
         "attempts": [told(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
     }
 
@@ -430,6 +443,23 @@ def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowM
     cost = -1 if row["cost"] is None else int(row["cost"])
     used = {"prompt_tokens": row["prompt_tokens"], "completion_tokens": row["completion_tokens"], "cost": cost}
     return [msgspec.structs.replace(attempts[0], **used)]
+
+
+def shared(share: Share) -> dict[str, Any]:
+    """What one target wrote of an answer that several did."""
+    return {
+        "provider": share.provider,
+        "model": share.model,
+        "prompt_tokens": share.prompt_tokens,
+        "completion_tokens": share.completion_tokens,
+        "cost_usd": usd(share.cost) if share.cost >= 0 else None,
+    }
+
+
+def _upstream_cost(attempts: Sequence[AttemptRecord]) -> int | None:
+    """What all attempts cost the operator, those that failed included; None where a price is not known."""
+    used = [one for one in attempts if one.prompt_tokens or one.completion_tokens]
+    return None if any(one.cost < 0 for one in used) else sum(one.cost for one in used)
 
 
 def usd(nano: int | None) -> float | None:

@@ -13,10 +13,12 @@ from collections.abc import Iterable, Mapping, Sequence
 from operator import add
 from typing import Any
 
+import msgspec
 from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from headgate.control.store import ALL_NAMES, ALL_TOKENS, IN_FULL, ZONE_LENGTH
+from headgate.model import Share
 
 Row = tuple[Any, ...]
 
@@ -27,8 +29,9 @@ BOUNDS = ("streamed", "plain", "max_cost", "max_duration_us")
 # Of an ended row, in this order, is all that counting it needs
 COUNTED = (
     *("created_at", "grant_id", "provider", "model", "requested", "outcome"),
-    *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost"),
+    *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost", "shares"),
 )
+_shares = msgspec.json.Decoder(tuple[Share, ...])
 
 
 def changes(before: Mapping[str, Row], ended: Iterable[tuple[str, Row]]) -> list[Row]:
@@ -67,7 +70,7 @@ def _in_three(days: Mapping[Row, list[int]]) -> dict[Row, list[int]]:
 
 
 def _add(days: dict[Row, list[int]], row: Row, sign: int) -> None:
-    at, grant, provider, model, requested, outcome, prompt, completion, cached, reasoning, cost = row
+    at, grant, provider, model, requested, outcome, prompt, completion, cached, reasoning, cost, shares = row
     served = outcome == "delivered" or completion > 0
     key = (at // DAY_NS, grant, provider, model if served else "", requested if served else "", outcome)
     day = days.get(key)
@@ -84,6 +87,17 @@ def _add(days: dict[Row, list[int]], row: Row, sign: int) -> None:
         day[6] += sign
     if at < day[7]:
         day[7] = at
+    for share in _shares.decode(shares) if shares else ():
+        other = (key[0], grant, share.provider, share.model, requested, outcome)
+        _move(day, days.setdefault(other, [0, 0, 0, 0, 0, 0, 0, at]), share, sign)
+
+
+def _move(served: list[int], wrote: list[int], share: Share, sign: int) -> None:
+    """What one target wrote of an answer counts as its own.  The call itself stays with the one that ended it."""
+    cost = max(0, share.cost)
+    for index, amount in ((1, share.prompt_tokens), (2, share.completion_tokens), (5, cost)):
+        served[index] -= sign * amount
+        wrote[index] += sign * amount
 
 
 def zones(rows: Iterable[tuple[str, bool, int | None, int | None]]) -> list[Row]:
@@ -107,18 +121,46 @@ _SERVED = "outcome = 'delivered' OR completion_tokens > 0"
 _INTO_DAYS = f"INSERT INTO usage_days ({', '.join(KEYS)}, {', '.join(SUMS)}, first_at)"
 _SUMMED = ", ".join(f"sum({name})" for name in SUMS)
 _GROUPS = "GROUP BY 1, 2, 3, 4, 5, 6, 7"
-DAYS_ANEW = (
-    f"{_INTO_DAYS} SELECT {IN_FULL}, created_at / {DAY_NS}, grant_id, provider, "
-    f"CASE WHEN {_SERVED} THEN model ELSE '' END, CASE WHEN {_SERVED} THEN requested ELSE '' END, outcome, "
-    "count(*), sum(prompt_tokens), sum(completion_tokens), sum(coalesce(cached_tokens, 0)), "
-    "sum(coalesce(reasoning_tokens, 0)), sum(coalesce(cost, 0)), "
-    "sum(CASE WHEN cost IS NULL AND prompt_tokens + completion_tokens > 0 THEN 1 ELSE 0 END), min(created_at) "
-    f"FROM requests WHERE outcome IS NOT NULL {_GROUPS}",
-    f"{_INTO_DAYS} SELECT {ALL_TOKENS}, day, '', provider, model, requested, outcome, {_SUMMED}, min(first_at) "
-    f"FROM usage_days WHERE detail = {IN_FULL} {_GROUPS}",
-    f"{_INTO_DAYS} SELECT {ALL_NAMES}, day, grant_id, '', '', '', outcome, {_SUMMED}, min(first_at) "
-    f"FROM usage_days WHERE detail = {IN_FULL} {_GROUPS}",
-)
+_SHARES = {  # the members of an array of arrays, as rows
+    "sqlite": ("json_each(shares) AS share", "share.value ->> {}"),
+    "postgresql": ("json_array_elements(shares::json) AS share", "share.value ->> {}"),
+}
+
+
+def days_anew(dialect: str) -> tuple[str, ...]:
+    """The statements that make ``usage_days`` out of ``requests``."""
+    table, member = _SHARES[dialect]
+    provider, model, prompt, completion, cost = (member.format(index) for index in range(5))
+    moved = [f"CAST({text} AS BIGINT)" for text in (prompt, completion)]
+    moved.append(f"CASE WHEN CAST({cost} AS BIGINT) > 0 THEN CAST({cost} AS BIGINT) ELSE 0 END")
+    common = f"created_at / {DAY_NS} AS day, grant_id"
+    served = f"CASE WHEN {_SERVED} THEN {{}} ELSE '' END"
+
+    def shares(who: str, sign: str) -> str:
+        amounts = f"0, {sign}{moved[0]}, {sign}{moved[1]}, 0, 0, {sign}({moved[2]}), 0, created_at"
+        return f"SELECT {common}, {who}, requested, outcome, {amounts} FROM requests, {table} WHERE shares IS NOT NULL"
+
+    rows = " UNION ALL ".join(
+        (
+            f"SELECT {common}, provider, {served.format('model')} AS model, "
+            f"{served.format('requested')} AS requested, outcome, 1 AS requests, prompt_tokens, completion_tokens, "
+            "coalesce(cached_tokens, 0) AS cached_tokens, coalesce(reasoning_tokens, 0) AS reasoning_tokens, "
+            "coalesce(cost, 0) AS cost, "
+            "CASE WHEN cost IS NULL AND prompt_tokens + completion_tokens > 0 THEN 1 ELSE 0 END AS unpriced, "
+            "created_at AS first_at FROM requests WHERE outcome IS NOT NULL",
+            shares(f"{provider}, {model}", ""),
+            shares("provider, model", "-"),
+        )
+    )
+    margin = f"{_INTO_DAYS} SELECT {{}}, {_SUMMED}, min(first_at) FROM usage_days WHERE detail = {IN_FULL} {_GROUPS}"
+    return (
+        f"{_INTO_DAYS} SELECT {IN_FULL}, day, grant_id, provider, model, requested, outcome, {_SUMMED}, min(first_at) "
+        f"FROM ({rows}) AS counted {_GROUPS}",
+        margin.format(f"{ALL_TOKENS}, day, '', provider, model, requested, outcome"),
+        margin.format(f"{ALL_NAMES}, day, grant_id, '', '', '', outcome"),
+    )
+
+
 ZONES_ANEW = (
     f"INSERT INTO request_zones (zone, {', '.join(BOUNDS)}) SELECT substr(id, 1, {ZONE_LENGTH}), "
     "max(CASE WHEN stream THEN 1 ELSE 0 END) = 1, max(CASE WHEN stream THEN 0 ELSE 1 END) = 1, "
@@ -128,7 +170,8 @@ ZONES_ANEW = (
 
 def recount(connection: Connection) -> None:
     """Makes both tables anew from the rows, whoever wrote those; the caller commits.  Seconds per million rows."""
-    for statement in ("DELETE FROM usage_days", *DAYS_ANEW, "DELETE FROM request_zones", ZONES_ANEW):
+    days = days_anew(connection.dialect.name)
+    for statement in ("DELETE FROM usage_days", *days, "DELETE FROM request_zones", ZONES_ANEW):
         connection.execute(text(statement))
 
 

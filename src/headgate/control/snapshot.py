@@ -50,6 +50,7 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
         timeouts=world.timeouts,
         retries=world.retries,
         unpriced=world.unpriced,
+        presets=world.presets,
     )
 
 
@@ -62,6 +63,7 @@ def world_of(snapshot: Snapshot) -> World:
         timeouts=snapshot.timeouts,
         retries=snapshot.retries,
         unpriced=snapshot.unpriced,
+        presets=snapshot.presets,
     )
 
 

@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from headgate.control import postgres
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003")
+REVISIONS = ("0001", "0002", "0003", "0005")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -105,6 +105,10 @@ requests = Table(
     Column("bytes_out", BigInteger),
     Column("attempts", Text),  # JSON: an array of model.AttemptRecord, each an array
     Column("price_source", Text),  # model.Price.source; NULL where nothing was priced
+    # Of a stream that broke: JSON arrays of model.Seam and model.Share, and why it could not go on; NULL of all others
+    Column("continued", Text),
+    Column("not_continued", Text),
+    Column("shares", Text),
     sqlite_with_rowid=False,
 )
 Index("requests_by_grant", requests.c.grant_id, requests.c.id)
@@ -120,10 +124,12 @@ def _partial(name: str, condition: ColumnElement[bool], *columns: str) -> None:
 LABELLED = requests.c.label.is_not(None)
 UNDELIVERED = requests.c.outcome != text("'delivered'")
 WITH_CODE = requests.c.code != text("''")
+CONTINUED = requests.c.continued.is_not(None)
 _partial("requests_by_label", LABELLED, "label", "id")
 _partial("requests_by_grant_label", LABELLED, "grant_id", "label", "id")
 _partial("requests_by_outcome", UNDELIVERED, "outcome", "id")
 _partial("requests_by_code", WITH_CODE, "code", "id")
+_partial("requests_continued", CONTINUED, "id")
 _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
 # What the rows of one stretch of time have at most, so that a list with a minimum skips the stretches that hold none.

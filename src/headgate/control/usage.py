@@ -153,7 +153,8 @@ def _detail(group_by: str, filters: Filters) -> int:
 
 
 def _where(filters: Filters) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [_day.requests > 0]  # a day whose only call was put right is empty
+    # A day whose only call was put right is empty; a target may have written a part of other targets' answers alone
+    found: list[ColumnElement[bool]] = [or_(_day.requests > 0, _day.completion_tokens > 0)]
     if filters.since is not None:
         found.append(_day.day >= _first_day(filters.since))
     if filters.until is not None:

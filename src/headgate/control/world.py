@@ -15,7 +15,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from headgate.channel import World
-from headgate.control.headers import without_secrets
+from headgate.control.header_secrets import without_secrets
 from headgate.control.objects import Objects, ProviderBody, StoredAccount
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
@@ -28,6 +28,7 @@ Enrich = Callable[[Mapping[str, Provider], Mapping[str, Row]], Mapping[str, Prov
 HERE = "here"
 _AS_SAID = (
     "title", "base_url", "dialect", "auth", "headers", "forward_headers", "quirks", "training", "prefill",
+    "prefill_trims",
 )  # fmt: skip
 BEFORE_STORE = "file"  # the origin that wins over the store
 

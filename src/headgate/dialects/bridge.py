@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from headgate.dialects.openai_chat import NOTHING_SENT, ChatStream, Joined, Seam, Sent
+from headgate.dialects.openai_chat import ChatStream, Joined, Quotable, Seam
 from headgate.ports import StreamBridge
 
 
@@ -40,7 +40,7 @@ def open_stream(
     hold: str = "",
     choices: int = 1,
     keep: bool = False,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> StreamBridge:
     """A bridge for one attempt's stream.
 
@@ -78,7 +78,7 @@ def join_stream(
     provider: str,
     secrets: tuple[str, ...],
     max_event: int,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> StreamBridge:
     """A bridge for a later attempt at the answer that broke in ``before``, of which the client has a part.
 

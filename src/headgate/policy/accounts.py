@@ -5,6 +5,7 @@
     active ──429──▶ cooling(until)     ── its time ──▶ one probe ── success ──▶ active
            ──no money, a far reset──▶ exhausted(reset at) ── its time ──▶ one probe
            ──the key is refused──▶ dead  ── after 1, 5, then every 15 minutes ──▶ one probe
+           ──it may not use the model──▶ denied, with that model ── as dead ──▶ one probe
            ──its key is gone──▶ parked ── its key is there ──▶ active
 
 A 429 is of the account *and the model*; of the whole account once a second model of it has met the same.  A model that
@@ -34,6 +35,8 @@ STALE_S = 600.0
 LEARNT_S = 60.0  # nearly all rate limits are of a minute: what was used of one has come back by then
 LITTLE = 0.05
 
+REFUSED = ("dead", "denied")
+
 ACTIVE, PROBE, OUT = "active", "probe", "out"
 WHOLE = ""  # in place of a model
 
@@ -45,7 +48,7 @@ class Standing(Struct, gc=False):
     last refusal.  ``lease``: until then a probe is under way.
     """
 
-    name: str  # cooling | exhausted | dead | parked
+    name: str  # cooling | exhausted | dead | denied | parked
     until: float
     said: bool = False
     times: int = 0
@@ -125,7 +128,7 @@ class Accounts:
     def refused(self, account: str, now: float, model: str = WHOLE) -> None:
         """Its key is not accepted; with ``model``: it may not use that one."""
         times = self._rests(account, model, now)
-        self._extend(account, model, "dead", DEAD_S[min(times, len(DEAD_S)) - 1], now)
+        self._extend(account, model, "denied" if model else "dead", DEAD_S[min(times, len(DEAD_S)) - 1], now)
 
     def served(self, account: str, model: str, began: float) -> None:
         """It has answered a request that was begun at ``began``: active again, unless it has refused one since."""
@@ -155,6 +158,13 @@ class Accounts:
                     del models[name]
             if not models:
                 del self._kept[account]
+
+    def back_in(self, account: str, model: str, now: float) -> float | None:
+        """Seconds until a limit of it ends, at least one; None where there is none, or nobody knows."""
+        standing = self.standing(account, model, now)
+        if standing is None or standing.name not in ("cooling", "exhausted"):
+            return None
+        return max(1.0, standing.until - now)
 
     def listed(self) -> list[tuple[str, str, Standing]]:
         """(account, model or "" for all of it, standing) of whatever is not active."""

@@ -43,25 +43,42 @@ def check(
     now: float,
     scope: str | None = "gate:chat",
 ) -> Grant:
-    """The Grant behind the Authorization header.  ``now`` is Unix seconds; ``scope`` None: any token will do.
+    """The Grant behind ``Authorization: Bearer`` or ``x-api-key``; of two tokens the first that is known.
 
+    ``now`` is Unix seconds; ``scope`` None: any token will do.
     Nothing can be timed: the look-up compares digests under a key that the caller does not know.
     Raises GatewayError (401, 403).
     """
-    header = headers.get(b"authorization")
-    if header is None:
-        raise GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>")
-    token = header[7:].strip()
+    header = headers.get(b"authorization", b"")
+    token = header[7:].strip() if header[:7].lower() == b"bearer " else b""
     grant = tokens.get(digester(token)) if len(token) <= MAX_TOKEN else None
-    if header[:7].lower() != b"bearer " or (grant is None and not _is_token(token)):
-        raise GatewayError(TOKEN_FORMAT, "the Authorization header is not of the form: Bearer <token>")
     if grant is None:
-        raise GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
+        grant = _by_key(headers.get(b"x-api-key"), header, token, tokens, digester)
     if grant.expires is not None and grant.expires <= now:
         raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")
     if scope is not None and scope not in grant.scopes:
         raise GatewayError(SCOPE_MISSING, f"the API key {grant.name!r} lacks the scope {scope}")
     return grant
+
+
+def carried(headers: Mapping[bytes, bytes]) -> bool:
+    """Whether a token was sent at all, good or not."""
+    return b"authorization" in headers or b"x-api-key" in headers
+
+
+def _by_key(key: bytes | None, header: bytes, token: bytes, tokens: Mapping[bytes, Grant], digester: Digester) -> Grant:
+    """The Grant behind ``x-api-key``, where Authorization (``header`` and the ``token`` in it) is nobody's."""
+    if key is not None:
+        key = key.strip()
+        grant = tokens.get(digester(key)) if len(key) <= MAX_TOKEN else None
+        if grant is not None:
+            return grant
+    elif not header:
+        raise GatewayError(MISSING_KEY, "no API key: send the header Authorization: Bearer <token>, or x-api-key")
+    if _is_token(token) or (key is not None and _is_token(key)):
+        raise GatewayError(INVALID_KEY, "this API key is not known here; `headgate token list` shows which are")
+    wrong = "the Authorization header is not of the form: Bearer <token>" if header else "x-api-key has no token"
+    raise GatewayError(TOKEN_FORMAT, wrong)
 
 
 def _is_token(token: bytes) -> bool:

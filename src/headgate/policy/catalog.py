@@ -19,12 +19,15 @@ from msgspec.structs import replace
 
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Alias, ModelRow, Price, Provider, Snapshot
-from headgate.policy.names import BUILTIN
+from headgate.policy.filters import CAPABILITIES
+from headgate.policy.names import BUILTIN, nearest
 from headgate.policy.offers import Offer, Offers, price_of, ready
 
 OWNER = "headgate"  # owned_by of aliases
 MAX_LIMIT = 2000
 MAX_WORDS = 200  # characters of a query's value
+KINDS = ("chat", "embedding", "image", "speech", "transcription", "other")
+KNOWN = (*CAPABILITIES, *KINDS)
 SYNONYMS = {"function_calling": "tools", "tool_use": "tools"}  # what other catalogs call a capability
 
 # ------------------------------------------------------------------------------------- what an entry says
@@ -71,6 +74,7 @@ class Info(Struct, frozen=True):
     origin: str
     configured: bool
     aliases: tuple[str, ...]
+    retired: bool
     uses_30d: int  # last: it alone changes by the minute
 
 
@@ -237,6 +241,7 @@ def _info(offers: Sequence[Offer], *, alias: bool, title: str | None, origin: st
         origin=origin,
         configured=ready(provider),
         aliases=aliases,
+        retired=row.retired,
         uses_30d=0,
     )
 
@@ -320,6 +325,15 @@ def _text(name: str, value: str) -> str:
     return value
 
 
+def capability(name: str, value: str) -> str:
+    """A capability by our word for it, or a kind of model.  Raises GatewayError (400) for one that is neither."""
+    meant = SYNONYMS.get(value, value)
+    if meant not in KNOWN:
+        near = nearest(value, [*KNOWN, *SYNONYMS]) or f"; known are {', '.join(KNOWN)}"
+        raise _bad(name, f"there is no capability {value[:50]!r}{near}")
+    return meant
+
+
 def _flag(name: str, value: str) -> bool:
     if value.lower() in ("true", "1"):
         return True
@@ -348,7 +362,7 @@ _PARAMETERS: Mapping[str, Callable[[str, str], object]] = {
     "free_only": _flag,
     "configured_only": _flag,
     "search": _text,
-    "capability": _text,
+    "capability": capability,
     "sort_by": _order,
     "limit": _count(1, MAX_LIMIT),
     "offset": _count(0, 999_999_999),
@@ -409,8 +423,6 @@ def _tests(wanted: Query) -> list[Callable[[Entry], bool]]:
         words = wanted.search.casefold()
         tests.append(lambda entry: words in entry.words)
     if wanted.capability is not None:
-        capability = SYNONYMS.get(wanted.capability, wanted.capability)
-        tests.append(
-            lambda entry: capability in entry.model.headgate.capabilities or capability == entry.model.headgate.kind
-        )
+        having = SYNONYMS.get(wanted.capability, wanted.capability)
+        tests.append(lambda entry: having in entry.model.headgate.capabilities or having == entry.model.headgate.kind)
     return tests

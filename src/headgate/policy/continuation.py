@@ -25,21 +25,26 @@ _TEXT = _THOUGHTS | {"content"}
 
 
 class Verdict(NamedTuple):
-    """``name`` is the class.  ``goes_on``: another attempt may follow; ``prefill``: it may be given the text."""
+    """``name`` is the class.  ``goes_on``: another attempt may follow; ``prefill``: it may be given the text.  ``why``:
+    what forbids it, for people.
+    """
 
     name: str
     goes_on: bool
     prefill: bool = False
+    why: str = ""
 
 
 C0 = Verdict("C0", True)
 C1 = Verdict("C1", True, prefill=True)
 C2 = Verdict("C2", True)
-C3 = Verdict("C3", False)
-C4 = Verdict("C4", False)
-C5 = Verdict("C5", False)
+C3 = Verdict("C3", False, why="part of a tool call had been sent (tool_calls: hold on the alias keeps them back)")
+C4 = Verdict("C4", False, why="the answer has a given structure (structured: buffer on the alias keeps it back)")
+C5 = Verdict("C5", False, why="the answer is more than one text: n, logprobs, penalties, audio, or provider-side tools")
+LONG = Verdict("C5", False, why="the answer is longer than what is kept of one (96 KiB of text)")
 WHOLE = Verdict("whole", False)
-OVER = Verdict("over", False)
+OVER = Verdict("over", False, why="the answer had ended")
+FORBIDDEN = "on_midstream_failure is error"
 
 
 def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
@@ -54,8 +59,10 @@ def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
         return C3
     if obstacle == "structured":
         return C4
-    if obstacle is not None or delivered.choices > 1 or not delivered.kinds <= _TEXT or delivered.text is None:
+    if obstacle is not None or delivered.choices > 1 or not delivered.kinds <= _TEXT:
         return C5
+    if delivered.text is None:
+        return LONG
     return C1 if delivered.text else C2
 
 

@@ -24,7 +24,7 @@ from typing import NamedTuple
 from headgate import errors
 from headgate.errors import GatewayError, Retry
 from headgate.model import Attempt, Plan, Target
-from headgate.policy.accounts import ACTIVE, ALONE_S, OUT, PROBE, Standing, key_of
+from headgate.policy.accounts import ACTIVE, ALONE_S, OUT, PROBE, REFUSED, Standing, key_of
 from headgate.policy.affinity import Bound
 from headgate.policy.health import Health, key_of_target
 from headgate.policy.strategies import LEARNING, Leg, legs, meant
@@ -36,6 +36,9 @@ SHORT_S = 3.0  # a Retry-After up to this is waited for, though there be another
 LONGEST_WAIT_S = 60.0  # where there is none; the clients' own libraries wait no longer either
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 2.0
 _MARGIN_S = 0.05
+_UNABLE = (400, 404, 405, 415, 422, 500, 501)  # statuses with which servers answer a prefill that they do not take
+_FOR_GOOD = (400, 422, 501)
+_ITS_OWN = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.PAYLOAD_TOO_LARGE)
 _COME_AGAIN = (errors.RATE_LIMITED, errors.UPSTREAM_OVERLOADED)  # refusals that a Retry-After goes with
 
 
@@ -53,10 +56,21 @@ class Course:
     """Made for each call; asked once at the start, and once after each failed attempt.
 
     ``meant``, from the start on, is the first target of the order, whether it is well or not: where another one
-    serves, the call has fallen back.
+    serves, the call has fallen back.  ``given_up`` says why ``after`` has found no way.
     """
 
-    __slots__ = ("_attempt", "_began", "_chance", "_deadline", "_health", "_plan", "_trail", "meant")
+    __slots__ = (
+        "_attempt",
+        "_began",
+        "_chance",
+        "_deadline",
+        "_health",
+        "_plan",
+        "_trail",
+        "_why",
+        "given_up",
+        "meant",
+    )
 
     def __init__(self, plan: Plan, health: Health, chance: Callable[[], float]) -> None:
         """``chance`` gives floats in [0, 1): for jitter and weighted choices."""
@@ -64,6 +78,8 @@ class Course:
         self._health = health
         self._chance = chance
         self._trail: _Trail | None = None
+        self._why = "first"
+        self.given_up = ""
 
     def first(self, now: float, deadline: float) -> Step:
         """The first attempt.  ``now`` is monotonic seconds, ``deadline`` the end of the whole call.
@@ -104,16 +120,17 @@ class Course:
         *,
         continuing: bool = False,
         spoke: bool = True,
-        avoid_prefill: bool = False,
+        unclear: bool = False,
         prefill: bool = True,
     ) -> Step | None:
         """What to do about a failed attempt; None: nothing, the caller tells the client.
 
         ``continuing``: the client has seen part of the answer; only targets that can go on are of use: those that
         declare prefill first (``why="continue"``), else ask afresh and splice (``why="restart"``); at most two of them
-        that say something.  ``spoke``: the attempt that failed did; one that did not takes no other's turn away.
-        ``avoid_prefill``: the last continuation was refused because of its prefill.  ``prefill`` is False where what
-        the client has cannot be given to a target (reasoning): every continuation is then a restart.
+        that say something.  ``spoke``: the attempt that failed sent text.  Attempts that sent none do not count as
+        continuations.  ``unclear``: whether it continued or began again cannot be told; asked afresh, it can.
+        ``prefill`` is False where what the client has cannot be given to a target (reasoning): every continuation is
+        then a restart.
         """
         health = self._health
         trail = self._trail
@@ -122,29 +139,49 @@ class Course:
             trail.made = 1
         leg = trail.of(self._attempt)
         leg.asked = True
-        if continuing and not avoid_prefill:
+        leg.ready = now + error.retry_after if error.retry_after is not None and _says_when(error) else 0.0
+        fails_prefill = continuing and self._why == "continue" and _fails_prefill(error, spoke)
+        afresh = unclear or (fails_prefill and _is_unable(error))
+        if fails_prefill or unclear:
+            trail.plain.append(leg)
+        if continuing and not afresh:
             if spoke:
                 trail.broken += 1
-            elif error.retry is not Retry.ACCOUNT:  # whose accounts are counted, and rest, by themselves
-                trail.silent.append(leg)
-        if avoid_prefill:
+            elif error.retry is not Retry.ACCOUNT and not leg.ready:
+                trail.silent.append(leg)  # accounts are counted, and rest, by themselves
+        if fails_prefill and error.upstream_status in _FOR_GOOD and error.kind is not errors.CONTEXT_LENGTH:
             health.rejects_prefill(leg.target, now)
-        elif not self._out_of_time(error, leg, now):
+        elif not afresh and not self._out_of_time(error, leg, now):
             health.failed(self._attempt, error, now)
-        if trail.made >= MOST_ATTEMPTS or now + _MARGIN_S >= self._deadline:
-            return None
-        if avoid_prefill:
-            step: Step | None = Step(self._attempt, 0.0, "restart")  # in place of the one that was refused: no new one
-        elif error.kind is errors.CONTEXT_LENGTH:
+        if error.kind is errors.CONTEXT_LENGTH and not afresh:
             trail.too_small(leg)
-            step = self._going_on(trail, leg, error, now, prefill) if continuing else self._elsewhere(trail, now)
-        elif error.retry is Retry.NEVER:
+        its_own = continuing and not spoke and error.kind in _ITS_OWN
+        if its_own:
+            leg.closed, leg.waits = True, False  # another target has taken this request
+        self.given_up = self._why_over(trail, now)
+        if (
+            not self.given_up
+            and error.retry is Retry.NEVER
+            and not (afresh or its_own or error.kind is errors.CONTEXT_LENGTH)
+        ):
+            self.given_up = f"{leg.target.provider.name} refused the request"
+        if self.given_up:
             return None
+        if afresh:
+            step: Step | None = Step(self._attempt, 0.0, "restart")  # in place of the one that came to nothing
         elif continuing:
             step = self._going_on(trail, leg, error, now, prefill)
+        elif error.kind is errors.CONTEXT_LENGTH:
+            step = self._elsewhere(trail, now)
         else:
             step = self._instead(trail, leg, error, now)
         return self._take(trail, step, now) if step is not None else None
+
+    def _why_over(self, trail: _Trail, now: float) -> str:
+        """Why no attempt may follow, whoever it went to; empty where one may."""
+        if trail.made >= MOST_ATTEMPTS:
+            return f"{trail.made} attempts were made"
+        return "the call's deadline has passed" if now + _MARGIN_S >= self._deadline else ""
 
     def succeeded(self, now: float, first_at: float | None = None, tokens: int = 0) -> None:
         """The last attempt has delivered: health and affinity are told.
@@ -170,7 +207,7 @@ class Course:
         kind = error.kind
         long = error.retry is Retry.SAME and (error.retry_after or 0.0) > SHORT_S
         leg.waits = kind in _COME_AGAIN or long
-        leg.wait_s = error.retry_after if leg.waits else None
+        leg.ready = now + (error.retry_after or 0.0) if leg.waits else 0.0
         if error.retry is Retry.ACCOUNT:
             leg.refused.append(self._attempt)
             other = self._account(leg, now)
@@ -207,35 +244,26 @@ class Course:
     def _going_on(self, trail: _Trail, leg: Leg, error: GatewayError, now: float, prefill: bool) -> Step | None:
         """The client has seen part of the answer: who can go on with it?"""
         if trail.broken > MOST_CONTINUATIONS:
+            self.given_up = f"the answer broke off {trail.broken} times"
             return None
         if error.kind is errors.UPSTREAM_HOLLOW and not prefill:
             leg.closed = True  # it has thought, and had nothing to say
-        step = self._who_goes_on(trail, leg, error, now, prefill)
-        when = error.retry_after
-        if step is not None or when is None or when > LONGEST_WAIT_S or not (_says_when(error) and trail.fits(leg)):
-            return step
-        step = self._again(leg, now, MOST_RETRIES, when)  # nobody else: whoever has said when
-        able = prefill and self._health.takes_prefill(leg.target, now)
-        return step._replace(why="continue" if able else "restart") if step is not None else None
-
-    def _who_goes_on(self, trail: _Trail, leg: Leg, error: GatewayError, now: float, prefill: bool) -> Step | None:
-        """Whoever may be asked now, or after a short pause."""
-        health = self._health
-        busy = _says_when(error) and error.retry is not Retry.ACCOUNT
-        able = [
-            one
-            for one in trail.legs
-            if trail.fits(one) and not one.closed and trail.silent.count(one) < MOST_RETRIES
-            if one is not leg or not busy  # of one that is limited, another account may do
-        ]
         # Whoever has said nothing comes last, and before it whoever has broken off already
+        able = [one for one in trail.legs if trail.may_go_on(one)]
         able.sort(key=lambda one: (trail.silent.count(one), one is leg, one.asked))
+        step = self._who_goes_on(trail, able, leg, now, prefill) or self._wait_to_go_on(trail, able, now, prefill)
+        if step is None:
+            self.given_up = "no other target can go on with it now"
+        return step
+
+    def _who_goes_on(self, trail: _Trail, able: list[Leg], leg: Leg, now: float, prefill: bool) -> Step | None:
+        """Whoever may be asked now, or after a short pause."""
         ways = ("continue", "restart") if prefill else ("restart",)
-        ejected = health.ejected([one.target for one in trail.legs], now)
+        ejected = self._health.ejected([one.target for one in trail.legs], now)
         for least_bad in (False, True):
             for why in ways:
                 for one in able:
-                    if why == "continue" and not health.takes_prefill(one.target, now):
+                    if one.ready > now or (why == "continue" and not self._takes_prefill(trail, one, now)):
                         continue
                     if not least_bad and one is not leg and ejected.get(key_of_target(one.target)) == OUT:
                         continue
@@ -248,6 +276,27 @@ class Course:
                         wait = self._jitter(before) if usable is None or (one is leg and before) else 0.0
                         return Step(attempt, wait, why) if now + wait + _MARGIN_S < self._deadline else None
         return None
+
+    def _wait_to_go_on(self, trail: _Trail, able: list[Leg], now: float, prefill: bool) -> Step | None:
+        """Nobody may be asked now: whoever has said that it may be asked soonest, where that is soon enough."""
+        best: Step | None = None
+        for leg in able:
+            if leg.retries >= min(MOST_RETRIES, self._plan.retries):
+                continue
+            for attempt in leg.attempts:
+                wait = self._wait_for(leg, attempt, now)
+                if wait is not None and (best is None or wait < best.wait):
+                    able_to = prefill and self._takes_prefill(trail, leg, now)
+                    best = Step(attempt, wait, "continue" if able_to else "restart")
+        if best is None or best.wait > LONGEST_WAIT_S or now + best.wait + _MARGIN_S >= self._deadline:
+            return None
+        if not self._health.may_retry(best.attempt.target.provider.name, now):
+            return None
+        trail.of(best.attempt).retries += 1
+        return best
+
+    def _takes_prefill(self, trail: _Trail, leg: Leg, now: float) -> bool:
+        return leg not in trail.plain and self._health.takes_prefill(leg.target, now)
 
     # ------------------------------------------------------------------------------------- who may be asked
 
@@ -337,11 +386,11 @@ class Course:
 
     def _wait_for(self, leg: Leg, attempt: Attempt, now: float) -> float | None:
         standing = self._standing(attempt, now)
-        if standing is not None and standing.name in ("dead", "parked"):
+        if standing is not None and standing.name in (*REFUSED, "parked"):
             return None
         named = standing is not None and (standing.said or standing.name == "exhausted")
-        wait = standing.until - now if standing is not None and named else leg.wait_s or 0.0
-        return max(0.0, wait) + self._jitter(leg.retries)
+        until = standing.until if standing is not None and named else 0.0
+        return max(0.0, max(until, leg.ready) - now) + self._jitter(leg.retries)
 
     def _standing(self, attempt: Attempt, now: float) -> Standing | None:
         return self._health.accounts.standing(key_of(attempt), attempt.target.upstream_model, now)
@@ -365,6 +414,7 @@ class Course:
 
     def _take(self, trail: _Trail, step: Step, now: float) -> Step:
         self._attempt = step.attempt
+        self._why = step.why
         self._began = now + step.wait
         trail.made += 1
         return step
@@ -373,18 +423,24 @@ class Course:
 class _Trail:
     """What has become of one call whose way is not the plain one."""
 
-    __slots__ = ("_small", "_window", "broken", "legs", "made", "silent")
+    __slots__ = ("_small", "_window", "broken", "legs", "made", "plain", "silent")
 
     def __init__(self, order: list[Leg]) -> None:
         self.legs = order
         self.made = 0
         self.broken = 0  # how often the client's stream has broken off: an attempt said something, and not all of it
         self.silent: list[Leg] = []  # who was to go on with it and said nothing, each time
+        self.plain: list[Leg] = []  # who is given no prefill any more in this call
         self._window = -1  # the prompt has been found too long for a context of so many tokens
         self._small: set[str | None] = set()  # …and for these models, wherever they are
 
     def of(self, attempt: Attempt) -> Leg:
         return next(leg for leg in self.legs if leg.target is attempt.target)
+
+    def may_go_on(self, leg: Leg) -> bool:
+        """Whether it may be asked to go on with what the client has: now, or when it has said."""
+        open_ = not leg.closed or leg.waits
+        return open_ and self.fits(leg) and self.silent.count(leg) < MOST_RETRIES
 
     def too_small(self, leg: Leg) -> None:
         leg.closed = True
@@ -408,12 +464,27 @@ def _canonical(target: Target) -> str | None:
 
 
 def _says_when(error: GatewayError) -> bool:
-    """Whether whoever has failed says when it may be asked again, and may be."""
-    return error.retry_after is not None and (error.kind in _COME_AGAIN or error.retry is Retry.SAME)
+    """Whether a target says when it may be asked again, and may be; limits are the account's."""
+    named = error.kind is errors.UPSTREAM_OVERLOADED or error.retry is Retry.SAME
+    return named and error.retry_after is not None
+
+
+def _fails_prefill(error: GatewayError, spoke: bool) -> bool:
+    """Whether the failure of a continuation may be about its prefill: asked afresh, the target may do."""
+    if spoke or _says_when(error):
+        return False
+    status = error.upstream_status or 0
+    return status >= 400 and error.retry is not Retry.ACCOUNT and error.kind is not errors.CONTENT_FILTER
+
+
+def _is_unable(error: GatewayError) -> bool:
+    return error.upstream_status in _UNABLE
 
 
 def _is_a_guess(standing: Standing, now: float) -> bool:
     """Whether what keeps an account from being used is only our own idea of how long that should be."""
+    if standing.name == "denied":
+        return True  # of this model alone: where nobody else serves it, the client reads the provider's own reason
     if standing.name == "dead":
         return now - standing.asked >= ALONE_S
     return standing.name == "cooling" and (not standing.said or now >= standing.until)
@@ -441,6 +512,11 @@ def _refusal(trail: _Trail, health: Health, now: float) -> GatewayError:
             errors.UPSTREAM_AUTH,
             f"{names} refused the credentials that this gateway has for it; they are tried again now and then, and at "
             "once when they have been changed",
+        )
+    if any(standing.name == "denied" for standing in kept):
+        return GatewayError(
+            errors.UPSTREAM_MODEL_DENIED,
+            f"{names} does not let this gateway use the model; it is asked again now and then",
         )
     return GatewayError(
         errors.NO_PROVIDER_KEY,

@@ -11,7 +11,7 @@ from math import isinf
 from msgspec import Struct
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Target
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam, Target
 from headgate.policy.accounts import OUT, PROBE, Accounts, key_of
 from headgate.policy.course import Course
 from headgate.policy.health import Health, key_of_target
@@ -22,8 +22,8 @@ _MIDDLE = 0.5
 
 
 class AccountView(Struct, frozen=True):
-    """``state``: active | probe | cooling | exhausted | dead | parked.  ``wait_s``: until its next chance, where there
-    is one.
+    """``state``: active | probe | cooling | exhausted | dead | denied | parked.  ``wait_s``: until its next chance,
+    where there is one.
     ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
     """
 
@@ -31,6 +31,17 @@ class AccountView(Struct, frozen=True):
     state: str = "active"
     wait_s: float = 0.0
     headroom: float = 1.0
+
+
+class StandingView(Struct, frozen=True):
+    """Why an account, or one ``model`` of it (empty: all of it), is not used.  ``wait_s``: until its next chance, None
+    until something is done about it; ``state``: as in ``AccountView``.
+    """
+
+    account: str
+    model: str
+    state: str
+    wait_s: float | None
 
 
 class CandidateView(Struct, frozen=True):
@@ -81,7 +92,25 @@ def told(attempt: AttemptRecord) -> dict[str, object]:
         "prompt_tokens": attempt.prompt_tokens,
         "completion_tokens": attempt.completion_tokens,
         "cost_usd": attempt.cost / 1e9 if attempt.cost >= 0 else None,
+        "skipped_events": attempt.skipped,
     }
+
+
+def standings(accounts: Accounts, now: float) -> list[StandingView]:
+    """Of every account that is not active."""
+    return [
+        StandingView(
+            account, model,
+            PROBE if standing.name != "parked" and standing.may(now) == PROBE else standing.name,
+            None if isinf(standing.until) else max(0.0, standing.until - now),
+        )
+        for account, model, standing in accounts.listed()
+    ]  # fmt: skip
+
+
+def joined(seam: Seam) -> dict[str, object]:
+    """Where a broken stream went on, as the answer's own figures, its trace and its receipt have it."""
+    return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
 
 
 def failed(requested: str, error: GatewayError) -> Explanation:

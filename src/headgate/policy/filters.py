@@ -75,6 +75,7 @@ _USES: dict[str, Callable[[Call], bool]] = {
     "audio": _plays_audio,
 }
 FEATURES = tuple(_USES)
+CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
 
 
 def features(call: Call, among: Iterable[str]) -> tuple[str, ...]:
@@ -181,9 +182,10 @@ def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> Ga
     keyed = [one for one in every if _code(one) != "no_key"]
     if not keyed:
         names = ", ".join(dict.fromkeys(one.target.provider.name for one in every))
+        first = every[0].target.provider.name
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown} is served by {names}, which has no key here; add keys: under providers: in the configuration",
+            f"{shown} is served by {names}, which has no key here; add one with: headgate vault add {first}",
         )
     allowed = [one for one in keyed if _code(one) != "not_allowed"]
     if not allowed:

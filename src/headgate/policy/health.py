@@ -24,6 +24,7 @@ from headgate.policy.affinity import Affinity
 
 MAX_REMEMBERED = 4096
 REMEMBERED_S = 3600.0
+TRIMS_REMEMBERED_S = 86_400.0
 OURS = ("stream_options", "include_usage")
 
 IN_A_ROW = 3
@@ -42,7 +43,9 @@ _AILMENTS = frozenset(
     )
 )  # fmt: skip
 
-_OF_THE_REQUEST = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE)
+_OF_A_FIELD = (
+    errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.UPSTREAM_FAILED, errors.UPSTREAM_ERROR_EVENT,
+)  # fmt: skip
 _REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
 
 Key = tuple[str, str]
@@ -97,7 +100,7 @@ class Health:
         self._buckets: dict[str, Bucket] = {}
         self._latency: dict[Key, Latency] = {}
         self._learnt: dict[tuple[str, str, str], float] = {}  # target, what it refuses → until when that is believed
-        self._trims: dict[Key, bool] = {}
+        self._trims: dict[Key, tuple[bool | None, float]] = {}  # what a probe found, and until when that is believed
         self._swept = 0.0
 
     # ------------------------------------------------------------------------------------- what happened
@@ -135,6 +138,12 @@ class Health:
     def revive(self, account: str) -> None:
         """This account's key has changed: whatever was held against it is forgotten."""
         self.accounts.revive(account)
+        self._settle()
+
+    def readmit(self, provider: str) -> None:
+        """What is held against the targets of a provider is forgotten."""
+        for key in [key for key in self._ailing if key[0] == provider]:
+            del self._ailing[key]
         self._settle()
 
     def sweep(self, now: float) -> None:
@@ -206,6 +215,21 @@ class Health:
         """What is known against a target; None: nothing."""
         return self._ailing.get(key_of_target(target))
 
+    def back_in(self, attempts: Iterable[Attempt], now: float) -> float | None:
+        """Seconds until the first of them may be asked again, at least one; None where nobody knows.
+
+        Of one that is neither limited nor ejected nothing is known: it may fail as it just did, or not.
+        """
+        known = []
+        for attempt in attempts:
+            wait = self.accounts.back_in(key_of(attempt), attempt.target.upstream_model, now)
+            ailment = self._ailing.get(key_of_target(attempt.target))
+            if ailment is not None and ailment.since is not None and ailment.until > now:
+                wait = max(wait or 1.0, ailment.until - now)
+            if wait is not None:
+                known.append(wait)
+        return min(known, default=None)
+
     # ------------------------------------------------------------------------------------- retries
 
     def may_retry(self, pool: str, now: float) -> bool:
@@ -255,17 +279,27 @@ class Health:
         return target.prefill != "none" and self._believes(target, "prefill", now)
 
     def rejects_prefill(self, target: Target, now: float) -> None:
-        """The target has refused a request because of its prefill."""
+        """The target has refused a request because of its prefill, or answered as if there were none."""
         self._disbelieve(target, "prefill", now)
 
-    def trims(self, target: Target) -> bool | None:
-        """Whether the target drops a prefill's trailing whitespace; None: not known yet."""
-        return self._trims.get(key_of_target(target))
+    def trims(self, target: Target, now: float) -> bool | None:
+        """Whether the target drops a prefill's trailing white space, as it declares or a probe has found; None: that is
+        not known.
+        """
+        if target.prefill_trims is not None:
+            return target.prefill_trims
+        found, until = self._trims.get(key_of_target(target), (None, 0.0))
+        return found if now < until else None
 
-    def learn_trims(self, target: Target, trims: bool) -> None:
+    def probes_trims(self, target: Target, now: float) -> bool:
+        """Whether a probe has still to find that out."""
+        return target.prefill_trims is None and now >= self._trims.get(key_of_target(target), (None, 0.0))[1]
+
+    def learn_trims(self, key: Key, trims: bool | None, now: float) -> None:
+        """What a probe has found of a target; None: its answers do not tell."""
         if len(self._trims) >= MAX_REMEMBERED:
             self._trims.clear()
-        self._trims[key_of_target(target)] = trims
+        self._trims[key] = trims, now + TRIMS_REMEMBERED_S
 
     def _believes(self, target: Target, what: str, now: float) -> bool:
         return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now
@@ -285,7 +319,4 @@ def _halve(ailment: Ailment) -> None:
 
 def blames_our_field(error: GatewayError) -> bool:
     """Whether an upstream's refusal may be of a field that only we have added."""
-    status = error.upstream_status
-    if status is None or not 400 <= status < 500 or error.kind not in _OF_THE_REQUEST:
-        return False
-    return not error.fields.isdisjoint(OURS)
+    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(OURS)

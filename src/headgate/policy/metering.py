@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 from headgate.model import Price, Usage
 
 SAMPLE = 16 << 10
@@ -31,20 +33,45 @@ def cost(usage: Usage, price: Price) -> int | None:
     cost what input costs.  With tiers, the prompt's size decides which price holds for all of the call.  What came to
     nothing costs nothing, whatever its price.
     """
+    total = _millionths(usage, price)
+    return None if total is None else (total + MILLION // 2) // MILLION
+
+
+def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None:
+    """As ``cost``, of an answer that several targets wrote: so many completion tokens each, in order.  The prompt is
+    the first one's, at its price.
+    """
+    total = 0
+    for index, (price, completion) in enumerate(shares):
+        if index == 0:
+            part = _millionths(_with(usage, completion), price)
+        else:
+            part = _millionths(Usage(0, completion), price, prompt=usage.prompt)
+        if part is None:
+            return None
+        total += part
+    return (total + MILLION // 2) // MILLION
+
+
+def _with(usage: Usage, completion: int) -> Usage:
+    return Usage(usage.prompt, completion, usage.cached, usage.cache_write)
+
+
+def _millionths(usage: Usage, price: Price, prompt: int = 0) -> int | None:
+    """A millionth of a nano-USD each; ``prompt`` decides about the tier where it is larger than the usage's own."""
     if price.tiers:
-        price = _tier(price, usage.prompt)
+        price = _tier(price, max(prompt, usage.prompt))
     if price.input is None or price.output is None:
         return None if usage.prompt or usage.completion else 0
     cached_price = price.input if price.cached_input is None else price.cached_input
     write_price = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.prompt - usage.cached - usage.cache_write)
-    total = (
+    return (
         fresh * price.input
         + usage.cached * cached_price
         + usage.cache_write * write_price
         + usage.completion * price.output
     )
-    return (total + MILLION // 2) // MILLION
 
 
 def _tier(price: Price, prompt: int) -> Price:

@@ -21,6 +21,11 @@ def nearest(name: str, known: Iterable[str]) -> str:
     return f"; did you mean {close[0]}?" if close else ""
 
 
+def ended(sentence: str) -> str:
+    """With a full stop, unless it is a question: what ends in ``nearest`` may be one."""
+    return sentence if sentence.endswith(("?", ".", "!")) else f"{sentence}."
+
+
 def qualified(known: Known) -> list[str]:
     """Every ``provider/model`` that is known by name."""
     return [f"{name}/{model}" for name, models in known.items() for model in models or ()]

@@ -1,9 +1,9 @@
 """Who serves a name: the providers' models, resolved in WIRE's order behind the aliases.  Pure.
 
 A model's id of the providers' rows comes first: one id at several providers is a pool in their order, where they mean
-the same model by it (``canonical``), and the model's other spellings follow.  Then ``provider/model id``, split at the
-first slash.  The router plans by it and the catalog lists by it, so that what is
-listed can be asked for.
+the same model by it (``canonical``), and the model's other ids follow.  Then ``provider/model id``, split at the first
+slash.  Then what is known of providers that take any id, and other spellings (``spellings``).  The router plans by it
+and the catalog lists by it, so that what is listed can be asked for.
 """
 
 from __future__ import annotations
@@ -11,18 +11,21 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate.model import ModelRow, Price, Provider
+from headgate.policy.spellings import Offer, Spellings
 
-Offer = tuple[Provider, str, ModelRow | None]
-"""Who, under which id, and its row: None at a provider that takes any id and knows nothing of this one."""
+__all__ = ["Offer", "Offers", "known", "price_of", "ready"]
 
 
 class Offers:
-    """Of one set of providers."""
+    """Of one set of providers.  An Offer is who, under which id, and its row: None at a provider that takes any id and
+    knows nothing of this one.
+    """
 
-    __slots__ = ("_providers", "rows")
+    __slots__ = ("_providers", "_spellings", "rows")
 
     def __init__(self, providers: Mapping[str, Provider]) -> None:
         self._providers = providers
+        self._spellings: Spellings | None = None
         declared = [(provider, row) for provider in providers.values() for row in (provider.models or {}).values()]
         named: dict[str, list[Offer]] = {}
         same: dict[str, list[Offer]] = {}
@@ -41,11 +44,22 @@ class Offers:
         prefix, slash, ident = name.partition("/")
         provider = self._providers.get(prefix)
         if not slash or not ident or provider is None:
-            return []
-        if provider.models is None:
-            return [(provider, ident, provider.catalog.get(ident))]
-        row = provider.models.get(ident)
-        return [(provider, ident, row)] if row is not None else []
+            return self.spellings.of(name)
+        known = provider.catalog if provider.models is None else provider.models
+        row = known.get(ident)
+        if row is not None or not known:
+            return [(provider, ident, row)] if row is not None or provider.models is None else []
+        meant = self.spellings.at(provider, ident)
+        if meant is not None:
+            return [meant]
+        return [(provider, ident, None)] if provider.models is None else []
+
+    @property
+    def spellings(self) -> Spellings:
+        """What else a name may mean, and what is near to it."""
+        if self._spellings is None:
+            self._spellings = Spellings(self._providers)
+        return self._spellings
 
 
 def _one_model(pool: list[Offer], same: Mapping[str, list[Offer]]) -> list[Offer]:

@@ -16,7 +16,7 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
-from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, NO_PROVIDER_KEY, GatewayError
+from headgate.errors import INVALID_VALUE, NO_PROVIDER_KEY, GatewayError
 from headgate.model import (
     NO_ALIAS,
     NO_OPTIONS,
@@ -38,6 +38,7 @@ from headgate.policy.explain import Explanation
 from headgate.policy.health import Health
 from headgate.policy.offers import Offers, known, price_of
 from headgate.policy.strategies import CHOSEN, FALLBACK
+from headgate.policy.unknown import shown, unknown
 from headgate.wire import codec
 
 MAX_REMEMBERED = 4096
@@ -152,7 +153,7 @@ class Router:
         candidates = self._candidates(call, grant, base)
         left = [candidate for candidate in candidates if not candidate.reason]
         if not left:
-            raise filters.nothing_left(_shown(base.requested), grant.name, candidates)
+            raise filters.nothing_left(shown(base.requested), grant.name, candidates)
         usable = [candidate.target for candidate in left]
         attempts = tuple(attempt for target in usable for attempt in _accounts(target))
         chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
@@ -199,7 +200,7 @@ class Router:
         if base.requested.startswith("client:"):
             raise GatewayError(
                 INVALID_VALUE,
-                f"{_shown(base.requested)} keeps its own targets: it cannot be given fallback_models",
+                f"{shown(base.requested)} keeps its own targets: it cannot be given fallback_models",
                 param="headgate.fallback_models",
             )
         try:
@@ -216,11 +217,10 @@ class Router:
         if alias is None:
             targets = [self._target(*offer, None) for offer in self.offers.of(requested)]
             if not targets:
-                raise GatewayError(
-                    MODEL_NOT_FOUND,
-                    f"there is no model or alias {_shown(requested)} here; name a configured one, or provider/model",
-                    param="model",
-                )
+                named = self._alias_by_case(requested)
+                if named is not None:
+                    return self._resolve(named)
+                raise unknown(requested, snapshot, self.offers)
             return NO_ALIAS, self._judged([(target, 1) for target in targets], NO_ALIAS)
         weighted = [
             (self._target(*offer, alias), ref.weight) for ref in alias.targets for offer in self.offers.of(ref.model)
@@ -229,7 +229,7 @@ class Router:
             reason = alias.why or "no provider is configured; add one under providers: in the configuration"
             raise GatewayError(
                 NO_PROVIDER_KEY,
-                f"{_shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
+                f"{shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
                 "Ask for builtin/lorem to try the gateway itself",
             )
         candidates = self._judged(weighted, alias)
@@ -237,6 +237,11 @@ class Router:
             alias = replace(alias, strategy=COMPUTED)
             candidates.sort(key=lambda one: not filters.is_own(one.target.provider))  # of equals, what is near
         return alias, candidates
+
+    def _alias_by_case(self, requested: str) -> str | None:
+        folded = requested.strip().casefold()
+        found = [name for name in self.snapshot.aliases if name.casefold() == folded]
+        return found[0] if len(found) == 1 else None
 
     def _judged(self, weighted: list[tuple[Target, int]], alias: Alias) -> list[Candidate]:
         unpriced = self.snapshot.unpriced
@@ -260,9 +265,12 @@ class Router:
             timeouts = _replaced(timeouts, {"headers": latest})
         price = price_of(provider, row)
         if row is None:
-            return Target(provider, model, model, price, timeouts, None, provider.prefill)
+            return Target(
+                provider, model, model, price, timeouts, None, provider.prefill, _trims(provider.prefill_trims)
+            )
         prefill = provider.prefill if row.prefill is None else row.prefill
-        return Target(provider, model, row.upstream_model or model, price, timeouts, row, prefill)
+        trims = _trims(row.prefill_trims or provider.prefill_trims)
+        return Target(provider, model, row.upstream_model or model, price, timeouts, row, prefill, trims)
 
 
 def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
@@ -333,6 +341,5 @@ def _beginning(call: Call) -> bytes:
     return said[:_PREFIX]
 
 
-def _shown(name: str) -> str:
-    """A client's own words, short and on one line."""
-    return repr(name if len(name) <= 100 else name[:97] + "…")
+def _trims(declared: str | None) -> bool | None:
+    return None if declared is None else declared == "yes"

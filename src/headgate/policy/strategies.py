@@ -28,7 +28,7 @@ Chance = Callable[[], float]
 class Leg:
     """One target of a call's way, with its accounts in the order to try, and what has become of it in this call."""
 
-    __slots__ = ("asked", "attempts", "closed", "refused", "retries", "target", "wait_s", "waits")
+    __slots__ = ("asked", "attempts", "closed", "ready", "refused", "retries", "target", "waits")
 
     def __init__(self, target: Target, attempts: list[Attempt]) -> None:
         self.target = target
@@ -38,7 +38,7 @@ class Leg:
         self.refused: list[Attempt] = []  # their accounts said no
         self.closed = False  # it has had its chance
         self.waits = False  # …but might be asked again after a while, if there is no other
-        self.wait_s: float | None = None  # the while that it asked for
+        self.ready = 0.0  # when: it has said so itself
 
 
 def meant(plan: Plan, first: Target) -> Target:

@@ -89,7 +89,8 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     ``base_url`` may hold ``{VARIABLE}``, which the environment fills.  ``key_env``: the first variable that is set
     holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern that its own model ids match (the price
     list knows more names than one can ask for), ``free_suffix`` the end of ids that cost nothing by the provider's own
-    rule.  ``prefill``: how all of its models are asked to go on with a text.  ``local``: it runs on hardware of one's
+    rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``:
+    whether they lose its trailing white space.  ``local``: it runs on hardware of one's
     own, tokens cost nothing.  ``tasks``: which of its models does what.
     """
 
@@ -105,6 +106,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     quirks: tuple[Text, ...] = ()
     training: Literal["never", "unknown", "yes"] = "unknown"
     prefill: Literal["none", "trailing", "continue_final_message", "prefix"] = "none"
+    prefill_trims: Literal["yes", "no"] | None = None
     capabilities: tuple[Text, ...] = ()
     prices: Text | None = None
     ids: Text | None = None
@@ -253,6 +255,7 @@ def fields(row: Row) -> dict[str, Any]:
         "quirks": list(row.quirks),
         "training": row.training,
         "prefill": row.prefill,
+        "prefill_trims": row.prefill_trims,
     }
 
 

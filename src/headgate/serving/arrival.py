@@ -15,6 +15,7 @@ from headgate.errors import BAD_FRAMING, HEAD_TOO_LARGE, OVERLOADED, PAYLOAD_TOO
 from headgate.model import Limits
 from headgate.wire.http import ONCE, Request, origin_form, unreadable, unsupported
 
+_monotonic = time.monotonic
 COUNTED_FROM = 16 << 10  # bodies above this count against what all connections may hold together
 
 
@@ -208,7 +209,7 @@ class Arrival:
         parser = self._parser
         return Request(
             parser.get_method(), path, query, self._headers, body, self._version, parser.should_keep_alive(),
-            time.monotonic(),
+            _monotonic(),
         )  # fmt: skip
 
     def _count_body(self) -> None:

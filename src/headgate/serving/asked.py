@@ -1,4 +1,4 @@
-"""What control asks of a data process: the way that a call would take now, with what has been learnt here."""
+"""What control asks of a data process: the way that a call would take now, and which accounts rest."""
 
 from __future__ import annotations
 
@@ -8,12 +8,15 @@ from headgate.channel import Answer, Ask
 from headgate.dialects import openai_chat
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.policy.explain import standings
 from headgate.serving.directory import Directory
 
 
 def answer(ask: Ask, directory: Directory, now: float) -> Answer:
     """``now`` is monotonic seconds.  Raises nothing: what cannot be answered is an error body."""
     try:
+        if ask.kind == "standings":
+            return Answer(ask.id, 200, msgspec.json.encode(standings(directory.health.accounts, now)))
         if ask.kind != "explain":
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
         call = openai_chat.read(ask.params.get("body", "").encode())

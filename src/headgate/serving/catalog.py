@@ -32,8 +32,8 @@ KEPT_BYTES = 8 << 20  # of bodies
 KEY_BYTES = 1 << 10  # what keeping one costs beside its bytes
 MAX_ID = 256
 
-_PUBLIC = b"Cache-Control: no-cache\r\nVary: Authorization\r\n"
-_PRIVATE = b"Cache-Control: private, no-cache\r\nVary: Authorization\r\n"
+_PUBLIC = b"Cache-Control: no-cache\r\nVary: Authorization, X-Api-Key\r\n"
+_PRIVATE = b"Cache-Control: private, no-cache\r\nVary: Authorization, X-Api-Key\r\n"
 
 
 class Page(NamedTuple):
@@ -100,7 +100,7 @@ class Lists:
 
     def _admit(self, request: Request) -> Grant | None:
         """Who asks; None for a stranger, where strangers may.  A token that is sent must be good."""
-        if self._public and b"authorization" not in request.headers:
+        if self._public and not auth.carried(request.headers):
             return None
         directory = self._directory
         scope = None if self._public else "gate:models"

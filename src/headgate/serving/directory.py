@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.channel import Uses
+from headgate.channel import Resume, Uses
 from headgate.model import Snapshot
 from headgate.policy.auth import Digester
 from headgate.policy.health import Health
@@ -47,6 +47,16 @@ class Directory:
             if before.get(account) != key:
                 self.health.revive(account)
         self._park_keyless()
+
+    def resume(self, wish: Resume, now: float) -> None:
+        """Accounts that have their keys are used again at once."""
+        for account in wish.accounts:
+            if account not in self._keyless:
+                self.health.revive(account)
+        if wish.targets:
+            self.health.readmit(wish.provider)
+        for model, trims in wish.trims.items():
+            self.health.learn_trims((wish.provider, model), trims, now)
 
     def _park_keyless(self) -> None:
         """An account without its key (it does not open, or control has yet to bring it) is not tried."""

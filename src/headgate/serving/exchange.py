@@ -10,6 +10,7 @@ from __future__ import annotations
 import logging
 import random
 import time
+from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
@@ -30,17 +31,20 @@ from headgate.ports import StreamBridge
 from headgate.serving import heads
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
+from headgate.serving.fiber import next_turn
 from headgate.serving.journal import Journal, Refusals
+from headgate.serving.probing import Probe
 from headgate.serving.receipt import Ids, Receipt
 from headgate.serving.recovery import Pause, Recovery, continues
 from headgate.serving.relay import Relay
 from headgate.serving.replay import Replay
 from headgate.serving.transport import Transport
-from headgate.serving.upstream import Asking, Upstream
+from headgate.serving.upstream import SUCCESSES, Asking, Upstream
 from headgate.serving.wheel import Wheel
 from headgate.wire.http import Request, sane_label
 
 PATH = "/chat/completions"
+_READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
 
 log = logging.getLogger("headgate.exchange")
 _monotonic = time.monotonic
@@ -83,7 +87,7 @@ class Exchange:
                 receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
             ending.send(egress)
         except GatewayError as error:
-            self._refuse(error, egress, receipt)
+            self._refuse(error, request, egress, receipt)
         except ClientGone:
             if receipt.answered_all:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
@@ -146,7 +150,7 @@ class Exchange:
                 if upstream.streamed:
                     ending = await self._stream(upstream, call, step.attempt, receipt, relay, recovery)
                 else:
-                    ending = self._render(upstream, call, step.attempt, receipt, relay, recovery)
+                    ending = await self._render(upstream, call, step.attempt, receipt, relay, recovery)
                 finished = True
                 receipt.end(upstream.status, ending.code, recovery and recovery.delivered(step.attempt))
                 tokens = receipt.usage.completion if receipt.first_token else 0
@@ -165,6 +169,9 @@ class Exchange:
                 if asking is not None:
                     asking.release(finished=finished)
             await self._pause(step.wait, relay, egress)
+            if recovery.must_probe(step):
+                await self._probe(receipt).find_trims(step.attempt, request.headers, deadline)
+            recovery.prepare(step)
 
     async def _pause(self, seconds: float, relay: Relay | None, egress: Egress) -> None:
         """Before an attempt that is not to start at once.  Raises ClientGone: none starts for nobody."""
@@ -176,6 +183,9 @@ class Exchange:
             await Pause(self._wheel, seconds)
             if egress.gone or egress.deserted:
                 raise ClientGone
+
+    def _probe(self, receipt: Receipt) -> Probe:
+        return Probe(PATH, self._transport, self._health, self._wheel, self._limits, receipt)
 
     def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
         relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
@@ -208,7 +218,8 @@ class Exchange:
         recovery: Recovery | None,
     ) -> Ending:  # fmt: skip
         """Relays until the bridge has seen the end.  An error is raised: another attempt may do better."""
-        relay.begin(upstream, self._bridge(upstream, call, attempt, receipt, relay, recovery))
+        joint = recovery.joint(attempt) if recovery is not None else None
+        relay.begin(upstream, self._bridge(upstream, call, attempt, receipt, relay, recovery), joint)
         try:
             await relay.start()
         except ClientGone:
@@ -221,33 +232,39 @@ class Exchange:
         finally:
             relay.stop()
             receipt.usage = relay.bridge.usage
+            if relay.bridge.skipped:
+                _note_skipped(relay.bridge.skipped, attempt, receipt)
         return self._conclude(relay, receipt, call)
 
-    def _render(
+    async def _render(
         self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
         recovery: Recovery | None,
     ) -> Ending:  # fmt: skip
         """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
         provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
-        if upstream.status != 200:
+        if upstream.status not in SUCCESSES:
             raise openai_chat.failure(
                 upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
-                sent=_sent(upstream),
+                sent=upstream.asking,
             )  # fmt: skip
         if call.stream:
             bridge = self._bridge(upstream, call, attempt, receipt, relay, recovery)
-            relay.begin(upstream, bridge)
+            relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
             events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
             receipt.usage = bridge.usage
+            if bridge.skipped:
+                _note_skipped(bridge.skipped, attempt, receipt)
             if events:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
-        read = openai_chat.answer_from_stream if _came_streamed(upstream) else openai_chat.answer
-        answer = read(
+        found = openai_chat.whole_answer(
             upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(heads.metadata, receipt), trace=receipt.trace if call.trace else None, provider=provider,
-            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=_sent(upstream),
+            secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
         )  # fmt: skip
+        answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
+        if answer.skipped:
+            _note_skipped(answer.skipped, attempt, receipt)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
@@ -264,7 +281,7 @@ class Exchange:
         if recovery is not None and recovery.seam is not None:
             return bridges.join_stream(
                 provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,
-                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=_sent(upstream),
+                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=upstream.asking,
             )  # fmt: skip
         alias = cast(Plan, receipt.plan).alias
         return bridges.open_stream(
@@ -272,7 +289,7 @@ class Exchange:
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
             hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
-            sent=_sent(upstream),
+            sent=upstream.asking,
         )  # fmt: skip
 
     def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:
@@ -280,12 +297,15 @@ class Exchange:
         bridge = relay.bridge
         if bridge.error is not None:
             raise bridge.error
+        relay.mark_seam()
         extra = heads.metadata(receipt, receipt.usage) if call.include_usage else None
         trace = receipt.trace(bridge.own_usage) if call.trace else None
         return Ending("finish", "delivered", "", bridge.tail(extra, trace))
 
-    def _refuse(self, error: GatewayError, egress: Egress, receipt: Receipt) -> None:
+    def _refuse(self, error: GatewayError, request: Request, egress: Egress, receipt: Receipt) -> None:
         """Ends a call that has no answer, or no whole one."""
+        if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
+            receipt.requested = openai_chat.asked_for(request.body) or self._directory.router.snapshot.default_model
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:
@@ -319,25 +339,31 @@ class Ending(NamedTuple):
             egress.answer(200, self.fields, self.data)
 
 
+async def _summed_up(parts: Iterator[openai_chat.Answer | None]) -> openai_chat.Answer:
+    """The answer that ``parts`` end with, worked through in a turn of the loop each."""
+    for answer in parts:
+        if answer is not None:
+            return answer
+        await next_turn()
+    raise AssertionError("an answer's parts end with the answer")
+
+
 _NO_RELAY = cast(Relay, None)  # a whole answer has none
 
 
-def _sent(upstream: Upstream) -> openai_chat.Sent:
-    """What the upstream was asked: it may quote that in an error."""
-    asking = upstream.asking
-    return openai_chat.Sent(asking.fields, asking.body) if asking is not None else openai_chat.NOTHING_SENT
+def _note_skipped(events: int, attempt: Attempt, receipt: Receipt) -> None:
+    receipt.skip(events)
+    target = attempt.target
+    log.warning(
+        "%s: %d event(s) of %s/%s could not be read and are not in the answer",
+        receipt.id, events, target.provider.name, target.upstream_model,
+    )  # fmt: skip
 
 
 def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
     """The end of the whole call, as far as this attempt's target knows."""
     total = attempt.target.timeouts.total
     return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
-
-
-def _came_streamed(upstream: Upstream) -> bool:
-    """Whether a whole body is events: as its type says or, where that says nothing, as it begins."""
-    kind = upstream.headers.get(b"content-type", b"").lower()
-    return b"json" not in kind and (b"event-stream" in kind or upstream.body.lstrip()[:5] in (b"data:", b"event"))
 
 
 def _wants_trace(request: Request) -> bool:

@@ -11,6 +11,7 @@ task of its owner and sets a Signal at its end.
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Callable, Coroutine, Generator
 from typing import Any, Generic, TypeVar
 
@@ -52,6 +53,13 @@ class Signal(Generic[T]):
         if self._error is not None:
             raise self._error
         return self._value  # type: ignore[return-value]  # set() gave a T
+
+
+def next_turn() -> Signal[None]:
+    """A Signal that the next turn of the loop sets: long work awaits one after each part, so that others run too."""
+    signal: Signal[None] = Signal()
+    asyncio.get_running_loop().call_soon(signal.set, None)
+    return signal
 
 
 class Fiber:

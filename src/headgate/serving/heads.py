@@ -6,8 +6,20 @@ import math
 import time
 from typing import cast
 
-from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE, GatewayError
-from headgate.model import Target, Usage
+from headgate.errors import (
+    NO_PROVIDER_KEY,
+    OVER_ITS_LIMIT,
+    QUOTA_SPENT,
+    UPSTREAM_AUTH,
+    UPSTREAM_DENIED,
+    UPSTREAM_HOLLOW,
+    UPSTREAM_MODEL_DENIED,
+    UPSTREAM_TOO_LARGE,
+    UPSTREAM_UNPAID,
+    GatewayError,
+)
+from headgate.model import Seam, Target, Usage
+from headgate.policy import explain
 from headgate.serving.receipt import Receipt
 from headgate.wire.codec import encode
 
@@ -34,7 +46,7 @@ def of_answer(receipt: Receipt) -> bytes:
 
 def _of_route(receipt: Receipt) -> bytes:
     """Of a call that its first choice did not serve, or not at once: how many attempts there were, who should have."""
-    out = b"x-headgate-attempts: %d\r\n" % (len(receipt.attempts) + 1)
+    out = b"x-headgate-attempts: %d\r\n" % (receipt.made + 1)
     if not receipt.fell_back:
         return out
     first = cast(Target, receipt.meant)
@@ -55,14 +67,24 @@ def metadata(receipt: Receipt, usage: Usage) -> bytes:
         b"null" if cost is None else b"%.9f" % (cost / 1e9),
         usage.basis.encode(),
         b"true" if receipt.fell_back else b"false",
-        len(receipt.attempts) + 1,
+        receipt.made + 1,
+        _continued(receipt.continued) if receipt.continued else b"",
     )
 
 
 _METADATA = (
     b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
-    b'"fallback_used":%b,"attempts":%d}'
+    b'"fallback_used":%b,"attempts":%d%b}'
 )
+
+
+def _continued(seams: list[Seam]) -> bytes:
+    return b',"continued":%b' % encode([explain.joined(seam) for seam in seams])
+
+
+def seam_comment(seam: Seam) -> bytes:
+    """The comment that marks where another attempt goes on."""
+    return b": continued after %d characters by %b\n\n" % (seam.after, _printable(seam.target))
 
 
 def of_stream(receipt: Receipt) -> bytes:
@@ -82,7 +104,13 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
 
 
 # What a retry within minutes cannot mend, although its status invites one.
-HOPELESS = frozenset((NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_TOO_LARGE))
+HOPELESS = frozenset(
+    (
+        NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_DENIED, UPSTREAM_MODEL_DENIED, UPSTREAM_UNPAID, QUOTA_SPENT,
+        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE, UPSTREAM_HOLLOW,
+    )
+)  # fmt: skip
+PATIENCE_S = 60.0  # the SDKs do not wait longer than that: they ask again at once
 
 
 def of_refusal(error: GatewayError) -> bytes:
@@ -95,6 +123,8 @@ def of_refusal(error: GatewayError) -> bytes:
             math.ceil(error.retry_after),
             round(error.retry_after * 1000),
         )
+        if error.retry_after > PATIENCE_S:
+            out += b"x-should-retry: false\r\n"
     elif error.kind in HOPELESS:
         out += b"x-should-retry: false\r\n"  # the SDKs' own retries would meet the same
     return out
@@ -105,15 +135,15 @@ def timing(receipt: Receipt) -> bytes:
 
     ``gateway`` is what was neither waiting for a connection nor for the provider.
     """
-    received, authed, routed = receipt.received, receipt.authed, receipt.routed
+    received, authed, routed, asked = receipt.received, receipt.authed, receipt.routed, receipt.asked
     total = (_monotonic() - received) * 1e3
     if not routed:
         return b"Server-Timing: gateway;dur=%.3f\r\n" % total
     queued, connected, head = receipt.queued, receipt.connected, receipt.head
-    if head and connected - queued < 0.0005 and queued - routed < 0.0005:  # a pooled connection: nothing to wait for
+    if head and connected - queued < 0.0005 and queued - asked < 0.0005:  # a pooled connection: nothing to wait for
         ttfb = (head - connected) * 1e3
         return _POOLED % ((authed - received) * 1e3, (routed - authed) * 1e3, ttfb, total - ttfb)
-    queue = (queued - routed) * 1e3 if queued else 0.0
+    queue = (queued - asked) * 1e3 if queued else 0.0
     connect = (connected - queued) * 1e3 if connected else 0.0
     ttfb = (head - connected) * 1e3 if head else 0.0
     return _TIMING % (

@@ -28,6 +28,7 @@ from headgate.channel import (
     Gauges,
     Hello,
     Patch,
+    Resume,
     Secrets,
     SnapshotPart,
     Up,
@@ -160,6 +161,8 @@ class Link:
                 self._take_patch(message)
             case Secrets():
                 self._directory.rekey(message.keys)
+            case Resume():
+                self._directory.resume(message, self._wheel.now)
             case Uses():
                 if message != self._directory.uses:  # what was made with the old ones stays good
                     self._directory.uses = message

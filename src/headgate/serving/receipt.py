@@ -20,6 +20,8 @@ from headgate.model import (
     Plan,
     Price,
     Progress,
+    Seam,
+    Share,
     Target,
     Usage,
 )
@@ -29,6 +31,9 @@ from headgate.serving.upstream import Asking
 from headgate.wire.codec import encode
 
 _monotonic = time.monotonic
+
+
+EVENTS_SKIPPED = "events_skipped"  # the code of a call that was delivered without what could not be read
 
 
 class Ids:
@@ -66,13 +71,18 @@ class Receipt:
     target: Attempt | None = None
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
     fell_back = False  # another target serves than the one that was meant to
+    _skipped = 0  # events of this attempt's stream that could not be read
+    _skips = False  # some attempt's stream had such events
     authed = routed = queued = connected = head = first_token = 0.0
+    asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
+    made = 0  # attempts that are over; probes are none
+    answered_all = False  # the last attempt has delivered
+    not_continued = ""  # of a stream that broke: why it could not go on
     _state = lifecycle.RECEIVED
     _started = 0.0
     _why = "first"
     _told: AttemptRecord | None = None  # the last attempt, as the route trace has it
-    _carried: Usage | None = None
-    _carried_cost: int | None = 0
+    _wrote: list[tuple[Target, int]] | None = None  # completion tokens of the targets whose streams broke
     _priced: Usage | None = None  # what ``cost`` was last asked, and its answer
     _price: int | None = None
 
@@ -82,6 +92,7 @@ class Receipt:
         self.received = received
         self.usage = Usage()
         self.attempts: list[AttemptRecord] = []
+        self.continued: list[Seam] = []
         self._journal = journal
 
     @property
@@ -133,16 +144,21 @@ class Receipt:
         if self._started:
             told = self._told
             self.attempts.append(self._record(status, code, own) if told is None or code else told)
+            self.made += 1
+            self.answered_all = not code
             self._told = None
             self._started = 0.0
+            if self._skipped:
+                self.attempts[-1].skipped = self._skipped
+                self._skipped = 0
+                self._skips = not code or bool(self.first_token)  # else the client has nothing of this attempt
 
     def _record(self, status: int, code: str, own: Usage | None) -> AttemptRecord:
         attempt = self.target
         assert attempt is not None
         target = attempt.target
         account = attempt.account.id if attempt.account is not None else ""
-        began = int((self._started - self.received) * 1e6)
-        ended = int((_monotonic() - self.received) * 1e6)
+        began, ended = int((self._started - self.received) * 1e6), int((_monotonic() - self.received) * 1e6)
         if own is None:
             return AttemptRecord(target.provider.name, target.upstream_model, account, status, code, began, ended)
         cost = metering.cost(own, target.price) if own.prompt or own.completion else None
@@ -151,11 +167,32 @@ class Receipt:
             own.prompt, own.completion, -1 if cost is None else cost,
         )  # fmt: skip
 
+    def skip(self, events: int) -> None:
+        """So many events of this attempt's stream could not be read: its answer may lack something."""
+        self._skipped = events
+        self._skips = True
+
+    def probed(self, attempt: Attempt, status: int, code: str, began: float, own: Usage) -> None:
+        """A request that only finds something out, for one token: it stands beside the attempts."""
+        target, account = attempt.target, attempt.account
+        cost = metering.cost(own, target.price) if own.prompt or own.completion else None
+        self.attempts.append(
+            AttemptRecord(
+                target.provider.name, target.upstream_model, account.id if account is not None else "", status, code,
+                self._us(began), self._us(_monotonic()), "prefill_probe", own.prompt, own.completion,
+                -1 if cost is None else cost,
+            )
+        )  # fmt: skip
+
+    def _us(self, instant: float) -> int:
+        return int((instant - self.received) * 1e6)
+
     def trace(self, own: Usage) -> bytes:
         """The route trace, as JSON, of a call whose last attempt is about to deliver, or has: with ``own`` used."""
         last = cast(Attempt, self.target)
         if self._started:
             self._told = self._record(200, "", own)  # what the client reads is what is written down
+            self._told.skipped = self._skipped
         return encode(
             {
                 "requested_model": self.requested,
@@ -168,6 +205,7 @@ class Receipt:
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
                 "attempts": [explain.told(one) for one in (*self.attempts, *((self._told,) if self._told else ()))],
+                **({"continued": [explain.joined(seam) for seam in self.continued]} if self.continued else {}),
             }
         )
 
@@ -175,34 +213,65 @@ class Receipt:
         """The client's stream broke with so much used; what follows is another attempt's, at its own price."""
         if self.target is None:
             return
-        since = _less(usage, self._carried)
-        cost = metering.cost(since, self.target.target.price)
-        self._carried_cost = None if cost is None or self._carried_cost is None else self._carried_cost + cost
-        self._carried = usage
-
-    @property
-    def answered_all(self) -> bool:
-        """The last attempt has delivered."""
-        return bool(self.attempts) and not self.attempts[-1].code
+        wrote = self._wrote = self._wrote or []
+        wrote.append((self.target.target, max(0, usage.completion - sum(tokens for _, tokens in wrote))))
+        self._priced = None
 
     def cost(self, usage: Usage) -> int | None:
-        """nano-USD of a call that used so much, each attempt's part at its own price; None where one is unknown."""
+        """nano-USD of a call that used so much, each target's part at its own price; None where one is unknown."""
         if usage is self._priced:
             return self._price
         if self.target is None:
             return 0
         self._priced = usage
-        self._price = self._cost(usage, self.target.target.price)
+        if self._wrote is None:
+            self._price = metering.cost(usage, self.target.target.price)
+        else:
+            shares = [(target.price, tokens) for target, tokens in self._written(usage)]
+            self._price = metering.shared_cost(usage, shares)
         return self._price
 
-    def _cost(self, usage: Usage, price: Price) -> int | None:
-        if self._carried is None:
-            return metering.cost(usage, price)
-        cost = metering.cost(_less(usage, self._carried), price)
-        return None if cost is None or self._carried_cost is None else cost + self._carried_cost
+    def _written(self, usage: Usage) -> list[tuple[Target, int]]:
+        """Who wrote how many of the call's completion tokens, in order."""
+        left, found = usage.completion, []
+        for target, tokens in self._wrote or ():
+            found.append((target, min(left, tokens)))
+            left -= found[-1][1]
+        if self.target is not None and (left or not found):
+            found.append((self.target.target, left))
+        return found
+
+    def _shares(self, usage: Usage, cost: int | None) -> tuple[Share, ...]:
+        """The same by target, with what each part costs; nothing where one target wrote it all."""
+        written = self._written(usage)
+        first = written[0][0] if written else None
+        by_target: dict[tuple[str, str], list[tuple[Price, int]]] = {}
+        for target, tokens in written:
+            if tokens or target is first:
+                by_target.setdefault((target.provider.name, target.upstream_model), []).append((target.price, tokens))
+        if len(by_target) < 2:
+            return ()
+        found: list[Share] = []
+        for (provider, model), parts in by_target.items():
+            used = usage if not found else Usage(0, 0)
+            part = None if cost is None else metering.shared_cost(used, parts)
+            tokens = sum(tokens for _, tokens in parts)
+            found.append(Share(provider, model, used.prompt, tokens, -1 if part is None else part))
+        if cost is not None:  # each was rounded: together they are what the call costs
+            found[-1].cost += cost - sum(one.cost for one in found)
+        return tuple(found)
+
+    def _rest(self) -> Usage:
+        """What the running attempt has used, as far as the call's own usage tells."""
+        usage = self.usage
+        wrote = sum(tokens for _, tokens in self._wrote or ())
+        return Usage(0 if self._wrote else usage.prompt, max(0, usage.completion - wrote), basis=usage.basis)
 
     def answered(self, asking: Asking) -> None:
         """The upstream has answered: when the request went out, and when its head (or all of it) was here."""
+        if self.first_token:
+            return  # the phases are those of the attempt that brought it
+        self.asked = self._started if self.attempts else self.routed
         self.queued = asking.queued
         self.connected = asking.connected
         self.head = _monotonic()
@@ -220,8 +289,10 @@ class Receipt:
             return
         if not (event == "finish" or self.first_token or self._started or self.answered_all):
             self.usage = Usage()  # nothing has come of it; what an attempt has used all the same stands with it
+        if self._skips and not code:
+            code = EVENTS_SKIPPED
         if self._started:
-            self.end(0, code, _less(self.usage, self._carried) if self.attempts else None)
+            self.end(0, code, self._rest() if self.attempts else None)
         if not self.opened:
             self._write_opened(False, "", "", None, None)
         usage = self.usage
@@ -236,13 +307,15 @@ class Receipt:
                 usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.basis,
                 -1 if cost is None else cost,
                 int((ended - self.received) * 1e6),
-                int((self.queued - self.routed) * 1e6) if self.queued else -1,
+                int((self.queued - self.asked) * 1e6) if self.queued else -1,
                 int((self.connected - self.queued) * 1e6) if self.connected else -1,
                 int((self.head - self.connected) * 1e6) if self.head else -1,
                 int((self.first_token - self.received) * 1e6) if self.first_token else -1,
                 bytes_out,
                 tuple(self.attempts), usage.cache_write,
                 target.price.source if target is not None else "",
+                tuple(self.continued), self.not_continued,
+                self._shares(usage, cost) if self._wrote is not None else (),
             )
         )  # fmt: skip
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
@@ -254,6 +327,7 @@ class Receipt:
             return
         self.usage = Usage()
         self.attempts = []
+        self._wrote = None
         self.close("fail" if self.opened else "refuse", "failed", status, code)
 
 
@@ -268,13 +342,3 @@ def _differ(target: Target, other: Target | None) -> bool:
     return other is not None and (target.provider.name, target.upstream_model) != (
         other.provider.name, other.upstream_model,
     )  # fmt: skip
-
-
-def _less(usage: Usage, before: Usage | None) -> Usage:
-    """What has been used since ``before``; the prompt is the same one."""
-    if before is None:
-        return usage
-    prompt = max(0, usage.prompt - before.prompt)
-    cached = min(prompt, max(0, usage.cached - before.cached))
-    written = min(prompt - cached, max(0, usage.cache_write - before.cache_write))
-    return Usage(prompt, max(0, usage.completion - before.completion), cached, written, 0, usage.basis)

@@ -10,8 +10,8 @@ from __future__ import annotations
 from typing import final
 
 from headgate.dialects import openai_chat
-from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE, GatewayError, Retry
-from headgate.model import Alias, Attempt, Call, Delivered, Plan, Usage
+from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
+from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target, Usage
 from headgate.policy import continuation
 from headgate.policy.course import Course, Step
 from headgate.policy.health import Health, Key, blames_our_field, key_of_target
@@ -21,8 +21,7 @@ from headgate.serving.receipt import Receipt
 from headgate.serving.relay import Relay
 from headgate.serving.wheel import Wheel
 
-# What a target says that cannot go on with a text.  A filter, or a prompt that is too long, means the request itself.
-_REFUSALS = (UPSTREAM_REFUSED, UPSTREAM_UNPROCESSABLE)
+_COME_AGAIN = (429, 503)  # statuses that a Retry-After belongs to
 
 
 def continues(call: Call, alias: Alias) -> bool:
@@ -46,8 +45,11 @@ class Recovery:
     ) -> None:
         self.asked = call
         self.seam: openai_chat.Seam | None = None
-        self.broke: GatewayError | None = None  # where the client's stream broke
+        self.broke: GatewayError | None = None  # where the client's stream broke first
+        self._have: Delivered | None = None  # what the client has of a stream that broke
+        self._break: tuple[Target, str] | None = None  # who wrote the end of that, and the code of what ended it
         self._call = call
+        self._plan = plan
         self._course = course
         self._health = health
         self._wheel = wheel
@@ -88,11 +90,15 @@ class Recovery:
         if bridge is None or have is None:
             following = self._course.after(error, now)
             if following is None:
-                raise self._last(error)
+                raise self._last(error, now)
             return following
         if answered:
             self._receipt.carry(bridge.given)
-        return self._go_on(error, step, have, answered and bridge.begun, now)
+        seam = self.seam
+        spoke = answered and (seam is None or seam.begun)
+        if spoke and seam is not None and seam.echoed:
+            self._note_echo(step.attempt.target, now)
+        return self._go_on(error, step, have, spoke, now)
 
     def _is_complete(self, bridge: StreamBridge, have: Delivered) -> bool:
         """Whether nothing of the answer was lost but its end; the bridge then says so too."""
@@ -112,33 +118,75 @@ class Recovery:
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error
+        unclear = spoke and self.seam is not None and self.seam.unclear
+        if self._break is None or (spoke and have.text != self._have_text):
+            self._break = step.attempt.target, error.kind.code
+        self._have = have
         verdict = self._judge(have)
         if not (self._continues and verdict.goes_on):
             self._course.after(error, now)  # health is told all the same
-            raise broke
-        refused = step.why == "continue" and error.kind in _REFUSALS and error.upstream_status in (400, 422)
-        following = self._course.after(
-            error, now, continuing=True, spoke=spoke, avoid_prefill=refused, prefill=verdict.prefill
-        )
+            raise self._ended(broke, verdict.why if self._continues else continuation.FORBIDDEN)
+        # White space alone is no text to go on with: a target that drops it would be given nothing
+        prefill = verdict.prefill and bool(self._have_text.strip())
+        following = self._course.after(error, now, continuing=True, spoke=spoke, unclear=unclear, prefill=prefill)
         if following is None:
-            raise broke
-        text = have.text or ""
-        target = following.attempt.target
-        if following.why == "continue":
-            self.asked = openai_chat.continued(self._call, text, have.tokens, target.prefill)
-            self.seam = openai_chat.Seam(
-                text, afresh=False, trims=self._health.trims(target), echoes=target.prefill == "prefix",
-                stops=openai_chat.stops(self._call),
-            )  # fmt: skip
-        else:
-            self.asked = self._call
-            self.seam = openai_chat.Seam(text, afresh=True)
+            raise self._ended(broke, f"{self._course.given_up} ({error.kind.code}: {error.message})")
         return following
 
-    def _last(self, error: GatewayError) -> GatewayError:
-        """What the client is told after the last attempt: its error, or all of them where they were not alike."""
+    @property
+    def _have_text(self) -> str:
+        return (self._have.text if self._have is not None else None) or ""
+
+    def _ended(self, broke: GatewayError, why: str) -> GatewayError:
+        broke.not_continued = self._receipt.not_continued = why
+        return broke
+
+    def _note_echo(self, target: Target, now: float) -> None:
+        """The target has not taken the prefill; that the answer to a ``prefix`` begins with it is no sign of that."""
+        if target.prefill != "prefix":
+            self._health.rejects_prefill(target, now)
+
+    def must_probe(self, step: Step) -> bool:
+        """Whether it has to be found out first what the target does with the white space that the text ends in."""
+        text = self._have_text
+        ends_in_space = step.why == "continue" and text != text.rstrip()
+        return ends_in_space and self._health.probes_trims(step.attempt.target, self._wheel.now)
+
+    def prepare(self, step: Step) -> None:
+        """Sets what this attempt is asked, and how its stream joins what the client has."""
+        have = self._have
+        if have is None:
+            return
+        text, target = self._have_text, step.attempt.target
+        if step.why != "continue":
+            self.asked = self._call
+            self.seam = openai_chat.Seam(text, afresh=True)
+            return
+        trims = self._health.trims(target, self._wheel.now)
+        given = text.rstrip() if trims else text
+        spent = have.tokens - openai_chat.space_tokens(text[len(given) :])  # the white space is said again
+        self.asked = openai_chat.continued(self._call, given, spent, target.prefill)
+        self.seam = openai_chat.Seam(
+            text, afresh=False, trims=trims, stops=openai_chat.stops(self._call),
+            limited=self._call.max_tokens is not None,
+        )  # fmt: skip
+
+    def joint(self, attempt: Attempt) -> Seam | None:
+        """Where this attempt goes on, for people; None where it does not."""
+        if self.seam is None or self._break is None:
+            return None
+        origin, why = self._break
+        return Seam(len(self._have_text), _named(origin), _named(attempt.target), why)
+
+    def _last(self, error: GatewayError, now: float) -> GatewayError:
+        """What the client is told after the last attempt: its error, or all of them where they were not alike; with the
+        time of the first return, where that is known.
+        """
         attempts = self._receipt.attempts
         if error.retry is Retry.NEVER or len({attempt.code for attempt in attempts}) == 1:
+            if error.kind.status in _COME_AGAIN:
+                back = self._health.back_in(self._plan.attempts, now)
+                error.retry_after = error.retry_after if back is None else back
             return error
         listed = "; ".join(f"{attempt.provider}/{attempt.model}: {attempt.code}" for attempt in attempts)
         return GatewayError(
@@ -157,9 +205,13 @@ class Recovery:
         """The attempt has brought the call to its end: what that has shown is remembered.  Returns what it has used."""
         if key_of_target(attempt.target) in self._bare:
             self._health.rejects_usage(attempt.target, self._wheel.now)
-        if self.seam is not None and self.seam.trimmed is not None:
-            self._health.learn_trims(attempt.target, self.seam.trimmed)
+        if self.seam is not None and self.seam.echoed:
+            self._note_echo(attempt.target, self._wheel.now)
         return self.own_usage()
+
+
+def _named(target: Target) -> str:
+    return f"{target.provider.name}/{target.model}"
 
 
 class Pause(Signal[None]):

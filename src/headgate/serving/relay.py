@@ -8,10 +8,12 @@ record so that a lost stream is not billed at nothing.
 from __future__ import annotations
 
 import logging
+import math
 import time
 from typing import cast
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
+from headgate.model import Seam
 from headgate.ports import StreamBridge
 from headgate.serving import heads
 from headgate.serving.egress import Egress
@@ -34,8 +36,8 @@ class Relay:
     """
 
     __slots__ = (
-        "_early", "_flowing", "_keep_alive", "_receipt", "_seen", "_wheel", "bridge", "done", "due", "egress", "slot",
-        "upstream",
+        "_early", "_flowing", "_joint", "_keep_alive", "_quiet", "_receipt", "_seen", "_wheel", "bridge", "done", "due",
+        "egress", "slot", "upstream",
     )  # fmt: skip
 
     def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
@@ -49,8 +51,10 @@ class Relay:
         self._keep_alive = keep_alive
         self._receipt = receipt
         self._seen = 0
+        self._quiet = 0.0
         self._flowing = False  # this attempt has something to see
         self._early: float | None = None
+        self._joint: Seam | None = None  # where this attempt goes on, until the client has been told
 
     def commit_after(self, seconds: float) -> None:
         """After so many seconds without anything to see, the head is sent all the same."""
@@ -62,11 +66,13 @@ class Relay:
         """There has been an attempt that answered with a stream."""
         return cast("StreamBridge | None", self.bridge) is not None
 
-    def begin(self, upstream: Upstream, bridge: StreamBridge) -> None:
-        """Another attempt answers."""
+    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> None:
+        """Another attempt answers; with ``joint`` it goes on where the client's stream broke."""
         self.bridge = bridge
+        self._joint = joint
         self.upstream = upstream
         self._seen = 0
+        self._quiet = 0.0
         self._flowing = False
 
     def start(self) -> Signal[None]:
@@ -117,8 +123,18 @@ class Relay:
             upstream.heard = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
                 upstream.begin_stalling()
-            if bridge.finished:
-                upstream.begin_ending()
+            if bridge.quiet:
+                self._mind_the_end(bridge.quiet)
+
+    def _mind_the_end(self, quiet: float) -> None:
+        """Waits no longer for the end than the bridge says; where it was none, as long as for any event."""
+        if quiet == self._quiet:
+            return  # what comes behind the end does not put it off
+        self._quiet = quiet
+        if quiet < math.inf:
+            self.upstream.begin_ending(quiet)
+        else:
+            self.upstream.begin_stalling()
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(
@@ -136,7 +152,7 @@ class Relay:
     def _close(self, error: GatewayError | None) -> None:
         bridge = self.bridge
         try:
-            events = bridge.close()
+            events = bridge.close(error is None)
         except Exception:  # as above
             log.exception("a bug in the bridge of %s", self._receipt.id)
             self._break()
@@ -157,7 +173,16 @@ class Relay:
         if not self._flowing:
             self._flowing = True
             self.upstream.begin_stalling()
+            self.mark_seam()
         self.egress.send(events)
+
+    def mark_seam(self) -> None:
+        """Tells the client, once, that another attempt goes on."""
+        joint = self._joint
+        if joint is not None:
+            self._joint = None
+            self._receipt.continued.append(joint)
+            self.egress.send(heads.seam_comment(joint))
 
     def _commit(self) -> None:
         self._receipt.step("commit")

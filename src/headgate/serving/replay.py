@@ -155,8 +155,12 @@ class Kept(Egress):
         """The events as they are to be sent, kept where this stream's are, and the number before theirs."""
         ring = self.ring
         before = ring.last if ring is not None else 0
-        if ring is not None and events[:1] != b":":  # a comment is no event: without a number, and not kept
-            events = ring.add(events)
+        if ring is not None:
+            if events[:1] != b":":
+                events = ring.add(events)
+            else:  # a comment is no event: without a number, and not kept
+                # …nor a block of its own: behind a first id openai-python takes a block without data for an event
+                events = events[:-1]
         if self.readers:
             self.bytes_out += len(events)
         return events, before

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
@@ -24,7 +23,7 @@ from headgate.serving.catalog import Lists, Page, refuse_parameters, rest_of, un
 from headgate.serving.directory import Directory
 from headgate.serving.egress import Egress
 from headgate.serving.exchange import Exchange
-from headgate.serving.fiber import Fiber, Signal
+from headgate.serving.fiber import Fiber, Signal, next_turn
 from headgate.serving.journal import Refusals
 from headgate.serving.link import Link
 from headgate.serving.replay import CUT_SHORT
@@ -33,7 +32,7 @@ from headgate.wire.http import Request
 
 PREFIXES = ("/v1", "/api/gate/v1", "")
 ASK_S = 5.0
-_ALLOWED_HEADERS = b"authorization, content-type, idempotency-key, last-event-id"
+_ALLOWED_HEADERS = b"authorization, x-api-key, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
 AWAY_S = 2  # when to ask again what control did not answer
 
@@ -258,9 +257,7 @@ async def _room(egress: Egress) -> None:
     """Until what was written to this client before is on its way: pipelined large answers must not pile up in memory.
     A write is tried at the end of its turn, so that only the next one can tell.
     """
-    turn: Signal[None] = Signal()
-    asyncio.get_running_loop().call_soon(turn.set, None)
-    await turn
+    await next_turn()
     if egress.paused:
         room = egress.source = _Room()
         await room.found

@@ -211,7 +211,7 @@ class Transport:
             fixed, forwarded(headers, allowed), accept, len(body),
         )  # fmt: skip
         asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
-        asking.fields = headers
+        asking.headers = headers
         pool.ask(asking)
         return asking
 
@@ -285,8 +285,11 @@ class Transport:
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
         """What must not appear in a text that an upstream wrote and a client reads."""
-        secrets, provider = self._directory.secrets, attempt.target.provider
-        found = secrets.get(attempt.account.id) if attempt.account is not None else None
+        account, provider = attempt.account, attempt.target.provider
+        if account is None and not provider.headers:
+            return ()
+        secrets = self._directory.secrets
+        found = secrets.get(account.id) if account is not None else None
         own = (found,) if found else ()
         return (*own, *hidden_values(provider.name, provider.headers, secrets)) if provider.headers else own
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Protocol, cast
 
 import httptools
@@ -24,8 +24,11 @@ from headgate.errors import (
     GatewayError,
 )
 from headgate.model import Timeouts
+from headgate.serving.decoding import Unpacker, error_of, intake_of, is_plainly_events, is_stream
 from headgate.serving.fiber import Signal
 from headgate.serving.wheel import NEVER
+from headgate.wire.coding import CodingError, decode
+from headgate.wire.intake import Intake
 
 if TYPE_CHECKING:
     from headgate.serving.transport import Pool
@@ -34,8 +37,8 @@ READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent b
 MAX_HEAD = 64 << 10
 MAX_ERROR_BODY = 256 << 10
 JOIN_BELOW = 16 << 10
+SUCCESSES = range(200, 300)
 SETTLE_S = 1.0
-END_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
 
 _monotonic = time.monotonic
 
@@ -67,7 +70,7 @@ class Asking(Signal["Upstream"]):
 
     upstream: Upstream | None = None
     left = False  # nobody waits any more
-    fields: Mapping[bytes, bytes] = {}  # the client's header fields, of which some went along
+    headers: Mapping[bytes, bytes] = {}  # the client's, of which some went along
     queued = connected = 0.0
     due = NEVER  # of the wait for a connection
     slot = -1
@@ -110,9 +113,9 @@ class Asking(Signal["Upstream"]):
 class Upstream(asyncio.BufferedProtocol):
     """One upstream connection, and the request that runs on it.
 
-    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (status
-    200, not JSON or HTML): then the Asking is set at the head and the body goes to ``sink``; else *whole*: it is set
-    when all of it is in ``body``.
+    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (a status of
+    success, and a body that is events by its type or by how it begins): then the Asking is set and the body goes to
+    ``sink``; else *whole*: it is set when all of it is in ``body``.
     """
 
     asking: Asking | None = None
@@ -124,20 +127,24 @@ class Upstream(asyncio.BufferedProtocol):
     heard = 0.0  # the wheel's now at the last event: assigned by the relay, looked at when the stall deadline comes up
     _reading = True
     _paused_in = ""
+    _ending = 0.0  # seconds that the end was given
     _sent = False
     _settling = False  # the call is done with it, the framing is not
     # of one answer:
     status = 0
     body = b""
     streamed = False
+    _probe: Intake | None = None  # finds out whether a body is a stream, where its type does not say so
+    _unpacker: Unpacker | None = None  # of a streamed body that is not plainly events
     _head_complete = _complete = _keep_alive = False
-    _size = 0
+    _size = 0  # of the heads, interim ones too; then of what came since the last piece of the body
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
         self._run = pool.turn.run
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._pieces: list[bytes] = []
+        self._gathered = bytearray()  # of a whole answer, what came in the reads before
         self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
         self._parser = httptools.HttpResponseParser(self)
         self.born = pool.wheel.now
@@ -155,6 +162,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.streamed = self._head_complete = self._complete = self._sent = False
         due = asking.deadline
         if asking.stream:
+            self._probe = None
             self.phase = "headers"
             due = min(due, self._pool.wheel.now + asking.timeouts.headers)
         else:
@@ -186,10 +194,29 @@ class Upstream(asyncio.BufferedProtocol):
             self.heard = self._pool.wheel.now
             self.expect("stall", self.asking.timeouts.stall)
 
-    def begin_ending(self) -> None:
-        """Everything has been said but the end itself."""
-        if self.phase in ("stall", "first_token"):
-            self.expect("end", END_S)
+    def begin_ending(self, seconds: float) -> None:
+        """Everything has come but the end itself."""
+        if self.phase in ("stall", "first_token", "end"):
+            self._ending = seconds
+            self.expect("end", seconds)
+
+    @property
+    def reading(self) -> bool:
+        """False while a slow client has it wait."""
+        return self._reading
+
+    def hold(self) -> None:
+        """No more is to be read before what is here has gone."""
+        if not self._transport.is_closing():
+            self._transport.pause_reading()
+
+    def read_on(self) -> None:
+        if self._reading and not self._transport.is_closing():
+            self._transport.resume_reading()
+
+    def later(self, step: Callable[[None], None]) -> None:
+        """Does ``step`` in the next turn, when what was written in this one has been sent."""
+        self._pool.turn.send(lambda _: self._pool.turn.run(step, None), None)
 
     def pause(self) -> None:
         """The client is slow: stop reading.  The upstream is not stalling while we do not listen."""
@@ -207,9 +234,11 @@ class Upstream(asyncio.BufferedProtocol):
             if self._paused_in == "first_token":
                 self.expect("first_token", self._asked.timeouts.first_token)
             elif self._paused_in == "end":
-                self.expect("end", END_S)
+                self.expect("end", self._ending)
             else:
                 self.begin_stalling()
+            if self._unpacker is not None:
+                self._unpacker.resume()
 
     def release(self, *, finished: bool) -> None:
         """The call is done with it: back to the pool where it is clean, closed where it is not.
@@ -261,8 +290,7 @@ class Upstream(asyncio.BufferedProtocol):
             self._pool.turn.send(self._read_on, None)
 
     def _read_on(self, _: None) -> None:
-        if self._reading and not self._transport.is_closing():
-            self._transport.resume_reading()
+        self.read_on()
 
     def _take(self, data: bytes) -> None:
         """What one read brought, in its turn."""
@@ -275,19 +303,46 @@ class Upstream(asyncio.BufferedProtocol):
             if not self._complete:
                 if self.sink is not None and self._pieces:
                     self._feed(self.sink)  # what was sound before it is the client's
-                self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
+                self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
             self._keep_alive = False  # the answer is whole; what came behind it answers nobody
-        if sink is not None:
+        if not self._pieces and self._head_complete and not self._complete:
+            self._count_bare(len(data))
+        elif sink is not None:
             self._feed(sink)
         elif self._settling:
-            self._pieces.clear()
-            if self._complete:
-                self._give_back()
+            self._settle()
         elif self._head_complete:
             self._deliver()
         elif self._size > MAX_HEAD:
-            self._fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
+            self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
+
+    def _count_bare(self, size: int) -> None:
+        """A read has brought nothing of the body, whose head has come: it was in a trailer, in a chunk's extension, or
+        in the digits of its size.
+
+        httptools joins the parts of a trailer's value by copying all of it.  Trailers follow a complete body, so at
+        the limit the body is taken for complete: JSON that was cut does not parse, and a stream has its own end.
+        """
+        self._size += size
+        if self._size <= MAX_HEAD:
+            if self.asking is not None and self.asking.stream and not self.streamed:
+                self._begin_streaming(self.asking)
+            return
+        if self._settling:
+            self.abort()
+        elif self.sink is not None or not self._gathered:
+            said = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
+            self.fail(GatewayError(UPSTREAM_GARBAGE, said))
+        else:
+            self._complete, self._keep_alive = True, False
+            self._collect(self._asked)
+
+    def _settle(self) -> None:
+        self._size = 0
+        self._pieces.clear()
+        if self._complete:
+            self._give_back()
 
     def _expects(self, data: bytes) -> bool:
         """Whether bytes that come outside of a running stream are part of an answer."""
@@ -301,7 +356,7 @@ class Upstream(asyncio.BufferedProtocol):
             self._keep_alive = False
             return False
         if not self._sent:  # an answer to a request that has not gone out is somebody else's
-            self._fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
+            self.fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
             return False
         if not self._head_complete:
             self._size += len(data)
@@ -329,9 +384,9 @@ class Upstream(asyncio.BufferedProtocol):
             else:
                 self._deliver()
         elif self._head_complete:
-            self._fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
+            self.fail(GatewayError(UPSTREAM_CUT, "the provider closed the connection in the middle of its answer"))
         else:
-            self._fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
+            self.fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
 
     # --------------------------------------------------------------- what the parser calls
 
@@ -347,7 +402,6 @@ class Upstream(asyncio.BufferedProtocol):
         status = self._parser.get_status_code()
         if 100 <= status < 200:  # an interim answer is no answer (RFC 9110 §15.2); httptools ends a message for it
             self.headers = {}
-            self._size = 1  # the request has been seen: this is no stale connection
             return
         self.status = status
         self._head_complete = True
@@ -362,38 +416,91 @@ class Upstream(asyncio.BufferedProtocol):
     def _deliver(self) -> None:
         """What the last read brought, to whoever waits for it."""
         asking = self._asked
-        if not self.streamed and asking.stream and _can_stream(self.status, self.headers):
-            self.streamed = True
-            self.expect("first_token", asking.timeouts.first_token)
-            self._pool.turn.run(asking.set, self)  # the call runs on, and attaches its sink
+        if asking.stream and not self.streamed:
+            self._begin_streaming(asking)
         if not self.streamed:
             self._collect(asking)
 
+    def _begin_streaming(self, asking: Asking) -> None:
+        if self.status not in SUCCESSES or not self._comes_streamed(asking):
+            return
+        if self._gathered:  # what came before it could be told
+            self._pieces.insert(0, bytes(self._gathered))
+            self._gathered.clear()
+        self.streamed = True
+        self.expect("first_token", asking.timeouts.first_token)
+        self._run(asking.set, self)  # the call runs on, and attaches its sink
+
+    def _comes_streamed(self, asking: Asking) -> bool:
+        """Whether the body is a stream: as its type says or, where that says another thing, as it begins."""
+        probe = self._probe
+        if probe is None:
+            if is_plainly_events(self.headers):
+                return True
+            probe = self._probe = intake_of(self.headers, asking.max_answer)
+            self.expect("first_token", asking.timeouts.first_token)
+        return is_stream(probe, b"".join(self._pieces))
+
     def attach(self, sink: Sink) -> None:
         """From here on ``sink`` gets the body, beginning with what is here already."""
-        self.sink = sink
+        most = self._asked.max_answer
+        intake = intake_of(self.headers, most) if self._probe is not None else None
+        self.sink = self._unpacker = Unpacker(self, sink, intake, most)
         if self._pieces or self._complete:
-            self._feed(sink)
+            self._feed(self.sink)
 
     def _feed(self, sink: Sink) -> None:
         pieces = self._pieces
         if pieces:
-            data = pieces.pop() if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            sink.feed(data)
+            self._size = 0
+            sink.feed(pieces.pop() if len(pieces) == 1 else self._joined())
         if self._complete and self.sink is not None:
             self.sink.ended()
 
+    def _joined(self) -> bytes:
+        data = b"".join(self._pieces)
+        self._pieces.clear()
+        return data
+
     def _collect(self, asking: Asking) -> None:
-        self._size = sum(map(len, self._pieces))
-        limit = asking.max_answer if self.status == 200 else MAX_ERROR_BODY
-        if self._size > limit:
-            self._fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
+        """A whole answer comes together.  Each read costs what it brought, however many reads and chunks there are."""
+        pieces = self._pieces
+        body = pieces.pop() if len(pieces) == 1 else self._joined()
+        if self._complete and not self._gathered and len(body) <= asking.max_answer:
+            self._answer(asking, body)  # in one read
+        else:
+            self._gather(asking, body)
+
+    def _gather(self, asking: Asking, body: bytes) -> None:
+        self._size = 0
+        gathered = self._gathered
+        gathered += body
+        limit = self._most_of(asking)
+        if len(gathered) > limit:
+            gathered.clear()
+            self.fail(GatewayError(UPSTREAM_TOO_LARGE, f"the provider's answer is over {limit} bytes"))
         elif self._complete:
-            pieces = self._pieces
-            self.body = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-            pieces.clear()
-            self._pool.turn.run(asking.set, self)
+            body = bytes(gathered)
+            gathered.clear()
+            self._answer(asking, body)
+
+    def _most_of(self, asking: Asking) -> int:
+        return asking.max_answer if self.status in SUCCESSES else MAX_ERROR_BODY
+
+    def _answer(self, asking: Asking, body: bytes) -> None:
+        self.body = body
+        if body[:1] != b"{":
+            self._decode(self._most_of(asking))
+        self._run(asking.set, self)  # which does nothing where that has failed
+
+    def _decode(self, limit: int) -> None:
+        """Undoes the codings of a whole body.  Where that cannot be done, a refusal is told by its status alone."""
+        try:
+            self.body = decode(self.headers.get(b"content-encoding", b""), self.body, limit)
+        except CodingError as error:
+            self.body = b""
+            if self.status in SUCCESSES:
+                self.fail(error_of(error))
 
     @property
     def open(self) -> bool:
@@ -408,7 +515,7 @@ class Upstream(asyncio.BufferedProtocol):
         coding = self.headers.get(b"transfer-encoding", b"").lower().rstrip()
         return not coding.endswith(b"chunked") if coding else b"content-length" not in self.headers
 
-    def _fail(self, error: GatewayError) -> None:
+    def fail(self, error: GatewayError) -> None:
         asking, sink = self.asking, self.sink
         self.asking = None
         self.abort()
@@ -427,7 +534,7 @@ class Upstream(asyncio.BufferedProtocol):
             self.expect("stall", quiet_until - now)
             return
         phase = "total" if now >= self.asking.deadline else self.phase
-        self._fail(
+        self.fail(
             GatewayError(UPSTREAM_TIMEOUT, f"the provider did not answer in time ({_PHASES[phase]} took too long)")
         )
 
@@ -439,9 +546,3 @@ _PHASES = {
     "end": "the end of the answer",
     "total": "the whole answer",
 }
-
-
-def _can_stream(status: int, headers: dict[bytes, bytes]) -> bool:
-    # Some servers send events under text/plain or no type at all; JSON and HTML are answers of another kind.
-    kind = headers.get(b"content-type", b"").lower()
-    return status == 200 and b"json" not in kind and b"html" not in kind

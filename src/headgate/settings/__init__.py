@@ -19,7 +19,7 @@ from msgspec.structs import replace
 
 from headgate.channel import World
 from headgate.control import postgres
-from headgate.control.headers import secrets_of, without_secrets
+from headgate.control.header_secrets import secrets_of, without_secrets
 from headgate.control.snapshot import Compiled
 from headgate.control.tasks import shipped
 from headgate.locate import default_state_dir
@@ -125,9 +125,22 @@ def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str
     except BadRow as error:
         raise ConfigError([str(error)]) from error
     tables = from_environment(tree, known, environ)
-    file = check(tree, known, environ, tables)
+    problems: list[str] = []
+    about_store = False
+    try:
+        file = check(tree, known, environ, tables)
+    except ConfigError as error:
+        problems += error.problems
+    named = tree.root.get("database")
+    try:
+        database = _database(named if isinstance(named, str) and named else None, state)
+    except ConfigError as error:
+        about_store = error.store and not problems
+        problems += error.problems
+    if problems:
+        raise ConfigError(problems, store=about_store)
     found = {name: schema.Provider.model_validate(table) for name, table in tables.items()}
-    return Settings(file, path, state, _database(file.database, state), found, known, tree)
+    return Settings(file, path, state, database, found, known, tree)
 
 
 def state_dir(configured: str | None, environ: Mapping[str, str]) -> Path:
@@ -184,6 +197,8 @@ def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
         public_catalog=server.public_catalog,
         public_url=server.public_url or "",
         control_url=settings.control_url,
+        log_level=settings.file.logging.level,
+        log_format=settings.file.logging.format,
     )
 
 
@@ -220,6 +235,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
         retries=file.defaults.retries,
         unpriced=file.unpriced,
+        presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
     secrets = {
@@ -244,6 +260,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
         **{f"replay.{key}": value for key, value in flat(settings.file.replay)},
+        **{f"logging.{key}": value for key, value in flat(settings.file.logging)},
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
@@ -268,9 +285,25 @@ def masked(settings: Settings) -> dict[str, Any]:
     for row in shown["providers"].values():
         row["headers"] = dict.fromkeys(row["headers"], "**********")
     shown["state_dir"] = str(settings.state_dir)
+    _fill(shown)
     database = settings.database
     shown["database"] = postgres.masked(database) if database.startswith("postgres") else database
     return shown
+
+
+def _fill(shown: dict[str, Any]) -> None:
+    """Puts the values that hold in place of those that nobody has set."""
+    defaults = shown["defaults"]
+    deadlines = {**msgspec.to_builtins(Timeouts()), **_set(defaults["timeouts"])}
+    defaults["timeouts"] = {name: deadlines[name] for name in defaults["timeouts"]}
+    for alias in shown["aliases"].values():
+        alias["timeouts"] = {name: value if value is not None else deadlines[name]
+                             for name, value in alias["timeouts"].items()}  # fmt: skip
+        alias |= {name: defaults[name] for name, value in alias.items() if value is None and name in defaults}
+
+
+def _set(values: dict[str, Any]) -> dict[str, Any]:
+    return {name: value for name, value in values.items() if value is not None}
 
 
 def explained(settings: Settings) -> list[Origin]:
@@ -300,6 +333,7 @@ def _provider(name: str, row: schema.Provider, base: Path, rows: Mapping[str, Ro
         quirks=tuple(row.quirks),
         training=row.training,
         prefill=row.prefill,
+        prefill_trims=row.prefill_trims,
         title=preset.title if preset else None,
         preset=row.preset,
         models=None if row.models is None else {model: _model(model, facts) for model, facts in row.models.items()},
@@ -316,6 +350,7 @@ def _model(model: str, row: schema.Model | None) -> ModelRow:
         max_output=facts.max_output,
         capabilities=tuple(facts.capabilities),
         prefill=facts.prefill,
+        prefill_trims=facts.prefill_trims,
         price=_price(facts.price),
         timeouts=_deadlines(facts.timeouts),
         param_defaults={name: msgspec.json.encode(value) for name, value in facts.params.default.items()},

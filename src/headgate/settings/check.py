@@ -24,6 +24,7 @@ from headgate.providers import Row as PresetRow
 from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
 from headgate.settings.presets import expand
+from headgate.settings.pruning import Pruned
 from headgate.settings.schema import BUILTIN, File, Provider, Row
 
 HERE = "of this file"
@@ -31,30 +32,70 @@ PATTERN = (
     "a model's id is no pattern: leave models out and every id passes, with prices and facts from the price list; "
     "list the ids where only these may pass"
 )
+MAX_TURNS = 8  # of taking out what has a problem
+Problems = Iterator[tuple[Location, str]]
 PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 
 
 def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str], found: Collection[str] = ()) -> File:
     """The validated file, with what its presets say.  ``found``: providers that the environment adds.
 
-    Raises ConfigError with every problem of the first pass that has one.
+    Raises ConfigError with every problem: what has one is left out, and the rest is judged all the same.
     """
-    problems = list(_unknown(tree, File, tree.root, ())) or expand(tree, rows, environ)
-    if problems:
-        raise ConfigError(problems)
-    try:
-        file = File.model_validate(_valued(File, _present(File, tree.root)))
-    except ValidationError as error:
-        raise ConfigError(_translated(tree, error)) from None  # pydantic's own text may quote a secret
-    problems = [
-        tree.complain(location, sentence)
-        for judge in (_ports, _providers, _tokens, _replay)
-        for location, sentence in judge(tree, file)
-    ]
-    problems += [tree.complain(location, sentence) for location, sentence in _aliases(file, found)]
-    if problems:
-        raise ConfigError(problems)
-    return file
+    problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in _shape(tree, rows, environ))]
+    if not problems:
+        try:
+            file = File.model_validate(_valued(File, _present(File, tree.root)))
+        except ValidationError as error:
+            problems = [(here, tree.complain(here, words)) for here, words in _translated(error)]
+        else:
+            problems = [(here, tree.complain(here, words)) for here, words in _sense(tree, file, _known(file), found)]
+            if not problems:
+                return file
+            raise ConfigError([words for _here, words in problems])
+    pruned = Pruned(tree.root)
+    for here, _words in problems:
+        pruned.drop(here)
+    raise ConfigError([*(words for _here, words in problems), *_of_the_rest(tree, pruned, found)])
+
+
+def _shape(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str]) -> list[tuple[Location, str]]:
+    return [*_unknown(File, tree.root, ()), *expand(tree, rows, environ)]
+
+
+def _of_the_rest(tree: Tree, pruned: Pruned, found: Collection[str]) -> Iterator[str]:
+    """The problems of what has none so far."""
+    for _turn in range(MAX_TURNS):
+        try:
+            file = File.model_validate(_valued(File, _present(File, pruned.root)))
+            break
+        except ValidationError as error:
+            bad = [(pruned.original(here), words) for here, words in _translated(error)]
+            for here, words in bad:
+                if not pruned.is_bad(here):
+                    yield tree.complain(here, words)
+                pruned.drop(here)
+    else:
+        return
+    known = {**dict.fromkeys(_names(tree.root, "providers")), **_known(file)}
+    for name in known:
+        if not pruned.is_whole(("providers", name)):  # its models are those that it names, sound or not
+            table = tree.root["providers"][name]
+            models = table.get("models") if isinstance(table, dict) else None
+            known[name] = [str(model) for model in models] if isinstance(models, dict) else None
+    more = [*found, *(name for name in _names(tree.root, "providers") if name not in file.providers)]
+    for here, words in _sense(tree, file, known, more):
+        place = pruned.original(here)
+        if not pruned.is_bad(place) and not (place[-1:] == ("base_url",) and not pruned.is_whole(place[:2])):
+            if place == ("default_model",) and file.default_model in _names(tree.root, "aliases"):
+                continue
+            yield tree.complain(place, words)
+
+
+def _names(root: Mapping[str, Any], table: str) -> list[str]:
+    """The names in a table of the file, sound or not."""
+    value = root.get(table)
+    return [str(name) for name in value] if isinstance(value, dict) else []
 
 
 # ------------------------------------------------------------------------------------- shape
@@ -88,7 +129,7 @@ def _tables(
                         yield inner, item, (*location, name, key)
 
 
-def _unknown(tree: Tree, row: type[Row], value: dict[str, Any], location: Location) -> Iterator[str]:
+def _unknown(row: type[Row], value: dict[str, Any], location: Location) -> Problems:
     for key in value:
         here = (*location, key)
         if key in row.model_fields:
@@ -96,11 +137,11 @@ def _unknown(tree: Tree, row: type[Row], value: dict[str, Any], location: Locati
         if key in row.LATER:
             step = row.LATER[key]
             when = f"it comes with step {step}" if step else "it comes later"
-            yield tree.complain(here, f"not supported in this version ({when}); remove the key")
+            yield here, f"not supported in this version ({when}); remove the key"
         else:
-            yield tree.complain(here, f"unknown key{nearest(key, row.model_fields)}")
+            yield here, f"unknown key{nearest(key, row.model_fields)}"
     for inner, item, below in _tables(row, value, location):
-        yield from _unknown(tree, inner, item, below)
+        yield from _unknown(inner, item, below)
 
 
 def _present(row: type[Row], value: dict[str, Any]) -> dict[str, Any]:
@@ -144,18 +185,20 @@ def _value(field: FieldInfo | None, item: Any) -> Any:
     return texts(item)
 
 
-def _translated(tree: Tree, error: ValidationError) -> list[str]:
-    problems = []
-    for detail in error.errors(include_url=False, include_input=False):
+def _translated(error: ValidationError) -> Problems:
+    for detail in error.errors(include_url=False, include_input=False):  # pydantic's own text may quote a secret
         location = tuple(part for part in detail["loc"] if part != "[key]")
-        sentence = _SENTENCES.get(detail["type"]) or wording.phrase(detail)
-        problems.append(tree.complain(location, sentence))
-    return problems
+        yield location, _SENTENCES.get(detail["type"]) or wording.phrase(detail)
 
 
 # ------------------------------------------------------------------------------------- sense
 
-Problems = Iterator[tuple[Location, str]]
+
+def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -> Problems:
+    """What the schema cannot see.  ``known``: the providers' models; ``found``: providers of which any id may be."""
+    for judge in (_ports, _providers, _tokens, _replay):
+        yield from judge(tree, file)
+    yield from _aliases(file, {**dict.fromkeys(found), **known})
 
 
 def _ports(tree: Tree, file: File) -> Problems:
@@ -200,8 +243,7 @@ def account_labels(row: Provider) -> list[str]:
     return [key.label or str(index) for index, key in enumerate(row.keys)]
 
 
-def _aliases(file: File, found: Collection[str]) -> Problems:
-    known = {**dict.fromkeys(found), **_known(file)}
+def _aliases(file: File, known: names.Known) -> Problems:
     for name, alias in file.aliases.items():
         here: Location = ("aliases", name)
         if sentence := names.taken(name, known):
@@ -213,7 +255,7 @@ def _aliases(file: File, found: Collection[str]) -> Problems:
         yield ("default_model",), sentence
 
 
-def _known(file: File) -> names.Known:
+def _known(file: File) -> dict[str, Collection[str] | None]:
     return {name: row.models for name, row in file.providers.items()}
 
 

@@ -25,6 +25,9 @@ PREFIX = "HEADGATE_"
 TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model", "unpriced"})
 
 
+_OPTIONS = {"control.port": "--control-port", "logging.level": "--log-level", "logging.format": "--log-format"}
+
+
 class Tree:
     """Values with their origins, each keyed by location: the file's ``lines``, the ``variables`` and options that
     replaced values, the names that were ``substituted`` into them, and the ``presets`` (a row's name, or the variable
@@ -40,6 +43,7 @@ class Tree:
         self.presets: dict[Location, str] = {}
         self.warnings: list[str] = []  # sentences about what was left out
         self.blank = True  # there is no file, or it holds nothing but comments
+        self.problems: list[tuple[Location, str]] = []  # of reading it, each with its place
 
     def whence(self, location: Location) -> str:
         """Where the value was written, as a suffix for a sentence; the nearest parent's line if need be."""
@@ -69,21 +73,20 @@ def find(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
 def read(path: Path | None, environ: Mapping[str, str], overrides: Mapping[str, str]) -> Tree:
     """The tree of ``path`` (None: empty) after substitution and overrides.
 
-    ``overrides`` are dotted paths from the command line (``server.port``); they beat the environment.  Raises
-    ConfigError.
+    ``overrides`` are dotted paths from the command line (``server.port``); they beat the environment.  Variables that
+    are not set are in ``Tree.problems``.  Raises ConfigError where there is no tree.
     """
     tree = Tree(path)
     if path is not None:
         _parse(tree, path)
+    tree.root = _substitute(tree, tree.root, (), environ)
     problems: list[str] = []
-    tree.root = _substitute(tree, tree.root, (), environ, problems)
     for location, text, name in _environment(tree.root, environ):
         _place(tree, location, text, name, problems)
     for key, text in overrides.items():
         location = tuple(key.split("."))
-        _place(tree, location, text, f"--{str(location[-1]).replace('_', '-')}", problems)
-    if problems:
-        raise ConfigError(problems)
+        _place(tree, location, text, _OPTIONS.get(key, f"--{str(location[-1]).replace('_', '-')}"), problems)
+    tree.problems += [((), problem) for problem in problems]
     return tree
 
 
@@ -98,17 +101,17 @@ def _parse(tree: Tree, path: Path) -> None:
     tree.root = root or {}
 
 
-def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str, str], problems: list[str]) -> Any:
+def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {name: _substitute(tree, item, (*location, name), environ, problems) for name, item in value.items()}
+        return {name: _substitute(tree, item, (*location, name), environ) for name, item in value.items()}
     if isinstance(value, list):
-        return [_substitute(tree, item, (*location, i), environ, problems) for i, item in enumerate(value)]
+        return [_substitute(tree, item, (*location, i), environ) for i, item in enumerate(value)]
     if not isinstance(value, str) or "${" not in value:
         return value
     return variables.expand(
         value,
         environ,
-        lambda sentence: problems.append(tree.complain(location, sentence)),
+        lambda sentence: tree.problems.append((location, tree.complain(location, sentence))),
         lambda name: tree.substituted.setdefault(location, []).append(name),
     )
 

@@ -14,12 +14,12 @@ from headgate.providers import Row, Unfilled, base_url, fields, key_in, unusable
 from headgate.settings.file import Location, Tree
 
 
-def expand(tree: Tree, rows: Mapping[str, Row], environ: Mapping[str, str]) -> list[str]:
-    """Fills in ``tree.root["providers"]``.  Returns the problems, each a sentence with its place."""
+def expand(tree: Tree, rows: Mapping[str, Row], environ: Mapping[str, str]) -> list[tuple[Location, str]]:
+    """Fills in ``tree.root["providers"]``.  Returns the problems: places and sentences."""
     declared = tree.root.get("providers")
     if not isinstance(declared, dict):
         return []  # the schema says what is wrong with it
-    problems = []
+    problems: list[tuple[Location, str]] = []
     with_keys = looks_around(tree)
     for name, table in declared.items():
         if table is not None and not isinstance(table, dict):
@@ -31,18 +31,18 @@ def expand(tree: Tree, rows: Mapping[str, Row], environ: Mapping[str, str]) -> l
             continue
         row = rows.get(preset)
         if row is None:
-            problems.append(tree.complain((*here, "preset"), f"there is no preset {preset!r}{nearest(preset, rows)}"))
+            problems.append(((*here, "preset"), f"there is no preset {preset!r}{nearest(preset, rows)}"))
             continue
         taken = _taken(row, given)
         if "base_url" not in given:
             try:
                 taken["base_url"] = base_url(row, environ)
             except Unfilled as error:
-                problems.append(tree.complain((*here, "base_url"), str(error)))
+                problems.append(((*here, "base_url"), str(error)))
                 continue
         found = key_in(row, environ) if with_keys and "keys" not in given and _wants_key(taken, given) else None
         if not found and with_keys and "keys" not in given and _wants_key(taken, given):
-            problems += [tree.complain(here, f"the environment variable {one}") for one in unusable_keys(row, environ)]
+            problems += [(here, f"the environment variable {one}") for one in unusable_keys(row, environ)]
         if found:
             taken["keys"] = [{"key": found[1], "label": found[0]}]
         for key in taken:

@@ -28,6 +28,7 @@ from headgate.control.fields import (
     Positive,
     Url,
     Usd,
+    capability,
     credential,
     header_names,
     header_values,
@@ -144,6 +145,14 @@ def _prefill(value: Any) -> Any:
     }.get(str(value).lower(), value)
 
 
+YesNo = Literal["yes", "no"]
+
+
+def _yes_no(value: Any) -> Any:
+    """YAML reads a bare ``yes`` as true, and the environment has ``true`` as a text."""
+    return {"true": "yes", "false": "no"}.get(str(value).lower(), value)
+
+
 def _training(value: Any) -> Any:
     """YAML reads a bare ``yes`` as true."""
     return "yes" if value is True else value
@@ -217,8 +226,9 @@ class Model(Row):
     canonical: str | None = None
     context_window: Tokens | None = None
     max_output: Tokens | None = None
-    capabilities: list[str] = []
+    capabilities: list[Annotated[str, AfterValidator(capability)]] = []
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] | None = None
+    prefill_trims: Annotated[YesNo, BeforeValidator(_yes_no)] | None = None
     price: PriceRow = PriceRow()
     timeouts: Deadlines = Deadlines()
     params: Params = Params()
@@ -240,6 +250,7 @@ class Provider(Row):
     quirks: Annotated[list[str], AfterValidator(_quirks)] = []
     training: Annotated[Literal["never", "unknown", "yes"], BeforeValidator(_training)] = "unknown"
     prefill: Annotated[Prefill, BeforeValidator(_prefill)] = "none"
+    prefill_trims: Annotated[YesNo, BeforeValidator(_yes_no)] | None = None
     models: dict[str, Model | None] | None = None
 
 
@@ -290,6 +301,14 @@ class Replay(Row):
     ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 300
 
 
+class Logging(Row):
+    """What the serve terminal shows.  ``calls``: a line per call."""
+
+    level: Literal["debug", "info", "warning", "error"] = "info"
+    format: Literal["auto", "console", "json"] = "auto"
+    calls: bool = True
+
+
 class File(Row):
     """The whole file."""
 
@@ -315,5 +334,6 @@ class File(Row):
     providers: dict[str, Annotated[Provider, BeforeValidator(_as_table, json_schema_input_type=Provider | None)]] = {}
     defaults: Defaults = Defaults()
     replay: Replay = Replay()
+    logging: Logging = Logging()
     aliases: dict[str, Alias] = {}
     tokens: list[Token] = []

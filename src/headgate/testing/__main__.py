@@ -8,7 +8,6 @@ latter, as the supervisor's children are ended by it.
 from __future__ import annotations
 
 import asyncio
-import logging
 import os
 import signal
 import socket
@@ -19,6 +18,7 @@ from typing import Any
 
 from headgate import boot, stdio
 from headgate.boot import BuiltinBoot, Ready
+from headgate.log import configure
 from headgate.testing.provider import serve
 
 try:
@@ -88,7 +88,7 @@ async def be_child(parent: socket.socket) -> None:
     stop = asyncio.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told, fds = boot.receive(parent, BuiltinBoot)
-    logging.basicConfig(level=told.log_level.upper())
+    configure(told.log_level, told.log_format)
     async with serve(sock=socket.socket(fileno=fds[0]), keep=0) as provider:
         boot.send(parent, Ready(provider.host, provider.port))
         parent.setblocking(False)

@@ -103,6 +103,30 @@ UNITS: dict[str, tuple[str, ...]] = {
 }
 
 
+# What a seam is easily wrong about: texts that say the same again and again, and white space behind white space.  The
+# vocabulary has not read them.
+REPEATING: dict[str, tuple[str, ...]] = {
+    "loop": (" la", " la", " la", ", la"),
+    "spaces": (
+        "Para",
+        " one.",
+        "\n",
+        "\n\n",
+        "Para",
+        " two.",
+        "\n",
+        "    ",
+        "\t",
+        "x",
+        " ",
+        "  ",
+        "\n\n\n",
+        "    y",
+        "\r\n",
+    ),
+}
+
+
 def words(text: str) -> list[str]:
     """Any text in pieces that are short; joined they are the text again."""
     return _ANY.findall(text)

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import asyncio
 import codecs
+import random
 import time
 from typing import Any, Literal
 
@@ -37,7 +38,7 @@ class Settings(Struct, forbid_unknown_fields=True):
 
     # What is said
     seed: int = 0
-    mode: Literal["prose", "code", "multibyte"] = "prose"
+    mode: Literal["prose", "code", "multibyte", "loop", "spaces"] = "prose"
     tokens: int = 60
     diverge: int = 0  # tokens behind which it goes another way than the same seed without this
     reasoning: int = 0  # tokens of reasoning before the text
@@ -49,12 +50,20 @@ class Settings(Struct, forbid_unknown_fields=True):
     burst: bool = False  # everything up to the end or the cut in one write
     usage: Literal["asked", "never", "each", "finish"] = "asked"
     hold: bool = True  # text that may become a stop string is held back
+    eol: Literal["lf", "crlf"] = "lf"
+    ascii: bool = False  # every other character is escaped
+    split: int = 0  # the body is written in pieces of any size, by this seed; 0: an event each
     # What becomes of a trailing assistant message
-    prefill: Literal["trailing", "continue_final_message", "prefix", "ignore", "turn", "refuse"] = "trailing"
+    prefill: Literal[
+        "trailing", "continue_final_message", "prefix", "repeat", "ignore", "turn", "refuse"
+    ] = "trailing"  # fmt: skip
     trims: bool = False  # the prefill's trailing white space is lost, and generated again
+    strict: bool = False  # a prefill that ends in white space is refused
+    status: int = 400  # of a refusal
     # How it fails: after so many events that show something; behind the last one it is after the text and before
     # the finish, one further after the finish
     kill: list[int] = []
+    cut: list[float] = []  # the same, behind this share of the body's bytes, wherever that is; 1 and more: never
     key: str = ""
     how: Literal["close", "reset", "stall", "end", "error", "done", "half"] = "close"
     late: int = 0  # behind an error event or [DONE]: the last event again, and so many of the next
@@ -101,8 +110,9 @@ def read(body: bytes) -> tuple[EngineRequest, Settings]:
     request = shapes.read_chat(body, _decoder)
     suffix = request.model.partition("?")[2]
     given: dict[str, Any] = dict(pair.partition("=")[::2] for pair in suffix.split("&") if pair)
-    if "kill" in given:
-        given["kill"] = given["kill"].split(",")
+    for name in ("kill", "cut"):
+        if name in given:
+            given[name] = given[name].split(",")
     try:
         settings = msgspec.convert({**given, **(request.engine or {})}, Settings, strict=False)
     except msgspec.ValidationError as error:
@@ -146,6 +156,8 @@ class Answer:
         used = 0
         if settings.tool != "only":
             tokens, used = rest(Walk(seed, mode, prompt, settings.tokens, settings.diverge), said)
+            if settings.prefill == "repeat" and said:
+                tokens.insert(0, said.encode())
             if cap <= len(tokens):
                 tokens, self.reason = tokens[:cap], "length"
             texts = _texts(tokens, settings)
@@ -180,7 +192,8 @@ class Answer:
                 message["tool_calls"] = [{"id": id, "type": "function", "function": function}]
             choices.append({"index": index, "message": message, "logprobs": None, "finish_reason": self.reason})
         head = {"id": shape.id, "object": "chat.completion", "created": shape.created, "model": shape.model}
-        return shapes.dumps({**head, "choices": choices, "usage": self.usage})
+        usage = {} if self.settings.usage == "never" else {"usage": self.usage}
+        return shapes.dumps({**head, "choices": choices, **usage})
 
 
 def _split(request: EngineRequest, settings: Settings) -> tuple[list[EngineMessage], str]:
@@ -189,7 +202,10 @@ def _split(request: EngineRequest, settings: Settings) -> tuple[list[EngineMessa
     if last.role != "assistant" or settings.prefill == "turn":
         return messages, ""
     if settings.prefill == "refuse":
-        raise Invalid("Assistant message prefill is not supported: the last message must be the user's.", "messages")
+        said = "Assistant message prefill is not supported: the last message must be the user's."
+        raise Invalid(said, "messages", status=settings.status)
+    if settings.strict and last.text != last.text.rstrip():
+        raise Invalid("messages: final assistant content cannot end with trailing whitespace", "messages")
     if settings.prefill == "ignore":
         return messages[:-1], ""
     if settings.prefill == "continue_final_message":
@@ -197,7 +213,7 @@ def _split(request: EngineRequest, settings: Settings) -> tuple[list[EngineMessa
             raise Invalid("add_generation_prompt and continue_final_message exclude each other", "messages")
         meant = request.continue_final_message
     else:
-        meant = last.prefix if settings.prefill == "prefix" else True
+        meant = last.prefix if settings.prefill in ("prefix", "repeat") else True
     if not meant:
         return messages, ""
     return messages[:-1], last.text.rstrip() if settings.trims else last.text
@@ -281,6 +297,9 @@ def _begun(text: str, stops: list[str]) -> int:
 # ------------------------------------------------------------------------------------- how it is said
 
 
+_STEP = 4096  # a piece of a body that is written in any pieces has at most so many bytes
+
+
 class Telling:
     """One stream: its events in order, and where and how it breaks off."""
 
@@ -295,7 +314,7 @@ class Telling:
         self._said += piece.tokens
         shape = self._shape
         plain = index == 0 and self._settings.usage != "each" and not self._request.logprobs
-        if plain and piece.text is not None:
+        if plain and piece.text is not None and not self._settings.ascii:
             return shape.content(piece.text)
         value = shape.chunk(piece.delta)
         value["choices"][0]["index"] = index
@@ -303,7 +322,7 @@ class Telling:
             value["choices"][0]["logprobs"] = {"content": [_logprob(piece.text)]}
         if self._settings.usage == "each":
             value["usage"] = shapes.usage(self._answer.prompt_tokens, self._said)
-        return shapes.event(value)
+        return shapes.event(value, ascii=self._settings.ascii)
 
     def _finish(self, index: int) -> bytes:
         value = self._shape.chunk({}, self._answer.reason)
@@ -317,10 +336,12 @@ class Telling:
             return shapes.event({**self._shape.chunk({}), "choices": [], "usage": self._answer.usage}) + shapes.DONE
         return shapes.DONE
 
-    async def tell(self, kill: int) -> None:
-        """Sends it all, or all before ``kill``, and then does what the settings say."""
+    async def tell(self, kill: int, cut: float) -> None:
+        """Sends it all, or all before ``kill`` or ``cut``, and then does what the settings say."""
         reply, settings = self._reply, self._settings
         reply.head(200, EVENT_STREAM)
+        if settings.cut or settings.split:
+            return await self._tell_bytes(cut)
         end = len(self.events) if kill == _NEVER else min(kill, len(self.events))
         if settings.burst:
             reply.send(self._shape.first() + b"".join(self.events[:end]))
@@ -336,6 +357,30 @@ class Telling:
         if not reply.over:
             reply.send(self._tail())
             reply.end()
+
+    async def _tell_bytes(self, cut: float) -> None:
+        """The body as bytes, without regard to where its events end."""
+        reply, settings = self._reply, self._settings
+        body = self._shape.first() + b"".join(self.events) + self._tail()
+        if settings.eol == "crlf":
+            body = body.replace(b"\n", b"\r\n")  # no event has a line break of its own: JSON escapes it
+        end = len(body) if cut >= 1 else int(len(body) * cut)
+        chance = random.Random(settings.split)
+        at = 0
+        while at < end:
+            size = min(end - at, 1 + chance.randrange(chance.choice((3, 60, _STEP)))) if settings.split else end - at
+            reply.send(body[at : at + size])
+            at += size
+            await reply.room()
+            if chance.random() < 0.1:
+                await asyncio.sleep(0)
+        if cut >= 1:
+            reply.end()
+        elif settings.how == "close" and chance.random() < 0.5:
+            reply.raw(b"%x\r\n" % (len(body) + 1) + body[end : end + 1])  # the framing is cut as well
+            reply.close()
+        else:
+            await self._fail(len(self.events))
 
     async def _fail(self, at: int) -> None:
         reply, settings = self._reply, self._settings
@@ -373,11 +418,11 @@ def _logprob(token: str) -> dict[str, Any]:
     return {"token": token, "logprob": -0.25, "bytes": list(token.encode()), "top_logprobs": []}
 
 
-async def _perform(reply: Reply, shape: Shape, answer: Answer, kill: int) -> None:
+async def _perform(reply: Reply, shape: Shape, answer: Answer, kill: int, cut: float) -> None:
     if answer.request.stream:
-        return await Telling(reply, answer, shape).tell(kill)
+        return await Telling(reply, answer, shape).tell(kill, cut)
     await asyncio.sleep(answer.settings.pace / 1e3 * len(answer.pieces[0]))
-    if kill != _NEVER:
+    if kill != _NEVER or cut < 1:
         return reply.close()
     return reply.whole(200, answer.document(shape))
 
@@ -388,5 +433,6 @@ def begin(reply: Reply, memory: Memory, id: str) -> None:
     answer = Answer(request, settings)
     visit = memory.visit("engine", settings.key)[0] if settings.key else 1
     kill = settings.kill[visit - 1] if visit <= len(settings.kill) else _NEVER
+    cut = settings.cut[visit - 1] if visit <= len(settings.cut) else 1.0
     shape = Shape(id, int(time.time()), "engine", request.include_usage)
-    reply.run(_perform(reply, shape, answer, kill), f"engine on connection {reply.seen.connection}")
+    reply.run(_perform(reply, shape, answer, kill, cut), f"engine on connection {reply.seen.connection}")

@@ -98,7 +98,7 @@ def configuration(
         aliases[f"faults/{case.number}"] = {"targets": targets, "timeouts": profile.timeouts}
     return {
         "server": {"port": port},
-        "control": {"port": _free_port()},
+        "control": {"port": free_port()},
         "state_dir": str(state),
         "tokens": [{"name": "faults", "secret": token}],
         "providers": providers,
@@ -135,7 +135,7 @@ async def gateway(config: dict[str, Any], home: Path) -> AsyncIterator[Gateway]:
             await process.wait()
 
 
-def _free_port() -> int:
+def free_port() -> int:
     with socket.create_server(("127.0.0.1", 0)) as sock:
         return int(sock.getsockname()[1])
 
@@ -162,7 +162,7 @@ async def _run(profile: Profile, cases: list[Case], fallback: bool) -> list[Outc
     async with serve(timed=True) as first, serve(timed=True) as second:
         with tempfile.TemporaryDirectory(prefix="headgate-faults-") as home:
             config = configuration(
-                cases, profile, first.url, second.url if fallback else None, _free_port(),
+                cases, profile, first.url, second.url if fallback else None, free_port(),
                 f"hg_test_{secrets.token_hex(16)}", Path(home) / "state",
             )  # fmt: skip
             async with gateway(config, Path(home)) as at:

@@ -54,10 +54,10 @@ class Heard(Struct):
             self.done += 1
             return
         chunk = _decode(payload)
-        self.ids.add(chunk["id"])
         if "error" in chunk:
             self.error = chunk["error"]
             return
+        self.ids.add(chunk["id"])
         self.models.add(chunk["model"])
         self.usage = chunk.get("usage") or self.usage
         for choice in chunk["choices"]:

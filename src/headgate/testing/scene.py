@@ -67,11 +67,14 @@ class Memory:
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[int, float, float]] = {}
+        self._due = 0.0  # when those that have not been asked for long are forgotten
 
     def visit(self, name: str, key: str) -> tuple[int, float]:
         """Which visit this is (1 is the first), and the seconds since the first."""
         now = time.monotonic()
-        self._counts = {who: seen for who, seen in self._counts.items() if now - seen[2] < _FORGET}
+        if now >= self._due:
+            self._due = now + _FORGET / 4
+            self._counts = {who: seen for who, seen in self._counts.items() if now - seen[2] < _FORGET}
         count, first, _ = self._counts.get((name, key), (0, now, now))
         self._counts[name, key] = (count + 1, first, now)
         return count + 1, now - first

@@ -6,6 +6,7 @@ https://platform.openai.com/docs/api-reference/chat
 
 from __future__ import annotations
 
+import json
 import math
 import re
 from collections.abc import Mapping
@@ -69,8 +70,9 @@ class ChatRequest(Struct):
 
     @property
     def cap(self) -> int | None:
-        """The most tokens that the client wants."""
-        return self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        """The most tokens that the client wants.  As llama.cpp reads it: 0 is none at all, -1 no limit."""
+        cap = self.max_tokens if self.max_completion_tokens is None else self.max_completion_tokens
+        return None if cap == -1 else cap
 
     @property
     def include_usage(self) -> bool:
@@ -101,8 +103,8 @@ def read_chat(body: bytes, decoder: msgspec.json.Decoder[Chat]) -> Chat:
         raise Invalid("The body of your request is not valid JSON.", code="invalid_json") from None
     if not chat.messages:
         raise Invalid("[] is too short - 'messages'", "messages")
-    if chat.cap is not None and chat.cap < 1:
-        raise Invalid("max_tokens is below the minimum of 1", "max_tokens")
+    if chat.cap is not None and chat.cap < 0:
+        raise Invalid("max_tokens is below the minimum of 0", "max_tokens")
     return chat
 
 
@@ -153,9 +155,10 @@ def dumps(value: object) -> bytes:
     return _encode(value)
 
 
-def event(value: object) -> bytes:
-    """One SSE event with a JSON payload."""
-    return b"data: " + _encode(value) + b"\n\n"
+def event(value: object, *, ascii: bool = False) -> bytes:
+    """One SSE event with a JSON payload; with ``ascii`` every other character is escaped."""
+    payload = json.dumps(value, separators=(",", ":")).encode() if ascii else _encode(value)
+    return b"data: " + payload + b"\n\n"
 
 
 class Shape:

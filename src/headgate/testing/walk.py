@@ -10,19 +10,20 @@ from __future__ import annotations
 from functools import cache
 
 from headgate.testing.bpe import vocabulary
-from headgate.testing.corpus import UNITS, words
+from headgate.testing.corpus import REPEATING, UNITS, words
 
 _MASK = (1 << 64) - 1
 _FNV = 0x100000001B3
 _START = 0xCBF29CE484222325
 _JSON = ('{"text":"', '"}')
 _NOWHERE = ""
+_TEXTS = {**UNITS, **REPEATING}
 
 
 @cache
 def _followers(mode: str) -> dict[str, tuple[str, ...]]:
     """What may follow each unit in the corpus; anything may follow what is not in it."""
-    units = UNITS[mode]
+    units = _TEXTS[mode]
     found: dict[str, list[str]] = {}
     for unit, following in zip(units, units[1:] + units[:1], strict=True):
         found.setdefault(unit, []).append(following)
@@ -43,7 +44,7 @@ class Walk:
 
     def __init__(self, seed: int, mode: str, prompt: str, tokens: int, diverge: int = 0) -> None:
         self._encode = vocabulary().encode
-        self._units, self._followers = UNITS[mode], _followers(mode)
+        self._units, self._followers = _TEXTS[mode], _followers(mode)
         self._wrap = _JSON if mode == "json" else ("", "")
         self._tokens, self._diverge = tokens, diverge
         self._state = (_START ^ seed * 0x9E3779B97F4A7C15) & _MASK

@@ -30,6 +30,8 @@ _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode
 _text = msgspec.json.Decoder(str).decode
 _texts = msgspec.json.Decoder(list[str]).decode
+_raws = msgspec.json.Decoder(list[Raw]).decode
+_any = msgspec.json.Decoder().decode
 _number = msgspec.json.Decoder(int | float).decode
 _boolean = msgspec.json.Decoder(bool).decode
 
@@ -42,7 +44,7 @@ encode = msgspec.json.Encoder().encode
 # send it.
 _LONE_SURROGATE = re.compile(
     rb"(?<!\\)((?:\\\\)*)"
-    rb"(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u[dD][89a-fA-F][0-9a-fA-F]{2})"
+    rb"(?:(\\u[dD][89abAB][0-9a-fA-F]{2}\\u[dD][c-fC-F][0-9a-fA-F]{2})|\\u([dD][89a-fA-F][0-9a-fA-F]{2}))"
 )
 
 
@@ -58,6 +60,10 @@ def decode_object(data: bytes, what: str = "The request body") -> Object:
     except msgspec.ValidationError as error:
         raise GatewayError(INVALID_JSON, f"{what} must be a JSON object ({error}).") from None
     except msgspec.DecodeError as error:
+        half = next((found for found in _LONE_SURROGATE.finditer(data) if found[3]), None)
+        if half is not None:
+            said = f"\\u{half[3].decode()} at byte {half.start(3) - 2} is half of a surrogate pair"
+            raise GatewayError(INVALID_JSON, f"{what} is not valid Unicode: {said}.") from None
         reason = str(error).removeprefix("JSON is malformed: ")
         raise GatewayError(INVALID_JSON, f"{what} is not valid JSON: {reason}.") from None
     except UnicodeDecodeError as error:
@@ -67,12 +73,99 @@ def decode_object(data: bytes, what: str = "The request body") -> Object:
 
 
 def repair(data: bytes) -> bytes:
-    """``data`` with U+FFFD in place of what is not UTF-8 and of escaped halves of surrogate pairs."""
+    """``data`` as JSON that every reader takes, where it is nearly so: see ``mend``.  Halves of surrogate pairs become
+    U+FFFD.
+    """
+    data = mend(data)
+    return join_halves(data) if not data.isascii() and _HALF.search(data) else data
+
+
+def mend(data: bytes) -> bytes:
+    """``data`` with U+FFFD in place of what is not UTF-8, and with JSON's words in place of other languages'.
+
+    Halves of surrogate pairs stay apart, each as the three bytes that UTF-8 would make of it (``halves_apart``).
+    """
     if not data.isascii():
-        data = data.decode(errors="replace").encode()
-    if b"\\u" in data:
-        data = _LONE_SURROGATE.sub(lambda found: found[1] + (found[2] or b"\\ufffd"), data)
+        try:
+            data.decode("utf-8", "surrogatepass")
+        except UnicodeDecodeError:
+            data = data.decode(errors="replace").encode()
+    data = halves_apart(data)
+    return _FOREIGN.sub(_in_json, data) if _MAY_BE_FOREIGN.search(data) else data
+
+
+# ``json.dumps`` of Python writes NaN and Infinity (log probabilities of 0), ``str`` of a dict the other words.  The
+# strings are matched too, so that nothing in one is touched, and to their end where they have none: linear.
+_MAY_BE_FOREIGN = re.compile(rb"(?<![\w.])(?:nan|[+-]?inf|none|true|false|undefined)", re.IGNORECASE)
+_FOREIGN = re.compile(
+    rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
+    rb"|(?<![\w.])[+-]?(nan|infinity|inf|none|true|false|undefined)(?![\w.])",
+    re.IGNORECASE | re.DOTALL,
+)
+
+
+def _in_json(found: re.Match[bytes]) -> bytes:
+    word = found[1]
+    if word is None:
+        return found[0]
+    word = word.lower()
+    return word if word in (b"true", b"false") else b"null"
+
+
+def halves_apart(data: bytes) -> bytes:
+    """``data`` with escaped halves of surrogate pairs as bytes, which no other text has in it.  Pairs stay escaped."""
+    if b"\\ud" in data or b"\\uD" in data:
+        data = _LONE_SURROGATE.sub(_as_bytes, data)
     return data
+
+
+def has_halves(data: bytes) -> bool:
+    return not data.isascii() and _HALF.search(data) is not None
+
+
+def join_halves(data: bytes) -> bytes:
+    """``data`` with the pairs among its halves (``halves_apart``) as the characters that they are, the others as
+    U+FFFD.
+    """
+    return _HALVES.sub(_joined, data)
+
+
+def split_half(data: bytes) -> tuple[bytes, bytes]:
+    """``data`` without the first half of a pair that it ends with, and that half."""
+    if len(data) >= 3 and data[-3] == 0xED and 0xA0 <= data[-2] <= 0xAF:
+        return data[:-3], data[-3:]
+    return data, b""
+
+
+_HALF = re.compile(rb"\xed[\xa0-\xbf][\x80-\xbf]")
+_HALVES = re.compile(rb"\xed[\xa0-\xaf][\x80-\xbf]\xed[\xb0-\xbf][\x80-\xbf]|\xed[\xa0-\xbf][\x80-\xbf]")
+
+
+def _as_bytes(found: re.Match[bytes]) -> bytes:
+    pair: bytes = found[1] + found[2] if found[2] else b""
+    return pair or found[1] + chr(int(found[3], 16)).encode("utf-8", "surrogatepass")
+
+
+def _joined(found: re.Match[bytes]) -> bytes:
+    halves = found[0].decode("utf-8", "surrogatepass")
+    if len(halves) == 1:
+        return b"\\ufffd"
+    return halves.encode("utf-16", "surrogatepass").decode("utf-16").encode()
+
+
+def object_length(data: memoryview) -> int | None:
+    """How many bytes the JSON object takes that ``data`` begins with; None where nothing follows it, or it is none."""
+    try:
+        _object(data)
+    except msgspec.DecodeError as error:
+        found = _BEHIND.search(str(error))
+        return int(found[1]) - 1 if found is not None else None  # it counts from 1
+    except (UnicodeDecodeError, RecursionError):
+        return None
+    return None
+
+
+_BEHIND = re.compile(r"trailing characters \(byte (\d+)\)")
 
 
 def as_object(raw: Raw | bytes | None) -> Object | None:
@@ -97,6 +190,10 @@ def as_text(raw: Raw | bytes | None) -> str | None:
     return _read(_text, raw)
 
 
+def as_list(raw: Raw | bytes | None) -> list[Raw] | None:
+    return _read(_raws, raw)
+
+
 def as_texts(raw: Raw | bytes | None) -> list[str] | None:
     return _read(_texts, raw)
 
@@ -115,6 +212,21 @@ def as_integer(raw: Raw | bytes | None) -> int | None:
     if isinstance(number, float):
         return int(number) if number.is_integer() else None
     return number
+
+
+def as_index(raw: Raw | bytes | None) -> int | None:
+    """An integer, also where it stands in a string."""
+    text = as_text(raw) if raw is not None and memoryview(raw)[0] == 0x22 else None
+    return as_integer(text.encode() if text is not None else raw)
+
+
+def is_json(data: bytes) -> bool:
+    return _read(_any, data) is not None or data.strip() == NULL
+
+
+def repaired(raw: Raw | None) -> Raw | None:
+    """A value without halves of surrogate pairs, so that it can be read."""
+    return Raw(join_halves(bytes(raw))) if raw is not None and has_halves(bytes(raw)) else raw
 
 
 def is_null(raw: Raw | None) -> bool:

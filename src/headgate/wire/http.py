@@ -27,7 +27,7 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 # Fields that a message may have only once: a second one means that two parsers could read two different messages
 # (RFC 9112 §6.3, RFC 9110 §7.2), or that a client and its proxy disagree on who is asking.
-ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"content-type"))
+ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type"))
 
 # RFC 9110 §7.6.1, and what is between us and the upstream only.  Never forwarded, whatever a provider row allows.
 HOP_BY_HOP = frozenset(

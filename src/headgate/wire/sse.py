@@ -1,9 +1,13 @@
 """Server-sent events ⇄ bytes (WHATWG HTML §9.2.6), and nothing about what an event means.
 
 ``Decoder`` takes a body cut anywhere and gives its events; every byte is looked at once, however it arrives.  Data
-stays bytes: whether it is UTF-8, JSON or ``[DONE]`` is the dialect's to say.  Two things go beyond the standard:
-a field named ``error`` is reported (one server reports its failures so), and the unfinished event at the end of the
-body, which the standard drops, is given by ``close()``.
+stays bytes: whether it is UTF-8 or JSON is the dialect's to say.  Four things go beyond the standard:
+
+- A field named ``error`` is reported: one server reports its failures so.
+- The unfinished event at the end of the body, which the standard drops, is given by ``close()``.
+- Payloads without a blank line between them are events of their own.  ``}`` and then ``{`` cannot stand in one JSON
+  value, wherever its lines are cut; a ``[DONE]`` stands for itself.  From then on such a stream's lines do not wait.
+- Lines of JSON without ``data:`` (NDJSON) are events, as long as the stream has no ``data:``.
 """
 
 from __future__ import annotations
@@ -11,6 +15,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 _BOM = b"\xef\xbb\xbf"
+_DONE = b"[DONE]"
 
 
 class Event(Struct, gc=False):
@@ -40,7 +45,10 @@ class Decoder:
         "_error",
         "_id",
         "_line",
+        "_line_by_line",
         "_name",
+        "_named",
+        "_prefixed",
         "_size",
         "_started",
         "fresh",
@@ -60,8 +68,11 @@ class Decoder:
         self._data: list[bytes] = []
         self._size = 0  # of what is in _data
         self._name = b""
+        self._named = b""  # what the name was when _data began
         self._id = b""
         self._error = b""
+        self._line_by_line = False  # no blank lines stand between this stream's payloads
+        self._prefixed = False  # there was a line of data
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes."""
@@ -69,7 +80,7 @@ class Decoder:
             self.fresh and data[:6] == b"data: " and data[-2:] == b"\n\n" and data.count(b"\n") == 2
             and len(data) - 2 <= self.max_event and b"\r" not in data
         ):  # fmt: skip  # the common case: one whole event of one line
-            self._started = True
+            self._started = self._prefixed = True
             return [Event(data[6:-2], b"", self._id)]
         if not data or self.overflowed:
             return []
@@ -83,7 +94,7 @@ class Decoder:
         """The event that the end of the body left unfinished, if there is one.  A standard parser drops it."""
         events: list[Event] = []
         if not self.overflowed:
-            self._field(bytes(self._line))
+            self._field(bytes(self._line), events)
             self._dispatch(events)
         self._line = bytearray()
         return events
@@ -121,7 +132,7 @@ class Decoder:
         if not line:
             self._dispatch(events)
         elif self._check(len(line)):
-            self._field(line)
+            self._field(line, events)
 
     def _check(self, length: int) -> bool:
         """Whether a line of ``length`` bytes still fits; the answer does not depend on how the line arrived."""
@@ -129,13 +140,16 @@ class Decoder:
             self.overflowed = True
         return not self.overflowed
 
-    def _field(self, line: bytes) -> None:
+    def _field(self, line: bytes, events: list[Event]) -> None:
         name, _, value = line.partition(b":")
         if value[:1] == b" ":
             value = value[1:]
         if name == b"data":
-            self._data.append(value)
-            self._size += len(value) + 1
+            self._prefixed = True
+            self._add(value, events)
+        elif name[:1] == b"{" and not self._prefixed and line.rstrip()[-1:] == b"}":
+            self._add(line, events)
+            self._dispatch(events)
         elif name == b"event":
             self._name = value
         elif name == b"id":
@@ -147,6 +161,21 @@ class Decoder:
         elif name == b"error":
             self._error = value
 
+    def _add(self, value: bytes, events: list[Event]) -> None:
+        """One line of data.  Where it cannot belong to the lines before, those are an event."""
+        if not self._data:
+            self._named = self._name
+        elif (value.lstrip()[:1] == b"{" or value[:6] == _DONE) and _ends(self._data[-1]):
+            later = self._name  # given behind the lines before: to the line that follows
+            self._name = self._named
+            self._dispatch(events)
+            self._name = self._named = later if later != self._named else b""
+            self._line_by_line = True
+        self._data.append(value)
+        self._size += len(value) + 1
+        if self._line_by_line and len(self._data) == 1 and value.lstrip()[:1] in b"{[" and _ends(value):
+            self._dispatch(events)
+
     def _dispatch(self, events: list[Event]) -> None:
         data = self._data
         if data or self._error:
@@ -156,6 +185,11 @@ class Decoder:
             self._size = 0
             self._error = b""
         self._name = b""
+
+
+def _ends(line: bytes) -> bool:
+    """Whether ``line`` may be the end of a payload."""
+    return line.rstrip()[-1:] == b"}" or line[:6] == _DONE
 
 
 def encode(data: bytes, *, event: bytes = b"", id: bytes = b"") -> bytes:

@@ -13,6 +13,7 @@ from headgate.control import changes, named
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
 from headgate.control.api.routers import router
+from headgate.control.api.standings import RestView, Standings, rests, standings, whole
 from headgate.control.api.views import Changed, Label, Page, ProviderName, View, Wish, printable, seconds
 from headgate.control.fields import Credential
 from headgate.control.objects import StoredAccount
@@ -56,7 +57,9 @@ class AccountEdit(Wish):
 
 
 class AccountView(View):
-    """``state``: `unused` and `damaged` say in ``problem`` what to do; `shadowed`: the file has one of this id."""
+    """``state``: `unused` and `damaged` say in ``problem`` what to do; `shadowed`: the file has one of this id; the
+    others are the running gateway's.  ``rests``: all that it holds against the account, single models included.
+    """
 
     object: Literal["headgate.account"] = "headgate.account"
     id: str
@@ -68,7 +71,11 @@ class AccountView(View):
     origin: Literal["file", "store", "environment"]
     managed_by_file: bool
     created: int | None
-    state: Literal["active", "unused", "damaged", "shadowed"]
+    state: Literal[
+        "active", "unused", "damaged", "shadowed", "probe", "cooling", "exhausted", "dead", "denied", "parked"
+    ]
+    wait_s: float | None = Field(default=None, description="Until its next chance, where there is one to wait for.")
+    rests: list[RestView] = Field(default_factory=list)
     problem: str | None
 
 
@@ -93,7 +100,8 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/accounts")
     async def list_accounts(provider: Annotated[ProviderName | None, Query()] = None) -> Page[AccountView]:
         """Every key: the file's, the environment's, the store's."""
-        return Page(data=[view for view in views(publication) if provider in (None, view.provider)])
+        found = await standings(admin.link)
+        return Page(data=[lived(view, found) for view in views(publication) if provider in (None, view.provider)])
 
     @api.post("/accounts", status_code=201, responses=documented(404, 409))
     async def add_account(wish: AccountWish) -> ChangedAccount:
@@ -142,6 +150,17 @@ def routes(admin: Admin) -> APIRouter:
         return DeletedAccount(id=ident, effective=effective, pending=not effective)
 
     return api
+
+
+def lived(view: AccountView, found: Standings) -> AccountView:
+    """The account with what the running gateway holds against it."""
+    own = rests(found, view.id)
+    if view.state != "active" or not own:
+        return view
+    rest = whole(own)
+    if rest is None:
+        return view.model_copy(update={"rests": own})
+    return view.model_copy(update={"rests": own, "state": rest.state, "wait_s": rest.wait_s})
 
 
 def views(publication: Publication) -> Iterator[AccountView]:

@@ -115,7 +115,8 @@ def routes(admin: Admin) -> APIRouter:
         for view in all_views():
             if view.name == name:
                 return view
-        raise GatewayError(ALIAS_NOT_FOUND, f"There is no alias {name!r}.")
+        near = names.nearest(name, [view.name for view in all_views()])
+        raise GatewayError(ALIAS_NOT_FOUND, names.ended(f"There is no alias {name!r}{near}"))
 
     @api.get("/aliases")
     async def list_aliases() -> Page[AliasView]:

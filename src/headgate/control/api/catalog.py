@@ -18,6 +18,7 @@ from headgate.errors import MODEL_NOT_FOUND, GatewayError
 from headgate.model import Price
 from headgate.policy import catalog
 from headgate.policy.catalog import MAX_LIMIT, MAX_WORDS, Entry
+from headgate.policy.names import ended, nearest
 
 ModelId = Annotated[
     ModelName, Path(description="An id of the catalog; it may contain slashes.", examples=["openai/gpt-4o"])
@@ -69,6 +70,7 @@ class InfoView(View):
     origin: str
     configured: bool
     aliases: list[str]
+    retired: bool
     uses_30d: int
 
 
@@ -141,6 +143,8 @@ def routes(admin: Admin) -> APIRouter:
         offset: Annotated[int, Query(ge=0, le=1_000_000)] = 0,
     ) -> Response:
         """The models and aliases that can be asked for, as GET /v1/models lists them."""
+        if capability is not None:
+            capability = catalog.capability("capability", capability)
         wanted = catalog.Query(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
         page, total = catalog.select(current()[1], wanted, publication.uses)
         body = {
@@ -157,7 +161,8 @@ def routes(admin: Admin) -> APIRouter:
         """One entry, by any name that leads to it."""
         entry = current()[0].find(name)
         if entry is None:
-            raise GatewayError(MODEL_NOT_FOUND, f"Nothing is known of a model or alias {name!r}.")
+            near = nearest(name, [one.model.id for one in current()[1]])
+            raise GatewayError(MODEL_NOT_FOUND, ended(f"Nothing is known of a model or alias {name!r}{near}"))
         stored = publication.sources.objects.models
         said = [_override(key, stored[key]) for key in (*entry.reach, *entry.counted) if key in stored]
         shown = msgspec.to_builtins(catalog.shown(entry, publication.uses))

@@ -109,6 +109,8 @@ class Door:
 
     def _stranger(self, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
         given = headers.get(b"authorization")
+        if given is None and b"x-api-key" in headers:
+            given = b"Bearer " + headers[b"x-api-key"]
         if given is None:
             sentence = "Send the admin token: Authorization: Bearer <STATE/admin.token>."
             return rendered(MISSING_ADMIN_TOKEN, sentence)

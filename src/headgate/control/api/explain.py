@@ -26,7 +26,7 @@ class RouteAccountView(View):
     """``wait_s``: until its next chance.  ``headroom``: the share of its limits that is left, as well as is known."""
 
     id: str
-    state: Literal["active", "probe", "cooling", "exhausted", "dead", "parked"]
+    state: Literal["active", "probe", "cooling", "exhausted", "dead", "denied", "parked"]
     wait_s: float | None = Field(description="Null: until something is done about it.")
     headroom: float
 

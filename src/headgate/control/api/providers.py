@@ -8,21 +8,25 @@ import msgspec
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
 
+from headgate.channel import Resume
 from headgate.control import changes
 from headgate.control.admin import Admin
-from headgate.control.api.accounts import AccountView
+from headgate.control.api.accounts import AccountView, lived
 from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
 from headgate.control.api.facts import ModelWish
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
+from headgate.control.api.standings import RestView, Standings, rests, standings
+from headgate.control.api.views import Changed, Label, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
 from headgate.control.check import Result, check
 from headgate.control.fields import Positive, Url, header_values
-from headgate.control.kinds import PROVIDER_NOT_FOUND
+from headgate.control.kinds import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
 from headgate.control.objects import PoolBody, ProviderBody
+from headgate.control.prefills import find_trims
 from headgate.control.world import problem_of_provider
 from headgate.errors import GatewayError
 from headgate.model import Provider
+from headgate.policy.names import ended, nearest
 from headgate.policy.offers import ready
 from headgate.providers import Row
 
@@ -56,6 +60,9 @@ class ProviderEdit(Wish):
     quirks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=50)] | None = None
     training: Literal["never", "unknown", "yes"] | None = Field(default=None, description="Whether it trains on data.")
     prefill: Prefill | None = Field(default=None, description="How its models are asked to go on with a text.")
+    prefill_trims: Literal["yes", "no"] | None = Field(
+        default=None, description="Whether they lose such a text's trailing white space; null: a probe finds out."
+    )
     models: Annotated[dict[ModelName, ModelWish | None], Field(max_length=MAX_MODELS)] | None = Field(
         default=None, description="Only these can be asked for; null: any id."
     )
@@ -100,6 +107,9 @@ class ProviderView(View):
     managed_by_file: bool
     status: Literal["ready", "no_key", "unusable"]
     accounts: list[AccountView]
+    rests: list[RestView] = Field(
+        default_factory=list, description="Of one that needs no key: why it is not asked now."
+    )
     models: int | None
     created: int | None
     shadowed: bool
@@ -108,6 +118,21 @@ class ProviderView(View):
 
 class ChangedProvider(ProviderView, Changed):
     pass
+
+
+class ResumeWish(Wish):
+    """Without ``account``: all of them."""
+
+    account: Label | None = Field(default=None, description="What follows the slash in the account's id.")
+
+
+class ResumedView(View):
+    """``accounts``: those that are used again; ``told``: how many data processes have been told so."""
+
+    object: Literal["headgate.resumed"] = "headgate.resumed"
+    provider: str
+    accounts: list[str]
+    told: int
 
 
 class DeletedProvider(Changed):
@@ -133,6 +158,7 @@ class CheckView(View):
     object: Literal["headgate.check"] = "headgate.check"
     provider: str
     results: list[CheckResult]
+    prefill_trims: dict[str, bool]
 
 
 class PresetView(View):
@@ -185,7 +211,12 @@ def routes(admin: Admin) -> APIRouter:
         for view in all_views():
             if view.name == name:
                 return view
-        raise GatewayError(PROVIDER_NOT_FOUND, f"There is no provider {name!r}.")
+        near = nearest(name, [view.name for view in all_views()])
+        raise GatewayError(PROVIDER_NOT_FOUND, ended(f"There is no provider {name!r}{near}"))
+
+    def lived_view(view: ProviderView, found: Standings) -> ProviderView:
+        own = rests(found, view.name) if view.auth == "none" else []
+        return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
 
     def changed(name: str, effective: bool) -> ChangedProvider:
         return ChangedProvider(**view_of(name).model_dump(), effective=effective, pending=not effective)
@@ -193,7 +224,8 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/providers")
     async def list_providers() -> Page[ProviderView]:
         """Every provider, in the order in which they are asked."""
-        return Page(data=all_views())
+        found = await standings(admin.link)
+        return Page(data=[lived_view(view, found) for view in all_views()])
 
     @api.post("/providers", status_code=201, responses=documented(409))
     async def add_provider(wish: ProviderWish) -> ChangedProvider:
@@ -210,7 +242,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/providers/{name}", responses=documented(404))
     async def get_provider(name: PathName) -> ProviderView:
         """One provider."""
-        return view_of(name)
+        return lived_view(view_of(name), await standings(admin.link))
 
     @api.patch("/providers/{name}", responses=documented(404, 409))
     async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
@@ -237,13 +269,36 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.post("/providers/{name}/check", responses=documented(404))
     async def check_provider(name: PathName) -> CheckView:
-        """Calls the provider for its list of models, once with each key.  Costs nothing; takes 5 s at most."""
+        """Calls the provider for its list of models, once with each key; takes 5 s at most.  A key that works is used
+        again at once, whatever was held against it.  Costs nothing but two requests for one token for each model that
+        declares a `prefill` and does not say whether it drops its trailing white space.
+        """
         provider = publication.snapshot.providers.get(name)
         if provider is None:
             view_of(name)
             raise GatewayError(PROVIDER_NOT_FOUND, f"The provider {name!r} cannot be used; see its `problem`.")
         results = await check(provider, publication.secrets)
-        return CheckView(provider=name, results=[_result(one) for one in results])
+        good = tuple(one.account or name for one in results if one.ok)
+        trims: dict[str, bool] = {}
+        if good:
+            first = next(one.account for one in results if one.ok)
+            trims = await find_trims(provider, publication.secrets, first)
+            admin.link.tell(Resume(name, good, trims=trims))
+        return CheckView(provider=name, results=[_result(one) for one in results], prefill_trims=trims)
+
+    @api.post("/providers/{name}/resume", responses=documented(404))
+    async def resume_provider(name: PathName, wish: ResumeWish | None = None) -> ResumedView:
+        """Uses a provider's accounts and models again at once, whatever was held against them: a rest after a limit, a
+        refused key, failures.  One that has no key stays parked.
+        """
+        view = view_of(name)
+        accounts = [one.id for one in view.accounts] or [name]
+        if wish is not None and wish.account is not None:
+            if f"{name}/{wish.account}" not in accounts:
+                raise GatewayError(ACCOUNT_NOT_FOUND, f"There is no account {name}/{wish.account}.", param="account")
+            accounts = [f"{name}/{wish.account}"]
+        admin.link.tell(Resume(name, tuple(accounts), targets=wish is None or wish.account is None))
+        return ResumedView(provider=name, accounts=accounts, told=len(admin.link.workers))
 
     @api.get("/presets")
     async def list_presets() -> Page[PresetView]:

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AfterValidator
+from pydantic import AfterValidator, Field
 
 from headgate.control import requests, usage
 from headgate.control.admin import Admin
@@ -61,7 +61,8 @@ class TimingsView(View):
 class AttemptView(View):
     """One upstream request; milliseconds since the call was received.  ``why`` it was made: `first`, `retry` (the same
     target again), `account` (another key), `fallback` (another target), `probe` (is it well again?), `continue` and
-    `restart` (a broken stream was gone on with, from its text or afresh).  Its own usage, and what that cost: of a
+    `restart` (a broken stream was gone on with, from its text or afresh), `prefill_probe` (what does it do with white
+    space?).  Its own usage, and what that cost: of a
     failed one mostly nothing.  ``status`` is null where there was no answer.
     """
 
@@ -78,8 +79,31 @@ class AttemptView(View):
     cost_usd: float | None
 
 
+class SeamView(View):
+    """A stream that broke after so many characters went on, from one target to another.  ``why``: what broke it."""
+
+    after: int
+    from_: str = Field(alias="from")
+    to: str
+    why: str
+
+
+class ShareView(View):
+    """What one target wrote of an answer that several did; the prompt is the first one's."""
+
+    provider: str
+    model: str
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+
+
 class RequestView(View):
-    """One call.  ``outcome`` and ``status`` are null while it runs; ``cost_usd`` is null where the price is unknown."""
+    """One call.  ``outcome`` and ``status`` are null while it runs; ``cost_usd`` is null where the price is unknown.
+
+    ``cost_usd`` is what the caller pays, ``upstream_cost_usd`` what all attempts cost together.  ``not_continued``: why
+    a stream that broke could not go on.
+    """
 
     object: Literal["headgate.request"]
     id: str
@@ -94,7 +118,11 @@ class RequestView(View):
     outcome: str | None
     usage: UsageView
     cost_usd: float | None
+    upstream_cost_usd: float | None
     price_snapshot: str | None
+    continued: list[SeamView]
+    not_continued: str | None
+    shares: list[ShareView]
     timings_ms: TimingsView
     attempts: list[AttemptView]
     token: str
@@ -149,6 +177,7 @@ def routes(admin: Admin) -> APIRouter:
         code: Word = None,
         stream: bool | None = None,
         label: Word = None,
+        continued: Annotated[bool | None, Query(description="Streams that went on at another attempt.")] = None,
         since: Instant = None,
         until: Instant = None,
         min_cost_usd: Annotated[Decimal | None, Query(ge=0, le=MAX_USD, allow_inf_nan=False)] = None,
@@ -164,6 +193,7 @@ def routes(admin: Admin) -> APIRouter:
             code=code,
             stream=stream,
             label=label,
+            continued=continued,
             since=_instant("since", since),
             until=_instant("until", until),
             min_cost=None if min_cost_usd is None else int(min_cost_usd * NANO),

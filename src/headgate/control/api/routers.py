@@ -8,7 +8,7 @@ from fastapi.security import HTTPBearer
 
 from headgate.control.api.errors import documented
 from headgate.errors import INVALID_VALUE, GatewayError
-from headgate.policy.names import nearest
+from headgate.policy.names import ended, nearest
 
 _BEARER = HTTPBearer(auto_error=False, description="The admin token: `STATE/admin.token`, shown on the first start.")
 
@@ -22,8 +22,8 @@ async def only_known_parameters(request: Request) -> None:
     for name in given:
         shown = name[:50]
         if name not in known:
-            told = f"known are {', '.join(sorted(known))}" if known else "there are none"
-            sentence = f"The query parameter {shown!r} is not known here{nearest(shown, known)}; {told}."
+            listed = f"known are {', '.join(sorted(known))}" if known else "there are none"
+            sentence = ended(f"The query parameter {shown!r} is not known here; {listed}{nearest(shown, known)}")
             raise GatewayError(INVALID_VALUE, sentence, param=shown)
         if given.count(name) > 1:
             raise GatewayError(INVALID_VALUE, f"The query parameter {shown!r} appears twice.", param=shown)

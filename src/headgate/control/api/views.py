@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from headgate.control.fields import wrong
+from headgate.control.fields import capability, wrong
 
 T = TypeVar("T")
 NANO = 1_000_000_000
@@ -59,5 +59,5 @@ ModelName = Annotated[str, Field(pattern=r"^\S+$", min_length=1, max_length=256)
 ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", examples=["openai"])]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["team"])]
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(printable)]
-Capability = Annotated[str, Field(pattern=r"^[a-z0-9_-]{1,64}$", examples=["tools"])]
+Capability = Annotated[str, Field(examples=["tools"]), AfterValidator(capability)]
 Tokens = Annotated[int, Field(ge=1, le=1_000_000_000)]

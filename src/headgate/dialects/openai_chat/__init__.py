@@ -8,25 +8,38 @@ rule is there, is in the transcripts beside the tests.
 from headgate.dialects.openai_chat.answers import Answer, answer
 from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage
 from headgate.dialects.openai_chat.joining import Joined
-from headgate.dialects.openai_chat.prefill import as_asked, choices, continued, exhausted, obstacle, stops
+from headgate.dialects.openai_chat.prefill import (
+    as_asked,
+    choices,
+    continued,
+    exhausted,
+    obstacle,
+    probed,
+    probes,
+    stops,
+    trims,
+)
 from headgate.dialects.openai_chat.quirks import adds_stream_options
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
-from headgate.dialects.openai_chat.request import read, render
+from headgate.dialects.openai_chat.quotation import Quotable, Sent
+from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, stream_from_answer
+from headgate.dialects.openai_chat.tokens import space_tokens
+from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer, whole_answer
 
 __all__ = [
-    "NOTHING_SENT",
     "Answer",
     "ChatStream",
     "Joined",
+    "Quotable",
     "Seam",
     "Sent",
     "adds_stream_options",
     "answer",
     "answer_from_stream",
+    "answer_in_parts",
     "as_asked",
+    "asked_for",
     "choices",
     "continued",
     "error_body",
@@ -35,8 +48,13 @@ __all__ = [
     "failure",
     "garbage",
     "obstacle",
+    "probed",
+    "probes",
     "read",
     "render",
+    "space_tokens",
     "stops",
     "stream_from_answer",
+    "trims",
+    "whole_answer",
 ]

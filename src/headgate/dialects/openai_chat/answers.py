@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.dialects.openai_chat import chunks, failures, shapes
-from headgate.dialects.openai_chat.calls import complete_calls
-from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
-from headgate.errors import GatewayError
+from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.openai_chat.calls import complete_calls, follows_a_result
+from headgate.dialects.openai_chat.quotation import Quotable
+from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, ZERO, Object
@@ -34,7 +35,9 @@ class Answer(Struct, gc=False):
     text_bytes: int = 0
     hollow: bool = False
     finish: str = ""
+    failed: str = ""  # the finish word of a choice that broke off
     error: GatewayError | None = None
+    skipped: int = 0  # events that could not be read, where it came as a stream
     model: str = ""
 
 
@@ -49,51 +52,39 @@ def answer(
     provider: str = "The upstream",
     secrets: tuple[str, ...] = (),
     prompt_tokens: int = 0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> Answer:
     """The client's answer made of an upstream's ``body`` of status 200.
 
     ``model`` is what stands in it where the upstream names none; ``extra`` makes the ``headgate`` object,
     ``trace`` the route trace, of the usage; ``prompt_tokens`` is the estimate for an upstream that reports none.
     """
-    _, top = chunks.parse(body.removeprefix(b"\xef\xbb\xbf"))
-    if top is None:
-        return Answer(error=failures.garbage(body, provider=provider, secrets=secrets, sent=sent))
+    try:
+        top = codec.decode_object(body)
+    except GatewayError:
+        mended = chunks.parse(body)[1]
+        if mended is None:
+            return Answer(error=failures.garbage(body, provider=provider, secrets=secrets, sent=sent))
+        top = mended
     if "error" in top and failures.is_error(top):
         return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
     result = Answer()
-    choices: list[Object] | None = None  # where they had to be edited
     plain = _read_plain(body, result)
     if not plain:
-        choices = codec.as_objects(top.get("choices"))
-        if not choices:
-            if failures.is_error(top):
-                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
-            return Answer(error=failures.garbage(body, provider=provider))
-        changed = seen = False
-        for position, choice in enumerate(choices):
-            if _says_that_it_failed(choice):
-                return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
-            edited, visible = _normalise(position, choice, id, result)
-            changed = changed or edited
-            seen = seen or visible
-        if result.finish in FAILED_FINISHES:
-            return Answer(
-                error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent, finish=result.finish)
-            )
-        result.hollow = not seen and result.finish not in ("length", "content_filter")
-        if not changed:
-            choices = None
+        failing = partial(failures.stream_failure, provider=provider, secrets=secrets, sent=sent)
+        fault = _edit(top, body, id, result, provider, failing)
+        if fault is not None:
+            return Answer(error=fault)
+        if result.hollow and follows_a_result(sent.body if sent is not None else b""):
+            result.hollow = False  # an agent's model may have nothing to add
     result.model = codec.as_text(top.get("model")) or model
     whole: chunks.Members = top
-    if choices is not None:
-        whole["choices"] = choices
     whole["id"] = id
     whole["object"] = _COMPLETION
     whole["created"] = created
     whole["model"] = result.model
     if not plain:
-        _settle_usage(whole, top.get("usage"), result, prompt_tokens)
+        _settle_usage(whole, result, prompt_tokens)
     used = result.usage or Usage(prompt_tokens, result.text_bytes >> 2)
     if extra is not None:
         whole["headgate"] = Raw(extra(used))
@@ -101,6 +92,40 @@ def answer(
         whole["route_trace"] = Raw(trace(used))
     result.body = codec.encode(whole)
     return result
+
+
+def _edit(
+    top: Object, body: bytes, ident: str, result: Answer, provider: str, failing: Callable[..., GatewayError]
+) -> GatewayError | None:
+    """Bring the choices in ``top`` into their form; return the error that the answer is instead, if it is one.
+
+    ``failing`` makes an error of the JSON in which it stands.
+    """
+    choices = codec.as_objects(top.get("choices"))
+    if not choices:
+        return failing(body) if failures.is_error(top) else failures.garbage(body, provider=provider)
+    if len(choices) > chunks.MOST_IN_ONE:
+        return GatewayError(UPSTREAM_GARBAGE, f"{provider} sent {len(choices)} choices in one answer.")
+    changed = seen = False
+    usage = usages.find(top)
+    for position, choice in enumerate(choices):
+        failure = chunks.failure_of(choice)
+        if failure is not None:
+            return failing(codec.encode({"error": failure}))
+        try:
+            edited, visible = _normalise(position, choice, ident, result)
+        except GatewayError as found:  # more tool calls than an answer can have
+            return found
+        changed = changed or edited
+        seen = seen or visible
+    if result.failed:
+        return failing(body, finish=result.failed)
+    result.hollow = not seen and result.finish not in ("length", "content_filter")
+    if changed:
+        top["choices"] = codec.raw(choices)
+    if usage is not None:
+        top["usage"] = usage
+    return None
 
 
 class _Message(Struct, forbid_unknown_fields=True, gc=False):
@@ -116,28 +141,9 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
     logprobs: None = None
 
 
-_Count = Annotated[int, Meta(ge=0, le=shapes.MOST_TOKENS)]
-
-
-class _PromptDetails(Struct, frozen=True, gc=False):
-    cached_tokens: _Count | None = None
-
-
-class _CompletionDetails(Struct, frozen=True, gc=False):
-    reasoning_tokens: _Count | None = None
-
-
-class _PlainUsage(Struct, forbid_unknown_fields=True, gc=False):
-    prompt_tokens: _Count
-    completion_tokens: Annotated[int, Meta(ge=1, le=shapes.MOST_TOKENS)]
-    total_tokens: int
-    prompt_tokens_details: _PromptDetails = _PromptDetails()
-    completion_tokens_details: _CompletionDetails = _CompletionDetails()
-
-
 class _Plain(Struct, gc=False):
     choices: tuple[_Choice]
-    usage: _PlainUsage
+    usage: usages.Plain
 
 
 _plain = msgspec.json.Decoder(_Plain).decode
@@ -151,22 +157,14 @@ def _read_plain(body: bytes, result: Answer) -> bool:
         read = _plain(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return False
-    choice, usage = read.choices[0], read.usage
-    prompt, completion = usage.prompt_tokens, usage.completion_tokens
-    if usage.total_tokens != prompt + completion:
+    usage = usages.read_plain(read.usage)
+    if usage is None:
         return False
+    choice = read.choices[0]
     result.text_bytes = len(choice.message.content)
     result.finish = choice.finish_reason
-    result.usage = Usage(
-        prompt, completion, usage.prompt_tokens_details.cached_tokens or 0, 0,
-        usage.completion_tokens_details.reasoning_tokens or 0, "provider",
-    )  # fmt: skip
+    result.usage = usage
     return True
-
-
-def _says_that_it_failed(choice: Object) -> bool:
-    error = choice.get("error")
-    return error is not None and bytes(error) not in shapes.NO_ERROR
 
 
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:
@@ -189,14 +187,14 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     for key in seen:
         if key in shapes.TEXT_KEYS or key == "tool_calls":
             result.text_bytes += len(message[key]) - 2
-    raw = choice.get("finish_reason")
-    called = "tool_calls" in seen
-    reason = finish_reason(raw, called) or ("tool_calls" if called else "stop")
-    if not result.finish or reason in FAILED_FINISHES:
-        result.finish = reason
-    if raw is None or bytes(raw)[1:-1] != reason.encode():
-        choice["finish_reason"] = codec.raw(reason)
-        edited = True
+    called = next((key for key in ("tool_calls", "function_call") if key in seen), "")
+    finish = finishes.read(choice, called)
+    if finish.reason == finishes.FAILED:
+        result.failed = finish.word
+    if finish.reason is None:
+        finish = finishes.Finish(called or "stop")
+    result.finish = result.finish or finish.reason or ""
+    edited = finishes.spell(choice, finish) or edited
     return edited, not shapes.NO_ANSWER.issuperset(seen)
 
 
@@ -225,11 +223,13 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
     return edited
 
 
-def _settle_usage(whole: chunks.Members, raw: Raw | None, result: Answer, prompt_tokens: int) -> None:
-    usage, as_read = shapes.read_usage(raw) if raw is not None and raw != NULL else (None, False)
+def _settle_usage(whole: chunks.Members, result: Answer, prompt_tokens: int) -> None:
+    raw: Raw | None = whole.get("usage")
+    estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
+    usage, as_read = usages.read(raw, estimate)
+    if usage is estimate:
+        whole["usage"] = usages.write(estimate, None)
+        return
     result.usage = usage
-    if usage is None:
-        estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
-        whole["usage"] = shapes.usage_object(estimate, None)
-    elif not as_read:
-        whole["usage"] = shapes.usage_object(usage, raw)
+    if not as_read:
+        whole["usage"] = usages.write(usage, raw)

@@ -1,33 +1,162 @@
-"""Tool calls as the client gets them: one index, one id, one type and one name each."""
+"""Tool calls as the client gets them: one index, one id, one type and one name each.
+
+Servers give parallel calls one index, ids that are empty, missing or alike, a new id with each delta, an index that
+counts deltas, arguments that are objects or begin again with each delta.  What tells one call from the next is its
+name, and whether its arguments are complete.
+"""
 
 from __future__ import annotations
 
 import hashlib
+import re
 
 from msgspec import Raw
 
+from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.wire import codec
-from headgate.wire.codec import NULL, Object
+from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 
+MOST_CALLS = 1024  # of one choice: a request may offer 128 tools
 _FUNCTION = Raw(b'"function"')
+_MOST_KEPT = 1 << 20  # characters of one call's arguments that are kept, to tell whether they are JSON
+_MARKS = re.compile(r'["\\{}\[\]]')
+_IN_STRING = re.compile(r'["\\]')
+
+
+class Arguments:
+    """The arguments of one call, as far as they have come.
+
+    ``size`` in characters.  ``complete``: they are one whole JSON object or array; told from brackets and quotes alone,
+    so each character is looked at once.
+    """
+
+    __slots__ = ("_depth", "_escaped", "_in_string", "_pieces", "complete", "first", "size")
+
+    def __init__(self) -> None:
+        self.size = 0
+        self.complete = False
+        self.first = ""
+        self._pieces: list[str] = []
+        self._depth = 0
+        self._in_string = False
+        self._escaped = False
+
+    def add(self, piece: str) -> None:
+        if not self.size:
+            self.first = piece
+        self.size += len(piece)
+        if self.size <= _MOST_KEPT:
+            self._pieces.append(piece)
+        at = 0
+        if self._escaped and piece:
+            at = 1
+            self._escaped = False
+        while (found := (_IN_STRING if self._in_string else _MARKS).search(piece, at)) is not None:
+            mark = found[0]
+            at = found.end()
+            if mark == '"':
+                self._in_string = not self._in_string
+            elif mark == "\\":
+                self._escaped = at == len(piece)
+                at += 1
+            elif mark in "{[":
+                self._depth += 1
+            else:
+                self._depth -= 1
+                self.complete = self._depth == 0
+
+    @property
+    def text(self) -> str:
+        return "".join(self._pieces)
+
+    @property
+    def sound(self) -> bool:
+        """They are JSON, or there are none."""
+        text = self.text
+        return self.size > _MOST_KEPT or not text.strip() or codec.is_json(text.encode("utf-8", "replace"))
+
+    def repeats(self, piece: str, known: bool) -> bool:
+        """Whether ``piece`` is everything that has come, and perhaps more: some servers send all of it each time.
+
+        Where a value begins the same text may begin again inside: ``{"a":`` and then ``{"a":1}``.  ``known``: this
+        server has done so before.
+        """
+        if not self.size or len(piece) < self.size or not piece.startswith(self.first) or self.size > _MOST_KEPT:
+            return False
+        nested = not known and not self._in_string and not self.complete and self.text.rstrip()[-1:] in (":", "[", ",")
+        return not nested and self.first.lstrip()[:1] in "{[" and piece.startswith(self.text)
+
+
+class Call:
+    """One call.  ``ident`` is what the client was given, ``theirs`` the ids that the server has used for it."""
+
+    __slots__ = ("arguments", "cumulative", "half", "ident", "name", "renamed", "theirs")
+
+    def __init__(self, ident: str, name: str) -> None:
+        self.ident = ident
+        self.name = name
+        self.theirs: set[str] = set()
+        self.arguments = Arguments()
+        self.renamed = False  # its name came again behind complete arguments: what follows may be another call
+        self.cumulative = False
+        self.half = b""  # of a surrogate pair, at the end of the last piece
+
+
+class _Delta:
+    """One entry of ``tool_calls``, read.  ``body`` is its ``function`` (or ``custom``) object."""
+
+    __slots__ = ("arguments", "body", "edited", "ident", "index", "key", "members", "name", "opens", "typed")
+
+    def __init__(self, members: Object) -> None:
+        self.members = members
+        self.key = "custom" if "custom" in members and codec.is_null(members.get("function")) else "function"
+        self.edited = False
+        body = codec.as_object(members.get(self.key))
+        if body is None and "name" in members:  # without the object around it
+            body = {key: members.pop(key) for key in ("name", "arguments") if key in members}
+            self.edited = True
+        if body and stringify(body):
+            self.edited = True
+        if body and self.edited:
+            members[self.key] = codec.raw(body)
+        self.body = body
+        self.ident = codec.as_text(members.get("id")) or ""
+        self.name = (codec.as_text(body.get("name")) or "") if body else ""
+        self.arguments = (codec.as_text(codec.repaired(body.get(self.field))) or "") if body else ""
+        self.index = codec.as_index(members.get("index"))
+        self.opens = "id" in members and members["id"] != NULL
+        self.typed = bool(codec.as_text(members.get("type")))
+
+    @property
+    def field(self) -> str:
+        return "arguments" if self.key == "function" else "input"
+
+    def rename(self, name: str) -> None:
+        self.name = name
+        self.body = {"name": codec.raw(name), **(self.body or {})}
+        self.members[self.key] = codec.raw(self.body)
 
 
 class ToolCalls:
-    """The tool calls of one choice, as far as their deltas have come.
+    """The tool calls of one choice, as far as their deltas have come.  More than 1,024 raise GatewayError.
 
     Fills what a delta lacks (``index``; ``id`` and ``type`` of a call's first) and takes out what it repeats, since the
-    clients' accumulators join repeated strings.  A different id with a name at an index already in use is another call:
-    servers exist that give every parallel call the index 0.
+    clients' accumulators join repeated strings.
     """
 
     __slots__ = ("_at", "_by_id", "_seed", "_size", "calls")
 
     def __init__(self, seed: str) -> None:
-        self.calls: list[tuple[str, str]] = []  # (id, name) by the index that the client sees
+        self.calls: list[Call] = []  # by the index that the client sees
         self._at: dict[int, int] = {}  # the upstream's index → ours
         self._by_id: dict[str, int] = {}
         self._seed = seed
         self._size = 0
+
+    @property
+    def sound(self) -> bool:
+        """Whether every call's arguments are JSON."""
+        return all(call.arguments.sound for call in self.calls)
 
     def take_size(self) -> int:
         """Bytes of names and arguments since this was last asked."""
@@ -36,98 +165,214 @@ class ToolCalls:
 
     def normalise(self, raw: Raw) -> Raw | None:
         """The ``tool_calls`` of one delta as the client gets them; None where nothing had to change."""
-        deltas = codec.as_objects(raw)
-        if not deltas:
-            return None
-        changed = False
+        deltas, changed = _entries(raw)
         for delta in deltas:
             changed = self.normalise_one(delta) or changed
         return codec.raw(deltas) if changed else None
 
-    def normalise_one(self, delta: Object) -> bool:
-        ident = codec.as_text(delta.get("id")) or ""
-        function = codec.as_object(delta.get("function"))
-        name = codec.as_text(function.get("name")) or "" if function else ""
-        arguments = function.get("arguments") if function else None
-        whole = arguments is not None and memoryview(arguments)[0] in b"{["
-        if function and arguments is not None and whole:  # an object where the clients read a string
-            function["arguments"] = codec.raw(bytes(arguments).decode())
-            delta["function"] = codec.raw(function)
-        if function and "arguments" in function:
-            self._size += len(bytes(function["arguments"])) - 2
-        theirs = codec.as_integer(delta.get("index"))
-        index = self._index(theirs, ident, name)
-        changed = theirs != index
-        if changed:
-            delta["index"] = codec.raw(index)
-        changed = changed or whole
+    def normalise_one(self, members: Object) -> bool:
+        """One entry, in place; whether that changed it."""
+        delta = _Delta(members)
+        changed = delta.edited
+        index = self._index(delta)
+        if delta.index != index or members.get("index") != codec.raw(index):
+            members["index"] = codec.raw(index)
+            changed = True
+        if delta.body and delta.field in delta.body:
+            self._size += max(0, len(delta.body[delta.field]) - 2)
         if index == len(self.calls):
-            return self._open(delta, function, ident, name, index) or changed
-        return self._continue(delta, function, index) or changed
+            return self.open(delta.members, delta) or changed
+        return self._continue(delta, self.calls[index]) or changed
 
-    def _index(self, theirs: int | None, ident: str, name: str) -> int:
+    # ------------------------------------------------------------------------------- which call
+
+    def _index(self, delta: _Delta) -> int:
         """Which of our calls a delta belongs to; ``len(self.calls)`` for a new one."""
         new = len(self.calls)
-        if ident and ident in self._by_id:
-            return self._by_id[ident]
-        if theirs is None:
-            return new if ident or name or not new else new - 1
-        ours = self._at.get(theirs)
-        if ours is None or (ident and name and self.calls[ours][0] != ident):
-            self._at[theirs] = new
-            return new
+        ours = self._known(delta)
+        if ours is None or self._is_another(delta, self.calls[ours]):
+            if ours is not None and not delta.name:
+                delta.rename(self.calls[ours].name)
+            ours = new
+            if delta.index is not None:
+                self._at[delta.index] = new
+        elif delta.index is not None:
+            self._at.setdefault(delta.index, ours)
+        if delta.ident:
+            self._by_id[delta.ident] = ours
         return ours
 
-    def _open(self, delta: Object, function: Object | None, ident: str, name: str, index: int) -> bool:
+    def _known(self, delta: _Delta) -> int | None:
+        """The call that a delta's id or index names, if that has begun."""
+        by_id = self._by_id.get(delta.ident) if delta.ident else None
+        if by_id is not None:
+            return by_id
+        last = len(self.calls) - 1
+        if delta.index is None:
+            return last if last >= 0 else None
+        by_index = self._at.get(delta.index)
+        if by_index is None and last >= 0 and not delta.name and not self.calls[last].arguments.complete:
+            return last  # an index of its own for every delta: no call begins without a name
+        return by_index
+
+    def _is_another(self, delta: _Delta, call: Call) -> bool:
+        """Whether a delta at a call's place begins the next one."""
+        arguments = call.arguments
+        text = delta.arguments.strip()
+        fresh_id = bool(delta.ident) and delta.ident not in call.theirs
+        elsewhere = delta.index is not None and delta.index not in self._at
+        if not delta.name:
+            return call.renamed and bool(text) and arguments.complete
+        if not call.name:
+            return False
+        if delta.name != call.name:
+            if arguments.size or fresh_id or elsewhere:
+                return not (call.cumulative and delta.name.startswith(call.name))
+            # Nothing but a name has come.  With an id or a type of its own it is a call, else the rest of the name.
+            if delta.typed or (delta.opens and not delta.ident):
+                return True
+            return not delta.ident and text[:1] == "{" and not delta.name.startswith(call.name)
+        if elsewhere and not fresh_id and delta.ident and not arguments.size:
+            return True  # ids alike, at an index of its own
+        if arguments.complete:
+            return self._is_same_function_again(delta, call, text, fresh_id)
+        return fresh_id and not arguments.size and not text
+
+    def _is_same_function_again(self, delta: _Delta, call: Call, text: str, fresh_id: bool) -> bool:
+        """Behind complete arguments: a second call of the function, or the name repeated once more."""
+        if call.cumulative and call.arguments.text == delta.arguments:
+            return False
+        if text:
+            return fresh_id or not delta.ident or call.arguments.text.strip() != text
+        call.renamed = True
+        return fresh_id
+
+    # ------------------------------------------------------------------------------- what the client gets
+
+    def open(self, members: Object, read: _Delta | None = None) -> bool:
+        """A call's first delta, or all of it: with everything that the client needs."""
+        delta = read or _Delta(members)
         changed = False
-        if not ident:
+        index = len(self.calls)
+        if index >= MOST_CALLS:
+            raise GatewayError(UPSTREAM_GARBAGE, f"The upstream made more than {MOST_CALLS} tool calls in one answer.")
+        ident = delta.ident
+        if not ident or any(call.ident == ident for call in self.calls):
             ident = "call_" + hashlib.blake2b(f"{self._seed}/{index}".encode(), digest_size=12).hexdigest()
-            delta["id"] = codec.raw(ident)
+            members["id"] = codec.raw(ident)
             changed = True
-        if codec.is_null(delta.get("type")):
-            delta["type"] = _FUNCTION
+        if codec.is_null(members.get("type")) or members["type"] == EMPTY_TEXT:
+            members["type"] = _FUNCTION if delta.key == "function" else codec.raw(delta.key)
             changed = True
-        if function is not None and codec.is_null(function.get("arguments")):
-            function["arguments"] = codec.EMPTY_TEXT
-            delta["function"] = codec.raw(function)
+        call = Call(ident, delta.name)
+        if delta.ident:
+            call.theirs.add(delta.ident)
+        self.calls.append(call)
+        body = delta.body
+        if body is not None and codec.is_null(body.get(delta.field)):
+            body[delta.field] = EMPTY_TEXT
+            members[delta.key] = codec.raw(body)
             changed = True
-        self._size += len(name)
-        self.calls.append((ident, name))
-        self._by_id[ident] = index
+        self._size += len(delta.name)
+        return self._take_arguments(delta, call) or changed
+
+    def _continue(self, delta: _Delta, call: Call) -> bool:
+        members, body = delta.members, delta.body
+        changed = members.pop("id", None) is not None
+        if delta.ident:
+            call.theirs.add(delta.ident)
+        changed = members.pop("type", None) is not None or changed
+        if body is None:
+            return changed
+        stale = [key for key, value in body.items() if value == NULL]
+        if "name" in body:
+            rest = delta.name
+            if not call.arguments.size and call.name and rest.startswith(call.name):
+                rest = rest[len(call.name) :]
+            elif rest == call.name or call.cumulative:
+                rest = ""
+            call.name += rest
+            if not rest:
+                stale.append("name")
+            elif rest != delta.name:
+                body["name"] = codec.raw(rest)
+                stale.append("")
+        for key in stale:
+            body.pop(key, None)
+        if stale:
+            members[delta.key] = codec.raw(body)
+        return self._take_arguments(delta, call) or changed or bool(stale)
+
+    def _take_arguments(self, delta: _Delta, call: Call) -> bool:
+        """Counts a piece of arguments, without what has come before; whether that changed it."""
+        body, field = delta.body, delta.field
+        raw = body.get(field) if body is not None else None
+        if body is None or raw is None:
+            return False
+        piece, changed = self._without_halves(raw, delta.arguments, call)
+        arguments = call.arguments
+        if (
+            piece
+            and arguments.repeats(piece, call.cumulative)
+            and (call.cumulative or len(piece) > arguments.size or delta.name)
+        ):
+            call.cumulative = True
+            piece = piece[arguments.size :]
+            changed = True
+        arguments.add(piece)
+        if changed:
+            body[field] = codec.raw(piece)
+            delta.members[delta.key] = codec.raw(body)
         return changed
 
-    def _continue(self, delta: Object, function: Object | None, index: int) -> bool:
-        changed = delta.pop("id", None) is not None
-        if "type" in delta and delta["type"] == NULL:
-            del delta["type"]
-            changed = True
-        if function is None:
-            return changed
-        name = codec.as_text(function["name"]) if "name" in function else None
-        stale = [key for key, value in function.items() if value == NULL]
-        if "name" in function and (not name or name == self.calls[index][1]):
-            stale.append("name")
-        for key in stale:
-            function.pop(key, None)
-        if stale:
-            delta["function"] = codec.raw(function)
-        return changed or bool(stale)
+    @staticmethod
+    def _without_halves(raw: Raw, piece: str, call: Call) -> tuple[str, bool]:
+        """The piece, with a half that the last one ended with, and without one that it ends with itself."""
+        if not call.half and not codec.has_halves(bytes(raw)):
+            return piece, False
+        inside, call.half = codec.split_half(call.half + bytes(raw)[1:-1])
+        return codec.as_text(b'"%b"' % codec.join_halves(inside)) or "", True
+
+
+def follows_a_result(request: bytes) -> bool:
+    """Whether a chat request ends with the result of a tool: an agent's model may have nothing to say to it."""
+    messages = codec.as_objects((codec.as_object(request) or {}).get("messages")) or [{}]
+    return (codec.as_text(messages[-1].get("role")) or "") in ("tool", "function")
 
 
 def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
     """Fills ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``; whether one was missing.
 
-    Whole calls have no ``index``: it is taken out of what was written for a stream.
+    Each entry is a call of its own, whatever its id.
     """
-    calls = codec.as_objects(raw)
-    if not calls:
+    entries, odd = _entries(raw)
+    if not entries:
         return False
     tools = ToolCalls(seed)
-    before = codec.raw(calls)
-    for position, call in enumerate(calls):
-        call["index"] = codec.raw(position)
-        tools.normalise_one(call)
-        del call["index"]
-    after = codec.raw(calls)
+    before = codec.raw(entries)
+    for call in entries:
+        call.pop("index", None)
+        tools.open(call)
+    after = codec.raw(entries)
     message["tool_calls"] = after
-    return before != after
+    return odd or before != after
+
+
+def _entries(raw: Raw) -> tuple[list[Object], bool]:
+    """The entries of a ``tool_calls`` member, and whether it was not a plain list of them."""
+    entries = codec.as_objects(raw)
+    if entries is not None:
+        return entries, False
+    alone = codec.as_object(raw)
+    if alone is not None:
+        return [alone], True
+    return [entry for entry in map(codec.as_object, codec.as_list(raw) or ()) if entry is not None], True
+
+
+def stringify(function: Object) -> bool:
+    """Makes a string of arguments that came as an object, as the clients read them; whether they did."""
+    arguments = function.get("arguments")
+    if arguments is None or memoryview(arguments)[0] not in b"{[":
+        return False
+    function["arguments"] = codec.raw(bytes(arguments).decode(errors="replace"))
+    return True

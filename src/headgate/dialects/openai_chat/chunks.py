@@ -2,20 +2,32 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from enum import Enum
 from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import complaint, shapes
-from headgate.dialects.openai_chat.calls import ToolCalls
+from headgate.dialects.openai_chat import complaint, finishes, shapes
+from headgate.dialects.openai_chat.calls import ToolCalls, stringify
 from headgate.errors import GatewayError
-from headgate.wire import codec
+from headgate.wire import codec, sse
 from headgate.wire.codec import NULL, Object
 
 Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
 TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
+_MOST_HELD = 256 << 10
+_ON_TOP = frozenset(
+    ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "provider")
+)
+# What a chunk or a delta has anyway, and what only says again how the choice ends
+_USUAL = frozenset(
+    ("index", "delta", "message", "finish_reason", "native_finish_reason", "stop_reason", "matched_stop", "role")
+)
+
+MOST_CHOICES = 128  # of one stream, unless more were asked for: as many as OpenAI's `n` allows
+MOST_IN_ONE = 1024  # of one whole answer, which does not know how many were asked for
 
 
 class Fate(Enum):
@@ -27,25 +39,72 @@ class Fate(Enum):
 
 
 class Choice:
-    """What has been streamed of one choice.  ``finish`` is its one finish reason, sent or not."""
+    """What has been streamed of one choice.
 
-    __slots__ = ("finish", "finish_sent", "held", "held_delta", "index", "role_sent", "tools")
+    ``finish`` is its finish reason, as far as it is known; ``word`` the server's own for it.  The client gets it behind
+    everything else, for some servers go on after it: ``ending`` is the chunk that it came on, where that had no text.
+    ``doubted``: this server's finish reasons come before the end.
+    """
+
+    __slots__ = (
+        "_size", "doubted", "ending", "finish", "finish_sent", "halves", "held", "index", "legacy", "role_sent",
+        "tools", "word",
+    )  # fmt: skip
 
     def __init__(self, index: int, ident: str) -> None:
         self.index = index
         self.role_sent = False
         self.finish: str | None = None
+        self.word = ""
+        self.doubted = False
+        self.ending: bytes | None = None
         self.finish_sent = False
         self.tools = ToolCalls(f"{ident}/{index}")
-        self.held: Object = {}  # what a chunk that was held back said beyond index, delta and finish_reason
-        self.held_delta: Object = {}  # and its delta beyond role and content
+        self.legacy: str | None = None  # the name of a ``function_call``
+        self.held: list[tuple[Members, Members]] = []  # extras of chunks without text before the first: choice, delta
+        self._size = 0
+        self.halves: dict[str, bytes] = {}  # the first half of a surrogate pair, by the member whose text it ends
+
+    @property
+    def called(self) -> str:
+        """What a call has made of the finish reason."""
+        return "tool_calls" if self.tools.calls else "" if self.legacy is None else "function_call"
+
+    def end(self, finish: finishes.Finish, *, doubted: bool) -> bool:
+        """Takes a finish reason; False where there is one already."""
+        if self.finish is not None and not self.doubted:
+            return False
+        self.finish, self.word = finish
+        self.doubted = self.doubted or doubted
+        return True
 
     def hold(self, choice: Members, delta: Object) -> None:
-        """Keeps what the first invisible chunk of this choice says, for its role chunk."""
-        if not self.held:
-            self.held = {k: v for k, v in choice.items() if k not in ("index", "delta", "finish_reason", "message")}
-        if not self.held_delta:
-            self.held_delta = {k: v for k, v in delta.items() if k != "content"}
+        """Keeps what an invisible chunk before the first visible one says."""
+        beyond = {k: v for k, v in choice.items() if k not in ("index", "delta", "finish_reason", "message")}
+        within = {k: v for k, v in delta.items() if k != "content"}
+        if self.held:
+            beyond, within = extras(beyond), extras(within)
+        elif not (beyond or within):
+            return
+        self._size += sum(map(len, beyond.values())) + sum(map(len, within.values()))
+        if (beyond or within) and self._size <= _MOST_HELD:
+            self.held.append((beyond, within))
+
+    def take_back(self) -> None:
+        """What follows its finish reason shows that it was none."""
+        self.finish = None
+        self.word = ""
+        self.ending = None
+        self.doubted = True
+
+
+def extras(members: Object) -> Object:
+    """What a choice or a delta says beyond what each of them has."""
+    return {
+        key: value
+        for key, value in members.items()
+        if key not in _USUAL and (len(value) > 4 or bytes(value) not in shapes.EMPTY)
+    }
 
 
 def tell_why(choices: Mapping[int, Choice]) -> bool:
@@ -54,22 +113,83 @@ def tell_why(choices: Mapping[int, Choice]) -> bool:
 
 
 def take_back_finish(choices: Mapping[int, Choice]) -> None:
-    """Ends that no client has seen: the answer goes on elsewhere, or with an error."""
+    """Forgets every end: the answer goes on elsewhere, or with an error."""
     for choice in choices.values():
-        if not choice.finish_sent:
-            choice.finish = None
+        choice.take_back()
+        choice.doubted = False  # another server may go on with it
+        choice.halves = {}
+
+
+def says_more(event: bytes) -> bool:
+    """Whether a chunk that was held for its finish reason says anything beyond it."""
+    top = codec.decode_object(event[6:-2])
+    return not top.keys() <= _ON_TOP or any(
+        extras(choice) or extras(codec.as_object(choice.get("delta")) or {})
+        for choice in codec.as_objects(top["choices"]) or []
+    )
+
+
+def without_finish(event: bytes) -> bytes:
+    """A chunk of ours that was held for its finish reason, as it is sent where the choice goes on after it."""
+    top: Members = codec.decode_object(event[6:-2])
+    choices = codec.as_objects(top["choices"]) or []
+    top["choices"] = [{**choice, "finish_reason": NULL} for choice in choices]
+    return sse.encode(codec.encode(top))
 
 
 def parse(data: bytes) -> tuple[bytes, Object | None]:
-    """An event's JSON, mended where it is not UTF-8, and its members; None where it is no JSON object even so."""
-    try:
-        return data, codec.decode_object(data)
-    except GatewayError:
-        mended = codec.repair(data)
-    try:
-        return mended, codec.decode_object(mended)
-    except GatewayError:
-        return mended, None
+    """A document's JSON, mended where it is none, and its members; None where it is no JSON object even so."""
+    if b"\\u" not in data or (b"\\ud" not in data and b"\\uD" not in data):
+        try:
+            return data, codec.decode_object(data)
+        except GatewayError:
+            pass
+    mended = codec.repair(data)
+    return mended, codec.as_object(mended)
+
+
+def parse_event(data: bytes) -> tuple[bytes, Object | None]:
+    """An event's JSON as ``parse`` has it, but that halves of surrogate pairs stay apart (``codec.halves_apart``)."""
+    if b"\\u" not in data or (b"\\ud" not in data and b"\\uD" not in data):
+        try:
+            return data, codec.decode_object(data)
+        except GatewayError:
+            pass
+    mended = codec.mend(data)
+    return mended, codec.as_object(mended)
+
+
+def payloads(data: bytes) -> list[bytes]:
+    """The payloads that one event holds, where its data is not one JSON object: lines of their own, or objects one
+    behind the other.  One alone where there is nothing to tell them apart.
+    """
+    lines = [line for line in data.split(b"\n") if line.strip()]
+    if len(lines) > 1 and any(parse_event(line)[1] is not None for line in lines):
+        return [payload for line in lines for payload in _objects(line)]
+    return list(_objects(data.replace(b"\n", b" ")))
+
+
+def _objects(data: bytes) -> Iterator[bytes]:
+    at = _end_of_gap(data, 0)
+    while at < len(data):
+        length = codec.object_length(memoryview(data)[at:]) or len(data) - at
+        yield data[at : at + length]
+        at = _end_of_gap(data, at + length)
+
+
+def _end_of_gap(data: bytes, at: int) -> int:
+    gap = _GAP.match(data, at)
+    return gap.end() if gap is not None else at
+
+
+_GAP = re.compile(rb"(?:\s*data:)*\s*")  # between objects, and before the first
+# An event that cannot be read, but names a member of a tool call's
+_CALL = re.compile(rb'\\?"(?:tool_calls|function_call)\\?"\s*(?:\Z|:(?!\s*(?:null|None|\[\s*\]|\{\s*\})))')
+
+
+def tears_a_call(data: bytes) -> bool:
+    """Whether an event that cannot be read is part of a tool call, as far as one can see."""
+    return _CALL.search(data) is not None
 
 
 def is_complaint(top: Object) -> bool:
@@ -77,16 +197,37 @@ def is_complaint(top: Object) -> bool:
     return complaint.is_error(top)
 
 
-def usage_of(top: Object) -> Raw | None:
-    """A chunk's usage, where it says anything; Groq's own place for it included."""
-    raw = top.get("usage")
-    if raw is None or raw == NULL:
-        groq = top.get("x_groq")
-        raw = (codec.as_object(groq) or {}).get("usage") if groq is not None else None
-    return None if raw is None or raw == NULL or raw == codec.EMPTY_OBJECT else raw
+def is_plain_complaint(payload: bytes) -> bool:
+    """Whether an event that is no JSON object is an error: a list of errors, or a short text that speaks of one."""
+    start = payload.lstrip()[:1]
+    if start == b"[":
+        return any(is_complaint(one) for one in codec.as_objects(payload) or ())
+    return start != b"{" and len(payload) <= _LONGEST_TEXT and _COMPLAINT.search(payload) is not None
 
 
-def delta_of(choice: Members, tools: ToolCalls) -> tuple[Object, bool]:
+_LONGEST_TEXT = 2048
+_COMPLAINT = re.compile(
+    rb"\berror\b|exception|fail|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
+    rb"|unauthorized|forbidden|internal server|aborted|disconnected",
+    re.IGNORECASE,
+)
+
+
+def failure_of(choice: Members) -> Raw | None:
+    """The error that stands in a choice, its delta or its message; None where there is none."""
+    error: Raw | None = choice.get("error")
+    if error is not None and bytes(error) not in shapes.NO_ERROR:
+        return error
+    for key in ("delta", "message"):
+        raw = choice.get(key)
+        if raw is not None and b'"error"' in bytes(raw):
+            error = (codec.as_object(raw) or {}).get("error")
+            if error is not None and bytes(error) not in shapes.NO_ERROR:
+                return error
+    return None
+
+
+def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
     """The delta without its role and in its form: (delta, whether that changed it)."""
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None
@@ -102,15 +243,55 @@ def delta_of(choice: Members, tools: ToolCalls) -> tuple[Object, bool]:
         shapes.put_parts(delta, content)
     calls = delta.get("tool_calls")
     if calls is not None:
-        normalised = tools.normalise(calls) if calls != NULL else None
+        normalised = state.tools.normalise(calls) if calls != NULL else None
         if normalised is not None:
             delta["tool_calls"] = normalised
             edited = True
+    legacy = delta.get("function_call")
+    if legacy is not None and legacy != NULL:
+        edited = _normalise_legacy(delta, legacy, state) or edited
     for key in ("tool_calls", "function_call"):
         if key in delta and delta[key] == NULL:
             del delta[key]
             edited = True
     return delta, edited
+
+
+def _normalise_legacy(delta: Object, raw: Raw, state: Choice) -> bool:
+    """``function_call``, which came before ``tool_calls``: its name once, its arguments as a string."""
+    call = codec.as_object(raw)
+    if not call:
+        return False
+    changed = stringify(call)
+    name = codec.as_text(call.get("name")) or ""
+    if not state.legacy:
+        state.legacy = name
+    elif "name" in call and name in ("", state.legacy):
+        del call["name"]
+        changed = True
+    if changed:
+        delta["function_call"] = codec.raw(call)
+    return changed
+
+
+def join_halves(delta: Object, state: Choice) -> bool:
+    """Joins the halves of a surrogate pair that two deltas have; whether that changed this one.  The first half waits
+    for the next delta of its member.
+    """
+    changed = False
+    for key in shapes.TEXT_KEYS:
+        raw = delta.get(key)
+        if raw is None or memoryview(raw)[0] != 0x22:
+            continue
+        text = bytes(raw)[1:-1]
+        if codec.has_halves(text) or (state.halves and key in state.halves and text):
+            half = state.halves.pop(key, b"")
+            text, half = codec.split_half(half + text)
+            if half:
+                state.halves[key] = half
+            delta[key] = Raw(b'"%b"' % codec.join_halves(text))
+            changed = True
+    return changed
 
 
 def swap(data: bytes, top: Object, ours: Object) -> bytes | None:

@@ -17,7 +17,8 @@ from headgate.dialects.openai_chat.complaint import Complaint
 from headgate.dialects.openai_chat.quotation import Quotations
 from headgate.errors import Kind
 
-_MOST_WORDS = 4096
+_MARKS = "\"'`“”‘’«»"
+_MOST_WORDS, _MOST_FINDS = 2048, 5
 _UNSAID = (errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE)
 
 _STATUSES = {
@@ -30,7 +31,6 @@ _STATUSES = {
     424: errors.UPSTREAM_FAILED,
     425: errors.UPSTREAM_OVERLOADED,
     429: errors.RATE_LIMITED,
-    451: errors.UPSTREAM_DENIED,
     498: errors.UPSTREAM_AUTH,
     499: errors.UPSTREAM_FAILED,
     500: errors.UPSTREAM_FAILED,
@@ -65,6 +65,9 @@ class Evidence:
         """True if a sentence about others than the caller says so, in words that the request has none of."""
         for found in self._finds(pattern):
             nouns = [noun for noun in found.groups() if noun]
+            around = self._words[found.start() - 1 : found.start()] + self._words[found.end() : found.end() + 1]
+            if any(mark in around for mark in _MARKS):
+                continue  # somebody's words, though not to be found in the request
             if not self._quotations.hold(found[0], *nouns):
                 return True
         return False
@@ -78,7 +81,7 @@ class Evidence:
         return False
 
     def _finds(self, pattern: words.Pattern) -> list[Match[str]]:
-        return [found for found, _ in zip(pattern.finditer(self._words), range(20), strict=False)]
+        return [found for found, _ in zip(pattern.finditer(self._words), range(_MOST_FINDS), strict=False)]
 
     @property
     def over_its_limit(self) -> bool:
@@ -180,7 +183,7 @@ def _of_403(evidence: Evidence) -> Kind:
 
 def _of_413(evidence: Evidence) -> Kind:
     """Too large: in bytes, for the model's context, or for a limit of the account."""
-    if evidence.code is codes.LIMITED or (evidence.code is not codes.CONTEXT and evidence.says(words.LIMITED)):
+    if evidence.code is codes.LIMITED or (evidence.code is not codes.CONTEXT and evidence.proves(words.LIMITED)):
         return errors.OVER_ITS_LIMIT if evidence.over_its_limit else errors.RATE_LIMITED
     return _of_request(evidence, errors.PAYLOAD_TOO_LARGE)
 
@@ -211,7 +214,7 @@ def _of_request(evidence: Evidence, otherwise: Kind) -> Kind:
         return errors.UPSTREAM_MODEL_NOT_FOUND
     of_a_field = evidence.complaint.param is not None or evidence.complaint.fields
     if not of_a_field:
-        for pattern, kind in _HARMFUL[:3]:
+        for pattern, kind in (*_HARMFUL[:3], (words.REGION, errors.UPSTREAM_MODEL_DENIED)):
             if evidence.proves(pattern):
                 return kind
     return otherwise
@@ -244,4 +247,5 @@ _DECISIONS = {
     413: _of_413,
     422: lambda evidence: _of_request(evidence, errors.UPSTREAM_UNPROCESSABLE),
     429: _of_429,
+    451: _of_403,
 }

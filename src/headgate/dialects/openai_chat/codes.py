@@ -188,10 +188,12 @@ def meaning(codes: Iterable[str]) -> Kind | None:
 
 def _of_parts(code: str) -> Kind | None:
     """``Throttling.RateQuota`` where only ``Throttling`` is known, a URI where only its last part is."""
-    if "." in code and " " not in code:
-        return _BY_CODE.get(_plain(code.partition(".")[0]))
-    if "/" in code or "#" in code:
-        return _BY_CODE.get(_plain(code.rstrip("/").replace("#", "/").rpartition("/")[2]))
+    if " " in code:
+        return None
+    last = code.rstrip("/").replace("#", "/").rpartition("/")[2]
+    for part in (last, last.partition(".")[0], last.rpartition(".")[2]) if last != code or "." in code else ():
+        if (kind := _BY_CODE.get(_plain(part))) is not None:
+            return kind
     return None
 
 

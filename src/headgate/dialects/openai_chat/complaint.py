@@ -31,7 +31,7 @@ _TEXTS = (
 _PLAIN_TEXTS = (*_TEXTS[:10], "Detail")  # what an answer of another kind has not
 _INNER = (
     "errors", "details", "response", "Response", "Error", "base_resp", "BaseResp", "header", "fault", "innererror",
-    "data", "result", "output", "x_groq", "err", "exception",
+    "data", "result", "output", "x_groq", "err", "exception", "fieldViolations", "violations", "source",
 )  # fmt: skip
 _CODES = (
     "code", "error_code", "errorCode", "err_code", "Code", "ErrorCode", "type", "error_type", "errorType", "__type",
@@ -44,7 +44,9 @@ _OWN_CODES = {
     "BaseResp": "minimax",
     "header": "spark",
 }  # numbers that only mean something there
+_NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
+_BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
 _EVENTS = ("data:", "event:", "error:", "id:", ":", "retry:")
 _NOTHING = frozenset((b"null", b"false", b"0", b'""', b"[]", b"{}"))
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
@@ -127,8 +129,6 @@ class _Reading:
             if message:
                 break
             message = self.value(members.get(key), depth + 1)
-            if message in ("success", "Success", "ok", "OK"):
-                message = ""
         if isinstance(error, str):
             message = self._beside(error, message, depth)
         for key in _INNER:
@@ -243,10 +243,9 @@ class _Reading:
         return path
 
     def _named(self, field: str) -> None:
-        plain = field.removeprefix("#/").removeprefix("/").replace("/", ".")
         if self.param is None:
-            self.param = plain
-        self.fields.update(part for part in plain.split(".") if part)
+            self.param = field  # as it is: what is changed could no longer be known for a secret
+        self.fields.update(part for part in field.replace("/", ".").split(".") if part)
 
     def _code(self, code: str) -> None:
         code = code.strip()
@@ -265,7 +264,7 @@ class _Reading:
         """The message that a string is, or that stands in it."""
         text = text.strip()
         start = text[:512].lower()
-        if not text or depth > _DEEPEST:
+        if not text or depth > _DEEPEST or text in _NO_WORDS:
             return ""
         if _PAGE.match(start):
             return self._of_page(text)
@@ -296,9 +295,7 @@ class _Reading:
         lines = text.splitlines()
         if len(lines) > 1 and (first := _decoded(lines[0].encode(errors="replace"))) is not None:
             return self.value(first, depth + 1) if outer else self._within(first, depth)
-        if outer or text[:2].rstrip() in ("{", "[") or text[1:2] in "{'\"[":
-            return ""
-        return "" if _is_binary(text) else text
+        return "" if _BROKEN_JSON.match(text) or _is_binary(text) else text
 
     def _events(self, text: str, depth: int, outer: bool) -> str | None:
         """Server-sent events where an error should be; None where the text is none."""

@@ -14,6 +14,7 @@ from headgate.wire.codec import NULL, Object
 
 _CHUNK = Raw(b'"chat.completion.chunk"')
 _OURS = frozenset(("id", "object", "created", "model", "choices", "usage", "error"))
+_NO_CHUNK = frozenset(("type", "event", "status", "code", "msg", "message"))  # members of events of another kind
 _MOST_CARRIED = 32
 _LARGEST_CARRIED = 64 << 10
 
@@ -23,7 +24,7 @@ class Face:
     members of chunks that were not sent.
     """
 
-    __slots__ = ("_created", "_id", "_include_usage", "carried", "model", "model_is_theirs")
+    __slots__ = ("_created", "_id", "_include_usage", "_sent", "carried", "model", "model_is_theirs")
 
     def __init__(self, ident: str, created: int, model: str, include_usage: bool) -> None:
         self._id = codec.raw(ident)
@@ -32,6 +33,7 @@ class Face:
         self.model = codec.raw(model)
         self.model_is_theirs = False
         self.carried: Object = {}
+        self._sent: Object = {}  # the last chunk of the upstream's that was sent
 
     def adopt_model(self, top: Object) -> None:
         raw = top.get("model")
@@ -41,11 +43,11 @@ class Face:
 
     def carry(self, top: Object) -> None:
         """Keeps what a chunk that is not sent says beyond its choices, for the next one that is."""
-        if top.keys() <= _OURS or ("choices" not in top and "object" not in top):
+        if top.keys() <= _OURS or ("choices" not in top and "object" not in top and top.keys() & _NO_CHUNK):
             return
         for key, value in top.items():
             small = len(value) <= _LARGEST_CARRIED and len(self.carried) < _MOST_CARRIED
-            if small and key not in _OURS and value != NULL:
+            if small and key not in _OURS and value != NULL and self._sent.get(key) != value:
                 self.carried.setdefault(key, value)
 
     def take_carried(self) -> Object:
@@ -63,13 +65,15 @@ class Face:
         }
         if self._include_usage:
             chunk.setdefault("usage", NULL)
-        return sse.encode(codec.encode(chunk))
+        data = codec.encode(chunk)
+        return sse.encode(codec.join_halves(data) if codec.has_halves(data) else data)
 
     def respell(self, data: bytes, top: Object, choices: list[chunks.Members] | None) -> bytes:
         """An upstream's chunk as the client gets it: where nothing had to change, byte for byte but for what is ours.
 
         ``choices`` is None where they are as they came.
         """
+        self._sent = top
         usage = top.get("usage")
         fits = usage is not None and usage == NULL if self._include_usage else usage is None
         ours = {"id": self._id, "created": self._created, "model": self.model}

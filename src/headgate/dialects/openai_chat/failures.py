@@ -12,7 +12,7 @@ from headgate import errors
 from headgate.dialects.openai_chat import classes, complaint, limits
 from headgate.dialects.openai_chat.classes import Evidence
 from headgate.dialects.openai_chat.complaint import Complaint
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Quotations, Sent
+from headgate.dialects.openai_chat.quotation import Quotable, Quotations
 from headgate.dialects.openai_chat.shapes import one_line
 from headgate.errors import GatewayError, Kind
 from headgate.wire import codec, sse
@@ -21,7 +21,10 @@ from headgate.wire.redaction import scrub
 _WITH_A_TIME = (402, 403, 408, 413, 425, 429, 500, 502, 503, 529)  # statuses whose Retry-After, or the like, counts
 _LIMITS = (errors.RATE_LIMITED, errors.QUOTA_SPENT)
 _LONGEST_PARAM = 100
-_OF_THE_REQUEST = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE)
+# What a server says to a field that it does not know: some end with a fault of their own.
+_OF_A_FIELD = (
+    errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.UPSTREAM_FAILED, errors.UPSTREAM_ERROR_EVENT,
+)  # fmt: skip
 # What the gateway itself adds to a request: to have its usage told, and to have a text gone on with.
 OUR_FIELDS = ("stream_options", "include_usage", "continue_final_message", "add_generation_prompt", "prefix", "prefill")
 # A finish word of a failure that means more than that there was one.
@@ -40,7 +43,7 @@ def failure(
     provider: str,
     secrets: tuple[str, ...] = (),
     now: float = 0.0,
-    sent: Sent = NOTHING_SENT,
+    sent: Quotable | None = None,
 ) -> GatewayError:
     """The error that an upstream's non-200 answer is.
 
@@ -51,8 +54,7 @@ def failure(
     quotations = Quotations(sent)
     evidence = Evidence(said, quotations)
     kind = classes.of_status(status, evidence)
-    if kind in _OF_THE_REQUEST:
-        said = said._replace(fields=said.fields | {field for field in OUR_FIELDS if evidence.names(field)})
+    said = _with_our_fields(said, kind, evidence)
     retry_after = None
     if status in _WITH_A_TIME or kind in _LIMITS:
         retry_after = limits.retry_after({**said.headers, **headers}, now)
@@ -62,7 +64,7 @@ def failure(
 
 
 def stream_failure(
-    data: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Sent = NOTHING_SENT, finish: str = ""
+    data: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None, finish: str = ""
 ) -> GatewayError:
     """The error that stands inside a stream or an answer with status 200, wherever that is in ``data``: at its top, in
     a choice, under ``x_groq``.  ``data`` is the JSON or text of it; ``finish`` is the finish word of an answer that
@@ -70,9 +72,11 @@ def stream_failure(
     """
     said = complaint.read(data)
     quotations = Quotations(sent)
-    kind = classes.of_stream(Evidence(said, quotations))
+    evidence = Evidence(said, quotations)
+    kind = classes.of_stream(evidence)
+    said = _with_our_fields(said, kind, evidence)
     if kind is errors.UPSTREAM_ERROR_EVENT and finish:
-        kind = _FINISHES.get(finish, kind)
+        kind = next((meant for word, meant in _FINISHES.items() if word in finish.lower()), kind)
     otherwise = f"broke off its answer ({one_line(finish, 40)})" if finish else "reported an error in its answer"
     return _error(kind, said, provider, secrets, otherwise, said.status or None, _in_its_words(said, quotations))
 
@@ -82,7 +86,7 @@ def is_error(top: codec.Object) -> bool:
     return complaint.is_error(top)
 
 
-def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Sent = NOTHING_SENT) -> GatewayError:
+def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None) -> GatewayError:
     """The error that an answer with status 200 is which no client could read.  Nothing of it goes to the client, unless
     it is a list of errors.
     """
@@ -99,8 +103,9 @@ def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: 
 
 
 def error_object(error: GatewayError) -> dict[str, str | None]:
-    """The four keys that every error of ours has."""
-    return {"message": error.message, "type": error.kind.type, "param": error.param, "code": error.kind.code}
+    """The four keys that every error of ours has; of a stream that could not go on, also why."""
+    four = {"message": error.message, "type": error.kind.type, "param": error.param, "code": error.kind.code}
+    return {**four, "not_continued": error.not_continued} if error.not_continued else four
 
 
 def error_body(error: GatewayError) -> bytes:
@@ -109,17 +114,12 @@ def error_body(error: GatewayError) -> bytes:
 
 
 def error_event(error: GatewayError, ident: str) -> bytes:
-    """What ends a stream that has begun and cannot be completed.  No ``[DONE]`` follows it."""
-    return sse.encode(
-        codec.encode(
-            {
-                "id": ident,
-                "object": "chat.completion.chunk",
-                "error": error_object(error),
-                "choices": [{"index": 0, "delta": {}, "finish_reason": "error"}],
-            }
-        )
-    )
+    """The event that ends a stream which has begun and cannot be completed.  No ``[DONE]`` follows it.
+
+    ``error`` is the only member, and first in the data: go-openai looks for exactly these bytes, and
+    @ai-sdk/openai and Open WebUI see no error in a chunk that has choices.
+    """
+    return sse.encode(codec.encode({"error": {**error_object(error), "request_id": ident}}))
 
 
 def _error(
@@ -140,6 +140,13 @@ def _error(
         upstream_status=status,
         fields=said.fields,
     )
+
+
+def _with_our_fields(said: Complaint, kind: Kind, evidence: Evidence) -> Complaint:
+    """With those of the gateway's own fields that its words name."""
+    if kind not in _OF_A_FIELD:
+        return said
+    return said._replace(fields=said.fields | {field for field in OUR_FIELDS if evidence.names(field)})
 
 
 def _in_its_words(said: Complaint, quotations: Quotations) -> float | None:

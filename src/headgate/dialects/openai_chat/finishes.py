@@ -1,47 +1,147 @@
-"""Finish reasons: every server's word for why an answer ends → one of OpenAI's."""
+"""Finish reasons: every server's word for why an answer ends → one of OpenAI's, or a failure.
+
+Words are compared by their letters alone: ``MAX_TOKENS``, ``max-tokens``, ``maxTokens`` and ``FinishReason.MAX_TOKENS``
+are one word.  A word that no table has is judged by what it contains.
+"""
 
 from __future__ import annotations
+
+import re
+from typing import Any, NamedTuple
 
 from msgspec import Raw
 
 from headgate.wire import codec
-from headgate.wire.codec import NULL
+from headgate.wire.codec import NULL, Object
 
 _STOP = Raw(b'"stop"')
-_FINISHES = {
-    "stop": "stop",
-    "length": "length",
-    "tool_calls": "tool_calls",
-    "content_filter": "content_filter",
-    "function_call": "function_call",
-    "max_tokens": "length",
-    "max_output_tokens": "length",
-    "model_length": "length",
-    "tool_use": "tool_calls",
-    "tool_call": "tool_calls",
-    "safety": "content_filter",
+_OPENAI = frozenset(("stop", "length", "tool_calls", "content_filter", "function_call"))
+FAILED = "error"
+
+_TABLE = {
+    "": None,
+    "null": None,
+    "none": None,
+    "nil": None,
+    "nan": None,
+    "undefined": None,
+    "unspecified": None,
+    "unfinished": None,
+    "notfinished": None,
+    "incomplete": "length",  # OpenAI's Responses API
+    "inprogress": None,
+    "pending": None,
+    # ai.google.dev/api/generate-content: FinishReason
+    "spii": "content_filter",
     "recitation": "content_filter",
-    "content_filtered": "content_filter",
-    "sensitive": "content_filter",
+    "language": "content_filter",
+    "blocklist": "content_filter",
+    "malformedfunctioncall": FAILED,
+    "malformedresponse": FAILED,
+    "unexpectedtoolcall": FAILED,
+    "toomanytoolcalls": FAILED,
+    "missingthoughtsignature": FAILED,
+    "noimage": FAILED,
+    "imageother": FAILED,
+    # docs.anthropic.com: stop_reason
+    "endturn": "stop",
+    "stopsequence": "stop",
+    "pauseturn": "stop",
     "refusal": "content_filter",
+    "compaction": "length",
+    # docs.cohere.com: finish_reason
+    "complete": "stop",
+    "errortoxic": "content_filter",
+    "errorlimit": "length",
+    "usercancel": FAILED,
+    "limit": "length",
+    # the engines
+    "eos": "stop",
+    "eostoken": "stop",
+    "load": FAILED,  # Ollama has loaded the model and said nothing
+    "unload": FAILED,
+    "repetition": "length",  # vLLM breaks off an answer that repeats itself
+    "repetitiondetected": "length",
 }
-# The upstream itself says that it did not get to the end: DeepSeek's, vLLM's and OpenRouter's words for it.
-FAILED_FINISHES = frozenset(("error", "abort", "aborted", "insufficient_system_resource", "network_error"))
+# In this order: the first that a word contains.  ``ERROR_TOXIC`` and ``ERROR_LIMIT`` stand above.
+_PARTS = (
+    (
+        FAILED,
+        re.compile(
+            "error|fail|abort|cancel|timeout|timedout|timelimit|deadline|overload|unavailable|exception|interrupt"
+            "|disconnect|connectionlost|insufficient|ratelimit|quota|crash|killed|preempt|malformed"
+        ),
+    ),
+    (
+        "content_filter",
+        re.compile(
+            "filter|safety|unsafe|prohibit|block|polic|moderat|refus|sensitiv|toxic|guardrail|censor|violat|recitation"
+            "|harm|inspection"
+        ),
+    ),
+    ("length", re.compile("length|maxtoken|maxoutput|tokenlimit|contextwindow|maxcontext|truncat|maxnew|budget")),
+    ("tool_calls", re.compile("tooluse|toolcall|functioncall")),
+)
 
 
-def finish_reason(raw: Raw | None, called_tools: bool) -> str | None:
-    """One of OpenAI's reasons, a member of FAILED_FINISHES, or None where there is none yet.
+class Finish(NamedTuple):
+    """``reason``: one of OpenAI's, ``FAILED``, or None where the answer has not ended.
 
-    A reason that nobody documents (``eos``, ``end_turn``, …) is ``stop``; ``stop`` after a tool call is ``tool_calls``.
+    ``word`` is the server's own where it says more than ``reason``, for ``native_finish_reason``.
     """
-    if raw is None or raw == NULL:
-        return None
-    if raw == _STOP and not called_tools:
-        return "stop"
-    word = (codec.as_text(raw) or "").lower()
-    if not word:
-        return None
-    if word in FAILED_FINISHES:
+
+    reason: str | None
+    word: str = ""
+
+
+NOT_YET = Finish(None)
+STOP = Finish("stop")
+
+
+def read(choice: Object, called: str = "") -> Finish:
+    """How a choice of a chunk or an answer ends.  ``called``: what a ``stop`` behind a call of its kind is.
+
+    OpenRouter says ``stop`` for what it does not know, and the server's own word in ``native_finish_reason``.
+    """
+    raw = choice.get("finish_reason")
+    native = choice.get("native_finish_reason")
+    if native is None or native == NULL:
+        if raw is None or raw == NULL:
+            return NOT_YET
+        if raw == _STOP and not called:
+            return STOP
+        word = codec.as_text(raw) or ""
+        reason = reason_of(word)
+    else:
+        word = codec.as_text(native) or ""
+        reason, theirs = reason_of(codec.as_text(raw) or "" if raw is not None else ""), reason_of(word)
+        if theirs == FAILED or (reason == "stop" and theirs in ("length", "content_filter")):
+            reason = theirs
+    if called and reason in ("stop", "tool_calls", "function_call"):
+        return Finish(called, "" if word in _OPENAI else word)
+    return Finish(reason, "" if word.lower() in _OPENAI and word != FAILED else word)
+
+
+def spell(choice: dict[str, Any], finish: Finish) -> bool:
+    """Puts a finish reason into a choice, in place; whether that changed it."""
+    raw = choice.get("finish_reason")
+    changed = raw is None or bytes(raw)[1:-1] != (finish.reason or "").encode()
+    if changed:
+        choice["finish_reason"] = codec.raw(finish.reason)
+    if finish.word and codec.is_null(choice.get("native_finish_reason")):
+        choice["native_finish_reason"] = codec.raw(finish.word)
+        changed = True
+    return changed
+
+
+def reason_of(word: str) -> str | None:
+    """OpenAI's reason for one server's word.  One that nobody documents is ``stop``."""
+    if word in _OPENAI:
         return word
-    reason = _FINISHES.get(word, "stop")
-    return "tool_calls" if called_tools and reason == "stop" else reason
+    # Google's compatible API: "content_filter: RECITATION", "function_call_filter: MALFORMED_FUNCTION_CALL"
+    for part in (word, word.rpartition(":")[2], word.rpartition(".")[2]):
+        letters = "".join(filter(str.isalpha, part[:100].lower())).removeprefix("finishreason")
+        if letters in _TABLE:
+            return _TABLE[letters]
+    letters = "".join(filter(str.isalpha, word[:100].lower()))
+    return next((reason for reason, pattern in _PARTS if pattern.search(letters)), "stop")

@@ -6,13 +6,17 @@ lets through what is new, as its Seam tells.  Behind the seam it is a stream lik
 
 from __future__ import annotations
 
+from copy import copy
+
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import chunks, shapes
+from headgate.dialects.openai_chat import chunks, shapes, tokens
+from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.calls import ToolCalls
 from headgate.dialects.openai_chat.seam import Seam
 from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.dialects.openai_chat.tokens import Tally
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -24,8 +28,10 @@ class Joined(ChatStream):
 
     seam: Seam
     _before: Usage  # what the client had, of the prompt and of the answer
+    _begins: Tally  # where in the joined text this attempt's own begins
     _thoughts: int  # tokens of reasoning, where the client has nothing else
-    _first_progress: int
+    _held_pieces = 0  # of text that the seam holds
+    _dropped: tuple[int, int] = (0, 0)  # pieces and bytes that the client has already, or may not have
 
     def join(self, before: ChatStream, seam: Seam) -> None:
         """Takes up where ``before`` broke: from here on the two are one stream of the client's."""
@@ -38,46 +44,73 @@ class Joined(ChatStream):
         for choice in self._choices.values():
             choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
         self._kinds = before._kinds & {*shapes.TEXT_KEYS, *shapes.THOUGHTS}
-        self._said = before._said
         self._prompt_tokens = before._prompt_tokens
         self._before = before.given
         self._thoughts = self._before.completion if self._kinds <= shapes.NO_ANSWER else 0
-        self._text_events, self._text_bytes = before._given
-        self._first_progress = self.progress
+        self._said = self._saying = before._said
+        self._said_saved, self._said_room = before._said_saved, before._said_room
+        self._begins = self._counted = before._given
+        self._text_events, self._text_bytes = self._begins[:2]
 
     @property
     def usage(self) -> Usage:
         """Of the whole answer: the prompt once, and what the client has been given."""
-        if self._usage_raw is None or (self.seam.afresh and not self._thoughts):
-            return super().usage
-        own = self.own_usage
+        return self._whole(self._tally)
+
+    @property
+    def given(self) -> Usage:
+        return self._whole(self._given)
+
+    def _whole(self, tally: Tally) -> Usage:
+        before, own = self._before, self._reported
+        if not self.done and tally.size == self._begins.size and not self._thoughts:
+            return copy(before)  # whatever this attempt has said, the client has none of it
+        if own is None:
+            return Usage(before.prompt, before.completion + self._tokens_since(self._begins, tally))
+        basis = before.basis
+        if not self.done and tally.size > self._counted.size:  # the report is not the last word
+            own.completion += self._tokens_since(self._counted, tally)
+            basis = "estimated"
         if self._thoughts:  # the client has the first attempt's, and none of this one's
             own.completion += self._thoughts - own.reasoning
             own.reasoning = self._thoughts
-        else:
+        elif not self.seam.afresh:
+            own.completion += before.completion
             # The text that it was given is no prompt of the client's, and was counted where it was written
-            own.prompt = max(0, own.prompt - self._before.completion)
-            own.completion += self._before.completion
-            own.cached = min(own.cached, own.prompt)
-            own.cache_write = min(own.cache_write, own.prompt - own.cached)
-        own.basis = "estimated"
+            own.prompt = max(0, own.prompt - before.completion) or min(own.prompt, before.prompt)
+        elif self.done:  # it has been all said again, and counted by whoever said it
+            return own
+        else:
+            own.completion = max(own.completion, before.completion)
+        if before.basis == "provider" or not self.seam.afresh:
+            own.cached, own.cache_write = before.cached, before.cache_write
+        if before.basis == "provider":
+            own.prompt = before.prompt
+        own.basis = basis
         return own
 
+    @property
+    def _reported(self) -> Usage | None:
+        """What the provider says of this attempt."""
+        nothing = Usage()
+        usage, _ = usages.read(self._usage_raw, nothing)
+        return None if usage is nothing else usage
+
     def _shown_usage(self) -> Raw:
-        return shapes.usage_object(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
+        return usages.write(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
 
     @property
     def own_usage(self) -> Usage:
-        """Of this attempt alone, as its provider bills it."""
-        since = self.progress - self._first_progress
-        usage = shapes.read_usage(self._usage_raw)[0] if self._usage_raw is not None else None
-        if usage is None:
-            if not (since or self.begun or self.done):
-                return Usage()
-            given = 0 if self.seam.afresh else self._before.completion
-            return Usage(self._prompt_tokens + given, since)
-        if not self.done:
-            usage.completion = max(usage.completion, since)
+        """Of this attempt alone, as its provider bills it: with what it has repeated."""
+        pieces, size = self._dropped
+        said = self._tokens_since(self._begins, self._tally) + tokens.count(pieces, size / 4)
+        if self._usage_raw is None and not (said or self.begun or self.done):
+            return Usage()
+        given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
+        usage, _ = usages.read(self._usage_raw, Usage(self._before.prompt + given, said))
+        if not self.done and said > usage.completion:
+            usage.completion = said
+            usage.basis = "estimated"
         return usage
 
     @property
@@ -93,7 +126,7 @@ class Joined(ChatStream):
             return
         if open_end:
             held = seam.close()
-            if seam.diverged:
+            if seam.diverged or seam.unclear:
                 self._diverge()
                 return
             if held:
@@ -101,21 +134,35 @@ class Joined(ChatStream):
                 self._text_bytes += len(held.encode())
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
-        self.done = True
+        super()._finish_up(parts)
 
     def _diverge(self) -> None:
         said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
+        if self.seam.unclear:
+            said = f"{self.provider} may have begun the answer again instead of going on with it."
         self.error = GatewayError(errors.UPSTREAM_DIVERGED, said)
 
-    @property
-    def trimmed(self) -> bool | None:
-        """Whether the target has shown here that it trims a prefill's trailing whitespace."""
-        return self.seam.trimmed
+    def _take_choice(
+        self,
+        state: chunks.Choice,
+        choice: chunks.Members,
+        texts: list[tuple[str, Raw]],
+        parts: list[bytes],
+        alone: bool,
+    ) -> chunks.Fate:
+        """Drops what shows nothing before the seam is settled: the client has no part of this attempt yet."""
+        fate = super()._take_choice(state, choice, texts, parts, alone)
+        if self.seam.settled or not codec.is_null(choice.get("finish_reason")):
+            return fate
+        return fate if texts else chunks.Fate.DROPPED
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state.tools)
+        delta, edited = chunks.delta_of(choice, state)
         for name in shapes.THOUGHTS:  # never two chains of thought
-            edited = delta.pop(name, None) is not None or edited
+            thought = delta.pop(name, None)
+            if thought is not None:
+                edited = True
+                self._drop(len(thought) - 2)
         seam = self.seam
         if seam.stopped:  # a stop string has ended the answer, which its engine does not know
             edited = delta.pop("content", None) is not None or edited
@@ -123,21 +170,32 @@ class Joined(ChatStream):
             edited = self._pass(seam, choice, delta) or edited
         return delta, edited
 
+    def _drop(self, size: int) -> None:
+        if size > 0:
+            self._dropped = (self._dropped[0] + 1, self._dropped[1] + size)
+
     def _pass(self, seam: Seam, choice: chunks.Members, delta: Object) -> bool:
         """Leaves of a delta's content what is new; whether that changed it."""
         raw = delta.get("content")
         text = codec.as_text(raw) if raw is not None and raw != NULL else None
         new = seam.take(text) if text else ""
         ends = not codec.is_null(choice.get("finish_reason"))
-        if not seam.diverged and not seam.settled and (ends or shapes.visible_keys(delta) not in ([], ["content"])):
+        lost = seam.diverged or seam.unclear
+        if not lost and not seam.settled and (ends or shapes.visible_keys(delta) not in ([], ["content"])):
             new += seam.close()
-        if seam.diverged:
+        if seam.diverged or seam.unclear:
             self._diverge()
         if seam.stopped:
             choice["finish_reason"] = codec.raw("stop")
             self.done = True
         if new == (text or ""):
             return False
+        if seam.held:
+            self._held_pieces += 1
+        elif new:
+            self._text_events += self._held_pieces  # they are sent as one, and are as many tokens as before
+            self._held_pieces = 0
+        self._drop(len(text or "") - len(new) - len(seam.held))
         if new:
             delta["content"] = codec.raw(new)
         else:

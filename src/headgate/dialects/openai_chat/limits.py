@@ -57,7 +57,7 @@ def retry_after(headers: Mapping[bytes, bytes], now: float) -> float | None:
 
 def in_words(text: str) -> tuple[float, int, int] | None:
     """What a message says ("try again in 6m0s", "retry after 12 seconds"), and where it says so."""
-    found = _AGAIN.search(text[:4096])
+    found = _AGAIN.search(text[:2048])
     seconds = span(found[1].encode()) if found else None
     return None if found is None or seconds is None else (seconds, found.start(), found.end())
 

@@ -10,11 +10,14 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from headgate.model import Call, ModelRow
+from headgate.dialects.openai_chat import usage as usages
+from headgate.model import Call, ModelRow, Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
 SPELLINGS = ("trailing", "continue_final_message", "prefix")
+_PROBED = "One, two,"
+_PROBED_SPACE = " \n\n\n"  # no tokenizer makes one token of a comma and these
 
 # Members that make an answer more than its text: how it was sampled, or a state that only its engine has.
 _STRUCTURED = frozenset(
@@ -119,6 +122,36 @@ def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
     return _with_less_to_say(call, body, tokens)
 
 
+def probes(model: str, spelling: str) -> tuple[Call, Call]:
+    """Two requests for one token, with prefills that differ only in trailing white space, the second one's.  Where both
+    have the same number of prompt tokens, the target drops it.
+    """
+    question: Object = {"role": codec.raw("user"), "content": codec.raw("Count to three.")}
+    body: Object = {"model": codec.raw(model), "messages": codec.raw([question]), "max_tokens": codec.raw(1)}
+    call = Call(body, model, stream=False, include_usage=False, prompt_bytes=len(bytes(body["messages"])), max_tokens=1)
+    return continued(call, _PROBED, 0, spelling), continued(call, _PROBED + _PROBED_SPACE, 0, spelling)
+
+
+def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes]) -> bool | None:
+    """What the answers (status, body) to both probes say; None: nothing.  A target that refuses trailing white space is
+    given none either.
+    """
+    if plain[0] != 200:
+        return None
+    if spaced[0] in (400, 422):
+        return True
+    counts = [usage.prompt if (usage := probed(body)) is not None else 0 for _, body in (plain, spaced)]
+    return counts[0] == counts[1] if spaced[0] == 200 and all(counts) else None
+
+
+def probed(body: bytes) -> Usage | None:
+    """What the answer to a probe says that it used; None: it does not say."""
+    raw = usages.find(codec.as_object(body) or {})
+    nothing = Usage()
+    usage, _ = usages.read(raw, nothing)
+    return None if usage is nothing else usage
+
+
 def _text(message: Object) -> str:
     """A message's text, whichever way it is written."""
     whole = codec.as_text(message.get("content"))
@@ -130,7 +163,7 @@ def _text(message: Object) -> str:
 def _with_less_to_say(call: Call, body: Object, tokens: int) -> Call:
     for name in _LENGTHS:
         most = codec.as_integer(body.get(name))
-        if most is not None:
+        if most is not None and most >= 0:
             body[name] = codec.raw(max(1, most - tokens))
     return _copied(call, body, None if call.max_tokens is None else max(1, call.max_tokens - tokens))
 

@@ -13,11 +13,13 @@ from typing import NamedTuple
 
 from headgate.model import Call
 from headgate.wire import codec
-from headgate.wire.codec import Object
+from headgate.wire.codec import NULL, Object
 
 _BOOKKEEPING = ("metadata", "prompt_cache_key", "safety_identifier", "service_tier", "store", "user")
 _SYSTEM = codec.raw("system")
 _DEVELOPER = codec.raw("developer")
+_LIMITS = ("max_tokens", "max_completion_tokens")
+UNLIMITED = -1  # of a limit: there is none
 _NAMED_ROLES = ("function", "tool")  # there the name says which function answered
 
 
@@ -43,13 +45,39 @@ def apply(members: Object, names: Iterable[str]) -> None:
         QUIRKS[name].edit(members)
 
 
+def lacks(members: Object, name: str) -> bool:
+    """True if a request leaves ``name`` open: null says no more than a missing member."""
+    return codec.is_null(members.get(name)) and not _limited_otherwise(members, name)
+
+
+def _limited_otherwise(members: Object, name: str) -> bool:
+    """True if ``name`` is a limit that the request gives under its other name: servers refuse both together."""
+    return name in _LIMITS and any(not codec.is_null(members.get(other)) for other in _LIMITS)
+
+
+def renamed(members: Object, names: Mapping[str, str]) -> Object:
+    """The members under other names.  Where two meet, null gives way, and the one that had the name before stays."""
+    result: Object = {}
+    for key, value in members.items():
+        name = names.get(key, key)
+        if codec.is_null(result.get(name)) or (key == name and value != NULL):
+            result[name] = value
+    return result
+
+
 def _rename(old: str, new: str) -> Callable[[Object], None]:
     def edit(members: Object) -> None:
         value = members.pop(old, None)
-        if value is not None:
-            members.setdefault(new, value)
+        if value is not None and codec.is_null(members.get(new)):
+            members[new] = value
 
     return edit
+
+
+def _no_unlimited(members: Object) -> None:
+    for name in _LIMITS:
+        if name in members and codec.as_integer(members[name]) == UNLIMITED:
+            del members[name]
 
 
 def _drop(*fields: str) -> Callable[[Object], None]:
@@ -95,6 +123,8 @@ QUIRKS: Mapping[str, Quirk] = {
     "max_tokens": Quirk("sends max_completion_tokens as max_tokens", _rename("max_completion_tokens", "max_tokens")),
     # docs.mistral.ai/api, docs.perplexity.ai: system, user, assistant and tool are all there is
     "developer_as_system": Quirk("sends messages of the role developer as system", _developer_as_system),
+    # OpenAI, vLLM and most hosted APIs refuse a limit below 1; llama.cpp, LM Studio and Ollama document -1
+    "no_unlimited": Quirk("leaves out a max_tokens of -1, which means no limit", _no_unlimited, ("max_tokens of -1",)),
     # docs.mistral.ai/api: the seed is called random_seed
     "seed_as_random_seed": Quirk("sends seed as random_seed", _rename("seed", "random_seed")),
     # console.groq.com/docs/openai: messages[].name is answered with 400

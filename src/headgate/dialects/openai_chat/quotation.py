@@ -7,37 +7,50 @@ case, white space and punctuation, so that an escaped, shortened or differently 
 from __future__ import annotations
 
 import unicodedata
+from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import msgspec
 
-MOST_SENT = 4 << 20  # a longer request is taken to hold whatever words there are
+MOST_SENT = 1 << 20  # bytes: a longer request is taken to hold whatever words there are
 _LONG = 60  # letters in a row that are the request's as well: no chance makes that
 _BY_CHANCE = 8
+_FARTHEST = 127  # letters to each side that are compared
 _OURS = b'"stream_options":{"include_usage":true}'  # of every stream that we ask for
 _OPENING, _CLOSING = "\"'`“”‘’«»„<>[]{}():=", "\"'`“”‘’«»“<>[]{}()…"
 _DROPPED = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
 
-class Sent(NamedTuple):
+class Quotable(Protocol):
     """What an upstream was asked, and may quote: the client's header fields and the request's body."""
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+
+class Sent(NamedTuple):
+    """Implements ``Quotable``."""
 
     headers: Mapping[bytes, bytes]
     body: bytes
 
 
-NOTHING_SENT = Sent({}, b"")
+_NOTHING = Sent({}, b"")
 
 
 class Quotations:
     """The letters of one request, read when they are first needed."""
 
-    __slots__ = ("_letters", "_sent")
+    __slots__ = ("_letters", "_places", "_sent")
 
-    def __init__(self, sent: Sent = NOTHING_SENT) -> None:
-        self._sent = sent
+    def __init__(self, sent: Quotable | None) -> None:
+        self._sent = sent or _NOTHING
         self._letters: str | None = None
+        self._places: tuple[str, list[int], str] = ("", [], "")  # of the text that was looked at last
 
     def hold(self, *words: str) -> bool:
         """True if the request has one of ``words`` in it, or is too long to tell."""
@@ -70,13 +83,15 @@ class Quotations:
         if len(self._sent.body) > MOST_SENT:
             return None
         letters = self._text()
-        places = [place for place, char in enumerate(text) if _counts(char)]
-        plain = "".join(text[place].lower()[:1] for place in places)
-        first, last = (sum(place < at for place in places) for at in (start, end))
+        if self._places[0] != text:
+            counted = [place for place, char in enumerate(text) if _counts(char)]
+            self._places = (text, counted, "".join(text[place].lower()[:1] for place in counted))
+        _, places, plain = self._places
+        first, last = bisect_left(places, start), bisect_left(places, end)
         if first == last or plain[first:last] not in letters:
             return None
-        left = first - _most(first, lambda by: plain[first - by : last] in letters)
-        right = last + _most(len(plain) - last, lambda by: plain[left : last + by] in letters)
+        left = first - _most(min(first, _FARTHEST), lambda by: plain[first - by : last] in letters)
+        right = last + _most(min(len(plain) - last, _FARTHEST), lambda by: plain[left : last + by] in letters)
         return places[left], places[right - 1] + 1, right - left
 
     def _text(self) -> str:

@@ -7,11 +7,12 @@ version does not yet act on: an option that is silently ignored is worse than a 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any
 
 from msgspec import Raw
 
+from headgate.dialects.openai_chat.quirks import UNLIMITED, lacks, renamed
 from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow, Options
@@ -51,12 +52,17 @@ def read(body: bytes) -> Call:
     stream = streamed is not None and streamed == TRUE
     if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:
         raise _invalid("stream", "must be true or false")
-    include_usage = _include_usage(members, stream) if "stream_options" in members else False
+    include_usage = False
+    if "stream_options" in members:
+        if stream:
+            include_usage = _include_usage(members)
+        else:
+            del members["stream_options"]  # clients send it with every request; upstreams refuse it without a stream
     call = Call(members, model, stream, include_usage, len(messages))
     if "max_tokens" in members:
-        call.max_tokens = _count(members, "max_tokens", 0)
+        call.max_tokens = _limit(members, "max_tokens")
     if "max_completion_tokens" in members:
-        call.max_tokens = _count(members, "max_completion_tokens", 0) or call.max_tokens
+        call.max_tokens = _limit(members, "max_completion_tokens") or call.max_tokens
     if "n" in members:
         _count(members, "n", 1)
     if "include_route_trace" in members:
@@ -64,6 +70,15 @@ def read(body: bytes) -> Call:
     if "headgate" in members:
         _read_options(members.pop("headgate"), call)
     return call
+
+
+def asked_for(body: bytes) -> str:
+    """The model that a refused request names, for its receipt; empty where it names none that could be shown."""
+    try:
+        name = codec.as_text(codec.decode_object(body).get("model")) or ""
+    except GatewayError:
+        return ""
+    return name if name.isprintable() and len(name) <= _LONGEST_MODEL else ""
 
 
 def render(
@@ -92,11 +107,11 @@ def render(
 
 def _with_parameters(members: Object, row: ModelRow) -> Object:
     for key, value in row.param_defaults.items():
-        members.setdefault(key, Raw(value))
+        if lacks(members, key):
+            members[key] = Raw(value)
     for key in row.param_drop:
         members.pop(key, None)
-    renames: Mapping[str, str] = row.param_map
-    return {renames.get(key, key): value for key, value in members.items()} if renames else members
+    return renamed(members, row.param_map) if row.param_map else members
 
 
 # ------------------------------------------------------------------------------------- members
@@ -131,15 +146,19 @@ def _count(members: Object, key: str, least: int) -> int | None:
     return number
 
 
-def _include_usage(members: Object, stream: bool) -> bool:
+def _limit(members: Object, key: str) -> int | None:
+    """A limit of output tokens.  -1 means none (llama.cpp, LM Studio); it goes to the upstream as it is."""
+    raw = members[key]
+    return None if raw == NULL or codec.as_integer(raw) == UNLIMITED else _count(members, key, 0)
+
+
+def _include_usage(members: Object) -> bool:
     raw = members["stream_options"]
     if raw == NULL:
         return False
     options = codec.as_object(raw)
     if options is None:
         raise _invalid("stream_options", "must be an object")
-    if not stream:
-        raise _invalid("stream_options", "is only allowed when 'stream' is true")
     asked = options.get("include_usage")
     if asked is None or asked == NULL:
         return False

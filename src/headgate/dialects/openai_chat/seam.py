@@ -6,26 +6,37 @@ and gives what is new; it is settled as soon as there is nothing left to compare
 
 It never trims or normalises.  Four things happen at a seam and nowhere else:
 
-- Targets that trim a prefill's trailing whitespace generate it again.  Whether one does is learnt where that shows:
-  ``trims`` is what is known before, ``trimmed`` what has been seen.
-- Some targets begin their answer with the prefill itself (Mistral's ``prefix``; DeepSeek's does not).
+- A target may not have taken the prefill and begin at the beginning: an *echo*.  It is compared like a fresh answer.
+- A target that was given the text without its trailing white space generates that again.
 - A stop string may lie across the seam, where neither attempt's engine can see it: the text ends before it.
 - A fresh answer that is not what the client has is no continuation of it: ``diverged``.
+
+Whether a target drops trailing white space is known before (``trims``); nothing is concluded from a seam.
 """
 
 from __future__ import annotations
 
 from collections.abc import Iterable
 
+ECHO = 40  # characters: so much of the beginning, repeated, is an echo, and so much is held at most to tell
+LEAST_ECHO = 16  # a shorter text may be repeated honestly
+
 
 class Seam:
-    """``afresh``: the new attempt begins again at the start.  ``echoes``: a continuing one may begin with what it was
-    given.  ``stops``: the request's stop strings.
+    """``afresh``: the new attempt begins again at the start.  ``stops``: the request's stop strings.  ``limited``: a
+    continuing one may say only what is left of a limit, so that an echo of it ends too early and is of no use.
+
+    ``trims``: the target was given the text without its trailing white space, or drops that by itself (True); it keeps
+    the text as it is (False); nobody knows (None): then white space is a repetition only where all of it is repeated.
+
+    Afterwards, ``echoed``: the attempt did not continue the text but repeated it.  ``unclear``: it may have, and that
+    cannot be told from a text that honestly says the same again; nothing of it is used.  ``diverged``: it is another
+    answer.  ``stopped``: a stop string lies across the seam.
     """
 
     __slots__ = (
-        "_at", "_beyond", "_echo", "_held", "_said", "_space", "afresh", "begun", "diverged", "settled", "stopped",
-        "trimmed",
+        "_at", "_beyond", "_compared", "_head", "_limited", "_said", "_space", "_trims", "afresh", "begun", "diverged",
+        "echoed", "held", "settled", "stopped", "unclear",
     )  # fmt: skip
 
     def __init__(
@@ -34,72 +45,99 @@ class Seam:
         *,
         afresh: bool,
         trims: bool | None = None,
-        echoes: bool = False,
         stops: Iterable[str] = (),
+        limited: bool = False,
     ) -> None:
         self.afresh = afresh
         self.begun = False  # the new attempt has said something
         self.settled = False
-        self.stopped = False  # a stop string lies across the seam
+        self.stopped = False
         self.diverged = False
-        self.trimmed: bool | None = None
-        self._said = said if afresh else ""
+        self.echoed = False
+        self.unclear = False
+        self._said = said
+        self._compared = len(said) if afresh else 0  # characters that must be what the client has
         self._at = 0
-        self._held = ""  # might still be what the client has, or part of a stop string
-        self._echo = said if echoes and not afresh else ""
-        # What a target that trims would say again.  Only all of it together tells: half of an indentation followed by
-        # the other half is no repetition.
+        self.held = ""  # might still be what the client has, or part of a stop string
+        self._head = "" if afresh else said[:ECHO]
+        self._trims = trims
+        self._limited = limited
         self._space = "" if afresh or trims is False else said[len(said.rstrip()) :]
         # What would complete a stop string that the client has the beginning of
         self._beyond = () if afresh else tuple({stop[n:] for stop in stops for n in _begun(said, stop)})
 
     def take(self, text: str) -> str:
-        """What of ``text`` is new.  Look at ``diverged`` and ``stopped`` afterwards."""
+        """What of ``text`` is new.  Look at ``diverged``, ``unclear`` and ``stopped`` afterwards."""
         self.begun = True
-        if self._at < len(self._said):
+        text = self.held + text
+        self.held = ""
+        if self._head:
+            text = self._after_echo(text)
+        if self._at < self._compared:
             text = self._compare(text)
-        if not text or self.diverged:
+        if self._space and text:
+            text = self._after_space(text)
+        if not text or self.diverged or self.unclear:
             return ""
-        text = self._held + text
-        self._held = ""
-        if self._echo:
-            if len(text) < len(self._echo) and self._echo.startswith(text):
-                self._held = text
-                return ""
-            if text.startswith(self._echo):
-                text = text[len(self._echo) :]
-                self._space = ""
-            self._echo = ""
-            if not text:
-                return ""
-        if self._space:
-            if len(text) < len(self._space) and self._space.startswith(text):
-                self._held = text
-                return ""
-            self.trimmed = text.startswith(self._space)
-            if self.trimmed:
-                text = text[len(self._space) :]
-            self._space = ""
-            if not text:
-                return ""
         return self._before_a_stop(text)
 
     def close(self) -> str:
         """The new attempt's text has ended: what was held and is new, now that nothing can follow it."""
-        if self._at < len(self._said):
-            self.diverged = True
+        if self._head and self.held:  # all of it is what the text begins with
+            self.unclear = True
+            return ""
+        if self._at < self._compared:
+            self._differ()
             return ""
         self.settled = True
-        held, self._held = self._held, ""
+        held, self.held = self.held, ""
         return held
 
+    def _after_echo(self, text: str) -> str:
+        """``text``, held while it may be an echo; one that is, is compared from here on."""
+        head = self._head
+        if not text.startswith(head[: len(text)]):
+            self._head = ""
+            return text
+        if len(text) < len(head):
+            self.held = text
+            return ""
+        self._head = self._space = ""
+        self._beyond = ()  # its engine has the whole text, and looks for the stop strings itself
+        if len(head) < LEAST_ECHO or _repeats_itself(self._said, head):
+            self.unclear = True
+            return ""
+        self.echoed = self.afresh = True
+        if self._limited:
+            self.unclear = True
+            return ""
+        self._compared = len(self._said)
+        return text
+
     def _compare(self, text: str) -> str:
-        rest = len(self._said) - self._at
+        rest = self._compared - self._at
         if not self._said.startswith(text[:rest], self._at):
-            self.diverged = True
+            self._differ()
             return ""
         self._at += min(rest, len(text))
         return text[rest:]
+
+    def _differ(self) -> None:
+        """An echo that goes another way may have been an honest repetition of the beginning."""
+        self.unclear, self.diverged = self.echoed, not self.echoed
+
+    def _after_space(self, text: str) -> str:
+        space = self._space
+        if self._trims:
+            alike = _alike(space, text)
+            self._space = space[alike:] if alike == len(text) else ""
+            return text[alike:]
+        if len(text) < len(space) and space.startswith(text):
+            self.held = text
+            return ""
+        self._space = ""
+        # Only all of it together tells: half of an indentation followed by the other half is no repetition
+        return text.removeprefix(space)
 
     def _before_a_stop(self, text: str) -> str:
         if any(text.startswith(beyond) for beyond in self._beyond):
@@ -107,7 +145,7 @@ class Seam:
             return ""
         self._beyond = tuple(beyond for beyond in self._beyond if beyond.startswith(text))
         if self._beyond:
-            self._held = text
+            self.held = text
             return ""
         self.settled = True
         return text
@@ -116,3 +154,23 @@ class Seam:
 def _begun(said: str, stop: str) -> list[int]:
     """How many characters of ``stop`` may stand at the end of ``said`` already."""
     return [n for n in range(1, len(stop)) if said.endswith(stop[:n])]
+
+
+def _alike(one: str, other: str) -> int:
+    """With how many characters both begin."""
+    most = min(len(one), len(other))
+    return next((at for at in range(most) if one[at] != other[at]), most)
+
+
+def _repeats_itself(said: str, head: str) -> bool:
+    """Whether ``said`` has come back to its beginning before, or ends in a repetition that goes on with ``head``: that
+    the next text begins with ``head`` then proves nothing.
+    """
+    if said.find(head, 1) >= 0:
+        return True
+    size = len(said)
+    for period in range(1, min(len(head), size // 2) + 1):
+        unit = said[size - period :]
+        if said.endswith(unit, 0, size - period) and (unit * (len(head) // period + 1)).startswith(head):
+            return True
+    return False

@@ -10,34 +10,33 @@ from __future__ import annotations
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import chunks, failures, shapes
+from headgate.dialects.openai_chat import chunks, failures, tokens
+from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.openai_chat.delivery import CALLS, Delivery
 from headgate.dialects.openai_chat.face import Face
-from headgate.dialects.openai_chat.finishes import FAILED_FINISHES, finish_reason
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.splice import Template
+from headgate.dialects.openai_chat.tokens import NOTHING, Tally
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
 from headgate.wire import codec, sse
-from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
+from headgate.wire.codec import EMPTY_TEXT, Object
 
-_ASSISTANT = Raw(b'"assistant"')
 _DONE = b"data: [DONE]\n\n"
 _NO_CHOICES = Raw(b"[]")
-_CALLS = frozenset(("tool_calls", "function_call"))
-_AN_ANSWER = _CALLS | {"content", "refusal"}
 _SNIFF = 16 << 10
-_MOST_SAID = 96 << 10  # an answer longer than this, about 24,000 tokens, is not continued
+_MOST_SAID = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
+_LEAST_ROOM = 4 << 10
 _MOST_HELD = 8 << 20
-_BYTES_PER_TOKEN, _LONG_FOR_A_TOKEN = 4, 8
-_KEPT, _EDITED, _DROPPED = chunks.Fate
 
 
-class ChatStream:
+class ChatStream(Delivery):
     """One attempt's stream.  Implements ``ports.StreamBridge``; see there for ``feed``, ``close`` and ``tail``.
 
     ``done``: the upstream has said that it is complete.  ``error``: it will not be; what has been returned stays valid.
     Once either is set, whatever else comes is ignored.  ``visible``: something has been returned.  ``events`` counts
-    what the upstream really sent (its comments are no progress), ``skipped`` those of them that were not JSON.
+    what the upstream really sent (its comments are no progress), ``skipped`` those of them that could not be read.
+    ``quiet``: see ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
 
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
@@ -59,13 +58,13 @@ class ChatStream:
         hold: str = "",
         choices: int = 1,
         keep: bool = False,
-        sent: Sent = NOTHING_SENT,
+        sent: Quotable | None = None,
     ) -> None:
         self.visible = False
         self.done = False
         self.error: GatewayError | None = None
         self.events = 0
-        self.finished = False
+        self.quiet = 0.0
         self.skipped = 0
         self.ident = ident
         self._include_usage = include_usage
@@ -79,8 +78,8 @@ class ChatStream:
         self._face = Face(ident, created, model, include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
-        self._shown: tuple[int, int] | None = None  # events and bytes of text before what is held
-        self._usage_at = 0  # progress when the last usage came
+        self._shown: Tally | None = None  # before what is held
+        self._counted = NOTHING  # what had come when the last usage did
         self._text_bytes = 0
         self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
@@ -88,9 +87,12 @@ class ChatStream:
         self._kinds: set[str] = set()  # of what there was to see
         self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
         self._saying = self._said  # where the text of the chunks that the template knows goes
+        self._said_room = _MOST_SAID  # how long it may be before it is looked at
+        self._said_saved = 0  # bytes that it was longer before its escapes were taken out
         self._hold = hold
         self._expects = choices
         self._held: list[bytes] | None = [] if hold == "all" else None
+        self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -101,19 +103,36 @@ class ChatStream:
 
     @property
     def progress(self) -> int:
-        """Estimated completion tokens so far: four bytes each, and at least one for each piece."""
-        return max(self._text_events, self._text_bytes >> 2)
+        """Estimated completion tokens so far: four bytes each."""
+        return (self._text_bytes + 3) >> 2
 
     @property
     def usage(self) -> Usage:
-        """What the upstream reported, else an estimate; where it did not complete, at least what was streamed."""
-        usage = shapes.read_usage(self._usage_raw)[0] if self._usage_raw is not None else None
-        if usage is None:
-            return Usage(self._prompt_tokens, self.progress)
-        if not self.done and self.progress > max(usage.completion, self._usage_at):
-            usage.completion = max(usage.completion, self.progress)
+        """What the upstream reported, and an estimate of what came behind that; without a report, an estimate."""
+        return self._usage_up_to(self._tally)
+
+    def _usage_up_to(self, tally: Tally) -> Usage:
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NOTHING, tally)))
+        if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
+            usage.completion += self._tokens_since(self._counted, tally)
             usage.basis = "estimated"
         return usage
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
+        before, now = self._counted if self._usage_raw is not None else NOTHING, self._tally
+        return now.size == before.size or self._tokens_since(before, now) == now.pieces - before.pieces
+
+    def _tokens_since(self, before: Tally, now: Tally) -> int:
+        """Tokens of what was streamed between the two, as well as can be told."""
+        size = (now.size - before.size) / 4
+        content = now.content - before.content
+        if content > 0 and self._said is not None:
+            text = codec.as_text(b'"%b"' % bytes(self._said[max(0, before.content - self._said_saved) :]))
+            if text is not None:
+                size += tokens.estimate(text) - content / 4
+        return tokens.count(now.pieces - before.pieces, size)
 
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
@@ -139,11 +158,23 @@ class ChatStream:
             at += len(piece)
             self._feed_slowly(piece, parts)
             saying = self._saying
-        if saying is not None and len(saying) > _MOST_SAID:
-            self._said = self._saying = None
+        if saying is not None and len(saying) > self._said_room:
+            self._bound_said(saying)
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
+
+    def _bound_said(self, said: bytearray) -> None:
+        """Forgets a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
+        text = codec.as_text(b'"%b"' % bytes(said))
+        size = len(text.encode()) if text is not None else len(said)
+        if text is None or size > _MOST_SAID:
+            self._said = self._saying = None
+            return
+        plain = codec.encode(text)[1:-1]
+        self._said_saved += len(said) - len(plain)
+        said[:] = plain
+        self._said_room = len(plain) + max(_MOST_SAID - size, _LEAST_ROOM)
 
     def _feed_slowly(self, data: bytes, parts: list[bytes]) -> None:
         if not self.events and len(self._sniffed) < _SNIFF:
@@ -154,19 +185,19 @@ class ChatStream:
         if self._ended:
             self._template.forget()  # nothing is passed on any more
 
-    def close(self) -> bytes:
+    def close(self, clean: bool = True) -> bytes:
         parts: list[bytes] = []
         for event in self._decoder.close():
             self._take(event, parts)
         self._check_size()
         if not self._ended:
-            self._judge_end(parts)
+            self._judge_end(parts, clean)
         return self._withhold(parts) if self._hold else b"".join(parts)
 
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""
         if not self._has_finished:
-            if len(self._choices) != 1 or self._text_bytes > self._text_events * _LONG_FOR_A_TOKEN:
+            if len(self._choices) != 1 or not self._is_counted:
                 return False
             for choice in self._choices.values():
                 choice.finish = reason
@@ -179,7 +210,12 @@ class ChatStream:
             return failures.error_event(self.error, self.ident)
         parts: list[bytes] = []
         for choice in self._choices.values():
-            self._send_role(choice, parts)
+            self._send_rest(choice, parts)
+        face = self._face
+        if face.carried and not self._include_usage and trace is None:
+            rest = {"index": 0, "delta": {}, "finish_reason": None}
+            parts.append(face.chunk({"choices": [rest], **face.take_carried()}))
+        for choice in self._choices.values():
             self._send_finish(choice, parts)
         if self._include_usage or trace is not None:
             chunk: chunks.Members = {"choices": _NO_CHOICES}
@@ -194,7 +230,7 @@ class ChatStream:
         return b"".join(parts)
 
     def _shown_usage(self) -> Raw:
-        return shapes.usage_object(self.usage, self._usage_raw)
+        return usages.write(self.usage, self._usage_raw)
 
     @property
     def _ended(self) -> bool:
@@ -208,8 +244,8 @@ class ChatStream:
             return None
         said = self._said
         text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
-        kinds = self._kinds if self._held is None else self._kinds - _CALLS
-        return Delivered(text, frozenset(kinds), len(self._choices), self.tokens, self._has_finished)
+        kinds = self._kinds if self._held is None else self._kinds - CALLS
+        return Delivered(text, frozenset(kinds), len(self._choices), self.given.completion, self._has_finished)
 
     @property
     def own_usage(self) -> Usage:
@@ -224,31 +260,24 @@ class ChatStream:
         return self._begun
 
     @property
-    def tokens(self) -> int:
-        """Of what was streamed: as many as its events where they are as short as tokens are."""
-        events, size = self._given
-        return size // _BYTES_PER_TOKEN if size > events * _LONG_FOR_A_TOKEN else events
-
-    @property
     def given(self) -> Usage:
-        usage = self.usage
-        if usage.basis == "estimated":
-            usage.completion = self.tokens
+        usage = self._usage_up_to(self._given)
+        if self._given.size < self._counted.size:  # the report has what is held in it
+            usage.completion = min(usage.completion, self._tokens_since(NOTHING, self._given))
+            usage.basis = "estimated"
         return usage
 
     @property
-    def _given(self) -> tuple[int, int]:
-        """Pieces of text and their bytes, without what is held."""
-        if self._held is not None and self._shown is not None:
-            return self._shown
-        return self._text_events, self._text_bytes
+    def _given(self) -> Tally:
+        """What was streamed, without what is held."""
+        return self._shown if self._held is not None and self._shown is not None else self._tally
 
     def _withhold(self, parts: list[bytes]) -> bytes:
         """What may be returned now: not what is held, until that is complete (or too much to hold)."""
         held = self._held
         if held is None:
             return b"".join(parts)
-        complete = self.done or (self._hold == "tools" and self._has_finished)
+        complete = self.done or (self._hold == "tools" and self._is_over)
         if not complete and sum(map(len, held)) <= _MOST_HELD:
             return b"".join(parts)
         self._hold = ""
@@ -257,90 +286,83 @@ class ChatStream:
         self.visible = self._begun
         return b"".join(parts + held)
 
-    def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
-        """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""
-        self._template.forget()  # until all of it is complete, nothing goes past what is held
-        self._held = parts[begin:]
-        del parts[begin:]
-        self.visible = visible
-        if self._said is not None:
-            del self._said[said:]
-
-    @property
-    def _has_finished(self) -> bool:
-        return len(self._choices) >= self._expects and all(
-            choice.finish is not None for choice in self._choices.values()
-        )
-
     # ------------------------------------------------------------------------------- events
 
     def _take(self, event: sse.Event, parts: list[bytes]) -> None:
-        if self.done or self.error is not None:
+        if self._ended:
             return
-        if self._held is not None:
-            parts = self._held
         if event.error or event.name == b"error":
             self._fail(event.error or event.data)
             return
         data = event.data
         if not data:
             return
-        if b"\n" in data:
-            data = data.replace(b"\n", b" ")  # space between JSON's tokens: some clients read one line of an event
-        self.events += 1
-        if data[:6] == b"[DONE]":
-            self._finish_up(parts)
+        line = data.replace(b"\n", b" ") if b"\n" in data else data  # space between JSON's tokens
+        mended, top = chunks.parse_event(line)
+        if top is not None:
+            self._take_payload(line, mended, top, parts)
             return
-        data, top = chunks.parse(data)
+        for payload in chunks.payloads(codec.mend(data)):
+            self._take_payload(payload, *chunks.parse_event(payload), parts)
+
+    def _take_payload(self, payload: bytes, data: bytes, top: Object | None, parts: list[bytes]) -> None:
+        """``data`` is ``payload`` as it could be read, ``top`` its members."""
+        if self._ended:
+            return
+        if self._held is not None:
+            parts = self._held
+        self.events += 1
         if top is None:
-            self.skipped += 1
+            if payload.strip().strip(b'"')[:6].upper() == b"[DONE]":
+                self._finish_up(parts)
+            elif chunks.is_plain_complaint(payload):
+                self._fail(payload)
+            else:
+                self._skip(payload)
             return
         told = self._note_usage(top)
         if chunks.is_complaint(top):
             self._fail(data)
         else:
-            self._take_chunk(data, top, parts, told)
-
-    def _fail(self, data: bytes) -> None:
-        if self._held is not None and self._has_finished and self._kinds & _AN_ANSWER:
-            self.done = True  # all of it is here, whatever came behind it
-            return
-        chunks.take_back_finish(self._choices)
-        self.error = failures.stream_failure(data, provider=self.provider, secrets=self._secrets, sent=self._sent)
+            try:
+                self._take_chunk(data, top, parts, told)
+            except GatewayError as error:  # more choices or tool calls than an answer can have
+                self.error = error
+        if told:
+            self._counted = self._tally
 
     def _note_usage(self, top: Object) -> bool:
-        raw = chunks.usage_of(top)
+        raw = usages.find(top)
         if raw is None:
             return False
-        self._usage_raw = shapes.merge_usage(self._usage_raw, raw)
-        self._usage_at = self.progress
+        self._usage_raw = usages.merge(self._usage_raw, raw)
         return True
 
     def _finish_up(self, parts: list[bytes]) -> None:
         """The upstream says that it is complete."""
         if self._hollow:
             self._refuse_nothing()
+        elif self._is_torn:
+            self._tear()
         else:
-            self.done = True
+            self._complete(parts)
 
-    @property
-    def _hollow(self) -> bool:
-        """Nothing has come but reasoning, and no reason why."""
-        return self._kinds <= shapes.NO_ANSWER and not chunks.tell_why(self._choices)
+    def _complete(self, parts: list[bytes]) -> None:
+        self.done = True
+        if not self._begun:  # an end is all there is to see: the client's stream begins with it
+            for choice in self._choices.values():
+                self._send_role(choice, parts, EMPTY_TEXT)
+            self.visible = self._begun = True
 
-    def _ends_hollow(self, seen: list[str]) -> bool:
-        return self.finished and self._hollow and shapes.NO_ANSWER.issuperset(seen)
+    def _judge_end(self, parts: list[bytes], clean: bool) -> None:
+        """The body has ended without ``[DONE]``: complete where every choice has its finish reason, else a cut.
 
-    def _refuse_nothing(self) -> None:
-        chunks.take_back_finish(self._choices)
-        said = f"{self.provider} answered with nothing: no text, no tool call, no refusal."
-        self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
-
-    def _judge_end(self, parts: list[bytes]) -> None:
-        """The body has ended without ``[DONE]``: complete where every choice has its finish reason, else a cut."""
-        if self._has_finished:
+        It is a cut too where the connection broke (not ``clean``) and this server's finish reasons come early.
+        """
+        if self._has_finished and (clean or self._is_over):
             self._finish_up(parts)
         elif self.events or not self._sniffed.strip():
+            chunks.take_back_finish(self._choices)
             said = f"{self.provider} closed the connection before its answer was complete."
             self.error = GatewayError(errors.UPSTREAM_CUT, said)
         elif chunks.is_complaint(chunks.parse(self._sniffed)[1] or {}):
@@ -355,145 +377,4 @@ class ChatStream:
 
     # ------------------------------------------------------------------------------- chunks
 
-    def _take_chunk(self, data: bytes, top: Object, parts: list[bytes], told: bool) -> None:
-        raw = top.get("choices")
-        choices = codec.as_objects(raw) if raw is not None and raw != NULL else []
-        if choices is None:
-            self.skipped += 1
-            return
-        face = self._face
-        if not self._begun and not face.model_is_theirs:
-            face.adopt_model(top)
-        changed = False
-        kept: list[chunks.Members] = []
-        texts: list[tuple[str, Raw]] = []
-        before = len(parts)
-        visible, said = self.visible, len(self._said or b"")
-        counts = (self._text_events, self._text_bytes)
-        for position, choice in enumerate(choices):
-            fate = self._take_choice(position, choice, texts, parts)
-            if self.error is not None:
-                return
-            if fate is not _DROPPED:
-                kept.append(choice)
-            changed = changed or fate is not _KEPT
-        if not kept:
-            face.carry(top)
-            if not choices and told and self._has_finished:
-                self._finish_up(parts)  # the usage is what comes last: a [DONE] behind it may be late, or never come
-            return
-        out = face.respell(data, top, kept if changed or face.carried else None)
-        parts.append(sse.encode(out))
-        if self._hold == "tools" and self._held is None and self._kinds & _CALLS:
-            self._shown = counts
-            self._hold_from(parts, before, said, visible)
-        elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
-            key, text = texts[0]
-            if key in shapes.TEXT_KEYS:
-                last = next(reversed(top))
-                self._template.learn(data, out, key, text, last, top[last])
-                self._saying = self._said if key == "content" else None
-
-    def _take_choice(
-        self, position: int, choice: chunks.Members, texts: list[tuple[str, Raw]], parts: list[bytes]
-    ) -> chunks.Fate:
-        """One choice of a chunk, brought into its form in place.
-
-        Role chunks that are due go into ``parts`` before it, the members that can be seen into ``texts``.
-        """
-        fate = _KEPT
-        raw = choice.get("index")
-        index = 0 if raw is not None and raw == ZERO else codec.as_integer(raw)
-        if index is None:
-            choice["index"] = index = position
-            fate = _EDITED
-        state = self._choices.get(index)
-        if state is None:
-            state = self._choices[index] = chunks.Choice(index, self.ident)
-        delta, delta_edited = self._delta_of(choice, state)
-        if self.error is not None:
-            return _DROPPED  # with its finish reason, which ends no answer of the client's
-        finish_edited, finishes = self._settle_finish(choice, state)
-        if self.error is not None:
-            return _DROPPED
-        seen = shapes.visible_keys(delta)
-        if finishes and self._kinds <= shapes.NO_ANSWER and self._ends_hollow(seen):
-            return _DROPPED  # it is no answer, but its usage may come behind it
-        if not self._begun and (seen or (finishes and state.finish in chunks.TELLING)) and self.error is None:
-            self._begun = True
-            self.visible = self._hold != "all"
-            for other in self._choices.values():
-                self._send_role(other, parts)
-        if not self._begun or not (state.role_sent or seen or finishes):
-            state.hold(choice, delta)
-            if self._begun:
-                self._send_role(state, parts)
-            return _DROPPED
-        if not state.role_sent:
-            self._send_role(state, parts)
-        if state.finish_sent and not seen:
-            return _DROPPED  # a second finish, and what comes with it
-        if finishes:
-            state.finish_sent = True
-            self._template.forget()
-            texts.append(("", NULL))  # such a chunk is no model for others
-        if seen:
-            self._count(seen, delta, state)
-            texts += [(key, delta[key]) for key in seen]
-        if delta_edited:
-            choice["delta"] = delta
-        return _EDITED if delta_edited or finish_edited else fate
-
-    def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state.tools)
-
-    def _settle_finish(self, choice: chunks.Members, state: chunks.Choice) -> tuple[bool, bool]:
-        """Puts the choice's finish reason in order: (whether that changed it, whether this is its one finish)."""
-        raw = choice.get("finish_reason")
-        if raw is not None and raw == NULL:
-            return False, False
-        reason = finish_reason(raw, bool(state.tools.calls))
-        if reason in FAILED_FINISHES:
-            said = f"{self.provider} broke off its answer ({reason})."
-            self.error = GatewayError(errors.UPSTREAM_ERROR_EVENT, said)
-            return True, False
-        if reason is None or state.finish is not None:
-            choice["finish_reason"] = NULL
-            return True, False
-        state.finish = reason
-        self.finished = self._has_finished
-        choice["finish_reason"] = reason
-        return bytes(raw or b"")[1:-1] != reason.encode(), True
-
-    def _count(self, seen: list[str], delta: Object, state: chunks.Choice) -> None:
-        self._text_events += 1
-        self._kinds.update(seen)
-        for key in seen:
-            if key == "tool_calls":
-                self._text_bytes += state.tools.take_size()
-            elif key == "reasoning" and "reasoning_content" in seen:
-                continue  # the same text under both names
-            elif key in shapes.TEXT_KEYS:
-                text = bytes(delta[key])[1:-1]
-                self._text_bytes += len(text)
-                if key == "content" and self._said is not None and self._held is None:
-                    self._said += text
-
     # ------------------------------------------------------------------------------- what goes out
-
-    def _send_role(self, choice: chunks.Choice, parts: list[bytes]) -> None:
-        if choice.role_sent:
-            return
-        choice.role_sent = True
-        delta = {"role": _ASSISTANT, "content": EMPTY_TEXT, **choice.held_delta}
-        held = {"index": choice.index, "delta": delta, **choice.held, "finish_reason": None}
-        parts.append(self._face.chunk({"choices": [held], **self._face.take_carried()}))
-        choice.held = choice.held_delta = {}
-
-    def _send_finish(self, choice: chunks.Choice, parts: list[bytes]) -> None:
-        if choice.finish_sent:
-            return
-        choice.finish_sent = True
-        reason = choice.finish or ("tool_calls" if choice.tools.calls else "stop")
-        finish = {"index": choice.index, "delta": {}, "finish_reason": reason}
-        parts.append(self._face.chunk({"choices": [finish]}))

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from typing import Any
 
-from headgate.dialects.openai_chat import failures
+from headgate.dialects.openai_chat import chunks, failures
 from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.quotation import NOTHING_SENT, Sent
+from headgate.dialects.openai_chat.quotation import Quotable
 from headgate.dialects.openai_chat.shapes import TEXT_KEYS
 from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.errors import UPSTREAM_GARBAGE
 from headgate.model import Usage
 from headgate.ports import StreamBridge
-from headgate.wire import codec, sse
+from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
+from headgate.wire.framing import Form
+
+_PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 
 
 def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
@@ -20,9 +25,9 @@ def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "Th
 
     What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
     """
-    mended = codec.repair(body.removeprefix(b"\xef\xbb\xbf")).strip()
-    choices = codec.as_objects((codec.as_object(mended) or {}).get("choices"))
-    if not choices and not failures.is_error(codec.as_object(mended) or {}):
+    mended, top = chunks.parse(framing.document(body))
+    choices = codec.as_objects(top.get("choices")) if top is not None else None
+    if top is None or (not choices and not failures.is_error(top)):
         stream.error = failures.garbage(body, provider=provider)
         return b""
     out = stream.feed(sse.encode(mended))
@@ -31,7 +36,22 @@ def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "Th
     return out
 
 
-def answer_from_stream(
+def whole_answer(body: bytes, **options: Any) -> Answer | Iterator[Answer | None]:
+    """The completion in a body of any form, whatever its media type says; a stream's in parts (``answer_in_parts``).
+
+    ``options`` are those of ``answer``.
+    """
+    result = answer(body, **options)
+    if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
+        return result
+    form = framing.form_of(body)
+    if form in (Form.EVENTS, Form.LINES):
+        return answer_in_parts(framing.as_events(body, form), **options)
+    bare = framing.document(body)
+    return result if bare == body else answer(bare, **options)
+
+
+def answer_in_parts(
     data: bytes,
     *,
     id: str,
@@ -43,9 +63,11 @@ def answer_from_stream(
     secrets: tuple[str, ...] = (),
     max_event: int = 8 << 20,
     prompt_tokens: int = 0,
-    sent: Sent = NOTHING_SENT,
-) -> Answer:
-    """The completion that a whole stream adds up to.  A stream that was cut is an error: half an answer is none."""
+    sent: Quotable | None = None,
+) -> Iterator[Answer | None]:
+    """Read a whole stream part by part, 8 KiB each, and yield None after each; at last, yield the completion that it
+    adds up to.  A stream that was cut is an error: half an answer is none.
+    """
     stream = ChatStream(
         id,
         created,
@@ -57,14 +79,24 @@ def answer_from_stream(
         prompt_tokens=prompt_tokens,
         sent=sent,
     )
-    out = stream.feed(data) + stream.close()
-    if stream.error is not None:
-        return Answer(error=stream.error)
-    decoder = sse.Decoder(max_event=len(out) + (64 << 10))
+    decoder = sse.Decoder(max_event=2 * max_event + (64 << 10))
     total = _Total()
-    for event in decoder.feed(out + stream.tail()):
-        if event.data != b"[DONE]":
-            total.add(codec.decode_object(event.data, "A chunk"))
+
+    def add(events: bytes) -> None:
+        for event in decoder.feed(events):
+            if event.data != b"[DONE]":
+                total.add(codec.decode_object(event.data, "A chunk"))
+
+    for at in range(0, len(data), _PART):
+        add(stream.feed(data[at : at + _PART]))
+        if stream.error is not None:
+            break
+        yield None
+    add(stream.close())
+    if stream.error is not None:
+        yield Answer(error=stream.error)
+        return
+    add(stream.tail())
     result = answer(
         total.body(),
         id=id,
@@ -79,7 +111,15 @@ def answer_from_stream(
     )
     if result.usage is not None:
         result.usage = stream.usage
-    return result
+    result.skipped = stream.skipped
+    yield result
+
+
+def answer_from_stream(data: bytes, **how: Any) -> Answer:
+    """The last of ``answer_in_parts``."""
+    *_, last = answer_in_parts(data, **how)
+    assert last is not None
+    return last
 
 
 class _Total:

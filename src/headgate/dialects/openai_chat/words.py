@@ -62,7 +62,7 @@ _NAMED_MODEL = (
     r"模型不存在",
 )
 NO_MODEL = _phrases(  # where the status says already that something is missing; a dot in a name ends no sentence
-    r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,160}?\b(?:not (?:be )?found"
+    r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,120}?\b(?:not (?:be )?found"
     r"|no(?:t| longer)? (?:exist|support|available)|does not exist"
     r"|doesn't exist|invalid|deprecated|removed|retired|unknown|decommissioned)",
     *_NAMED_MODEL,
@@ -115,21 +115,25 @@ LIMITED = _phrases(
     r"(concurren(?:t|cy))(?: \w{1,20}){0,3} (?:limit|exceed)",
     r"请求过于频繁|访问频率|速率限制|限流|并发数",
 )
-DENIED = _phrases(
-    r"(?:no|not|n't|without)(?: \w{1,20}){0,3} (access) to(?: \S{1,80}){0,4} (?:model|deployment|endpoint|engine)",
-    r"(access) to(?: \S{1,80}){0,4} (?:denied|restricted|not allowed)",
-    r"(models?)\b(?: \S{1,120}){0,4} (?:gated|restricted"
-    r"|not (?:allowed|permitted|authorized|enabled|included|accessible))",
-    r"(models?)(?: \S{1,120}){0,3} requires?",
-    r"not (?:authorized|allowed|permitted)(?: \w{1,20}){0,6} (model)",
-    r"(permission)s? (?:to|for)(?: \w{1,20}){0,4} (?:model|deployment|resource|endpoint)",
-    r"must be (verified)",
-    r"(verify your organization)",
-    r"(country|region|territory|location)\b(?:[, ]{1,2}\w{1,20}){0,4}"
+_REGIONS = (
+    r"(?:country|region|territory|location)\b(?:[, ]{1,2}\w{1,20}){0,4}"
     r" (?:not supported|unsupported|restricted|not available)",
-    r"not (?:available|supported) in your (country|region|location)",
-    r"(upgrade)(?: \w{1,20}){0,3} (?:plan|access|subscription)",
-    r"(?:requires?|not included in)(?: \w{1,20}){0,3} (plan|subscription|tier)",
+    r"not (?:available|supported) in your (?:country|region|location)",
+)
+REGION = _phrases(*_REGIONS)
+DENIED = _phrases(
+    r"(?:no|not|n't|without)(?: \w{1,20}){0,3} access to(?: \S{1,80}){0,4} (?:model|deployment|endpoint|engine)",
+    r"access to(?: \S{1,80}){0,4} (?:denied|restricted|not allowed)",
+    r"models?\b(?: \S{1,120}){0,4} (?:gated|restricted"
+    r"|not (?:allowed|permitted|authorized|enabled|included|accessible))",
+    r"models?(?: \S{1,120}){0,3} requires?",
+    r"not (?:authorized|allowed|permitted)(?: \w{1,20}){0,6} model",
+    r"permissions? (?:to|for)(?: \w{1,20}){0,4} (?:model|deployment|resource|endpoint)",
+    r"must be verified",
+    r"verify your organization",
+    *_REGIONS,
+    r"upgrade(?: \w{1,20}){0,3} (?:plan|access|subscription)",
+    r"(?:requires?|not included in)(?: \w{1,20}){0,3} (?:plan|subscription|tier)",
 )
 BUSY = _phrases(r"(overloaded|unavailable|at capacity|over capacity|try again later|busy|繁忙|过载)")
 LATE = _phrases(r"(timed? ?out|timeout|deadline|超时)")

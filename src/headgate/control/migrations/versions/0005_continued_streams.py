@@ -1,0 +1,26 @@
+"""Streams that went on at another target: where, who wrote how much of them, and why some could not."""
+
+from __future__ import annotations
+
+import sqlalchemy as sa
+from alembic import op
+
+revision = "0005"
+down_revision = "0003"
+branch_labels = None
+depends_on = None
+
+COLUMNS = ("continued", "not_continued", "shares")
+
+
+def upgrade() -> None:
+    for name in COLUMNS:
+        op.add_column("requests", sa.Column(name, sa.Text))
+    where = sa.text("continued IS NOT NULL")
+    op.create_index("requests_continued", "requests", ["id"], sqlite_where=where, postgresql_where=where)
+
+
+def downgrade() -> None:
+    op.drop_index("requests_continued", "requests")
+    for name in reversed(COLUMNS):
+        op.drop_column("requests", name)

@@ -1,0 +1,134 @@
+"""A streamed body that is not plainly events: its coding undone, its form found, brought into events piece by piece.
+
+Made only for answers that need it.  It gives about 64 KiB at a time, so that a body of a few bytes that expands
+without end meets a limit, or a client that reads slowly, like any other.
+"""
+
+from __future__ import annotations
+
+from headgate.wire import coding
+from headgate.wire.coding import Decoder, TooLargeError
+from headgate.wire.framing import Form, Lines, Sniffer, as_events
+
+_HEAD = 16
+
+
+class Intake:
+    """``feed`` it what came; ``read`` until it gives nothing; after ``finish`` that is the end.
+
+    ``codings``: the ``Content-Encoding`` field.  ``lines``: the media type says lines.  ``most``: of a document, bytes.
+    ``form`` is None until it is known.  ``pending`` says that ``read`` may have more to give.
+    """
+
+    def __init__(self, codings: bytes, *, lines: bool, most: int) -> None:
+        self.form: Form | None = None
+        self._codings = codings
+        self._decoder: Decoder | None = None
+        self._settled = False  # whether there is a coding
+        self._sniffer = Sniffer(lines)
+        self._lines = Lines()
+        self._most = most
+        self._input: list[bytes] = []
+        self._held: list[bytes] = []  # decoded, until its form is known; then of a document, all of it
+        self._size = 0
+        self._finishing = self._over = False
+        self.pending = False
+
+    def feed(self, data: bytes) -> None:
+        self.pending = True
+        if self._settled and self._decoder is not None:
+            self._decoder.feed(data)
+        else:
+            self._input.append(data)
+
+    def finish(self) -> None:
+        """The body has ended."""
+        self.pending = self._finishing = True
+        if self._decoder is not None:
+            self._decoder.finish()
+
+    def read(self) -> bytes:
+        """Events, or bytes of another form as they are; nothing where more has to come first.
+
+        Raises CodingError for what cannot be decoded, and for a document or a line that is too large.
+        """
+        while self.pending:
+            data = self._decoded()
+            if not data:
+                self.pending = False
+                return self._rest() if self._finishing and not self._over else b""
+            out = self._framed(data)
+            if out:
+                return out
+        return b""
+
+    def recognise(self, data: bytes) -> Form | None:
+        """Looks at more of a body until its form is known, and keeps nothing of it beyond that.  Raises CodingError."""
+        self.feed(data)
+        while self.form is None and (decoded := self._decoded()):
+            self.form = self._sniffer.feed(decoded)
+        return self.form
+
+    def _decoded(self) -> bytes:
+        if not self._settled:
+            head = b"".join(self._input)
+            if len(head) < _HEAD and not self._finishing:
+                self._input = [head] if head else []
+                if self._codings or not head or head[0] in (0x1F, 0x28):
+                    return b""
+            self._settle(head)
+        if self._decoder is not None:
+            return self._decoder.read()
+        data = b"".join(self._input)
+        self._input.clear()
+        return data
+
+    def _settle(self, head: bytes) -> None:
+        self._settled = True
+        self._decoder = coding.decoder(self._codings, head[:_HEAD])
+        if self._decoder is not None:
+            self._decoder.feed(head)
+            self._input.clear()
+            if self._finishing:
+                self._decoder.finish()
+
+    def _framed(self, data: bytes) -> bytes:
+        if self.form is None:
+            self.form = self._sniffer.feed(data)
+            self._hold(data)
+            if self.form is None or self.form is Form.DOCUMENT:
+                return b""
+            data = self._take_held()
+        elif self.form is Form.DOCUMENT:
+            self._hold(data)
+            return b""
+        return self._of_lines(data) if self.form is Form.LINES else data
+
+    def _of_lines(self, data: bytes) -> bytes:
+        events = self._lines.feed(data)
+        if self._lines.size > self._most:
+            raise TooLargeError(f"has a line of over {self._most} bytes")
+        return events
+
+    def _hold(self, data: bytes) -> None:
+        self._held.append(data)
+        self._size += len(data)
+        if self._size > self._most:
+            raise TooLargeError(f"is over {self._most} bytes")
+
+    def _take_held(self) -> bytes:
+        data = b"".join(self._held)
+        self._held.clear()
+        return data
+
+    def _rest(self) -> bytes:
+        """What only the end of the body completes."""
+        self._over = True
+        if self._decoder is not None:
+            self._decoder.check()
+        if self.form is None:
+            self.form = self._sniffer.finish()
+        if self.form is Form.LINES:
+            return self._lines.feed(self._take_held()) + self._lines.close()
+        data = self._take_held()
+        return as_events(data, self.form) if self.form is Form.DOCUMENT and data else data

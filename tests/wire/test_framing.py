@@ -1,0 +1,140 @@
+"""What a body is, from its first bytes, however they are cut; and what is made of it."""
+
+from __future__ import annotations
+
+import gzip
+import json
+
+import pytest
+
+from headgate.wire.coding import CodingError, TooLargeError
+from headgate.wire.framing import Form, Lines, Sniffer, as_events, document, form_of
+from headgate.wire.intake import Intake
+
+CHUNK = b'{"choices":[{"index":0,"delta":{"content":"a"}}]}'
+PRETTY = json.dumps({"choices": [{"a": {}}, {"b": []}], "x": {"y": 1}}, indent=2).encode()
+BROKEN_LINES = b'{"choices":[{"a":1},\n{"b":2}]}'  # one document, of which the second line begins like an object
+BEFORE = (
+    b"",
+    b"\xef\xbb\xbf",
+    b"\n\n",
+    b" \r\n\t",
+    b": OPENROUTER PROCESSING\n\n",
+    b":\r\n:\n: {\n: data: x\n\n",
+    b"\xef\xbb\xbf\n: x\n",
+)
+
+FORMS = [
+    (b"data: {}\n\n", Form.EVENTS),
+    (b"data:{}", Form.EVENTS),
+    (b"event: message\ndata: {}\n\n", Form.EVENTS),
+    (b"id: 1\ndata: {}\n\n", Form.EVENTS),
+    (b"retry: 100\n\ndata: {}\n\n", Form.EVENTS),
+    (b"error: no\n\n", Form.EVENTS),
+    (CHUNK + b"\n" + CHUNK, Form.LINES),
+    (CHUNK + b" \r\n\r\n" + CHUNK + b"\n", Form.LINES),
+    (CHUNK, Form.DOCUMENT),
+    (CHUNK + b"\n", Form.DOCUMENT),
+    (CHUNK + b"\n\ndata: [DONE]\n\n", Form.DOCUMENT),
+    (PRETTY, Form.DOCUMENT),
+    (PRETTY.replace(b"\n", b"\r\n"), Form.DOCUMENT),
+    (BROKEN_LINES, Form.DOCUMENT),
+    (b"[\n" + CHUNK + b"\n]", Form.DOCUMENT),
+    (b"", Form.OTHER),
+    (b"<!doctype html>", Form.OTHER),
+    (b"upstream connect error", Form.OTHER),
+    (b"database is down: data: x", Form.OTHER),
+    (b"identity", Form.OTHER),
+    (b"datum: 1", Form.OTHER),
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize(("body", "form"), FORMS)
+def test_the_form_does_not_depend_on_how_the_bytes_come(before: bytes, body: bytes, form: Form) -> None:
+    body = before + body
+    assert form_of(body) is form
+    for size in (1, 2, 5):
+        sniffer = Sniffer()
+        for at in range(0, len(body), size):
+            sniffer.feed(body[at : at + size])
+        assert sniffer.finish() is form
+
+
+def test_events_are_known_at_their_first_field_and_lines_at_their_second_line() -> None:
+    sniffer = Sniffer()
+    assert [sniffer.feed(bytes((byte,))) for byte in b"data:"] == [None, None, None, None, Form.EVENTS]
+    sniffer = Sniffer()
+    assert sniffer.feed(CHUNK + b"\n") is None and sniffer.feed(b"{") is Form.LINES
+    sniffer = Sniffer(lines=True)  # the media type has said so
+    assert sniffer.feed(CHUNK) is None and sniffer.feed(b"\n") is Form.LINES
+    assert Sniffer(lines=True).feed(PRETTY) is Form.DOCUMENT
+
+
+def test_blanks_and_comments_without_end_are_given_up() -> None:
+    for piece in (b" " * 4096, b": waiting\n" * 400, b":" + b"x" * 4096):
+        sniffer = Sniffer()
+        found = next(form for form in (sniffer.feed(piece) for _ in range(1000)) if form is not None)
+        assert found is Form.OTHER
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize(
+    "behind", [b"", b"\n", b"\n\ndata: [DONE]\n\n", b"data:[DONE]", b" [DONE]\r\n", b"\nevent: done\ndata: [DONE]\n\n"]
+)
+@pytest.mark.parametrize("body", [CHUNK, PRETTY, b'{"a":"[DONE]"}', b'["data: [DONE]"]'])
+def test_a_document_is_freed_of_what_stands_around_it(before: bytes, behind: bytes, body: bytes) -> None:
+    assert document(before + body + behind) == body
+
+
+def test_lines_become_events_however_they_are_cut() -> None:
+    body = CHUNK + b"\n\r\n" + CHUNK + b"\r\n: ping\ndata: " + CHUNK + b"\n\x1e" + CHUNK + b"\n[DONE]"
+    expected = (b"data: " + CHUNK + b"\n\n") * 4 + b"data: [DONE]\n\n"
+    for size in (1, 3, len(body)):
+        lines = Lines()
+        out = b"".join(lines.feed(body[at : at + size]) for at in range(0, len(body), size))
+        assert out + lines.close() == expected
+    assert as_events(body, Form.LINES) == expected
+
+
+def test_a_document_becomes_one_event_and_is_done_only_where_it_is_whole() -> None:
+    assert as_events(CHUNK, Form.DOCUMENT) == b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n"
+    assert b"[DONE]" not in as_events(CHUNK[:-4], Form.DOCUMENT)
+
+
+def read_all(intake: Intake, body: bytes, size: int) -> bytes:
+    out = []
+    for at in range(0, len(body), size):
+        intake.feed(body[at : at + size])
+        while piece := intake.read():
+            out.append(piece)
+    intake.finish()
+    while piece := intake.read():
+        out.append(piece)
+    assert not intake.pending
+    return b"".join(out)
+
+
+@pytest.mark.parametrize("size", [1, 5, 10_000])
+@pytest.mark.parametrize("field", [b"", b"gzip"])
+@pytest.mark.parametrize(
+    ("body", "expected"),
+    [
+        (b"data: {}\n\ndata: [DONE]\n\n", b"data: {}\n\ndata: [DONE]\n\n"),
+        (CHUNK + b"\n" + CHUNK, (b"data: " + CHUNK + b"\n\n") * 2),
+        (b"\n: wait\n\n" + CHUNK + b"\n", b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n"),
+        (b"<html>", b"<html>"),
+        (b"", b""),
+    ],
+)
+def test_an_intake_gives_events(size: int, field: bytes, body: bytes, expected: bytes) -> None:
+    given = gzip.compress(body) if field else body
+    assert read_all(Intake(field, lines=False, most=10_000), given, size) == expected
+
+
+def test_an_intake_holds_no_more_than_it_may() -> None:
+    for body in (b'{"a":"' + b"x" * 20_000, CHUNK + b"\n{" + b"x" * 20_000):
+        with pytest.raises(TooLargeError):
+            read_all(Intake(b"", lines=False, most=10_000), body, 1000)
+    with pytest.raises(CodingError):
+        read_all(Intake(b"gzip", lines=False, most=10_000), gzip.compress(CHUNK)[:-9], 7)
