@@ -10,7 +10,7 @@ NODE := $(VENV)/.node
 CONTAINER ?= docker
 
 .DEFAULT_GOAL := serve
-.PHONY: serve help test check bench faults fuzz image lock clean
+.PHONY: serve help test check bench chaos faults fuzz image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
@@ -33,6 +33,9 @@ bench: $(RUNTIME) ## What the happy path costs in Python (beside nginx: docs/per
 
 faults: $(RUNTIME) ## Sixteen provider faults through a running gateway: 15 s; ARGS="--profile full": two minutes
 	$(BIN)/python -m headgate.testing.faultbench $(ARGS)
+
+chaos: $(TESTING) ## kill -9 at a hundred random instants under load, nothing lost: ten minutes at most
+	CHAOS_KILLS=$${CHAOS_KILLS:-100} $(BIN)/python -m pytest tests/e2e/test_e2e_chaos.py -s $(ARGS)
 
 fuzz: $(RUNTIME) ## Ten thousand streams that break anywhere, through a running gateway: ten minutes at most; ARGS="--seed 7"
 	$(BIN)/python -m headgate.testing.fuzz $(ARGS)

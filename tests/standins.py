@@ -78,6 +78,8 @@ def data(channel: socket.socket) -> int:
 
 
 def control(channel: socket.socket) -> int:
+    if pause := os.environ.get("STANDIN_SLOW"):
+        time.sleep(float(pause))  # importing: no signal is handled yet
     order, _fds = boot.receive(channel, ControlBoot)
     ended = ending("control")
     signal.signal(signal.SIGHUP, lambda _number, _frame: note("control", "reload"))

@@ -28,7 +28,7 @@ class Gateway:
 
     def __init__(self, folder: Path, extra: str = "", **environ: str) -> None:
         self.folder = folder
-        self.port = free_port()
+        self.port, self.control_port = free_port(), free_port()
         self.state = folder / "state"
         self.notes = folder / "notes"
         self.config = folder / "headgate.yaml"
@@ -37,10 +37,12 @@ class Gateway:
         self.start()
 
     def write(self, extra: str) -> None:
-        self.config.write_text(
-            f"server: {{port: {self.port}, drain_s: 2}}\ncontrol: {{port: {free_port()}}}\n"
+        draft = self.config.with_suffix(".draft")  # in its place whole at once, as editors do it
+        draft.write_text(
+            f"server: {{port: {self.port}, drain_s: 2}}\ncontrol: {{port: {self.control_port}}}\n"
             f"state_dir: {self.state}\n{extra}"
         )
+        draft.rename(self.config)
 
     def start(self) -> None:
         self.process = subprocess.Popen(
@@ -56,7 +58,7 @@ class Gateway:
         rows = [line.split() for line in text.splitlines()]
         return [row for row in rows if row[: len(start)] == list(start)]
 
-    def until(self, what: Callable[[], object], seconds: float = 30) -> None:
+    def until(self, what: Callable[[], object], seconds: float = 40) -> None:
         end = time.monotonic() + seconds
         while not what():
             assert time.monotonic() < end, f"waited in vain; notes: {self.lines()}"
@@ -73,6 +75,10 @@ class Gateway:
 
     def pid(self, role: str) -> int:
         return int(self.lines(role, "boot")[-1][2])
+
+    def end_by_itself(self) -> tuple[int, str, str]:
+        out, err = self.process.communicate(timeout=60)
+        return self.process.returncode, out, err
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         if self.process.poll() is None:
@@ -209,7 +215,7 @@ def test_killed_control_does_not_touch_data(gateway: Make) -> None:
 
 def test_restarted_data_process_gets_the_file_as_it_is_now(gateway: Make) -> None:
     one = gateway().ready()
-    one.config.write_text(one.config.read_text() + "default_model: builtin/echo\n")
+    one.write("default_model: builtin/echo\n")
     os.kill(one.pid("data"), signal.SIGKILL)
     one.until(lambda: len(one.lines("data", "boot")) == 2)
     assert one.lines("data", "boot")[1][4] == "builtin/echo"
@@ -275,7 +281,7 @@ def test_second_serve_exits_4(gateway: Make, tmp_path: Path) -> None:
         [sys.executable, str(STANDINS), "serve", str(other), str(tmp_path / "others")],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=40,
     )
     assert run.returncode == 4
     assert f"another headgate (pid {one.process.pid}) already serves from {one.state}" in run.stderr
@@ -290,7 +296,7 @@ def test_port_in_use_exits_3_and_is_no_first_start(gateway: Make, tmp_path: Path
             [sys.executable, str(STANDINS), "serve", str(config), str(tmp_path / "notes")],
             capture_output=True,
             text=True,
-            timeout=10,
+            timeout=40,
         )
     assert run.returncode == 3 and "is in use" in run.stderr and "--port" in run.stderr
     assert not (tmp_path / "state" / statedir.ADMIN_TOKEN).exists()
@@ -303,7 +309,7 @@ def test_bad_configuration_exits_2_with_every_problem(tmp_path: Path) -> None:
         [sys.executable, str(STANDINS), "serve", str(config), str(tmp_path / "notes")],
         capture_output=True,
         text=True,
-        timeout=10,
+        timeout=40,
     )
     assert run.returncode == 2
     assert "server.prot" in run.stderr and "did you mean aliases?" in run.stderr
@@ -344,6 +350,56 @@ def test_restarted_control_begins_with_the_last_good_file(gateway: Make, bad: st
     os.kill(one.pid("control"), signal.SIGKILL)
     one.until(lambda: len(one.lines("control", "declared")) == 2)
     assert [row[2] for row in one.lines("control", "declared")] == ["builtin/echo"] * 2
+
+
+def test_a_start_waits_for_the_ports_of_a_life_that_was_killed(gateway: Make) -> None:
+    """The planes end by themselves when their supervisor is gone; until then they have the ports."""
+    one = gateway(STANDIN_DRAIN="1.5").ready()
+    one.process.kill()
+    one.process.communicate(timeout=40)
+    taken = socket.create_server(("127.0.0.1", one.control_port))  # as if control were still reading the journal
+    one.start()
+    time.sleep(0.5)
+    assert one.process.poll() is None
+    taken.close()
+    one.until(lambda: len(one.lines("data", "boot")) == 2)
+    assert one.end()[0] == 0
+    with socket.create_server(("127.0.0.1", one.control_port)):  # and after an orderly end it waits for nobody
+        one.start()
+        code, _out, err = one.end_by_itself()
+    assert code == 3 and "is in use" in err and "waiting for it" not in err
+
+
+def test_control_in_back_off_is_started_once_more_for_the_journal(gateway: Make) -> None:
+    one = gateway(STANDIN_CRASH="1")
+    one.until(lambda: len(one.lines("control", "boot")) >= 6)  # its next start is more than a second away
+    one.until(lambda: not Path(f"/proc/{one.pid('control')}").exists())
+    before = len(one.lines("control", "boot"))
+    code, _out, err = one.end()
+    assert code == 0 and "Traceback" not in err
+    assert len(one.lines("control", "boot")) == before + 1
+
+
+def test_an_end_while_control_starts_waits_for_its_reading(gateway: Make) -> None:
+    """A signal would kill it in the middle of its imports."""
+    one = gateway(STANDIN_SLOW="6")
+    one.until(lambda: one.lines("data", "boot"))
+    code, _out, err = one.end()
+    assert code == 0 and "Traceback" not in err
+    assert one.lines("control", "orphaned"), one.lines()
+
+
+@pytest.mark.skipif(not socket.has_dualstack_ipv6(), reason="this machine has no IPv6")
+def test_the_v6_wildcard_takes_both_families() -> None:
+    from headgate.app import listen
+    from headgate.control.process import bind
+
+    for made in (listen("::", free_port()), bind("::", free_port())):
+        with made:
+            for host in ("127.0.0.1", "::1"):
+                socket.create_connection((host, made.getsockname()[1]), 5).close()
+    with listen("::1", free_port()) as alone, pytest.raises(OSError):
+        socket.create_connection(("127.0.0.1", alone.getsockname()[1]), 5)
 
 
 def test_declared_admin_token_ends_with_its_declaration(tmp_path: Path) -> None:

@@ -70,7 +70,7 @@ providers:
     )
     mine = made.world.providers["mine"]
     assert (mine.base_url, mine.auth, mine.quirks) == ("https://mine.example.com/v1", "x-api-key", ())
-    assert (mine.preset, mine.training, mine.headers) == ("openai", "never", {"X-Team": "blue"})
+    assert (mine.preset, mine.training, mine.headers) == ("openai", "never", {"X-Team": ""})
     assert mine.accounts == (Account("mine/a", "a", 7, True),)
     assert mine.models["gpt-4o"].price.source == "file"
 

@@ -15,9 +15,11 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import resource
 import secrets
 import socket
 import sys
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from pathlib import Path
@@ -39,8 +41,9 @@ if TYPE_CHECKING:
     from headgate.settings import Settings
 
 BACKLOG = 4096
+LAST_LIFE_S = 15.0  # for the processes of a supervisor that was killed: control reads the journal to its end
+LOOK_S = 0.05
 EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
-Stamp = tuple[int, int, int] | None
 
 
 class Refusal(Exception):
@@ -60,6 +63,7 @@ def serve(
     ``overrides`` are dotted keys from the command line.  Must be called from the main thread: it takes the signals.
     """
     stdio.install()
+    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of a process would hold keys; children inherit it
     supervisor = Supervisor(commands or Commands())
     supervisor.spawn_planes()
     try:
@@ -71,9 +75,11 @@ def serve(
             print(f"headgate: {sentence}", file=sys.stderr, flush=True)
         return refusal.code
     try:
-        return supervisor.run(duties)
+        code = supervisor.run(duties)
     finally:
         locate.forget(run.state_dir, os.environ)
+    run.release()
+    return code
 
 
 class _Run:
@@ -88,24 +94,38 @@ class _Run:
         self._settings = self._latest = _load(config, overrides)
         logging = self._settings.file.logging
         VOICE.level, VOICE.form = logging.level, logging.format
-        self._read_at: Stamp = None  # so that what changed while it was read is read again
+        self._read_at: locate.Stamp = None  # so that what changed while it was read is read again
+        for sentence in self._settings.tree.warnings:
+            say(f"headgate: {sentence}")
         state = self._settings.state_dir
         try:
+            # Its last life's processes may still be about to leave its ports
+            self._patience = LAST_LIFE_S if statedir.abandoned(state) else 0.0
             self._lock = statedir.prepare(state)
             self._instance_key = statedir.instance_key(state)
             self._admin = statedir.Admin(state, self._settings.admin_token)
         except statedir.StateError as error:
             raise Refusal(EXIT_STORE, str(error)) from error
-        server = self._settings.file.server
-        self._data_listener = listen(server.host, server.port)
-        # Control binds its own when it is up: what is in its way is said now, before anything is promised.
-        control = self._settings.file.control
-        listen(control.host, control.port, "control", "--control-port").close()
-        self._builtin_listener = listen("127.0.0.1", 0)
+        try:
+            self._data_listener, self._builtin_listener = self._listen()
+        except Refusal:
+            self.release()
+            raise
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
         self._first_kept = False
         self._curl_shown = False
+
+    def _listen(self) -> tuple[socket.socket, socket.socket]:
+        server, control = self._settings.file.server, self._settings.file.control
+        data = listen(server.host, server.port, patience=self._patience)
+        # Control binds its own when it is up: what is in its way is said now, before anything is promised.
+        listen(control.host, control.port, "control", "--control-port", self._patience).close()
+        return data, listen("127.0.0.1", 0)
+
+    def release(self) -> None:
+        """An orderly end: the next life needs to wait for nothing of this one."""
+        statedir.release(self._lock)
 
     @property
     def state_dir(self) -> Path:
@@ -146,11 +166,15 @@ class _Run:
 
     def _reread(self) -> None:
         path = self._latest.path or locate.appeared(os.environ)
-        stamp = _stamp(path)
+        stamp = locate.stamp(path)
         if path is None or stamp == self._read_at:
             return  # a start in the middle of a day's traffic must not wait for a large file
+        if self._read_at is not None and locate.unfinished(self._read_at, stamp, time.time()):
+            return  # and none must begin with the half of one
         with contextlib.suppress(Refusal):  # control says what is wrong with it
-            self._latest = _load(str(path), self._overrides)
+            fresh = _load(str(path), self._overrides)
+            if not (fresh.tree.blank and not self._latest.tree.blank):
+                self._latest = fresh
         self._read_at = stamp
 
     def _reloaded(self) -> None:
@@ -170,6 +194,9 @@ class _Run:
             port=control.port,
             admin_token=self._admin.token,
             config_path=str(self._latest.path) if self._latest.path else None,
+            allowed_hosts=tuple(control.allowed_hosts),
+            config_stamp=self._read_at,
+            config_blank=self._latest.tree.blank,
             data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
@@ -245,32 +272,34 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
         raise Refusal(EXIT_STORE if error.store else EXIT_CONFIG, *error.problems) from error
 
 
-def _stamp(path: Path | None) -> Stamp:
-    """What differs when a file does; None where there is none."""
-    try:
-        stat = os.stat(path) if path else None
-    except OSError:
-        return None
-    return (stat.st_mtime_ns, stat.st_size, stat.st_ino) if stat else None
-
-
-def listen(host: str, port: int, table: str = "server", option: str = "--port") -> socket.socket:
-    """A bound, listening socket.  Raises Refusal with the next step: ``table`` of the configuration, or ``option``."""
+def listen(host: str, port: int, table: str = "server", option: str = "--port", patience: float = 0.0) -> socket.socket:
+    """A bound, listening socket; ``::`` listens on both families.  Waits up to ``patience`` seconds for a port that is
+    in use.  Raises Refusal with the next step: ``table`` of the configuration, or ``option``.
+    """
     try:
         family, _kind, _protocol, _name, address = socket.getaddrinfo(
             host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
         )[0]
     except socket.gaierror as error:
         raise Refusal(EXIT_CONFIG, f"{table}.host: {host!r} cannot be resolved ({error.strerror})") from error
-    try:
-        return socket.create_server(address[:2], family=family, backlog=BACKLOG)
-    except OSError as error:
-        step = f"choose another with {option} ({table}.port)"
-        if error.errno == errno.EADDRINUSE:
-            sentence = f"port {port} on {host} is in use; stop what listens there, or {step}"
-        else:
-            sentence = f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); {step}"
-        raise Refusal(EXIT_PORT, sentence) from error
+    both = boot.both_families(family, address[0])
+    end, waited = time.monotonic() + patience, False
+    while True:
+        try:
+            return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
+        except OSError as error:
+            if error.errno == errno.EADDRINUSE and time.monotonic() < end:
+                if not waited:
+                    say(f"port {port} is still in use, by an earlier life of this gateway perhaps; waiting for it")
+                waited = True
+                time.sleep(LOOK_S)
+                continue
+            step = f"choose another with {option} ({table}.port)"
+            if error.errno == errno.EADDRINUSE:
+                sentence = f"port {port} on {host} is in use; stop what listens there, or {step}"
+            else:
+                sentence = f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); {step}"
+            raise Refusal(EXIT_PORT, sentence) from error
 
 
 def _first_token() -> tuple[str, Grant]:
@@ -318,16 +347,19 @@ def _loader(order: ControlBoot) -> Callable[[], Compiled]:
     A file that was there once is the file from then on: one that is removed takes nothing back.
     """
     key = statedir.instance_key(Path(order.state_dir))
-    path = order.config_path
+    path, blank = order.config_path, order.config_blank
 
     def reload() -> Compiled:
         # Late: control answers the data process before it needs PyYAML.
-        from headgate.settings import compile, load, needs_restart  # noqa: PLC0415
+        from headgate.settings import ConfigError, compile, load, needs_restart  # noqa: PLC0415
 
-        nonlocal path
+        nonlocal path, blank
         fresh = load(path, os.environ, order.overrides)
+        if fresh.tree.blank and not blank and fresh.path:
+            sentence = "is empty now: its last content stays (write {} into it to declare nothing)"
+            raise ConfigError([f"{fresh.path.name}: {sentence}"])
         compiled = compile(fresh, key, order.builtin_url)
-        path = str(fresh.path) if fresh.path else None
+        path, blank = (str(fresh.path) if fresh.path else None), fresh.tree.blank
         return replace(compiled, needs_restart=needs_restart(order.born, fresh), path=path)
 
     return reload

@@ -48,6 +48,9 @@ class ControlBoot(Struct, frozen=True):
     declared: Snapshot = Snapshot()
     secrets: dict[str, str] = {}
     born: dict[str, str] = {}
+    config_stamp: tuple[int, int, int] | None = None  # of the file when ``declared`` was read (``locate.stamp``)
+    allowed_hosts: tuple[str, ...] = ()
+    config_blank: bool = True  # it held nothing but comments
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -106,6 +109,11 @@ def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:
             raise EOFError("the other side of the boot socket closed in the middle of a message")
         payload += more
     return msgspec.msgpack.decode(payload, type=kind), tuple(fds)
+
+
+def both_families(family: int, address: object) -> bool:
+    """Whether a listener there takes IPv4 too: ``::`` means every address of this machine."""
+    return family == socket.AF_INET6 and str(address) == "::" and socket.has_dualstack_ipv6()
 
 
 class BuiltinBoot(Struct, frozen=True):

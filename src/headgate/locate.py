@@ -178,3 +178,29 @@ def running(environ: Mapping[str, str]) -> Iterator[Running]:
 
 def _name(state_dir: Path) -> str:
     return f"{zlib.crc32(os.fsencode(state_dir)):08x}.json"
+
+
+# ------------------------------------------------------------------------------------- a file that changes
+
+QUIET_S = 2.0  # a file that is written in place is read when nothing was written to it for so long
+
+Stamp = tuple[int, int, int] | None
+
+
+def stamp(path: str | Path | None) -> Stamp:
+    """What differs when a file does: modification time in ns, size, inode.  None where there is none."""
+    try:
+        found = os.stat(path) if path else None
+    except OSError:
+        return None
+    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+
+
+def unfinished(read: Stamp, now: Stamp, at: float) -> bool:
+    """True where somebody may still be writing to it at ``at`` (Unix seconds): it changed in place, and just now.
+
+    A file that was put in another's place (renamed over it, a link that leads elsewhere) is whole at once.
+    """
+    if now is None or now == read or (read is not None and read[2] != now[2]):
+        return False
+    return 0 <= at - now[0] / 1e9 < QUIET_S

@@ -73,6 +73,32 @@ def prepare(path: Path, *, command: bool = False) -> int:
     return descriptor
 
 
+def abandoned(path: Path) -> bool:
+    """True where the last gateway here ended without a word (killed, or the machine was): its processes may still be
+    ending.  To be asked before ``prepare``, which signs the lock anew.
+    """
+    try:
+        last = _parse_holder((path / LOCK).read_bytes())
+    except OSError:
+        return False
+    return last.pid is not None and not last.command
+
+
+def release(descriptor: int) -> None:
+    """An orderly end: nothing of this life is left.  The lock itself goes with the process."""
+    with contextlib.suppress(OSError):
+        os.ftruncate(descriptor, 0)
+
+
+def take_alone(file: Path) -> int | None:
+    """The descriptor of a lock that only one process has; None where another has it.  Raises OSError."""
+    descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    if _locked(descriptor, fcntl.LOCK_EX):
+        return descriptor
+    os.close(descriptor)
+    return None
+
+
 def holder(path: Path) -> Holder | None:
     """Who holds the directory now; None where nobody does, or where there is none.  Takes nothing.
 
@@ -133,7 +159,11 @@ def _locked(descriptor: int, kind: int) -> bool:
 
 
 def _read_holder(descriptor: int) -> Holder:
-    pid, _, role = os.pread(descriptor, 40, 0).decode(errors="replace").strip().partition(" ")
+    return _parse_holder(os.pread(descriptor, 40, 0))
+
+
+def _parse_holder(text: bytes) -> Holder:
+    pid, _, role = text[:40].decode(errors="replace").strip().partition(" ")
     return Holder(int(pid) if pid.isdigit() else None, role == "command")
 
 

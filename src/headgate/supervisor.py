@@ -292,8 +292,21 @@ class Supervisor:
         self._phase = _Phase.ENDING
         self._deadline = now + (END_S if self._stops < 2 else 2.0)
         self._kill(self._data, signal.SIGKILL)
-        self._kill(self._control, signal.SIGTERM)
+        if self._control.pid is None and self._exit == 0 and self._stops < 2:
+            self._spawn(self._control)  # it was in back-off: once more, for what the journal holds
+            self._brief(self._control, duties.control())
+        self._end_last_reading()
         self._kill(self._builtin, signal.SIGTERM)
+
+    def _end_last_reading(self) -> None:
+        """Control reads the journal to its end when it is told to end.  While it starts a signal would kill it; the
+        end of its socket is found when it has started.
+        """
+        if self._control.ready is None and self._control.channel is not None and self._stops < 2:
+            with contextlib.suppress(OSError):
+                self._control.channel.shutdown(socket.SHUT_WR)
+        else:
+            self._kill(self._control, signal.SIGTERM)
 
     def _ended(self, now: float) -> bool:
         alive = [slot for slot in self._slots() if slot.pid is not None]

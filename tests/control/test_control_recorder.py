@@ -459,6 +459,23 @@ def test_a_record_that_the_store_refuses_is_set_aside_and_holds_up_nobody(tmp_pa
     run(main())
 
 
+def test_a_nul_in_a_name_takes_no_call_out_of_the_accounts(tmp_path: Path) -> None:
+    """PostgreSQL stores none; whatever let it in, the call is counted."""
+
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(opened(1, requested="a\x00b", model="m\x00"), closed(1, model="m\x00", code="c\x00"))
+            writer.write(opened(2, label="l\x00"))
+            await recorder.catch_up()
+            assert recorder.lag().set_aside == 0
+            found = rows(tmp_path)
+            assert (found[ident(1)]["requested"], found[ident(1)]["model"]) == ("a\ufffdb", "m\ufffd")
+            assert found[ident(2)]["label"] == "l\ufffd"
+
+    run(main())
+
+
 def test_a_store_that_refuses_everything_is_not_taken_for_bad_records(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")

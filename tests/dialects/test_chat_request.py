@@ -35,6 +35,13 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"messages": "x"}, errors.INVALID_VALUE, "messages"),
         ({"model": 5}, errors.INVALID_VALUE, "model"),
         ({"model": ""}, errors.INVALID_VALUE, "model"),
+        *(
+            ({"model": f"up/{bad}m"}, errors.INVALID_VALUE, "model")
+            for bad in ("\x00", "\n", "\x1b[31m", "\x7f", "\x9b32m", "\u202e", "\u200b", "\u2028")
+        ),
+        ({"headgate": {"fallback_models": ["a\x1bb"]}}, errors.INVALID_VALUE, "headgate.fallback_models"),
+        ({"headgate": {"metadata": {"a\x1b": "b"}}}, errors.INVALID_VALUE, "headgate.metadata"),
+        ({"headgate": {"metadata": {"a": "b\x00"}}}, errors.INVALID_VALUE, "headgate.metadata"),
         ({"stream": "yes"}, errors.INVALID_VALUE, "stream"),
         ({"stream": 1}, errors.INVALID_VALUE, "stream"),
         ({"stream_options": 1, "stream": True}, errors.INVALID_VALUE, "stream_options"),

@@ -18,6 +18,7 @@ from headgate.cli.layout import Drawing
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import moment, say, table
 from headgate.cli.trouble import Trouble
+from headgate.wire import proxies
 
 if TYPE_CHECKING:
     from headgate.settings import Origin, Settings
@@ -41,6 +42,8 @@ def check(config: Config = None, state_dir: StateDir = None, as_json: Json = Fal
         _load(str(path) if path else config, state_dir)
     except (ConfigError, locate.NoSuchFile) as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
+    if sentence := proxies.problem(os.environ):  # `serve` would end with it
+        problems.append(sentence)
     if as_json:
         told = {"ok": not problems, "file": str(path) if path else None, "problems": problems, "running": running}
         print(json.dumps(told))

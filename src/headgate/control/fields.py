@@ -16,7 +16,7 @@ from pydantic_core import PydanticCustomError
 
 from headgate.policy.filters import CAPABILITIES
 from headgate.policy.names import nearest
-from headgate.wire import urls
+from headgate.wire import credentials, urls
 
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
 _HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -86,11 +86,11 @@ def header_values(value: dict[str, str]) -> dict[str, str]:
 
 
 def credential(value: SecretStr) -> SecretStr:
-    """What can stand in a header as a key or a token."""
-    text = value.get_secret_value()
-    if not text or not text.isascii() or not text.isprintable() or " " in text:
-        raise wrong("must be printable ASCII without spaces" if text else "is empty")
-    return value
+    """What can stand in a header as a key or a token, without the blanks and quotes around it."""
+    text = credentials.clean(value.get_secret_value())
+    if sentence := credentials.problem(text):
+        raise wrong(sentence)
+    return SecretStr(text)
 
 
 def _usd(value: Any) -> Any:

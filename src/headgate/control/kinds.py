@@ -13,6 +13,7 @@ _BAD, _AUTH, _GONE, _CLASH = "invalid_request_error", "authentication_error", "n
 INVALID_CONFIG      = Kind(400, _BAD, "invalid_config")
 MISSING_ADMIN_TOKEN = Kind(401, _AUTH, "missing_admin_token")
 INVALID_ADMIN_TOKEN = Kind(401, _AUTH, "invalid_admin_token")
+FOREIGN_ORIGIN      = Kind(403, _AUTH, "foreign_origin")
 TOKEN_NOT_FOUND     = Kind(404, _GONE, "token_not_found")
 PROVIDER_NOT_FOUND  = Kind(404, _GONE, "provider_not_found")
 ACCOUNT_NOT_FOUND   = Kind(404, _GONE, "account_not_found")

@@ -27,7 +27,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate import boot as boot_channel
-from headgate import locate
+from headgate import locate, statedir
 from headgate.boot import ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.control import objects
 from headgate.control.admin import Admin
@@ -62,6 +62,9 @@ if TYPE_CHECKING:
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
+LOOK_S = 0.2
+EARLIER_LIFE_S = 30.0  # it answers for 3 s more, and reads the journal for 10
+LOCK = "control.lock"
 SETTLE_S = 1.5  # engines and prices are known sooner, whatever answers
 LAST_READING_S = 10.0
 BAD_CONFIG, PORT_IN_USE, STORE_UNUSABLE = 2, 3, 4
@@ -106,11 +109,19 @@ def write_logs(level: str, form: str) -> None:
         return f"{text}\n{raised}" if raised and not drawn_as.json else text
 
     structlog.configure(
-        processors=[structlog.processors.add_log_level, structlog.processors.format_exc_info, render],
+        processors=[structlog.processors.add_log_level, _visible, structlog.processors.format_exc_info, render],
         wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
         cache_logger_on_first_use=True,
     )
+
+
+def _visible(_logger: object, _name: str, event: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
+    """Control characters in what others have said are written out: a log is read on terminals."""
+    for key, value in event.items():
+        if isinstance(value, str) and not value.isprintable():
+            event[key] = value.encode("unicode_escape").decode()
+    return event
 
 
 class Control:
@@ -131,14 +142,31 @@ class Control:
     async def live(self) -> int:
         """Starts everything, waits for the end, ends everything.  Raises CannotStart."""
         self._listen_for_the_end()
-        listener = bind(self._boot.host, self._boot.port)
-        engine = await self._open_store()
+        alone = await self._be_alone()
         try:
-            await self._serve(engine, listener)
+            listener = bind(self._boot.host, self._boot.port)
+            try:
+                engine = await self._open_store()
+                try:
+                    await self._serve(engine, listener)
+                finally:
+                    await engine.dispose()
+            finally:
+                listener.close()
         finally:
-            await engine.dispose()
-            listener.close()
+            os.close(alone)
         return 0
+
+    async def _be_alone(self) -> int:
+        """Waits for the control process of an earlier life, whose supervisor was killed: two that read the journal
+        would count twice.
+        """
+        end = time.monotonic() + EARLIER_LIFE_S
+        while (descriptor := statedir.take_alone(self._state / LOCK)) is None:
+            if time.monotonic() > end:
+                raise CannotStart(STORE_UNUSABLE, f"another control process works on {self._state} and does not end")
+            await asyncio.sleep(LOOK_S)
+        return descriptor
 
     async def _open_store(self) -> AsyncEngine:
         try:
@@ -153,6 +181,8 @@ class Control:
         tasks = []
         try:
             tasks.append(await self._answer_data(link, recorder))
+            if self._end.is_set():  # started for what the journal holds, or without a supervisor by now
+                return
             # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already.  Before
             # the file is read in another: two threads importing pydantic at once can wait for each other for good.
             imported = await asyncio.to_thread(_import_web)
@@ -160,7 +190,11 @@ class Control:
             tasks.append(asyncio.create_task(publication.each_minute(), name="each minute"))
             tasks.append(asyncio.create_task(seek(publication), name="seek engines"))
             admin = Admin(engine, publication, link, recorder, self._boot.data_url, self._ask_to_drain)
-            web = imported.server(admin, self._boot.admin_token)
+            web = imported.server(
+                admin,
+                self._boot.admin_token,
+                imported.Hosts(self._boot.host, frozenset(name.lower() for name in self._boot.allowed_hosts)),
+            )
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
             tasks.append(api)
             up = asyncio.create_task(self._say_ready(web, listener, publication), name="say ready")
@@ -291,7 +325,10 @@ class Control:
         It is read at once: it may have changed, or broken, since the supervisor compiled what this life of control
         began with.
         """
-        stamp = _stamp(self._path(publication))
+        read = self._boot.config_stamp
+        while locate.unfinished(read, locate.stamp(self._path(publication)), time.time()):  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_S)
+        read = locate.stamp(self._path(publication))
         done = await self._reload_once(publication)
         await publication.settle()
         self._settled.set()
@@ -299,12 +336,13 @@ class Control:
             try:
                 async with asyncio.timeout(WATCH_S):
                     await self._reload.wait()
+                now = locate.stamp(self._path(publication))
             except TimeoutError:
-                now = _stamp(self._path(publication))
-                if now == stamp and done:
+                now = locate.stamp(self._path(publication))
+                if (now == read and done) or locate.unfinished(read, now, time.time()):
                     continue
-                stamp = now
             self._reload.clear()
+            read = now
             done = await self._reload_once(publication)
 
     def _path(self, publication: Publication) -> str | Path | None:
@@ -321,19 +359,6 @@ class Control:
             log.error("the configuration was not reloaded: the store cannot be used", error=str(error))
             return False
         return True
-
-
-Stamp = tuple[int, int, int] | None
-
-
-def _stamp(path: str | Path | None) -> Stamp:
-    if path is None:
-        return None
-    try:
-        stat = os.stat(path)
-    except OSError:
-        return None
-    return stat.st_mtime_ns, stat.st_size, stat.st_ino
 
 
 def known_rows(config_path: str | None, state: Path) -> Mapping[str, Row]:
@@ -361,6 +386,8 @@ def bind(host: str, port: int) -> socket.socket:
         raise CannotStart(BAD_CONFIG, f"control.host {host!r} is not an address: {error.strerror or error}") from error
     try:
         listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        if boot_channel.both_families(family, address[0]):
+            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
         listener.bind(address)
         listener.listen(128)
     except OSError as error:

@@ -159,8 +159,8 @@ def _open_row(boot: str, call: Running) -> Row:
     o = call.opened
     # fmt: off
     return (
-        o.id, boot, o.at, o.grant, o.requested, o.stream, o.label or None,
-        _known(o.price_input), _known(o.price_output), o.provider, o.model, min(o.prompt_tokens, MOST),
+        o.id, boot, o.at, o.grant, _text(o.requested), o.stream, _text(o.label) or None,
+        _known(o.price_input), _known(o.price_output), o.provider, _text(o.model), min(o.prompt_tokens, MOST),
         min(call.completion, MOST),
         "estimated", (call.at - o.at) // 1000,
     )
@@ -171,9 +171,9 @@ def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
     opened_at = o.at or c.at - c.duration_us * 1000
     # fmt: off
     return (
-        c.id, boot, opened_at, o.grant, o.requested or c.model, o.stream, o.label or None, None, None,
-        c.provider, c.model, min(c.prompt_tokens, MOST), min(c.completion_tokens, MOST), c.basis,
-        c.at, c.outcome, c.status, c.code, min(c.cached_tokens, MOST), min(c.reasoning_tokens, MOST),
+        c.id, boot, opened_at, o.grant, _text(o.requested or c.model), o.stream, _text(o.label) or None, None, None,
+        c.provider, _text(c.model), min(c.prompt_tokens, MOST), min(c.completion_tokens, MOST), c.basis,
+        c.at, c.outcome, c.status, _text(c.code), min(c.cached_tokens, MOST), min(c.reasoning_tokens, MOST),
         min(c.cache_write_tokens, MOST), c.cost if 0 <= c.cost <= MOST else None,
         c.duration_us, _known(c.queue_us), _known(c.connect_us), _known(c.ttfb_us), _known(c.ttft_us),
         c.bytes_out, _attempts(c.attempts).decode(), c.price_source or None,
@@ -181,6 +181,11 @@ def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
         _attempts(c.shares).decode() if c.shares else None,
     )
     # fmt: on
+
+
+def _text(value: str) -> str:
+    """What a store can keep: PostgreSQL has no NUL, and one in a name must not take a call out of the accounts."""
+    return value.replace("\0", "\ufffd") if "\0" in value else value
 
 
 def _known(value: int) -> int | None:

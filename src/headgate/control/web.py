@@ -13,6 +13,7 @@ import uvicorn
 
 from headgate.control.admin import Admin
 from headgate.control.api import build
+from headgate.control.api.door import Hosts
 
 GRACE_S = 3  # for answers that are on their way when control ends
 
@@ -52,11 +53,11 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(admin: Admin, admin_token: str) -> Server:
+def server(admin: Admin, admin_token: str, hosts: Hosts) -> Server:
     """Ready to ``serve(sockets=[…])``."""
     return Server(
         uvicorn.Config(
-            build(admin, admin_token),
+            build(admin, admin_token, hosts),
             lifespan="off",
             access_log=False,
             log_config=None,

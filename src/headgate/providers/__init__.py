@@ -22,6 +22,7 @@ from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.policy.names import nearest
 from headgate.wire import urls
+from headgate.wire.credentials import clean, key_of, problem
 
 SHIPPED = Path(__file__).parent
 RESERVED = frozenset(("builtin", "headgate"))  # the built-in provider; what the shipped aliases begin with
@@ -31,7 +32,6 @@ TASKS = (
 )  # fmt: skip
 MAX_BYTES = 64 << 10
 MAX_ROWS = 500
-MAX_KEY = 4096
 
 _NAME = re.compile(r"[a-z0-9-]{1,64}")
 _PLACEHOLDER = re.compile(r"\{([A-Z][A-Z0-9_]{1,63})\}")
@@ -267,15 +267,15 @@ def key_in(row: Row, environ: Mapping[str, str]) -> tuple[str, str] | None:
 def first_key(variables: Iterable[str], environ: Mapping[str, str]) -> tuple[str, str] | None:
     """As ``key_in``, of the variables themselves."""
     for name in variables:
-        value = environ.get(name, "").strip()
-        if can_be_key(value):
-            return name, value
+        if key := key_of(environ.get(name, "")):
+            return name, key
     return None
 
 
-def can_be_key(value: str) -> bool:
-    """Whether it can stand in a header as a key."""
-    return 0 < len(value) <= MAX_KEY and value.isascii() and value.isprintable() and " " not in value
+def unusable_keys(row: Row, environ: Mapping[str, str]) -> list[str]:
+    """A sentence for each of the row's key variables that holds something which is no key."""
+    held = [(name, clean(environ[name])) for name in row.key_env if environ.get(name)]
+    return [f"{name} {sentence}" for name, text in held if text and (sentence := problem(text))]
 
 
 def catalog(row: Row) -> dict[str, ModelRow]:

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
+from pydantic.fields import FieldInfo
 
 from headgate import trust
 from headgate.control import wording
@@ -20,12 +21,17 @@ from headgate.policy import names
 from headgate.policy.names import nearest
 from headgate.providers import RESERVED, TASKS
 from headgate.providers import Row as PresetRow
+from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
 from headgate.settings.presets import expand
 from headgate.settings.pruning import Pruned
 from headgate.settings.schema import BUILTIN, File, Provider, Row
 
 HERE = "of this file"
+PATTERN = (
+    "a model's id is no pattern: leave models out and every id passes, with prices and facts from the price list; "
+    "list the ids where only these may pass"
+)
 MAX_TURNS = 8  # of taking out what has a problem
 Problems = Iterator[tuple[Location, str]]
 PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
@@ -39,7 +45,7 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
     problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in _shape(tree, rows, environ))]
     if not problems:
         try:
-            file = File.model_validate(_present(File, tree.root))
+            file = File.model_validate(_valued(File, _present(File, tree.root)))
         except ValidationError as error:
             problems = [(here, tree.complain(here, words)) for here, words in _translated(error)]
         else:
@@ -61,7 +67,7 @@ def _of_the_rest(tree: Tree, pruned: Pruned, found: Collection[str]) -> Iterator
     """The problems of what has none so far."""
     for _turn in range(MAX_TURNS):
         try:
-            file = File.model_validate(_present(File, pruned.root))
+            file = File.model_validate(_valued(File, _present(File, pruned.root)))
             break
         except ValidationError as error:
             bad = [(pruned.original(here), words) for here, words in _translated(error)]
@@ -156,6 +162,29 @@ _SENTENCES = {
 }
 
 
+def _valued(row: type[Row], table: dict[str, Any]) -> dict[str, Any]:
+    """A table whose values are texts, as they were written, but where the schema takes any value: there they are what
+    YAML reads in them.  Numbers and switches the schema reads itself.
+    """
+    return {key: _value(row.model_fields.get(key), item) for key, item in table.items()}
+
+
+def _value(field: FieldInfo | None, item: Any) -> Any:
+    if field is not None and Any in get_args(field.annotation):
+        return typed(item)
+    inner = _row_of(field.annotation) if field is not None else None
+    direct = field is not None and field.annotation is inner
+    if inner is not None and direct and isinstance(item, dict):
+        return _valued(inner, item)
+    if isinstance(item, dict):
+        return {
+            key: _valued(inner, one) if inner and isinstance(one, dict) else texts(one) for key, one in item.items()
+        }
+    if isinstance(item, list):
+        return [_valued(inner, one) if inner and isinstance(one, dict) else texts(one) for one in item]
+    return texts(item)
+
+
 def _translated(error: ValidationError) -> Problems:
     for detail in error.errors(include_url=False, include_input=False):  # pydantic's own text may quote a secret
         location = tuple(part for part in detail["loc"] if part != "[key]")
@@ -205,6 +234,8 @@ def _providers(tree: Tree, file: File) -> Problems:
         for model in row.models or ():
             if not model or not model.isprintable() or " " in model:
                 yield (*here, "models", model), "a model's id must be printable, without spaces"
+            elif "*" in model:
+                yield (*here, "models", model), PATTERN
 
 
 def account_labels(row: Provider) -> list[str]:

@@ -9,52 +9,23 @@ that runs.
 from __future__ import annotations
 
 import re
-from collections.abc import Hashable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from headgate import locate
+from headgate.settings import document, variables
+from headgate.settings.document import MAX_BYTES, ConfigError, Location, dotted
 
-try:
-    from yaml import CSafeLoader as _Loader
-except ImportError:  # PyYAML without libyaml: the same language, slower
-    from yaml import SafeLoader as _Loader  # type: ignore[assignment]
-
-Location = tuple[str | int, ...]
+__all__ = ["ConfigError", "Location", "Tree", "dotted", "find", "read"]
 
 PREFIX = "HEADGATE_"
 # Without this list a Kubernetes service named "headgate" (HEADGATE_PORT=tcp://…) would break every pod beside it:
 # a variable with one underscore is an override only where it names one of these.
 TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model", "unpriced"})
 
-MAX_BYTES = 4 << 20
-MAX_NODES = 200_000  # with every alias written out: nine lines of nine aliases each are four hundred million
-MAX_DEPTH = 32
 
 _OPTIONS = {"control.port": "--control-port", "logging.level": "--log-level", "logging.format": "--log-format"}
-
-# Others (!!set, !!omap) would make of a table something that is none
-_PLAIN = frozenset({"tag:yaml.org,2002:map", "tag:yaml.org,2002:seq"})
-_MERGE = "tag:yaml.org,2002:merge"
-_VARIABLE = re.compile(r"\$(\$)?\{([A-Za-z_][A-Za-z0-9_]*)(:-([^}]*))?\}")
-
-
-class ConfigError(ValueError):
-    """The configuration cannot be meant.  ``problems`` are sentences, each naming its key.  ``store``: they are about
-    the database.
-    """
-
-    def __init__(self, problems: list[str], *, store: bool = False) -> None:
-        self.problems = problems
-        self.store = store
-        super().__init__("; ".join(problems))
-
-
-def dotted(location: Location) -> str:
-    """``("providers", "up-a", "keys", 0)`` → ``providers.up-a.keys.0``."""
-    return ".".join(str(part) for part in location)
 
 
 class Tree:
@@ -70,15 +41,21 @@ class Tree:
         self.variables: dict[Location, str] = {}
         self.substituted: dict[Location, list[str]] = {}
         self.presets: dict[Location, str] = {}
+        self.warnings: list[str] = []  # sentences about what was left out
+        self.blank = True  # there is no file, or it holds nothing but comments
         self.problems: list[tuple[Location, str]] = []  # of reading it, each with its place
 
     def whence(self, location: Location) -> str:
         """Where the value was written, as a suffix for a sentence; the nearest parent's line if need be."""
         for end in range(len(location), 0, -1):
-            if name := self.variables.get(location[:end]):
+            here = location[:end]
+            if name := self.variables.get(here):
                 return f" ({name})"
-            if line := self.lines.get(location[:end]):
-                return f" ({self.path.name if self.path else 'file'}, line {line})"
+            if preset := self.presets.get(here):
+                return f" ({preset})" if preset.startswith("environment") else f" (preset {preset})"
+            if line := self.lines.get(here):
+                used = "".join(f", from ${{{name}}}" for name in self.substituted.get(here, ()))
+                return f" ({self.path.name if self.path else 'file'}, line {line}{used})"
         return ""
 
     def complain(self, location: Location, sentence: str) -> str:
@@ -119,128 +96,24 @@ def _parse(tree: Tree, path: Path) -> None:
             text = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ConfigError([f"{path}: cannot be read ({error.strerror})"]) from error
-    if len(text) > MAX_BYTES:
-        raise ConfigError([f"{path.name}: is larger than {MAX_BYTES >> 20} MB, the limit of a configuration"])
-    loader = _Loader(text)
-    try:
-        _refuse_depth(path, text)
-        node = loader.get_single_node()
-        if node is None:
-            return
-        if not isinstance(node, yaml.MappingNode):
-            raise ConfigError([f"{path.name}: the top level must be keys and values (server:, providers:, …)"])
-        _Walk(tree, loader).note(node, (), ())
-        tree.root = loader.construct_document(node)
-    except yaml.MarkedYAMLError as error:
-        mark = error.problem_mark
-        where = f", line {mark.line + 1}, column {mark.column + 1}" if mark else ""
-        raise ConfigError([f"{path.name}{where}: not YAML: {error.problem or error}"]) from error
-    except (yaml.YAMLError, ValueError) as error:
-        if isinstance(error, ConfigError):
-            raise
-        raise ConfigError([f"{path.name}: not YAML: {' '.join(str(error).split())}"]) from error
-    finally:
-        loader.dispose()
-
-
-def _refuse_depth(path: Path, text: bytes) -> None:
-    """Before anything is composed: libyaml's composer calls itself, and thirty thousand brackets end the process."""
-    depth = 0
-    for event in yaml.parse(text, Loader=_Loader):
-        if isinstance(event, yaml.CollectionStartEvent):
-            depth += 1
-            if depth > MAX_DEPTH:
-                where = f", line {event.start_mark.line + 1}" if event.start_mark else ""
-                raise ConfigError([f"{path.name}{where}: is nested deeper than {MAX_DEPTH} levels"])
-        elif isinstance(event, yaml.CollectionEndEvent):
-            depth -= 1
-
-
-class _Walk:
-    """Notes every line, and refuses what YAML lets pass: duplicate keys (the last would win unseen), loops, aliases
-    that make a small file a large one, and values that are not what their tag says.
-    """
-
-    def __init__(self, tree: Tree, loader: _Loader) -> None:
-        self._tree = tree
-        self._loader = loader
-        self._left = MAX_NODES
-
-    def note(self, node: yaml.Node, location: Location, above: tuple[int, ...]) -> None:
-        """``node`` and all below it; ``above`` are the ids of the nodes that it is in."""
-        line = node.start_mark.line + 1
-        if location:
-            self._tree.lines.setdefault(location, line)
-        if id(node) in above:
-            raise ConfigError([f"{dotted(location)}: refers to itself (line {line})"])
-        self._left -= 1
-        if self._left < 0 or len(above) > MAX_DEPTH:
-            most = f"{MAX_NODES} values" if self._left < 0 else f"{MAX_DEPTH} levels"
-            raise ConfigError([f"{dotted(location)}: the file has more than {most}, its aliases written out"])
-        if isinstance(node, yaml.ScalarNode):
-            self._read(node, location)
-            return
-        if node.tag not in _PLAIN:
-            raise ConfigError([f"{dotted(location) or 'the file'}: no value here is a {node.tag} (line {line})"])
-        inside = (*above, id(node))
-        if isinstance(node, yaml.SequenceNode):
-            for index, item in enumerate(node.value):
-                self.note(item, (*location, index), inside)
-        elif isinstance(node, yaml.MappingNode):
-            self._keys(node, location, inside)
-
-    def _keys(self, node: yaml.MappingNode, location: Location, inside: tuple[int, ...]) -> None:
-        seen: set[str] = set()
-        for key, value in node.value:
-            line = key.start_mark.line + 1
-            if not isinstance(key, yaml.ScalarNode):
-                raise ConfigError([f"{dotted(location)}: keys must be plain names (line {line})"])
-            here = (*location, key.value)
-            if key.value in seen and key.value != "<<":
-                raise ConfigError([f"{dotted(here)}: stands twice (line {line})"])
-            seen.add(key.value)
-            self._tree.lines[here] = line
-            if key.tag != _MERGE:
-                self._read(key, here)
-            self.note(value, here, inside)
-
-    def _read(self, node: yaml.ScalarNode, location: Location) -> None:
-        """Here, where its place is known: PyYAML raises whatever comes, and forgets where."""
-        try:
-            self._loader.construct_object(node)
-        except yaml.MarkedYAMLError:
-            raise
-        except Exception as error:
-            kind = node.tag.rpartition(":")[2]
-            sentence = f"{dotted(location)}: is not a {kind} (line {node.start_mark.line + 1})"
-            raise ConfigError([sentence]) from error
+    root, tree.lines = document.parse(path.name, text)
+    tree.blank = root is None
+    tree.root = root or {}
 
 
 def _substitute(tree: Tree, value: Any, location: Location, environ: Mapping[str, str]) -> Any:
     if isinstance(value, dict):
-        return {_key(name): _substitute(tree, item, (*location, _key(name)), environ) for name, item in value.items()}
+        return {name: _substitute(tree, item, (*location, name), environ) for name, item in value.items()}
     if isinstance(value, list):
         return [_substitute(tree, item, (*location, i), environ) for i, item in enumerate(value)]
     if not isinstance(value, str) or "${" not in value:
         return value
-
-    def replace(match: re.Match[str]) -> str:
-        if match[1]:  # $${NAME} is a literal ${NAME}
-            return match[0][1:]
-        tree.substituted.setdefault(location, []).append(match[2])
-        found = environ.get(match[2]) or (match[4] if match[3] else environ.get(match[2]))
-        if found is None:
-            sentence = f"the environment variable {match[2]} is not set; set it, or write ${{{match[2]}:-default}}"
-            tree.problems.append((location, tree.complain(location, sentence)))
-            return ""
-        return found
-
-    return _VARIABLE.sub(replace, value)
-
-
-def _key(name: Hashable) -> str:
-    """YAML reads ``4o:`` as text but ``1:``, ``on:`` and ``null:`` as something else; our keys are all names."""
-    return name if isinstance(name, str) else str(name).lower() if name is None or isinstance(name, bool) else str(name)
+    return variables.expand(
+        value,
+        environ,
+        lambda sentence: tree.problems.append((location, tree.complain(location, sentence))),
+        lambda name: tree.substituted.setdefault(location, []).append(name),
+    )
 
 
 def _environment(root: dict[str, Any], environ: Mapping[str, str]) -> Iterator[tuple[Location, str, str]]:

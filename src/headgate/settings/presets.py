@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from headgate.policy.names import nearest
-from headgate.providers import Row, Unfilled, base_url, fields, key_in
+from headgate.providers import Row, Unfilled, base_url, fields, key_in, unusable_keys
 from headgate.settings.file import Location, Tree
 
 
@@ -41,6 +41,8 @@ def expand(tree: Tree, rows: Mapping[str, Row], environ: Mapping[str, str]) -> l
                 problems.append(((*here, "base_url"), str(error)))
                 continue
         found = key_in(row, environ) if with_keys and "keys" not in given and _wants_key(taken, given) else None
+        if not found and with_keys and "keys" not in given and _wants_key(taken, given):
+            problems += [(here, f"the environment variable {one}") for one in unusable_keys(row, environ)]
         if found:
             taken["keys"] = [{"key": found[1], "label": found[0]}]
         for key in taken:
@@ -61,7 +63,10 @@ def from_environment(tree: Tree, rows: Mapping[str, Row], environ: Mapping[str, 
     found = {}
     for name, row in rows.items():
         key = key_in(row, environ)
-        if key is None or name in declared or name in presets:
+        if name in declared or name in presets:
+            continue
+        if key is None:
+            tree.warnings += [f"{one}: no provider {name} is made of it" for one in unusable_keys(row, environ)]
             continue
         try:
             url = base_url(row, environ)

@@ -76,9 +76,10 @@ def _origins(value: list[str]) -> list[str]:
 
 
 def _secret(value: SecretStr) -> SecretStr:
-    if len(credential(value).get_secret_value()) < MIN_SECRET:
+    secret = credential(value)
+    if len(secret.get_secret_value()) < MIN_SECRET:
         raise wrong(f"is too short to be a secret: at least {MIN_SECRET} characters, better 32 random ones")
-    return value
+    return secret
 
 
 def _as_key(value: Any) -> Any:
@@ -130,6 +131,7 @@ class Control(Row):
     LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
+    allowed_hosts: list[Host | Literal["*"]] = []
 
 
 Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
@@ -137,7 +139,10 @@ Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
 
 def _prefill(value: Any) -> Any:
     """``true`` is short for the spelling that needs nothing beside the message.  The environment has it as a text."""
-    return {"true": "trailing", "false": "none"}.get(str(value).lower(), value)
+    return {
+        **dict.fromkeys(("true", "yes", "on"), "trailing"),
+        **dict.fromkeys(("false", "no", "off"), "none"),
+    }.get(str(value).lower(), value)
 
 
 YesNo = Literal["yes", "no"]

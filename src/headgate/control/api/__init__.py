@@ -13,8 +13,8 @@ from starlette.types import ASGIApp
 
 from headgate import __version__
 from headgate.control.admin import Admin
-from headgate.control.api import accounts, aliases, catalog, errors, explain, gateway, providers, requests, tokens
-from headgate.control.api.door import Door
+from headgate.control.api import accounts, aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
+from headgate.control.api.door import Door, Hosts
 
 PREFIX = "/admin/v1"
 ABOUT = """
@@ -47,14 +47,15 @@ class _App(FastAPI):
         return super().openapi()
 
 
-def build(admin: Admin, admin_token: str) -> ASGIApp:
-    """The application, behind its door."""
+def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp:
+    """The application, behind its door.  ``hosts``: its names for browsers; None: it is called in this process."""
     app = _App(
-        title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS, redoc_url=None,
-        generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
+        title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
+        docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
     for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
+    docs.install(app)
     errors.install(app)
-    return Door(app, admin_token)
+    return Door(app, admin_token, hosts)

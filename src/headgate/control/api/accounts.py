@@ -22,9 +22,9 @@ from headgate.control.vault import hint
 from headgate.control.world import problem_of_account
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Account, Provider
-from headgate.providers import MAX_KEY
+from headgate.wire import credentials
 
-Key = Annotated[Credential, Field(min_length=1, max_length=MAX_KEY, description="Write-only.")]
+Key = Annotated[Credential, Field(min_length=1, max_length=credentials.MAX, description="Write-only.")]
 Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher is asked first.")]
 Wanted = Annotated[
     str,

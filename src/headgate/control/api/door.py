@@ -7,25 +7,84 @@ without the admin token, whatever routes exist.  Whoever comes in is the operato
 from __future__ import annotations
 
 import hmac
+import ipaddress
 from collections.abc import Mapping
+from dataclasses import dataclass
+from urllib.parse import urlsplit
 
 from fastapi.responses import JSONResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
+from headgate.control.api import docs
 from headgate.control.api.errors import rendered
-from headgate.control.kinds import INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
+from headgate.control.kinds import FOREIGN_ORIGIN, INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
 from headgate.errors import PAYLOAD_TOO_LARGE
 
-OPEN_PATHS = frozenset({"/livez", "/readyz", "/docs", "/docs/oauth2-redirect", "/openapi.json"})
+PROBES = frozenset({"/livez", "/readyz"})
+OPEN_PATHS = PROBES | {docs.PAGE, docs.STYLE, "/openapi.json"}
 MAX_BODY = 1 << 20
 
 
-class Door:
-    """The admin token or nothing, and no body above MAX_BODY."""
+@dataclass(frozen=True)
+class Hosts:
+    """The names under which this API may be reached.  An attacker's page whose name leads to 127.0.0.1 (DNS rebinding)
+    sends its own name as Host, and its own origin as Origin.
 
-    def __init__(self, app: ASGIApp, admin_token: str) -> None:
+    ``bound`` is the configured address; ``allowed`` are further names, ``*`` all.
+    """
+
+    bound: str
+    allowed: frozenset[str] = frozenset()
+
+    def may(self, host: str) -> bool:
+        """True for addresses, localhost, and names that are allowed.  Where the operator has opened the API to other
+        machines (no loopback address is bound) and has named none, every name is.
+        """
+        try:
+            name = (urlsplit(f"//{host}").hostname or "").rstrip(".")
+        except ValueError:
+            return False
+        if not name:
+            return False
+        if name in self.allowed or "*" in self.allowed or name == self.bound.lower():
+            return True
+        if name == "localhost" or name.endswith(".localhost") or _is_address(name):
+            return True
+        return not self.allowed and not _is_loopback(self.bound)
+
+    def problem(self, headers: Mapping[bytes, bytes]) -> str | None:
+        """Why a request with these headers comes from elsewhere, or None."""
+        host = headers.get(b"host", b"").decode("latin-1").strip().lower()
+        if not self.may(host):
+            return "This Host is not served here: use an address or localhost, or name it in control.allowed_hosts."
+        origin = headers.get(b"origin")
+        if origin is None:
+            return None
+        parts = origin.decode("latin-1").strip().lower().partition("://")
+        if parts[0] in ("http", "https") and (parts[2] == host or (parts[2].partition(":")[0] in self.allowed)):
+            return None
+        return "Pages of other origins may not call the admin API."
+
+
+def _is_address(name: str) -> bool:
+    try:
+        ipaddress.ip_address(name)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_loopback(host: str) -> bool:
+    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
+
+
+class Door:
+    """The admin token or nothing, from no foreign page, and no body above MAX_BODY."""
+
+    def __init__(self, app: ASGIApp, admin_token: str, hosts: Hosts | None = None) -> None:
         self._app = app
         self._token = admin_token.encode()
+        self._hosts = hosts
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -39,6 +98,9 @@ class Door:
 
     def _refusal(self, scope: Scope) -> JSONResponse | None:
         headers = dict(scope["headers"])
+        checked = self._hosts if scope.get("path") not in PROBES else None
+        if checked is not None and (sentence := checked.problem(headers)):
+            return rendered(FOREIGN_ORIGIN, sentence)
         refusal = None if scope["type"] == "http" and scope["path"] in OPEN_PATHS else self._stranger(headers)
         if refusal is not None:
             return refusal

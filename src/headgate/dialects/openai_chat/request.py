@@ -33,6 +33,8 @@ _MOST_FALLBACKS = 8
 _MOST_PROVIDERS = 32
 _LONGEST_PROVIDER = 64
 _FALSE = Raw(b"false")
+# It is shown to operators and stored: no control character, no change of direction, nothing of no width
+_UNPRINTABLE = "must have printable characters only"
 
 
 def read(body: bytes) -> Call:
@@ -44,6 +46,8 @@ def read(body: bytes) -> Call:
     model = _text(members, "model")
     if model is not None and not 0 < len(model) <= _LONGEST_MODEL:
         raise _invalid("model", f"must have 1 to {_LONGEST_MODEL} characters")
+    if model is not None and not model.isprintable():
+        raise _invalid("model", _UNPRINTABLE)
     streamed = members.get("stream")
     stream = streamed is not None and streamed == TRUE
     if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:
@@ -227,6 +231,8 @@ def _names(most: int, longest: int) -> Callable[[str, Raw], tuple[str, ...]]:
         names = codec.as_texts(raw)
         if names is None or len(names) > most or not all(0 < len(name) <= longest for name in names):
             raise _invalid(param, f"must be an array of at most {most} strings of 1 to {longest} characters")
+        if not all(name.isprintable() for name in names):
+            raise _invalid(param, _UNPRINTABLE)
         return tuple(dict.fromkeys(names))
 
     return read_names
@@ -278,5 +284,7 @@ def _metadata(raw: Raw) -> dict[str, str] | None:
         if text is None or len(key) > _LONGEST_KEY or len(text) > _LONGEST_VALUE:
             limits = f"keys of at most {_LONGEST_KEY} and values of at most {_LONGEST_VALUE} characters"
             raise _invalid("headgate.metadata", f"must hold strings, with {limits}")
+        if not key.isprintable() or "\0" in text:
+            raise _invalid("headgate.metadata", f"its keys {_UNPRINTABLE}, its values anything but NUL")
         metadata[key] = text
     return metadata

@@ -1,0 +1,61 @@
+"""What a key may be, wherever it comes from: the file, the environment, the vault's door.  Pure.
+
+What pasting and tools leave around a key is taken off (blanks, newlines, quotes).  What cannot be a key is refused, and
+so is a placeholder that nobody filled: it would be sent to the provider as the key.  No sentence quotes what was given.
+"""
+
+from __future__ import annotations
+
+import re
+
+MAX = 4096
+
+_AROUND = " \t\r\n\v\f\ufeff\u200b"
+_NAME = r"([A-Za-z_][A-Za-z0-9_]*)"
+_PLACEHOLDERS = (
+    re.compile(rf"\$\{{\s*(?:env[.:])?{_NAME}.*"),  # ${NAME, ${NAME-x}, ${env:NAME}, ${env.NAME}
+    re.compile(rf"\{{\{{\s*(?:env\.|\.|secrets\.)?{_NAME}.*\}}\}}"),  # {{NAME}}, {{ .NAME }}
+    re.compile(rf"\$\{{\{{\s*(?:secrets\.|env\.)?{_NAME}.*\}}\}}"),  # ${{ secrets.NAME }}
+    re.compile(rf"os\.environ/{_NAME}"),
+    re.compile(rf"os\.(?:environ|getenv)[\[(]['\"]?{_NAME}.*"),
+    re.compile(rf"(?:process\.)?env[.:/]{_NAME}"),
+    re.compile(rf"\$env:{_NAME}"),
+    re.compile(r"%([A-Z_][A-Z0-9_]+)%"),
+    re.compile(rf"\{{env:{_NAME}\}}"),
+    re.compile(r"\$\(.*\)?()"),
+    # A key may begin with a $, but hardly goes on as a variable's name does
+    re.compile(r"\$([A-Z][A-Z0-9]*_[A-Z0-9_]*|[a-z][a-z0-9]*_[a-z0-9_]*|[A-Z]+)"),
+)
+
+
+def clean(text: str) -> str:
+    """Without what stands around it: blanks, newlines, one pair of quotes."""
+    text = text.strip(_AROUND)
+    if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]:
+        text = text[1:-1].strip(_AROUND)
+    return text
+
+
+def problem(text: str) -> str | None:
+    """Why a clean text is no key, to be read behind its name; None where it can be one."""
+    if not text:
+        return "is empty"
+    for pattern in _PLACEHOLDERS:
+        if match := pattern.fullmatch(text):
+            if not match[1]:
+                return "is a placeholder that nobody has filled, no key"
+            name = match[1]
+            return f"is a placeholder, no key: write ${{{name}}} for what the environment variable {name} holds"
+    if len(text) > MAX:
+        return f"is longer than {MAX} characters"
+    if not text.isascii() or not text.isprintable() or " " in text:
+        return "must be printable ASCII without spaces"
+    if text[0] in "\"'" or text[-1] in "\"'":
+        return "begins or ends with a quote that belongs to no pair"
+    return None
+
+
+def key_of(text: str) -> str | None:
+    """The clean key; None where it is none."""
+    cleaned = clean(text)
+    return cleaned if problem(cleaned) is None else None
