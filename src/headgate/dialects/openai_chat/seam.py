@@ -168,9 +168,13 @@ def _repeats_itself(said: str, head: str) -> bool:
     """
     if said.find(head, 1) >= 0:
         return True
-    size = len(said)
+    return any(_goes_round(text, head) for text in (said, said.rstrip()))  # white space may be said again as well
+
+
+def _goes_round(text: str, head: str) -> bool:
+    size = len(text)
     for period in range(1, min(len(head), size // 2) + 1):
-        unit = said[size - period :]
-        if said.endswith(unit, 0, size - period) and (unit * (len(head) // period + 1)).startswith(head):
+        unit = text[size - period :]
+        if text.endswith(unit, 0, size - period) and (unit * (len(head) // period + 1)).startswith(head):
             return True
     return False
