@@ -89,6 +89,7 @@ def test_a_short_text_that_comes_again_is_unclear(size: int, cuts: list[int]) ->
         (" la" * 6 + " ", " la" * 9),
         ("=" * 30, "=" * 50),
         ("| --- " * 9, "| --- " * 12),
+        (" la la la la, la", " la la la la, la la,"),
         (f"{SAID}. {SAID}. ", f"{SAID}."),
         (f"{SAID}. ", f"{SAID[:-3]}way"),
         (SAID, SAID[:50]),
