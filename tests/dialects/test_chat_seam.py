@@ -100,6 +100,7 @@ def test_a_short_text_that_comes_again_is_unclear(size: int, cuts: list[int]) ->
         "syllables whose white space is said again",
         "a line",
         "a table",
+        "a song",
         "a refrain",
         "another way behind 40",
         "half of it",

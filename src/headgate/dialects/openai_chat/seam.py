@@ -164,8 +164,8 @@ def _alike(one: str, other: str) -> int:
 
 
 def _repeats_itself(said: str, head: str) -> bool:
-    """Whether ``said`` has come back to its beginning before, ends in a repetition that goes on with ``head``, or begins
-    so monotonously that it may: that the next text begins with ``head`` then proves nothing.
+    """Whether ``said`` has come back to its beginning before, ends in a repetition that goes on with ``head``, or
+    begins so monotonously that it may: that the next text begins with ``head`` then proves nothing.
     """
     triples = [head[at : at + 3] for at in range(len(head) - 2)]
     if said.find(head, 1) >= 0 or len(set(triples)) < _VARIED * len(triples):
