@@ -91,6 +91,9 @@ def test_the_official_client_reads_the_same(
     if not name.startswith(UNSEEN_ERRORS):
         assert our_error == their_error
     got, expected = normalise(ours), normalise(theirs)
+    if our_error:  # a finish reason before it was none
+        for choice in (*got["choices"].values(), *expected["choices"].values()):
+            choice.pop("finish", None)
     if expected["usage"] is None:  # ours is then an estimate
         got["usage"] = None
     assert got == expected
