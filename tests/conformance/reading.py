@@ -71,9 +71,8 @@ def promised(chunks: list[Chunk], raised: bool, body: bytes) -> Reading:
             extras |= extras_of("delta", choice.get("delta") or {}, ("role", "tool_calls", *TEXTS))
         reading.pieces += here
         (reading.extras if kept else reading.may).update(extras)
-    said = any(
-        what not in ("role", "finish") or value in ("length", "content_filter") for _, what, value in reading.pieces
-    )
+    told_why = any(state.finish in ("length", "content_filter") for state in choices.values())
+    said = told_why or any(what != "role" for _, what, _ in reading.pieces)
     ended = b"data: [DONE]" in body or b"data:[DONE]" in body
     complete = bool(choices) and all(state.finish for state in choices.values())
     reading.failed = raised or not said or not (ended or complete)
@@ -81,10 +80,9 @@ def promised(chunks: list[Chunk], raised: bool, body: bytes) -> Reading:
         # A finish whose stream then failed, or that says nothing, is no promise.
         reading.pieces = reading.pieces if said else []
         return reading
-    for number, state in choices.items():
-        if not state.finish:
-            reading.pieces += [] if state.started else [(number, "role", "assistant")]
-            reading.pieces.append((number, "finish", "tool_calls" if state.calls else "stop"))
+    for number, state in choices.items():  # a finish is sent when nothing can follow it
+        reading.pieces += [] if state.started else [(number, "role", "assistant")]
+        reading.pieces.append((number, "finish", state.finish or ("tool_calls" if state.calls else "stop")))
     return reading
 
 
@@ -104,11 +102,12 @@ class _Choice:
         pieces += [(self.number, "details", detail) for detail in delta.get("reasoning_details") or ()]
         for position, call in enumerate(delta.get("tool_calls") or ()):
             pieces += self.call(call, position)
+        if pieces:
+            self.finish = None  # one that something follows was none
         reason = choice.get("finish_reason")
         if reason and self.finish is None:
             # `tool_calls` whenever one was streamed; second finishes are dropped.
             self.finish = "tool_calls" if self.calls and reason == "stop" else reason
-            pieces.append((self.number, "finish", self.finish))
         return pieces
 
     def call(self, call: dict[str, Any], position: int) -> list[Piece]:
@@ -142,7 +141,7 @@ def found(chunks: list[Chunk], raised: bool, *, usage: bool) -> Reading:
     """What a client has read from the gateway.  Asserts the form of every chunk; ``usage`` was asked for, or not."""
     reading = Reading(failed=raised)
     assert len({(c["id"], c["object"], c["created"], c["model"]) for c in chunks}) <= 1
-    started: set[int] = set()
+    started: dict[int, bool] = {}  # choices, and whether their role chunk announces text
     finished: set[int] = set()
     for number, chunk in enumerate(chunks):
         assert chunk["id"].startswith("chatcmpl-") and len(chunk["id"]) == 33
@@ -160,20 +159,25 @@ def found(chunks: list[Chunk], raised: bool, *, usage: bool) -> Reading:
         for choice in chunk["choices"]:
             index = choice["index"]
             if index not in started:
-                started.add(index)
-                assert choice["delta"].get("role") == "assistant" and choice["delta"]["content"] == ""
+                assert choice["delta"].get("role") == "assistant" and choice["delta"]["content"] in ("", None)
+                started[index] = choice["delta"]["content"] == ""
                 assert choice["finish_reason"] is None
                 reading.pieces.append((index, "role", "assistant"))
             else:
                 assert "role" not in choice["delta"]
-            reading.pieces += literal(choice)
+            pieces = literal(choice)
+            seen = [what for _, what, _ in pieces if what != "finish"]
+            if seen and all(what == "role" for one, what, _ in reading.pieces if one == index):
+                # The role chunk says whether the first thing to be seen is text.
+                assert started[index] == bool({"content", "refusal"} & set(seen))
+            reading.pieces += pieces
             reading.extras |= extras_of("choice", choice, ("index", "delta", "finish_reason"))
             reading.extras |= extras_of("delta", choice["delta"], ("role", "tool_calls", *TEXTS))
             if choice["finish_reason"] is not None:
                 assert choice["finish_reason"] in REASONS and index not in finished
                 finished.add(index)
     if not raised:
-        assert finished == started and started
+        assert finished == set(started) and started
         assert (reading.usage is not None) == usage
     return reading
 

@@ -138,6 +138,7 @@ _COMPLETION_DETAILS = (
     "completiontokendetails",
 )
 _CREATION = ("cachecreation",)  # Anthropic's: by how long it is kept
+_AUDIO = ("audiotokens",)
 _INNER = ("billedunits", "tokens")  # Cohere: what is billed before what was counted
 
 _Members = Mapping[str, object]
@@ -238,12 +239,13 @@ def _cache(members: _Members) -> tuple[int, int, bool]:
 
 
 def _left_out(members: _Members, prompt: int, completion: int, total: int, read: int, written: int, split: bool) -> int:
-    """How much of what the cache held the prompt does not include."""
+    """How much of what the cache held, or of what was heard, the prompt does not include."""
     cache = read + written
     if split and cache > prompt:
         return cache  # under other names such a count is an artefact: Mistral rounds what is cached up to blocks
     beyond = total - prompt - completion
-    if beyond > 0 and beyond in (cache, read, written):
+    audio = _first(_inner(members, _PROMPT_DETAILS), _AUDIO)  # Mistral counts it beside the text
+    if beyond > 0 and beyond in (cache, read, written, audio):
         return beyond
     # OpenAI's ``prompt_tokens`` includes the cache, Anthropic's ``input_tokens`` does not.
     return cache if split and not total and not _first(members, _PROMPT[:1]) else 0
@@ -276,7 +278,7 @@ def _stands(given: object, usage: Usage) -> bool:
         ("completion_tokens_details", "reasoning_tokens", usage.reasoning),
     ):
         details = given.get(key, {})
-        if not isinstance(details, dict) or ((details or count) and details.get(name, 0) != count):
+        if not isinstance(details, dict) or (count and not details.get(name)):
             return False
         if not _whole(details.values()):
             return False
@@ -362,7 +364,7 @@ def write(usage: Usage, raw: Raw | None) -> Raw:
         ("completion_tokens_details", "reasoning_tokens", usage.reasoning),
     ):
         details = _details(members.pop(key, None))
-        if count or name in details:
+        if count and not codec.as_number(details.get(name)):  # what the upstream says of its parts is not ours to mend
             details[name] = codec.raw(count)
         if details:
             members[key] = codec.raw(details)
