@@ -234,6 +234,9 @@ def compare_usage(theirs: dict[str, Any], ours: dict[str, Any]) -> None:
     reasoning = (theirs.get("completion_tokens_details") or {}).get("reasoning_tokens") or 0
     if reasoning and total == prompt + completion + reasoning:
         completion += reasoning  # xAI counts reasoning beside the completion; OpenAI within
+    heard = (theirs.get("prompt_tokens_details") or {}).get("audio_tokens") or 0
+    if heard and total == prompt + completion + heard:
+        prompt += heard  # Mistral counts what was heard beside the prompt
     assert tuple(ours[key] for key in COUNTS) == (prompt, completion, prompt + completion)
     for key, value in theirs.items():
         if key not in COUNTS and value is not None:

@@ -257,7 +257,7 @@ def _fill(usage: Usage, total: int, estimate: Usage) -> Usage:
         unknown = max(estimate.completion, usage.reasoning)
         usage.completion = min(unknown, total) if total and not usage.prompt else unknown
         usage.basis = "estimated"
-    if not usage.prompt and estimate.prompt:
+    if not usage.prompt and estimate.prompt and total != usage.completion:  # else the total says that there was none
         usage.prompt = total - usage.completion if total > usage.completion else estimate.prompt
         usage.basis = "estimated"
     usage.cached = min(usage.cached, usage.prompt)
