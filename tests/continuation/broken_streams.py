@@ -141,7 +141,7 @@ class Stream:
         where = f"{self.asked}\n{self}"
         assert self.status == 200 and len(self.errors) == 1, where
         assert not self.done and not self.finishes, where
-        assert set(self.errors[0]) == {"message", "type", "param", "code", "not_continued"}, where
+        assert set(self.errors[0]) == {"message", "type", "param", "code", "not_continued", "request_id"}, where
         assert self.errors[0]["not_continued"], where
 
 

@@ -38,7 +38,7 @@ def plane(folder: object, row: Provider, *aliases: Alias, limits: Limits | None 
 
 def numbered(raw: bytes) -> list[tuple[int, bytes]]:
     """(number, payload) of each event; checks that every block is an id line and a data line, of one stream."""
-    raw = re.sub(rb"(?m)^:[^\n]*\n\n", b"", raw)
+    raw = re.sub(rb"(?m)^:[^\n]*\n\n?", b"", raw)  # keep-alives, and the comment at a seam, which is a line of a block
     found = EVENT.findall(raw)
     assert b"".join(b"id: %b.%b\ndata: %b\n\n" % one for one in found) == raw, raw[:500]
     assert len({ident for ident, _, _ in found}) <= 1

@@ -56,7 +56,7 @@ def test_reasoning_and_the_answer_of_another_are_both_counted(tmp_path: Path) ->
         record = closed(plane)
     assert (counts["prompt_tokens"], counts["completion_tokens"], counts["total_tokens"]) == (10, 80, 90)
     assert counts["completion_tokens_details"] == {"reasoning_tokens": 60}
-    assert (record.prompt_tokens, record.completion_tokens, record.basis) == (10, 80, "estimated")
+    assert (record.prompt_tokens, record.completion_tokens, record.basis) == (10, 80, "provider")
     assert record.cost == 10 * 1000 + 80 * 2000  # each token once
 
 
@@ -72,7 +72,7 @@ def test_a_prompt_that_was_cached_is_no_more_than_the_prompt(tmp_path: Path) -> 
     assert counts["prompt_tokens"] == 12 and counts["completion_tokens"] == 49
     assert counts.get("prompt_tokens_details", {}).get("cached_tokens", 0) <= 12
     assert record.cached_tokens <= record.prompt_tokens == 12
-    assert record.cost == 13 * 1000 + 49 * 2000  # 13 by our estimate, when it broke
+    assert record.cost == 12 * 1000 + 49 * 2000  # what the client reads is what it costs
 
 
 def test_what_was_said_keeps_its_price_where_an_unpriced_target_says_nothing(tmp_path: Path) -> None:
@@ -95,10 +95,12 @@ def test_what_was_said_keeps_its_price_where_an_unpriced_target_says_nothing(tmp
 
 
 def test_the_rows_own_limit_holds_for_the_whole_answer(tmp_path: Path) -> None:
-    first = ModelRow("m", price=PRICE, param_defaults={"max_tokens": b"10"}), [broken(ROLE, *[WORLD] * 7)]
+    words = ["seven", "words", "which", "never", "say a", " thing", "twice"]  # a refrain could be an echo
+    begun = broken(ROLE, *[chunk_event({"content": word}) for word in words])
+    first = ModelRow("m", price=PRICE, param_defaults={"max_tokens": b"10"}), [begun]
     second = ModelRow("m", prefill="trailing"), [answered(FINE)]
     with rows(tmp_path / "s", first, second) as (plane, upstreams):
-        assert ask(plane).text == "world" * 8
+        assert ask(plane).text == "".join(words) + "world"
     asked = [json.loads(upstream.requests[0].body).get("max_tokens") for upstream in upstreams]
     assert asked == [10, 3]
 

@@ -7,6 +7,7 @@ is kept and all memory is given back.
 from __future__ import annotations
 
 import asyncio
+import re
 from collections.abc import Iterator
 from types import SimpleNamespace
 from typing import Any, cast
@@ -91,7 +92,7 @@ class Client:
         head, _, body = self.out.partition(b"\r\n\r\n")
         if b"chunked" not in head:
             return []
-        raw = unchunked(body)
+        raw = re.sub(rb"(?m)^:[^\n]*\n", b"", unchunked(body))  # a comment is a line of the block behind it
         blocks = [block + b"\n\n" for block in raw.split(b"\n\n")[:-1]]
         return numbered(b"".join(block for block in blocks if block.startswith(b"id:")))
 

@@ -14,8 +14,8 @@ _AROUND = " \t\r\n\v\f\ufeff\u200b"
 _NAME = r"([A-Za-z_][A-Za-z0-9_]*)"
 _PLACEHOLDERS = (
     re.compile(rf"\$\{{\s*(?:env[.:])?{_NAME}.*"),  # ${NAME, ${NAME-x}, ${env:NAME}, ${env.NAME}
-    re.compile(rf"\{{\{{\s*(?:env\.|\.|secrets\.)?{_NAME}.*\}}\}}"),  # {{NAME}}, {{ .NAME }}
-    re.compile(rf"\$\{{\{{\s*(?:secrets\.|env\.)?{_NAME}.*\}}\}}"),  # ${{ secrets.NAME }}
+    re.compile(rf"\{{\{{\s*(?:env\.|\.|secrets\.)?{_NAME}[^{{}}]*\}}\}}"),  # {{NAME}}, {{ .NAME }}
+    re.compile(rf"\$\{{\{{\s*(?:secrets\.|env\.)?{_NAME}[^{{}}]*\}}\}}"),  # ${{ secrets.NAME }}
     re.compile(rf"os\.environ/{_NAME}"),
     re.compile(rf"os\.(?:environ|getenv)[\[(]['\"]?{_NAME}.*"),
     re.compile(rf"(?:process\.)?env[.:/]{_NAME}"),
