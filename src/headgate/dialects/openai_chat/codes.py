@@ -47,7 +47,8 @@ _NAMES: Mapping[Kind, str] = {
         insufficientuserquota exceededcurrentquota exceededquota currentquotaexceeded billing billingnotactive
         billinghardlimitreached billinghardlimit billingdisabled billinglimit paymentrequired outofcredits
         creditbalancetoolow creditsexhausted creditlimitexceeded nocredits arrearage accountoverdue
-        accountinarrears arrears overduebalance balancenotenough quotaexhausted allocationquotafreetieronly
+        accountinarrears arrears overduebalance balancenotenough notenoughbalance quotaexhausted
+        allocationquotafreetieronly
         prepaidbilloverdue postpaidbilloverdue resourcepackexhausted freeallocatedquotaexceeded
         failedoperationresourcepackexhausted failedoperationfreeresourcepackexhausted monthlylimitexceeded
         spendinglimitreached spendlimitreached usagelimitreached usagelimitexceeded budgetexceeded

@@ -44,6 +44,11 @@ _OWN_CODES = {
     "BaseResp": "minimax",
     "header": "spark",
 }  # numbers that only mean something there
+# AWS's SDKs: "An error occurred (ThrottlingException) when calling …"
+_EXCEPTION = re.compile(
+    r"(?:^|[(\s.])((?:Throttling|ServiceQuotaExceeded|ServiceUnavailable|ModelTimeout|ModelNotReady|ModelStreamError|ModelError"
+    r"|InternalServer|Validation|AccessDenied|ResourceNotFound|ExpiredToken|UnrecognizedClient)Exception)\b"
+)
 _NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
@@ -294,6 +299,8 @@ class _Reading:
             value = texts.decoded(text[at:].encode(errors="replace"))
             found = self._within(value, depth) if isinstance(value, dict) else ""
             return found or text[:at].rstrip(" :-–,") if isinstance(value, dict) else text
+        if (named := _EXCEPTION.search(text[:512])) is not None:
+            self.inner_codes.append(named[1])
         return text
 
     def _within(self, value: Any, depth: int) -> str:
