@@ -105,7 +105,7 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
         # ---- a request that the account cannot pay for, or have at once
         (402, said("This request requires more credits, or fewer max_tokens. You requested up to 65536 tokens, but can "
                    "only afford 1234.", code=402), DEAR),
-        (402, said("Prompt tokens limit exceeded: 25000 > 11000. To increase, visit https://x/credits", code=402), DEAR),
+        (402, said("Prompt tokens limit exceeded: 25000 > 11000. To increase, visit https://x/c", code=402), DEAR),
         (413, said("Request too large for model `m` on tokens per minute (TPM): Limit 12000, Requested 15000",
                    type="tokens", code="rate_limit_exceeded"), OVER),
         (429, said("Request too large for gpt-4 on tokens per min (TPM): Limit 10000, Requested 15000.", type="tokens",
@@ -129,6 +129,7 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
                          "tokens, please wait before trying again."}, LIMITED),
         (500, {"detail": "An error occurred (ThrottlingException) when calling the Converse operation: slow"}, LIMITED),
         (200, "ThrottlingException: slow", LIMITED),
+        (200, said("Error code: 429 - {'error': {'message': 'slow', 'code': None}}"), LIMITED),
         (200, {"ErrorMsg": {"Msg": "requests too frequent", "Code": 2003}}, LIMITED),
         (200, {"code": 429, "msg": "rate limit reached"}, LIMITED),
         (200, {"base_resp": {"status_code": 1039, "status_msg": "tpm"}, "choices": None}, LIMITED),
@@ -165,6 +166,7 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
          BLOCKED),
         (401, said("No such organization: org-x.", type="invalid_request_error"), BLOCKED),
         (403, {"error": {"code": "403", "message": "Access denied due to Virtual Network/Firewall rules."}}, BLOCKED),
+        (401, said("Your request was blocked by the firewall", type="forbidden"), BLOCKED),
         (403, said("Your account has been suspended due to suspected violations of our usage policies."), BLOCKED),
         (403, said("This organization was temporarily disabled for harmful content", type="permission_error"), BLOCKED),
         (400, said("Your account is suspended: policy violation, usage policies"), BLOCKED),
@@ -362,6 +364,13 @@ PLAIN = "temperature must be below 2"
         b"<?xml version='1.0'?><Error><Code>X</Code><Message>" + PLAIN.encode() + b"</Message></Error>",
         b"  " + PLAIN.encode() + b"\n",
         raw(PLAIN),
+        {"error": {"message": str(said(PLAIN, code=None))}},
+        {"detail": f"Error code: 400 - {said(PLAIN, code=None, param='n')}"},
+        {"detail": f"Error code: 400 - {[said(PLAIN, code=None)]}"},
+        {"detail": "Error code: 400 - " + json.dumps(said(PLAIN))},
+        {"message": str([{"type": "x", "msg": PLAIN, "input": ("a", {"b": None})}])},
+        {"message": f"[{{'type': 'x', 'loc': (), 'msg': '{PLAIN}', 'ctx': {{'error': ValueError('no')}}}}]"},
+        str(said(PLAIN, ok=True)).encode(),
     ],
 )  # fmt: skip
 def test_one_message_in_every_shape(body: Any) -> None:
@@ -379,6 +388,7 @@ def test_one_message_in_every_shape(body: Any) -> None:
         b'{"error":{}}', b'{"error":null}', b'{"truncated": "at', b"<html><body>secret</body></html>", b"data: \n\n",
         b'{"error":{"message":"{\\"half\\": "}}', b'{"message": 7}', "ÿþe\u0000r\u0000r\u0000".encode("utf-16"),
         b'{"error":{"message":"<html><body>internal</body></html>"}}', b'[[[[[[[[[["deep"]]]]]]]]]]', b"[" * 5000,
+        b"[{'" * 3000, b"{'a': " + b"-" * 3000 + b"1}", b"{'a': '" + b"x" * 70_000 + b"'}", b"{'a': '\\d', 'b': 1j}",
         b"data: [DONE]\n\n", b"null", b"\xff\xfe\xfd\xfc\xfb\xfa",
     ],
 )  # fmt: skip
@@ -393,6 +403,13 @@ def test_what_is_no_text_is_not_told(body: bytes) -> None:
          "presence_penalty", "presence_penalty: Extra inputs are not permitted"),
         ({"detail": [{"loc": ["body", "messages", 0, "role"], "msg": "no"}, {"loc": ["body", "n"], "msg": "be 1"}]},
          "messages.0.role", "messages.0.role: no; n: be 1"),
+        ({"message": str([{"type": "missing", "loc": ("body", "messages", 0, "content"), "msg": "Field required"}])},
+         "messages.0.content", "messages.0.content: Field required"),
+        ({"message": "[{'type': 'x', 'loc': ('body', 'n'), 'msg': 'be 1', 'ctx': {'error': ValueError('x')}}]"},
+         "n", "n: be 1"),
+        ({"detail": f"Error code: 422 - {said('no', param='n')}"}, "n", "no"),
+        ({"message": "Not allowed: {'a': 'b'}"}, None, "Not allowed: {'a': 'b'}"),
+        ({"message": "Not allowed: [{'a': 'b'}]"}, None, "Not allowed: [{'a': 'b'}]"),
         ({"errors": {"$.n": ["must be 1"]}, "title": "One or more validation errors occurred."}, None,
          "One or more validation errors occurred."),
         ({"error": {"message": "no", "param": "n"}}, "n", "no"),
@@ -421,6 +438,10 @@ def test_the_field_at_fault(body: Any, param: str | None, message: str) -> None:
         {"msg": "json: unknown field \"stream_options\""},
         {"error": {"message": json.dumps({"detail": [{"loc": ["body", "stream_options"], "msg": "no"}]})}},
         b"stream_options is not supported",
+        [{"error": {"message": "Unknown name \"streamOptions\": Cannot find field."}}],
+        {"message": "[{'type': 'extra_forbidden', 'loc': ('body', 'stream_options'), 'msg': 'Extra inputs', 'input': "
+                    "{'include_usage': True}}]"},
+        {"detail": "Error code: 400 - {'error': {'message': 'no', 'param': 'stream_options', 'code': None}}"},
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("status", [200, 400, 422, 409, 500])

@@ -177,7 +177,7 @@ def _of_401(evidence: Evidence) -> Kind:
             errors.UPSTREAM_DENIED if words.BLOCK_PAGE.search(title) and not words.KEY_PAGE.search(title) else codes.KEY
         )
     if code is None:
-        if evidence.says(words.OF_A_HEADER):
+        if evidence.says(words.OF_A_HEADER) or evidence.proves(words.BLOCKED):
             return errors.UPSTREAM_DENIED
         if evidence.proves(words.DENIED):
             return errors.UPSTREAM_MODEL_DENIED

@@ -64,7 +64,7 @@ _NAMES: Mapping[Kind, str] = {
         modelaccountipmratelimitexceeded accountratelimitexceeded ratelimitexceededfoundationmodelrpmexceeded
         tokensperminute requestsperminute tpmlimitexceeded rpmlimitexceeded dailylimitexceeded
         dailyratelimitexceeded tokenslimitexceeded usertoomanyrequests slowdown minimax1002 minimax1039
-        minimax1041 minimax2045 spark10007 spark11202 spark11203 spark10006
+        minimax1041 minimax2045 spark10007 spark11202 spark11203 spark10006 errorcode429
     """,
     DENIED: """
         modelaccessdenied modelnotallowed modelnotopen nomodelaccess accessdeniedunpurchased
@@ -109,7 +109,7 @@ _NAMES: Mapping[Kind, str] = {
         serviceunavailable unavailable modelloading modelnotready enginebusy capacityexceeded
         insufficientcapacity servicetiercapacityexceeded servicetiercapacity providerunavailable
         providerpoolexhausted nocapacity modelcapacityexceeded temporarilyunavailable
-        insufficientsystemresource modelservingunavailable spark10008 spark10010 spark10110
+        insufficientsystemresource modelservingunavailable spark10008 spark10010 spark10110 errorcode503
     """,
     LATE: """
         timeout requesttimeout requesttimeouterror deadlineexceeded gatewaytimeout modeltimeout

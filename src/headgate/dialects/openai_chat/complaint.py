@@ -49,6 +49,7 @@ _EXCEPTION = re.compile(
     r"(?:^|[(\s.])((?:Throttling|ServiceQuotaExceeded|ServiceUnavailable|ModelTimeout|ModelNotReady|ModelStreamError|ModelError"
     r"|InternalServer|Validation|AccessDenied|ResourceNotFound|ExpiredToken|UnrecognizedClient)Exception)\b"
 )
+_SDK = re.compile(r"Error code: \d{3}")  # OpenAI's, of an upstream of the upstream
 _NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
@@ -294,11 +295,15 @@ class _Reading:
             return self._json(text, depth, outer)
         if texts.is_binary(text):
             return ""
-        at = text.find("{")
-        if text.endswith("}") and at >= 0:
+        at = text.find("[{" if text.endswith("]") else "{")
+        if text.endswith(("}", "]")) and at >= 0:
             value = texts.decoded(text[at:].encode(errors="replace"))
-            found = self._within(value, depth) if isinstance(value, dict) else ""
-            return found or text[:at].rstrip(" :-–,") if isinstance(value, dict) else text
+            if (code := _SDK.match(text)) is not None:
+                self.inner_codes.append(code[0])
+            found = self._within(value, depth) if isinstance(value, (dict, list)) else ""
+            if found or (isinstance(value, dict) and text[at + 1] != "'"):
+                return found or text[:at].rstrip(" :-–,")
+            return text  # the value that is refused
         if (named := _EXCEPTION.search(text[:512])) is not None:
             self.inner_codes.append(named[1])
         return text
@@ -317,6 +322,8 @@ class _Reading:
         lines = text.splitlines()
         if len(lines) > 1 and (first := texts.decoded(lines[0].encode(errors="replace"))) is not None:
             return self.value(first, depth + 1) if outer else self._within(first, depth)
+        if text.startswith("[{'") and (entries := texts.entries(text)):
+            return self.items([{"loc": re.findall(r"\w+", loc), "msg": msg} for loc, msg in entries], depth + 1)
         return "" if _BROKEN_JSON.match(text) or texts.is_binary(text) else text
 
     def _events(self, text: str, depth: int, outer: bool) -> str | None:

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import ast
 import re
+import warnings
 from typing import Any
 
 import msgspec
@@ -10,6 +12,8 @@ import msgspec
 from headgate.wire import codec
 
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
+_LONGEST_LITERAL = 64 << 10
+_ENTRY = re.compile(r"'loc': [(\[]([^)\]]{0,300})[)\]], 'msg': (?:'([^'\n]{1,300})'|\"([^\"\n]{1,300})\")")
 
 
 def tag(text: str, name: str) -> str:
@@ -20,7 +24,7 @@ def tag(text: str, name: str) -> str:
 
 
 def decoded(data: bytes) -> Any:
-    """The plain values of a JSON text; None for anything else."""
+    """The plain values of a JSON text, or of a Python value's representation; None for anything else."""
     if data[:1] not in (b"{", b"[", b'"'):
         return None
     for candidate in (data, codec.repair(data)):
@@ -28,7 +32,32 @@ def decoded(data: bytes) -> Any:
             return msgspec.json.decode(candidate)
         except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
             continue
-    return None
+    return _literal(data) if data.startswith((b"{'", b"[{'", b"[['", b"['")) else None
+
+
+def _literal(data: bytes) -> Any:
+    """``str(dict)`` of a server in Python, as FastAPI handlers and SDKs pass it on; tuples are lists."""
+    if len(data) > _LONGEST_LITERAL:
+        return None
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            return _plain(ast.literal_eval(data.decode()))
+    except (ValueError, SyntaxError, RecursionError, MemoryError):
+        return None
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _plain(one) for key, one in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(one) for one in value]
+    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+
+
+def entries(text: str) -> list[tuple[str, str]]:
+    """``loc`` and ``msg`` of a validator's list that is no literal, since it has objects of its server in it."""
+    return [(found[1] or "", found[2] or found[3]) for found in _ENTRY.finditer(text[:_LONGEST_LITERAL])]
 
 
 def is_binary(text: str) -> bool:

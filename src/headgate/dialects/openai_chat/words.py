@@ -94,6 +94,10 @@ UNAFFORDABLE = _phrases(
 OF_A_HEADER = _phrases(  # that the client may have sent
     r"openai-(?:organization|project)|no such (?:organization|project)|organization header|anthropic-beta",
 )
+BLOCKED = _phrases(
+    r"(request)(?: has been| is| was)? (?:blocked|rejected by|denied by)",
+    r"blocked by (?:the |our )?(firewall|waf)",
+)
 OWN_LIMIT = re.compile(r"limit:? (\d{1,12}),? (?:used:? \d{1,12},? )?requested:? (\d{1,12})", re.IGNORECASE)
 
 # ------------------------------------------------------------------------------------- of the account, or the server
