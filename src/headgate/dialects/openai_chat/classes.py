@@ -76,15 +76,23 @@ class Evidence:
 
     def _is_of_another(self, found: Match[str]) -> bool:
         """True if it is another server that says so, from which the upstream was to fetch something."""
-        begin, end = 0, len(self._words)
-        for stop in words.SENTENCE.finditer(self._words):
-            if stop.start() >= found.end():
-                end = stop.start()
-                break
-            if stop.end() <= found.start():
-                begin = stop.end()
-        passed_on = words.PASSED_ON.search(self._words, begin, end + 1)
+        begin, end = self._sentence(found.start(), found.end())
+        passed_on = words.PASSED_ON.search(self._words, begin, end)
         return words.ELSEWHERE.search(self._words, begin, end) is not None or passed_on is not None
+
+    def _sentence(self, start: int, stop: int) -> tuple[int, int]:
+        begin, end = 0, len(self._words)
+        for mark in words.SENTENCE.finditer(self._words):
+            if mark.start() >= stop:
+                return begin, mark.start()
+            if mark.end() <= start:
+                begin = mark.end()
+        return begin, end
+
+    @property
+    def begins_with_another(self) -> bool:
+        """Its first sentence is about what the upstream was to fetch: its code may be that server's."""
+        return words.ELSEWHERE.search(self._words, *self._sentence(0, 1)) is not None
 
     @property
     def too_long(self) -> bool:
@@ -143,6 +151,8 @@ def of_stream(evidence: Evidence) -> Kind:
 
 
 def _of_code(evidence: Evidence) -> Kind | None:
+    if evidence.code is codes.KEY and evidence.begins_with_another:
+        return None
     return evidence.code if evidence.code not in (codes.INVALID, codes.FAILED) else None
 
 

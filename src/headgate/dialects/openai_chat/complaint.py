@@ -44,12 +44,6 @@ _OWN_CODES = {
     "BaseResp": "minimax",
     "header": "spark",
 }  # numbers that only mean something there
-# AWS's SDKs: "An error occurred (ThrottlingException) when calling …"
-_EXCEPTION = re.compile(
-    r"(?:^|[(\s.])((?:Throttling|ServiceQuotaExceeded|ServiceUnavailable|ModelTimeout|ModelNotReady|ModelStreamError|ModelError"
-    r"|InternalServer|Validation|AccessDenied|ResourceNotFound|ExpiredToken|UnrecognizedClient)Exception)\b"
-)
-_SDK = re.compile(r"Error code: \d{3}")  # OpenAI's, of an upstream of the upstream
 _NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
@@ -298,13 +292,13 @@ class _Reading:
         at = text.find("[{" if text.endswith("]") else "{")
         if text.endswith(("}", "]")) and at >= 0:
             value = texts.decoded(text[at:].encode(errors="replace"))
-            if (code := _SDK.match(text)) is not None:
+            if (code := texts.SDK.match(text)) is not None:
                 self.inner_codes.append(code[0])
             found = self._within(value, depth) if isinstance(value, (dict, list)) else ""
             if found or (isinstance(value, dict) and text[at + 1] != "'"):
                 return found or text[:at].rstrip(" :-–,")
             return text  # the value that is refused
-        if (named := _EXCEPTION.search(text[:512])) is not None:
+        if (named := texts.EXCEPTION.search(text[:512])) is not None:
             self.inner_codes.append(named[1])
         return text
 

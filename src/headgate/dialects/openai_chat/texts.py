@@ -12,6 +12,12 @@ import msgspec
 from headgate.wire import codec
 
 _BINARY = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
+# AWS's SDKs: "An error occurred (ThrottlingException) when calling …"
+EXCEPTION = re.compile(
+    r"(?:^|[(\s.])((?:Throttling|ServiceQuotaExceeded|ServiceUnavailable|ModelTimeout|ModelNotReady|ModelStreamError|ModelError"
+    r"|InternalServer|Validation|AccessDenied|ResourceNotFound|ExpiredToken|UnrecognizedClient)Exception)\b"
+)
+SDK = re.compile(r"Error code: \d{3}")  # OpenAI's, of an upstream of the upstream
 _LONGEST_LITERAL = 64 << 10
 _ENTRY = re.compile(r"'loc': [(\[]([^)\]]{0,300})[)\]], 'msg': (?:'([^'\n]{1,300})'|\"([^\"\n]{1,300})\")")
 
@@ -49,10 +55,15 @@ def _literal(data: bytes) -> Any:
 
 def _plain(value: Any) -> Any:
     if isinstance(value, dict):
-        return {str(key): _plain(one) for key, one in value.items()}
+        return {_whole(str(key)): _plain(one) for key, one in value.items()}
     if isinstance(value, (list, tuple)):
         return [_plain(one) for one in value]
-    return value if value is None or isinstance(value, (str, int, float)) else str(value)
+    return value if value is None or isinstance(value, (int, float)) else _whole(str(value))
+
+
+def _whole(text: str) -> str:
+    """Without half a character, which no UTF-8 can carry."""
+    return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def entries(text: str) -> list[tuple[str, str]]:
