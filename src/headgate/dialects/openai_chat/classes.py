@@ -64,6 +64,8 @@ class Evidence:
     def proves(self, pattern: words.Pattern) -> bool:
         """True if a sentence about others than the caller says so, in words that the request has none of."""
         for found in self._finds(pattern):
+            if pattern in _SAID_BY_ANY and self._is_of_another(found):
+                continue
             nouns = [noun for noun in found.groups() if noun]
             around = self._words[found.start() - 1 : found.start()] + self._words[found.end() : found.end() + 1]
             if any(mark in around for mark in _MARKS):
@@ -71,6 +73,42 @@ class Evidence:
             if not self._quotations.hold(found[0], *nouns):
                 return True
         return False
+
+    def _is_of_another(self, found: Match[str]) -> bool:
+        """True if it is another server that says so, from which the upstream was to fetch something."""
+        begin, end = self._sentence(found.start(), found.end())
+        passed_on = words.PASSED_ON.search(self._words, begin, end)
+        return words.ELSEWHERE.search(self._words, begin, end) is not None or passed_on is not None
+
+    def _sentence(self, start: int, stop: int) -> tuple[int, int]:
+        begin, end = 0, len(self._words)
+        for mark in words.SENTENCE.finditer(self._words):
+            if mark.start() >= stop:
+                return begin, mark.start()
+            if mark.end() <= start:
+                begin = mark.end()
+        return begin, end
+
+    @property
+    def begins_with_another(self) -> bool:
+        """Its first sentence is about what the upstream was to fetch: its code may be that server's."""
+        return words.ELSEWHERE.search(self._words, *self._sentence(0, 1)) is not None
+
+    @property
+    def too_long(self) -> bool:
+        """The request is longer than the model can read."""
+        return self.says(words.CONTEXT) and words.NO_CONTEXT.search(self._words) is None
+
+    @property
+    def filtered(self) -> bool:
+        """The request's content is refused, and not its sender for what he has done."""
+        return self.says(words.FILTERED) and not self.proves(words.SUSPENDED)
+
+    @property
+    def of_the_request(self) -> bool:
+        """The error names a field of the request, or its code says that the request is wrong."""
+        said = self.complaint
+        return said.param is not None or bool(said.fields) or self.code is codes.INVALID
 
     def names(self, field: str) -> bool:
         """True if a sentence names this field of the request, outside of a longer quotation."""
@@ -97,7 +135,9 @@ def of_status(status: int, evidence: Evidence) -> Kind:
         return decide(evidence)
     if 400 <= status < 500 and status not in _STATUSES:
         return _of_missing(evidence) if status in _MISSING else _of_request(evidence, errors.UPSTREAM_REFUSED)
-    return _STATUSES[status] if status in _STATUSES and status < 500 else _of_fault(status, evidence)
+    if status in _STATUSES and status < 500:
+        return _of_rare(status, evidence)
+    return _of_fault(status, evidence)
 
 
 def of_stream(evidence: Evidence) -> Kind:
@@ -111,19 +151,27 @@ def of_stream(evidence: Evidence) -> Kind:
 
 
 def _of_code(evidence: Evidence) -> Kind | None:
+    if evidence.code is codes.KEY and evidence.begins_with_another:
+        return None
     return evidence.code if evidence.code not in (codes.INVALID, codes.FAILED) else None
 
 
 def _of_words(evidence: Evidence, otherwise: Kind) -> Kind:
     """The class of an error that came without a status and without a code that is known."""
-    if evidence.says(words.FILTERED):
+    if evidence.filtered:
         return errors.CONTENT_FILTER
-    if evidence.says(words.CONTEXT):
+    if evidence.too_long:
         return errors.CONTEXT_LENGTH
-    for pattern, kind in _HARMFUL:
-        if evidence.proves(pattern):
-            return kind
-    return otherwise
+    return _of_others(evidence, _HARMFUL) or otherwise
+
+
+def _of_others(evidence: Evidence, patterns: tuple[tuple[words.Pattern, Kind], ...]) -> Kind | None:
+    """What words prove of the key, the account or the server; nothing where the error is of the request itself."""
+    if not evidence.of_the_request:
+        return next((kind for pattern, kind in patterns if evidence.proves(pattern)), None)
+    # Google says INVALID_ARGUMENT of a wrong key, and that alone.
+    wrong_key = evidence.complaint.param is None and evidence.proves(words.GOOGLE_KEY)
+    return errors.UPSTREAM_AUTH if wrong_key else None
 
 
 def _of_401(evidence: Evidence) -> Kind:
@@ -139,7 +187,7 @@ def _of_401(evidence: Evidence) -> Kind:
             errors.UPSTREAM_DENIED if words.BLOCK_PAGE.search(title) and not words.KEY_PAGE.search(title) else codes.KEY
         )
     if code is None:
-        if evidence.says(words.OF_A_HEADER):
+        if evidence.says(words.OF_A_HEADER) or evidence.proves(words.BLOCKED):
             return errors.UPSTREAM_DENIED
         if evidence.proves(words.DENIED):
             return errors.UPSTREAM_MODEL_DENIED
@@ -168,13 +216,13 @@ def _of_403(evidence: Evidence) -> Kind:
         return code
     if evidence.complaint.page:
         return errors.UPSTREAM_DENIED
-    if evidence.says(words.FILTERED):
+    if evidence.filtered:
         return errors.CONTENT_FILTER
-    if evidence.says(words.CONTEXT):
+    if evidence.too_long:
         return errors.CONTEXT_LENGTH
     if evidence.proves(words.DENIED):
         return errors.UPSTREAM_MODEL_DENIED
-    if code is codes.KEY or evidence.proves(words.BAD_KEY):
+    if code is codes.KEY or evidence.proves(words.BAD_KEY) or evidence.proves(words.UNAUTHORIZED):
         return errors.UPSTREAM_AUTH
     if evidence.proves(words.UNPAID):
         return errors.UPSTREAM_UNPAID
@@ -194,30 +242,38 @@ def _of_429(evidence: Evidence) -> Kind:
     return errors.OVER_ITS_LIMIT if evidence.over_its_limit else errors.RATE_LIMITED
 
 
+def _of_rare(status: int, evidence: Evidence) -> Kind:
+    """408, 424, 425, 498, 499: each server means something else by them, so its code comes first."""
+    code = _of_code(evidence)
+    if code is not None:
+        return code
+    if status == 498 and evidence.proves(words.BUSY):
+        return errors.UPSTREAM_OVERLOADED
+    return _STATUSES[status]
+
+
 def _of_missing(evidence: Evidence) -> Kind:
     """404 and its kin: the model, or the address."""
     if evidence.code in (codes.NO_MODEL, codes.DENIED, codes.FILTERED, codes.CONTEXT):
         return evidence.code
-    return errors.UPSTREAM_MODEL_NOT_FOUND if evidence.says(words.NO_MODEL) else errors.UPSTREAM_GARBAGE
+    missing = evidence.complaint.param == "model" or evidence.says(words.NO_MODEL)
+    return errors.UPSTREAM_MODEL_NOT_FOUND if missing else errors.UPSTREAM_GARBAGE
 
 
 def _of_request(evidence: Evidence, otherwise: Kind) -> Kind:
     """400, 413, 422 and others: the request, but Google answers 400 to a wrong key."""
     code = _of_code(evidence)
+    if code is codes.LARGE and evidence.too_long:
+        return errors.CONTEXT_LENGTH
     if code is not None:
         return errors.OVER_ITS_LIMIT if code is codes.LIMITED and evidence.over_its_limit else code
-    if evidence.says(words.FILTERED):
+    if evidence.filtered:
         return errors.CONTENT_FILTER
-    if evidence.says(words.CONTEXT):
+    if evidence.too_long:
         return errors.CONTEXT_LENGTH
     if evidence.says(words.NO_MODEL_400):
         return errors.UPSTREAM_MODEL_NOT_FOUND
-    of_a_field = evidence.complaint.param is not None or evidence.complaint.fields
-    if not of_a_field:
-        for pattern, kind in (*_HARMFUL[:3], (words.REGION, errors.UPSTREAM_MODEL_DENIED)):
-            if evidence.proves(pattern):
-                return kind
-    return otherwise
+    return _of_others(evidence, _HARMFUL_400) or otherwise
 
 
 def _of_fault(status: int, evidence: Evidence) -> Kind:
@@ -228,18 +284,22 @@ def _of_fault(status: int, evidence: Evidence) -> Kind:
         return evidence.code
     if status == 500 and evidence.code is codes.BUSY:
         return codes.BUSY
-    if evidence.says(words.CONTEXT):
+    if evidence.too_long:
         return errors.CONTEXT_LENGTH
     return _STATUSES.get(status, errors.UPSTREAM_FAILED)
 
 
-_HARMFUL = (
+# What another server may say as well, from which the upstream was to fetch something.
+_SAID_BY_ANY = (words.BAD_KEY, words.UNAUTHORIZED, words.LIMITED, words.BUSY, words.LATE)
+_HARMFUL: tuple[tuple[words.Pattern, Kind], ...] = (
     (words.BAD_KEY, errors.UPSTREAM_AUTH),
+    (words.SUSPENDED, errors.UPSTREAM_DENIED),
     (words.UNPAID, errors.UPSTREAM_UNPAID),
     (words.LIMITED, errors.RATE_LIMITED),
     (words.BUSY, errors.UPSTREAM_OVERLOADED),
     (words.LATE, errors.UPSTREAM_TIMEOUT),
 )
+_HARMFUL_400 = (*_HARMFUL[:4], (words.REGION, errors.UPSTREAM_MODEL_DENIED))
 _DECISIONS = {
     401: _of_401,
     402: _of_402,

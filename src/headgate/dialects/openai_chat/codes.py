@@ -2,7 +2,7 @@
 
 A code is compared in lower case, without punctuation and without "error" or "exception" at its end, so one row serves
 ``rate_limit_exceeded``, ``RateLimitExceeded`` and ``rate-limit-exceeded``.  Numbers mean something only at the provider
-that counts so: MiniMax's and iFlytek's have a member of their own (``complaint``), Zhipu's are of four digits.
+that counts so: ``complaint`` names it where the number's place tells it (``zhipu 1113``, ``baidu 110``).
 Sources: the error pages of the providers' API references, and error bodies in public bug reports.
 """
 
@@ -47,7 +47,8 @@ _NAMES: Mapping[Kind, str] = {
         insufficientuserquota exceededcurrentquota exceededquota currentquotaexceeded billing billingnotactive
         billinghardlimitreached billinghardlimit billingdisabled billinglimit paymentrequired outofcredits
         creditbalancetoolow creditsexhausted creditlimitexceeded nocredits arrearage accountoverdue
-        accountinarrears arrears overduebalance balancenotenough quotaexhausted allocationquotafreetieronly
+        accountinarrears arrears overduebalance balancenotenough notenoughbalance quotaexhausted
+        allocationquotafreetieronly
         prepaidbilloverdue postpaidbilloverdue resourcepackexhausted freeallocatedquotaexceeded
         failedoperationresourcepackexhausted failedoperationfreeresourcepackexhausted monthlylimitexceeded
         spendinglimitreached spendlimitreached usagelimitreached usagelimitexceeded budgetexceeded
@@ -63,7 +64,7 @@ _NAMES: Mapping[Kind, str] = {
         modelaccountipmratelimitexceeded accountratelimitexceeded ratelimitexceededfoundationmodelrpmexceeded
         tokensperminute requestsperminute tpmlimitexceeded rpmlimitexceeded dailylimitexceeded
         dailyratelimitexceeded tokenslimitexceeded usertoomanyrequests slowdown minimax1002 minimax1039
-        minimax1041 minimax2045 spark10007 spark11202 spark11203 spark10006
+        minimax1041 minimax2045 spark10007 spark11202 spark11203 spark10006 errorcode429
     """,
     DENIED: """
         modelaccessdenied modelnotallowed modelnotopen nomodelaccess accessdeniedunpurchased
@@ -108,7 +109,7 @@ _NAMES: Mapping[Kind, str] = {
         serviceunavailable unavailable modelloading modelnotready enginebusy capacityexceeded
         insufficientcapacity servicetiercapacityexceeded servicetiercapacity providerunavailable
         providerpoolexhausted nocapacity modelcapacityexceeded temporarilyunavailable
-        insufficientsystemresource modelservingunavailable spark10008 spark10010 spark10110
+        insufficientsystemresource modelservingunavailable spark10008 spark10010 spark10110 errorcode503
     """,
     LATE: """
         timeout requesttimeout requesttimeouterror deadlineexceeded gatewaytimeout modeltimeout
@@ -155,11 +156,10 @@ _BAIDU: Mapping[Kind, str] = {
     BUSY: "336100",
 }
 
-# docs.siliconflow.cn, and others whose numbers nobody else uses
+# docs.siliconflow.cn, and others whose numbers nobody else uses.  No plain number means a key or an account's money.
 _OTHERS: Mapping[Kind, str] = {
     NO_MODEL: "20012",
     INVALID: "20015 3024",
-    UNPAID: "30001",
     DENIED: "30003",
     LARGE: "20041",
     BUSY: "50505 3505",
@@ -168,11 +168,11 @@ _OTHERS: Mapping[Kind, str] = {
 }
 
 
-def _table(*sources: Mapping[Kind, str]) -> dict[str, Kind]:
-    return {code: kind for source in sources for kind, codes in source.items() for code in codes.split()}
+def _table(owner: str, source: Mapping[Kind, str]) -> dict[str, Kind]:
+    return {owner + code: kind for kind, codes in source.items() for code in codes.split()}
 
 
-_BY_CODE = _table(_BAIDU, _OTHERS, _ZHIPU, _NAMES)
+_BY_CODE = _table("baidu", _BAIDU) | _table("zhipu", _ZHIPU) | _table("", _OTHERS) | _table("", _NAMES)
 
 
 def meaning(codes: Iterable[str]) -> Kind | None:

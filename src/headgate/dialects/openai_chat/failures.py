@@ -27,6 +27,7 @@ _OF_A_FIELD = (
 )  # fmt: skip
 # What the gateway itself adds to a request: to have its usage told, and to have a text gone on with.
 OUR_FIELDS = ("stream_options", "include_usage", "continue_final_message", "add_generation_prompt", "prefix", "prefill")
+_SPELLINGS = {**{name: name for name in OUR_FIELDS}, "streamOptions": "stream_options", "includeUsage": "include_usage"}
 # A finish word of a failure that means more than that there was one.
 _FINISHES = {
     "timeout": errors.UPSTREAM_TIMEOUT,
@@ -146,7 +147,8 @@ def _with_our_fields(said: Complaint, kind: Kind, evidence: Evidence) -> Complai
     """With those of the gateway's own fields that its words name."""
     if kind not in _OF_A_FIELD:
         return said
-    return said._replace(fields=said.fields | {field for field in OUR_FIELDS if evidence.names(field)})
+    named = {field for spelled, field in _SPELLINGS.items() if evidence.names(spelled)}
+    return said._replace(fields=said.fields | named)
 
 
 def _in_its_words(said: Complaint, quotations: Quotations) -> float | None:

@@ -26,14 +26,21 @@ CONTEXT = _phrases(
     r"(?:longer|greater|larger) than (?:the )?(?:model|context|max)",
     r"(?:prompt|inputs?|messages?|conversation|text|sequence|history)(?: \w{1,20}){0,3} too (?:long|many tokens)",
     r"(?:prompt|input|tokens?) exceeds? (?:the )?(?:max|limit|model|length)",
-    r"prompt contains \d{1,9} tokens",
-    r"too many (?:input |prompt )?tokens(?! per)",
+    r"(?:prompt|input) (?:contains|has|is) \d{1,9} tokens",
+    r"too many (?:input |prompt )?tokens(?! per|\W{1,3}please wait)",
     r"reduce (?:the length|(?:your|the) (?:prompt|input|messages))",
     r"exceed(?:s|ed|ing)?(?: [^\s.]{1,30}){0,6} (?:number of tokens|token limit|input tokens|max(?:imum)? tokens)",
     r"exceed(?:s|ed|ing)? (?:the |your |this )?model(?:'s)? (?:(?:token|input|prompt|context|max(?:imum)?) ){1,3}"
     r"(?:limit|length)",
-    r"(?:input|prompt|total) token count",
-    r"input (?:length|tokens?) (?:should|must|exceed|is|and|\+)",
+    r"(?:input|prompt|total) tokens? count",
+    r"input (?:length|tokens?)(?: \d{1,12})?"
+    r" (?:(?:can ?not|may not|can't|shall not) exceed|should|must|exceed|is|and|\+)",
+    r"\btokens(?: \w{1,20}){0,6} exceeds? (?:the )?max(?:imum)?(?: \w{1,20})? tokens",
+    r"sum of (?:the )?(?:prompt|input) (?:length|tokens)",
+    r"length of (?:the |your )?(?:messages|prompt|inputs?|conversation) exceed",
+    r"(?:prompt|inputs?) (?:is|are) too large to process",
+    r"\bn_keep\b(?: \(\d{1,12}\))? ?>=? ?n_ctx|exceeds? n_ctx",
+    r"max(?:imum)? tokens of \d{1,12} exceeded",
     r"inputs`? (?:tokens \+|must have less than)",
     r"token length exceeds?",
     r"\d tokens (?:>|exceeds?) \d",
@@ -43,6 +50,11 @@ CONTEXT = _phrases(
     r"tokens to keep from the initial prompt",
     r"上下文.{0,6}(?:超|过长|长度)",
     r"(?:输入|文本|提示词|tokens?).{0,8}(?:过长|超长|超出|超过)",
+)
+NO_CONTEXT = _phrases(  # that names the window, or a field like it, and is none the less about something else
+    r"less than the .?context_window",
+    r"(?:unrecogni[sz]ed|unknown|unexpected|unsupported|extra)(?: \w{1,20}){0,3}"
+    r" (?:argument|parameter|field|inputs?|name)",
 )
 FILTERED = _phrases(
     r"content.?(?:filter|policy|management|moderation|exists risk)",
@@ -59,6 +71,8 @@ _NAMED_MODEL = (
     r"(?:no such|unknown|invalid)[ _]model(?! param)",
     r"not a valid model|model (?:id|identifier|name) is invalid|^model: |no endpoints found",
     r"models/\S{1,200} is not found",
+    r"not found the model|no allowed providers are available|reached (?:its )?end of life",
+    r"function '[^']{1,100}': not found for account",
     r"模型不存在",
 )
 NO_MODEL = _phrases(  # where the status says already that something is missing; a dot in a name ends no sentence
@@ -73,11 +87,16 @@ NO_MODEL_400 = _phrases(  # where it may be anything: the verb stands by the nam
     *_NAMED_MODEL,
 )
 UNAFFORDABLE = _phrases(
+    r"prompt tokens limit exceeded",
     r"can only afford|requires more credits, or|fewer max_tokens",
     r"(?:lower|reduce) (?:the |your )?max_tokens",
 )
 OF_A_HEADER = _phrases(  # that the client may have sent
     r"openai-(?:organization|project)|no such (?:organization|project)|organization header|anthropic-beta",
+)
+BLOCKED = _phrases(
+    r"(request)(?: has been| is| was)? (?:blocked|rejected by|denied by)",
+    r"blocked by (?:the |our )?(firewall|waf)",
 )
 OWN_LIMIT = re.compile(r"limit:? (\d{1,12}),? (?:used:? \d{1,12},? )?requested:? (\d{1,12})", re.IGNORECASE)
 
@@ -89,22 +108,42 @@ BAD_KEY = _phrases(
     rf"{_KEYS}\b(?: [^\s.]{{1,40}}){{0,6}}? ?(?:not valid|invalid|incorrect|expired|revoked|disabled|deactivated"
     r"|suspended|leaked|missing|malformed|not found|unknown|does not exist|无效|错误|过期)",
     r"(?:no|invalid|missing) (auth(?:entication|orization)?) (?:key|token|credentials?|header)",
-    r"(\bunauthori[sz]ed\b|\bunauthenticated\b|not authenticated)",
-    r"(authentication) (?:failed|failure|error|required)",
     r"(consumer)\b.{1,80}?\bsuspended",
     r"(organization) has been disabled",
-    r"鉴权失败|认证失败|身份验证失败|令牌无效|无效的令牌",
+    r"令牌无效|无效的令牌",
 )
+UNAUTHORIZED = _phrases(  # that say so of a key only under a status that does
+    r"(\bunauthori[sz]ed\b|\bunauthenticated\b|not authenticated)",
+    r"(authentication) (?:failed|failure|error|required)",
+    r"(security token)\b(?: \w{1,20}){0,6} (?:expired|invalid)",
+    r"鉴权失败|认证失败|身份验证失败",
+)
+SUSPENDED = _phrases(  # whatever its owner has done
+    r"(account|organization|team|workspace)\b(?: \S{1,60}){0,2}? (?:has been|is|was)(?: \w{1,20})?"
+    r" (?:suspended|disabled|deactivated|banned|terminated|blocked|restricted)",
+)
+ELSEWHERE = _phrases(  # what another server said, whom the request names: of an image, a tool
+    r"\b(?:fetch|download|retriev)(?:\w{0,3})\b",
+    r"\b(?:mcp|media|images?|audio|videos?|files?|attachments?|urls?|web ?(?:page|site)|tool)\b",
+    r"(?<!at )(?<!see )(?<!visit )(?<!using )(?<!via )(?<!to )(?<!docs: )(?<!check )(?<!here: )\bhttps?://",
+)
+PASSED_ON = _phrases(  # ``Upstream returned 429 Too Many Requests``: a status line of someone else's
+    r"(?:status(?: code)?:?|returned|responded(?: with)?|received|got|error:?) ?\(?[45]\d\d\b[ ,:(]{0,3}"
+    r"(?=unauthori|too many requests|forbidden|service unavailable|gateway time)",
+)
+SENTENCE = re.compile(r"[.!?;。！？](?=\s|$)|\n|[。！？]")
+GOOGLE_KEY = _phrases(r"(api key) (?:not valid|expired|not found)")
 UNPAID = _phrases(
     r"(insufficient (?:account )?(?:balance|credits?|funds|quota|user quota))",
-    r"(credit balance) is too low",
+    r"(balance) (?:is )?(?:too low|insufficient|not enough|exhausted)|not (enough balance)",
     r"(?:out of|no|any|enough|run out of|all available|more) (credits?)\b",
     r"(credits?) (?:are |have been |has been |is )?(?:exhausted|depleted|used up)",
     r"exceeded your ((?:current|monthly|included|daily)[^.]{0,30}?(?:quota|credits?))",
     r"(billing|spending|spend) (?:hard )?limit",
     r"(payment required|arrears|arrearage|overdue)",
     r"(key limit) exceeded",
-    r"余额不足|欠费|余额已用完|额度不足",
+    r"(usage limits?)\. you will regain access|reached your specified (?:api )?(usage limits?)",
+    r"余额不足|欠费|余额已用完|额度不足|额度已?用[尽完]|额度已耗尽|额度耗尽",
 )
 LIMITED = _phrases(
     r"(rate.?limit|too many requests|throttl|requests? limit reached|resource.?(?:has been )?exhausted)",
@@ -112,6 +151,7 @@ LIMITED = _phrases(
     r"exceeded(?: \w{1,20}){0,4} (quota)",
     r"((?:requests?|tokens) per (?:second|min(?:ute)?|hour|day))",
     r"(\b[TR]P[MD]\b)",
+    r"(too many tokens)\W{1,3}please wait|(requests?) (?:is |are )?too frequent",
     r"(concurren(?:t|cy))(?: \w{1,20}){0,3} (?:limit|exceed)",
     r"请求过于频繁|访问频率|速率限制|限流|并发数",
 )
@@ -135,7 +175,7 @@ DENIED = _phrases(
     r"upgrade(?: \w{1,20}){0,3} (?:plan|access|subscription)",
     r"(?:requires?|not included in)(?: \w{1,20}){0,3} (?:plan|subscription|tier)",
 )
-BUSY = _phrases(r"(overloaded|unavailable|at capacity|over capacity|try again later|busy|繁忙|过载)")
+BUSY = _phrases(r"(overloaded|unavailable|at capacity|over capacity|capacity exceeded|try again later|busy|繁忙|过载)")
 LATE = _phrases(r"(timed? ?out|timeout|deadline|超时)")
 
 # ------------------------------------------------------------------------------------- of a web page
