@@ -120,12 +120,19 @@ def test_a_file_that_is_made_later_is_taken_in_and_watched(tmp_path: Path, start
     }
     one = start(tmp_path, environ=environ, file=False)
     assert "reads no file" in one.run("config", "check", "--config", str(_other(tmp_path))).stdout
+    one.config.write_text("aliases: [\n")
+    until(lambda: one.told("status")["config"]["reload_error"], "the new file was not read")
+    done = one.run("config", "check")
+    assert done.returncode == 2 and "could not read this file, and goes on without one" in done.stdout
+    assert "--config" not in done.stdout
+    assert one.run("status").returncode == 1
     one.config.write_text("aliases: {my/first: {targets: [builtin/echo]}}\n")
     until(lambda: "my/first" in one.good("aliases"), "the new file was not taken in")
     one.config.write_text("aliases: {my/second: {targets: [builtin/echo]}}\n")
     until(lambda: "my/second" in one.good("aliases"), "the new file is not watched")
     one.config.unlink()
-    until(lambda: one.told("status")["config"]["reload_error"], "the removed file was not missed")
+    missed = until(lambda: one.told("status")["config"]["reload_error"], "the removed file was not missed")
+    assert "headgate.yaml is gone" in missed and "--config" not in missed
     assert "my/second" in one.good("aliases")
 
 

@@ -77,7 +77,13 @@ def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str
     if running is None:
         return
     read = moment(running["reloaded_at"])
-    if running["file"] is None:
+    if running["file"] is None and path and running.get("appeared") and _same(Path(running["appeared"]), path):
+        if running["reload_error"]:
+            yield f"the running gateway could not read this file, and goes on without one: {running['reload_error']}"
+        else:
+            yield "the running gateway has not read this file yet"
+            yield "  → headgate reload"
+    elif running["file"] is None:
         yield f"the running gateway ({running['state_dir']}) reads no file"
         if path is not None:
             yield f"  → put it where the gateway was started, or start it with --config {path}"

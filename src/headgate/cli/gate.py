@@ -22,7 +22,8 @@ def status(config: Config = None, state_dir: StateDir = None, as_json: Json = Fa
     with _running(config, state_dir) as gateway:
         health = gateway.call("GET", "/health")
     show(health, as_json, lambda: _picture(health))
-    raise typer.Exit(0 if health["workers"] and not health["recorder"]["error"] else 1)
+    wrong = not health["workers"] or health["recorder"]["error"] or health["config"]["reload_error"]
+    raise typer.Exit(1 if wrong else 0)
 
 
 def reload(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
