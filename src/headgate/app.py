@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from headgate.settings import Settings
 
 BACKLOG = 4096
+LOREM = "builtin/lorem"
 LAST_LIFE_S = 15.0  # for the processes of a supervisor that was killed: control reads the journal to its end
 LOOK_S = 0.05
 _FIRST = re.compile(r"hg_pat_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
@@ -116,6 +117,7 @@ class _Run:
             raise
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first_kept = self._first_shown = False
+        self._first_told = ""  # the model in the line to try it with
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         server, control = self._settings.file.server, self._settings.file.control
@@ -229,6 +231,8 @@ class _Run:
             shown = f"{welcome.SHOW} shows it" if _log_is_kept() else self._admin.token
             print(f"admin token, shown once (also in {self._settings.state_dir}): {shown}", flush=True)
         self._first_kept = True
+        if self._first_shown and control.auto and self._first and self._first_told == LOREM:  # an engine was found
+            print(welcome.trial(self._settings.data_url, self._first[0], control.auto), flush=True)
         if self._first_shown:
             with contextlib.suppress(OSError):
                 (self._settings.state_dir / welcome.FIRST_TOKEN).unlink()
@@ -243,19 +247,22 @@ class _Run:
                 locate.note(running, os.environ)
 
     def _answering(self) -> None:
-        """Shows the first start's tokens: the store has the agent's by now.  Control's API takes a while more."""
+        """Shows the first start's tokens as soon as they work: control's API takes a while more."""
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
-        if not self._first:
+        auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
+        self._show_first("auto" if auto.targets else LOREM)
+
+    def _show_first(self, model: str) -> None:
+        """The tokens and a line to try them with, once, and in one piece: the store has the agent's by now."""
+        if self._first is None:
             return
-        token = self._first[0]
+        self._first_told = model
         if _log_is_kept():
             print(welcome.without_tokens(), flush=True)
             return
-        auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
         admin = self._admin.token if self._admin.made else "as configured (admin_token)"
-        model = "auto" if auto.targets else "builtin/lorem"  # an engine may be found yet: `listening` says so
-        print(welcome.text(self._settings.data_url, admin, token, model), flush=True)
+        print(welcome.text(self._settings.data_url, admin, self._first[0], model), flush=True)
         if getattr(sys.stdout, "lost", 0):
             say(f"the tokens could not be written to standard output; to see them: {welcome.SHOW}", "warning")
         else:

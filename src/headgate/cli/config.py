@@ -39,7 +39,9 @@ def check(config: Config = None, state_dir: StateDir = None, as_json: Json = Fal
     problems: list[str] = []
     try:
         path = _file(config, running)
-        _load(str(path) if path else config, state_dir)
+        settings = _load(str(path) if path else config, state_dir)
+        if path and settings.tree.blank and running and running["file"] and _same(Path(running["file"]), path):
+            problems = [f"{path.name}: is empty now: its last content stays (write {{}} into it to declare nothing)"]
     except (ConfigError, locate.NoSuchFile) as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
     if sentence := proxies.problem(os.environ):  # `serve` would end with it
@@ -158,7 +160,7 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
     """Print the JSON Schema of the configuration file, for editors."""
     from headgate.settings import File  # noqa: PLC0415 - late: see late.py
 
-    print(json.dumps(File.model_json_schema(), indent=2))
+    print(json.dumps(File.model_json_schema()))
 
 
 def _origins(values: list[Origin]) -> Drawing:
