@@ -117,6 +117,7 @@ class _Run:
             raise
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
         self._first_kept = self._first_shown = False
+        self._addresses: dict[str, str | float] = {}
         self._first_told = ""  # the model in the line to try it with
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
@@ -145,6 +146,7 @@ class _Run:
             on_answering=self._answering,
             on_listening=self._listening,
             on_reloaded=self._reloaded,
+            on_draining=self._draining,
         )
 
     def _data(self) -> Orders:
@@ -216,12 +218,11 @@ class _Run:
     def _listening(self, data: Ready, control: Ready) -> None:
         try:
             self._admin.keep()
-            statedir.write_private(
-                self._settings.state_dir / statedir.ADDRESSES,
-                msgspec.json.encode(
-                    {"data": url_of(data.host, data.port), "control": url_of(control.host, control.port)}
-                ),
-            )
+            self._addresses = {
+                "data": url_of(data.host, data.port),
+                "control": url_of(control.host, control.port),
+            }
+            self._write_addresses()
         except statedir.StateError as error:
             say(str(error), "error")
         self._leave_note()
@@ -236,6 +237,17 @@ class _Run:
         if self._first_shown:
             with contextlib.suppress(OSError):
                 (self._settings.state_dir / welcome.FIRST_TOKEN).unlink()
+
+    def _draining(self) -> None:
+        """Commands of other terminals say so, and until when."""
+        if self._addresses:
+            self._addresses["draining_until"] = time.time() + self._settings.file.server.drain_s
+            with contextlib.suppress(statedir.StateError):
+                self._write_addresses()
+
+    def _write_addresses(self) -> None:
+        file = self._settings.state_dir / statedir.ADDRESSES
+        statedir.write_private(file, msgspec.json.encode(self._addresses))
 
     def _leave_note(self) -> None:
         """For commands of other directories, where this gateway is not in the default place.  They may also be told

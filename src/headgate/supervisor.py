@@ -71,6 +71,7 @@ class Duties:
     on_answering: Callable[[], None]  # data takes calls, and the store has the first token; control takes a while more
     on_listening: Callable[[Ready, Ready], None]
     on_reloaded: Callable[[], None]
+    on_draining: Callable[[], None]  # once: no new calls from now on
 
 
 class _Phase(Enum):
@@ -280,6 +281,7 @@ class Supervisor:
         self._stops += 1
         if self._stops == 1 and self._phase in (_Phase.STARTING, _Phase.RUNNING):
             say(f"draining: running streams have {duties.drain_s:g} s; a second signal ends them now")
+            duties.on_draining()
             self._drain(duties, duties.drain_s)
         elif self._stops == 2:
             self._kill(self._data, signal.SIGTERM)

@@ -16,6 +16,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from headgate import statedir
 from headgate.cli.gateway import START_IT, Gateway, failure, open_gateway
 from headgate.cli.layout import visible
 from headgate.cli.options import Config, Json, StateDir
@@ -223,6 +224,9 @@ def with_own_token(
     try:
         return ask(url, gateway.cli_token(), body, live=live, transcript=transcript)
     except Trouble as error:
+        if error.step == START_IT and (ends := statedir.draining(gateway.state_dir)) is not None:
+            sentence = f"the gateway is draining: it takes no new calls, and ends within {ends:.0f} s"
+            raise Trouble(sentence, "wait for its end, then headgate serve") from error
         if error.api_code in ("invalid_api_key", "expired_api_key"):
             gateway.cli_token(anew=True)
         elif live and error.api_code == "no_provider_key" and _is_shipped(str(body["model"])):
