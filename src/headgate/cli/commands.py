@@ -91,7 +91,8 @@ def run() -> int:
         _drop_output()
         return 0
     except OSError as error:  # a full disk behind `>`; what the gateway could not do comes as Trouble
-        print(f"headgate: {error}", file=sys.stderr)
+        what = error if error.filename else f"standard output cannot be written ({error.strerror or error})"
+        print(f"headgate: {what}", file=sys.stderr)
         _drop_output()
         return 1
 
