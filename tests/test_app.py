@@ -328,8 +328,8 @@ def test_control_that_never_comes_up_is_named_while_streams_are_served(gateway: 
     one.until(lambda: len(one.lines("control", "boot")) >= 4)
     assert one.get() == f"data {one.pid('data')}"
     code, out, err = one.end()
-    # The agent token works while streams are served; nothing keeps it, and so the next start is the first again.
-    assert code == 0 and "hg_pat_" in out and not (one.state / statedir.ADMIN_TOKEN).exists()
+    # Nothing has kept the agent token, so it is not shown, and the next start is the first again
+    assert code == 0 and "hg_pat_" not in out and not (one.state / statedir.ADMIN_TOKEN).exists()
     assert err.count("the control process does not come up") == 1
     assert "the control process ended (exit code 1); starting it again in 0.2 s" in err
 
@@ -416,3 +416,15 @@ def test_declared_admin_token_ends_with_its_declaration(tmp_path: Path) -> None:
 
 def test_backoff() -> None:
     assert [backoff(n) for n in range(1, 9)] == [0, 0.1, 0.2, 0.4, 0.8, 1.6, 3.2, 5.0]
+
+
+def test_the_first_token_is_the_same_until_it_was_shown(gateway: Make) -> None:
+    """A first start that ends before control has the store shows nothing, and leaves its token to the next one."""
+    one = gateway(STANDIN_CRASH="1")
+    kept = one.state / "first.token"
+    one.until(kept.exists)
+    token = kept.read_text().strip()
+    assert one.end()[0] == 0 and kept.read_text().strip() == token
+    two = gateway().ready()
+    _code, out, _err = two.end()
+    assert token in out and not kept.exists()

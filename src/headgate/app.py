@@ -15,6 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
+import re
 import resource
 import secrets
 import socket
@@ -41,8 +42,10 @@ if TYPE_CHECKING:
     from headgate.settings import Settings
 
 BACKLOG = 4096
+LOREM = "builtin/lorem"
 LAST_LIFE_S = 15.0  # for the processes of a supervisor that was killed: control reads the journal to its end
 LOOK_S = 0.05
+_FIRST = re.compile(r"hg_pat_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
 
 
@@ -104,6 +107,7 @@ class _Run:
             self._lock = statedir.prepare(state)
             self._instance_key = statedir.instance_key(state)
             self._admin = statedir.Admin(state, self._settings.admin_token)
+            self._first: tuple[str, Grant] | None = _first_token(state) if self._admin.first else None
         except statedir.StateError as error:
             raise Refusal(EXIT_STORE, str(error)) from error
         try:
@@ -112,9 +116,9 @@ class _Run:
             self.release()
             raise
         self._builtin_url = f"http://127.0.0.1:{self._builtin_listener.getsockname()[1]}/v1"
-        self._first: tuple[str, Grant] | None = _first_token() if self._admin.first else None
-        self._first_kept = False
-        self._curl_shown = False
+        self._first_kept = self._first_shown = False
+        self._addresses: dict[str, str | float] = {}
+        self._first_told = ""  # the model in the line to try it with
 
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         server, control = self._settings.file.server, self._settings.file.control
@@ -142,6 +146,7 @@ class _Run:
             on_answering=self._answering,
             on_listening=self._listening,
             on_reloaded=self._reloaded,
+            on_draining=self._draining,
         )
 
     def _data(self) -> Orders:
@@ -213,23 +218,36 @@ class _Run:
     def _listening(self, data: Ready, control: Ready) -> None:
         try:
             self._admin.keep()
-            statedir.write_private(
-                self._settings.state_dir / statedir.ADDRESSES,
-                msgspec.json.encode(
-                    {"data": url_of(data.host, data.port), "control": url_of(control.host, control.port)}
-                ),
-            )
+            self._addresses = {
+                "data": url_of(data.host, data.port),
+                "control": url_of(control.host, control.port),
+            }
+            self._write_addresses()
         except statedir.StateError as error:
             say(str(error), "error")
         self._leave_note()
-        # Without a provider in the configuration: an engine that was found by now, else the built-in model
-        self._show_curl(control.auto or "builtin/lorem")
         VOICE.announce(f"listening data={_address(data)} control={_address(control)}")
         VOICE.announce(_auto(control))
         if self._admin.made and not self._first:
             shown = f"{welcome.SHOW} shows it" if _log_is_kept() else self._admin.token
             print(f"admin token, shown once (also in {self._settings.state_dir}): {shown}", flush=True)
         self._first_kept = True
+        if self._first_shown and control.auto and self._first and self._first_told == LOREM:  # an engine was found
+            print(welcome.trial(self._settings.data_url, self._first[0], control.auto), flush=True)
+        if self._first_shown:
+            with contextlib.suppress(OSError):
+                (self._settings.state_dir / welcome.FIRST_TOKEN).unlink()
+
+    def _draining(self) -> None:
+        """Commands of other terminals say so, and until when."""
+        if self._addresses:
+            self._addresses["draining_until"] = time.time() + self._settings.file.server.drain_s
+            with contextlib.suppress(statedir.StateError):
+                self._write_addresses()
+
+    def _write_addresses(self) -> None:
+        file = self._settings.state_dir / statedir.ADDRESSES
+        statedir.write_private(file, msgspec.json.encode(self._addresses))
 
     def _leave_note(self) -> None:
         """For commands of other directories, where this gateway is not in the default place.  They may also be told
@@ -241,25 +259,26 @@ class _Run:
                 locate.note(running, os.environ)
 
     def _answering(self) -> None:
-        """The first start's tokens are told as soon as they work: control, which keeps them, starts a second longer."""
+        """Shows the first start's tokens as soon as they work: control's API takes a while more."""
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
-        if self._first and _log_is_kept():
-            with contextlib.suppress(statedir.StateError):  # ``headgate token create`` makes another one
-                file = self._settings.state_dir / welcome.FIRST_TOKEN
-                statedir.write_private(file, self._first[0].encode() + b"\n")
-            print(welcome.without_tokens(), flush=True)
-        elif self._first:
-            auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
-            admin = self._admin.token if self._admin.made else "as configured (admin_token)"
-            print(welcome.tokens(admin, self._first[0]), flush=True)
-            if auto.targets:
-                self._show_curl("auto")
+        auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
+        self._show_first("auto" if auto.targets else LOREM)
 
-    def _show_curl(self, model: str) -> None:
-        if self._first and not self._curl_shown and not _log_is_kept():
-            self._curl_shown = True
-            print(welcome.trial(self._settings.data_url, self._first[0], model), flush=True)
+    def _show_first(self, model: str) -> None:
+        """The tokens and a line to try them with, once, and in one piece: the store has the agent's by now."""
+        if self._first is None:
+            return
+        self._first_told = model
+        if _log_is_kept():
+            print(welcome.without_tokens(), flush=True)
+            return
+        admin = self._admin.token if self._admin.made else "as configured (admin_token)"
+        print(welcome.text(self._settings.data_url, admin, self._first[0], model), flush=True)
+        if getattr(sys.stdout, "lost", 0):
+            say(f"the tokens could not be written to standard output; to see them: {welcome.SHOW}", "warning")
+        else:
+            self._first_shown = True
 
 
 def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
@@ -302,10 +321,17 @@ def listen(host: str, port: int, table: str = "server", option: str = "--port", 
             raise Refusal(EXIT_PORT, sentence) from error
 
 
-def _first_token() -> tuple[str, Grant]:
-    """The agent token of a first start: ``hg_pat_<public id>_<secret>``, and what it may do (everything)."""
-    public = secrets.token_hex(4)
-    return f"hg_pat_{public}_{secrets.token_urlsafe(32)}", Grant(id=public, name="first", origin="store")
+def _first_token(state: Path) -> tuple[str, Grant]:
+    """The agent token of a first start: ``hg_pat_<public id>_<secret>``, and what it may do (everything).
+
+    It lies in the state directory until it was shown: a start that ends before that leaves it to the next one.
+    """
+    file = state / welcome.FIRST_TOKEN
+    token = statedir.read_token(file)
+    if token is None or not _FIRST.fullmatch(token):
+        token = f"hg_pat_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+        statedir.write_private(file, token.encode() + b"\n")
+    return token, Grant(id=token.split("_")[2], name="first", origin="store")
 
 
 def _address(ready: Ready) -> str:
@@ -354,6 +380,8 @@ def _loader(order: ControlBoot) -> Callable[[], Compiled]:
         from headgate.settings import ConfigError, compile, load, needs_restart  # noqa: PLC0415
 
         nonlocal path, blank
+        if path and not Path(path).is_file():
+            raise ConfigError([f"{path} is gone or no file: its last content stays"])
         fresh = load(path, os.environ, order.overrides)
         if fresh.tree.blank and not blank and fresh.path:
             sentence = "is empty now: its last content stays (write {} into it to declare nothing)"

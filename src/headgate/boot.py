@@ -2,7 +2,7 @@
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once
-the child answers, or Failed with an exit code and a sentence; later, from control, Reloaded and Drain.  The pair
+the child answers, or Failed with an exit code and a sentence; from control also Adopted, Reloaded and Drain.  The pair
 stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the
 environment or a command line, where others could read them.
 """
@@ -62,6 +62,10 @@ class Ready(Struct, frozen=True, tag="ready"):
     port: int
     auto: str = ""
     why: str = ""
+
+
+class Adopted(Struct, frozen=True, tag="adopted"):
+    """Control has opened the store, and the store has the first start's token: from now on it may be shown."""
 
 
 class Reloaded(Struct, frozen=True, tag="reloaded"):

@@ -9,6 +9,7 @@ from __future__ import annotations
 import base64
 import contextlib
 import fcntl
+import json
 import os
 import time
 from collections.abc import Iterator
@@ -58,6 +59,11 @@ def prepare(path: Path, *, command: bool = False) -> int:
     try:
         if other := _take(path, descriptor, command):
             what = "a headgate command" if other.command else "another headgate"
+            if not other.command and (seconds := draining(path)) is not None:
+                raise StateError(
+                    f"{what} (pid {other.pid or 'unknown'}) still serves from {path}: it is draining and ends within "
+                    f"{seconds:.0f} s; wait for it, or choose another with --state-dir"
+                )
             raise StateError(
                 f"{what} (pid {other.pid or 'unknown'}) already {'works on' if other.command else 'serves from'} "
                 f"{path}; stop it, or choose another with --state-dir"
@@ -71,6 +77,14 @@ def prepare(path: Path, *, command: bool = False) -> int:
         os.close(descriptor)
         raise
     return descriptor
+
+
+def draining(path: Path) -> float | None:
+    """How many seconds the gateway here still has for its running calls; None where it is not draining."""
+    try:
+        return max(0.0, float(json.loads((path / ADDRESSES).read_bytes())["draining_until"]) - time.time())
+    except (OSError, ValueError, KeyError, TypeError):
+        return None
 
 
 def abandoned(path: Path) -> bool:

@@ -81,6 +81,11 @@ class Output(io.TextIOBase):
     def isatty(self) -> bool:
         return os.isatty(self._fd)
 
+    @property
+    def lost(self) -> int:
+        """Lines that could not be written since the last one that was."""
+        return self._lost
+
     def writable(self) -> bool:
         return True
 

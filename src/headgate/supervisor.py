@@ -22,7 +22,7 @@ from typing import cast
 from msgspec import Struct
 
 from headgate import boot
-from headgate.boot import Drain, Failed, Ready, Reloaded
+from headgate.boot import Adopted, Drain, Failed, Ready, Reloaded
 from headgate.log import VOICE
 
 HEALTHY_S = 60.0
@@ -34,7 +34,7 @@ GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Orders = tuple[Struct, tuple[int, ...]]
-Told = Ready | Reloaded | Drain | Failed
+Told = Ready | Adopted | Reloaded | Drain | Failed
 
 # glibc gives memory back to the kernel, and takes it anew, page by page, for every body over 128 KiB.  Keeping up to
 # 4 MiB made requests of 200 KB cost 1.7 instead of 2.8 times nginx's CPU (docs/decisions/006).  Other allocators ignore
@@ -68,9 +68,10 @@ class Duties:
     data_listener: socket.socket
     builtin_listener: socket.socket
     drain_s: float
-    on_answering: Callable[[], None]  # data takes calls for the first time; control may take a second more
+    on_answering: Callable[[], None]  # data takes calls, and the store has the first token; control takes a while more
     on_listening: Callable[[Ready, Ready], None]
     on_reloaded: Callable[[], None]
+    on_draining: Callable[[], None]  # once: no new calls from now on
 
 
 class _Phase(Enum):
@@ -113,6 +114,7 @@ class Supervisor:
         self._deadline = 0.0
         self._stops = 0
         self._exit = 0
+        self._adopted = self._answering = False  # the store has the first token; data takes calls too
         self._selector = selectors.DefaultSelector()
         self._wake, wake = socket.socketpair()
         self._wake.setblocking(False)
@@ -238,6 +240,10 @@ class Supervisor:
                 self._exit = message.code
                 self._drain(duties, 0.0)
             return
+        if isinstance(message, Adopted):
+            self._adopted = True
+            self._say_answering(duties)
+            return
         if isinstance(message, Reloaded):
             duties.on_reloaded()
             return
@@ -248,11 +254,16 @@ class Supervisor:
         slot.ready = message
         if slot.deaths:
             say(f"the {slot.name} process answers again")
-        if self._phase is _Phase.STARTING and slot is self._data and not slot.deaths:
-            duties.on_answering()
+        self._adopted = self._adopted or slot is self._control
+        self._say_answering(duties)
         if self._phase is _Phase.STARTING and self._data.ready and self._control.ready:
             self._phase = _Phase.RUNNING
             duties.on_listening(self._data.ready, self._control.ready)
+
+    def _say_answering(self, duties: Duties) -> None:
+        if self._phase is _Phase.STARTING and self._data.ready and self._adopted and not self._answering:
+            self._answering = True
+            duties.on_answering()
 
     # --------------------------------------------------------------------------------- ending
 
@@ -270,6 +281,7 @@ class Supervisor:
         self._stops += 1
         if self._stops == 1 and self._phase in (_Phase.STARTING, _Phase.RUNNING):
             say(f"draining: running streams have {duties.drain_s:g} s; a second signal ends them now")
+            duties.on_draining()
             self._drain(duties, duties.drain_s)
         elif self._stops == 2:
             self._kill(self._data, signal.SIGTERM)

@@ -142,7 +142,7 @@ def test_doctor_says_why_a_stored_provider_is_not_used(shell: Shell) -> None:
     shell.good("vault", "add", "acme", stdin=KEY)
     row.unlink()
     found = {one["subject"]: one for one in json.loads(shell.run("doctor", "--json").stdout)["findings"]}
-    assert "is stored and not used: " in found["acme"]["sentence"] and "acme" in found["acme"]["sentence"]
+    assert "is in the store but cannot be used: " in found["acme"]["sentence"] and "acme" in found["acme"]["sentence"]
     assert found["acme"]["step"].endswith("headgate providers remove acme")
     assert "headgate vault add acme" not in found["acme"]["step"]
 

@@ -16,6 +16,7 @@ from typing import IO, Annotated, Any
 
 import typer
 
+from headgate import statedir
 from headgate.cli.gateway import START_IT, Gateway, failure, open_gateway
 from headgate.cli.layout import visible
 from headgate.cli.options import Config, Json, StateDir
@@ -35,6 +36,7 @@ class Transcript:
     last: float | None = None
     text: list[str] = field(default_factory=list)
     model: str = ""
+    ident: str | None = None
     finish: str | None = None
     usage: dict[str, Any] | None = None
     done: bool = False
@@ -114,7 +116,7 @@ def ask(
         if live and transcript.text:
             print(flush=True)
     if not transcript.done:
-        raise Trouble("the stream ended before the answer did")
+        raise Trouble("the stream ended before the answer did", _look(transcript.ident))
     return transcript
 
 
@@ -137,7 +139,7 @@ def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterat
         answer = way.open(request)
     except urllib.error.HTTPError as error:
         with error:
-            raise refused(error.code, error.read()) from None
+            raise refused(error.code, error.read(), error.headers.get("x-request-id")) from None
     except ValueError as error:  # no URL, a token that no header may have, a message that is no text
         raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
     with answer:
@@ -168,9 +170,15 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def refused(status: int, body: bytes) -> Trouble:
+def refused(status: int, body: bytes, ident: str | None = None) -> Trouble:
+    """An error answer as Trouble; where a provider failed, the next step is to look at the call ``ident``."""
     message, code = failure(body)
-    return Trouble(message or f"the gateway answered {status}", api_code=code)
+    step = _look(ident) if status >= 500 else ""
+    return Trouble(message or f"the gateway answered {status}", step, api_code=code)
+
+
+def _look(ident: str | None) -> str:
+    return f"headgate requests show {printable(ident)}" if ident else ""
 
 
 def _chunks(answer: IO[bytes], transcript: Transcript) -> Iterator[dict[str, Any]]:
@@ -186,8 +194,9 @@ def _chunks(answer: IO[bytes], transcript: Transcript) -> Iterator[dict[str, Any
 
 def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
     if error := chunk.get("error"):
-        raise Trouble(f"the answer broke off: {error.get('message', 'no reason given')}")
+        raise Trouble(f"the answer broke off: {error.get('message', 'no reason given')}", _look(transcript.ident))
     transcript.model = chunk.get("model") or transcript.model
+    transcript.ident = chunk.get("id") or transcript.ident
     transcript.usage = chunk.get("usage") or transcript.usage
     for choice in chunk.get("choices") or ():
         delta = choice.get("delta") or {}
@@ -215,6 +224,9 @@ def with_own_token(
     try:
         return ask(url, gateway.cli_token(), body, live=live, transcript=transcript)
     except Trouble as error:
+        if error.step == START_IT and (ends := statedir.draining(gateway.state_dir)) is not None:
+            sentence = f"the gateway is draining: it takes no new calls, and ends within {ends:.0f} s"
+            raise Trouble(sentence, "wait for its end, then headgate serve") from error
         if error.api_code in ("invalid_api_key", "expired_api_key"):
             gateway.cli_token(anew=True)
         elif live and error.api_code == "no_provider_key" and _is_shipped(str(body["model"])):

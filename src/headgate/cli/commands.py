@@ -7,6 +7,7 @@ them together take longer than a command may.
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import sys
 from typing import Annotated, Any
@@ -72,7 +73,9 @@ def run() -> int:
     if sys.stdout is None:  # it was closed before the start (`>&-`)
         sys.stdout = open(os.devnull, "w")  # noqa: SIM115
     try:
-        return int(app(prog_name="headgate", standalone_mode=False) or 0)
+        code = int(app(prog_name="headgate", standalone_mode=False) or 0)
+        sys.stdout.flush()  # here, where it is said if that fails
+        return code
     except Trouble as trouble:
         return _complain(trouble)
     except TyperException as error:
@@ -88,7 +91,8 @@ def run() -> int:
         _drop_output()
         return 0
     except OSError as error:  # a full disk behind `>`; what the gateway could not do comes as Trouble
-        print(f"headgate: {error}", file=sys.stderr)
+        what = error if error.filename else f"standard output cannot be written ({error.strerror or error})"
+        print(f"headgate: {what}", file=sys.stderr)
         _drop_output()
         return 1
 
@@ -145,9 +149,9 @@ def start(
 
 
 @app.command("version")
-def version_() -> None:
+def version_(as_json: Json = False) -> None:
     """Print the version."""
-    _version(True)
+    print(json.dumps({"version": __version__}) if as_json else f"headgate {__version__}")
 
 
 @app.command()

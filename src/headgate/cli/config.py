@@ -39,7 +39,9 @@ def check(config: Config = None, state_dir: StateDir = None, as_json: Json = Fal
     problems: list[str] = []
     try:
         path = _file(config, running)
-        _load(str(path) if path else config, state_dir)
+        settings = _load(str(path) if path else config, state_dir)
+        if path and settings.tree.blank and running and running["file"] and _same(Path(running["file"]), path):
+            problems = [f"{path.name}: is empty now: its last content stays (write {{}} into it to declare nothing)"]
     except (ConfigError, locate.NoSuchFile) as error:
         problems = error.problems if isinstance(error, ConfigError) else [str(error)]
     if sentence := proxies.problem(os.environ):  # `serve` would end with it
@@ -77,7 +79,13 @@ def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str
     if running is None:
         return
     read = moment(running["reloaded_at"])
-    if running["file"] is None:
+    if running["file"] is None and path and running.get("appeared") and _same(Path(running["appeared"]), path):
+        if running["reload_error"]:
+            yield f"the running gateway could not read this file, and goes on without one: {running['reload_error']}"
+        else:
+            yield "the running gateway has not read this file yet"
+            yield "  → headgate reload"
+    elif running["file"] is None:
         yield f"the running gateway ({running['state_dir']}) reads no file"
         if path is not None:
             yield f"  → put it where the gateway was started, or start it with --config {path}"
@@ -152,7 +160,7 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
     """Print the JSON Schema of the configuration file, for editors."""
     from headgate.settings import File  # noqa: PLC0415 - late: see late.py
 
-    print(json.dumps(File.model_json_schema(), indent=2))
+    print(json.dumps(File.model_json_schema()))
 
 
 def _origins(values: list[Origin]) -> Drawing:

@@ -18,11 +18,12 @@ import typer
 from headgate import statedir
 from headgate.cli import checks
 from headgate.cli.checks import Finding
-from headgate.cli.gateway import Gateway, Trouble
+from headgate.cli.gateway import Gateway
 from headgate.cli.layout import Hanging, Text
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.providers import checked, configured
 from headgate.cli.terminal import count, draw, print_json, waiting
+from headgate.cli.trouble import StoreTrouble, Trouble
 
 _MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
 REFUSED = frozenset({401, 403})
@@ -80,6 +81,8 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
             gateway = Gateway.find(config, overrides, announce=False)
         try:
             yield from _asked(stack.enter_context(gateway))
+        except StoreTrouble as trouble:
+            yield Finding("bad", "store", trouble.sentence)
         except Trouble as trouble:
             yield Finding("bad", "gateway", trouble.sentence, trouble.step)
 
@@ -131,7 +134,7 @@ def _keys(gateway: Gateway) -> Iterator[Finding]:
     for row in providers:
         if row["status"] == "unusable":
             step = "" if row["shadowed"] else f"mend that, or: headgate providers remove {row['name']}"
-            yield Finding("warning", row["name"], f"is stored and not used: {row['problem']}", step)
+            yield Finding("warning", row["name"], f"is in the store but cannot be used: {row['problem']}", step)
         elif row["status"] == "no_key":
             yield Finding("warning", row["name"], "has no key", f"headgate vault add {row['name']}")
     ready = [row["name"] for row in providers if row["status"] == "ready"]

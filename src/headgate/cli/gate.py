@@ -7,6 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headgate import statedir
 from headgate.cli.gateway import START_IT, Gateway, Trouble, open_gateway
 from headgate.cli.options import Config, Json, StateDir
 from headgate.cli.terminal import count, facts, milliseconds, number, say, show, waiting
@@ -21,8 +22,10 @@ def status(config: Config = None, state_dir: StateDir = None, as_json: Json = Fa
     """
     with _running(config, state_dir) as gateway:
         health = gateway.call("GET", "/health")
-    show(health, as_json, lambda: _picture(health))
-    raise typer.Exit(0 if health["workers"] and not health["recorder"]["error"] else 1)
+        ends = statedir.draining(gateway.state_dir)
+    show(health, as_json, lambda: _picture(health, ends))
+    wrong = not health["workers"] or health["recorder"]["error"] or health["config"]["reload_error"]
+    raise typer.Exit(1 if wrong else 0)
 
 
 def reload(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
@@ -77,13 +80,14 @@ def _running(config: str | None, state_dir: str | None) -> Gateway:
     return gateway
 
 
-def _picture(health: dict[str, Any]) -> Any:
+def _picture(health: dict[str, Any], ends: float | None) -> Any:
     recorder, configuration = health["recorder"], health["config"]
     workers = health["workers"]
     refused = health["refusals"]["codes"]
     return facts(
         f"headgate {health['version']}",
         [
+            ("draining", None if ends is None else f"{_running_calls(workers)}, up to {ends:.0f} s"),
             ("data plane", f"{health['data_url']}{'' if workers else ' – not connected'}"),
             ("up for", _span(health["uptime_s"])),
             *((f"worker {one['worker']}", _worker(one, health["generation"])) for one in workers),
@@ -94,6 +98,10 @@ def _picture(health: dict[str, Any]) -> Any:
             ("refused, 1 h", ", ".join(f"{code} {count}" for code, count in refused.items()) or None),
         ],
     )
+
+
+def _running_calls(workers: list[dict[str, Any]]) -> str:
+    return count(sum(int(one["gauges"].get("calls", 0)) for one in workers), "call")
 
 
 def _worker(worker: dict[str, Any], generation: int) -> str:

@@ -198,7 +198,7 @@ def _colour(row: dict[str, Any]) -> str:
 def _outcome(row: dict[str, Any]) -> str:
     if row["outcome"] is None:
         return "running"
-    return f"{row['outcome']} ({row['code']})" if row["code"] else str(row["outcome"])
+    return f"{row['outcome']} ({row['code']})" if row["code"] not in ("", None, row["outcome"]) else str(row["outcome"])
 
 
 def _tokens(row: dict[str, Any]) -> str:

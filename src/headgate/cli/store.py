@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 
 from headgate import statedir
 from headgate.cli.line import Answered, Ask, plain
-from headgate.cli.trouble import Trouble
+from headgate.cli.trouble import StoreTrouble, Trouble
 from headgate.control.offline import offline
 from headgate.control.snapshot import Compiled
 from headgate.control.store import StoreUnusable
@@ -43,7 +43,8 @@ class Store:
             )
         except (statedir.StateError, StoreUnusable) as error:
             self._runner.close()
-            raise Trouble(str(error), "headgate doctor") from error
+            kind = StoreTrouble if isinstance(error, StoreUnusable) else Trouble
+            raise kind(str(error), "headgate doctor") from error
         except ConfigError as error:  # it was changed since
             self._runner.close()
             raise Trouble("; ".join(error.problems), "headgate config check", code=2) from error

@@ -32,6 +32,8 @@ def timeline(row: dict[str, Any]) -> Drawing:
     """The steps of a call.  A call that no provider was asked for, and one that still runs, has a sentence."""
     steps = list(steps_of(row))
     if not steps:
+        if row["outcome"] == "lost":
+            return Text("the data process ended during this call; how far it got is not known")
         return Text("it still runs: no timings yet" if row["outcome"] is None else "no provider was asked")
     return Flexible(lambda width: _drawn(steps, width))
 

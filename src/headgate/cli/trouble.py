@@ -15,3 +15,7 @@ class Trouble(Exception):
         self.step = step
         self.code = code
         self.api_code = api_code
+
+
+class StoreTrouble(Trouble):
+    """The store cannot be opened."""

@@ -262,8 +262,10 @@ def _account(sources: Sources, ident: str) -> StoredAccount:
 def _not_account_of_file(sources: Sources, ident: str) -> None:
     for provider in sources.compiled.world.providers.values():
         if any(one.id == ident for one in provider.accounts):
-            where = "the environment" if provider.origin == "environment" else "the configuration file"
-            raise GatewayError(MANAGED_BY_FILE, f"The account {ident} comes from {where}: change it there and reload.")
+            here = "the configuration file: change it there and reload"
+            if provider.origin == "environment":
+                here = "the environment that the gateway was started with: change it there and restart"
+            raise GatewayError(MANAGED_BY_FILE, f"The account {ident} comes from {here}.")
 
 
 # ------------------------------------------------------------------------------------- aliases

@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate import boot as boot_channel
 from headgate import locate, statedir
-from headgate.boot import ControlBoot, Drain, Failed, Ready, Reloaded
+from headgate.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.control import objects
 from headgate.control.admin import Admin
 from headgate.control.answers import Answers
@@ -181,6 +181,7 @@ class Control:
         tasks = []
         try:
             tasks.append(await self._answer_data(link, recorder))
+            self._tell(Adopted())
             if self._end.is_set():  # started for what the journal holds, or without a supervisor by now
                 return
             # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already.  Before
@@ -279,8 +280,11 @@ class Control:
         log.info("control is ready", host=host, port=port, generation=publication.snapshot.generation)
 
     def _say_reloaded(self) -> None:
+        self._tell(Reloaded())
+
+    def _tell(self, message: Adopted | Reloaded) -> None:
         try:
-            boot_channel.send(self._sock, Reloaded())
+            boot_channel.send(self._sock, message)
         except OSError:
             self._end.set()  # the supervisor is gone
 

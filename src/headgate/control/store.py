@@ -31,16 +31,17 @@ from sqlalchemy import (
 )
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.engine import URL, Connection, make_url
-from sqlalchemy.exc import ArgumentError, SQLAlchemyError
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headgate.control import postgres
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
+MEND = "; put a backup in its place, or move it away to begin with an empty one"
 PATIENCE_S = 5.0  # for a free connection: who waits longer is answered that the store is busy
 
 metadata = MetaData()
@@ -331,7 +332,8 @@ async def open_store(database: str) -> AsyncEngine:
         reason = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
         if isinstance(error, TimeoutError):
             reason = "it does not answer"
-        raise StoreUnusable(f"the store {shown(database)} cannot be opened: {reason}") from error
+        step = MEND if url.get_backend_name() == "sqlite" and isinstance(error, DatabaseError) else ""
+        raise StoreUnusable(f"the store {shown(database)} cannot be opened: {reason}{step}") from error
     except StoreUnusable:
         if engine is not None:
             await engine.dispose()

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from itertools import chain, count
 
 import msgspec
 from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
@@ -21,6 +22,7 @@ from headgate.control.store import superseded_tokens, tokens
 from headgate.model import Grant
 from headgate.policy.auth import digest
 
+FIRST = "first"  # the name of the token that the first start makes
 ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide once in a while
 
 _strings = msgspec.json.Decoder(tuple[str, ...])
@@ -85,12 +87,18 @@ def _columns(grant: Grant) -> dict[str, object]:
 
 
 async def adopt_first(engine: AsyncEngine, key: bytes, token: str) -> None:
-    """Stores the token that the supervisor printed on the first start, unless it is there."""
+    """Stores the first start's token, unless it is there.
+
+    Names in use are unique: where another one is called so, it is ``first-2`` and so on.
+    """
     async with engine.connect() as connection:
         found = await connection.execute(select(tokens.c.id).where(tokens.c.digest == digest(key, token.encode())))
         if found.first() is not None:
             return
-    await insert_token(engine, key, token, Grant(id=public_id(token) or fresh_id(), name="first", origin="store"))
+        used = await connection.execute(select(tokens.c.name).where(tokens.c.revoked_at.is_(None)))
+        taken = set(used.scalars())
+    name = next(one for one in chain([FIRST], (f"{FIRST}-{number}" for number in count(2))) if one not in taken)
+    await insert_token(engine, key, token, Grant(id=public_id(token) or fresh_id(), name=name, origin="store"))
 
 
 def _in_order() -> Select[tuple[object, ...]]:

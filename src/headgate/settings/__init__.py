@@ -124,6 +124,11 @@ def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str
         known = rows([*([path.parent / "providers"] if path else []), state / "providers"])
     except BadRow as error:
         raise ConfigError([str(error)]) from error
+    except PermissionError as error:
+        if not Path(error.filename or "").is_relative_to(state):
+            raise
+        sentence = f"the state directory {state} cannot be used ({error.strerror}); choose another with --state-dir"
+        raise ConfigError([sentence], store=True) from error
     tables = from_environment(tree, known, environ)
     problems: list[str] = []
     about_store = False

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import time
 from typing import Literal
 
@@ -10,7 +11,7 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate import __version__
+from headgate import __version__, locate
 from headgate.control import facts
 from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
@@ -49,9 +50,13 @@ class RecorderView(View):
 
 
 class ConfigView(View):
-    """``file``: what the gateway reads and watches; null where it has none."""
+    """``file``: what the gateway reads and watches; null where it has none.
+
+    ``appeared``: where it has none, a file that has been made since in a place that it looks at.
+    """
 
     file: str | None
+    appeared: str | None
     reloaded_at: float
     reload_error: str | None
     needs_restart: list[str]
@@ -152,6 +157,7 @@ def routes(admin: Admin) -> APIRouter:
             ),
             config=ConfigView(
                 file=publication.sources.compiled.path,
+                appeared=_appeared(publication.sources.compiled.path),
                 reloaded_at=publication.reloaded_at,
                 reload_error=publication.reload_error,
                 needs_restart=list(publication.needs_restart),
@@ -221,6 +227,11 @@ def probes(admin: Admin) -> APIRouter:
         return JSONResponse({"status": "ready" if ready else "not ready"}, 200 if ready else 503)
 
     return api
+
+
+def _appeared(file: str | None) -> str | None:
+    found = None if file else locate.appeared(os.environ)
+    return str(found) if found else None
 
 
 def _workers(admin: Admin) -> list[WorkerView]:
