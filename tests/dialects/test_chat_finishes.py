@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 from chat_streams import bytewise, chunk, events, parse, run
 
+from headgate import errors
 from headgate.dialects.openai_chat import ChatStream, answer
 
 ROLE = chunk({"role": "assistant", "content": ""})
@@ -190,3 +191,28 @@ def test_of_two_finish_reasons_the_first_counts_and_each_choice_has_its_own() ->
     }
     out, _ = run([events(chunk({"content": "a"}), chunk({"content": "b"}, index=1), both)], choices=2)
     assert reasons(out) == ["stop", "length"]
+
+
+NO_CALL = {"name": "", "arguments": ""}
+
+
+@pytest.mark.parametrize("empty", [NO_CALL, {}, {"name": None, "arguments": None}, {"name": ""}, None])
+def test_an_empty_function_call_is_none(empty: Any) -> None:
+    out, stream = run([events(ROLE, chunk({"content": "a", "function_call": empty}), chunk({}, "stop"), "[DONE]")])
+    assert stream.error is None and reasons(out) == ["stop"]
+    message = {"role": "assistant", "content": "a", "function_call": empty}
+    for finish in ("stop", "", None):
+        body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+        assert read(json.dumps(body).encode()).finish == "stop"
+    out, stream = run([events(ROLE, chunk({"function_call": empty}), chunk({}, "stop"), "[DONE]")])
+    assert stream.error is not None and stream.error.kind is errors.UPSTREAM_HOLLOW
+    # one whose arguments are empty is a call, whenever its name comes
+    named = {"name": "f", "arguments": ""}
+    out, stream = run([events(ROLE, chunk({"function_call": empty}), chunk({"function_call": named}), "[DONE]")])
+    assert stream.error is None or stream.error.kind is not errors.UPSTREAM_HOLLOW
+
+
+def test_an_empty_audio_is_nothing_to_see() -> None:
+    audio = {"id": "", "data": "", "expires_at": 0, "transcript": ""}
+    body = {"choices": [{"index": 0, "message": {"content": None, "audio": audio}, "finish_reason": "stop"}]}
+    assert read(json.dumps(body).encode()).hollow

@@ -184,6 +184,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
         choice["message"] = codec.raw(message)
         edited = True
     seen = shapes.visible_keys(message)
+    seen = [key for key in seen if key not in shapes.FORMS or shapes.says_something(message[key])]
     for key in seen:
         if key in shapes.TEXT_KEYS or key == "tool_calls":
             result.text_bytes += len(message[key]) - 2

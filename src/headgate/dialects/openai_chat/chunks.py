@@ -264,6 +264,9 @@ def _normalise_legacy(delta: Object, raw: Raw, state: Choice) -> bool:
         return False
     changed = stringify(call)
     name = codec.as_text(call.get("name")) or ""
+    if state.legacy is None and not shapes.says_something(raw):
+        del delta["function_call"]  # no call
+        return True
     if not state.legacy:
         state.legacy = name
     elif "name" in call and name in ("", state.legacy):

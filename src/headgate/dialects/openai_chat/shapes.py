@@ -20,6 +20,7 @@ EMPTY = frozenset((b"null", b'""', b"[]", b"{}"))
 NO_ERROR = EMPTY | {b"false"}  # what stands under ``error`` where there is none
 
 VISIBLE_KEYS = frozenset((*TEXT_KEYS, *OTHER_VISIBLE_KEYS))
+FORMS = frozenset(("function_call", "audio"))  # objects that some servers send with empty members
 
 
 # ------------------------------------------------------------------------------------- content parts
@@ -70,3 +71,10 @@ def visible_keys(delta: Object) -> list[str]:
     return [
         key for key, value in delta.items() if key in VISIBLE_KEYS and (len(value) > 4 or bytes(value) not in EMPTY)
     ]
+
+
+def says_something(raw: Raw) -> bool:
+    """Whether an object has a member with a value in it, other than a number."""
+    return any(
+        bytes(value) not in EMPTY and codec.as_number(value) is None for value in (codec.as_object(raw) or {}).values()
+    )
