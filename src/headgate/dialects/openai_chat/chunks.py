@@ -231,7 +231,7 @@ def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
     """The delta without its role and in its form: (delta, whether that changed it)."""
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None
-    edited = delta is None
+    whole = edited = delta is None
     if delta is None:
         delta = codec.as_object(choice.pop("message", None)) or {}
         choice["delta"] = codec.EMPTY_OBJECT
@@ -243,7 +243,7 @@ def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
         shapes.put_parts(delta, content)
     calls = delta.get("tool_calls")
     if calls is not None:
-        normalised = state.tools.normalise(calls) if calls != NULL else None
+        normalised = state.tools.normalise(calls, whole) if calls != NULL else None
         if normalised is not None:
             delta["tool_calls"] = normalised
             edited = True
