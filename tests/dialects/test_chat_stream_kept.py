@@ -53,6 +53,8 @@ FRAMES = {
     "a prefix twice": f"data: data: {A}\n\ndata: data: {B}\n\ndata: data: {C}\n\ndata: data: [DONE]\n\n",
     "lines without a prefix": f"{A}\n{B}\n{C}\n",
     "lines without a prefix, and blank ones": f"{A}\n\n{B}\n\n{C}\n\n",
+    "a line without a prefix in the middle": f"data: {A}\n\n{B}\n\ndata: {C}\n\ndata: [DONE]\n\n",
+    "lines without a prefix behind one with it": f"data: {A}\n{B}\n{C}\ndata: [DONE]\n\n",
     "done as a string": f'data: {A}\n\ndata: {B}\n\ndata: {C}\n\ndata: "[DONE]"\n\n',
 }
 
@@ -74,6 +76,16 @@ def test_payloads_without_blank_lines_do_not_wait_for_the_end() -> None:
 def test_an_error_without_a_blank_line_before_it_is_one() -> None:
     _, stream = run([f'data: {A}\nevent: error\ndata: {{"message":"boom"}}\n\n'.encode()])
     assert stream.error is not None and "boom" in stream.error.message
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n\r\n", "\n\ndata: [DONE]\n\n"])
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
+def test_an_error_without_data_before_it_is_one(gap: str, end: str) -> None:
+    body = f'data: {A}\n\ndata: {B}{gap}{{"error": {{"message": "boom", "code": 503}}}}{end}'.encode()
+    for pieces in ([body], bytewise(body)):
+        out, stream = run(pieces)
+        assert stream.error is not None and "boom" in stream.error.message
+        assert text(out) == "Hello" and b"[DONE]" not in out
 
 
 @pytest.mark.parametrize("bad", ["oops", A[:40], "{}}", "[1]", '"what"'])
@@ -109,6 +121,44 @@ def test_words_in_a_calls_arguments_are_null() -> None:
     out, _ = run([events(odd % '{"x":NaN,"s":"NaN"}', STOP)])
     (call,) = members(out)["tool_calls"]
     assert call["function"]["arguments"] == '{"x":null,"s":"NaN"}'
+
+
+# ------------------------------------------------------------------------------------- messages and bare texts
+
+
+def with_choice(finish: str | None = None, **choice: Any) -> dict[str, Any]:
+    return {**chunk({}), "choices": [{"index": 0, **choice, "finish_reason": finish}]}
+
+
+WHOLE_CALL = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+INSTEAD = {
+    "the whole again": [ONE, TWO, with_choice("stop", message={"role": "assistant", "content": "Hello"})],
+    "the whole again, and null": [ONE, TWO, with_choice("stop", message={"content": "Hello"}, delta=None)],
+    "the whole again, then the end": [ONE, TWO, with_choice(None, message={"content": "Hello"}), STOP],
+    "messages for deltas": [
+        with_choice(message={"role": "assistant", "content": ""}),
+        with_choice(message={"content": "Hel"}),
+        with_choice(message={"content": "lo"}),
+        STOP,
+    ],
+    "one message": [ROLE, with_choice("stop", message={"role": "assistant", "content": "Hello"})],
+    "texts for deltas": [with_choice(text="Hel"), with_choice(text="lo"), with_choice("stop", text="")],
+    "texts behind a role": [ROLE, with_choice(text="Hel", delta=None), with_choice(text="lo"), STOP],
+}
+
+
+@pytest.mark.parametrize("body", INSTEAD.values(), ids=list(INSTEAD))
+def test_what_stands_for_a_delta_is_read_once(body: list[Any]) -> None:
+    for end in ([], ["[DONE]"]):
+        out, stream = run([events(*body, *end)])
+        assert (text(out), stream.error) == ("Hello", None) and out.replace(b": ", b":").count(b':"stop"') == 1
+
+
+def test_a_last_message_adds_what_was_not_streamed() -> None:
+    message = {"role": "assistant", "content": "Hello", "tool_calls": WHOLE_CALL, "annotations": [{"type": "x"}]}
+    out, stream = run([events(ONE, TWO, with_choice("tool_calls", message=message), "[DONE]")])
+    assert stream.error is None and text(out) == "Hello" and out.count(b'"f"') == 1
+    assert members(out)["annotations"] == message["annotations"]
 
 
 # ------------------------------------------------------------------------------------- torn calls
@@ -165,6 +215,9 @@ FAILURES = {
     "beside the choices": {**chunk({}, "error"), "error": ERROR},
     "as a list": f"[{json.dumps({'error': ERROR})}]",
     "as a text": "Error: Network connection lost.",
+    "as the name of an exception": "torch.cuda.OutOfMemoryError: Network connection lost.",
+    "as a traceback": "Traceback (most recent call last): RuntimeError: Network connection lost.",
+    "as a text on memory": "CUDA out of memory. Network connection lost.",
     "under base_resp": {"choices": None, "base_resp": {"status_code": 1013, "status_msg": "Network connection lost."}},
 }
 

@@ -47,13 +47,14 @@ class Choice:
     """
 
     __slots__ = (
-        "_size", "doubted", "ending", "finish", "finish_sent", "halves", "held", "index", "legacy", "role_sent",
-        "tools", "word",
+        "_size", "doubted", "ending", "finish", "finish_sent", "halves", "held", "index", "legacy", "messages",
+        "role_sent", "tools", "word",
     )  # fmt: skip
 
     def __init__(self, index: int, ident: str) -> None:
         self.index = index
         self.role_sent = False
+        self.messages = False  # its text comes in messages, where others have deltas
         self.finish: str | None = None
         self.word = ""
         self.doubted = False
@@ -207,7 +208,8 @@ def is_plain_complaint(payload: bytes) -> bool:
 
 _LONGEST_TEXT = 2048
 _COMPLAINT = re.compile(
-    rb"\berror\b|exception|fail|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
+    rb"error\b|exception|traceback|out of memory|fail"
+    rb"|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
     rb"|unauthorized|forbidden|internal server|aborted|disconnected",
     re.IGNORECASE,
 )
@@ -227,14 +229,16 @@ def failure_of(choice: Members) -> Raw | None:
     return None
 
 
-def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
-    """The delta without its role and in its form: (delta, whether that changed it)."""
+def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, bool]:
+    """The delta without its role and in its form: (delta, whether that changed it).
+
+    ``shown``: the members in which there has been something to see.
+    """
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None
-    whole = edited = delta is None
+    edited = delta is None
     if delta is None:
-        delta = codec.as_object(choice.pop("message", None)) or {}
-        choice["delta"] = codec.EMPTY_OBJECT
+        delta = _stand_in(choice, state, shown)
     if delta.pop("role", None) is not None:
         edited = True
     content = delta.get("content")
@@ -243,7 +247,7 @@ def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
         shapes.put_parts(delta, content)
     calls = delta.get("tool_calls")
     if calls is not None:
-        normalised = state.tools.normalise(calls, whole) if calls != NULL else None
+        normalised = state.tools.normalise(calls, state.messages) if calls != NULL else None
         if normalised is not None:
             delta["tool_calls"] = normalised
             edited = True
@@ -255,6 +259,22 @@ def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
             del delta[key]
             edited = True
     return delta, edited
+
+
+def _stand_in(choice: Members, state: Choice, shown: set[str]) -> Object:
+    """What a choice without a delta says: a message, or a bare text.
+
+    A message behind deltas is all of them once more, and says nothing but what they did not.
+    """
+    choice["delta"] = codec.EMPTY_OBJECT
+    message = codec.as_object(choice.pop("message", None)) or {}
+    if message and state.role_sent and not state.messages:
+        return {key: value for key, value in message.items() if key not in shown}
+    text = choice.pop("text", None)
+    if not message and text is not None and text != NULL:
+        message["content"] = text
+    state.messages = state.messages or bool(shapes.visible_keys(message))
+    return message
 
 
 def _normalise_legacy(delta: Object, raw: Raw, state: Choice) -> bool:

@@ -178,7 +178,7 @@ class Delivery:
         return _EDITED if edited or delta_edited else _KEPT
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state)
+        return chunks.delta_of(choice, state, self._kinds)
 
     def _would_be_hollow(self, seen: list[str], reason: str) -> bool:
         return shapes.NO_ANSWER.issuperset(seen) and reason not in chunks.TELLING
