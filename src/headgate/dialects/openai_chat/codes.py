@@ -2,7 +2,7 @@
 
 A code is compared in lower case, without punctuation and without "error" or "exception" at its end, so one row serves
 ``rate_limit_exceeded``, ``RateLimitExceeded`` and ``rate-limit-exceeded``.  Numbers mean something only at the provider
-that counts so: MiniMax's and iFlytek's have a member of their own (``complaint``), Zhipu's are of four digits.
+that counts so: ``complaint`` names it where the number's place tells it (``zhipu 1113``, ``baidu 110``).
 Sources: the error pages of the providers' API references, and error bodies in public bug reports.
 """
 
@@ -155,11 +155,10 @@ _BAIDU: Mapping[Kind, str] = {
     BUSY: "336100",
 }
 
-# docs.siliconflow.cn, and others whose numbers nobody else uses
+# docs.siliconflow.cn, and others whose numbers nobody else uses.  No plain number means a key or an account's money.
 _OTHERS: Mapping[Kind, str] = {
     NO_MODEL: "20012",
     INVALID: "20015 3024",
-    UNPAID: "30001",
     DENIED: "30003",
     LARGE: "20041",
     BUSY: "50505 3505",
@@ -168,11 +167,11 @@ _OTHERS: Mapping[Kind, str] = {
 }
 
 
-def _table(*sources: Mapping[Kind, str]) -> dict[str, Kind]:
-    return {code: kind for source in sources for kind, codes in source.items() for code in codes.split()}
+def _table(owner: str, source: Mapping[Kind, str]) -> dict[str, Kind]:
+    return {owner + code: kind for kind, codes in source.items() for code in codes.split()}
 
 
-_BY_CODE = _table(_BAIDU, _OTHERS, _ZHIPU, _NAMES)
+_BY_CODE = _table("baidu", _BAIDU) | _table("zhipu", _ZHIPU) | _table("", _OTHERS) | _table("", _NAMES)
 
 
 def meaning(codes: Iterable[str]) -> Kind | None:

@@ -14,7 +14,7 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-from headgate.dialects.openai_chat import limits
+from headgate.dialects.openai_chat import limits, texts
 from headgate.wire import codec, sse
 
 _DEEPEST = 8
@@ -26,12 +26,12 @@ _LONGEST_TEXT = 64 << 10
 _TEXTS = (
     "message", "msg", "error_message", "error_msg", "errorMessage", "errorMsg", "Message", "ErrorMessage", "err_msg",
     "detail", "status_msg", "statusMessage", "error_description", "faultstring", "description", "Detail", "reason",
-    "title",
+    "title", "Msg", "exception", "Error",
 )  # fmt: skip
 _PLAIN_TEXTS = (*_TEXTS[:10], "Detail")  # what an answer of another kind has not
 _INNER = (
     "errors", "details", "response", "Response", "Error", "base_resp", "BaseResp", "header", "fault", "innererror",
-    "data", "result", "output", "x_groq", "err", "exception", "fieldViolations", "violations", "source",
+    "data", "result", "output", "x_groq", "err", "exception", "fieldViolations", "violations", "source", "ErrorMsg",
 )  # fmt: skip
 _CODES = (
     "code", "error_code", "errorCode", "err_code", "Code", "ErrorCode", "type", "error_type", "errorType", "__type",
@@ -47,9 +47,11 @@ _OWN_CODES = {
 _NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
+_ERRORS = ("errors", "Error", "ErrorMsg", "fault", "exception", "Exception")  # what only an error has
+_SPEAKING = (*_TEXTS, *_INNER, *_CODES, *_STATUSES, "error", "raw", "metadata")
+_WELL = ("", "0", "200", "success", "succeeded", "ok", "none", "null", "no error", "no_error", "成功")
 _EVENTS = ("data:", "event:", "error:", "id:", ":", "retry:")
 _NOTHING = frozenset((b"null", b"false", b"0", b'""', b"[]", b"{}"))
-_BINARY = re.compile(r"[\x00-\x08\x0e-\x1a\x1c-\x1f\ufffd]")
 
 
 class Complaint(NamedTuple):
@@ -99,7 +101,7 @@ class _Reading:
         self._inside = 0  # of strings
 
     def bytes(self, body: bytes) -> str:
-        value = _decoded(body)
+        value = texts.decoded(body)
         if value is not None:
             return self.value(value, 0)
         text = body[:_LONGEST_TEXT].decode(errors="replace")
@@ -200,6 +202,7 @@ class _Reading:
                 self._code(value)
             elif isinstance(value, int) and not isinstance(value, bool) and value:
                 self._code(str(value))
+        self._numbers(members)
         for key in ("status", "Status"):
             if isinstance(members.get(key), str):
                 self._code(members[key])
@@ -219,6 +222,18 @@ class _Reading:
         self._time(members)
         number = members.get("status_code")
         return number == 0
+
+    def _numbers(self, members: dict[str, Any]) -> None:
+        """Numbers whose place says who counts: small numbers mean something else at each provider."""
+        number = members.get("error_code")
+        if isinstance(number, (int, str)) and str(number).isdigit():
+            self._code(f"baidu {number}")
+        if "sid" in members and isinstance(members.get("code"), int):
+            self._code(f"spark {members['code']}")
+        error = members.get("error")
+        number = error.get("code") if isinstance(error, dict) else None
+        if isinstance(number, str) and len(number) == 4 and number.isdigit():
+            self._code(f"zhipu {number}")
 
     def _time(self, members: dict[str, Any]) -> None:
         if self.retry_s is not None or self._inside:
@@ -272,11 +287,11 @@ class _Reading:
             return found
         if text[0] in '{["':
             return self._json(text, depth, outer)
-        if _is_binary(text):
+        if texts.is_binary(text):
             return ""
         at = text.find("{")
         if text.endswith("}") and at >= 0:
-            value = _decoded(text[at:].encode(errors="replace"))
+            value = texts.decoded(text[at:].encode(errors="replace"))
             found = self._within(value, depth) if isinstance(value, dict) else ""
             return found or text[:at].rstrip(" :-–,") if isinstance(value, dict) else text
         return text
@@ -289,13 +304,13 @@ class _Reading:
 
     def _json(self, text: str, depth: int, outer: bool) -> str:
         """JSON in a string; several documents one after the other; what only looks like one is passed over."""
-        value = _decoded(text.encode(errors="replace"))
+        value = texts.decoded(text.encode(errors="replace"))
         if value is not None and value != text:
             return self._within(value, depth) if depth or not outer else self.value(value, depth)
         lines = text.splitlines()
-        if len(lines) > 1 and (first := _decoded(lines[0].encode(errors="replace"))) is not None:
+        if len(lines) > 1 and (first := texts.decoded(lines[0].encode(errors="replace"))) is not None:
             return self.value(first, depth + 1) if outer else self._within(first, depth)
-        return "" if _BROKEN_JSON.match(text) or _is_binary(text) else text
+        return "" if _BROKEN_JSON.match(text) or texts.is_binary(text) else text
 
     def _events(self, text: str, depth: int, outer: bool) -> str | None:
         """Server-sent events where an error should be; None where the text is none."""
@@ -305,7 +320,7 @@ class _Reading:
         for event in events[:_MOST_ITEMS]:
             data = (event.error or event.data).decode(errors="replace")
             if data and data != "[DONE]" and not found:
-                value = _decoded(data.encode())
+                value = texts.decoded(data.encode())
                 if value is not None:
                     found = self.value(value, depth + 1) if outer else self._within(value, depth)
                 else:
@@ -315,60 +330,62 @@ class _Reading:
     def _of_page(self, text: str) -> str:
         """XML of an API has its message; a page has none that says anything to a program."""
         if "<message>" in text[:4096].lower():
-            code, message = _tag(text, "Code"), _tag(text, "Message")
+            code, message = texts.tag(text, "Code"), texts.tag(text, "Message")
             if code:
                 self._code(code)
             return message
         self.page = True
-        self.title = (_tag(text, "title") or text[:256]).lower()
+        self.title = (texts.tag(text, "title") or text[:256]).lower()
         return ""
-
-
-def _tag(text: str, name: str) -> str:
-    lowered = text[:8192].lower()
-    start = lowered.find(f"<{name.lower()}>")
-    end = lowered.find("</", start + 1) if start >= 0 else -1
-    return text[start + len(name) + 2 : end].strip() if 0 <= start < end else ""
-
-
-def _decoded(data: bytes) -> Any:
-    """The plain values of a JSON text; None for anything else."""
-    if data[:1] not in (b"{", b"[", b'"'):
-        return None
-    for candidate in (data, codec.repair(data)):
-        try:
-            return msgspec.json.decode(candidate)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            continue
-    return None
-
-
-def _is_binary(text: str) -> bool:
-    """True for what is no text, or text in an encoding that is not ours."""
-    return len(_BINARY.findall(text[:2048])) * 20 > min(len(text), 2048)
 
 
 def is_error(top: codec.Object) -> bool:
     """Whether an object under status 200 is an error, in one of the forms that come without ``event: error``."""
-    if _says(top.get("error")):
+    if says_error(top.get("error")):
         return True
     for key in _OWN_CODES:
         inner = codec.as_object(top.get(key)) if key in top else None
         if inner and (codec.as_integer(inner.get("status_code", inner.get("code"))) or 0) > 0:
             return True
-    if "x_groq" in top and _says((codec.as_object(top["x_groq"]) or {}).get("error")):
+    if "x_groq" in top and says_error((codec.as_object(top["x_groq"]) or {}).get("error")):
         return True
-    if _says(top.get("choices")) or _says(top.get("usage")):
+    if _has(top, "choices") or _has(top, "usage"):
         return False
     words = (codec.as_text(top.get("object")), codec.as_text(top.get("type")))
-    if "error" in words or _says(top.get("errors")):
+    if "error" in words or any(says_error(top[key]) for key in _ERRORS if key in top):
+        return True
+    inner = codec.as_object(top["Response"]) if "Response" in top else None
+    if inner and any(says_error(inner[key]) for key in _ERRORS if key in inner):
         return True
     return "choices" not in top and (_says_why(top) or codec.as_objects(top.get("detail")) not in (None, []))
+
+
+def says_error(raw: msgspec.Raw | None) -> bool:
+    """Whether the value of an ``error`` member says that there is one: some servers send an empty one with all."""
+    if raw is None or bytes(raw) in _NOTHING:
+        return False
+    try:
+        value = msgspec.json.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return True
+    return _speaks(value, 0)
+
+
+def _speaks(value: Any, depth: int) -> bool:
+    """Of an object, its texts and codes count; where it has neither, whatever it has."""
+    if isinstance(value, str):
+        return value.strip().lower() not in _WELL
+    if depth > _DEEPEST or not isinstance(value, (dict, list)):
+        return value not in (None, False, 0, 200)
+    if isinstance(value, list):
+        return any(_speaks(one, depth + 1) for one in value[:_MOST_ITEMS])
+    named = [value[key] for key in _SPEAKING if key in value]
+    return any(_speaks(one, depth + 1) for one in named or value.values())
 
 
 def _says_why(top: codec.Object) -> bool:
     return any(codec.as_text(top[key]) for key in _PLAIN_TEXTS if key in top)
 
 
-def _says(raw: msgspec.Raw | None) -> bool:
-    return raw is not None and bytes(raw) not in _NOTHING
+def _has(top: codec.Object, key: str) -> bool:
+    return key in top and bytes(top[key]) not in _NOTHING

@@ -97,7 +97,7 @@ BAD_KEY = _phrases(
 )
 UNPAID = _phrases(
     r"(insufficient (?:account )?(?:balance|credits?|funds|quota|user quota))",
-    r"(credit balance) is too low",
+    r"(balance) (?:is )?(?:too low|insufficient|not enough|exhausted)|not (enough balance)",
     r"(?:out of|no|any|enough|run out of|all available|more) (credits?)\b",
     r"(credits?) (?:are |have been |has been |is )?(?:exhausted|depleted|used up)",
     r"exceeded your ((?:current|monthly|included|daily)[^.]{0,30}?(?:quota|credits?))",
