@@ -16,7 +16,8 @@ ROLE = chunk({"role": "assistant", "content": ""})
 WORDS = {
     "stop": "stop STOP FinishReason.STOP FINISH_REASON_STOP end_turn stop_sequence eos eos_token COMPLETE pause_turn",
     "length": "length LENGTH max_tokens MAX_TOKENS maxTokens max-tokens max_output_tokens model_length "
-    "model_context_window_exceeded ERROR_LIMIT max_new_tokens",
+    "model_context_window_exceeded ERROR_LIMIT max_new_tokens out_of_tokens tokens_limit token_limit "
+    "max_completion_tokens maximum_tokens input_too_long TOO_LONG",
     "content_filter": "content_filter SAFETY IMAGE_SAFETY PROHIBITED_CONTENT BLOCKLIST SPII RECITATION LANGUAGE "
     "refusal sensitive content_filtered guardrail_intervened ERROR_TOXIC FinishReason.SAFETY",
     "tool_calls": "tool_calls tool_use TOOL_CALL",

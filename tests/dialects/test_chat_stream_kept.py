@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from chat_streams import bytewise, chunk, events, parse, run
 
-from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.openai_chat import ChatStream, answer
 from headgate.dialects.openai_chat.quotation import Sent
 
 ROLE = chunk({"role": "assistant", "content": ""})
@@ -132,6 +132,13 @@ def with_choice(finish: str | None = None, **choice: Any) -> dict[str, Any]:
 
 WHOLE_CALL = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
 INSTEAD = {
+    "a list of one chunk": [f"[{json.dumps(one)}]" for one in (ROLE, ONE, TWO, STOP)],
+    "a list of all chunks": [json.dumps([ROLE, ONE, TWO, STOP])],
+    "chunks with commas between": [f"{json.dumps(ONE)},{json.dumps(TWO)} , {json.dumps(STOP)}"],
+    "content as parts": [chunk({"content": [{"type": "text", "text": "Hel"}, {"text": "lo"}]}), STOP],
+    "content as one part": [chunk({"content": {"type": "text", "text": "Hello"}}), STOP],
+    "content as strings": [chunk({"content": ["Hel", "lo"]}), STOP],
+    "content as nothing": [ONE, chunk({"content": []}), chunk({"content": {}}), TWO, STOP],
     "the whole again": [ONE, TWO, with_choice("stop", message={"role": "assistant", "content": "Hello"})],
     "the whole again, and null": [ONE, TWO, with_choice("stop", message={"content": "Hello"}, delta=None)],
     "the whole again, then the end": [ONE, TWO, with_choice(None, message={"content": "Hello"}), STOP],
@@ -152,6 +159,15 @@ def test_what_stands_for_a_delta_is_read_once(body: list[Any]) -> None:
     for end in ([], ["[DONE]"]):
         out, stream = run([events(*body, *end)])
         assert (text(out), stream.error) == ("Hello", None) and out.replace(b": ", b":").count(b':"stop"') == 1
+
+
+@pytest.mark.parametrize(("content", "expected"), [(42, "42"), (True, "true"), (1.5, "1.5"), ([1, None], "1")])
+def test_content_that_is_no_text_is_read_as_one(content: Any, expected: str) -> None:
+    out, _ = run([events(ROLE, chunk({"content": content}), STOP, "[DONE]")])
+    assert text(out) == expected
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+    (choice,) = json.loads(answer(json.dumps(body).encode(), id="x", created=1, model="m").body)["choices"]
+    assert choice["message"]["content"] == expected
 
 
 def test_a_last_message_adds_what_was_not_streamed() -> None:
@@ -229,10 +245,18 @@ def test_a_failure_inside_a_chunk_is_one(failure: Any) -> None:
     assert text(out) == "Hel" and b"[DONE]" not in out and b'"stop"' not in out
 
 
-@pytest.mark.parametrize("nothing", [None, {}, "", False, []])
+NO_ERRORS = [
+    None, {}, "", False, [], {"code": 0, "message": ""}, {"message": None, "type": None, "code": 200},
+    {"code": "0", "message": "success"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", NO_ERRORS)
 def test_an_empty_error_is_none(nothing: Any) -> None:
     choice = {"index": 0, "delta": {"content": "lo"}, "finish_reason": None, "error": nothing}
     out, stream = run([events(ROLE, ONE, {**chunk({}), "choices": [choice]}, STOP, "[DONE]")])
+    assert (text(out), stream.error) == ("Hello", None)
+    out, stream = run([events(ROLE, ONE, chunk({"content": "lo", "error": nothing}), STOP, "[DONE]")])
     assert (text(out), stream.error) == ("Hello", None)
 
 

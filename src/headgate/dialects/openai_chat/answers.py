@@ -210,7 +210,7 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
     if content is None:
         message["content"] = NULL
         edited = True
-    elif memoryview(content)[0] == 0x5B:
+    elif memoryview(content)[0] != 0x22 and content != NULL:
         shapes.put_parts(message, content)
         message.setdefault("content", NULL)
         edited = True

@@ -171,6 +171,10 @@ def payloads(data: bytes) -> list[bytes]:
 
 
 def _objects(data: bytes) -> Iterator[bytes]:
+    items = codec.as_objects(data) if data.lstrip()[:1] == b"[" else None
+    if items and all("choices" in item for item in items):  # a list of chunks
+        yield from map(codec.encode, items)
+        return
     at = _end_of_gap(data, 0)
     while at < len(data):
         length = codec.object_length(memoryview(data)[at:]) or len(data) - at
@@ -183,7 +187,7 @@ def _end_of_gap(data: bytes, at: int) -> int:
     return gap.end() if gap is not None else at
 
 
-_GAP = re.compile(rb"(?:\s*data:)*\s*")  # between objects, and before the first
+_GAP = re.compile(rb"(?:\s*data:)*\s*(?:,\s*(?=\{))?")  # between objects, and before the first
 # An event that cannot be read, but names a member of a tool call's
 _CALL = re.compile(rb'\\?"(?:tool_calls|function_call)\\?"\s*(?:\Z|:(?!\s*(?:null|None|\[\s*\]|\{\s*\})))')
 
@@ -218,13 +222,13 @@ _COMPLAINT = re.compile(
 def failure_of(choice: Members) -> Raw | None:
     """The error that stands in a choice, its delta or its message; None where there is none."""
     error: Raw | None = choice.get("error")
-    if error is not None and bytes(error) not in shapes.NO_ERROR:
+    if error is not None and complaint.says_error(error):
         return error
     for key in ("delta", "message"):
         raw = choice.get(key)
         if raw is not None and b'"error"' in bytes(raw):
             error = (codec.as_object(raw) or {}).get("error")
-            if error is not None and bytes(error) not in shapes.NO_ERROR:
+            if error is not None and complaint.says_error(error):
                 return error
     return None
 
@@ -242,7 +246,7 @@ def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, b
     if delta.pop("role", None) is not None:
         edited = True
     content = delta.get("content")
-    if content is not None and memoryview(content)[0] == 0x5B:
+    if content is not None and memoryview(content)[0] != 0x22 and content != NULL:
         edited = True
         shapes.put_parts(delta, content)
     calls = delta.get("tool_calls")
