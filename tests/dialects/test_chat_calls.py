@@ -115,7 +115,8 @@ def test_a_new_id_with_each_delta_is_no_new_call(deltas: list[dict[str, Any]]) -
     assert calls(*deltas, call("g", "", index=0, id="x"), call(None, "{}", index=0, id="y"))[0] == ("f", '{"c":1}')
 
 
-FORMS = {
+REAL = [call(None, '{"a":', index=0), call(None, "1}", index=0)]
+FORMS: dict[str, Any] = {
     "a name in pieces": (
         [call("get_", "", index=0, id="a"), call("time", index=0), call(None, "{}", index=0)],
         [("get_time", "{}")],
@@ -160,6 +161,56 @@ FORMS = {
         [call("f", "", index=0, type="function", id=""), call("g", "", index=0, type="function", id="")],
         [("f", ""), ("g", "")],
     ),
+    "a name in pieces, all repeated": (
+        [
+            call("get_", "", index=0, id="a", type="function"),
+            call("time", "", index=0, id="a", type="function"),
+            call(None, "{}", index=0),
+        ],
+        [("get_time", "{}")],
+    ),
+    "an empty object first": ([call("f", "{}", index=0, id="a"), *REAL], [("f", '{"a":1}')]),
+    "an empty object first, as an object": ([call("f", {}, index=0, id="a"), *REAL], [("f", '{"a":1}')]),
+    "an empty object first, and nothing": (
+        [call("f", " {} ", index=0, id="a"), call(None, "", index=0), call(None, "{}", index=0), *REAL],
+        [("f", '{"a":1}')],
+    ),
+    "an empty object first, all repeated": (
+        [call("f", "{}", index=0, id="a"), call("f", '{"a":', index=0, id="a"), call("f", "1}", index=0, id="a")],
+        [("f", '{"a":1}')],
+    ),
+    "an empty object first, then one that grows": (
+        [call("f", "{}", index=0, id="a"), call(None, '{"a', index=0), call(None, '{"a":1}', index=0)],
+        [("f", '{"a":1}')],
+    ),
+    "an empty object first in each of two": (
+        [[call("f", "{}", index=0, id="a"), call("g", "{}", index=1, id="b")], *REAL, call(None, '{"b":2}', index=1)],
+        [("f", '{"a":1}'), ("g", '{"b":2}')],
+    ),
+    "an empty object is all": (
+        [call("f", "{}", index=0, id="a"), call("g", "{}", index=1, id="b"), call(None, '{"b":2}', index=1)],
+        [("f", "{}"), ("g", '{"b":2}')],
+    ),
+    "the same function with nothing, twice": (
+        [call("f", "{}", index=0, id="a"), call("f", "{}", index=0, id="b")],
+        [("f", "{}"), ("f", "{}")],
+    ),
+    "an empty object last": (
+        [call("f", "", index=0, id="a"), *REAL, call(None, "{}", index=0), call(None, "{}", index=0)],
+        [("f", '{"a":1}')],
+    ),
+    "all of it again without a name": (
+        [call("f", "", index=0, id="a"), *REAL, call(None, '{"a":1}', index=0, id="a", type="function")],
+        [("f", '{"a":1}')],
+    ),
+    "all of it again in another spelling": (
+        [call("f", "", index=0, id="a"), *REAL, call(None, {"a": 1}, index=0)],
+        [("f", '{"a":1}')],
+    ),
+    "a call like the one before, at an index of its own": (
+        [call("f", '{"a":1}', index=0, id="a"), call("f", '{"a":1}', index=1, id="a")],
+        [("f", '{"a":1}'), ("f", '{"a":1}')],
+    ),
     "half a character": (
         [call("f", '{"a":"\ud83d', index=0, id="a"), call(None, '\ude00"}', index=0)],
         [("f", '{"a":"😀"}')],
@@ -194,3 +245,26 @@ def test_whole_calls_are_never_merged() -> None:
     assert [one["function"]["name"] for one in got] == ["f", "f", "f", "g"]
     assert len({one["id"] for one in got}) == 4 and {one["type"] for one in got} == {"function"}
     assert got[3]["function"]["arguments"] == '{"a": 1}' and choice["finish_reason"] == "tool_calls"
+
+
+def test_two_values_in_one_calls_arguments_are_no_success() -> None:
+    started = chunk({"tool_calls": [call("f", '{"a":1}', index=0, id="a")]})
+    for more in ('{"b":2}', '{"b"', ' [{"a":1}]'):
+        rest = chunk({"tool_calls": [call(None, more, index=0)]})
+        for end in (["[DONE]"], []):
+            out, stream = run([events(ROLE, started, rest, chunk({}, "tool_calls"), *end)])
+            assert stream.error is not None and "tool call" in stream.error.message and b"[DONE]" not in out
+
+
+@pytest.mark.parametrize("late", [{"content": "x"}, {}])
+def test_an_empty_object_is_sent_before_the_end(late: dict[str, str]) -> None:
+    started = chunk({"tool_calls": [call("f", "{}", index=0, id="a")]})
+    out, stream = run([events(ROLE, started, chunk(late), chunk({}, "tool_calls"), "[DONE]")])
+    assert stream.error is None
+    pieces = [
+        choice["delta"]["tool_calls"][0]["function"]["arguments"] if "tool_calls" in choice["delta"] else choice
+        for one in parse(out)
+        for choice in one["choices"]
+    ]
+    assert [piece for piece in pieces if isinstance(piece, str)] == ["", "{}"]
+    assert pieces[-1]["finish_reason"] == "tool_calls"

@@ -9,13 +9,15 @@ from typing import Any
 import pytest
 from chat_streams import bytewise, chunk, events, parse, run
 
+from headgate import errors
 from headgate.dialects.openai_chat import ChatStream, answer
 
 ROLE = chunk({"role": "assistant", "content": ""})
 WORDS = {
     "stop": "stop STOP FinishReason.STOP FINISH_REASON_STOP end_turn stop_sequence eos eos_token COMPLETE pause_turn",
     "length": "length LENGTH max_tokens MAX_TOKENS maxTokens max-tokens max_output_tokens model_length "
-    "model_context_window_exceeded ERROR_LIMIT max_new_tokens",
+    "model_context_window_exceeded ERROR_LIMIT max_new_tokens out_of_tokens tokens_limit token_limit "
+    "max_completion_tokens maximum_tokens input_too_long TOO_LONG",
     "content_filter": "content_filter SAFETY IMAGE_SAFETY PROHIBITED_CONTENT BLOCKLIST SPII RECITATION LANGUAGE "
     "refusal sensitive content_filtered guardrail_intervened ERROR_TOXIC FinishReason.SAFETY",
     "tool_calls": "tool_calls tool_use TOOL_CALL",
@@ -190,3 +192,28 @@ def test_of_two_finish_reasons_the_first_counts_and_each_choice_has_its_own() ->
     }
     out, _ = run([events(chunk({"content": "a"}), chunk({"content": "b"}, index=1), both)], choices=2)
     assert reasons(out) == ["stop", "length"]
+
+
+NO_CALL = {"name": "", "arguments": ""}
+
+
+@pytest.mark.parametrize("empty", [NO_CALL, {}, {"name": None, "arguments": None}, {"name": ""}, None])
+def test_an_empty_function_call_is_none(empty: Any) -> None:
+    out, stream = run([events(ROLE, chunk({"content": "a", "function_call": empty}), chunk({}, "stop"), "[DONE]")])
+    assert stream.error is None and reasons(out) == ["stop"]
+    message = {"role": "assistant", "content": "a", "function_call": empty}
+    for finish in ("stop", "", None):
+        body = {"choices": [{"index": 0, "message": message, "finish_reason": finish}]}
+        assert read(json.dumps(body).encode()).finish == "stop"
+    out, stream = run([events(ROLE, chunk({"function_call": empty}), chunk({}, "stop"), "[DONE]")])
+    assert stream.error is not None and stream.error.kind is errors.UPSTREAM_HOLLOW
+    # one whose arguments are empty is a call, whenever its name comes
+    named = {"name": "f", "arguments": ""}
+    out, stream = run([events(ROLE, chunk({"function_call": empty}), chunk({"function_call": named}), "[DONE]")])
+    assert stream.error is None or stream.error.kind is not errors.UPSTREAM_HOLLOW
+
+
+def test_an_empty_audio_is_nothing_to_see() -> None:
+    audio = {"id": "", "data": "", "expires_at": 0, "transcript": ""}
+    body = {"choices": [{"index": 0, "message": {"content": None, "audio": audio}, "finish_reason": "stop"}]}
+    assert read(json.dumps(body).encode()).hollow

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from chat_streams import bytewise, chunk, events, parse, run
 
-from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.openai_chat import ChatStream, answer
 from headgate.dialects.openai_chat.quotation import Sent
 
 ROLE = chunk({"role": "assistant", "content": ""})
@@ -53,6 +53,8 @@ FRAMES = {
     "a prefix twice": f"data: data: {A}\n\ndata: data: {B}\n\ndata: data: {C}\n\ndata: data: [DONE]\n\n",
     "lines without a prefix": f"{A}\n{B}\n{C}\n",
     "lines without a prefix, and blank ones": f"{A}\n\n{B}\n\n{C}\n\n",
+    "a line without a prefix in the middle": f"data: {A}\n\n{B}\n\ndata: {C}\n\ndata: [DONE]\n\n",
+    "lines without a prefix behind one with it": f"data: {A}\n{B}\n{C}\ndata: [DONE]\n\n",
     "done as a string": f'data: {A}\n\ndata: {B}\n\ndata: {C}\n\ndata: "[DONE]"\n\n',
 }
 
@@ -74,6 +76,16 @@ def test_payloads_without_blank_lines_do_not_wait_for_the_end() -> None:
 def test_an_error_without_a_blank_line_before_it_is_one() -> None:
     _, stream = run([f'data: {A}\nevent: error\ndata: {{"message":"boom"}}\n\n'.encode()])
     assert stream.error is not None and "boom" in stream.error.message
+
+
+@pytest.mark.parametrize("end", ["", "\n", "\n\n", "\r\n\r\n", "\n\ndata: [DONE]\n\n"])
+@pytest.mark.parametrize("gap", ["\n\n", "\n"])
+def test_an_error_without_data_before_it_is_one(gap: str, end: str) -> None:
+    body = f'data: {A}\n\ndata: {B}{gap}{{"error": {{"message": "boom", "code": 503}}}}{end}'.encode()
+    for pieces in ([body], bytewise(body)):
+        out, stream = run(pieces)
+        assert stream.error is not None and "boom" in stream.error.message
+        assert text(out) == "Hello" and b"[DONE]" not in out
 
 
 @pytest.mark.parametrize("bad", ["oops", A[:40], "{}}", "[1]", '"what"'])
@@ -109,6 +121,60 @@ def test_words_in_a_calls_arguments_are_null() -> None:
     out, _ = run([events(odd % '{"x":NaN,"s":"NaN"}', STOP)])
     (call,) = members(out)["tool_calls"]
     assert call["function"]["arguments"] == '{"x":null,"s":"NaN"}'
+
+
+# ------------------------------------------------------------------------------------- messages and bare texts
+
+
+def with_choice(finish: str | None = None, **choice: Any) -> dict[str, Any]:
+    return {**chunk({}), "choices": [{"index": 0, **choice, "finish_reason": finish}]}
+
+
+WHOLE_CALL = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+INSTEAD = {
+    "a list of one chunk": [f"[{json.dumps(one)}]" for one in (ROLE, ONE, TWO, STOP)],
+    "a list of all chunks": [json.dumps([ROLE, ONE, TWO, STOP])],
+    "chunks with commas between": [f"{json.dumps(ONE)},{json.dumps(TWO)} , {json.dumps(STOP)}"],
+    "content as parts": [chunk({"content": [{"type": "text", "text": "Hel"}, {"text": "lo"}]}), STOP],
+    "content as one part": [chunk({"content": {"type": "text", "text": "Hello"}}), STOP],
+    "content as strings": [chunk({"content": ["Hel", "lo"]}), STOP],
+    "content as nothing": [ONE, chunk({"content": []}), chunk({"content": {}}), TWO, STOP],
+    "the whole again": [ONE, TWO, with_choice("stop", message={"role": "assistant", "content": "Hello"})],
+    "the whole again, and null": [ONE, TWO, with_choice("stop", message={"content": "Hello"}, delta=None)],
+    "the whole again, then the end": [ONE, TWO, with_choice(None, message={"content": "Hello"}), STOP],
+    "messages for deltas": [
+        with_choice(message={"role": "assistant", "content": ""}),
+        with_choice(message={"content": "Hel"}),
+        with_choice(message={"content": "lo"}),
+        STOP,
+    ],
+    "one message": [ROLE, with_choice("stop", message={"role": "assistant", "content": "Hello"})],
+    "texts for deltas": [with_choice(text="Hel"), with_choice(text="lo"), with_choice("stop", text="")],
+    "texts behind a role": [ROLE, with_choice(text="Hel", delta=None), with_choice(text="lo"), STOP],
+}
+
+
+@pytest.mark.parametrize("body", INSTEAD.values(), ids=list(INSTEAD))
+def test_what_stands_for_a_delta_is_read_once(body: list[Any]) -> None:
+    for end in ([], ["[DONE]"]):
+        out, stream = run([events(*body, *end)])
+        assert (text(out), stream.error) == ("Hello", None) and out.replace(b": ", b":").count(b':"stop"') == 1
+
+
+@pytest.mark.parametrize(("content", "expected"), [(42, "42"), (True, "true"), (1.5, "1.5"), ([1, None], "1")])
+def test_content_that_is_no_text_is_read_as_one(content: Any, expected: str) -> None:
+    out, _ = run([events(ROLE, chunk({"content": content}), STOP, "[DONE]")])
+    assert text(out) == expected
+    body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
+    (choice,) = json.loads(answer(json.dumps(body).encode(), id="x", created=1, model="m").body)["choices"]
+    assert choice["message"]["content"] == expected
+
+
+def test_a_last_message_adds_what_was_not_streamed() -> None:
+    message = {"role": "assistant", "content": "Hello", "tool_calls": WHOLE_CALL, "annotations": [{"type": "x"}]}
+    out, stream = run([events(ONE, TWO, with_choice("tool_calls", message=message), "[DONE]")])
+    assert stream.error is None and text(out) == "Hello" and out.count(b'"f"') == 1
+    assert members(out)["annotations"] == message["annotations"]
 
 
 # ------------------------------------------------------------------------------------- torn calls
@@ -165,6 +231,9 @@ FAILURES = {
     "beside the choices": {**chunk({}, "error"), "error": ERROR},
     "as a list": f"[{json.dumps({'error': ERROR})}]",
     "as a text": "Error: Network connection lost.",
+    "as the name of an exception": "torch.cuda.OutOfMemoryError: Network connection lost.",
+    "as a traceback": "Traceback (most recent call last): RuntimeError: Network connection lost.",
+    "as a text on memory": "CUDA out of memory. Network connection lost.",
     "under base_resp": {"choices": None, "base_resp": {"status_code": 1013, "status_msg": "Network connection lost."}},
 }
 
@@ -176,10 +245,18 @@ def test_a_failure_inside_a_chunk_is_one(failure: Any) -> None:
     assert text(out) == "Hel" and b"[DONE]" not in out and b'"stop"' not in out
 
 
-@pytest.mark.parametrize("nothing", [None, {}, "", False, []])
+NO_ERRORS = [
+    None, {}, "", False, [], {"code": 0, "message": ""}, {"message": None, "type": None, "code": 200},
+    {"code": "0", "message": "success"},
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("nothing", NO_ERRORS)
 def test_an_empty_error_is_none(nothing: Any) -> None:
     choice = {"index": 0, "delta": {"content": "lo"}, "finish_reason": None, "error": nothing}
     out, stream = run([events(ROLE, ONE, {**chunk({}), "choices": [choice]}, STOP, "[DONE]")])
+    assert (text(out), stream.error) == ("Hello", None)
+    out, stream = run([events(ROLE, ONE, chunk({"content": "lo", "error": nothing}), STOP, "[DONE]")])
     assert (text(out), stream.error) == ("Hello", None)
 
 

@@ -224,6 +224,12 @@ def is_json(data: bytes) -> bool:
     return _read(_any, data) is not None or data.strip() == NULL
 
 
+def are_alike(one: str, other: str) -> bool:
+    """Whether both are JSON of the same value."""
+    first, second = (_read(_any, text.encode("utf-8", "replace")) for text in (one, other))
+    return first is not None and first == second
+
+
 def repaired(raw: Raw | None) -> Raw | None:
     """A value without halves of surrogate pairs, so that it can be read."""
     return Raw(join_halves(bytes(raw))) if raw is not None and has_halves(bytes(raw)) else raw

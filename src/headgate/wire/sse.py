@@ -7,7 +7,8 @@ stays bytes: whether it is UTF-8 or JSON is the dialect's to say.  Four things g
 - The unfinished event at the end of the body, which the standard drops, is given by ``close()``.
 - Payloads without a blank line between them are events of their own.  ``}`` and then ``{`` cannot stand in one JSON
   value, wherever its lines are cut; a ``[DONE]`` stands for itself.  From then on such a stream's lines do not wait.
-- Lines of JSON without ``data:`` (NDJSON) are events, as long as the stream has no ``data:``.
+- Lines of JSON without ``data:`` (NDJSON, or an error put behind the events) are events, except between lines of data
+  that belong together.
 """
 
 from __future__ import annotations
@@ -48,7 +49,6 @@ class Decoder:
         "_line_by_line",
         "_name",
         "_named",
-        "_prefixed",
         "_size",
         "_started",
         "fresh",
@@ -72,7 +72,6 @@ class Decoder:
         self._id = b""
         self._error = b""
         self._line_by_line = False  # no blank lines stand between this stream's payloads
-        self._prefixed = False  # there was a line of data
 
     def feed(self, data: bytes) -> list[Event]:
         """The events that ``data`` completes."""
@@ -80,7 +79,7 @@ class Decoder:
             self.fresh and data[:6] == b"data: " and data[-2:] == b"\n\n" and data.count(b"\n") == 2
             and len(data) - 2 <= self.max_event and b"\r" not in data
         ):  # fmt: skip  # the common case: one whole event of one line
-            self._started = self._prefixed = True
+            self._started = True
             return [Event(data[6:-2], b"", self._id)]
         if not data or self.overflowed:
             return []
@@ -145,9 +144,8 @@ class Decoder:
         if value[:1] == b" ":
             value = value[1:]
         if name == b"data":
-            self._prefixed = True
             self._add(value, events)
-        elif name[:1] == b"{" and not self._prefixed and line.rstrip()[-1:] == b"}":
+        elif name[:1] == b"{" and line.rstrip()[-1:] == b"}" and (not self._data or _ends(self._data[-1])):
             self._add(line, events)
             self._dispatch(events)
         elif name == b"event":

@@ -184,6 +184,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
         choice["message"] = codec.raw(message)
         edited = True
     seen = shapes.visible_keys(message)
+    seen = [key for key in seen if key not in shapes.FORMS or shapes.says_something(message[key])]
     for key in seen:
         if key in shapes.TEXT_KEYS or key == "tool_calls":
             result.text_bytes += len(message[key]) - 2
@@ -209,7 +210,7 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
     if content is None:
         message["content"] = NULL
         edited = True
-    elif memoryview(content)[0] == 0x5B:
+    elif memoryview(content)[0] != 0x22 and content != NULL:
         shapes.put_parts(message, content)
         message.setdefault("content", NULL)
         edited = True

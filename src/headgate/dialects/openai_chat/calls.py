@@ -8,95 +8,32 @@ name, and whether its arguments are complete.
 from __future__ import annotations
 
 import hashlib
-import re
 
 from msgspec import Raw
 
+from headgate.dialects.openai_chat.arguments import EMPTY, Arguments
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 
 MOST_CALLS = 1024  # of one choice: a request may offer 128 tools
 _FUNCTION = Raw(b'"function"')
-_MOST_KEPT = 1 << 20  # characters of one call's arguments that are kept, to tell whether they are JSON
-_MARKS = re.compile(r'["\\{}\[\]]')
-_IN_STRING = re.compile(r'["\\]')
-
-
-class Arguments:
-    """The arguments of one call, as far as they have come.
-
-    ``size`` in characters.  ``complete``: they are one whole JSON object or array; told from brackets and quotes alone,
-    so each character is looked at once.
-    """
-
-    __slots__ = ("_depth", "_escaped", "_in_string", "_pieces", "complete", "first", "size")
-
-    def __init__(self) -> None:
-        self.size = 0
-        self.complete = False
-        self.first = ""
-        self._pieces: list[str] = []
-        self._depth = 0
-        self._in_string = False
-        self._escaped = False
-
-    def add(self, piece: str) -> None:
-        if not self.size:
-            self.first = piece
-        self.size += len(piece)
-        if self.size <= _MOST_KEPT:
-            self._pieces.append(piece)
-        at = 0
-        if self._escaped and piece:
-            at = 1
-            self._escaped = False
-        while (found := (_IN_STRING if self._in_string else _MARKS).search(piece, at)) is not None:
-            mark = found[0]
-            at = found.end()
-            if mark == '"':
-                self._in_string = not self._in_string
-            elif mark == "\\":
-                self._escaped = at == len(piece)
-                at += 1
-            elif mark in "{[":
-                self._depth += 1
-            else:
-                self._depth -= 1
-                self.complete = self._depth == 0
-
-    @property
-    def text(self) -> str:
-        return "".join(self._pieces)
-
-    @property
-    def sound(self) -> bool:
-        """They are JSON, or there are none."""
-        text = self.text
-        return self.size > _MOST_KEPT or not text.strip() or codec.is_json(text.encode("utf-8", "replace"))
-
-    def repeats(self, piece: str, known: bool) -> bool:
-        """Whether ``piece`` is everything that has come, and perhaps more: some servers send all of it each time.
-
-        Where a value begins the same text may begin again inside: ``{"a":`` and then ``{"a":1}``.  ``known``: this
-        server has done so before.
-        """
-        if not self.size or len(piece) < self.size or not piece.startswith(self.first) or self.size > _MOST_KEPT:
-            return False
-        nested = not known and not self._in_string and not self.complete and self.text.rstrip()[-1:] in (":", "[", ",")
-        return not nested and self.first.lstrip()[:1] in "{[" and piece.startswith(self.text)
 
 
 class Call:
-    """One call.  ``ident`` is what the client was given, ``theirs`` the ids that the server has used for it."""
+    """One call.  ``ident`` is what the client was given, ``theirs`` the ids that the server has used for it.
 
-    __slots__ = ("arguments", "cumulative", "half", "ident", "name", "renamed", "theirs")
+    ``waits``: it began with ``{}``, which the client does not have: some servers send that before the arguments.
+    """
+
+    __slots__ = ("arguments", "cumulative", "half", "ident", "name", "renamed", "theirs", "waits")
 
     def __init__(self, ident: str, name: str) -> None:
         self.ident = ident
         self.name = name
         self.theirs: set[str] = set()
         self.arguments = Arguments()
+        self.waits = False
         self.renamed = False  # its name came again behind complete arguments: what follows may be another call
         self.cumulative = False
         self.half = b""  # of a surrogate pair, at the end of the last piece
@@ -158,19 +95,45 @@ class ToolCalls:
         """Whether every call's arguments are JSON."""
         return all(call.arguments.sound for call in self.calls)
 
+    @property
+    def waits(self) -> bool:
+        return bool(self.calls) and any(call.waits for call in self.calls)
+
+    @property
+    def doubled(self) -> bool:
+        """Whether a call has another value behind its arguments."""
+        return any(call.arguments.doubled for call in self.calls)
+
+    def take_waiting(self, before: int | None = None) -> list[Object]:
+        """The deltas that wait, of all calls or of those before one: what they wait for has not come."""
+        deltas: list[Object] = []
+        for index, call in enumerate(self.calls[:before]):
+            if call.waits:
+                call.waits = False
+                function = {"arguments": call.arguments.text}
+                deltas.append({"index": codec.raw(index), "function": codec.raw(function)})
+        return deltas
+
     def take_size(self) -> int:
         """Bytes of names and arguments since this was last asked."""
         size, self._size = self._size, 0
         return size
 
-    def normalise(self, raw: Raw) -> Raw | None:
-        """The ``tool_calls`` of one delta as the client gets them; None where nothing had to change."""
+    def normalise(self, raw: Raw, whole: bool = False) -> Raw | None:
+        """The ``tool_calls`` of one delta as the client gets them; None where nothing had to change.
+
+        ``whole``: nothing will follow them.
+        """
         deltas, changed = _entries(raw)
+        before = len(self.calls)
         for delta in deltas:
-            changed = self.normalise_one(delta) or changed
+            changed = self.normalise_one(delta, whole) or changed
+        if before and len(self.calls) > before:
+            waiting = self.take_waiting(before)
+            return codec.raw(waiting + deltas) if changed or waiting else None
         return codec.raw(deltas) if changed else None
 
-    def normalise_one(self, members: Object) -> bool:
+    def normalise_one(self, members: Object, whole: bool = False) -> bool:
         """One entry, in place; whether that changed it."""
         delta = _Delta(members)
         changed = delta.edited
@@ -181,7 +144,8 @@ class ToolCalls:
         if delta.body and delta.field in delta.body:
             self._size += max(0, len(delta.body[delta.field]) - 2)
         if index == len(self.calls):
-            return self.open(delta.members, delta) or changed
+            changed = self.open(delta.members, delta) or changed
+            return (not whole and self._wait(delta, self.calls[index])) or changed
         return self._continue(delta, self.calls[index]) or changed
 
     # ------------------------------------------------------------------------------- which call
@@ -211,7 +175,8 @@ class ToolCalls:
         if delta.index is None:
             return last if last >= 0 else None
         by_index = self._at.get(delta.index)
-        if by_index is None and last >= 0 and not delta.name and not self.calls[last].arguments.complete:
+        before = self.calls[last] if by_index is None and last >= 0 and not delta.name else None
+        if before is not None and (before.waits or not before.arguments.complete):
             return last  # an index of its own for every delta: no call begins without a name
         return by_index
 
@@ -229,10 +194,12 @@ class ToolCalls:
             if arguments.size or fresh_id or elsewhere:
                 return not (call.cumulative and delta.name.startswith(call.name))
             # Nothing but a name has come.  With an id or a type of its own it is a call, else the rest of the name.
+            if delta.ident and not text:
+                return False
             if delta.typed or (delta.opens and not delta.ident):
                 return True
             return not delta.ident and text[:1] == "{" and not delta.name.startswith(call.name)
-        if elsewhere and not fresh_id and delta.ident and not arguments.size:
+        if elsewhere and not fresh_id and delta.ident and (not arguments.size or (arguments.complete and text)):
             return True  # ids alike, at an index of its own
         if arguments.complete:
             return self._is_same_function_again(delta, call, text, fresh_id)
@@ -241,6 +208,8 @@ class ToolCalls:
     def _is_same_function_again(self, delta: _Delta, call: Call, text: str, fresh_id: bool) -> bool:
         """Behind complete arguments: a second call of the function, or the name repeated once more."""
         if call.cumulative and call.arguments.text == delta.arguments:
+            return False
+        if call.waits and delta.ident and not fresh_id:
             return False
         if text:
             return fresh_id or not delta.ident or call.arguments.text.strip() != text
@@ -303,6 +272,29 @@ class ToolCalls:
             members[delta.key] = codec.raw(body)
         return self._take_arguments(delta, call) or changed or bool(stale)
 
+    @staticmethod
+    def _wait(delta: _Delta, call: Call) -> bool:
+        """Keeps back an empty object that a call begins with; whether there was one."""
+        if delta.body is None or delta.field != "arguments" or call.arguments.text.strip() != EMPTY:
+            return False
+        call.waits = True
+        delta.body[delta.field] = EMPTY_TEXT
+        delta.members[delta.key] = codec.raw(delta.body)
+        return True
+
+    @staticmethod
+    def _without_repeats(piece: str, delta: _Delta, call: Call) -> str:
+        """The piece as it follows complete arguments, or an empty object that waits."""
+        if not piece or delta.field != "arguments" or not call.arguments.complete:
+            return piece
+        if call.waits and piece.strip() != EMPTY:
+            call.waits = False
+            if piece.lstrip()[:1] != "{":
+                return call.arguments.take() + piece
+            call.arguments.take()
+            return piece
+        return "" if not delta.name and call.arguments.says_again(piece) else piece
+
     def _take_arguments(self, delta: _Delta, call: Call) -> bool:
         """Counts a piece of arguments, without what has come before; whether that changed it."""
         body, field = delta.body, delta.field
@@ -311,6 +303,10 @@ class ToolCalls:
             return False
         piece, changed = self._without_halves(raw, delta.arguments, call)
         arguments = call.arguments
+        if arguments.complete:
+            fresh = self._without_repeats(piece, delta, call)
+            changed = changed or fresh != piece
+            piece = fresh
         if (
             piece
             and arguments.repeats(piece, call.cumulative)

@@ -47,13 +47,14 @@ class Choice:
     """
 
     __slots__ = (
-        "_size", "doubted", "ending", "finish", "finish_sent", "halves", "held", "index", "legacy", "role_sent",
-        "tools", "word",
+        "_size", "doubted", "ending", "finish", "finish_sent", "halves", "held", "index", "legacy", "messages",
+        "role_sent", "tools", "word",
     )  # fmt: skip
 
     def __init__(self, index: int, ident: str) -> None:
         self.index = index
         self.role_sent = False
+        self.messages = False  # its text comes in messages, where others have deltas
         self.finish: str | None = None
         self.word = ""
         self.doubted = False
@@ -170,6 +171,10 @@ def payloads(data: bytes) -> list[bytes]:
 
 
 def _objects(data: bytes) -> Iterator[bytes]:
+    items = codec.as_objects(data) if data.lstrip()[:1] == b"[" else None
+    if items and all("choices" in item for item in items):  # a list of chunks
+        yield from map(codec.encode, items)
+        return
     at = _end_of_gap(data, 0)
     while at < len(data):
         length = codec.object_length(memoryview(data)[at:]) or len(data) - at
@@ -182,7 +187,7 @@ def _end_of_gap(data: bytes, at: int) -> int:
     return gap.end() if gap is not None else at
 
 
-_GAP = re.compile(rb"(?:\s*data:)*\s*")  # between objects, and before the first
+_GAP = re.compile(rb"(?:\s*data:)*\s*(?:,\s*(?=\{))?")  # between objects, and before the first
 # An event that cannot be read, but names a member of a tool call's
 _CALL = re.compile(rb'\\?"(?:tool_calls|function_call)\\?"\s*(?:\Z|:(?!\s*(?:null|None|\[\s*\]|\{\s*\})))')
 
@@ -207,7 +212,8 @@ def is_plain_complaint(payload: bytes) -> bool:
 
 _LONGEST_TEXT = 2048
 _COMPLAINT = re.compile(
-    rb"\berror\b|exception|fail|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
+    rb"error\b|exception|traceback|out of memory|fail"
+    rb"|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
     rb"|unauthorized|forbidden|internal server|aborted|disconnected",
     re.IGNORECASE,
 )
@@ -216,34 +222,36 @@ _COMPLAINT = re.compile(
 def failure_of(choice: Members) -> Raw | None:
     """The error that stands in a choice, its delta or its message; None where there is none."""
     error: Raw | None = choice.get("error")
-    if error is not None and bytes(error) not in shapes.NO_ERROR:
+    if error is not None and complaint.says_error(error):
         return error
     for key in ("delta", "message"):
         raw = choice.get(key)
         if raw is not None and b'"error"' in bytes(raw):
             error = (codec.as_object(raw) or {}).get("error")
-            if error is not None and bytes(error) not in shapes.NO_ERROR:
+            if error is not None and complaint.says_error(error):
                 return error
     return None
 
 
-def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
-    """The delta without its role and in its form: (delta, whether that changed it)."""
+def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, bool]:
+    """The delta without its role and in its form: (delta, whether that changed it).
+
+    ``shown``: the members in which there has been something to see.
+    """
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None
     edited = delta is None
     if delta is None:
-        delta = codec.as_object(choice.pop("message", None)) or {}
-        choice["delta"] = codec.EMPTY_OBJECT
+        delta = _stand_in(choice, state, shown)
     if delta.pop("role", None) is not None:
         edited = True
     content = delta.get("content")
-    if content is not None and memoryview(content)[0] == 0x5B:
+    if content is not None and memoryview(content)[0] != 0x22 and content != NULL:
         edited = True
         shapes.put_parts(delta, content)
     calls = delta.get("tool_calls")
     if calls is not None:
-        normalised = state.tools.normalise(calls) if calls != NULL else None
+        normalised = state.tools.normalise(calls, state.messages) if calls != NULL else None
         if normalised is not None:
             delta["tool_calls"] = normalised
             edited = True
@@ -257,6 +265,22 @@ def delta_of(choice: Members, state: Choice) -> tuple[Object, bool]:
     return delta, edited
 
 
+def _stand_in(choice: Members, state: Choice, shown: set[str]) -> Object:
+    """What a choice without a delta says: a message, or a bare text.
+
+    A message behind deltas is all of them once more, and says nothing but what they did not.
+    """
+    choice["delta"] = codec.EMPTY_OBJECT
+    message = codec.as_object(choice.pop("message", None)) or {}
+    if message and state.role_sent and not state.messages:
+        return {key: value for key, value in message.items() if key not in shown}
+    text = choice.pop("text", None)
+    if not message and text is not None and text != NULL:
+        message["content"] = text
+    state.messages = state.messages or bool(shapes.visible_keys(message))
+    return message
+
+
 def _normalise_legacy(delta: Object, raw: Raw, state: Choice) -> bool:
     """``function_call``, which came before ``tool_calls``: its name once, its arguments as a string."""
     call = codec.as_object(raw)
@@ -264,6 +288,9 @@ def _normalise_legacy(delta: Object, raw: Raw, state: Choice) -> bool:
         return False
     changed = stringify(call)
     name = codec.as_text(call.get("name")) or ""
+    if state.legacy is None and not shapes.says_something(raw):
+        del delta["function_call"]  # no call
+        return True
     if not state.legacy:
         state.legacy = name
     elif "name" in call and name in ("", state.legacy):

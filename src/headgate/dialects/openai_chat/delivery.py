@@ -178,7 +178,7 @@ class Delivery:
         return _EDITED if edited or delta_edited else _KEPT
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state)
+        return chunks.delta_of(choice, state, self._kinds)
 
     def _would_be_hollow(self, seen: list[str], reason: str) -> bool:
         return shapes.NO_ANSWER.issuperset(seen) and reason not in chunks.TELLING
@@ -266,6 +266,10 @@ class Delivery:
     def _send_rest(self, choice: chunks.Choice, parts: list[bytes]) -> None:
         """What waits for more that has not come."""
         self._send_role(choice, parts, EMPTY_TEXT)
+        if choice.tools.waits:
+            waiting = choice.tools.take_waiting()
+            call = {"index": choice.index, "delta": {"tool_calls": waiting}, "finish_reason": None}
+            parts.append(self._face.chunk({"choices": [call]}))
         for key in choice.halves:
             rest = {"index": choice.index, "delta": {key: "\ufffd"}, "finish_reason": None}
             parts.append(self._face.chunk({"choices": [rest]}))
@@ -312,7 +316,9 @@ class Delivery:
 
     @property
     def _is_torn(self) -> bool:
-        """Something that could not be read belonged into a tool call."""
+        """Something that could not be read belonged into a tool call, or something in one does not."""
+        if "tool_calls" in self._kinds and any(choice.tools.doubled for choice in self._choices.values()):
+            return True
         return self.skipped > 0 and not all(choice.tools.sound for choice in self._choices.values())
 
     def _fail(self, data: bytes, finish: str = "") -> None:

@@ -79,7 +79,13 @@ _PARTS = (
             "|harm|inspection"
         ),
     ),
-    ("length", re.compile("length|maxtoken|maxoutput|tokenlimit|contextwindow|maxcontext|truncat|maxnew|budget")),
+    (
+        "length",
+        re.compile(
+            "length|max(?:imum)?(?:completion|prompt|input|generated|response)?token|maxoutput|tokens?limit|outoftoken"
+            "|contextwindow|maxcontext|toolong|truncat|maxnew|budget"
+        ),
+    ),
     ("tool_calls", re.compile("tooluse|toolcall|functioncall")),
 )
 

@@ -157,7 +157,7 @@ class Joined(ChatStream):
         return fate if texts else chunks.Fate.DROPPED
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state)
+        delta, edited = chunks.delta_of(choice, state, self._kinds)
         for name in shapes.THOUGHTS:  # never two chains of thought
             thought = delta.pop(name, None)
             if thought is not None:

@@ -10,16 +10,16 @@ import re
 from msgspec import Raw
 
 from headgate.wire import codec
-from headgate.wire.codec import Object
+from headgate.wire.codec import NULL, Object
 
 TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")
 THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
 NO_ANSWER = frozenset(THOUGHTS)  # seen, but not what was asked for
 OTHER_VISIBLE_KEYS = ("tool_calls", "function_call", "audio", "images", "reasoning_details")
 EMPTY = frozenset((b"null", b'""', b"[]", b"{}"))
-NO_ERROR = EMPTY | {b"false"}  # what stands under ``error`` where there is none
 
 VISIBLE_KEYS = frozenset((*TEXT_KEYS, *OTHER_VISIBLE_KEYS))
+FORMS = frozenset(("function_call", "audio"))  # objects that some servers send with empty members
 
 
 # ------------------------------------------------------------------------------------- content parts
@@ -29,16 +29,18 @@ def put_parts(delta: Object, raw: Raw) -> None:
     """Makes strings of content that came as an array of parts: ``content`` and ``reasoning_content``.
 
     Mistral's reasoning models stream ``[{"type": "thinking", "thinking": [{"type": "text", …}]}]``
-    (docs.mistral.ai, Reasoning); the official clients read a string.
+    (docs.mistral.ai, Reasoning); the official clients read a string.  One part alone, strings for parts and a bare
+    value are read too.
     """
-    parts = codec.as_objects(raw)
-    if parts is None:
-        return
     text: list[str] = []
     thoughts: list[str] = []
-    for part in parts:
-        inner = part.get("thinking")
-        if inner is None:
+    parts = codec.as_list(raw)
+    for value in [raw] if parts is None else parts:
+        part = codec.as_object(value)
+        inner = part.get("thinking") if part is not None else None
+        if part is None:
+            text.append(_bare(value))
+        elif inner is None:
             text.append(codec.as_text(part.get("text")) or "")
         else:
             pieces = codec.as_objects(inner)
@@ -51,6 +53,14 @@ def put_parts(delta: Object, raw: Raw) -> None:
         delta["content"] = codec.raw("".join(text))
     if thoughts:
         delta["reasoning_content"] = codec.raw("".join(thoughts))
+
+
+def _bare(raw: Raw) -> str:
+    """The text of a part that is a string; a number or a truth value as it stands."""
+    text = codec.as_text(raw)
+    if text is not None:
+        return text
+    return "" if raw == NULL or memoryview(raw)[0] in b"{[" else bytes(raw).decode(errors="replace")
 
 
 # ------------------------------------------------------------------------------------- text
@@ -70,3 +80,10 @@ def visible_keys(delta: Object) -> list[str]:
     return [
         key for key, value in delta.items() if key in VISIBLE_KEYS and (len(value) > 4 or bytes(value) not in EMPTY)
     ]
+
+
+def says_something(raw: Raw) -> bool:
+    """Whether an object has a member with a value in it, other than a number."""
+    return any(
+        bytes(value) not in EMPTY and codec.as_number(value) is None for value in (codec.as_object(raw) or {}).values()
+    )
