@@ -253,6 +253,7 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
         # ---- the request is wrong, whatever its words remind of
         (400, said("Invalid value: 'unauthorized'.", param="reasoning_effort", code="invalid_value"), REFUSED),
         (400, said("Invalid keyword argument 'x'"), REFUSED),
+        (400, said("Request violates the schema constraint of 'n'"), REFUSED),
         (400, said("invalid key 'x' in object"), REFUSED),
         (400, said("cannot parse 'unauthorized'"), REFUSED),
         (200, said("cannot parse \"it is unauthorized\""), EVENT),

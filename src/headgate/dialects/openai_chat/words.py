@@ -62,7 +62,8 @@ FILTERED = _phrases(
     r"safety (?:system|policy|filter|check|setting|guideline)",
     r"usage (?:guidelines?|polic(?:y|ies))",
     r"(?:content|prompt|input|request|message|image)(?: \w{1,20}){0,4}"
-    r" (?:violat|flagged|prohibited|inappropriate|high risk)",
+    r" (?:violat(?!\w{1,4} (?:\S{1,40} ){0,2}(?:constraint|schema|format))|flagged|prohibited|inappropriate"
+    r"|high risk)",
     r"(?:sensitive|inappropriate|unsafe|harmful|prohibited) (?:content|information|words?|use)",
     r"敏感|违规|不安全|不合规",
 )
