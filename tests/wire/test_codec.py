@@ -66,6 +66,17 @@ def test_repair_replaces_what_is_no_text() -> None:
     assert codec.repair(rb'"\ud83d\ude00 \ud83d. \\ud83d \ude00"') == rb'"\ud83d\ude00 \ufffd. \\ud83d \ufffd"'
 
 
+@pytest.mark.parametrize("control", ["\t", "\r", "\0", "\x1b", "\x01\x02", "\t\n"])
+def test_repair_escapes_control_characters_in_strings_alone(control: str) -> None:
+    body = f'{{"a{control}":\t"x{control}\\"{control}y",\r\n"b": [NaN, "{control}"]}}'.encode()
+    assert json.loads(codec.repair(body)) == {f"a{control}": f'x{control}"{control}y', "b": [None, control]}
+
+
+def test_repair_takes_the_escape_of_an_apostrophe_out() -> None:
+    text = b"a\\'b \\\\'c \\\\\\'d ' e"
+    assert json.loads(codec.repair(b'{"a": "%b"}' % text)) == {"a": "a'b \\'c \\'d ' e"}
+
+
 @given(st.text(alphabet=st.characters(), max_size=20))
 def test_repair_of_escaped_text_is_readable(text: str) -> None:
     body = b'{"a":' + json.dumps(text).encode("utf-8", "surrogatepass") + b"}"

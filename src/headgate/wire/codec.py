@@ -77,11 +77,14 @@ def repair(data: bytes) -> bytes:
     U+FFFD.
     """
     data = mend(data)
+    if b"\n" in data and as_object(data) is None:
+        data = _FOREIGN.sub(_without_line_feeds, data)
     return join_halves(data) if not data.isascii() and _HALF.search(data) else data
 
 
 def mend(data: bytes) -> bytes:
-    """``data`` with U+FFFD in place of what is not UTF-8, and with JSON's words in place of other languages'.
+    """``data`` with U+FFFD in place of what is not UTF-8, with JSON's words in place of other languages', and with
+    escapes for the control characters in its strings.  Line feeds stay: what has some may be several payloads.
 
     Halves of surrogate pairs stay apart, each as the three bytes that UTF-8 would make of it (``halves_apart``).
     """
@@ -91,7 +94,7 @@ def mend(data: bytes) -> bytes:
         except UnicodeDecodeError:
             data = data.decode(errors="replace").encode()
     data = halves_apart(data)
-    return _FOREIGN.sub(_in_json, data) if _MAY_BE_FOREIGN.search(data) else data
+    return _FOREIGN.sub(_in_json, data) if _MAY_BE_FOREIGN.search(data) or _UNESCAPED.search(data) else data
 
 
 # ``json.dumps`` of Python writes NaN and Infinity (log probabilities of 0), ``str`` of a dict the other words.  The
@@ -104,10 +107,24 @@ _FOREIGN = re.compile(
 )
 
 
+# In a string: what JSON has escapes for, and an escape that it has not.
+_UNESCAPED = re.compile(rb"[\x00-\x09\x0b-\x1f]|(?<!\\)((?:\\\\)*)\\'")
+
+
+def _escaped(found: re.Match[bytes]) -> bytes:
+    if found[1] is not None:
+        return found[1] + b"'"
+    return b"\\u%04x" % ord(found[0])
+
+
+def _without_line_feeds(found: re.Match[bytes]) -> bytes:
+    return found[0].replace(b"\n", b"\\n") if found[1] is None else found[0]
+
+
 def _in_json(found: re.Match[bytes]) -> bytes:
     word = found[1]
     if word is None:
-        return found[0]
+        return _UNESCAPED.sub(_escaped, found[0])
     word = word.lower()
     return word if word in (b"true", b"false") else b"null"
 
