@@ -206,6 +206,7 @@ tokens:
         (PROVIDER + "aliases: {a: {targets: [up-a/bgi]}}", "provider up-a declares no model 'bgi'; did you mean big?"),
         (PROVIDER + "aliases: {a: {targets: [big]}}", "'big' must be written provider/model; did you mean up-a/big?"),
         (PROVIDER + "aliases: {big: {targets: []}}", "aliases.big: is also the id of a model of provider up-a"),
+        ("aliases: {a: {targets: []}}", "aliases.a.targets: names no target"),
         (PROVIDER + "aliases: {org/small: {}}", "aliases.org/small: is also the id of a model"),
         (PROVIDER + "aliases: {up-a/big: {}}", "aliases.up-a/big: also names a model of provider up-a"),
         ("aliases: {builtin/echo: {}}", "aliases.builtin/echo: also names a model of provider builtin"),
