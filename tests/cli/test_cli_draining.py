@@ -9,12 +9,15 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
-from conftest import Gateway
 from headgate import statedir
 from ports import free_port
+
+if TYPE_CHECKING:
+    from tests.cli.conftest import Gateway
 
 
 def test_a_start_beside_a_draining_gateway_says_how_long_it_has(tmp_path: Path) -> None:
