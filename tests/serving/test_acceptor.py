@@ -8,6 +8,7 @@ import logging
 import os
 import resource
 import socket
+import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -142,13 +143,22 @@ def test_what_is_in_the_backlog_waits_for_the_next_process(loop_of: LoopOf) -> N
         runner.run(main(listening))
 
 
+def lowest_free(pid: int) -> int:
+    """The descriptor that the process would open next, once it opens and closes none by itself any more."""
+    before: set[int] = set()
+    while (now := {int(name) for name in os.listdir(f"/proc/{pid}/fd")}) != before:
+        before = now
+        time.sleep(0.3)
+    return next(number for number in range(len(now) + 1) if number not in now)
+
+
 def test_a_data_process_without_descriptors_serves_its_connections_and_later_the_others(tmp_path: Path) -> None:
     with DataPlane(tmp_path / "s") as plane, plane.connect() as known:
         known.sendall(LIVEZ)
         assert read_response(known)[0] == 200
-        used = len(os.listdir(f"/proc/{plane.process.pid}/fd"))
+        free = lowest_free(plane.process.pid)
         before = resource.prlimit(plane.process.pid, resource.RLIMIT_NOFILE)
-        resource.prlimit(plane.process.pid, resource.RLIMIT_NOFILE, (used, before[1]))
+        resource.prlimit(plane.process.pid, resource.RLIMIT_NOFILE, (free, before[1]))
         with plane.connect() as waiting:
             waiting.sendall(LIVEZ)
             for _ in range(5):
