@@ -8,6 +8,7 @@ import os
 import pty
 import re
 import select
+import signal
 import struct
 import sys
 import termios
@@ -32,6 +33,7 @@ class Terminal:
     def __init__(self, gateway: Gateway, columns: int, *arguments: str) -> None:
         self.pid, self._fd = pty.fork()
         if self.pid == 0:
+            signal.signal(signal.SIGINT, signal.SIG_DFL)  # a shell starts what runs in its background without it
             fcntl.ioctl(0, termios.TIOCSWINSZ, struct.pack("HHHH", 40, columns, 0, 0))
             os.chdir(gateway.home)
             environ = {name: value for name, value in gateway.environ.items() if name != "COLUMNS"}

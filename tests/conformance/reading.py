@@ -211,7 +211,8 @@ def compare(promise: Reading, reading: Reading) -> None:
         if what == "call" and not value[1] and pieces[at][1] == "call":
             assert pieces[at][2][1].startswith("call_")  # an id that the upstream left out is ours
             pieces[at] = (number, what, (pieces[at][2][0], "", pieces[at][2][2]))
-    assert pieces == promise.pieces
+    assert [one for one in pieces if not waits(one)] == [one for one in promise.pieces if not waits(one)]
+    assert sorted(filter(waits, pieces)) == sorted(filter(waits, promise.pieces))
     if not pieces:
         return
     assert promise.extras - reading.extras == set()  # lost
@@ -223,6 +224,11 @@ def compare(promise: Reading, reading: Reading) -> None:
         assert reading.model == promise.model
     if reading.usage is not None and promise.usage is not None:
         compare_usage(promise.usage, reading.usage)
+
+
+def waits(piece: Piece) -> bool:
+    """True for empty arguments: they are sent late, for some servers send the real ones behind them."""
+    return bool(piece[1] == "args" and piece[2][1] == "{}")
 
 
 def keys(extras: set[tuple[str, str, str]]) -> set[str]:

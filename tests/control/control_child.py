@@ -12,7 +12,7 @@ from typing import Any
 import httpx2
 
 from headgate import boot
-from headgate.boot import ControlBoot, Failed, Ready
+from headgate.boot import Adopted, ControlBoot, Failed, Ready
 from headgate.channel import World
 from headgate.control.process import run
 from headgate.control.snapshot import Compiled, compose
@@ -71,7 +71,9 @@ class Child:
             values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
         boot.send(self.sock, ControlBoot(**(values | changes)))
         self.sock.settimeout(90)
-        answer, _fds = boot.receive(self.sock, Ready | Failed)  # type: ignore[arg-type]
+        answer, _fds = boot.receive(self.sock, Adopted | Ready | Failed)  # type: ignore[arg-type]
+        while isinstance(answer, Adopted):
+            answer, _fds = boot.receive(self.sock, Adopted | Ready | Failed)  # type: ignore[arg-type]
         self.answer: Ready | Failed = answer
 
     def configure(self, *aliases: str, tokens: dict[str, str] | None = None, key: str = SECRET) -> None:
