@@ -249,6 +249,10 @@ class DataBoot(Struct, frozen=True):
 
 # ------------------------------------------------------------------------------------- one call
 
+AUTO = "auto"  # the alias that is always there
+FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
+CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
+
 
 class Options(Struct, frozen=True, gc=False):
     """What one request says about its own way: the members of its ``headgate`` object.  None: not said."""

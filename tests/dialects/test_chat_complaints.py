@@ -8,7 +8,7 @@ from typing import Any
 import msgspec
 import pytest
 
-from headgate.dialects.openai_chat import complaint
+from headgate.dialects.openai_chat.errors import complaint
 from headgate.wire import codec
 
 
