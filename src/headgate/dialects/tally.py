@@ -25,6 +25,61 @@ class Tally(NamedTuple):
 NOTHING = Tally()
 
 
+THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # seen, but not what was asked for
+MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
+
+
+class Shown:
+    """What a client has seen of an answer, counted delta by delta.  Knows no API.
+
+    ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``kinds`` are the
+    members of a chat delta that it would have been seen in, which ``policy.attempts.continuation`` judges by.
+    """
+
+    __slots__ = ("_parts", "completion", "content", "kinds", "pieces", "prompt_tokens", "size")
+
+    def __init__(self, prompt_tokens: int, *, keep: bool) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.completion = 0  # tokens, where they are known better than by counting
+        self.kinds: set[str] = set()
+        self.pieces = 0
+        self.size = 0
+        self.content = 0
+        self._parts: list[str] | None = [] if keep else None
+
+    @property
+    def text(self) -> str | None:
+        return "".join(self._parts) if self._parts is not None else None
+
+    @property
+    def estimate(self) -> int:
+        """Tokens, as well as they can be told."""
+        return count(self.pieces, self.size / _ASCII)
+
+    def add(self, kind: str, size: int, text: str = "") -> None:
+        """One delta of ``size`` bytes; ``text`` is its content."""
+        self.kinds.add(kind)
+        self.pieces += 1
+        self.size += size
+        if text:
+            self.content += size
+            if self._parts is not None:
+                self._parts.append(text)
+                if self.content > MOST_KEPT:
+                    self._parts = None
+
+    def forget_text(self) -> None:
+        """The text is not gone on with."""
+        self._parts = None
+
+    def copy(self) -> Shown:
+        """The same, for later comparison; without the text."""
+        other = Shown(self.prompt_tokens, keep=False)
+        other.completion, other.kinds = self.completion, set(self.kinds)
+        other.pieces, other.size, other.content = self.pieces, self.size, self.content
+        return other
+
+
 def estimate(text: str) -> float:
     """Tokens in ``text``."""
     size = len(text.encode(errors="surrogatepass"))

@@ -5,9 +5,9 @@ refusal; ``error_body`` and ``error_event`` are how the client reads a failure. 
 rule is there, is in the transcripts beside the tests.
 """
 
-from headgate.dialects.openai_chat.answers import Answer, answer
+from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.errors.failures import error_body, error_event, failure, garbage
-from headgate.dialects.openai_chat.errors.quotation import Quotable, Sent
+from headgate.dialects.openai_chat.errors.quotation import Sent
 from headgate.dialects.openai_chat.prefill import (
     as_asked,
     choices,
@@ -23,15 +23,13 @@ from headgate.dialects.openai_chat.quirks import adds_stream_options
 from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.stream.joining import Joined
 from headgate.dialects.openai_chat.stream.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer, whole_answer
+from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, whole_answer
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import space_tokens
 
 __all__ = [
-    "Answer",
     "ChatStream",
     "Joined",
-    "Quotable",
     "Seam",
     "Sent",
     "adds_stream_options",
@@ -54,7 +52,6 @@ __all__ = [
     "render",
     "space_tokens",
     "stops",
-    "stream_from_answer",
     "trims",
     "whole_answer",
 ]

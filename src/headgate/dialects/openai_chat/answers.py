@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from headgate.dialects.base import Answer, Quotable
 from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
 from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.calls import complete_calls, follows_a_result
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
@@ -22,25 +22,6 @@ from headgate.wire.codec import NULL, ZERO, Object
 
 _COMPLETION = Raw(b'"chat.completion"')
 _ASSISTANT = Raw(b'"assistant"')
-
-
-class Answer(Struct, gc=False):
-    """A completion for the client, or the ``error`` that it is (``body`` is then empty).
-
-    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
-    ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
-    ``model`` is the name in the body: the upstream's own.
-    """
-
-    body: bytes = b""
-    usage: Usage | None = None
-    text_bytes: int = 0
-    hollow: bool = False
-    finish: str = ""
-    failed: str = ""  # the finish word of a choice that broke off
-    error: GatewayError | None = None
-    skipped: int = 0  # events that could not be read, where it came as a stream
-    model: str = ""
 
 
 def answer(

@@ -8,6 +8,8 @@ parameters; SGLang), ``prefix`` a member of the message
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Raw
 
 from headgate.dialects.openai_chat import usage as usages
@@ -132,15 +134,16 @@ def probes(model: str, spelling: str) -> tuple[Call, Call]:
     return continued(call, _PROBED, 0, spelling), continued(call, _PROBED + _PROBED_SPACE, 0, spelling)
 
 
-def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes]) -> bool | None:
-    """What the answers (status, body) to both probes say; None: nothing.  A target that refuses trailing white space is
-    given none either.
+def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes], read: Callable[[bytes], Usage | None]) -> bool | None:
+    """What the answers (status, body) to both probes say; None: nothing.  ``read`` finds the usage in a body.
+
+    A target that refuses trailing white space is given none either.
     """
     if plain[0] != 200:
         return None
     if spaced[0] in (400, 422):
         return True
-    counts = [usage.prompt if (usage := probed(body)) is not None else 0 for _, body in (plain, spaced)]
+    counts = [usage.prompt if (usage := read(body)) is not None else 0 for _, body in (plain, spaced)]
     return counts[0] == counts[1] if spaced[0] == 200 and all(counts) else None
 
 

@@ -5,36 +5,17 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
+from headgate.dialects.base import Answer, Quotable
+from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.normalise import TEXT_KEYS
-from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
 from headgate.model import Usage
-from headgate.ports import StreamBridge
 from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 from headgate.wire.framing import Form
 
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
-
-
-def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
-    """Feeds a whole JSON completion to ``stream``, as the stream that it would have been.
-
-    What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
-    """
-    mended, top = chunks.parse(framing.document(body))
-    choices = codec.as_objects(top.get("choices")) if top is not None else None
-    if top is None or (not choices and not failures.is_error(top)):
-        stream.error = failures.garbage(body, provider=provider)
-        return b""
-    out = stream.feed(sse.encode(mended))
-    if stream.error is None:
-        out += stream.feed(sse.encode(b"[DONE]"))
-    return out
 
 
 def whole_answer(body: bytes, **options: Any) -> Answer | Iterator[Answer | None]:

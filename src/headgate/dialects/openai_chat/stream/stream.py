@@ -11,17 +11,17 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects import tally
+from headgate.dialects.base import Quotable, Reply
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
 from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
-from headgate.dialects.openai_chat.stream.envelope import Face
+from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
 from headgate.dialects.tally import NOTHING, Tally
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
-from headgate.wire import codec, sse
+from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, Object
 
 _DONE = b"data: [DONE]\n\n"
@@ -77,7 +77,7 @@ class ChatStream(Delivery):
         self._max_event = max_event
         self._decoder = sse.Decoder(max_event + len(b"data: "))
         self._template = Template()
-        self._face = Face(ident, created, model, include_usage)
+        self._face = Envelope(ident, created, model, include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
         self._shown: Tally | None = None  # before what is held
@@ -97,6 +97,16 @@ class ChatStream(Delivery):
         self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
     # ------------------------------------------------------------------------------- the bridge
+
+    @property
+    def envelope(self) -> Envelope:
+        """What every chunk of the client's stream has in common."""
+        return self._face
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the upstream has said what the answer used."""
+        return self._usage_raw is not None
 
     @property
     def model(self) -> str:
@@ -165,6 +175,18 @@ class ChatStream(Delivery):
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
+
+    def whole(self, body: bytes) -> bytes:
+        """Take an answer that came whole, as the stream that it would have been."""
+        mended, top = chunks.parse(framing.document(body))
+        choices = codec.as_objects(top.get("choices")) if top is not None else None
+        if top is None or (not choices and not failures.is_error(top)):
+            self.error = failures.garbage(body, provider=self.provider)
+            return b""
+        out = self.feed(sse.encode(mended))
+        if self.error is None:
+            out += self.feed(sse.encode(b"[DONE]"))
+        return out
 
     def _bound_said(self, said: bytearray) -> None:
         """Forgets a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
@@ -377,6 +399,11 @@ class ChatStream(Delivery):
             said = f"{self.provider} sent an event of more than {self._max_event} bytes."
             self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
 
-    # ------------------------------------------------------------------------------- chunks
 
-    # ------------------------------------------------------------------------------- what goes out
+def stream_of(reply: Reply) -> ChatStream:
+    """The stream of one attempt, as ``reply`` describes it."""
+    return ChatStream(
+        reply.ident, reply.created, reply.model, reply.include_usage, provider=reply.provider, secrets=reply.secrets,
+        max_event=reply.max_event, prompt_tokens=reply.prompt_tokens, hold=reply.hold, choices=reply.choices,
+        keep=reply.keep, sent=reply.sent,
+    )  # fmt: skip
