@@ -18,7 +18,7 @@ from collections.abc import Callable
 
 import uvloop
 
-from headgate.serving.acceptor import Acceptor
+from headgate.serving.client.acceptor import Acceptor
 
 
 class Waiting(asyncio.Protocol):

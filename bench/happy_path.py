@@ -22,20 +22,20 @@ from typing import Any
 
 from headgate.model import Call, DataSettings, Grant, Limits, Provider, Snapshot
 from headgate.policy.auth import digest
-from headgate.serving import upstream as upstreams
-from headgate.serving.connect import Dialer
-from headgate.serving.connection import Connection
-from headgate.serving.directory import Directory
-from headgate.serving.exchange import Exchange
-from headgate.serving.journal import Journal, Refusals
-from headgate.serving.listener import Listener
-from headgate.serving.receipt import Ids
-from headgate.serving.replay import Replay
-from headgate.serving.routes import Routes
-from headgate.serving.streams import Streams
-from headgate.serving.transport import Pool, Transport
-from headgate.serving.turn import Turn
-from headgate.serving.wheel import Wheel
+from headgate.serving.call.exchange import Exchange
+from headgate.serving.call.receipt import Ids
+from headgate.serving.client.connection import Connection
+from headgate.serving.client.listener import Listener
+from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.public.routes import Routes
+from headgate.serving.public.streams import Streams
+from headgate.serving.replay.kept import Replay
+from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.journal import Journal, Refusals
+from headgate.serving.upstream import connection as upstreams
+from headgate.serving.upstream.dialler import Dialer
+from headgate.serving.upstream.transport import Pool, Transport
 
 CONNECTIONS = 16
 TOKEN = b"hg_test_0123456789abcdef0123456789abcdef"

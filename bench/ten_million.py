@@ -28,11 +28,12 @@ from typing import Any
 from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control import rollup, usage
+from headgate.control.ingest import rollup
+from headgate.control.ingest.recorder import CLOSE_COLUMNS, Recorder, Statements
 from headgate.control.process import new_event_loop
-from headgate.control.recorder import CLOSE_COLUMNS, Recorder, Statements
-from headgate.control.requests import Filters, page
-from headgate.control.store import open_store, requests
+from headgate.control.reports import usage
+from headgate.control.reports.requests import Filters, page
+from headgate.control.store.database import open_store, requests
 from headgate.model import Closed, Opened
 from headgate.wire.records import encode
 

@@ -8,7 +8,7 @@ import os
 import sys
 from pathlib import Path
 
-from headgate.providers import rows
+from headgate.catalog.presets import rows
 
 sys.path.insert(0, str(Path(__file__).parent))
 for name in {name for row in rows().values() for name in row.key_env} & os.environ.keys():

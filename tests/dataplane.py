@@ -11,9 +11,9 @@ import sys
 import time
 from pathlib import Path
 
-from headgate import boot
 from headgate.model import Account, DataBoot, DataSettings, Grant, Limits, Provider, Record, Snapshot
 from headgate.policy.auth import digest
+from headgate.process import boot
 from headgate.wire import records
 
 SOME = 64 << 10  # of a segment, which is 64 MiB and mostly zeros

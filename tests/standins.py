@@ -14,10 +14,11 @@ import sys
 import threading
 import time
 
-from headgate import app, boot
-from headgate.boot import BuiltinBoot, ControlBoot, Failed, Ready
+from headgate import app
 from headgate.model import DataBoot
-from headgate.supervisor import Commands
+from headgate.process import boot
+from headgate.process.boot import BuiltinBoot, ControlBoot, Failed, Ready
+from headgate.process.supervisor import Commands
 
 NOTES = sys.argv[-1]
 

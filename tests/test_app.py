@@ -16,8 +16,8 @@ from pathlib import Path
 
 import pytest
 
-from headgate import statedir
-from headgate.supervisor import backoff
+from headgate.process import statedir
+from headgate.process.supervisor import backoff
 from ports import free_port
 
 STANDINS = Path(__file__).with_name("standins.py")

@@ -7,12 +7,12 @@ import time
 from itertools import pairwise
 from pathlib import Path
 
-from headgate.channel import Answer, address, frame
 from headgate.model import Snapshot
-from headgate.serving.directory import Directory
-from headgate.serving.link import Link
-from headgate.serving.snapshots import Kept
-from headgate.serving.wheel import Wheel
+from headgate.process.channel import Answer, address, frame
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.link import Link
+from headgate.serving.uplink.snapshots import Kept
 
 
 async def connections(folder: Path, greeting: bytes, count: int) -> list[float]:

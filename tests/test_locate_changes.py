@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.locate import QUIET_S, Stamp, stamp, unfinished
+from headgate.process.locate import QUIET_S, Stamp, stamp, unfinished
 
 S = 1_000_000_000
 READ: Stamp = (100 * S, 50, 7)

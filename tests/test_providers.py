@@ -9,8 +9,7 @@ from urllib.parse import urlsplit
 
 import pytest
 
-from headgate.dialects.openai_chat.quirks import QUIRKS
-from headgate.providers import (
+from headgate.catalog.presets import (
     SHIPPED,
     TASKS,
     BadRow,
@@ -24,6 +23,7 @@ from headgate.providers import (
     placeholders,
     rows,
 )
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.settings import load
 
 ROWS = rows()

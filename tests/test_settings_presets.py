@@ -11,10 +11,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from headgate.boot import ControlBoot, receive, send
-from headgate.control.snapshot import compose
+from headgate.catalog.presets import BadRow, rows
+from headgate.control.snapshot.compose import compose
 from headgate.model import Account, DataBoot, TargetRef
-from headgate.providers import BadRow, rows
+from headgate.process.boot import ControlBoot, receive, send
 from headgate.settings import ConfigError, Settings, compile, data_settings, explained, load, masked
 
 KEY = b"k" * 32

@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from pydantic import SecretStr, ValidationError
 
+from headgate.catalog.presets import first_key
 from headgate.control.api.accounts import AccountWish
-from headgate.providers import first_key
 from headgate.settings import ConfigError, Settings, compile, load
 from headgate.wire import credentials
 

@@ -12,7 +12,7 @@ from contextlib import closing, suppress
 
 import pytest
 
-from headgate.stdio import BACKLOG, Output
+from headgate.process.stdio import BACKLOG, Output
 
 LINE = "x" * 99 + "\n"
 MANY = 3 * BACKLOG // len(LINE)  # more than the backlog and a pipe hold together
@@ -106,7 +106,7 @@ def test_a_regular_file_is_appended_to_by_all_who_share_it(tmp_path) -> None:  #
 
 def test_descriptors_that_were_closed_before_the_start_are_occupied() -> None:
     program = (
-        "import os, socket; from headgate import stdio; stdio.install()\n"
+        "import os, socket; from headgate.process import stdio; stdio.install()\n"
         "pair = socket.socketpair(); print('to nobody'); import sys; print('to nobody', file=sys.stderr)\n"
         "pair[1].setblocking(False)\n"
         "try: pair[1].recv(1); os._exit(1)\n"

@@ -28,17 +28,17 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from headgate import boot, locate, statedir, stdio, welcome
-from headgate.boot import BuiltinBoot, ControlBoot, Ready
-from headgate.log import VOICE
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
-from headgate.statedir import url_of
-from headgate.supervisor import Commands, Duties, Orders, Supervisor, say
+from headgate.process import boot, locate, statedir, stdio, welcome
+from headgate.process.boot import BuiltinBoot, ControlBoot, Ready
+from headgate.process.log import VOICE
+from headgate.process.statedir import url_of
+from headgate.process.supervisor import Commands, Duties, Orders, Supervisor, say
 from headgate.wire import proxies
 
 if TYPE_CHECKING:
-    from headgate.control.snapshot import Compiled
+    from headgate.control.objects.compiled import Compiled
     from headgate.settings import Settings
 
 BACKLOG = 4096
@@ -162,7 +162,7 @@ class _Run:
 
     def _declared(self) -> tuple[Snapshot, dict[str, str]]:
         """What the file says, or last said where it is broken now, and its providers' keys."""
-        from headgate.control.snapshot import compose  # noqa: PLC0415 - see _load
+        from headgate.control.snapshot.compose import compose  # noqa: PLC0415 - see _load
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
         self._reread()

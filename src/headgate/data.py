@@ -18,23 +18,24 @@ import time
 from collections.abc import Mapping
 from pathlib import Path
 
-from headgate import __version__, boot, stdio
-from headgate.log import configure
+from headgate import __version__
 from headgate.model import DataBoot
-from headgate.serving.connect import Dialer
-from headgate.serving.directory import Directory
-from headgate.serving.exchange import Exchange
-from headgate.serving.journal import Journal, Refusals
-from headgate.serving.link import Link
-from headgate.serving.listener import Listener
-from headgate.serving.receipt import Ids
-from headgate.serving.replay import Replay
-from headgate.serving.routes import Routes
-from headgate.serving.snapshots import Kept, boot_snapshot, load
-from headgate.serving.streams import Streams
-from headgate.serving.transport import Transport
-from headgate.serving.turn import Turn
-from headgate.serving.wheel import Wheel
+from headgate.process import boot, stdio
+from headgate.process.log import configure
+from headgate.serving.call.exchange import Exchange
+from headgate.serving.call.receipt import Ids
+from headgate.serving.client.listener import Listener
+from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.public.routes import Routes
+from headgate.serving.public.streams import Streams
+from headgate.serving.replay.kept import Replay
+from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.journal import Journal, Refusals
+from headgate.serving.uplink.link import Link
+from headgate.serving.uplink.snapshots import Kept, boot_snapshot, load
+from headgate.serving.upstream.dialler import Dialer
+from headgate.serving.upstream.transport import Transport
 from headgate.wire.proxies import ProxyNotServed
 
 try:

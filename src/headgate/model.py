@@ -249,6 +249,10 @@ class DataBoot(Struct, frozen=True):
 
 # ------------------------------------------------------------------------------------- one call
 
+AUTO = "auto"  # the alias that is always there
+FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
+CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
+
 
 class Options(Struct, frozen=True, gc=False):
     """What one request says about its own way: the members of its ``headgate`` object.  None: not said."""
@@ -268,7 +272,11 @@ NO_OPTIONS = Options()
 
 
 class Call(Struct, gc=False):
-    """A chat completion as the client asked for it.  ``body`` keeps every field's own bytes."""
+    """What a client asks for.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
+
+    ``native`` are the members as the client sent them, where its API (``dialect``) is another one; None as soon as the
+    gateway has changed the request.
+    """
 
     body: dict[str, Raw]
     model: str | None
@@ -280,6 +288,8 @@ class Call(Struct, gc=False):
     metadata: Mapping[str, str] | None = None
     options: Options = NO_OPTIONS
     trace: bool = False  # the route trace is wanted in the answer
+    dialect: str = ""  # of the client, where ``native`` is set
+    native: dict[str, Raw] | None = None
 
 
 class Target(Struct, frozen=True):

@@ -185,7 +185,7 @@ def installed() -> Iterator[Path]:
 def test_the_wheel_has_what_is_not_python(installed: Path) -> None:
     package = next(installed.parents[1].glob("lib/python*/site-packages/headgate"))
     names = [str(path.relative_to(package)) for path in package.rglob("*")]
-    for pattern in ("providers/openai.toml", "control/migrations/versions/0001_*.py"):
+    for pattern in ("catalog/presets/openai.toml", "control/store/migrations/versions/0001_*.py"):
         assert any(fnmatch(name, pattern) for name in names), pattern
     assert not any("tests" in name or name.endswith(".yaml") for name in names)
 

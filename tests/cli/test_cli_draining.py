@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headgate import statedir
+from headgate.process import statedir
 from ports import free_port
 
 if TYPE_CHECKING:

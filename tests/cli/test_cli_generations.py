@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from headgate.cli.generations import generation, of_today
+from headgate.cli.display.generations import generation, of_today
 
 
 @pytest.mark.parametrize(

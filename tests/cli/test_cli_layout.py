@@ -6,8 +6,8 @@ import itertools
 
 import pytest
 
-from headgate.cli.layout import Column, Drawing, Facts, Hanging, Table, Text, columns_of, lines_of
-from headgate.cli.timeline import steps_of, timeline
+from headgate.cli.display.layout import Column, Drawing, Facts, Hanging, Table, Text, columns_of, lines_of
+from headgate.cli.display.timeline import steps_of, timeline
 
 WIDTHS = [40, 60, 80, 100, 120, 200, None]
 IDENT = "chatcmpl-1a2220f4781e81c255000006"

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from headgate.cli.layout import lines_of
-from headgate.cli.requests import _outcome
-from headgate.cli.timeline import timeline
+from headgate.cli.display.layout import lines_of
+from headgate.cli.display.timeline import timeline
+from headgate.cli.nouns.requests import _outcome
 
 
 def drawn(row: dict[str, Any]) -> str:

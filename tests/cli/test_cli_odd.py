@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headgate.cli.terminal import moment
+from headgate.cli.display.terminal import moment
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Shell

@@ -15,8 +15,8 @@ from typing import TYPE_CHECKING
 import pytest
 from tests.cli.conftest import KEY, Gateway, bare
 
-from headgate import statedir
-from headgate.cli.gateway import Gateway as Connection
+from headgate.cli.reach.gateway import Gateway as Connection
+from headgate.process import statedir
 from ports import free_port
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def test_what_is_stored_offline_holds_from_the_next_start(shell: Shell, upstream
 def test_a_gateway_that_is_stuck_is_a_sentence(shell: Shell) -> None:
     """The lock is held, nothing was said about addresses: it is starting, or it hangs."""
     code = (
-        "import sys, time; from pathlib import Path; from headgate import statedir;"
+        "import sys, time; from pathlib import Path; from headgate.process import statedir;"
         "statedir.prepare(Path(sys.argv[1])); print(flush=True); time.sleep(60)"
     )
     with subprocess.Popen([sys.executable, "-c", code, str(shell.state)], stdout=subprocess.PIPE) as holder:

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from headgate.cli import completion
 from headgate.cli.commands import app
+from headgate.cli.parsing import completion
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Gateway, Shell
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 HEAVY = {
     "pydantic", "pydantic_core", "rich", "httpx2", "asyncio", "sqlalchemy", "alembic", "fastapi", "uvicorn", "yaml",
     "msgspec", "structlog", "cryptography", "genai_prices", "http.client", "headgate.settings", "headgate.control",
-    "headgate.serving", "headgate.providers",
+    "headgate.serving", "headgate.catalog.presets",
 }  # fmt: skip
 MODULES = 210  # Typer's own are 130
 PRINT_MODULES = (

@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate import statedir
+from headgate.process import statedir
 
 HOLD = """
 import sys, time

@@ -18,8 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headgate import welcome
-from headgate.cli.layout import columns_of
+from headgate.cli.display.layout import columns_of
+from headgate.process import welcome
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Gateway

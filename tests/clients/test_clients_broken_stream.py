@@ -15,7 +15,8 @@ import node_clients
 import pytest
 
 from dataplane import TOKEN, DataPlane, post, read_response, upstream
-from headgate.testing import lorem, serve_in_thread
+from headgate.testing import serve_in_thread
+from headgate.testing.provider import lorem
 
 SCRIPT = Path(__file__).with_name("broken_stream.py")
 WHOLE = "up/lorem?tokens=5&rate=0"

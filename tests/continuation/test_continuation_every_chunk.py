@@ -9,7 +9,7 @@ import pytest
 from broken_streams import PROMPT, Stream, asked, pair, plane, rows, run
 
 from dataplane import DataPlane
-from headgate.testing.walk import Walk, count, rest
+from headgate.testing.engine.walk import Walk, count, rest
 
 MODES = ("prose", "code", "multibyte")
 CHUNKS = (1, 3, 0)

@@ -114,7 +114,7 @@ class Server:
 
     def prepare(self) -> None:
         """Makes the template: one migration for all databases."""
-        from headgate.control.store import open_store
+        from headgate.control.store.database import open_store
 
         async def migrate() -> None:
             await (await open_store(self.url(TEMPLATE))).dispose()

@@ -18,8 +18,8 @@ import pytest
 from control_child import ADMIN, SECRET, Child
 
 from dataplane import DataPlane
-from headgate.boot import Failed
-from headgate.channel import Hello, frame
+from headgate.process.boot import Failed
+from headgate.process.channel import Hello, frame
 
 KEY = "sk-canary-0123456789-abcd"
 WRONG = "sk-canary-not-the-one-9876"

@@ -11,12 +11,13 @@ from control_child import SECRET, compiled
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from headgate.control import objects, publication
-from headgate.control.keys import instance_key
+from headgate.control.identity.credentials import instance_key
+from headgate.control.identity.vault import Vault
+from headgate.control.objects import registry
 from headgate.control.offline import Nobody
-from headgate.control.publication import Publication
-from headgate.control.store import open_store
-from headgate.control.vault import Vault
+from headgate.control.snapshot import publication
+from headgate.control.snapshot.publication import Publication
+from headgate.control.store.database import open_store
 from headgate.model import Grant
 
 REFUSE = "CREATE TRIGGER full BEFORE UPDATE ON meta BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"
@@ -29,7 +30,7 @@ def test_a_token_that_was_revoked_without_a_word(tmp_path: Path, monkeypatch: py
 
     async def main() -> None:
         engine = await open_store(f"sqlite:///{tmp_path}/headgate.db")
-        stored = await objects.load(engine)
+        stored = await registry.load(engine)
         made = Publication(
             engine, instance_key(tmp_path), Vault(tmp_path, []), stored, lambda: compiled(config), lambda: None
         )

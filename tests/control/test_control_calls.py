@@ -8,10 +8,10 @@ from typing import Any
 import msgspec
 import pytest
 
-from headgate.control.calls import COLUMNS, MOST, QUIET_S, CallLog, Names
-from headgate.control.receipts import Batch
-from headgate.log import Form
+from headgate.control.ingest.call_log import COLUMNS, MOST, QUIET_S, CallLog, Names
+from headgate.control.ingest.receipts import Batch
 from headgate.model import AttemptRecord
+from headgate.process.log import Form
 
 PLAIN, JSON = Form(False, False, False), Form(True, False, False)
 NAMES = Names({"tok1": "laptop"}, {"openai": "https://api.openai.com/v1", "local": "http://127.0.0.1:8080/v1"})

@@ -13,9 +13,9 @@ from typing import Any
 import pytest
 from journal_writer import Writer, closed, ident, opened, query, run
 
-from headgate.control.recorder import Recorder
-from headgate.control.segments import MAX_PIECES
-from headgate.control.store import open_store
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.ingest.segments import MAX_PIECES
+from headgate.control.store.database import open_store
 from headgate.model import Record, Rotated
 from headgate.wire.records import HEADER, encode, next_sound, scan
 

@@ -12,10 +12,10 @@ from typing import Any
 import pytest
 from msgspec.structs import replace
 
-from headgate.control.detection import Asked, Detected, engines, taken
-from headgate.control.facts import LOCAL
+from headgate.catalog.presets import Row, rows
+from headgate.catalog.prices import LOCAL
+from headgate.control.discovery.detection import Asked, Detected, engines, taken
 from headgate.model import Provider
-from headgate.providers import Row, rows
 
 ROWS = {name: row for name, row in rows().items() if row.engine}
 Answers = Callable[[str], bytes | None]

@@ -15,11 +15,11 @@ from genai_prices.data import providers as lists
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.control import facts
-from headgate.control.facts import LOCAL, enrich, kind_of, price_list
+from headgate.catalog import prices
+from headgate.catalog.presets import parse, rows
+from headgate.catalog.prices import LOCAL, enrich, kind_of, price_list
 from headgate.model import FREE, Account, ModelRow, Price, PriceTier, Provider, Usage
 from headgate.policy.metering import cost
-from headgate.providers import parse, rows
 from opcodes import opcodes
 
 TODAY = date(2026, 9, 1)
@@ -159,7 +159,7 @@ def test_every_price_is_the_lists_own(name: str) -> None:
 @pytest.mark.parametrize("name", [row.name for row in ROWS.values() if row.prices])
 def test_the_quick_search_finds_what_the_slow_one_does(name: str) -> None:
     enriched(provider(name))
-    quick = facts._lists[ROWS[name].prices or ""]
+    quick = prices._lists[ROWS[name].prices or ""]
     ids = list(quick.ids())
     for model in [*ids, *(f"{model}-preview" for model in ids), "nonsense"]:
         assert quick.find(model) is quick.provider.find_model(model, all_providers=lists), model
@@ -178,7 +178,7 @@ def test_what_is_known_is_not_looked_up_again() -> None:
 
 
 def test_nothing_loads_the_list_before_it_is_asked_for() -> None:
-    code = "import sys, headgate.control.facts, headgate.settings; print('genai_prices' in sys.modules)"
+    code = "import sys, headgate.catalog.prices, headgate.settings; print('genai_prices' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 import asyncio
 from pathlib import Path
 
-from headgate.control import tokens
-from headgate.control.store import open_store
+from headgate.control.identity import tokens
+from headgate.control.store.database import open_store
 from headgate.model import Grant
 
 KEY = b"k" * 32

@@ -8,17 +8,17 @@ import pytest
 from journal_writer import run
 from msgspec.structs import replace
 
-from headgate.channel import World
-from headgate.control import header_secrets, headers, objects
-from headgate.control.keys import instance_key
-from headgate.control.objects import Objects, ProviderBody, StoredProvider
+from headgate.catalog.presets import rows
+from headgate.control.identity.credentials import instance_key
+from headgate.control.identity.vault import Vault, VaultLocked
+from headgate.control.objects import header_secrets, headers, registry
+from headgate.control.objects.compiled import Compiled
+from headgate.control.objects.registry import Objects, ProviderBody, StoredProvider
 from headgate.control.offline import Nobody
-from headgate.control.publication import Publication
-from headgate.control.snapshot import Compiled
-from headgate.control.store import open_store
-from headgate.control.vault import Vault, VaultLocked
+from headgate.control.snapshot.publication import Publication
+from headgate.control.store.database import open_store
 from headgate.model import Provider
-from headgate.providers import rows
+from headgate.process.channel import World
 from headgate.wire.signing import header_values, hidden_values
 
 PRESET = "acme"
@@ -56,16 +56,16 @@ def test_a_store_of_an_earlier_release_is_sealed_at_the_start(tmp_path: Path) ->
         engine = await open_store(f"sqlite:///{tmp_path}/headgate.db")
         compiled = Compiled(World({}, {}), {}, {}, rows=ROWS)
         body = ProviderBody(base_url="http://127.0.0.1:9/v1", auth="none", headers={"X-Team": SECRET})
-        await objects.save(engine, Objects(), Objects({"p": StoredProvider(1, 1, body)}))
+        await registry.save(engine, Objects(), Objects({"p": StoredProvider(1, 1, body)}))
         for _ in range(2):  # the second start finds it sealed
-            stored = await objects.load(engine)
+            stored = await registry.load(engine)
             vault = Vault(tmp_path, headers.all_sealed_blobs(stored))
             publication = Publication(engine, instance_key(tmp_path), vault, stored, lambda: compiled, lambda: None)
             publication.link = Nobody()
             await publication.begin(compiled)
             assert publication.secrets == {"p/header:x-team": SECRET}
             assert publication.snapshot.providers["p"].headers == {"X-Team": ""}
-        stored = await objects.load(engine)
+        stored = await registry.load(engine)
         assert stored.providers["p"].body.headers == {"X-Team": ""}
         await engine.dispose()
         (tmp_path / "vault.key").unlink()

@@ -16,7 +16,11 @@ import msgspec
 import pytest
 from journal_writer import run
 
-from headgate.channel import (
+from headgate.control.objects.compiled import Compiled
+from headgate.control.snapshot.compose import compose, difference, parts
+from headgate.control.snapshot.hub import MAX_UNSENT, Link
+from headgate.model import Alias, Grant, Provider, Snapshot
+from headgate.process.channel import (
     FRAME,
     Ack,
     Answer,
@@ -34,9 +38,6 @@ from headgate.channel import (
     down_frames,
     frame,
 )
-from headgate.control.link import MAX_UNSENT, Link
-from headgate.control.snapshot import Compiled, compose, difference, parts
-from headgate.model import Alias, Grant, Provider, Snapshot
 
 WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, aliases={"chat": Alias("chat")})
 

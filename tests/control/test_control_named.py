@@ -8,10 +8,10 @@ from typing import Annotated, Any, Literal
 import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
-from headgate.control import named, wording
+from headgate.catalog.names import ended, nearest
+from headgate.control.objects import named, wording
 from headgate.errors import GatewayError
 from headgate.model import Alias, Grant, ModelRow, Provider, Snapshot, TargetRef
-from headgate.policy.names import ended, nearest
 
 GRANTS = [
     Grant("aa11", "laptop", origin="store"),

@@ -14,10 +14,10 @@ from journal_writer import Writer, closed, ident, opened, run
 from postgres_server import OWNER, Server, ask
 from sqlalchemy import text
 
-from headgate.control import postgres as urls
-from headgate.control.postgres import MASK, BadUrl, masked, parse, problem
-from headgate.control.recorder import Recorder
-from headgate.control.store import StoreUnusable, open_store, write_meta
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.store import postgres as urls
+from headgate.control.store.database import StoreUnusable, open_store, write_meta
+from headgate.control.store.postgres import MASK, BadUrl, masked, parse, problem
 
 SECRET = "canary"
 

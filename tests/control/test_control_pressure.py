@@ -14,9 +14,9 @@ from journal_writer import Writer, closed, opened, query, run
 from postgres_server import Server
 from sqlalchemy import event
 
-from headgate.control.recorder import Recorder
-from headgate.control.requests import Filters, page
-from headgate.control.store import StoreUnusable, open_store
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.reports.requests import Filters, page
+from headgate.control.store.database import StoreUnusable, open_store
 from headgate.wire.records import encode
 
 CALLS = 25_000

@@ -23,9 +23,13 @@ import pytest
 from control_child import ADMIN, SECRET, Child, compiled
 from journal_writer import SECOND, Writer, closed, ident, opened, query
 
-from headgate import boot
-from headgate.boot import Drain, Failed, Ready
-from headgate.channel import (
+from headgate.control.identity.credentials import instance_key
+from headgate.control.snapshot.compose import compose
+from headgate.model import Grant, Refused
+from headgate.policy.auth import digest
+from headgate.process import boot
+from headgate.process.boot import Drain, Failed, Ready
+from headgate.process.channel import (
     Ack,
     Answer,
     Ask,
@@ -40,10 +44,6 @@ from headgate.channel import (
     down_frames,
     frame,
 )
-from headgate.control.keys import instance_key
-from headgate.control.snapshot import compose
-from headgate.model import Grant, Refused
-from headgate.policy.auth import digest
 
 
 def declared(world: World) -> list[str]:

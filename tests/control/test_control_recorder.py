@@ -20,8 +20,8 @@ import postgres_server
 import pytest
 from journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, run
 
-from headgate.control.recorder import Recorder
-from headgate.control.store import open_store
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.store.database import open_store
 from headgate.model import Refused, Rotated
 from headgate.wire.records import HEADER, encode
 
@@ -345,8 +345,8 @@ def test_a_writer_killed_in_the_middle_loses_no_receipt_that_it_had_written(tmp_
 DATA_PROCESS = """
     import asyncio, sys
     from pathlib import Path
-    from headgate.serving.journal import Journal
-    from headgate.serving.turn import Turn
+    from headgate.serving.uplink.journal import Journal
+    from headgate.serving.loop.turn import Turn
     from journal_writer import opened, closed
     async def main():
         turn = Turn(asyncio.get_running_loop())
@@ -391,8 +391,8 @@ def test_the_data_processs_own_journal_rotates_is_killed_and_is_read_to_the_end(
 READER = """
     import asyncio, sys
     from pathlib import Path
-    from headgate.control.recorder import Recorder
-    from headgate.control.store import open_store
+    from headgate.control.ingest.recorder import Recorder
+    from headgate.control.store.database import open_store
     async def main():
         engine = await open_store(sys.argv[2])
         recorder = Recorder(engine, Path(sys.argv[1]) / "journal", 0.001)

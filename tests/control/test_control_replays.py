@@ -20,10 +20,10 @@ from sqlalchemy import select
 from sqlalchemy.exc import OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headgate.control import rollup
-from headgate.control.receipts import Receipts
-from headgate.control.recorder import Recorder
-from headgate.control.store import open_store, request_zones, usage_days
+from headgate.control.ingest import rollup
+from headgate.control.ingest.receipts import Receipts
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.store.database import open_store, request_zones, usage_days
 from headgate.model import Closed, Record
 from headgate.wire.records import encode
 

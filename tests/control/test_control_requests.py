@@ -12,9 +12,9 @@ from journal_writer import T0, run
 from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control import rollup
-from headgate.control.requests import Filters, find, instant, one, page, receipt
-from headgate.control.store import open_store, requests
+from headgate.control.ingest import rollup
+from headgate.control.reports.requests import Filters, find, instant, one, page, receipt
+from headgate.control.store.database import open_store, requests
 
 SECOND = 10**9
 HOUR = 3600 * SECOND

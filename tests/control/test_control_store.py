@@ -20,9 +20,9 @@ from alembic.script import ScriptDirectory
 from sqlalchemy import Connection, inspect, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control import tokens
-from headgate.control.keys import instance_key, mint, public_id
-from headgate.control.store import (
+from headgate.control.identity import tokens
+from headgate.control.identity.credentials import instance_key, mint, public_id
+from headgate.control.store.database import (
     MIGRATIONS,
     REVISIONS,
     StoreUnusable,
@@ -115,7 +115,7 @@ def test_the_revisions_that_the_store_names_are_those_that_exist() -> None:
 
 def test_a_store_at_head_is_opened_without_importing_alembic(tmp_path: Path) -> None:
     program = (
-        "import asyncio, sys; from headgate.control.store import open_store\n"
+        "import asyncio, sys; from headgate.control.store.database import open_store\n"
         f"asyncio.run(open_store('sqlite:///{tmp_path}/x.db')); print('alembic' in sys.modules)"
     )
     said = [subprocess.check_output([sys.executable, "-c", program], text=True).strip() for _ in range(2)]

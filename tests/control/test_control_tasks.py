@@ -4,9 +4,9 @@ from __future__ import annotations
 
 from typing import Any
 
-from headgate.control.tasks import USE_CASES, shipped
+from headgate.catalog.presets import TASKS, parse
+from headgate.catalog.shipped_aliases import USE_CASES, shipped
 from headgate.model import Account, Alias, ModelRow, Price, Provider, TargetRef
-from headgate.providers import TASKS, parse
 
 HEAD = 'title = "T"\nbase_url = "https://t"\ndocs = "https://t"\n'
 ROWS = {

@@ -13,10 +13,10 @@ from journal_writer import SECOND, Writer, closed, opened, run
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control import rollup
-from headgate.control.recorder import Recorder
-from headgate.control.store import open_store, usage_days
-from headgate.control.usage import Filters, of_grant, report, uses_30d
+from headgate.control.ingest import rollup
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.reports.usage import Filters, of_grant, report, uses_30d
+from headgate.control.store.database import open_store, usage_days
 from headgate.model import Record, Share
 
 DAY = 86_400 * SECOND

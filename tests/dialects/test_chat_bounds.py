@@ -10,8 +10,8 @@ from chat_streams import chunk, events, parse, run
 
 from headgate import errors
 from headgate.dialects.openai_chat import answer, answer_from_stream
-from headgate.dialects.openai_chat.calls import MOST_CALLS
-from headgate.dialects.openai_chat.chunks import MOST_CHOICES, MOST_IN_ONE
+from headgate.dialects.openai_chat.stream.calls import MOST_CALLS
+from headgate.dialects.openai_chat.stream.chunks import MOST_CHOICES, MOST_IN_ONE
 
 
 @pytest.mark.parametrize("index", [128, 100_000, 2**31, 2**63, 10**30, 1e18])

@@ -10,7 +10,7 @@ import pytest
 from chat_streams import chunk, events, run
 
 from headgate import errors
-from headgate.dialects.openai_chat import complaint, detection
+from headgate.dialects.openai_chat.errors import complaint, detection
 from headgate.wire import codec
 
 

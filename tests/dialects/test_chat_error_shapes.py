@@ -9,9 +9,9 @@ import pytest
 
 from headgate import errors
 from headgate.dialects.openai_chat import failure
-from headgate.dialects.openai_chat.failures import stream_failure
+from headgate.dialects.openai_chat.errors.failures import stream_failure
 from headgate.errors import GatewayError
-from headgate.policy.health import blames_our_field
+from headgate.policy.health.targets import blames_our_field
 
 REFUSED = errors.UPSTREAM_REFUSED
 

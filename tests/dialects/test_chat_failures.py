@@ -11,7 +11,7 @@ from chat_streams import SHARED, parse
 
 from headgate import errors
 from headgate.dialects.openai_chat import error_body, error_event, failure
-from headgate.dialects.openai_chat.limits import duration
+from headgate.dialects.openai_chat.errors.limits import duration
 from headgate.errors import GatewayError, Kind
 from headgate.wire.redaction import scrub
 

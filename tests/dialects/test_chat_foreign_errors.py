@@ -9,7 +9,7 @@ import pytest
 
 from headgate import errors
 from headgate.dialects.openai_chat import failure
-from headgate.dialects.openai_chat.failures import stream_failure
+from headgate.dialects.openai_chat.errors.failures import stream_failure
 from headgate.errors import GatewayError, Kind
 
 KEY, UNPAID, LIMITED = errors.UPSTREAM_AUTH, errors.UPSTREAM_UNPAID, errors.RATE_LIMITED

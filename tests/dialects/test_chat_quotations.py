@@ -9,8 +9,8 @@ import pytest
 
 from headgate import errors
 from headgate.dialects.openai_chat import Sent, failure
-from headgate.dialects.openai_chat.failures import stream_failure
-from headgate.dialects.openai_chat.quotation import MOST_SENT
+from headgate.dialects.openai_chat.errors.failures import stream_failure
+from headgate.dialects.openai_chat.errors.quotation import MOST_SENT
 from headgate.errors import GatewayError
 
 HARMFUL = (

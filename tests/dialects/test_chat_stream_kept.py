@@ -9,7 +9,7 @@ import pytest
 from chat_streams import bytewise, chunk, events, parse, run
 
 from headgate.dialects.openai_chat import ChatStream, answer
-from headgate.dialects.openai_chat.quotation import Sent
+from headgate.dialects.openai_chat.errors.quotation import Sent
 
 ROLE = chunk({"role": "assistant", "content": ""})
 ONE, TWO = chunk({"content": "Hel"}), chunk({"content": "lo"})

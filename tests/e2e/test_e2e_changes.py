@@ -12,7 +12,7 @@ from datetime import UTC, datetime, timedelta
 import pytest
 from e2e_gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
 
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 
 
 def test_tokens_work_when_made_and_end_when_revoked(gateway: Make, report: Report) -> None:

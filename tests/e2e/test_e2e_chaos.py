@@ -15,7 +15,7 @@ from collections import Counter
 
 from e2e_gateway import ROLES, Gateway, Make, Report, Streamed, stream
 
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 
 KILLS = int(os.environ.get("CHAOS_KILLS", "6"))
 SEED = int(os.environ.get("CHAOS_SEED", "0")) or random.randrange(1 << 32)

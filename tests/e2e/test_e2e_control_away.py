@@ -23,7 +23,7 @@ from pathlib import Path
 
 from e2e_gateway import FILE_TOKEN, Gateway, Make, Report
 
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 
 STREAMS = 500
 RATE = 4  # events per second and stream

@@ -13,7 +13,7 @@ from pathlib import Path
 
 from e2e_gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
 
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 
 
 @dataclass

@@ -11,7 +11,7 @@ import time
 from e2e_gateway import Make, Report
 from test_e2e_cli_start import slowness
 
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 from ports import free_port
 
 

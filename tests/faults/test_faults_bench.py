@@ -12,7 +12,7 @@ NEEDS_NO_FALLBACK = {1, 3, 5, 10, 11, 13}
 
 def bench(*arguments: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "headgate.testing.faultbench", *arguments], capture_output=True, text=True, timeout=110
+        [sys.executable, "-m", "headgate.testing.faults.bench", *arguments], capture_output=True, text=True, timeout=110
     )
     print(done.stdout, done.stderr)
     return done.returncode, done.stdout

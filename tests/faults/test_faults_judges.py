@@ -6,11 +6,11 @@ from typing import Any
 
 import pytest
 
-from headgate.testing import lorem
-from headgate.testing.faultbench import Outcome
-from headgate.testing.faultcases import CASES, FAST, PROMPT_TOKENS, TEXT, TOKENS, Case, Evidence
-from headgate.testing.faultclient import Heard
-from headgate.testing.server import Seen
+from headgate.testing.faults.bench import Outcome
+from headgate.testing.faults.cases import CASES, FAST, PROMPT_TOKENS, TEXT, TOKENS, Case, Evidence
+from headgate.testing.faults.client import Heard
+from headgate.testing.provider import lorem
+from headgate.testing.provider.server import Seen
 
 BY_NUMBER = {case.number: case for case in CASES}
 BEGAN = 100.0

@@ -7,13 +7,13 @@ import sys
 
 import pytest
 
-from headgate.testing.faultclient import Heard
-from headgate.testing.fuzz import stream
+from headgate.testing.faults.client import Heard
+from headgate.testing.faults.fuzz import stream
 
 
 def fuzz(*arguments: str) -> tuple[int, str]:
     done = subprocess.run(
-        [sys.executable, "-m", "headgate.testing.fuzz", *arguments], capture_output=True, text=True, timeout=240
+        [sys.executable, "-m", "headgate.testing.faults.fuzz", *arguments], capture_output=True, text=True, timeout=240
     )
     print(done.stdout, done.stderr)
     return done.returncode, done.stdout

@@ -8,8 +8,9 @@ from collections.abc import Iterator
 import pytest
 from node_clients import install, run
 
-from headgate.testing import lorem, serve_in_thread
-from headgate.testing.tools import CALLS
+from headgate.testing import serve_in_thread
+from headgate.testing.provider import lorem
+from headgate.testing.provider.tools import CALLS
 
 PROMPT = [{"role": "user", "content": "say something please"}]
 

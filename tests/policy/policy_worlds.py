@@ -10,9 +10,9 @@ from headgate import errors
 from headgate.dialects.openai_chat import read
 from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Call, Grant, ModelRow, Plan, Price, Provider, Snapshot, TargetRef
-from headgate.policy.course import Course, Step
-from headgate.policy.health import Health
-from headgate.policy.router import Router
+from headgate.policy.attempts.next_attempt import Course, Step
+from headgate.policy.health.targets import Health
+from headgate.policy.routing.router import Router
 
 ANYONE = Grant("t", "anyone")
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headgate.model import Delivered, Usage
-from headgate.policy.continuation import surely
+from headgate.policy.attempts.continuation import surely
 
 
 @pytest.mark.parametrize(

@@ -8,8 +8,8 @@ from policy_worlds import World, always, error, fine, once, plan, status
 from headgate import errors
 from headgate.errors import GatewayError, Kind
 from headgate.model import ModelRow, Timeouts
-from headgate.policy.course import Course
-from headgate.policy.health import Health
+from headgate.policy.attempts.next_attempt import Course
+from headgate.policy.health.targets import Health
 
 
 def world(first: object, second: object = fine, **more: object) -> World:

@@ -10,11 +10,11 @@ import pytest
 from policy_worlds import ANYONE, call, chain, provider, router
 
 from headgate.model import Alias, Call, ModelRow, Plan, Price
-from headgate.policy import filters
-from headgate.policy.difficulty import is_hard
-from headgate.policy.explain import Explanation
-from headgate.policy.health import Health
-from headgate.policy.router import Router
+from headgate.policy.health.targets import Health
+from headgate.policy.routing import filters
+from headgate.policy.routing.difficulty import is_hard
+from headgate.policy.routing.explain import Explanation
+from headgate.policy.routing.router import Router
 
 TOOL = [{"type": "function", "function": {"name": "f"}}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]

@@ -10,9 +10,9 @@ from policy_worlds import ANYONE, World, always, call, chain, fine, provider, ro
 
 from headgate.errors import GatewayError
 from headgate.model import Alias, ModelRow, Price, TargetRef
-from headgate.policy.explain import Explanation
-from headgate.policy.health import Health
-from headgate.policy.router import Router
+from headgate.policy.health.targets import Health
+from headgate.policy.routing.explain import Explanation
+from headgate.policy.routing.router import Router
 
 
 def places(found: Explanation) -> list[tuple[str, int | None]]:

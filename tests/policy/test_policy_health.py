@@ -10,9 +10,9 @@ from policy_worlds import ANYONE, World, always, call, chain, error, fine, plan,
 from headgate import errors
 from headgate.errors import Kind
 from headgate.model import Account, ModelRow
-from headgate.policy.accounts import ACTIVE, OUT, PROBE, Accounts
-from headgate.policy.affinity import Affinity, Bound
-from headgate.policy.health import Health, blames_our_field, key_of_target
+from headgate.policy.health.accounts import ACTIVE, OUT, PROBE, Accounts
+from headgate.policy.health.affinity import Affinity, Bound
+from headgate.policy.health.targets import Health, blames_our_field, key_of_target
 
 ONE = plan(ModelRow("m"), ModelRow("m"), ModelRow("m"))
 TARGETS = [attempt.target for attempt in ONE.attempts]

@@ -10,7 +10,7 @@ from policy_worlds import ANYONE, call, chain, provider, router
 from headgate import errors
 from headgate.errors import GatewayError
 from headgate.model import ModelRow, Price, Provider
-from headgate.policy.router import Router
+from headgate.policy.routing.router import Router
 
 COSTS = Price(150_000_000, 600_000_000)
 PRESETS = {"openai": ("gpt-4o-mini", "gpt-5"), "groq": ("fast-8b",), "openrouter": ()}
@@ -154,7 +154,7 @@ def test_a_tag_has_no_known_price_and_a_date_the_price_of_its_model(gate: Router
 
 
 def test_names_are_compared_with_few_of_thousands(monkeypatch: pytest.MonkeyPatch) -> None:
-    from headgate.policy import spellings
+    from headgate.catalog import spellings
 
     compared: list[int] = []
     real = spellings.nearest

@@ -10,8 +10,8 @@ from policy_worlds import ANYONE, PRICED, call, chain, error, plan, provider, ro
 from headgate import errors
 from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Grant, ModelRow, Plan, Price, TargetRef
-from headgate.policy.health import Health
-from headgate.policy.router import Router
+from headgate.policy.health.targets import Health
+from headgate.policy.routing.router import Router
 
 
 def names(one: Plan) -> list[str]:

@@ -12,9 +12,9 @@ from policy_worlds import ANYONE, World, call, chain, error, fine, plan, provide
 from headgate import errors
 from headgate.errors import GatewayError, Retry
 from headgate.model import Account, Alias, ModelRow, Plan, Price, TargetRef
-from headgate.policy.course import Course
-from headgate.policy.health import Health
-from headgate.policy.strategies import legs, meant
+from headgate.policy.attempts.next_attempt import Course
+from headgate.policy.attempts.strategies import legs, meant
+from headgate.policy.health.targets import Health
 
 
 def firsts(one: Plan, health: Health, draws: int = 4000, seed: int = 1) -> Counter[str]:

@@ -257,7 +257,7 @@ def wait_until(condition: Callable[[], object], within: float = 30.0, step: floa
 
 @contextlib.contextmanager
 def scripted_in_thread(*scripts: Script, host: str = "127.0.0.1", port: int = 0) -> Iterator[ScriptedUpstream]:
-    """``headgate.testing.scripted`` for plain code.  Its lists may be read from here; ``until`` may not be used."""
+    """``testing.provider.scripted`` for plain code.  Its lists may be read from here; ``until`` may not be used."""
     started: Future[tuple[ScriptedUpstream, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def main() -> None:

@@ -17,8 +17,8 @@ import pytest
 import uvloop
 
 from dataplane import DataPlane, read_response
-from headgate.serving import acceptor
-from headgate.serving.acceptor import PER_TURN, Acceptor
+from headgate.serving.client import acceptor
+from headgate.serving.client.acceptor import PER_TURN, Acceptor
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 LOOPS = pytest.mark.parametrize("loop_of", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from headgate.model import Limits
-from headgate.serving.arrival import COUNTED_FROM, Arrival, Bodies
+from headgate.serving.client.arrival import COUNTED_FROM, Arrival, Bodies
 from headgate.wire.http import Request
 from opcodes import opcodes
 

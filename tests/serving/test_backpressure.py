@@ -10,7 +10,7 @@ from pathlib import Path
 from calls import ProviderProcess, Stream, ask, opened, request, wait_until
 
 from dataplane import DataPlane, upstream
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 
 ENDLESS = "up/lorem?rate=0&ttft=0&tokens=100000"  # 17 MB of events
 SLOW = 40

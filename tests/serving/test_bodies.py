@@ -15,7 +15,7 @@ import pytest
 from calls import chunk_event, chunked, document, opened, transcript, wait_until
 from test_failed_attempts import FINE, ask, chain, closed, request
 
-from headgate.testing.scripted import Script
+from headgate.testing.provider.scripted import Script
 
 TEXT = "world"
 LINES = b"".join(event[6:] + b"\n" for event in FINE.split(b"\n\n")[:-2])

@@ -29,7 +29,7 @@ from headgate.model import (
     Timeouts,
 )
 from headgate.policy.auth import digest
-from headgate.policy.router import Router
+from headgate.policy.routing.router import Router
 
 SMALL = "hg_small_0123456789abcdef0123456789abcdef"
 CHAT_ONLY = "hg_chat__0123456789abcdef0123456789abcdef"

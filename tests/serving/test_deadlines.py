@@ -25,7 +25,8 @@ from dataplane import DataPlane, upstream
 from headgate.model import Closed, Grant, Limits
 from headgate.model import Pool as PoolLimits
 from headgate.model import Provider as Row
-from headgate.testing import Provider, Script, lorem
+from headgate.testing import Provider, Script
+from headgate.testing.provider import lorem
 
 SLACK = 10.0  # no deadline ends early; which one has ended a call is told by its error, not by its time
 

@@ -14,10 +14,10 @@ from calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scri
 from dataplane import DataPlane, upstream
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
-from headgate.serving.exchange import _summed_up
-from headgate.serving.fiber import Fiber
-from headgate.serving.transport import Pool
-from headgate.serving.upstream import MAX_HEAD, Asking, Upstream
+from headgate.serving.call.exchange import _summed_up
+from headgate.serving.loop.fiber import Fiber
+from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
+from headgate.serving.upstream.transport import Pool
 from headgate.testing import Script
 from opcodes import opcodes
 

@@ -10,7 +10,7 @@ import pytest
 from calls import STREAM_HEAD, Script, chunked, document, last_closed
 from test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, USAGE, WORLD, ask, chain, closed
 
-from headgate.dialects.openai_chat.delivery import QUIET_S
+from headgate.dialects.openai_chat.stream.delivery import QUIET_S
 from headgate.model import Timeouts
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n"

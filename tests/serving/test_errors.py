@@ -9,7 +9,8 @@ from calls import Answer, ask, last_closed, opened, request
 
 from dataplane import DataPlane, post, read_response, upstream
 from headgate.model import Closed, Limits
-from headgate.testing import Provider, lorem
+from headgate.testing import Provider
+from headgate.testing.provider import lorem
 
 CANARY = "sk-canary-7f3a9c51e2"
 

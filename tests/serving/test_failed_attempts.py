@@ -44,12 +44,12 @@ from headgate.model import (
 )
 from headgate.policy.auth import digest
 from headgate.ports import StreamBridge
-from headgate.serving.egress import Egress
-from headgate.serving.fiber import Signal
-from headgate.serving.receipt import Receipt
-from headgate.serving.relay import Relay
-from headgate.serving.wheel import Wheel
-from headgate.testing.scripted import Script, ScriptedUpstream
+from headgate.serving.call.receipt import Receipt
+from headgate.serving.call.relay import Relay
+from headgate.serving.client.egress import Egress
+from headgate.serving.loop.fiber import Signal
+from headgate.serving.loop.wheel import Wheel
+from headgate.testing.provider.scripted import Script, ScriptedUpstream
 
 PRICE = Price(1_000_000_000, 2_000_000_000)  # 1,000 nano-USD a token of the prompt, 2,000 one of the answer
 KEY = b"k" * 32

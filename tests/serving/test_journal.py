@@ -17,8 +17,8 @@ from calls import ask, closed_by_id, last_closed, opened, request, wait_until
 
 from dataplane import DataPlane, upstream
 from headgate.model import Closed, Opened, Progress, Record, Refused, Rotated
-from headgate.serving.journal import Journal, Refusals
-from headgate.serving.turn import Turn
+from headgate.serving.loop.turn import Turn
+from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.testing import Provider
 from headgate.wire import records
 

@@ -17,10 +17,10 @@ import pytest
 from calls import ask, wait_until
 
 from dataplane import TOKEN, DataPlane
-from headgate.channel import Ack, Down, Hello, Secrets, frame, up_frames
-from headgate.control.snapshot import parts
+from headgate.control.snapshot.compose import parts
 from headgate.model import Account, Grant, Provider, Snapshot
 from headgate.policy.auth import digest
+from headgate.process.channel import Ack, Down, Hello, Secrets, frame, up_frames
 
 KEY = b"k" * 32
 ANSWER = {

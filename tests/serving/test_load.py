@@ -15,7 +15,7 @@ from calls import Answer, ProviderProcess, Stream, ask, body, opened, request, w
 from dataplane import DataPlane, post, upstream
 from headgate.model import Closed, Opened
 from headgate.model import Pool as PoolLimits
-from headgate.testing import lorem
+from headgate.testing.provider import lorem
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 

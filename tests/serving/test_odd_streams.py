@@ -25,8 +25,8 @@ from test_failed_attempts import (
 )
 
 from dataplane import TOKEN, post
-from headgate.dialects.openai_chat import delivery
-from headgate.testing.scripted import Script
+from headgate.dialects.openai_chat.stream import delivery
+from headgate.testing.provider.scripted import Script
 
 PATH = "/v1/chat/completions"
 UNREADABLE = b'data: {"choices":[{"index":0,"delta":{"content":"\\q"}}]}\n\n'

@@ -30,7 +30,7 @@ from test_failed_attempts import (
 from test_recovered import codes, rows
 
 from headgate.model import Closed, ModelRow
-from headgate.testing.scripted import Script
+from headgate.testing.provider.scripted import Script
 
 INCLUDED = {"stream_options": {"include_usage": True}}
 

@@ -13,9 +13,9 @@ from proxies import forward_proxy
 from tls import ca_file, tls_provider
 
 from dataplane import DataPlane, upstream
-from headgate.control.check import check
+from headgate.control.discovery.probe import check
 from headgate.model import Provider as ProviderRow
-from headgate.serving.connect import Dialer, origin_of
+from headgate.serving.upstream.dialler import Dialer, origin_of
 from headgate.testing import Provider
 from headgate.wire.proxies import Proxies, ProxyNotServed, problem
 

@@ -33,7 +33,7 @@ from test_failed_attempts import (
 from dataplane import TOKEN, DataPlane
 from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
-from headgate.testing.scripted import Script, ScriptedUpstream
+from headgate.testing.provider.scripted import Script, ScriptedUpstream
 
 
 @contextlib.contextmanager

@@ -17,7 +17,7 @@ from resuming import AUTH, OTHER, EventSource, alias, get, get_bytes, numbered, 
 from dataplane import TOKEN, DataPlane, upstream
 from headgate.model import Closed, Limits
 from headgate.policy.auth import digest
-from headgate.serving.replay import MOST_READERS
+from headgate.serving.replay.kept import MOST_READERS
 from headgate.testing import Provider
 
 SHORT = "up/lorem?rate=400&ttft=0&tokens=24"

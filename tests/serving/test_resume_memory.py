@@ -11,8 +11,8 @@ from resuming import alias, plane
 
 from dataplane import DataPlane, upstream
 from headgate.model import Limits
-from headgate.serving.replay import WEIGHT
-from headgate.serving.ring import HEADER
+from headgate.serving.replay.kept import WEIGHT
+from headgate.serving.replay.ring import HEADER
 from headgate.testing import Script
 
 STREAMS = 10_000

@@ -20,10 +20,10 @@ from resuming import numbered, unchunked
 from headgate.errors import STREAM_STOPPED, ClientGone, GatewayError
 from headgate.model import NO_ALIAS, Limits, Options
 from headgate.policy.auth import Digester
-from headgate.serving import replay as replay_module
-from headgate.serving.egress import Egress
-from headgate.serving.replay import Kept, Replay
-from headgate.serving.wheel import Wheel
+from headgate.serving.client.egress import Egress
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.replay import kept as replay_module
+from headgate.serving.replay.kept import Kept, Replay
 from headgate.wire.http import Request
 
 IDENT = "chatcmpl-1a1feac75d356feaf9000001"

@@ -11,9 +11,9 @@ from hypothesis import strategies as st
 
 from headgate.errors import GatewayError
 from headgate.model import NO_ALIAS, Alias, Options
-from headgate.policy import resumption
-from headgate.policy.resumption import GRACE_S, Conduct
-from headgate.serving.ring import HEADER, WORTH, Memory, Ring, _common
+from headgate.policy import on_disconnect
+from headgate.policy.on_disconnect import GRACE_S, Conduct
+from headgate.serving.replay.ring import HEADER, WORTH, Memory, Ring, _common
 from headgate.wire.http import Request
 from opcodes import opcodes
 
@@ -176,7 +176,7 @@ OPTIONS = st.builds(
 
 @given(OPTIONS, ALIAS, st.booleans(), st.booleans())
 def test_conduct(options: Options, alias: Alias, stream: bool, keyed: bool) -> None:
-    found = resumption.conduct(options, alias, stream=stream, keyed=keyed)
+    found = on_disconnect.conduct(options, alias, stream=stream, keyed=keyed)
     if options.on_disconnect == "cancel":
         assert found.grace == 0
     if options.on_disconnect == "drain":
@@ -195,16 +195,16 @@ def test_conduct(options: Options, alias: Alias, stream: bool, keyed: bool) -> N
 
 
 def test_what_conduct_means_by_default() -> None:
-    assert resumption.conduct(Options(), NO_ALIAS, stream=True, keyed=False) == Conduct()
-    assert resumption.conduct(Options(), NO_ALIAS, stream=True, keyed=True) == Conduct(True, GRACE_S)
-    assert resumption.conduct(Options(), NO_ALIAS, stream=False, keyed=True) == Conduct(False, GRACE_S)
-    assert resumption.conduct(Options(resumable_s=7), NO_ALIAS, stream=True, keyed=False) == Conduct(True, 7)
-    assert resumption.conduct(Options(resumable_s=7), NO_ALIAS, stream=False, keyed=False) == Conduct()
+    assert on_disconnect.conduct(Options(), NO_ALIAS, stream=True, keyed=False) == Conduct()
+    assert on_disconnect.conduct(Options(), NO_ALIAS, stream=True, keyed=True) == Conduct(True, GRACE_S)
+    assert on_disconnect.conduct(Options(), NO_ALIAS, stream=False, keyed=True) == Conduct(False, GRACE_S)
+    assert on_disconnect.conduct(Options(resumable_s=7), NO_ALIAS, stream=True, keyed=False) == Conduct(True, 7)
+    assert on_disconnect.conduct(Options(resumable_s=7), NO_ALIAS, stream=False, keyed=False) == Conduct()
     drained = Alias("a", on_disconnect="drain", drain_s=9, drain_tokens=99)  # an alias that has said something
-    assert resumption.conduct(Options(), drained, stream=True, keyed=True) == Conduct(True, 9, 99)
-    assert resumption.conduct(Options(resumable_s=7), drained, stream=True, keyed=False) == Conduct(True, 7)
+    assert on_disconnect.conduct(Options(), drained, stream=True, keyed=True) == Conduct(True, 9, 99)
+    assert on_disconnect.conduct(Options(resumable_s=7), drained, stream=True, keyed=False) == Conduct(True, 7)
     both = Alias("a", on_disconnect="drain", resumable_s=30, drain_s=9, drain_tokens=99)
-    assert resumption.conduct(Options(), both, stream=True, keyed=False) == Conduct(True, 9, 99)
+    assert on_disconnect.conduct(Options(), both, stream=True, keyed=False) == Conduct(True, 9, 99)
 
 
 def _request(body: bytes = b"{}", path: bytes = b"/v1/chat/completions", query: bytes = b"") -> Request:
@@ -213,12 +213,12 @@ def _request(body: bytes = b"{}", path: bytes = b"/v1/chat/completions", query: 
 
 def test_fingerprints_differ_where_requests_do() -> None:
     requests = [_request(), _request(b"{} "), _request(query=b"a"), _request(path=b"/x"), _request(b"\0{}", query=b"")]
-    assert len({resumption.fingerprint(request) for request in requests}) == len(requests)
-    assert resumption.fingerprint(_request()) == resumption.fingerprint(_request())
+    assert len({on_disconnect.fingerprint(request) for request in requests}) == len(requests)
+    assert on_disconnect.fingerprint(_request()) == on_disconnect.fingerprint(_request())
 
 
 @pytest.mark.parametrize("bad", [b"", b"3", b"t.3", b"s.", b"s.x", b"s.-1", b"s.99999999999", b"s.3.4", "s.²".encode()])
 def test_last_event_ids(bad: bytes) -> None:
-    assert resumption.event_number("s", b"s.12") == 12
+    assert on_disconnect.event_number("s", b"s.12") == 12
     with pytest.raises(GatewayError, match=r"event"):
-        resumption.event_number("s", bad)
+        on_disconnect.event_number("s", bad)

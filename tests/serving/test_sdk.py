@@ -16,8 +16,9 @@ from calls import MESSAGES, closed_by_id, timeouts, wait_until
 
 from dataplane import TOKEN, DataPlane, upstream
 from headgate.model import Closed, Grant
-from headgate.testing import Provider, lorem
-from headgate.testing.tools import CALLS
+from headgate.testing import Provider
+from headgate.testing.provider import lorem
+from headgate.testing.provider.tools import CALLS
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "node"))
 

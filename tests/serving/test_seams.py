@@ -16,7 +16,7 @@ from test_failed_attempts import DONE, FINE, HELLO, KEY, ROLE, STOP, WORLD, answ
 from dataplane import TOKEN, DataPlane
 from headgate.model import Alias, Closed, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
-from headgate.testing.scripted import Script, ScriptedUpstream
+from headgate.testing.provider.scripted import Script, ScriptedUpstream
 
 CHEAP, DEAR = Price(1_000_000_000, 2_000_000_000), Price(10_000_000_000, 20_000_000_000)
 SAID = "The river had been low all summer, and the old ferry lay on the mud"

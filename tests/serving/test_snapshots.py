@@ -26,16 +26,16 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from dataplane import TOKEN, DataPlane
-from headgate.channel import MAX_FRAME, Ack, Ask, Hello, Uses, down_frames, frame, up_frames
-from headgate.channel import Answer as Reply
-from headgate.control.snapshot import difference, parts
+from headgate.control.snapshot.compose import difference, parts
 from headgate.model import FREE, Account, Alias, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
-from headgate.serving import snapshots
-from headgate.serving.directory import Directory
-from headgate.serving.link import Link, _Wire
-from headgate.serving.snapshots import Assembly, Kept, boot_snapshot, load, patched
-from headgate.serving.wheel import Wheel
+from headgate.process.channel import MAX_FRAME, Ack, Ask, Hello, Uses, down_frames, frame, up_frames
+from headgate.process.channel import Answer as Reply
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.uplink import snapshots
+from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.link import Link, _Wire
+from headgate.serving.uplink.snapshots import Assembly, Kept, boot_snapshot, load, patched
 from opcodes import opcodes
 
 KEY = b"k" * 32

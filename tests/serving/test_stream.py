@@ -34,7 +34,8 @@ from calls import (
 )
 
 from dataplane import TOKEN, DataPlane, post, upstream
-from headgate.testing import FAULTS, Provider, Script, lorem
+from headgate.testing import FAULTS, Provider, Script
+from headgate.testing.provider import lorem
 
 TEXTS = ("Grüße", " aus", " Zürich", " — ", "こんにちは", " 🎉", "\n\nend")
 SURVIVABLE = sorted(

@@ -26,7 +26,8 @@ from calls import (
 from dataplane import DataPlane, upstream
 from headgate.model import Closed
 from headgate.model import Pool as PoolLimits
-from headgate.testing import Provider, Script, lorem
+from headgate.testing import Provider, Script
+from headgate.testing.provider import lorem
 
 OK_JSON = whole_json(document())
 ASKED = ("expect_request",)

@@ -14,9 +14,9 @@ from calls import ask, wait_until
 from tls import ca_file, tls_provider
 
 from dataplane import DataPlane, upstream
-from headgate import trust
-from headgate.control.check import check
+from headgate.control.discovery.probe import check
 from headgate.model import Provider as ProviderRow
+from headgate.process import trust
 from headgate.testing import Provider
 
 AUTHORITY, OTHER = trustme.CA(), trustme.CA()

@@ -8,7 +8,7 @@ from typing import Any, cast
 
 import pytest
 
-from headgate.serving.turn import Turn
+from headgate.serving.loop.turn import Turn
 
 uvloop = pytest.importorskip("uvloop")
 

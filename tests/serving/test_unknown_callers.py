@@ -15,10 +15,10 @@ import pytest
 from dataplane import TOKEN, DataPlane, post, read_response
 from headgate.errors import MISSING_KEY, GatewayError
 from headgate.model import Limits, Refused
-from headgate.serving.egress import Egress
-from headgate.serving.listener import Listener
-from headgate.serving.turn import Turn
-from headgate.serving.wheel import Wheel
+from headgate.serving.client.egress import Egress
+from headgate.serving.client.listener import Listener
+from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.wheel import Wheel
 from headgate.wire.http import Request
 
 CHAT = "/v1/chat/completions"

@@ -29,7 +29,7 @@ from headgate.model import (
     Timeouts,
 )
 from headgate.policy.auth import digest
-from headgate.policy.router import Router
+from headgate.policy.routing.router import Router
 from headgate.testing import Provider as Upstream
 from ports import free_port
 

@@ -12,9 +12,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from testing_raw import Answer, ask, chat, run
 
-from headgate.testing.bpe import vocabulary
-from headgate.testing.corpus import UNITS
-from headgate.testing.walk import Walk, count, rest
+from headgate.testing.engine.bpe import vocabulary
+from headgate.testing.engine.corpus import UNITS
+from headgate.testing.engine.walk import Walk, count, rest
 
 MODES = ("prose", "code", "multibyte", "json")
 ASK = [{"role": "user", "content": "go on"}]
@@ -248,5 +248,5 @@ def test_wrong_settings_are_refused(provider_port: int, wrong: dict[str, Any]) -
 
 
 def test_the_vocabulary_is_not_made_at_import() -> None:
-    code = "import headgate.testing, headgate.testing.bpe as b; assert b.vocabulary.cache_info().currsize == 0"
+    code = "import headgate.testing, headgate.testing.engine.bpe as b; assert b.vocabulary.cache_info().currsize == 0"
     assert subprocess.run([sys.executable, "-c", code], timeout=20).returncode == 0

@@ -11,9 +11,10 @@ from email.utils import parsedate_to_datetime
 import pytest
 from testing_raw import PROMPT, Answer, ask, chat, read, run
 
-from headgate.testing import FAULTS, lorem, serve
-from headgate.testing.oddities import UTF8
-from headgate.testing.tools import CALLS
+from headgate.testing import FAULTS, serve
+from headgate.testing.faults.oddities import UTF8
+from headgate.testing.provider import lorem
+from headgate.testing.provider.tools import CALLS
 
 WHOLE = lorem.text(60)
 Check = Callable[[Answer], object]

@@ -16,8 +16,8 @@ from pathlib import Path
 import pytest
 from testing_raw import ask, chat, run
 
-from headgate import boot
-from headgate.boot import BuiltinBoot, Failed, Ready
+from headgate.process import boot
+from headgate.process.boot import BuiltinBoot, Failed, Ready
 
 COMMAND = [sys.executable, "-m", "headgate.testing"]
 
@@ -66,7 +66,7 @@ def test_it_stays_small_and_imports_nothing_heavy() -> None:
     listing = "import headgate.testing.__main__, sys; print(*sys.modules)"
     imported = set(subprocess.check_output([sys.executable, "-c", listing], text=True).split())
     assert not imported & {"pydantic", "fastapi", "sqlalchemy", "yaml", "argparse"}
-    assert "headgate.testing.provider" in imported
+    assert "headgate.testing.provider.provider" in imported
 
 
 def _cpu_seconds(pid: int) -> float:

@@ -9,7 +9,8 @@ import socket
 import pytest
 from testing_raw import PROMPT, ask, chat, read, request, run
 
-from headgate.testing import exchanges, lorem, serve
+from headgate.testing import exchanges, serve
+from headgate.testing.provider import lorem
 
 FAST = "lorem?rate=0&ttft=0"
 

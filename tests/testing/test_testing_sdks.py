@@ -9,8 +9,8 @@ import openai
 import pytest
 from testing_raw import PROMPT
 
-from headgate.testing import lorem
-from headgate.testing.tools import CALLS
+from headgate.testing.provider import lorem
+from headgate.testing.provider.tools import CALLS
 
 
 @pytest.fixture

@@ -20,7 +20,7 @@ from typing import Any
 import pytest
 
 import headgate
-from headgate.cli import generations
+from headgate.cli.display import generations
 from headgate.wire import coding, http, proxies
 
 SHORT, FACTOR = 1000, 4

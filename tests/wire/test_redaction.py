@@ -7,7 +7,7 @@ import json
 import pytest
 
 from headgate.dialects.openai_chat import error_body, failure
-from headgate.dialects.openai_chat.failures import stream_failure
+from headgate.dialects.openai_chat.errors.failures import stream_failure
 from headgate.wire.redaction import MOST_TEXT, scrub
 
 SECRET = "canary/9f8e7d6c5b4a+39"  # of no form that a pattern knows

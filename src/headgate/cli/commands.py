@@ -16,29 +16,29 @@ import typer
 from typer.exceptions import TyperException
 
 from headgate import __version__
-from headgate.cli import misuse, values
-from headgate.cli.late import COMPLETE, Late, Root
-from headgate.cli.options import Config, Json, StateDir
-from headgate.cli.terminal import say
+from headgate.cli.display.terminal import say
+from headgate.cli.parsing import misuse, values
+from headgate.cli.parsing.late import COMPLETE, Late, Root
+from headgate.cli.parsing.options import Config, Json, StateDir
 from headgate.cli.trouble import Trouble
 
 COMMANDS = (
-    Late("chat", "chat:command", "Ask a model, and see the answer as it streams."),
-    Late("welcome", "welcome:command", "Show the first tokens, and a line to try one with."),
-    Late("status", "gate:status", "Show how the gateway is."),
-    Late("reload", "gate:reload", "Read the configuration file again.  Running streams are not touched."),
-    Late("drain", "gate:drain", "Stop the gateway when its running calls have ended."),
-    Late("detect", "gate:detect", "Look for engines on this machine again."),
-    Late("usage", "usage:usage", "Show requests, tokens and cost, by model or anything else."),
-    Late("explain", "explain:explain", "Show where a request would go, and where one went."),
-    Late("doctor", "doctor:command", "Look at everything that can be wrong."),
-    Late("models", "models:app", "Models: what can be asked for, what it can do, what it costs."),
-    Late("providers", "providers:app", "Providers: who answers, and whether their keys hold."),
-    Late("vault", "vault:app", "Providers' keys, sealed in the store."),
-    Late("aliases", "aliases:app", "Aliases: names that clients use, and the models behind them."),
-    Late("token", "tokens:app", "Agent tokens: who may use the gateway."),
-    Late("requests", "requests:app", "Requests: what was asked, what came of it, where the time went."),
-    Late("config", "config:app", "The configuration file."),
+    Late("chat", "tasks.chat:command", "Ask a model, and see the answer as it streams."),
+    Late("welcome", "tasks.welcome:command", "Show the first tokens, and a line to try one with."),
+    Late("status", "tasks.gate:status", "Show how the gateway is."),
+    Late("reload", "tasks.gate:reload", "Read the configuration file again.  Running streams are not touched."),
+    Late("drain", "tasks.gate:drain", "Stop the gateway when its running calls have ended."),
+    Late("detect", "tasks.gate:detect", "Look for engines on this machine again."),
+    Late("usage", "nouns.usage:usage", "Show requests, tokens and cost, by model or anything else."),
+    Late("explain", "tasks.explain:explain", "Show where a request would go, and where one went."),
+    Late("doctor", "tasks.doctor:command", "Look at everything that can be wrong."),
+    Late("models", "nouns.models:app", "Models: what can be asked for, what it can do, what it costs."),
+    Late("providers", "nouns.providers:app", "Providers: who answers, and whether their keys hold."),
+    Late("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
+    Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
+    Late("token", "nouns.tokens:app", "Agent tokens: who may use the gateway."),
+    Late("requests", "nouns.requests:app", "Requests: what was asked, what came of it, where the time went."),
+    Late("config", "tasks.config:app", "The configuration file."),
 )
 
 
@@ -51,7 +51,7 @@ class Commands(Root):
             self.add_late(late)
         values.simplify(self)
         if COMPLETE in os.environ:
-            from headgate.cli import completion  # noqa: PLC0415 - late: only the shell needs it
+            from headgate.cli.parsing import completion  # noqa: PLC0415 - late: only the shell needs it
 
             completion.attach(self.commands["serve"], "serve")
             completion.without_rich()
@@ -167,6 +167,6 @@ def conform(
 
     Exit code 1 where it breaks the contract.
     """
-    from headgate.cli.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
+    from headgate.cli.tasks.conform import conform as check  # noqa: PLC0415 - late: the other commands start without it
 
     raise typer.Exit(check(url, token, model, as_json=as_json, quick=quick, timeout=timeout))

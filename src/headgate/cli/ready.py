@@ -12,7 +12,7 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
-from headgate.statedir import ADDRESSES
+from headgate.process.statedir import ADDRESSES
 
 TIMEOUT_S = 3.0
 

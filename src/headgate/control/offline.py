@@ -11,19 +11,19 @@ from pathlib import Path
 
 import httpx2
 
-from headgate import statedir
-from headgate.channel import Answer, Down, Patch
-from headgate.control import objects
-from headgate.control.admin import Admin
 from headgate.control.api import PREFIX, build
-from headgate.control.headers import all_sealed_blobs
-from headgate.control.keys import instance_key
-from headgate.control.link import Worker
-from headgate.control.publication import Publication
-from headgate.control.recorder import Recorder
-from headgate.control.snapshot import Compiled
-from headgate.control.store import StoreUnusable, open_store
-from headgate.control.vault import Vault, VaultLocked
+from headgate.control.api.parts import Admin
+from headgate.control.identity.credentials import instance_key
+from headgate.control.identity.vault import Vault, VaultLocked
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.objects import registry
+from headgate.control.objects.compiled import Compiled
+from headgate.control.objects.headers import all_sealed_blobs
+from headgate.control.snapshot.hub import Worker
+from headgate.control.snapshot.publication import Publication
+from headgate.control.store.database import StoreUnusable, open_store
+from headgate.process import statedir
+from headgate.process.channel import Answer, Down, Patch
 
 URL = "http://headgate" + PREFIX
 CALL_S = 30.0
@@ -80,7 +80,7 @@ async def _on_the_store(
     engine = await open_store(database)
     recorder = Recorder(engine, state_dir / "journal")
     try:
-        stored = await objects.load(engine)
+        stored = await registry.load(engine)
         try:
             key = instance_key(state_dir)
             vault = Vault(state_dir, all_sealed_blobs(stored))

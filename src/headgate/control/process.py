@@ -26,29 +26,29 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate import boot as boot_channel
-from headgate import locate, statedir
-from headgate.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
-from headgate.control import objects
-from headgate.control.admin import Admin
-from headgate.control.answers import Answers
-from headgate.control.calls import CallLog, Names
-from headgate.control.headers import all_sealed_blobs
-from headgate.control.keys import instance_key
-from headgate.control.link import Link
-from headgate.control.publication import Publication
-from headgate.control.receipts import Batch
-from headgate.control.recorder import Recorder
-from headgate.control.seeking import seek
-from headgate.control.snapshot import Compiled, world_of
-from headgate.control.store import StoreUnusable, open_store
-from headgate.control.tasks import AUTO
-from headgate.control.tokens import adopt_first
-from headgate.control.vault import Vault, VaultLocked
+from headgate.catalog.presets import BadRow, Row, rows
+from headgate.control.api.parts import Admin
+from headgate.control.identity.credentials import instance_key
+from headgate.control.identity.tokens import adopt_first
+from headgate.control.identity.vault import Vault, VaultLocked
+from headgate.control.ingest.call_log import CallLog, Names
+from headgate.control.ingest.receipts import Batch
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.objects import registry
+from headgate.control.objects.compiled import Compiled
+from headgate.control.objects.headers import all_sealed_blobs
+from headgate.control.reports.client_questions import Answers
+from headgate.control.snapshot.compose import world_of
+from headgate.control.snapshot.hub import Link
+from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.seeking import seek
+from headgate.control.store.database import StoreUnusable, open_store
 from headgate.errors import GatewayError
-from headgate.log import Line, configure, drawn, form_of
-from headgate.model import Snapshot
-from headgate.providers import BadRow, Row, rows
+from headgate.model import AUTO, Snapshot
+from headgate.process import boot as boot_channel
+from headgate.process import locate, statedir
+from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
+from headgate.process.log import Line, configure, drawn, form_of
 
 try:
     import uvloop
@@ -58,7 +58,7 @@ except ImportError:  # a platform without it: slower, the same otherwise
     new_event_loop = None
 
 if TYPE_CHECKING:
-    from headgate.control.web import Server
+    from headgate.control.api.web import Server
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
@@ -98,7 +98,7 @@ def run(boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) ->
 
 
 def write_logs(level: str, form: str) -> None:
-    """One line per event to standard error, as ``headgate.log`` draws them; the libraries' too."""
+    """One line per event to standard error, as ``headgate.process.log`` draws them; the libraries' too."""
     configure(level, form)
     drawn_as = form_of(form, sys.stderr)
 
@@ -215,7 +215,7 @@ class Control:
             key = instance_key(self._state)
             if self._boot.first_token is not None:
                 await adopt_first(engine, key, self._boot.first_token)
-            stored = await objects.load(engine)
+            stored = await registry.load(engine)
             vault = Vault(self._state, all_sealed_blobs(stored))
             publication = Publication(
                 engine, key, vault, stored, self._load, self._say_reloaded, own_ports(self._boot, port)
@@ -406,6 +406,6 @@ def bind(host: str, port: int) -> socket.socket:
 
 def _import_web() -> ModuleType:
     # Late, and in a thread: see _serve
-    from headgate.control import web  # noqa: PLC0415
+    from headgate.control.api import web  # noqa: PLC0415
 
     return web

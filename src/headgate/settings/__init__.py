@@ -17,12 +17,11 @@ from typing import Any
 import msgspec
 from msgspec.structs import replace
 
-from headgate.channel import World
-from headgate.control import postgres
-from headgate.control.header_secrets import secrets_of, without_secrets
-from headgate.control.snapshot import Compiled
-from headgate.control.tasks import shipped
-from headgate.locate import default_state_dir
+from headgate.catalog.presets import BadRow, Row, rows
+from headgate.catalog.shipped_aliases import shipped
+from headgate.control.objects.compiled import Compiled
+from headgate.control.objects.header_secrets import secrets_of, without_secrets
+from headgate.control.store import postgres
 from headgate.model import (
     FREE,
     Account,
@@ -38,14 +37,15 @@ from headgate.model import (
     Timeouts,
 )
 from headgate.policy.auth import digest
-from headgate.providers import BadRow, Row, rows
+from headgate.process.channel import World
+from headgate.process.locate import default_state_dir
+from headgate.process.statedir import url_of
 from headgate.settings import schema
 from headgate.settings.check import account_labels, check, flat
 from headgate.settings.file import ConfigError, Tree, find, read
 from headgate.settings.origins import Origin, origins
 from headgate.settings.presets import from_environment
 from headgate.settings.schema import BUILTIN, File
-from headgate.statedir import url_of
 
 __all__ = [
     "ConfigError",

@@ -14,13 +14,14 @@ from typing import Any, get_args
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 
-from headgate import trust
-from headgate.control import wording
-from headgate.control.tasks import AUTO, PREFIX
-from headgate.policy import names
-from headgate.policy.names import nearest
-from headgate.providers import RESERVED, TASKS
-from headgate.providers import Row as PresetRow
+from headgate.catalog import names
+from headgate.catalog.names import nearest
+from headgate.catalog.presets import RESERVED, TASKS
+from headgate.catalog.presets import Row as PresetRow
+from headgate.catalog.shipped_aliases import PREFIX
+from headgate.control.objects import wording
+from headgate.model import AUTO
+from headgate.process import trust
 from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
 from headgate.settings.presets import expand

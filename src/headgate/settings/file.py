@@ -13,7 +13,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
-from headgate import locate
+from headgate.process import locate
 from headgate.settings import document, variables
 from headgate.settings.document import MAX_BYTES, ConfigError, Location, dotted
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from headgate.policy.names import nearest
-from headgate.providers import Row, Unfilled, base_url, fields, key_in, unusable_keys
+from headgate.catalog.names import nearest
+from headgate.catalog.presets import Row, Unfilled, base_url, fields, key_in, unusable_keys
 from headgate.settings.file import Location, Tree
 
 

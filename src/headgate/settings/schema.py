@@ -22,8 +22,9 @@ from pydantic import (
     field_validator,
 )
 
-from headgate.control.conduct import Conduct, Drain, Retries, Weight
-from headgate.control.fields import (
+from headgate.catalog.names import nearest
+from headgate.control.objects.conduct import Conduct, Drain, Retries, Weight
+from headgate.control.objects.fields import (
     Credential,
     Positive,
     Url,
@@ -36,7 +37,6 @@ from headgate.control.fields import (
     wrong,
 )
 from headgate.dialects.openai_chat.quirks import QUIRKS
-from headgate.policy.names import nearest
 
 BUILTIN = "builtin"
 MIN_SECRET = 16

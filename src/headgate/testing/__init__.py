@@ -12,11 +12,11 @@ nothing heavier.
 """
 
 from headgate.testing.clock import ManualClock
-from headgate.testing.provider import Provider, exchanges, serve
-from headgate.testing.scene import FAULTS, Fault
-from headgate.testing.scripted import Script, ScriptedUpstream, Step, scripted
-from headgate.testing.server import Request, Seen
-from headgate.testing.threaded import serve_in_thread
+from headgate.testing.faults.scene import FAULTS, Fault
+from headgate.testing.provider.provider import Provider, exchanges, serve
+from headgate.testing.provider.scripted import Script, ScriptedUpstream, Step, scripted
+from headgate.testing.provider.server import Request, Seen
+from headgate.testing.provider.threaded import serve_in_thread
 
 __all__ = [
     "FAULTS",

@@ -16,10 +16,10 @@ import sys
 from collections.abc import Callable, Coroutine
 from typing import Any
 
-from headgate import boot, stdio
-from headgate.boot import BuiltinBoot, Ready
-from headgate.log import configure
-from headgate.testing.provider import serve
+from headgate.process import boot, stdio
+from headgate.process.boot import BuiltinBoot, Ready
+from headgate.process.log import configure
+from headgate.testing.provider.provider import serve
 
 try:
     from uvloop import new_event_loop as new_loop

@@ -9,17 +9,17 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, Field
 
-from headgate.control import changes, named
-from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings, whole
 from headgate.control.api.views import Changed, Label, Page, ProviderName, View, Wish, printable, seconds
-from headgate.control.fields import Credential
-from headgate.control.objects import StoredAccount
-from headgate.control.publication import Publication
-from headgate.control.vault import hint
-from headgate.control.world import problem_of_account
+from headgate.control.identity.vault import hint
+from headgate.control.objects import changes, named
+from headgate.control.objects.assemble import problem_of_account
+from headgate.control.objects.fields import Credential
+from headgate.control.objects.registry import StoredAccount
+from headgate.control.snapshot.publication import Publication
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Account, Provider
 from headgate.wire import credentials

@@ -8,19 +8,19 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import Field
 
-from headgate.control import changes
-from headgate.control.admin import Admin
+from headgate.catalog import names
 from headgate.control.api.errors import documented
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
-from headgate.control.conduct import Conduct, Weight
-from headgate.control.fields import Positive
-from headgate.control.kinds import ALIAS_NOT_FOUND
-from headgate.control.objects import AliasBody, StoredAlias
-from headgate.control.world import HERE
+from headgate.control.objects import changes
+from headgate.control.objects.assemble import HERE
+from headgate.control.objects.conduct import Conduct, Weight
+from headgate.control.objects.fields import Positive
+from headgate.control.objects.registry import AliasBody, StoredAlias
+from headgate.control.refusals import ALIAS_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Alias, TargetRef
-from headgate.policy import names
 
 AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]
 

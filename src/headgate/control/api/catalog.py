@@ -7,18 +7,18 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
-from headgate.control import changes
-from headgate.control.admin import Admin
+from headgate.catalog import entries
+from headgate.catalog.entries import MAX_LIMIT, MAX_WORDS, Entry
+from headgate.catalog.names import ended, nearest
 from headgate.control.api.errors import documented
 from headgate.control.api.facts import FactsWish
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import NANO, Changed, ModelName, Page, View, seconds
-from headgate.control.objects import StoredModel
+from headgate.control.objects import changes
+from headgate.control.objects.registry import StoredModel
 from headgate.errors import MODEL_NOT_FOUND, GatewayError
 from headgate.model import Price
-from headgate.policy import catalog
-from headgate.policy.catalog import MAX_LIMIT, MAX_WORDS, Entry
-from headgate.policy.names import ended, nearest
 
 ModelId = Annotated[
     ModelName, Path(description="An id of the catalog; it may contain slashes.", examples=["openai/gpt-4o"])
@@ -122,12 +122,12 @@ def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("catalog")
     publication = admin.publication
-    made: list[tuple[int, catalog.Catalog, list[Entry]]] = []  # of the Snapshot that was asked about last
+    made: list[tuple[int, entries.Catalog, list[Entry]]] = []  # of the Snapshot that was asked about last
 
-    def current() -> tuple[catalog.Catalog, list[Entry]]:
+    def current() -> tuple[entries.Catalog, list[Entry]]:
         snapshot = publication.snapshot
         if not made or made[0][0] != snapshot.generation:
-            found = catalog.Catalog(snapshot)
+            found = entries.Catalog(snapshot)
             made[:] = [(snapshot.generation, found, list(found.entries()))]
         return made[0][1:]
 
@@ -144,12 +144,12 @@ def routes(admin: Admin) -> APIRouter:
     ) -> Response:
         """The models and aliases that can be asked for, as GET /v1/models lists them."""
         if capability is not None:
-            capability = catalog.capability("capability", capability)
-        wanted = catalog.Query(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
-        page, total = catalog.select(current()[1], wanted, publication.uses)
+            capability = entries.capability("capability", capability)
+        wanted = entries.Query(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
+        page, total = entries.select(current()[1], wanted, publication.uses)
         body = {
             "object": "list",
-            "data": [catalog.shown(entry, publication.uses) for entry in page],
+            "data": [entries.shown(entry, publication.uses) for entry in page],
             "has_more": offset + len(page) < total,
             "next": None,
             "total": total,
@@ -165,7 +165,7 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(MODEL_NOT_FOUND, ended(f"Nothing is known of a model or alias {name!r}{near}"))
         stored = publication.sources.objects.models
         said = [_override(key, stored[key]) for key in (*entry.reach, *entry.counted) if key in stored]
-        shown = msgspec.to_builtins(catalog.shown(entry, publication.uses))
+        shown = msgspec.to_builtins(entries.shown(entry, publication.uses))
         unique = {view.target: view.model_dump() for view in said}
         return Response(_encode({**shown, "overrides": list(unique.values())}), media_type="application/json")
 

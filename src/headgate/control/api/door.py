@@ -17,7 +17,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.control.api import docs
 from headgate.control.api.errors import rendered
-from headgate.control.kinds import FOREIGN_ORIGIN, INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
+from headgate.control.refusals import FOREIGN_ORIGIN, INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
 from headgate.errors import PAYLOAD_TOO_LARGE
 
 PROBES = frozenset({"/livez", "/readyz"})

@@ -12,8 +12,8 @@ from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
-from headgate.control import wording
 from headgate.control.api.views import View
+from headgate.control.objects import wording
 from headgate.errors import (
     CONTROL_AWAY,
     INTERNAL,

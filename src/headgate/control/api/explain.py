@@ -9,15 +9,15 @@ import msgspec
 from fastapi import APIRouter, Body, Query
 from pydantic import Field
 
-from headgate.control import named
-from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import View
+from headgate.control.objects import named
 from headgate.dialects import openai_chat
 from headgate.model import Call, Grant
-from headgate.policy.explain import AccountView, CandidateView, Explanation
-from headgate.policy.router import Router
+from headgate.policy.routing.explain import AccountView, CandidateView, Explanation
+from headgate.policy.routing.router import Router
 
 OPERATOR = Grant("", "the operator")
 

@@ -9,8 +9,8 @@ from pydantic import Field
 
 from headgate.control.api.aliases import TimeoutsWish
 from headgate.control.api.views import Capability, ModelName, Text, Tokens, Wish
-from headgate.control.fields import Usd
-from headgate.control.objects import ModelBody
+from headgate.control.objects.fields import Usd
+from headgate.control.objects.registry import ModelBody
 from headgate.model import Price
 
 SOURCE = "store"  # Price.source of what was said here

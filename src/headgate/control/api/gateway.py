@@ -11,16 +11,17 @@ from fastapi.responses import JSONResponse
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate import __version__, locate
-from headgate.control import facts
-from headgate.control.admin import Admin
+from headgate import __version__
+from headgate.catalog import prices
 from headgate.control.api.errors import documented
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, View
-from headgate.control.detection import Asked
-from headgate.control.kinds import INVALID_CONFIG, NOTHING_RUNS
-from headgate.control.store import refusals
+from headgate.control.discovery.detection import Asked
+from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
+from headgate.control.store.database import refusals
 from headgate.errors import GatewayError
+from headgate.process import locate
 
 REFUSALS_WINDOW_S = 3600
 
@@ -163,7 +164,7 @@ def routes(admin: Admin) -> APIRouter:
                 needs_restart=list(publication.needs_restart),
             ),
             refusals=RefusalsView(window_s=REFUSALS_WINDOW_S, codes=await _refusals(admin.engine)),
-            prices=PricesView(snapshot=facts.price_list() or None),
+            prices=PricesView(snapshot=prices.price_list() or None),
             detection=DetectionView(
                 enabled=publication.sources.compiled.detect_engines,
                 found=list(publication.detected.providers),

@@ -8,27 +8,27 @@ import msgspec
 from fastapi import APIRouter, Path
 from pydantic import AfterValidator, Field
 
-from headgate.channel import Resume
-from headgate.control import changes
-from headgate.control.admin import Admin
+from headgate.catalog.names import ended, nearest
+from headgate.catalog.offers import ready
+from headgate.catalog.presets import Row
 from headgate.control.api.accounts import AccountView, lived
 from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
 from headgate.control.api.facts import ModelWish
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
 from headgate.control.api.views import Changed, Label, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
-from headgate.control.check import Result, check
-from headgate.control.fields import Positive, Url, header_values
-from headgate.control.kinds import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
-from headgate.control.objects import PoolBody, ProviderBody
-from headgate.control.prefills import find_trims
-from headgate.control.world import problem_of_provider
+from headgate.control.discovery.prefills import find_trims
+from headgate.control.discovery.probe import Result, check
+from headgate.control.objects import changes
+from headgate.control.objects.assemble import problem_of_provider
+from headgate.control.objects.fields import Positive, Url, header_values
+from headgate.control.objects.registry import PoolBody, ProviderBody
+from headgate.control.refusals import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Provider
-from headgate.policy.names import ended, nearest
-from headgate.policy.offers import ready
-from headgate.providers import Row
+from headgate.process.channel import Resume
 
 MAX_MODELS = 2000
 

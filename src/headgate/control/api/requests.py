@@ -11,13 +11,13 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field
 
-from headgate.control import requests, usage
-from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.tokens import token_id
 from headgate.control.api.views import NANO, Page, View, printable
-from headgate.control.kinds import TOKEN_NOT_FOUND
+from headgate.control.refusals import TOKEN_NOT_FOUND
+from headgate.control.reports import requests, usage
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
 
 CATCH_UP_S = 5.0

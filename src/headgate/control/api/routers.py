@@ -6,9 +6,9 @@ from fastapi import APIRouter, Depends, Request, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
+from headgate.catalog.names import ended, nearest
 from headgate.control.api.errors import documented
 from headgate.errors import INVALID_VALUE, GatewayError
-from headgate.policy.names import ended, nearest
 
 _BEARER = HTTPBearer(auto_error=False, description="The admin token: `STATE/admin.token`, shown on the first start.")
 

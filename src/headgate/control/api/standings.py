@@ -9,9 +9,9 @@ from typing import Literal, TypeVar
 import msgspec
 from pydantic import Field
 
-from headgate.control.admin import Workers
+from headgate.control.api.parts import Workers
 from headgate.control.api.views import View
-from headgate.policy.explain import StandingView
+from headgate.policy.routing.explain import StandingView
 
 State = Literal["probe", "cooling", "exhausted", "dead", "denied", "parked"]
 Standings = dict[str, list["RestView"]]

@@ -11,14 +11,15 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from headgate.control import named, tokens
-from headgate.control.admin import Admin
 from headgate.control.api.errors import documented
+from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, printable, seconds
-from headgate.control.fields import instant
-from headgate.control.kinds import TOKEN_NOT_FOUND
-from headgate.control.requests import LATEST
+from headgate.control.identity import tokens
+from headgate.control.objects import named
+from headgate.control.objects.fields import instant
+from headgate.control.refusals import TOKEN_NOT_FOUND
+from headgate.control.reports.requests import LATEST
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
 

@@ -6,7 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
-from headgate.control.fields import capability, wrong
+from headgate.control.objects.fields import capability, wrong
 
 T = TypeVar("T")
 NANO = 1_000_000_000

@@ -6,8 +6,8 @@ rule is there, is in the transcripts beside the tests.
 """
 
 from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.failures import error_body, error_event, failure, garbage
-from headgate.dialects.openai_chat.joining import Joined
+from headgate.dialects.openai_chat.errors.failures import error_body, error_event, failure, garbage
+from headgate.dialects.openai_chat.errors.quotation import Quotable, Sent
 from headgate.dialects.openai_chat.prefill import (
     as_asked,
     choices,
@@ -20,12 +20,12 @@ from headgate.dialects.openai_chat.prefill import (
     trims,
 )
 from headgate.dialects.openai_chat.quirks import adds_stream_options
-from headgate.dialects.openai_chat.quotation import Quotable, Sent
 from headgate.dialects.openai_chat.request import asked_for, read, render
-from headgate.dialects.openai_chat.seam import Seam
-from headgate.dialects.openai_chat.stream import ChatStream
-from headgate.dialects.openai_chat.tokens import space_tokens
+from headgate.dialects.openai_chat.stream.joining import Joined
+from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer, whole_answer
+from headgate.dialects.seam import Seam
+from headgate.dialects.tally import space_tokens
 
 __all__ = [
     "Answer",

@@ -9,10 +9,12 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.dialects.openai_chat import chunks, failures, finishes, shapes
+from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat import usage as usages
-from headgate.dialects.openai_chat.calls import complete_calls, follows_a_result
-from headgate.dialects.openai_chat.quotation import Quotable
+from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.errors.quotation import Quotable
+from headgate.dialects.openai_chat.stream import chunks, finishes
+from headgate.dialects.openai_chat.stream.calls import complete_calls, follows_a_result
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -185,10 +187,10 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     if _normalise_message(message, ident, position) or edited:
         choice["message"] = codec.raw(message)
         edited = True
-    seen = shapes.visible_keys(message)
-    seen = [key for key in seen if key not in shapes.FORMS or shapes.says_something(message[key])]
+    seen = normalise.visible_keys(message)
+    seen = [key for key in seen if key not in normalise.FORMS or normalise.says_something(message[key])]
     for key in seen:
-        if key in shapes.TEXT_KEYS or key == "tool_calls":
+        if key in normalise.TEXT_KEYS or key == "tool_calls":
             result.text_bytes += len(message[key]) - 2
     called = next((key for key in ("tool_calls", "function_call") if key in seen), "")
     finish = finishes.read(choice, called)
@@ -198,7 +200,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
         finish = finishes.Finish(called or "stop")
     result.finish = result.finish or finish.reason or ""
     edited = finishes.spell(choice, finish) or edited
-    return edited, not shapes.NO_ANSWER.issuperset(seen)
+    return edited, not normalise.NO_ANSWER.issuperset(seen)
 
 
 def _normalise_message(message: Object, ident: str, position: int) -> bool:
@@ -213,7 +215,7 @@ def _normalise_message(message: Object, ident: str, position: int) -> bool:
         message["content"] = NULL
         edited = True
     elif memoryview(content)[0] != 0x22 and content != NULL:
-        shapes.put_parts(message, content)
+        normalise.put_parts(message, content)
         message.setdefault("content", NULL)
         edited = True
     for key in ("tool_calls", "function_call"):

@@ -5,11 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from headgate.dialects.openai_chat import chunks, failures
 from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.quotation import Quotable
-from headgate.dialects.openai_chat.shapes import TEXT_KEYS
-from headgate.dialects.openai_chat.stream import ChatStream
+from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.errors.quotation import Quotable
+from headgate.dialects.openai_chat.normalise import TEXT_KEYS
+from headgate.dialects.openai_chat.stream import chunks
+from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
 from headgate.model import Usage
 from headgate.ports import StreamBridge

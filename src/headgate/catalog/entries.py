@@ -1,0 +1,427 @@
+"""What can be asked for: every model and alias of a Snapshot as one entry, with what is known of it.  Pure.
+
+Owns which names are listed, in which order, what a query selects, and how an entry reads on the wire; both planes
+answer from it (``/v1/models`` and ``/admin/v1/catalog``).  What it shows, strangers may see: never an address, an
+account or a key.  What is not known is null, never 0.
+
+An entry's id is what a client sends as ``model``: an alias; a declared model's own id, once for all the providers that
+have it; ``provider/model`` where a provider takes any id and something is known of this one.  The order is that of the
+configuration, aliases first and the built-in provider last.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from typing import Protocol
+
+from msgspec import Struct
+from msgspec.structs import replace
+
+from headgate.catalog.names import BUILTIN, nearest
+from headgate.catalog.offers import Offer, Offers, price_of, ready
+from headgate.errors import INVALID_VALUE, GatewayError
+from headgate.model import CAPABILITIES, Alias, ModelRow, Price, Provider, Snapshot
+
+OWNER = "headgate"  # owned_by of aliases
+MAX_LIMIT = 2000
+MAX_WORDS = 200  # characters of a query's value
+KINDS = ("chat", "embedding", "image", "speech", "transcription", "other")
+KNOWN = (*CAPABILITIES, *KINDS)
+SYNONYMS = {"function_calling": "tools", "tool_use": "tools"}  # what other catalogs call a capability
+
+# ------------------------------------------------------------------------------------- what an entry says
+
+
+class TierInfo(Struct, frozen=True, gc=False):
+    """The price of a call of more than ``above`` prompt tokens."""
+
+    above: int
+    input: float | None
+    output: float | None
+    cached_input: float | None
+    cache_write: float | None
+
+
+class PriceInfo(Struct, frozen=True):
+    """USD per million tokens, null where unknown.  ``source`` is the price list's snapshot id."""
+
+    input: float | None
+    output: float | None
+    cached_input: float | None
+    cache_write: float | None
+    source: str | None
+    tiers: tuple[TierInfo, ...] = ()
+
+
+class Info(Struct, frozen=True):
+    """The ``headgate`` block.  An alias, and a model of several providers, has the facts of what it is served by now:
+    the first that has a key.
+    """
+
+    alias: bool
+    provider: str
+    providers: tuple[str, ...]
+    provider_model: str
+    title: str | None
+    kind: str
+    context_window: int | None
+    max_output: int | None
+    capabilities: tuple[str, ...]
+    price: PriceInfo | None
+    free: bool
+    training: str
+    origin: str
+    configured: bool
+    aliases: tuple[str, ...]
+    retired: bool
+    uses_30d: int  # last: it alone changes by the minute
+
+
+class Model(Struct, frozen=True):
+    """One element of the list, as OpenAI's clients read it.  Nobody tells when a model was made, so ``created`` is
+    0.
+    """
+
+    id: str
+    object: str
+    created: int
+    owned_by: str
+    headgate: Info
+
+
+class Entry(Struct, frozen=True):
+    """One name and what is needed to select it.
+
+    ``reach`` are the names by which a token may be allowed to use it, ``groups`` the providers under which it is
+    found, ``counted`` its keys among the uses by ``provider/model``: none for an alias, which is counted by its name.
+    """
+
+    model: Model
+    reach: tuple[str, ...]
+    groups: tuple[str, ...]
+    counted: tuple[str, ...]
+    words: str
+    cost: int | None  # nano-USD per million tokens, in and out
+    last: bool
+
+    @property
+    def id(self) -> str:
+        return self.model.id
+
+
+class Uses(Protocol):
+    """Requests of the last 30 days: by ``provider/model`` that served, and by the name that was asked for."""
+
+    @property
+    def models(self) -> Mapping[str, int]: ...
+
+    @property
+    def names(self) -> Mapping[str, int]: ...
+
+
+def used(entry: Entry, uses: Uses) -> int:
+    """How often in 30 days: an alias by its name, a model by what served under it."""
+    counted = entry.counted
+    if len(counted) == 1:  # nearly all: a list has thousands
+        return uses.models.get(counted[0], 0)
+    if entry.model.headgate.alias:
+        return uses.names.get(entry.model.id, 0)
+    return sum(uses.models.get(key, 0) for key in counted)
+
+
+def shown(entry: Entry, uses: Uses) -> Model:
+    """An entry as it reads on the wire (``msgspec.json.encode``, ``msgspec.to_builtins``)."""
+    return replace(entry.model, headgate=replace(entry.model.headgate, uses_30d=used(entry, uses)))
+
+
+# ------------------------------------------------------------------------------------- which entries there are
+
+
+class Catalog:
+    """What a Snapshot's names lead to.  ``offers`` may be given where somebody has them already."""
+
+    def __init__(self, snapshot: Snapshot, offers: Offers | None = None) -> None:
+        self._snapshot = snapshot
+        self._offers = offers or Offers(snapshot.providers)
+        self._named: dict[str, dict[str, None]] = {}  # ids at providers that take any, which aliases name
+        self._leading: dict[tuple[str, str], dict[str, None]] = {}  # the aliases that lead to (provider, model id)
+        for alias in snapshot.aliases.values():
+            for provider, ident, _row in self._chain(alias):
+                self._leading.setdefault((provider.name, ident), {})[alias.name] = None
+                if provider.models is None:
+                    self._named.setdefault(provider.name, {})[ident] = None
+
+    def entries(self) -> Iterator[Entry]:
+        """All of them, in order, no id twice: a few µs each, so that a caller with other things to do may pause.
+
+        An alias that leads nowhere is none of them: nobody can use it.
+        """
+        aliases, rows = self._snapshot.aliases, self._offers.rows
+        for alias in aliases.values():
+            chain = self._chain(alias)
+            if chain:
+                yield _alias(alias, chain)
+        listed = set(aliases)
+        for provider in self._snapshot.providers.values():
+            for row in (provider.models or {}).values():
+                if row.id not in listed:
+                    listed.add(row.id)
+                    yield self._model(row.id, rows[row.id])
+            for ident in self._open_ids(provider):
+                name = f"{provider.name}/{ident}"
+                if name not in listed and name not in rows:
+                    listed.add(name)
+                    yield self._model(name, self._offers.of(name))
+
+    def find(self, name: str) -> Entry | None:
+        """One entry by any name that resolves to it: also ``provider/model`` of a model that is listed by its own id.
+
+        None where nothing has that name, and where nothing is known of it at a provider that takes any id.
+        """
+        alias = self._snapshot.aliases.get(name)
+        if alias is not None:
+            chain = self._chain(alias)
+            return _alias(alias, chain) if chain else None
+        offers = self._offers.of(name)
+        if not offers or not any(row is not None or self._is_named(provider, ident) for provider, ident, row in offers):
+            return None
+        return self._model(name, offers)
+
+    def _chain(self, alias: Alias) -> list[Offer]:
+        return [offer for ref in alias.targets for offer in self._offers.of(ref.model)]
+
+    def _open_ids(self, provider: Provider) -> Iterable[str]:
+        if provider.models is not None:
+            return ()
+        return {**dict.fromkeys(provider.catalog), **self._named.get(provider.name, {})}
+
+    def _is_named(self, provider: Provider, ident: str) -> bool:
+        return ident in self._named.get(provider.name, ())
+
+    def _model(self, name: str, offers: Sequence[Offer]) -> Entry:
+        provider, _ident, row = serving(offers)
+        groups = tuple(dict.fromkeys(offer[0].name for offer in offers))
+        aliases: dict[str, None] = {}
+        for offer in offers:
+            aliases |= self._leading.get((offer[0].name, offer[1]), {})
+        title = row.title if row is not None else None
+        info = _info(offers, alias=False, title=title, origin=provider.origin, aliases=tuple(aliases))
+        return _entry(name, provider.name, offers, groups, info)
+
+
+def _alias(alias: Alias, chain: Sequence[Offer]) -> Entry:
+    info = _info(chain, alias=True, title=alias.use_case, origin=alias.origin, aliases=())
+    return _entry(alias.name, OWNER, chain, (OWNER,), info)
+
+
+def serving(offers: Sequence[Offer]) -> Offer:
+    """The one that is asked first."""
+    return next((offer for offer in offers if ready(offer[0])), offers[0])
+
+
+def _info(offers: Sequence[Offer], *, alias: bool, title: str | None, origin: str, aliases: tuple[str, ...]) -> Info:
+    provider, ident, known_row = serving(offers)
+    row = known_row or ModelRow(ident)
+    price = price_of(provider, known_row)
+    accounts = provider.accounts
+    return Info(
+        alias=alias,
+        provider=provider.name,
+        providers=tuple(dict.fromkeys(offer[0].name for offer in offers)),
+        provider_model=row.upstream_model or ident,
+        title=title,
+        kind=row.kind,
+        context_window=row.context_window,
+        max_output=row.max_output,
+        capabilities=row.capabilities,
+        price=price_info(price),
+        free=(price.input == 0 and price.output == 0) or (bool(accounts) and all(one.free for one in accounts)),
+        training=provider.training,
+        origin=origin,
+        configured=ready(provider),
+        aliases=aliases,
+        retired=row.retired,
+        uses_30d=0,
+    )
+
+
+def _entry(name: str, owner: str, offers: Sequence[Offer], groups: tuple[str, ...], info: Info) -> Entry:
+    provider, ident, row = serving(offers)
+    price = price_of(provider, row)
+    return Entry(
+        Model(name, "model", 0, owner, info),
+        reach=(name, f"{provider.name}/{ident}"),
+        groups=groups,
+        counted=() if info.alias else tuple(dict.fromkeys(map(_served_as, offers))),
+        words=f"{name}\n{info.title or ''}".casefold(),
+        cost=None if price.input is None or price.output is None else price.input + price.output,
+        last=owner == BUILTIN,
+    )
+
+
+def _served_as(offer: Offer) -> str:
+    """What receipts call it."""
+    provider, ident, row = offer
+    return f"{provider.name}/{(row.upstream_model if row is not None else None) or ident}"
+
+
+def price_info(price: Price) -> PriceInfo | None:
+    """None where nothing is known."""
+    if price.input is None and price.output is None:
+        return None
+    return PriceInfo(
+        _usd(price.input), _usd(price.output), _usd(price.cached_input), _usd(price.cache_write), price.source or None,
+        tuple(
+            TierInfo(tier.above, _usd(tier.input), _usd(tier.output), _usd(tier.cached_input), _usd(tier.cache_write))
+            for tier in price.tiers
+        ),
+    )  # fmt: skip
+
+
+def _usd(nano: int | None) -> float | None:
+    return None if nano is None else nano / 1e9
+
+
+# ------------------------------------------------------------------------------------- what a query selects
+
+
+class Query(Struct, frozen=True):
+    """The parameters of GET /models.  ``limit`` 1–2000."""
+
+    provider: str | None = None
+    free_only: bool = False
+    configured_only: bool = False
+    search: str | None = None
+    capability: str | None = None
+    sort_by: str = "usage"
+    limit: int = 500
+    offset: int = 0
+
+
+def query(pairs: Iterable[tuple[str, str]]) -> Query:
+    """A Query from a URL's parameters.  Raises GatewayError (400) with the parameter's name: a misspelt filter must
+    not look like an answer.
+    """
+    found: dict[str, object] = {}
+    for name, value in pairs:
+        read = _PARAMETERS.get(name)
+        if read is None:
+            known = ", ".join(_PARAMETERS)
+            raise _bad(name, f"the query parameter {name[:50]!r} is not known here; known are {known}")
+        if name in found:
+            raise _bad(name, f"the query parameter {name!r} appears twice")
+        found[name] = read(name, value)
+    return Query(**found)  # type: ignore[arg-type]  # each value by the reader of its name
+
+
+def _bad(name: str, message: str) -> GatewayError:
+    return GatewayError(INVALID_VALUE, message, param=name[:50])
+
+
+def _text(name: str, value: str) -> str:
+    if not value or len(value) > MAX_WORDS or not value.isprintable():
+        raise _bad(name, f"{name} must have 1 to {MAX_WORDS} printable characters")
+    return value
+
+
+def capability(name: str, value: str) -> str:
+    """A capability by our word for it, or a kind of model.  Raises GatewayError (400) for one that is neither."""
+    meant = SYNONYMS.get(value, value)
+    if meant not in KNOWN:
+        near = nearest(value, [*KNOWN, *SYNONYMS]) or f"; known are {', '.join(KNOWN)}"
+        raise _bad(name, f"there is no capability {value[:50]!r}{near}")
+    return meant
+
+
+def _flag(name: str, value: str) -> bool:
+    if value.lower() in ("true", "1"):
+        return True
+    if value.lower() in ("false", "0"):
+        return False
+    raise _bad(name, f"{name} must be true or false")
+
+
+def _count(least: int, most: int) -> Callable[[str, str], int]:
+    def read(name: str, value: str) -> int:
+        if not (value.isascii() and value.isdigit() and len(value) <= 9 and least <= int(value) <= most):
+            raise _bad(name, f"{name} must be a whole number from {least} to {most}")
+        return int(value)
+
+    return read
+
+
+def _order(name: str, value: str) -> str:
+    if value not in _ORDERS:
+        raise _bad(name, f"{name} must be one of {', '.join(_ORDERS)}")
+    return value
+
+
+_PARAMETERS: Mapping[str, Callable[[str, str], object]] = {
+    "provider": _text,
+    "free_only": _flag,
+    "configured_only": _flag,
+    "search": _text,
+    "capability": capability,
+    "sort_by": _order,
+    "limit": _count(1, MAX_LIMIT),
+    "offset": _count(0, 999_999_999),
+}
+
+_UNKNOWN = 1 << 62  # sorts behind everything that is known
+# By what entries are put in order, beside the built-in provider, which is last in each; equals keep theirs.
+_ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
+    "usage": lambda entry, uses: -used(entry, uses),
+    "name": lambda entry, uses: entry.model.id.casefold(),
+    "provider": lambda entry, uses: entry.model.owned_by,
+    "context": lambda entry, uses: -(entry.model.headgate.context_window or 0),
+    "cost": lambda entry, uses: _UNKNOWN if entry.cost is None else entry.cost,
+}
+
+
+def select(
+    listed: Iterable[Entry], wanted: Query, uses: Uses, allowed: Collection[str] = ()
+) -> tuple[list[Entry], int]:
+    """The page that ``wanted`` asks for, and how many there are without ``limit`` and ``offset``.
+
+    ``allowed`` are the names that a token is limited to; empty means all.
+    """
+    return page(ordered(listed, wanted.sort_by, uses), wanted, allowed)
+
+
+def ordered(listed: Iterable[Entry], sort_by: str, uses: Uses) -> list[Entry]:
+    """By one of the orders of a Query; the built-in provider is last in each."""
+    by = _ORDERS[sort_by]
+    return sorted(listed, key=lambda entry: (entry.last, by(entry, uses)))
+
+
+def page(listed: Iterable[Entry], wanted: Query, allowed: Collection[str] = ()) -> tuple[list[Entry], int]:
+    """``select`` of what is in order already."""
+    found = list(listed)
+    if allowed:
+        found = [entry for entry in found if permitted(entry, allowed)]
+    for test in _tests(wanted):
+        found = [entry for entry in found if test(entry)]
+    return found[wanted.offset : wanted.offset + wanted.limit], len(found)
+
+
+def permitted(entry: Entry, allowed: Collection[str]) -> bool:
+    """A token that is limited to ``allowed`` may ask for it: by its name, or as the model that serves it."""
+    return any(name in allowed for name in entry.reach)
+
+
+def _tests(wanted: Query) -> list[Callable[[Entry], bool]]:
+    tests: list[Callable[[Entry], bool]] = []
+    if wanted.provider is not None:
+        provider = wanted.provider
+        tests.append(lambda entry: provider in entry.groups)
+    if wanted.free_only:
+        tests.append(lambda entry: entry.model.headgate.free)
+    if wanted.configured_only:
+        tests.append(lambda entry: entry.model.headgate.configured)
+    if wanted.search is not None:
+        words = wanted.search.casefold()
+        tests.append(lambda entry: words in entry.words)
+    if wanted.capability is not None:
+        having = SYNONYMS.get(wanted.capability, wanted.capability)
+        tests.append(lambda entry: having in entry.model.headgate.capabilities or having == entry.model.headgate.kind)
+    return tests

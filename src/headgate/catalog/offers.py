@@ -1,0 +1,91 @@
+"""Who serves a name: the providers' models, resolved in WIRE's order behind the aliases.  Pure.
+
+A model's id of the providers' rows comes first: one id at several providers is a pool in their order, where they mean
+the same model by it (``canonical``), and the model's other ids follow.  Then ``provider/model id``, split at the first
+slash.  Then what is known of providers that take any id, and other spellings (``spellings``).  The router plans by it
+and the catalog lists by it, so that what is listed can be asked for.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headgate.catalog.spellings import Offer, Spellings
+from headgate.model import ModelRow, Price, Provider
+
+__all__ = ["Offer", "Offers", "known", "price_of", "ready"]
+
+
+class Offers:
+    """Of one set of providers.  An Offer is who, under which id, and its row: None at a provider that takes any id and
+    knows nothing of this one.
+    """
+
+    __slots__ = ("_providers", "_spellings", "rows")
+
+    def __init__(self, providers: Mapping[str, Provider]) -> None:
+        self._providers = providers
+        self._spellings: Spellings | None = None
+        declared = [(provider, row) for provider in providers.values() for row in (provider.models or {}).values()]
+        named: dict[str, list[Offer]] = {}
+        same: dict[str, list[Offer]] = {}
+        for provider, row in declared:
+            named.setdefault(row.id, []).append((provider, row.id, row))
+            if row.canonical is not None:
+                same.setdefault(row.canonical, []).append((provider, row.id, row))
+        # By the declared models' own ids.
+        self.rows = {ident: _one_model(pool, same) for ident, pool in named.items()}
+
+    def of(self, name: str) -> list[Offer]:
+        """In the order in which they are asked; empty where nobody has it.  Not to be changed."""
+        rows = self.rows.get(name)
+        if rows:
+            return rows
+        prefix, slash, ident = name.partition("/")
+        provider = self._providers.get(prefix)
+        if not slash or not ident or provider is None:
+            return self.spellings.of(name)
+        known = provider.catalog if provider.models is None else provider.models
+        row = known.get(ident)
+        if row is not None or not known:
+            return [(provider, ident, row)] if row is not None or provider.models is None else []
+        meant = self.spellings.at(provider, ident)
+        if meant is not None:
+            return [meant]
+        return [(provider, ident, None)] if provider.models is None else []
+
+    @property
+    def spellings(self) -> Spellings:
+        """What else a name may mean, and what is near to it."""
+        if self._spellings is None:
+            self._spellings = Spellings(self._providers)
+        return self._spellings
+
+
+def _one_model(pool: list[Offer], same: Mapping[str, list[Offer]]) -> list[Offer]:
+    """Of the rows with one id those that mean the first one's model, then that model under its other ids."""
+    canonical = _canonical(pool[0])
+    agreeing = [offer for offer in pool if _canonical(offer) == canonical]
+    others = same[canonical] if canonical is not None else []
+    return agreeing + [offer for offer in others if offer[1] != pool[0][1]]
+
+
+def _canonical(offer: Offer) -> str | None:
+    return offer[2].canonical if offer[2] is not None else None
+
+
+def ready(provider: Provider) -> bool:
+    """It can be asked: it has a key, or needs none."""
+    return provider.auth == "none" or bool(provider.accounts)
+
+
+def price_of(provider: Provider, row: ModelRow | None) -> Price:
+    """What a model costs there.  At a provider that takes any id, what its catalog does not say is the provider's."""
+    if row is None or (provider.models is None and row.price.input is None and row.price.output is None):
+        return provider.price
+    return row.price
+
+
+def known(price: Price) -> bool:
+    """Enough to say what a call costs."""
+    return price.input is not None and price.output is not None

@@ -1,0 +1,1 @@
+"""How answers are laid out in a terminal.  Values in, lines out."""

@@ -1,0 +1,150 @@
+"""``headgate aliases``: names that clients use, and the models behind them."""
+
+from __future__ import annotations
+
+from typing import Annotated, Any
+
+import typer
+
+from headgate.cli.display.terminal import changed, count, facts, number, show, table
+from headgate.cli.parsing.options import Config, Json, StateDir, noun
+from headgate.cli.reach.gateway import Trouble, at, open_gateway
+
+app = noun("Aliases: names that clients use, and the models behind them.")
+
+Name = Annotated[str, typer.Argument(help="Like headgate/chat.")]
+
+
+@app.command("list")
+def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """List the aliases with the models that they lead to now."""
+    with open_gateway(config, state_dir) as gateway:
+        rows = gateway.items("/aliases")
+    show(
+        rows,
+        as_json,
+        lambda: table(
+            "!NAME",
+            "LEADS TO",
+            "?FROM",
+            "??>USES (30 D)",
+            rows=(
+                (row["name"], _targets(row) or "nothing yet", row["origin"], number(row["uses_30d"])) for row in rows
+            ),
+            empty="no aliases",
+        ),
+    )
+
+
+@app.command("show")
+def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Show what an alias leads to, and why."""
+    with open_gateway(config, state_dir) as gateway:
+        row = gateway.call("GET", at("/aliases", name, slashes=True))
+    show(
+        row,
+        as_json,
+        lambda: facts(
+            row["name"],
+            [
+                ("leads to", _targets(row) or "nothing yet"),
+                ("why", row["why"]),
+                ("problem", row["problem"]),
+                ("use case", row.get("use_case")),
+                ("timeouts", ", ".join(f"{key} {value:g} s" for key, value in row["timeouts"].items()) or None),
+                ("strategy", row["strategy"]),
+                ("otherwise", ", ".join(_departures(row)) or None),
+                ("uses (30 d)", number(row["uses_30d"])),
+                ("from", row["origin"]),
+            ],
+        ),
+    )
+
+
+@app.command("set")
+def put(
+    name: Name,
+    targets: Annotated[list[str], typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.")],
+    use_case: Annotated[str | None, typer.Option("--use-case", help="What it is good for.")] = None,
+    first_token: Annotated[float | None, typer.Option("--first-token", help="Seconds until the first token.")] = None,
+    stall: Annotated[float | None, typer.Option(help="Seconds between two tokens.")] = None,
+    total: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
+    strategy: Annotated[
+        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: who is asked first.")
+    ] = None,
+    weights: Annotated[
+        list[int] | None, typer.Option("--weight", help="For weighted: one for each model, in their order.")
+    ] = None,
+    retries: Annotated[int | None, typer.Option(help="Of one model, at most 2.")] = None,
+    on_midstream_failure: Annotated[
+        str | None, typer.Option(help="continue or error: what becomes of a stream that breaks.")
+    ] = None,
+    on_disconnect: Annotated[
+        str | None, typer.Option(help="cancel, drain or detach: what becomes of a call whose client leaves.")
+    ] = None,
+    resumable_s: Annotated[
+        float | None, typer.Option(help="Seconds that a stream waits for a client that has left.")
+    ] = None,
+    tool_calls: Annotated[str | None, typer.Option(help="stream, or hold until they are complete.")] = None,
+    structured: Annotated[str | None, typer.Option(help="error, or buffer structured answers.")] = None,
+    privacy: Annotated[str | None, typer.Option(help="any, no_train, trusted or own: who may be asked.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make an alias, or replace it.
+
+    One of a shipped alias's name takes its place.
+    """
+    limits = {"first_token": first_token, "stall": stall, "total": total}
+    conduct = {
+        "strategy": strategy,
+        "retries": retries,
+        "on_midstream_failure": on_midstream_failure,
+        "on_disconnect": on_disconnect,
+        "resumable_s": resumable_s,
+        "tool_calls": tool_calls,
+        "structured": structured,
+        "privacy": privacy,
+    }
+    if weights and len(weights) != len(targets):
+        sentence = f"{count(len(weights), 'weight')} for {count(len(targets), 'model')}"
+        raise Trouble(sentence, "give one --weight for each", code=2)
+    wish: dict[str, Any] = {
+        "targets": [
+            {"model": target, "weight": weight}
+            for target, weight in zip(targets, weights or [1] * len(targets), strict=True)
+        ],
+        "use_case": use_case,
+        "timeouts": {key: value for key, value in limits.items() if value is not None},
+        **{key: value for key, value in conduct.items() if value is not None},
+    }
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
+    changed(answer, f"{name} leads to {', '.join(targets)}", as_json)
+
+
+@app.command("unset")
+def unset(name: Name, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Remove an alias that was made here.
+
+    A shipped one of that name is back then.
+    """
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("DELETE", at("/aliases", name, slashes=True))
+    changed(answer, f"removed {name}", as_json)
+
+
+_USUAL = {
+    "on_midstream_failure": "continue", "on_disconnect": "cancel", "resumable_s": 0, "early_commit_s": None,
+    "tool_calls": "stream", "structured": "error", "affinity": "prompt_cache", "privacy": "any", "retries": None,
+}  # fmt: skip
+
+
+def _departures(row: dict[str, Any]) -> list[str]:
+    """What this alias does otherwise than aliases do."""
+    return [f"{key} {row[key]}" for key, usual in _USUAL.items() if row[key] != usual]
+
+
+def _targets(row: dict[str, Any]) -> str:
+    return ", ".join(target["model"] for target in row["targets"])

@@ -1,0 +1,156 @@
+"""``headgate token``: who may use the gateway."""
+
+from __future__ import annotations
+
+import shlex
+import time
+from typing import Annotated, Any
+
+import typer
+
+from headgate.cli.display.terminal import changed, facts, moment, say, show, table
+from headgate.cli.display.times import after, duration
+from headgate.cli.parsing.options import Config, Json, StateDir, listed, noun
+from headgate.cli.reach.gateway import Trouble, at, open_gateway
+
+app = noun("Agent tokens: who may use the gateway.")
+
+Ident = Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id as `token list` shows it.")]
+Expires = Annotated[str | None, typer.Option(help="30d, 12h, or a date like 2027-01-31.")]
+Models = Annotated[str | None, typer.Option(help="Allowed models and aliases, with commas; else all.")]
+Scopes = Annotated[str | None, typer.Option(help="gate:chat, gate:models, gate:usage, with commas; else all.")]
+
+
+@app.command("create")
+def create(
+    name: Annotated[str, typer.Argument(help="A name for it; no other token may have it.")],
+    expires: Expires = None,
+    models: Models = None,
+    scopes: Scopes = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Make a token.
+
+    It is shown once: only its digest is kept.
+    """
+    wish = {"name": name, **_wish(expires, models, scopes)}
+    with open_gateway(config, state_dir) as gateway:
+        try:
+            made = gateway.call("POST", "/tokens", wish)
+        except Trouble as trouble:
+            if trouble.api_code == "already_exists":
+                trouble.step = f"headgate token rotate {shlex.quote(name)}, or another name"
+            raise
+    changed(made, made["token"], as_json)
+
+
+@app.command("list")
+def listing(
+    revoked: Annotated[bool, typer.Option("--revoked", help="Those that were revoked, too.")] = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """List the tokens: what the file declares and what was made here."""
+    with open_gateway(config, state_dir) as gateway:
+        rows = gateway.items("/tokens", {"include_revoked": True} if revoked else None)
+    show(
+        rows,
+        as_json,
+        lambda: table(
+            *("!NAME", "!ID", "??FROM", "?MODELS", "EXPIRES", *(("REVOKED",) if revoked else ())),
+            rows=([*_cells(row), *((moment(row.get("revoked")),) if revoked else ())] for row in rows),
+            empty="no tokens; make one with: headgate token create NAME",
+        ),
+    )
+
+
+@app.command("show")
+def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """Show what a token may do."""
+    with open_gateway(config, state_dir) as gateway:
+        row = gateway.call("GET", at("/tokens", ident))
+    show(
+        row,
+        as_json,
+        lambda: facts(
+            f"token {row['id']}",
+            [
+                ("name", row["name"]),
+                ("may use", ", ".join(row["models"]) or "every model"),
+                ("scopes", ", ".join(row["scopes"])),
+                ("expires", moment(row["expires"], "never")),
+                ("made", moment(row["created"]) or None),
+                ("revoked", moment(row.get("revoked")) or None),
+                ("from", row["origin"]),
+            ],
+        ),
+    )
+
+
+@app.command("edit")
+def edit(
+    ident: Ident,
+    name: Annotated[str | None, typer.Option(help="Another name for it.")] = None,
+    expires: Annotated[str | None, typer.Option(help="30d, 12h, a date, or never.")] = None,
+    models: Annotated[str | None, typer.Option(help="Allowed models and aliases, with commas; all: every one.")] = None,
+    scopes: Scopes = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Change what a token may do.  Its secret stays."""
+    wish = _wish(None if expires == "never" else expires, None if models == "all" else models, scopes)
+    wish |= {"name": name} if name else {}
+    wish |= {"expires": None} if expires == "never" else {}
+    wish |= {"models": []} if models == "all" else {}
+    if not wish:
+        raise Trouble("nothing to change", "give --name, --expires, --models or --scopes", 2)
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("PATCH", at("/tokens", ident), wish)
+    changed(answer, f"changed {ident}", as_json)
+
+
+@app.command("rotate")
+def rotate(
+    ident: Ident,
+    overlap: Annotated[str, typer.Option(help="How long the old secret works on: 0, 90s, 10m, 1h, at most 7d.")] = "0",
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Give a token a new secret; it is shown once.  Its id and its usage stay."""
+    with open_gateway(config, state_dir) as gateway:
+        made = gateway.call("POST", at("/tokens", ident, "rotate"), {"overlap_s": duration(overlap)})
+    changed(made, made["token"], as_json)
+    if not as_json and overlap == "0":
+        say("the old secret has ended")
+
+
+@app.command("revoke")
+def revoke(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
+    """End a token, within a second.  Running streams go on."""
+    with open_gateway(config, state_dir) as gateway:
+        answer = gateway.call("DELETE", at("/tokens", ident))
+    changed(answer, f"revoked {ident}", as_json)
+
+
+def _wish(expires: str | None, models: str | None, scopes: str | None) -> dict[str, Any]:
+    wish = {
+        "expires": after(expires, time.time()) if expires else None,
+        "models": listed(models),
+        "scopes": listed(scopes),
+    }
+    return {name: value for name, value in wish.items() if value is not None}
+
+
+def _cells(row: dict[str, Any]) -> list[str]:
+    return [
+        row["name"],
+        row["id"],
+        row.get("origin", ""),
+        ", ".join(row.get("models") or ()) or "all",
+        moment(row.get("expires"), "never"),
+    ]

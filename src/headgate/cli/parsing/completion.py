@@ -1,0 +1,147 @@
+"""What the shell completes beside commands and options: models, aliases, providers, presets, tokens, accounts, choices.
+
+Owns the table of what stands where.  Names come from the gateway that runs, which gets half a second; where none does,
+or where it is slow, nothing is completed and nothing is said.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from pathlib import Path
+from typing import Any
+
+from typer import _completion_classes
+from typer._click.shell_completion import CompletionItem
+
+ANSWER_S = 0.5
+MOST = 2000
+Source = Callable[[str], Iterable[str]]
+
+
+def models(part: str) -> Iterable[str]:
+    """Everything that ``model`` may be: aliases, and the models that can be called."""
+    params = {"limit": MOST, "configured_only": True, "search": part or None}
+    return dict.fromkeys([*aliases(part), *(row["id"] for row in _data("/catalog", params))])
+
+
+def aliases(part: str) -> Iterable[str]:
+    return (row["name"] for row in _data("/aliases"))
+
+
+def providers(part: str) -> Iterable[str]:
+    return (row["name"] for row in _data("/providers"))
+
+
+def tokens(part: str) -> Iterable[str]:
+    return (row["name"] for row in _data("/tokens"))
+
+
+def accounts(part: str) -> Iterable[str]:
+    return (row["id"] for row in _data("/accounts"))
+
+
+def presets(part: str) -> Iterable[str]:
+    """The rows that Headgate ships; no gateway is needed."""
+    return sorted(path.stem for path in (Path(__file__).parent.parent / "providers").glob("*.toml"))
+
+
+def either(*sources: Source) -> Source:
+    return lambda part: dict.fromkeys(name for source in sources for name in source(part))
+
+
+def choices(*names: str) -> Source:
+    return lambda part: names
+
+
+def several(source: Source) -> Source:
+    """A list with commas: the last one is completed."""
+
+    def complete(part: str) -> Iterable[str]:
+        before, comma, last = part.rpartition(",")
+        return (f"{before}{comma}{name}" for name in source(last))
+
+    return complete
+
+
+OUTCOMES = choices("delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost")
+SCOPES = choices("gate:chat", "gate:models", "gate:usage")
+CAPABILITIES = choices("tools", "json_schema", "vision", "reasoning", "audio")
+WHERE: dict[str, dict[str, Source]] = {
+    "serve": {
+        "log_level": choices("debug", "info", "warning", "error"),
+        "log_format": choices("auto", "console", "json"),
+    },
+    "chat": {"model": models},
+    "explain": {"model": models, "token": tokens},
+    "usage": {"model": models, "provider": providers, "token": tokens},
+    "models list": {"provider": providers, "capability": CAPABILITIES},
+    "models show": {"ident": models},
+    "models set": {"ident": models, "capabilities": several(CAPABILITIES)},
+    "models unset": {"ident": models},
+    "providers show": {"name": providers},
+    "providers add": {
+        "name": presets,
+        "preset": presets,
+        "auth": choices("bearer", "x-api-key", "api-key", "query", "none"),
+        "training": choices("never", "unknown", "yes"),
+    },
+    "providers remove": {"name": providers},
+    "providers check": {"names": providers},
+    "vault list": {"provider": providers},
+    "vault add": {"provider": either(providers, presets)},
+    "vault remove": {"ident": accounts},
+    "aliases show": {"name": aliases},
+    "aliases set": {
+        "name": aliases,
+        "targets": models,
+        "strategy": choices("priority", "weighted", "cheapest", "fastest", "balanced"),
+        "on_midstream_failure": choices("continue", "error"),
+        "on_disconnect": choices("cancel", "drain", "detach"),
+        "tool_calls": choices("stream", "hold"),
+        "structured": choices("error", "buffer"),
+        "privacy": choices("any", "no_train", "trusted", "own"),
+    },
+    "aliases unset": {"name": aliases},
+    "token show": {"ident": tokens},
+    "token create": {"models": several(models), "scopes": several(SCOPES)},
+    "token edit": {"ident": tokens, "models": several(models), "scopes": several(SCOPES)},
+    "token rotate": {"ident": tokens},
+    "token revoke": {"ident": tokens},
+    "requests list": {
+        "token": tokens, "model": models, "requested": models, "provider": providers, "outcome": OUTCOMES,
+    },
+}  # fmt: skip
+
+
+def attach(command: Any, path: str) -> None:
+    """Has the parameters of ``command``, and of all below it, completed as WHERE says."""
+    for parameter in command.params:
+        source = WHERE.get(path, {}).get(parameter.name)
+        if source is not None:
+            parameter._custom_shell_complete = _completer(source)
+    for name, below in getattr(command, "commands", {}).items():
+        attach(below, f"{path} {name}")
+
+
+def without_rich() -> None:
+    """Typer takes Rich's markup out of help texts before a shell shows them; ours have none, and Rich takes long."""
+    if hasattr(_completion_classes, "_sanitize_help_text"):
+        _completion_classes._sanitize_help_text = lambda text: text
+
+
+def _completer(source: Source) -> Callable[[Any, Any, str], list[CompletionItem]]:
+    def complete(ctx: Any, param: Any, incomplete: str) -> list[CompletionItem]:
+        try:
+            found = [name for name in source(incomplete) if name.startswith(incomplete)]
+        except Exception:  # noqa: BLE001  (whatever it is: a traceback on the command line helps nobody)
+            return []
+        return [CompletionItem(name) for name in found]
+
+    return complete
+
+
+def _data(path: str, params: dict[str, Any] | None = None) -> list[dict[str, Any]]:
+    from headgate.cli.reach.gateway import running_gateway  # noqa: PLC0415 - late: only where names are asked for
+
+    answer: dict[str, Any] = running_gateway().call("GET", path, params=params, timeout_s=ANSWER_S)
+    return list(answer["data"])

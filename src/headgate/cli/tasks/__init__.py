@@ -1,0 +1,1 @@
+"""The commands that do one thing: chat, check, explain, reload, drain."""

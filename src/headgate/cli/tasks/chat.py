@@ -1,0 +1,303 @@
+"""``headgate chat``: one question through the data plane, shown as it streams.
+
+Uses the same public API as everybody: nothing here is a short cut.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from functools import partial
+from typing import IO, Annotated, Any
+
+import typer
+
+from headgate.cli.display.layout import visible
+from headgate.cli.display.terminal import count, say
+from headgate.cli.parsing.options import Config, Json, StateDir
+from headgate.cli.reach.gateway import START_IT, Gateway, failure, open_gateway
+from headgate.cli.trouble import Trouble
+from headgate.process import statedir
+
+Send = Callable[..., "Transcript"]  # (body, live, transcript) → what came
+LOREM, AUTO = "builtin/lorem", "auto"
+
+
+@dataclass
+class Transcript:
+    """What came back.  Times are ``perf_counter`` seconds; None where nothing came."""
+
+    started: float = field(default_factory=time.perf_counter)
+    first: float | None = None
+    last: float | None = None
+    text: list[str] = field(default_factory=list)
+    model: str = ""
+    ident: str | None = None
+    finish: str | None = None
+    usage: dict[str, Any] | None = None
+    done: bool = False
+
+    @property
+    def ttft_s(self) -> float | None:
+        return None if self.first is None else self.first - self.started
+
+    @property
+    def tokens_per_s(self) -> float | None:
+        """Output tokens after the first, by the time that they took; None where that is too short to mean a speed."""
+        tokens = (self.usage or {}).get("completion_tokens")
+        if not tokens or tokens < 2 or self.first is None or self.last is None:
+            return None
+        if self.last - self.first < 0.05:
+            return None
+        return float((tokens - 1) / (self.last - self.first))
+
+    def summary(self) -> str:
+        tokens = (self.usage or {}).get("completion_tokens")
+        parts = [
+            self.model,
+            count(tokens, "token") if tokens is not None else "",
+            f"{self.tokens_per_s:.1f} tokens/s" if self.tokens_per_s else "",
+            f"first token {self.ttft_s * 1000:.0f} ms" if self.ttft_s is not None else "",
+        ]
+        return " · ".join(part for part in parts if part)
+
+    def as_json(self) -> str:
+        return json.dumps(
+            {
+                "content": "".join(self.text),
+                "model": self.model,
+                "finish_reason": self.finish,
+                "usage": self.usage,
+                "ttft_s": self.ttft_s,
+                "tokens_per_s": self.tokens_per_s,
+            },
+            ensure_ascii=False,
+        )
+
+
+def ask(
+    url: str,
+    token: str,
+    body: dict[str, Any],
+    *,
+    live: bool,
+    proxies: bool = False,
+    transcript: Transcript | None = None,
+) -> Transcript:
+    """Streams one answer; ``live`` writes its text to standard output as it comes, ``transcript`` takes it up.
+
+    ``proxies``: by way of the environment's, for a gateway that is not this machine's.  Raises Trouble on an error
+    status, an error event and a stream that ends without ``[DONE]``.
+    """
+    import http.client  # noqa: PLC0415 - late: see line.py
+
+    transcript = transcript or Transcript()
+    try:
+        with waiting_for(str(body["model"])) as answered, _opened(url, token, body, proxies) as answer:
+            for chunk in _chunks(answer, transcript):
+                answered()
+                _take(transcript, chunk, live)
+    except (OSError, http.client.HTTPException) as error:
+        reason = getattr(error, "reason", error)
+        if isinstance(reason, ConnectionRefusedError):
+            raise Trouble(f"no gateway answers at {url}", START_IT) from error
+        if isinstance(error, http.client.InvalidURL):
+            raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+        raise Trouble(f"the connection to {url} broke: {reason or type(error).__name__}") from error
+    except UnicodeError as error:  # a message that is no text
+        raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+    except ValueError as error:
+        raise Trouble(f"what answers at {url} does not speak the API: {error}") from error
+    finally:
+        if live and transcript.text:
+            print(flush=True)
+    if not transcript.done:
+        raise Trouble("the stream ended before the answer did", _look(transcript.ident))
+    return transcript
+
+
+@contextmanager
+def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterator[IO[bytes]]:
+    """The body of a good answer, to be read line by line.  How long a model may think is the gateway's to decide."""
+    import urllib.error  # noqa: PLC0415 - late: see line.py
+    import urllib.request  # noqa: PLC0415
+
+    if not (token.isascii() and token.isprintable()):
+        raise Trouble("what was given cannot be sent (the token is no printable ASCII)", code=2)
+    streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
+    try:
+        request = urllib.request.Request(
+            f"{url}/v1/chat/completions",
+            json.dumps(streamed, ensure_ascii=False, allow_nan=False).encode(),
+            {"Authorization": f"Bearer {token}", "Content-Type": "application/json"},
+        )
+        way = urllib.request.build_opener(*([] if proxies else [urllib.request.ProxyHandler({})]))
+        answer = way.open(request)
+    except urllib.error.HTTPError as error:
+        with error:
+            raise refused(error.code, error.read(), error.headers.get("x-request-id")) from None
+    except ValueError as error:  # no URL, a token that no header may have, a message that is no text
+        raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+    with answer:
+        yield answer
+
+
+@contextmanager
+def waiting_for(model: str) -> Iterator[Callable[[], None]]:
+    """Says on a terminal what is waited for, until what it gives is called."""
+    shown = sys.stderr.isatty()
+    if shown:
+        print(f"waiting for {printable(model)} …", end="", file=sys.stderr, flush=True)
+
+    def answered() -> None:
+        nonlocal shown
+        if shown:
+            print("\r\x1b[K", end="", file=sys.stderr, flush=True)
+            shown = False
+
+    try:
+        yield answered
+    finally:
+        answered()
+
+
+def printable(name: str) -> str:
+    """A name that may hold control characters, for a terminal."""
+    return name if name.isprintable() else repr(name)
+
+
+def refused(status: int, body: bytes, ident: str | None = None) -> Trouble:
+    """An error answer as Trouble; where a provider failed, the next step is to look at the call ``ident``."""
+    message, code = failure(body)
+    step = _look(ident) if status >= 500 else ""
+    return Trouble(message or f"the gateway answered {status}", step, api_code=code)
+
+
+def _look(ident: str | None) -> str:
+    return f"headgate requests show {printable(ident)}" if ident else ""
+
+
+def _chunks(answer: IO[bytes], transcript: Transcript) -> Iterator[dict[str, Any]]:
+    for line in answer:
+        if not line.startswith(b"data:"):
+            continue
+        text = line[5:].strip()
+        if text == b"[DONE]":
+            transcript.done = True
+            return
+        yield json.loads(text)
+
+
+def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
+    if error := chunk.get("error"):
+        raise Trouble(f"the answer broke off: {error.get('message', 'no reason given')}", _look(transcript.ident))
+    transcript.model = chunk.get("model") or transcript.model
+    transcript.ident = chunk.get("id") or transcript.ident
+    transcript.usage = chunk.get("usage") or transcript.usage
+    for choice in chunk.get("choices") or ():
+        delta = choice.get("delta") or {}
+        transcript.finish = choice.get("finish_reason") or transcript.finish
+        text = delta.get("content") or delta.get("refusal") or ""
+        if text or delta.get("reasoning_content") or delta.get("tool_calls"):
+            transcript.last = time.perf_counter()
+            transcript.first = transcript.first or transcript.last
+        if text:
+            transcript.text.append(text)
+            if live:
+                # A terminal would act upon control characters, whoever put them into the model's mouth
+                sys.stdout.write(visible(text, "\t") if sys.stdout.isatty() else text)
+                sys.stdout.flush()
+
+
+def with_own_token(
+    gateway: Gateway, body: dict[str, Any], *, live: bool, transcript: Transcript | None = None
+) -> Transcript:
+    """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once.
+
+    Where nothing can serve a shipped alias, the built-in model answers, and what to set is said.
+    """
+    url = gateway.addresses()["data"]
+    try:
+        return ask(url, gateway.cli_token(), body, live=live, transcript=transcript)
+    except Trouble as error:
+        if error.step == START_IT and (ends := statedir.draining(gateway.state_dir)) is not None:
+            sentence = f"the gateway is draining: it takes no new calls, and ends within {ends:.0f} s"
+            raise Trouble(sentence, "wait for its end, then headgate serve") from error
+        if error.api_code in ("invalid_api_key", "expired_api_key"):
+            gateway.cli_token(anew=True)
+        elif live and error.api_code == "no_provider_key" and _is_shipped(str(body["model"])):
+            say(f"no model answers yet; {LOREM} says its fixed text instead")
+            say("  → headgate vault add openai (or groq, …), start with OPENAI_API_KEY set, or start Ollama")
+            body = {**body, "model": LOREM}
+        else:
+            raise
+    return ask(url, gateway.cli_token(), body, live=live, transcript=transcript)
+
+
+def _is_shipped(model: str) -> bool:
+    return model in ("", AUTO) or model.startswith("headgate/")
+
+
+def _read() -> str:
+    try:
+        return sys.stdin.read()
+    except UnicodeDecodeError as error:
+        raise Trouble(f"standard input is no text ({error})", code=2) from error
+
+
+@contextmanager
+def _way(url: str | None, token: str | None, config: str | None, state_dir: str | None) -> Iterator[Send]:
+    """How to ask: another gateway, or this machine's with the token that was given, else with the CLI's own."""
+    if url and not token:
+        raise Trouble("--url names another gateway, which needs its own token", "give --token or HEADGATE_TOKEN", 2)
+    if url:
+        yield partial(ask, url.rstrip("/").removesuffix("/v1"), token or "", proxies=True)
+        return
+    with open_gateway(config, state_dir) as gateway:
+        yield partial(ask, gateway.addresses()["data"], token) if token else partial(with_own_token, gateway)
+
+
+def command(
+    message: Annotated[
+        str | None,
+        typer.Argument(
+            help="What to say; - reads standard input.  Without it a conversation begins.", show_default=False
+        ),
+    ] = None,
+    model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = AUTO,
+    system: Annotated[str | None, typer.Option("--system", "-s", help="System message.")] = None,
+    url: Annotated[str | None, typer.Option("--url", help="Another gateway's base URL (without /v1).")] = None,
+    token: Annotated[str | None, typer.Option("--token", envvar="HEADGATE_TOKEN", help="Agent token.")] = None,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Ask a model, and see the answer as it streams.
+
+    Without a message a conversation begins; where standard input is a pipe or a file, that is the message.  Speed and
+    the time to the first token go to standard error.
+    """
+    converse = message is None and sys.stdin.isatty()
+    if converse and as_json:
+        raise Trouble("a conversation has no --json", 'headgate chat --json "…"', 2)
+    text = _read() if message == "-" or (message is None and not converse) else message or ""
+    if message is None and not converse and not text.strip():
+        raise Trouble("nothing was asked", 'headgate chat "Hello"', 2)
+    with _way(url, token, config, state_dir) as send:
+        if converse:
+            from headgate.cli.tasks.conversation import Conversation  # noqa: PLC0415 - it builds on this module
+
+            Conversation(send, model, system).hold()
+            return
+        messages = [{"role": "system", "content": system}] if system else []
+        transcript = send(
+            {"model": model, "messages": [*messages, {"role": "user", "content": text}]}, live=not as_json
+        )
+    if as_json:
+        print(transcript.as_json())
+    else:
+        print(transcript.summary(), file=sys.stderr)

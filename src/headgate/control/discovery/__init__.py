@@ -1,0 +1,1 @@
+"""Whether providers answer, and engines that are found on this machine."""

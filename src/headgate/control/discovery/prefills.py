@@ -1,0 +1,52 @@
+"""What a provider's models do with the trailing white space of a prefill: found out before a stream breaks.
+
+Two requests for one token each, for every model that declares a prefill and does not say: the same that a data process
+makes when it first matters (``serving/probing.py``).  Owns these calls.  They cost a few tokens.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Mapping
+
+import httpx2
+
+from headgate.control.discovery.probe import DEADLINE_S, TooLarge, asking, read
+from headgate.dialects import openai_chat
+from headgate.model import ModelRow, Provider
+
+MOST_MODELS = 8  # of one provider: a check is no load test
+
+
+async def find_trims(provider: Provider, secrets: Mapping[str, str], account: str | None) -> dict[str, bool]:
+    """By upstream model: whether it drops that white space.  Models that do not tell are not in it.  Never raises."""
+    rows = [row for row in (provider.models or {}).values() if _is_open(provider, row)][:MOST_MODELS]
+    if not rows:
+        return {}
+    try:
+        async with asking(provider, secrets, account) as (client, headers, query):
+            url = f"{provider.base_url}/chat/completions{query}"
+            found = await asyncio.gather(*(_one(client, url, headers, provider, row) for row in rows))
+    except (OSError, ValueError):
+        return {}
+    return {row.upstream_model or row.id: trims for row, trims in zip(rows, found, strict=True) if trims is not None}
+
+
+def _is_open(provider: Provider, row: ModelRow) -> bool:
+    said = row.prefill_trims or provider.prefill_trims
+    return said is None and (provider.prefill if row.prefill is None else row.prefill) != "none"
+
+
+async def _one(
+    client: httpx2.AsyncClient, url: str, headers: Mapping[str, str], provider: Provider, row: ModelRow
+) -> bool | None:
+    spelling = provider.prefill if row.prefill is None else row.prefill
+    answers = []
+    for call in openai_chat.probes(row.id, spelling):
+        body = openai_chat.render(call, row.upstream_model or row.id, ask_usage=False, row=row, quirks=provider.quirks)
+        try:
+            async with asyncio.timeout(DEADLINE_S):
+                answers.append(await read(client, "POST", url, {**headers, "content-type": "application/json"}, body))
+        except (TooLarge, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
+            return None
+    return openai_chat.trims(*answers)

@@ -1,0 +1,1 @@
+"""Credentials: tokens, the vault, secret header values."""

@@ -1,0 +1,1 @@
+"""What the operator keeps in the store, and how it changes."""

@@ -1,0 +1,479 @@
+"""Questions to the table of requests: one of them, or a page of those that a filter lets through, newest first.
+
+Owns the rows' JSON.  A page is read along one index, backwards from the cursor, and never sorted: ids are ordered by
+time.  Where several filters are given, the rarest one leads; minima of cost and duration skip the stretches of time
+that hold nothing so large (``store.request_zones``).  Refuses cursors that are not its own, and to search for long: a
+page may come back short, with a cursor to go on from.
+"""
+
+from __future__ import annotations
+
+import base64
+import re
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
+from datetime import UTC, datetime
+from decimal import Decimal
+from typing import Any
+
+import msgspec
+from sqlalchemy import ColumnElement, RowMapping, Select, Text, func, literal, literal_column, select, true
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headgate.control.store.database import (
+    CONTINUED,
+    LABELLED,
+    UNDELIVERED,
+    WITH_CODE,
+    ZONE_LENGTH,
+    request_zones,
+    requests,
+)
+from headgate.model import AttemptRecord, Seam, Share
+from headgate.policy.routing.explain import joined, told
+
+NANO = 1_000_000_000
+EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
+LATEST = 1 << 63  # ns: in the year 2262
+NO_INSTANT = "Give an instant as Unix seconds or in ISO 8601, such as 2026-01-31T12:00:00Z."
+MAX_LIMIT = 500
+BUDGET_S = 0.15  # of looking for rows that pass several filters; then the page ends as it is
+FIRST_WINDOW, WIDEST_WINDOW = 1000, 16_000  # rows that are looked at before the clock is
+ROWS_A_ZONE = 50  # a guess: at a hundred thousand calls a day they are eighty
+IDENT_LENGTH = 33
+DELIVERED = "delivered"
+RUNNING = "running"  # as an outcome: of calls that have none yet
+COLUMNS = {name: name for name in ("label", "code", "outcome", "requested", "model", "provider")} | {
+    "token": "grant_id"
+}
+PREFIX = "chatcmpl-"
+AFTER = "g"  # comes after any hex digit
+_IDENT = re.compile(r"chatcmpl-[0-9a-f]{24}")
+_attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
+_seams = msgspec.json.Decoder(tuple[Seam, ...])
+_shares = msgspec.json.Decoder(tuple[Share, ...])
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """What the rows of a list have in common; None: anything.  ``token`` is a grant's id, ``model`` the upstream's
+    model id or ``provider/model`` (either reading passes, as in usage), ``requested`` the name that the client used,
+    ``outcome`` one of model.Closed's, ``lost`` or ``running``.
+    """
+
+    token: str | None = None
+    model: str | None = None
+    requested: str | None = None
+    provider: str | None = None
+    outcome: str | None = None
+    code: str | None = None
+    stream: bool | None = None
+    label: str | None = None
+    since: int | None = None  # Unix ns, of the call's beginning, to the millisecond
+    until: int | None = None  # the first that is too late
+    continued: bool | None = None  # its stream went on at another attempt
+    min_cost: int | None = None  # nano-USD; a call of unknown cost does not pass
+    min_duration_us: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Page:
+    """``rows`` as JSON objects; ``next`` is the cursor of the page after this one, None on the last."""
+
+    rows: list[dict[str, Any]]
+    next: str | None
+
+    @property
+    def has_more(self) -> bool:
+        return self.next is not None
+
+
+async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: str | None = None) -> Page:
+    """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  Fewer, even none, may come
+    although there is a ``next``: after BUDGET_S what has been found is returned, and the next page goes on from there.
+
+    Raises ValueError with a sentence on a cursor that is none or a limit out of bounds, SQLAlchemyError.
+    """
+    if not 1 <= limit <= MAX_LIMIT:
+        raise ValueError(f"limit must be between 1 and {MAX_LIMIT}.")
+    bounds = _bounds(filters, None if cursor is None else _ident(cursor))
+    readings = _readings(filters)
+    found: list[RowMapping] = []
+    reached: list[str] = []
+    async with engine.connect() as connection:
+        for filters in readings:
+            until = time.monotonic() + BUDGET_S / len(readings)
+            rows, lowest = await _read(connection, filters, bounds, limit, until)
+            found += rows
+            reached += [] if lowest is None else [lowest]
+    # Above where one of them stopped, all is known of each
+    horizon = max(reached, default=None)
+    known = sorted((row for row in found if row["id"] >= (horizon or "")), key=lambda row: row["id"], reverse=True)
+    if len(known) > limit:
+        horizon = known[limit - 1]["id"]
+    return Page([view(row) for row in known[:limit]], None if horizon is None else _cursor(horizon))
+
+
+async def _read(
+    connection: AsyncConnection, filters: Filters, bounds: Bounds, limit: int, until: float
+) -> tuple[list[RowMapping], str | None]:
+    """The newest rows within ``bounds``, one more than ``limit`` where there are so many; and how far back everything
+    has been looked at, None: to the end.
+    """
+    size = FIRST_WINDOW
+    rows: list[RowMapping] = []
+    while True:
+        window = await _window(connection, filters, bounds, size)
+        query = _query(filters, window, connection.dialect.name, limit + 1 - len(rows))
+        rows += (await connection.execute(query)).mappings()
+        if len(rows) > limit:
+            return rows, rows[-1]["id"]
+        if window.last:
+            return rows, None
+        bounds = bounds[0], window.bounds[0]
+        if time.monotonic() > until:
+            return rows, bounds[1] or ""
+        size = min(size * 4, WIDEST_WINDOW)
+
+
+async def one(engine: AsyncEngine, ident: str, grant: str | None = None) -> dict[str, Any] | None:
+    """The request with this ``chatcmpl-`` id, or the latest under this label of a client's own; of ``grant`` alone
+    where one is given.  None: there is none.  Raises SQLAlchemyError.
+    """
+    row = await find(engine, ident, grant)
+    return None if row is None else view(row)
+
+
+async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> RowMapping | None:
+    """As ``one``, the row."""
+    labelled = select(requests).where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
+    # A label may look like an id of ours: that of a client which is a gateway itself
+    queries = [select(requests).where(requests.c.id == ident)] if ident.startswith(PREFIX) else []
+    async with engine.connect() as connection:
+        for query in (*queries, labelled):
+            owned = query if grant is None else query.where(requests.c.grant_id == grant)
+            if row := (await connection.execute(owned)).mappings().first():
+                return row
+    return None
+
+
+def instant(text: str) -> int:
+    """Unix ns of ``text``: Unix seconds or ISO 8601 (UTC where it names no zone).  Raises ValueError with a
+    sentence.
+    """
+    try:
+        try:
+            seconds = Decimal(text)
+        except ArithmeticError:
+            moment = datetime.fromisoformat(text)
+            since = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)) - EPOCH
+            ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
+        else:
+            ns = int(seconds * NANO)
+    except (ValueError, ArithmeticError) as error:
+        raise ValueError(NO_INSTANT) from error
+    if not 0 <= ns < LATEST:
+        raise ValueError(NO_INSTANT)
+    return ns
+
+
+# ------------------------------------------------------------------------------------- how a page is read
+
+Conditions = list[ColumnElement[bool]]
+Bounds = tuple[str | None, str | None]
+
+
+def _bounds(filters: Filters, before: str | None) -> Bounds:
+    """``since``, ``until`` and the cursor, all as bounds of the key: the first that passes, the first that does not."""
+    ends = [end for end in (before, None if filters.until is None else _first_ident(filters.until)) if end is not None]
+    return None if filters.since is None else _first_ident(filters.since), min(ends, default=None)
+
+
+def _between(key: ColumnElement[str], bounds: Bounds) -> Conditions:
+    first, end = bounds
+    return [*([] if first is None else [key >= first]), *([] if end is None else [key < end])]
+
+
+def _first_ident(ns: int) -> str:
+    """The lowest id of the millisecond in which ``ns`` is; see serving/receipt.Ids."""
+    return f"{PREFIX}{ns // 1_000_000:011x}"
+
+
+def _cursor(ident: str) -> str:
+    return base64.urlsafe_b64encode(ident.encode()).decode()
+
+
+def _ident(cursor: str) -> str:
+    try:
+        ident = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii")
+    except ValueError:
+        ident = ""
+    if not _IDENT.fullmatch(ident):
+        raise ValueError("This cursor is not the `next` of a page of requests.")
+    return ident
+
+
+def _readings(filters: Filters) -> list[Filters]:
+    """A name with a slash is a model's whole id, and a provider's model.  No row is both; each has its own indexes."""
+    name = filters.model
+    provider, slash, model = (name or "").partition("/")
+    if not slash or filters.provider not in (None, provider):
+        return [filters]
+    return [filters, replace(filters, provider=provider, model=model)]
+
+
+@dataclass(frozen=True, slots=True)
+class _Window:
+    """What is read next: ``bounds`` of the key, the filter whose index leads, the zones that lead before it.
+    ``last``: nothing that passes lies further back.
+    """
+
+    bounds: Bounds
+    leader: str | None
+    zones: Conditions
+    last: bool
+
+
+async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds, size: int) -> _Window:
+    """Reaches so far back that about ``size`` rows must be looked at, whatever they are.
+
+    The rarest filter leads.  Neither database knows which that is: SQLite has no statistics, and PostgreSQL's are about
+    a column, not about what lies before a cursor.
+    """
+    first, end = bounds
+    leaders = _leaders(filters)
+    leader = next(iter(leaders), None)
+    if _given(filters) <= {leader, "since", "until"}:
+        return _Window(bounds, leader, [], last=True)  # every row that is read is wanted
+    if leaders:
+        leader, count, lowest = await _rarest(connection, leaders, bounds, size)
+        if count < size:
+            return _Window(bounds, leader, [], last=True)
+    zones = _zones(filters, alone=not leaders)
+    if zones:
+        zone = request_zones.c.zone
+        probe = select(zone).where(*zones, *_between(zone, _zone_bounds(bounds))).order_by(zone.desc())
+        count, lowest = await _reach(connection, [probe.limit(size // ROWS_A_ZONE)])
+        if count < size // ROWS_A_ZONE:
+            return _Window(bounds, leader, zones, last=True)
+        lowest = max(lowest.ljust(IDENT_LENGTH, "0"), first or "")
+    elif not leaders:
+        return _Window(bounds, None, [], last=True)
+    return _Window((lowest, end), leader, zones, last=False)
+
+
+def _query(filters: Filters, window: _Window, dialect: str, limit: int) -> Select[Any]:
+    where = [*_between(requests.c.id, window.bounds), *_others(filters, window.leader, dialect)]
+    if window.leader is not None:
+        where += _leaders(filters)[window.leader].conditions(within_zones=bool(window.zones))
+    if not window.zones:
+        return select(requests).where(*where).order_by(requests.c.id.desc()).limit(limit)
+    zone = request_zones.c.zone
+    within = [*window.zones, *_between(zone, _zone_bounds(window.bounds))]
+    where += [requests.c.id >= zone, requests.c.id < zone + AFTER]
+    if dialect == "sqlite":
+        return select(requests).where(*within, *where).order_by(zone.desc(), requests.c.id.desc()).limit(limit)
+    # PostgreSQL would rather read the whole table once than a little of it per zone, unless it is told not to
+    inside = (
+        select(requests).where(*where).order_by(requests.c.id.desc()).limit(limit).correlate(request_zones).lateral()
+    )
+    found = select(inside).select_from(request_zones.join(inside, true())).where(*within)
+    return found.order_by(zone.desc(), inside.c.id.desc()).limit(limit)
+
+
+def _zone_bounds(bounds: Bounds) -> Bounds:
+    first, end = bounds
+    return first and first[:ZONE_LENGTH], end and end[:ZONE_LENGTH] + AFTER
+
+
+def _given(filters: Filters) -> set[str]:
+    return {name for name in Filters.__slots__ if getattr(filters, name) is not None}
+
+
+@dataclass(frozen=True, slots=True)
+class _Leader:
+    """A filter with an index of its own, which ends in the key.  ``also`` is what makes a partial one usable."""
+
+    column: ColumnElement[Any]
+    value: str | None
+    also: ColumnElement[bool] | None = None
+
+    def conditions(self, within_zones: bool = False) -> Conditions:
+        """Within zones the index must be used inside of each, after it: a value that seems to come from the zone says
+        so to the planner.
+        """
+        value = self.value
+        nothing = func.substr(request_zones.c.zone, ZONE_LENGTH + 1)
+        equal = self.column == (literal(value) + nothing if within_zones and value is not None else value)
+        return [equal] if self.also is None else [equal, self.also]
+
+
+def _leaders(filters: Filters) -> dict[str, _Leader]:
+    c = requests.c
+    found: dict[str, _Leader] = {}
+    if filters.label is not None:
+        found["label"] = _Leader(c.label, filters.label, LABELLED)
+    if filters.code:
+        found["code"] = _Leader(c.code, filters.code, WITH_CODE)
+    if filters.continued:
+        found["continued"] = _Leader(literal("1"), "1", CONTINUED)  # the index has no column but the key
+    if filters.outcome == RUNNING:
+        found["outcome"] = _Leader(c.outcome, None)
+    elif filters.outcome is not None and filters.outcome != DELIVERED:
+        found["outcome"] = _Leader(c.outcome, filters.outcome, UNDELIVERED)
+    for name in ("requested", "model", "token", "provider"):
+        value = getattr(filters, name)
+        if value is not None:
+            found[name] = _Leader(c[COLUMNS[name]], value)
+    return found
+
+
+async def _rarest(
+    connection: AsyncConnection, leaders: Mapping[str, _Leader], bounds: Bounds, size: int
+) -> tuple[str, int, str]:
+    """Which has the fewest rows, or, where all have ``size``, whose newest ``size`` go back the furthest; how many it
+    has, and how far they go back.
+    """
+    key = requests.c.id
+    probes = [
+        select(key).where(*leader.conditions(), *_between(key, bounds)).order_by(key.desc()).limit(size)
+        for leader in leaders.values()
+    ]
+    row = await _reach(connection, probes)
+    count, lowest, name = min((row[2 * index], row[2 * index + 1], name) for index, name in enumerate(leaders))
+    return name, count, lowest
+
+
+async def _reach(connection: AsyncConnection, probes: Sequence[Select[Any]]) -> tuple[Any, ...]:
+    """Of each: how many it finds, and the lowest."""
+    figures: list[Any] = []
+    for probe in probes:
+        found = probe.subquery()
+        lowest = func.coalesce(func.min(found.c[0]), "")
+        figures += [select(func.count()).select_from(found).scalar_subquery(), select(lowest).scalar_subquery()]
+    return tuple((await connection.execute(select(*figures))).one())
+
+
+def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
+    """Every filter but the leader, so written that SQLite does not take an index of theirs instead."""
+    c = requests.c
+    found: Conditions = []
+    for name, column in COLUMNS.items():
+        value = getattr(filters, name)
+        if value is None or name == leader:
+            continue
+        subject = literal_column(f"+requests.{column}", Text) if dialect == "sqlite" else c[column]
+        found.append(subject == (None if (name, value) == ("outcome", RUNNING) else value))
+    if filters.stream is not None:
+        found.append(c.stream == filters.stream)
+    if filters.continued is not None and leader != "continued":
+        found.append(CONTINUED if filters.continued else c.continued.is_(None))
+    if filters.min_cost is not None:
+        found.append(c.cost >= filters.min_cost)
+    if filters.min_duration_us is not None:
+        found.append(c.duration_us >= filters.min_duration_us)
+    return found
+
+
+def _zones(filters: Filters, alone: bool) -> Conditions:
+    """What a stretch of time must have for a row in it to pass.  ``alone``: no index leads, so that zones are all there
+    is against reading everything where streams, or the others, are rare.
+    """
+    z = request_zones.c
+    found: Conditions = []
+    if filters.stream is not None and alone:
+        found.append((z.streamed if filters.stream else z.plain).is_(True))
+    if filters.min_cost is not None:
+        found.append(z.max_cost >= filters.min_cost)
+    if filters.min_duration_us is not None:
+        found.append(z.max_duration_us >= filters.min_duration_us)
+    return found
+
+
+# ------------------------------------------------------------------------------------- rows as JSON
+
+
+def view(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    """A row as the operator sees it: as its client does, and whose it is, and which accounts were used."""
+    found = receipt(row)
+    attempts = _with_usage(_attempts.decode(row["attempts"] or "[]"), row)
+    accounts = [attempt.account or None for attempt in _attempts.decode(row["attempts"] or "[]")]
+    found["attempts"] = [
+        {"account": account, **attempt} for account, attempt in zip(accounts, found["attempts"], strict=True)
+    ]
+    found["upstream_cost_usd"] = usd(_upstream_cost(attempts))
+    return {**found, "token": row["grant_id"], "process": row["boot"], "bytes_out": row["bytes_out"]}
+
+
+def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
+    """A row as clients see it: the operator's account names stay out.  ``outcome`` and ``status`` are null while it
+    runs.
+    """
+    return {
+        "id": row["id"],
+        "object": "headgate.request",
+        "created": row["created_at"] // NANO,
+        "label": row["label"],
+        "model": row["model"],
+        "requested_model": row["requested"],
+        "provider": row["provider"],
+        "stream": bool(row["stream"]),
+        "status": row["status"],
+        "code": row["code"] or None,
+        "outcome": row["outcome"],
+        "usage": {
+            "prompt_tokens": row["prompt_tokens"],
+            "completion_tokens": row["completion_tokens"],
+            "total_tokens": row["prompt_tokens"] + row["completion_tokens"],
+            "cached_tokens": row["cached_tokens"] or 0,
+            "reasoning_tokens": row["reasoning_tokens"] or 0,
+            "basis": row["basis"],
+        },
+        "cost_usd": usd(row["cost"]),
+        "price_snapshot": row["price_source"],
+        "continued": [joined(seam) for seam in _seams.decode(row["continued"] or "[]")],
+        "not_continued": row["not_continued"],
+        "shares": [shared(share) for share in _shares.decode(row["shares"] or "[]")],
+        "timings_ms": {
+            "total": _ms(row["duration_us"]),
+            **{phase: _ms(row[f"{phase}_us"]) for phase in ("queue", "connect", "ttfb", "ttft")},
+        },
+        "skipped_events": sum(one.skipped for one in _attempts.decode(row["attempts"] or "[]")),
+        "attempts": [told(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
+    }
+
+
+def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowMapping) -> Sequence[AttemptRecord]:
+    """What the only attempt used is what the call used, and is written down once."""
+    if len(attempts) != 1 or attempts[0].completion_tokens or not row["completion_tokens"]:
+        return attempts
+    cost = -1 if row["cost"] is None else int(row["cost"])
+    used = {"prompt_tokens": row["prompt_tokens"], "completion_tokens": row["completion_tokens"], "cost": cost}
+    return [msgspec.structs.replace(attempts[0], **used)]
+
+
+def shared(share: Share) -> dict[str, Any]:
+    """What one target wrote of an answer that several did."""
+    return {
+        "provider": share.provider,
+        "model": share.model,
+        "prompt_tokens": share.prompt_tokens,
+        "completion_tokens": share.completion_tokens,
+        "cost_usd": usd(share.cost) if share.cost >= 0 else None,
+    }
+
+
+def _upstream_cost(attempts: Sequence[AttemptRecord]) -> int | None:
+    """What all attempts cost the operator, those that failed included; None where a price is not known."""
+    used = [one for one in attempts if one.prompt_tokens or one.completion_tokens]
+    return None if any(one.cost < 0 for one in used) else sum(one.cost for one in used)
+
+
+def usd(nano: int | None) -> float | None:
+    """Dollars of nano-USD."""
+    return None if nano is None else int(nano) / NANO
+
+
+def _ms(us: int | None) -> float | None:
+    return None if us is None else us / 1000

@@ -1,0 +1,210 @@
+"""What was used: totals per UTC day, added up from ``store.usage_days``.
+
+Owns the JSON of the operator's report and of a client's own.  Days count whole: a window is widened to them, and the
+report says to which.  What has no known price is counted beside the cost, never as 0.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Any
+
+from sqlalchemy import ColumnElement, case, desc, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headgate.control.ingest.rollup import DAY_NS
+from headgate.control.reports.requests import NANO, usd
+from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, usage_days
+
+DAY_S = DAY_NS // NANO
+MAX_GROUPS = 1000
+MAX_USES = 5000  # names: they are clients' own words
+USES_DAYS = 30
+
+_day = usage_days.c
+_delivered = _day.outcome == "delivered"
+_ended_well = _day.outcome.in_(("delivered", "cancelled"))
+_SUMS: dict[str, ColumnElement[Any]] = {
+    "requests": func.sum(_day.requests),
+    "delivered": func.sum(case((_delivered, _day.requests), else_=0)),
+    "failed": func.sum(case((_ended_well, 0), else_=_day.requests)),
+    "prompt_tokens": func.sum(_day.prompt_tokens),
+    "completion_tokens": func.sum(_day.completion_tokens),
+    "cached_tokens": func.sum(_day.cached_tokens),
+    "reasoning_tokens": func.sum(_day.reasoning_tokens),
+    "cost": func.sum(_day.cost),
+    "unpriced_requests": func.sum(_day.unpriced),
+}
+_KEYS: dict[str, Sequence[ColumnElement[Any]]] = {
+    "model": (case((_day.model == "", ""), else_=_day.provider), _day.model),
+    "provider": (_day.provider,),
+    "requested": (_day.requested,),
+    "token": (_day.grant_id,),
+    "outcome": (_day.outcome,),
+    "day": (_day.day,),
+}
+GROUPS = tuple(_KEYS)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Filters:
+    """None: anything.  ``since`` and ``until`` are Unix ns; the days that they fall into count whole.  ``model`` is
+    ``provider/model`` or the model's id alone.
+    """
+
+    since: int | None = None
+    until: int | None = None
+    token: str | None = None
+    model: str | None = None
+    provider: str | None = None
+
+
+async def report(engine: AsyncEngine, group_by: str, filters: Filters) -> dict[str, Any]:
+    """The JSON of GET /admin/v1/usage: a list of at most MAX_GROUPS, the most used first, days in their order, with the
+    ``total`` of all.  ``group_by`` is one of GROUPS.
+
+    ``failed`` are the calls that were neither delivered nor left by their client.  ``group`` is null for calls that no
+    model served, where grouped by a name (control/rollup.py).  Raises ValueError with a sentence, SQLAlchemyError.
+    """
+    if group_by not in _KEYS:
+        raise ValueError(f"group_by must be one of {', '.join(GROUPS)}.")
+    keys = _KEYS[group_by]
+    where = [_day.detail == _detail(group_by, filters), *_where(filters)]
+    order = (_day.day,) if group_by == "day" else (desc(_SUMS["requests"]), *keys)
+    if filters.token is not None:
+        where.append(_days())
+    groups = select(*keys, *_SUMS.values()).where(*where).group_by(*keys).order_by(*order).limit(MAX_GROUPS + 1)
+    async with engine.connect() as connection:
+        rows = (await connection.execute(groups)).all()
+        whole = (await connection.execute(select(*_SUMS.values()).where(*where))).one()
+    width = len(keys)
+    return {
+        "object": "list",
+        "group_by": group_by,
+        "since": None if filters.since is None else _first_day(filters.since) * DAY_S,
+        "until": None if filters.until is None else (_last_day(filters.until) + 1) * DAY_S,
+        "data": [{"group": _name(group_by, row[:width]), **_figures(row[width:])} for row in rows[:MAX_GROUPS]],
+        "total": _figures(whole),
+        "has_more": len(rows) > MAX_GROUPS,
+        "next": None,
+    }
+
+
+async def uses_30d(engine: AsyncEngine) -> tuple[dict[str, int], dict[str, int]]:
+    """Requests of the last 30 days that were served: by ``provider/model``, and by the name that was asked for.  The
+    most used MAX_USES of each.  Raises SQLAlchemyError.
+    """
+    since = (_day.detail == ALL_TOKENS, _day.day > _today() - USES_DAYS)
+    uses = desc(_SUMS["requests"])
+
+    async def count(connection: AsyncConnection, *keys: ColumnElement[Any]) -> dict[str, int]:
+        query = select(*keys, _SUMS["requests"]).where(*since, keys[-1] != "").group_by(*keys)
+        rows = await connection.execute(query.order_by(uses, *keys).limit(MAX_USES))
+        return {"/".join(row[:-1]): int(row[-1]) for row in rows}
+
+    async with engine.connect() as connection:
+        return await count(connection, _day.provider, _day.model), await count(connection, _day.requested)
+
+
+async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
+    """The JSON of a client's own GET /v1/usage: what this token has used in all, and of it today and this month (UTC).
+
+    ``cost_usd`` sums what is known, null where nothing is; ``since``: Unix seconds of the first call, null without one.
+    """
+    async with engine.connect() as connection:
+        of_grant = (_day.detail == ALL_NAMES, _day.grant_id == grant, _days())
+        query = select(_day.day, *_SUMS.values(), func.min(_day.first_at))
+        rows = (await connection.execute(query.where(*of_grant).group_by(_day.day).order_by(_day.day))).all()
+    today = _today()
+    month = today - datetime.fromtimestamp(today * DAY_S, UTC).day + 1
+    return {
+        "object": "headgate.usage",
+        **_own(rows),
+        "since": rows[0][-1] // NANO if rows else None,
+        "today": _own([row for row in rows if row.day == today]),
+        "month": _own([row for row in rows if row.day >= month]),
+        "budget": None,
+        "alert": None,
+    }
+
+
+def _days() -> ColumnElement[bool]:
+    """Every day that there is, each found by one look-up: the key begins with it, so a token's rows are then a look-up
+    per day as well, not a scan of all tokens' rows.
+    """
+    known = usage_days.alias()
+    first = select(func.min(known.c.day).label("day")).where(known.c.detail == ALL_NAMES)
+    days = first.cte("days", recursive=True)
+    following = select(func.min(known.c.day)).where(known.c.detail == ALL_NAMES, known.c.day > days.c.day)
+    days = days.union_all(select(following.scalar_subquery()).where(days.c.day.is_not(None)))
+    return _day.day.in_(select(days.c.day).where(days.c.day.is_not(None)))
+
+
+def _detail(group_by: str, filters: Filters) -> int:
+    """The coarsest of the three sums that tells apart what is asked for."""
+    tokens = group_by == "token" or filters.token is not None
+    names = group_by in ("model", "provider", "requested") or (filters.model, filters.provider) != (None, None)
+    if tokens:
+        return IN_FULL if names else ALL_NAMES
+    return ALL_TOKENS
+
+
+def _where(filters: Filters) -> list[ColumnElement[bool]]:
+    # A day whose only call was put right is empty; a target may have written a part of other targets' answers alone
+    found: list[ColumnElement[bool]] = [or_(_day.requests > 0, _day.completion_tokens > 0)]
+    if filters.since is not None:
+        found.append(_day.day >= _first_day(filters.since))
+    if filters.until is not None:
+        found.append(_day.day <= _last_day(filters.until))
+    if filters.token is not None:
+        found.append(_day.grant_id == filters.token)
+    if filters.provider is not None:
+        found.append(_day.provider == filters.provider)
+    if filters.model is not None:
+        found.append(or_(_day.model == filters.model, _day.provider + "/" + _day.model == filters.model))
+    return found
+
+
+def _today() -> int:
+    return int(time.time()) // DAY_S
+
+
+def _first_day(since: int) -> int:
+    return since // DAY_NS
+
+
+def _last_day(until: int) -> int:
+    """``until`` itself is too late."""
+    return (until - 1) // DAY_NS
+
+
+def _name(group_by: str, key: Sequence[Any]) -> str | None:
+    if group_by == "day":
+        return datetime.fromtimestamp(key[0] * DAY_S, UTC).date().isoformat()
+    return "/".join(key) if key[-1] else None
+
+
+def _figures(row: Sequence[Any]) -> dict[str, Any]:
+    figures: dict[str, Any] = {name: int(value or 0) for name, value in zip(_SUMS, row, strict=True)}
+    figures["cost_usd"] = _cost(figures.pop("cost"), figures["unpriced_requests"])
+    return figures
+
+
+def _cost(nano: int, unpriced: int) -> float | None:
+    return None if unpriced and not nano else usd(nano)
+
+
+def _own(rows: Sequence[Any]) -> dict[str, Any]:
+    """The sum of rows (day, _SUMS, first_at), as far as a client's business goes."""
+    total = {name: sum(int(row[1 + index]) for row in rows) for index, name in enumerate(_SUMS)}
+    return {
+        "requests": total["requests"],
+        "prompt_tokens": total["prompt_tokens"],
+        "completion_tokens": total["completion_tokens"],
+        "total_tokens": total["prompt_tokens"] + total["completion_tokens"],
+        "cost_usd": _cost(total["cost"], total["unpriced_requests"]),
+        "unpriced_requests": total["unpriced_requests"],
+    }

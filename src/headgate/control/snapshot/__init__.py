@@ -1,0 +1,1 @@
+"""What the data processes are told: composed, published, sent."""

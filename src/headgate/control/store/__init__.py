@@ -1,0 +1,1 @@
+"""The store: its tables, its migrations, the database behind it."""

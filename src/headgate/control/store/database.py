@@ -1,0 +1,412 @@
+"""The store: its tables, and how it is opened and brought up to date.
+
+Owns the schema as this release knows it; `migrations/` owns how a database gets there (a test holds the two equal).
+Portable between SQLite (the default) and PostgreSQL; queries stand beside their subject (tokens, recorder, receipts).
+Refuses a database that a newer release has written: it may mean things that this one would destroy.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import (
+    BigInteger,
+    Boolean,
+    Column,
+    ColumnElement,
+    Float,
+    Index,
+    Integer,
+    LargeBinary,
+    MetaData,
+    Table,
+    Text,
+    event,
+    inspect,
+    select,
+    text,
+)
+from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
+
+from headgate.control.store import postgres
+
+# Every revision of migrations/versions, oldest first; the last is what this release needs
+REVISIONS = ("0001", "0002", "0003", "0004")
+HEAD = REVISIONS[-1]
+MIGRATIONS = Path(__file__).with_name("migrations")
+
+MEND = "; put a backup in its place, or move it away to begin with an empty one"
+PATIENCE_S = 5.0  # for a free connection: who waits longer is answered that the store is busy
+
+metadata = MetaData()
+
+# Agent tokens.  The token itself is nowhere: `digest` is HMAC-SHA256(instance key, whole token).
+tokens = Table(
+    "tokens",
+    metadata,
+    Column("id", Text, primary_key=True),  # public
+    Column("digest", LargeBinary, nullable=False, unique=True),
+    Column("name", Text, nullable=False),
+    Column("scopes", Text, nullable=False),  # JSON array
+    Column("models", Text, nullable=False),  # JSON array
+    Column("created_at", BigInteger, nullable=False),  # Unix ns, as every *_at
+    Column("expires", Float),  # Unix seconds, as in model.Grant
+    Column("revoked_at", BigInteger),
+)
+
+# The secrets that a rotated token had before, as long as they are good beside the new one.
+superseded_tokens = Table(
+    "superseded_tokens",
+    metadata,
+    Column("digest", LargeBinary, primary_key=True),
+    Column("token_id", Text, nullable=False),
+    Column("until", Float, nullable=False),  # Unix seconds
+)
+
+# One row per call.  `outcome` is NULL while it runs; `completion_tokens` then is what it has delivered so far.
+# Durations are µs, NULL where the call never got there; cost is nano-USD, NULL unknown.  The key is ordered by time,
+# so a table without row ids appends, and a list needs no sorting whatever its filter is: every index ends in the key.
+# The partial indexes hold only the rows that they are for: labelled, failed and running calls.
+requests = Table(
+    "requests",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("boot", Text, nullable=False),  # which data process: `<worker>-<boot id>`
+    Column("created_at", BigInteger, nullable=False),
+    Column("grant_id", Text, nullable=False),
+    Column("requested", Text, nullable=False),
+    Column("stream", Boolean, nullable=False),
+    Column("label", Text),
+    Column("price_input", BigInteger),  # of a running call: what it is priced with if it is lost
+    Column("price_output", BigInteger),
+    Column("provider", Text, nullable=False),
+    Column("model", Text, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("basis", Text, nullable=False),
+    Column("closed_at", BigInteger),
+    Column("outcome", Text),
+    Column("status", Integer),
+    Column("code", Text),
+    Column("cached_tokens", BigInteger),
+    Column("reasoning_tokens", BigInteger),
+    Column("cache_write_tokens", BigInteger),
+    Column("cost", BigInteger),
+    Column("duration_us", BigInteger),
+    Column("queue_us", BigInteger),
+    Column("connect_us", BigInteger),
+    Column("ttfb_us", BigInteger),
+    Column("ttft_us", BigInteger),
+    Column("bytes_out", BigInteger),
+    Column("attempts", Text),  # JSON: an array of model.AttemptRecord, each an array
+    Column("price_source", Text),  # model.Price.source; NULL where nothing was priced
+    # Of a stream that broke: JSON arrays of model.Seam and model.Share, and why it could not go on; NULL of all others
+    Column("continued", Text),
+    Column("not_continued", Text),
+    Column("shares", Text),
+    sqlite_with_rowid=False,
+)
+Index("requests_by_grant", requests.c.grant_id, requests.c.id)
+Index("requests_by_model", requests.c.model, requests.c.id)
+Index("requests_by_requested", requests.c.requested, requests.c.id)
+Index("requests_by_provider", requests.c.provider, requests.c.id)
+
+
+def _partial(name: str, condition: ColumnElement[bool], *columns: str) -> None:
+    Index(name, *(requests.c[column] for column in columns), sqlite_where=condition, postgresql_where=condition)
+
+
+LABELLED = requests.c.label.is_not(None)
+UNDELIVERED = requests.c.outcome != text("'delivered'")
+WITH_CODE = requests.c.code != text("''")
+CONTINUED = requests.c.continued.is_not(None)
+_partial("requests_by_label", LABELLED, "label", "id")
+_partial("requests_by_grant_label", LABELLED, "grant_id", "label", "id")
+_partial("requests_by_outcome", UNDELIVERED, "outcome", "id")
+_partial("requests_by_code", WITH_CODE, "code", "id")
+_partial("requests_continued", CONTINUED, "id")
+_partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
+
+# What the rows of one stretch of time have at most, so that a list with a minimum skips the stretches that hold none.
+# `zone` is the start of their ids, the same for about a minute (2**16 ms).  The recorder widens it (control/rollup.py).
+ZONE_LENGTH = len("chatcmpl-") + 7
+request_zones = Table(
+    "request_zones",
+    metadata,
+    Column("zone", Text, primary_key=True),
+    Column("streamed", Boolean, nullable=False),  # there is a streamed call among them
+    Column("plain", Boolean, nullable=False),  # there is one that is not
+    Column("max_cost", BigInteger, nullable=False),  # nano-USD; -1: none is known
+    Column("max_duration_us", BigInteger, nullable=False),
+    sqlite_with_rowid=False,
+)
+
+# Ended calls, added up per UTC day by the recorder, in the transaction that writes their rows (control/rollup.py): each
+# three times, so that no question has to read what it does not tell apart.
+ALL_TOKENS, ALL_NAMES, IN_FULL = range(3)
+usage_days = Table(
+    "usage_days",
+    metadata,
+    # ALL_TOKENS: no grant_id; ALL_NAMES: no provider, model and requested; IN_FULL: everything
+    Column("detail", Integer, primary_key=True, autoincrement=False),
+    Column("day", Integer, primary_key=True, autoincrement=False),  # days since 1970-01-01 UTC, by created_at
+    Column("grant_id", Text, primary_key=True),
+    Column("provider", Text, primary_key=True),
+    Column("model", Text, primary_key=True),
+    Column("requested", Text, primary_key=True),
+    Column("outcome", Text, primary_key=True),
+    Column("requests", BigInteger, nullable=False),
+    Column("prompt_tokens", BigInteger, nullable=False),
+    Column("completion_tokens", BigInteger, nullable=False),
+    Column("cached_tokens", BigInteger, nullable=False),
+    Column("reasoning_tokens", BigInteger, nullable=False),
+    Column("cost", BigInteger, nullable=False),  # of the calls whose cost is known
+    Column("unpriced", BigInteger, nullable=False),  # calls that used tokens at an unknown price
+    Column("first_at", BigInteger, nullable=False),  # of the first call, or earlier: corrections do not move it
+    sqlite_with_rowid=False,
+)
+
+# What an operator declares here instead of in the file.  `body` is JSON, checked by the control API's models when it is
+# written and when it is read; the name is what other objects refer to.
+stored_providers = Table(
+    "providers",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
+stored_accounts = Table(
+    "accounts",
+    metadata,
+    Column("id", Text, primary_key=True),  # model.Account.id: `<provider>/<label>`
+    Column("provider", Text, nullable=False),  # of the file or of the store
+    Column("label", Text, nullable=False),
+    Column("sealed", LargeBinary, nullable=False),
+    Column("hint", Text, nullable=False),
+    Column("priority", Integer, nullable=False),
+    Column("free", Boolean, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+)
+
+stored_aliases = Table(
+    "aliases",
+    metadata,
+    Column("name", Text, primary_key=True),
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# Prices and facts that the operator knows better than the price list.
+model_overrides = Table(
+    "model_overrides",
+    metadata,
+    Column("id", Text, primary_key=True),  # `<provider>/<model id>`
+    Column("body", Text, nullable=False),
+    Column("created_at", BigInteger, nullable=False),
+    Column("updated_at", BigInteger, nullable=False),
+)
+
+# How far each journal file has been read; committed together with what was read.
+journal_offsets = Table(
+    "journal_offsets",
+    metadata,
+    Column("file", Text, primary_key=True),
+    Column("position", BigInteger, nullable=False),
+)
+
+# Requests that were turned away before a token was known.
+refusals = Table(
+    "refusals",
+    metadata,
+    Column("second", BigInteger, primary_key=True),  # Unix seconds
+    Column("code", Text, primary_key=True),
+    Column("count", BigInteger, nullable=False),
+)
+
+meta = Table("meta", metadata, Column("key", Text, primary_key=True), Column("value", Text, nullable=False))
+
+
+class StoreUnusable(Exception):
+    """The store cannot be opened, or must not be.  The message is a sentence for the operator; exit code 4."""
+
+
+def async_url(database: str) -> URL:
+    """``sqlite:///PATH`` or ``postgresql://…`` with the async driver filled in.  Raises StoreUnusable on anything
+    else.
+    """
+    if database.startswith("postgres"):
+        try:
+            postgres.parse(database)
+        except postgres.BadUrl as error:
+            raise StoreUnusable(f"database: {error}") from error
+        return URL.create("postgresql+asyncpg")  # where and as whom: make_engine
+    try:
+        url = make_url(database)
+    except (ArgumentError, ValueError) as error:
+        raise StoreUnusable("the database setting is not a URL such as sqlite:///PATH or postgresql://…") from error
+    if url.get_backend_name() != "sqlite":
+        other = url.get_backend_name()
+        raise StoreUnusable(f"the database {other!r} is not supported: use sqlite:///PATH or postgresql://…")
+    return url.set(drivername="sqlite+aiosqlite")
+
+
+def shown(database: str) -> str:
+    """The URL without its password."""
+    return postgres.masked(database) if database.startswith("postgres") else database
+
+
+def make_engine(database: str) -> AsyncEngine:
+    """An engine whose SQLite connections wait for each other instead of failing, and write ahead; or one that works
+    behind a pooler in transaction mode, too.  Raises StoreUnusable, ImportError, OSError.
+    """
+    url = async_url(database)
+    if url.get_backend_name() == "sqlite":
+        engine = create_async_engine(url, pool_timeout=PATIENCE_S)
+        event.listen(engine.sync_engine, "connect", _tune_sqlite)
+        return engine
+    arguments = {
+        **postgres.parse(database).arguments(),
+        "async_creator_fn": _connect,
+        "prepared_statement_cache_size": 0,
+        # Unnamed: it is gone with the next one, and is never met by another client of the same pooler
+        "prepared_statement_name_func": str,
+    }
+    engine = create_async_engine(url, pool_pre_ping=True, pool_timeout=PATIENCE_S, connect_args=arguments)
+    dialect: Any = engine.sync_engine.dialect
+    # They ask the server outside of a transaction, and no column here is JSON
+    dialect.setup_asyncpg_json_codec = dialect.setup_asyncpg_jsonb_codec = _no_codec
+    return engine
+
+
+async def _connect(**arguments: Any) -> Any:
+    """A connection of asyncpg's.  Raises OSError, whatever the driver raises: this happens anywhere in SQLAlchemy."""
+    # Late: an extra, which only some have
+    import asyncpg  # noqa: PLC0415
+
+    try:
+        return await asyncpg.connect(**arguments)
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ValueError, TypeError) as error:
+        raise ConnectionError(str(error) or type(error).__name__) from error
+
+
+async def _no_codec(_connection: Any) -> None:
+    return None
+
+
+def _tune_sqlite(connection: Any, _record: object) -> None:
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA busy_timeout = 5000")
+    cursor.execute("PRAGMA journal_mode = WAL")
+    # NORMAL: a kill -9 loses nothing, a power cut may lose the last commits; the journal has the same promise
+    cursor.execute("PRAGMA synchronous = NORMAL")
+    cursor.close()
+
+
+async def open_store(database: str) -> AsyncEngine:
+    """Opens the database, creating it where it is a file that does not exist (0600), and migrates it to HEAD.
+
+    Raises StoreUnusable.
+    """
+    url = async_url(database)
+    engine: AsyncEngine | None = None
+    try:
+        if url.get_backend_name() == "sqlite" and url.database not in (None, "", ":memory:"):
+            _own_file(str(url.database))
+        engine = make_engine(database)
+        await _bring_up_to_date(engine, database)
+    except ImportError as error:
+        raise StoreUnusable(f"the driver for {url.drivername} is missing: install headgate[postgres]") from error
+    except (SQLAlchemyError, OSError) as error:
+        if engine is not None:
+            await engine.dispose()
+        reason = (str(getattr(error, "orig", None) or error).splitlines() or [type(error).__name__])[0]
+        if isinstance(error, TimeoutError):
+            reason = "it does not answer"
+        step = MEND if url.get_backend_name() == "sqlite" and isinstance(error, DatabaseError) else ""
+        raise StoreUnusable(f"the store {shown(database)} cannot be opened: {reason}{step}") from error
+    except StoreUnusable:
+        if engine is not None:
+            await engine.dispose()
+        raise
+    return engine
+
+
+def _own_file(path: str) -> None:
+    # SQLite gives its -wal and -shm files the mode of the database itself
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    try:
+        if os.fstat(descriptor).st_mode & 0o077:
+            os.fchmod(descriptor, 0o600)
+    finally:
+        os.close(descriptor)
+
+
+async def _bring_up_to_date(engine: AsyncEngine, database: str) -> None:
+    async with engine.connect() as connection:
+        revision = await connection.run_sync(_revision)
+    if revision == HEAD:
+        return
+    if revision is not None and revision not in REVISIONS:
+        raise StoreUnusable(
+            f"the store {shown(database)} was written by a newer release of Headgate "
+            f"(schema {revision}, this one knows {HEAD}): use that release, or another database"
+        )
+    await asyncio.to_thread(_migrate, database)
+
+
+def _revision(connection: Connection) -> str | None:
+    if not inspect(connection).has_table("alembic_version"):
+        return None
+    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
+
+
+def _migrate(database: str) -> None:
+    """Runs the migrations on a loop and an engine of its own: the drivers are async, Alembic is not, and the control
+    process's loop must not stand still meanwhile.
+    """
+    # Late: Alembic costs 0.2 s at import and nearly every start finds the schema at HEAD
+    from alembic import command  # noqa: PLC0415
+    from alembic.config import Config  # noqa: PLC0415
+
+    def upgrade(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
+        config.attributes["connection"] = connection
+        command.upgrade(config, "head")
+
+    async def run() -> None:
+        engine = make_engine(database)
+        try:
+            async with engine.begin() as connection:
+                await connection.run_sync(upgrade)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(run())
+
+
+def upsert(engine: AsyncEngine, table: Table) -> sqlite.Insert | postgresql.Insert:
+    """An INSERT that knows ``on_conflict_do_update``, in the engine's dialect."""
+    return sqlite.insert(table) if engine.dialect.name == "sqlite" else postgresql.insert(table)
+
+
+async def read_meta(connection: AsyncConnection, key: str) -> str | None:
+    """A remembered value, None where there is none."""
+    return (await connection.execute(select(meta.c.value).where(meta.c.key == key))).scalar()
+
+
+async def write_meta(engine: AsyncEngine, connection: AsyncConnection, key: str, value: str) -> None:
+    """Remembers a value; the caller commits."""
+    statement = upsert(engine, meta).values(key=key, value=value)
+    changed = statement.on_conflict_do_update(index_elements=["key"], set_={"value": statement.excluded.value})
+    await connection.execute(changed)

@@ -1,0 +1,11 @@
+"""What Alembic runs: the migrations, on the connection that ``store`` hands in.  There is no offline mode."""
+
+from __future__ import annotations
+
+from alembic import context
+
+from headgate.control.store.database import metadata
+
+context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
+with context.begin_transaction():
+    context.run_migrations()

@@ -1,0 +1,1 @@
+"""Foreign errors: read, classified, and written for the client."""

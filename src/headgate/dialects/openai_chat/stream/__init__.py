@@ -1,0 +1,1 @@
+"""Chat streams: chunks in, chunks out, the verdict; how one attempt joins another."""

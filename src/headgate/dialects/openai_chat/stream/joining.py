@@ -1,0 +1,205 @@
+"""A later attempt at an answer of which the client has a part already.
+
+A ``Joined`` stream takes over what the client knows from the stream that broke (id, model, role, what was said) and
+lets through what is new, as its Seam tells.  Behind the seam it is a stream like any other.
+"""
+
+from __future__ import annotations
+
+from copy import copy
+
+from msgspec import Raw
+
+from headgate import errors
+from headgate.dialects import tally
+from headgate.dialects.openai_chat import normalise
+from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.openai_chat.stream import chunks
+from headgate.dialects.openai_chat.stream.calls import ToolCalls
+from headgate.dialects.openai_chat.stream.stream import ChatStream
+from headgate.dialects.seam import Seam
+from headgate.dialects.tally import Tally
+from headgate.errors import GatewayError
+from headgate.model import Usage
+from headgate.wire import codec
+from headgate.wire.codec import NULL, Object
+
+
+class Joined(ChatStream):
+    """See ``ChatStream``.  ``join`` before anything else."""
+
+    seam: Seam
+    _before: Usage  # what the client had, of the prompt and of the answer
+    _begins: Tally  # where in the joined text this attempt's own begins
+    _thoughts: int  # tokens of reasoning, where the client has nothing else
+    _held_pieces = 0  # of text that the seam holds
+    _dropped: tuple[int, int] = (0, 0)  # pieces and bytes that the client has already, or may not have
+
+    def join(self, before: ChatStream, seam: Seam) -> None:
+        """Takes up where ``before`` broke: from here on the two are one stream of the client's."""
+        self.seam = seam
+        self.visible = self._begun = True
+        self._hold = ""  # what the client waits for is the rest of something
+        self._held = None
+        self._face = before._face
+        self._choices = before._choices
+        for choice in self._choices.values():
+            choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
+        self._kinds = before._kinds & {*normalise.TEXT_KEYS, *normalise.THOUGHTS}
+        self._prompt_tokens = before._prompt_tokens
+        self._before = before.given
+        self._thoughts = self._before.completion if self._kinds <= normalise.NO_ANSWER else 0
+        self._said = self._saying = before._said
+        self._said_saved, self._said_room = before._said_saved, before._said_room
+        self._begins = self._counted = before._given
+        self._text_events, self._text_bytes = self._begins[:2]
+
+    @property
+    def usage(self) -> Usage:
+        """Of the whole answer: the prompt once, and what the client has been given."""
+        return self._whole(self._tally)
+
+    @property
+    def given(self) -> Usage:
+        return self._whole(self._given)
+
+    def _whole(self, tally: Tally) -> Usage:
+        before, own = self._before, self._reported
+        if not self.done and tally.size == self._begins.size and not self._thoughts:
+            return copy(before)  # whatever this attempt has said, the client has none of it
+        if own is None:
+            return Usage(before.prompt, before.completion + self._tokens_since(self._begins, tally))
+        basis = before.basis
+        if not self.done and tally.size > self._counted.size:  # the report is not the last word
+            own.completion += self._tokens_since(self._counted, tally)
+            basis = "estimated"
+        if self._thoughts:  # the client has the first attempt's, and none of this one's
+            own.completion += self._thoughts - own.reasoning
+            own.reasoning = self._thoughts
+        elif not self.seam.afresh:
+            own.completion += before.completion
+            # The text that it was given is no prompt of the client's, and was counted where it was written
+            own.prompt = max(0, own.prompt - before.completion) or min(own.prompt, before.prompt)
+        elif self.done:  # it has been all said again, and counted by whoever said it
+            return own
+        else:
+            own.completion = max(own.completion, before.completion)
+        if before.basis == "provider" or not self.seam.afresh:
+            own.cached, own.cache_write = before.cached, before.cache_write
+        if before.basis == "provider":
+            own.prompt = before.prompt
+        own.basis = basis
+        return own
+
+    @property
+    def _reported(self) -> Usage | None:
+        """What the provider says of this attempt."""
+        nothing = Usage()
+        usage, _ = usages.read(self._usage_raw, nothing)
+        return None if usage is nothing else usage
+
+    def _shown_usage(self) -> Raw:
+        return usages.write(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
+
+    @property
+    def own_usage(self) -> Usage:
+        """Of this attempt alone, as its provider bills it: with what it has repeated."""
+        pieces, size = self._dropped
+        said = self._tokens_since(self._begins, self._tally) + tally.count(pieces, size / 4)
+        if self._usage_raw is None and not (said or self.begun or self.done):
+            return Usage()
+        given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
+        usage, _ = usages.read(self._usage_raw, Usage(self._before.prompt + given, said))
+        if not self.done and said > usage.completion:
+            usage.completion = said
+            usage.basis = "estimated"
+        return usage
+
+    @property
+    def begun(self) -> bool:
+        return self.seam.begun
+
+    def _finish_up(self, parts: list[bytes]) -> None:
+        """The new attempt is complete.  It is not where it has said less than the client has, or nothing at all."""
+        seam = self.seam
+        open_end = not seam.settled and not self._has_finished
+        if self._hollow or (open_end and not seam.begun):
+            self._refuse_nothing()
+            return
+        if open_end:
+            held = seam.close()
+            if seam.diverged or seam.unclear:
+                self._diverge()
+                return
+            if held:
+                self._text_events += 1
+                self._text_bytes += len(held.encode())
+                rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
+                parts.append(self._face.chunk({"choices": [rest]}))
+        super()._finish_up(parts)
+
+    def _diverge(self) -> None:
+        said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
+        if self.seam.unclear:
+            said = f"{self.provider} may have begun the answer again instead of going on with it."
+        self.error = GatewayError(errors.UPSTREAM_DIVERGED, said)
+
+    def _take_choice(
+        self,
+        state: chunks.Choice,
+        choice: chunks.Members,
+        texts: list[tuple[str, Raw]],
+        parts: list[bytes],
+        alone: bool,
+    ) -> chunks.Fate:
+        """Drops what shows nothing before the seam is settled: the client has no part of this attempt yet."""
+        fate = super()._take_choice(state, choice, texts, parts, alone)
+        if self.seam.settled or not codec.is_null(choice.get("finish_reason")):
+            return fate
+        return fate if texts else chunks.Fate.DROPPED
+
+    def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
+        delta, edited = chunks.delta_of(choice, state, self._kinds)
+        for name in normalise.THOUGHTS:  # never two chains of thought
+            thought = delta.pop(name, None)
+            if thought is not None:
+                edited = True
+                self._drop(len(thought) - 2)
+        seam = self.seam
+        if seam.stopped:  # a stop string has ended the answer, which its engine does not know
+            edited = delta.pop("content", None) is not None or edited
+        elif not seam.settled:
+            edited = self._pass(seam, choice, delta) or edited
+        return delta, edited
+
+    def _drop(self, size: int) -> None:
+        if size > 0:
+            self._dropped = (self._dropped[0] + 1, self._dropped[1] + size)
+
+    def _pass(self, seam: Seam, choice: chunks.Members, delta: Object) -> bool:
+        """Leaves of a delta's content what is new; whether that changed it."""
+        raw = delta.get("content")
+        text = codec.as_text(raw) if raw is not None and raw != NULL else None
+        new = seam.take(text) if text else ""
+        ends = not codec.is_null(choice.get("finish_reason"))
+        lost = seam.diverged or seam.unclear
+        if not lost and not seam.settled and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
+            new += seam.close()
+        if seam.diverged or seam.unclear:
+            self._diverge()
+        if seam.stopped:
+            choice["finish_reason"] = codec.raw("stop")
+            self.done = True
+        if new == (text or ""):
+            return False
+        if seam.held:
+            self._held_pieces += 1
+        elif new:
+            self._text_events += self._held_pieces  # they are sent as one, and are as many tokens as before
+            self._held_pieces = 0
+        self._drop(len(text or "") - len(new) - len(seam.held))
+        if new:
+            delta["content"] = codec.raw(new)
+        else:
+            del delta["content"]
+        return True

@@ -1,0 +1,389 @@
+"""An upstream's chat stream in, the client's out: the contract of a stream, for every upstream that exists.
+
+``ChatStream`` holds the first chunk back until there is something to see, says the role once, fills what is missing,
+keeps what it does not know, tells an end from a cut, and finds an error in whatever form it comes.  It is pure: bytes
+in, bytes out, and a verdict (``done``, ``error``, ``usage``).  It never looks back at text that it has passed on.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from headgate import errors
+from headgate.dialects import tally
+from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.errors.quotation import Quotable
+from headgate.dialects.openai_chat.stream import chunks
+from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
+from headgate.dialects.openai_chat.stream.envelope import Face
+from headgate.dialects.openai_chat.stream.splice import Template
+from headgate.dialects.tally import NOTHING, Tally
+from headgate.errors import GatewayError
+from headgate.model import Delivered, Usage
+from headgate.wire import codec, sse
+from headgate.wire.codec import EMPTY_TEXT, Object
+
+_DONE = b"data: [DONE]\n\n"
+_NO_CHOICES = Raw(b"[]")
+_SNIFF = 16 << 10
+_MOST_SAID = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
+_LEAST_ROOM = 4 << 10
+_MOST_HELD = 8 << 20
+
+
+class ChatStream(Delivery):
+    """One attempt's stream.  Implements ``ports.StreamBridge``; see there for ``feed``, ``close`` and ``tail``.
+
+    ``done``: the upstream has said that it is complete.  ``error``: it will not be; what has been returned stays valid.
+    Once either is set, whatever else comes is ignored.  ``visible``: something has been returned.  ``events`` counts
+    what the upstream really sent (its comments are no progress), ``skipped`` those of them that could not be read.
+    ``quiet``: see ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
+
+    ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
+    (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
+    attempt can go on where this one breaks (``joining.Joined``).  ``choices``: how many were asked for; a stream that
+    ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
+    """
+
+    def __init__(
+        self,
+        ident: str,
+        created: int,
+        model: str,
+        include_usage: bool,
+        *,
+        provider: str = "The upstream",
+        secrets: tuple[str, ...] = (),
+        max_event: int = 8 << 20,
+        prompt_tokens: int = 0,
+        hold: str = "",
+        choices: int = 1,
+        keep: bool = False,
+        sent: Quotable | None = None,
+    ) -> None:
+        self.visible = False
+        self.done = False
+        self.error: GatewayError | None = None
+        self.events = 0
+        self.quiet = 0.0
+        self.skipped = 0
+        self.ident = ident
+        self._include_usage = include_usage
+        self.provider = provider
+        self._secrets = secrets
+        self._sent = sent
+        self._prompt_tokens = prompt_tokens
+        self._max_event = max_event
+        self._decoder = sse.Decoder(max_event + len(b"data: "))
+        self._template = Template()
+        self._face = Face(ident, created, model, include_usage)
+        self._choices: dict[int, chunks.Choice] = {}
+        self._usage_raw: Raw | None = None
+        self._shown: Tally | None = None  # before what is held
+        self._counted = NOTHING  # what had come when the last usage did
+        self._text_bytes = 0
+        self._text_events = 0
+        self._sniffed = b""  # what came before the first event: an answer that is no stream at all
+        self._begun = False
+        self._noticed = False  # its server has said that it is at work, which is no progress, as a comment is none
+        self._kinds: set[str] = set()  # of what there was to see
+        self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
+        self._saying = self._said  # where the text of the chunks that the template knows goes
+        self._said_room = _MOST_SAID  # how long it may be before it is looked at
+        self._said_saved = 0  # bytes that it was longer before its escapes were taken out
+        self._hold = hold
+        self._expects = choices
+        self._held: list[bytes] | None = [] if hold == "all" else None
+        self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
+
+    # ------------------------------------------------------------------------------- the bridge
+
+    @property
+    def model(self) -> str:
+        """The model that every chunk names: the upstream's own id for it, once it has given one."""
+        return codec.as_text(self._face.model) or ""
+
+    @property
+    def progress(self) -> int:
+        """Estimated completion tokens so far: four bytes each."""
+        return (self._text_bytes + 3) >> 2
+
+    @property
+    def usage(self) -> Usage:
+        """What the upstream reported, and an estimate of what came behind that; without a report, an estimate."""
+        return self._usage_up_to(self._tally)
+
+    def _usage_up_to(self, tally: Tally) -> Usage:
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NOTHING, tally)))
+        if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
+            usage.completion += self._tokens_since(self._counted, tally)
+            usage.basis = "estimated"
+        return usage
+
+    @property
+    def _is_counted(self) -> bool:
+        """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
+        before, now = self._counted if self._usage_raw is not None else NOTHING, self._tally
+        return now.size == before.size or self._tokens_since(before, now) == now.pieces - before.pieces
+
+    def _tokens_since(self, before: Tally, now: Tally) -> int:
+        """Tokens of what was streamed between the two, as well as can be told."""
+        size = (now.size - before.size) / 4
+        content = now.content - before.content
+        if content > 0 and self._said is not None:
+            text = codec.as_text(b'"%b"' % bytes(self._said[max(0, before.content - self._said_saved) :]))
+            if text is not None:
+                size += tally.estimate(text) - content / 4
+        return tally.count(now.pieces - before.pieces, size)
+
+    def feed(self, data: bytes) -> bytes:
+        parts: list[bytes] = []
+        saying = self._saying
+        template = self._template
+        decoder = self._decoder
+        at = 0
+        end = len(data)
+        while at < end:
+            if template.known and decoder.fresh:
+                after, text = template.splice(data, at, parts)
+                if text:
+                    at = after
+                    self.events += 1
+                    self._text_events += 1
+                    self._text_bytes += len(text)
+                    if saying is not None:
+                        saying += text
+                    continue
+            # One event the slow way; what follows it may be spliced again.  A read may hold hundreds of events.
+            cut = data.find(b"\n\n", at) + 2
+            piece = data[at:cut] if cut > 1 else data[at:]
+            at += len(piece)
+            self._feed_slowly(piece, parts)
+            saying = self._saying
+        if saying is not None and len(saying) > self._said_room:
+            self._bound_said(saying)
+        if self._hold:
+            return self._withhold(parts)
+        return b"".join(parts)
+
+    def _bound_said(self, said: bytearray) -> None:
+        """Forgets a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
+        text = codec.as_text(b'"%b"' % bytes(said))
+        size = len(text.encode()) if text is not None else len(said)
+        if text is None or size > _MOST_SAID:
+            self._said = self._saying = None
+            return
+        plain = codec.encode(text)[1:-1]
+        self._said_saved += len(said) - len(plain)
+        said[:] = plain
+        self._said_room = len(plain) + max(_MOST_SAID - size, _LEAST_ROOM)
+
+    def _feed_slowly(self, data: bytes, parts: list[bytes]) -> None:
+        if not self.events and len(self._sniffed) < _SNIFF:
+            self._sniffed += data[:_SNIFF]
+        for event in self._decoder.feed(data):
+            self._take(event, parts)
+        self._check_size()
+        if self._ended:
+            self._template.forget()  # nothing is passed on any more
+
+    def close(self, clean: bool = True) -> bytes:
+        parts: list[bytes] = []
+        for event in self._decoder.close():
+            self._take(event, parts)
+        self._check_size()
+        if not self._ended:
+            self._judge_end(parts, clean)
+        return self._withhold(parts) if self._hold else b"".join(parts)
+
+    def complete(self, reason: str) -> bool:
+        """Declares the stream complete although its end was lost; False where what has come does not allow that."""
+        if not self._has_finished:
+            if len(self._choices) != 1 or not self._is_counted:
+                return False
+            for choice in self._choices.values():
+                choice.finish = reason
+        self.error = None
+        self.done = True
+        return True
+
+    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
+        if self.error is not None:
+            return failures.error_event(self.error, self.ident)
+        parts: list[bytes] = []
+        for choice in self._choices.values():
+            self._send_rest(choice, parts)
+        face = self._face
+        if face.carried and not self._include_usage and trace is None:
+            rest = {"index": 0, "delta": {}, "finish_reason": None}
+            parts.append(face.chunk({"choices": [rest], **face.take_carried()}))
+        for choice in self._choices.values():
+            self._send_finish(choice, parts)
+        if self._include_usage or trace is not None:
+            chunk: chunks.Members = {"choices": _NO_CHOICES}
+            if self._include_usage:
+                chunk["usage"] = self._shown_usage()
+            if extra is not None:
+                chunk["headgate"] = Raw(extra)
+            if trace is not None:
+                chunk["route_trace"] = Raw(trace)
+            parts.append(self._face.chunk({**self._face.carried, **chunk}))
+        parts.append(_DONE)
+        return b"".join(parts)
+
+    def _shown_usage(self) -> Raw:
+        return usages.write(self.usage, self._usage_raw)
+
+    @property
+    def _ended(self) -> bool:
+        return self.done or self.error is not None
+
+    # ------------------------------------------------------------------------------- for another attempt
+
+    @property
+    def delivered(self) -> Delivered | None:
+        if not self.visible:
+            return None
+        said = self._said
+        text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
+        kinds = self._kinds if self._held is None else self._kinds - CALLS
+        return Delivered(text, frozenset(kinds), len(self._choices), self.given.completion, self._has_finished)
+
+    @property
+    def own_usage(self) -> Usage:
+        """Of this attempt alone, as its provider bills it.  One that has failed without saying anything is not billed,
+        as far as anybody knows.
+        """
+        return self.usage if self._usage_raw is not None or self._begun else Usage()
+
+    @property
+    def begun(self) -> bool:
+        """There has been something to see, whether it has been returned or is held."""
+        return self._begun
+
+    @property
+    def given(self) -> Usage:
+        usage = self._usage_up_to(self._given)
+        if self._given.size < self._counted.size:  # the report has what is held in it
+            usage.completion = min(usage.completion, self._tokens_since(NOTHING, self._given))
+            usage.basis = "estimated"
+        return usage
+
+    @property
+    def _given(self) -> Tally:
+        """What was streamed, without what is held."""
+        return self._shown if self._held is not None and self._shown is not None else self._tally
+
+    def _withhold(self, parts: list[bytes]) -> bytes:
+        """What may be returned now: not what is held, until that is complete (or too much to hold)."""
+        held = self._held
+        if held is None:
+            return b"".join(parts)
+        complete = self.done or (self._hold == "tools" and self._is_over)
+        if not complete and sum(map(len, held)) <= _MOST_HELD:
+            return b"".join(parts)
+        self._hold = ""
+        self._held = None
+        self._said = self._saying = None  # what was held is not in it
+        self.visible = self._begun
+        return b"".join(parts + held)
+
+    # ------------------------------------------------------------------------------- events
+
+    def _take(self, event: sse.Event, parts: list[bytes]) -> None:
+        if self._ended:
+            return
+        name = event.name
+        if event.error or name == b"error":
+            self._fail(event.error or event.data)
+            return
+        data = event.data
+        if not data:
+            return
+        if name:
+            data = chunks.named(name, data)
+        line = data.replace(b"\n", b" ") if b"\n" in data else data  # space between JSON's tokens
+        mended, top = chunks.parse_event(line)
+        if top is not None:
+            self._take_payload(line, mended, top, parts)
+            return
+        for payload in chunks.payloads(codec.mend(data)):
+            self._take_payload(payload, *chunks.parse_event(payload), parts)
+
+    def _take_payload(self, payload: bytes, data: bytes, top: Object | None, parts: list[bytes]) -> None:
+        """``data`` is ``payload`` as it could be read, ``top`` its members."""
+        if self._ended:
+            return
+        if self._held is not None:
+            parts = self._held
+        if chunks.is_notice(payload, top):
+            self._noticed = True
+            return
+        self.events += 1
+        if top is None:
+            if payload.strip().strip(b'"')[:6].upper() == b"[DONE]":
+                self._finish_up(parts)
+            elif chunks.is_plain_complaint(payload):
+                self._fail(payload)
+            else:
+                self._skip(payload)
+            return
+        told = self._note_usage(top)
+        if chunks.is_complaint(top):
+            self._fail(data)
+        else:
+            try:
+                self._take_chunk(data, top, parts, told)
+            except GatewayError as error:  # more choices or tool calls than an answer can have
+                self.error = error
+        if told:
+            self._counted = self._tally
+
+    def _note_usage(self, top: Object) -> bool:
+        raw = usages.find(top)
+        if raw is None:
+            return False
+        self._usage_raw = usages.merge(self._usage_raw, raw)
+        return True
+
+    def _finish_up(self, parts: list[bytes]) -> None:
+        """The upstream says that it is complete."""
+        if self._hollow:
+            self._refuse_nothing()
+        elif self._is_torn:
+            self._tear()
+        else:
+            self._complete(parts)
+
+    def _complete(self, parts: list[bytes]) -> None:
+        self.done = True
+        if not self._begun:  # an end is all there is to see: the client's stream begins with it
+            for choice in self._choices.values():
+                self._send_role(choice, parts, EMPTY_TEXT)
+            self.visible = self._begun = True
+
+    def _judge_end(self, parts: list[bytes], clean: bool) -> None:
+        """The body has ended without ``[DONE]``: complete where every choice has its finish reason, else a cut.
+
+        It is a cut too where the connection broke (not ``clean``) and this server's finish reasons come early.
+        """
+        if self._has_finished and (clean or self._is_over):
+            self._finish_up(parts)
+        elif self.events or self._noticed or not self._sniffed.strip():
+            chunks.take_back_finish(self._choices)
+            said = f"{self.provider} closed the connection before its answer was complete."
+            self.error = GatewayError(errors.UPSTREAM_CUT, said)
+        elif chunks.is_complaint(chunks.parse(self._sniffed)[1] or {}):
+            self._fail(self._sniffed)
+        else:
+            self.error = failures.garbage(self._sniffed, provider=self.provider, secrets=self._secrets, sent=self._sent)
+
+    def _check_size(self) -> None:
+        if self._decoder.overflowed and not self._ended:
+            said = f"{self.provider} sent an event of more than {self._max_event} bytes."
+            self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
+
+    # ------------------------------------------------------------------------------- chunks
+
+    # ------------------------------------------------------------------------------- what goes out

@@ -1,0 +1,1 @@
+"""What follows an attempt: the order of targets, the next one, whether a stream may go on.  Pure."""

@@ -1,0 +1,322 @@
+"""What has been learnt by asking: how targets fare, what they cannot do, how quick they are, what may be retried.
+
+A target is ejected after three failures in a row, or when fewer than 80 % of twenty succeed: for 5 s, then for 10 s at
+a time (30 s after five minutes).  Then one live request finds out, and fails over like any other.  At most half of the
+targets that a call may choose from are ejected.  What an upstream says about keys, limits or the request itself is no
+failure of the target; accounts have their own file.
+
+Nothing is stored of what is well: while ``quiet`` holds, a call needs to ask nothing here.  Targets are named by
+provider and upstream model; ``now`` is monotonic seconds; every table is bounded, for clients may name any model.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from collections.abc import Iterable
+
+from msgspec import Struct
+
+from headgate import errors
+from headgate.errors import GatewayError
+from headgate.model import Attempt, Target
+from headgate.policy.health.accounts import LEASE_S, OUT, PROBE, Accounts, key_of
+from headgate.policy.health.affinity import Affinity
+
+MAX_REMEMBERED = 4096
+REMEMBERED_S = 3600.0
+TRIMS_REMEMBERED_S = 86_400.0
+OURS = ("stream_options", "include_usage")
+
+IN_A_ROW = 3
+ENOUGH, WORST_SUCCESS = 20, 0.8
+FIRST_S, NEXT_S, LATE_S, LATE_AFTER_S = 5.0, 10.0, 30.0, 300.0
+STALE_S = 60.0
+SWEEP_S = 30.0
+
+RETRIES_PER_S, RETRIES_SHARE, MOST_RETRIES = 10.0, 0.2, 100.0
+SMOOTHING = 0.2
+
+_AILMENTS = frozenset(
+    (
+        errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_RESET, errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE,
+        errors.UPSTREAM_CUT, errors.UPSTREAM_ERROR_EVENT, errors.UPSTREAM_OVERLOADED, errors.UPSTREAM_TIMEOUT,
+    )
+)  # fmt: skip
+
+_OF_A_FIELD = (
+    errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.UPSTREAM_FAILED, errors.UPSTREAM_ERROR_EVENT,
+)  # fmt: skip
+_REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
+
+Key = tuple[str, str]
+
+
+def key_of_target(target: Target) -> Key:
+    return (target.provider.name, target.upstream_model)
+
+
+class Ailment(Struct, gc=False):
+    """A target that has failed lately.  ``since`` is when it was ejected, None where it is not."""
+
+    touched: float
+    row: int = 0
+    good: int = 0
+    bad: int = 0
+    since: float | None = None
+    until: float = 0.0
+    lease: float = 0.0
+
+    @property
+    def poor(self) -> bool:
+        seen = self.good + self.bad
+        return self.row >= IN_A_ROW or (seen >= ENOUGH and self.good < WORST_SUCCESS * seen)
+
+
+class Latency(Struct, gc=False):
+    """Seconds to the first token, and between tokens; moving averages."""
+
+    first: float
+    between: float = 0.0
+
+
+class Bucket(Struct, gc=False):
+    left: float
+    at: float
+    seen: int
+
+
+class Health:
+    """What all calls of a process share.  Told by ``policy.course``; ``accounts`` and ``affinity`` are parts of it."""
+
+    __slots__ = ("_ailing", "_buckets", "_latency", "_learnt", "_swept", "_trims", "accounts", "affinity", "quiet",
+                 "traffic")  # fmt: skip
+
+    def __init__(self) -> None:
+        self.quiet = True  # no target ails, every account is active
+        self.traffic: defaultdict[str, int] = defaultdict(int)  # calls begun, by provider
+        self.accounts = Accounts()
+        self.affinity = Affinity()
+        self._ailing: dict[Key, Ailment] = {}
+        self._buckets: dict[str, Bucket] = {}
+        self._latency: dict[Key, Latency] = {}
+        self._learnt: dict[tuple[str, str, str], float] = {}  # target, what it refuses → until when that is believed
+        self._trims: dict[Key, tuple[bool | None, float]] = {}  # what a probe found, and until when that is believed
+        self._swept = 0.0
+
+    # ------------------------------------------------------------------------------------- what happened
+
+    def failed(self, attempt: Attempt, error: GatewayError, now: float) -> None:
+        """An attempt has failed: counted against its target or its account, where it is theirs."""
+        kind, target = error.kind, attempt.target
+        if kind is errors.RATE_LIMITED:
+            self.accounts.limited(key_of(attempt), target.upstream_model, error.retry_after, now)
+        elif attempt.account is not None and kind in _REFUSALS:  # where there is no credential, none can be dead
+            if kind is errors.UPSTREAM_AUTH:
+                self.accounts.refused(attempt.account.id, now)
+            elif kind is errors.UPSTREAM_MODEL_DENIED:
+                self.accounts.refused(attempt.account.id, now, target.upstream_model)
+            else:
+                self.accounts.spent(attempt.account.id, error.retry_after, now)
+        elif kind in _AILMENTS:
+            self._failed(key_of_target(target), now)
+        self._settle()
+
+    def served(self, attempt: Attempt, began: float, now: float) -> None:
+        """An attempt that was begun at ``began`` has delivered."""
+        ailment = self._ailing.get(key_of_target(attempt.target))
+        if ailment is not None:
+            self._recover(key_of_target(attempt.target), ailment, began, now)
+        if self.accounts:
+            self.accounts.served(key_of(attempt), attempt.target.upstream_model, began)
+        self._settle()
+
+    def park(self, account: str) -> None:
+        """This account has no key: it is not used until it is revived."""
+        self.accounts.park(account)
+        self._settle()
+
+    def revive(self, account: str) -> None:
+        """This account's key has changed: whatever was held against it is forgotten."""
+        self.accounts.revive(account)
+        self._settle()
+
+    def readmit(self, provider: str) -> None:
+        """What is held against the targets of a provider is forgotten."""
+        for key in [key for key in self._ailing if key[0] == provider]:
+            del self._ailing[key]
+        self._settle()
+
+    def sweep(self, now: float) -> None:
+        """Forgets what has been over for long; cheap enough for every call that is not on the quiet path."""
+        if now - self._swept < SWEEP_S:
+            return
+        self._swept = now
+        for key, ailment in list(self._ailing.items()):
+            if max(ailment.touched, ailment.until) + STALE_S < now:
+                del self._ailing[key]
+        self.accounts.sweep(now)
+        self._settle()
+
+    def _settle(self) -> None:
+        self.quiet = not self._ailing and not self.accounts
+
+    def _failed(self, key: Key, now: float) -> None:
+        ailment = self._ailing.get(key)
+        if ailment is None:
+            if len(self._ailing) >= MAX_REMEMBERED:
+                del self._ailing[next(iter(self._ailing))]
+            ailment = self._ailing[key] = Ailment(now)
+        ailment.touched = now
+        ailment.row += 1
+        ailment.bad += 1
+        if ailment.since is not None:
+            # What was under way when it was ejected proves nothing new; a probe does, and so does what came after.
+            if now >= ailment.until or ailment.lease:
+                ailment.until = max(ailment.until, now + (LATE_S if now - ailment.since >= LATE_AFTER_S else NEXT_S))
+                ailment.lease = 0.0
+        elif ailment.poor:
+            ailment.since, ailment.until = now, now + FIRST_S
+        _halve(ailment)
+
+    def _recover(self, key: Key, ailment: Ailment, began: float, now: float) -> None:
+        ailment.touched = now
+        ailment.row = 0
+        ailment.good += 1
+        if ailment.since is not None:
+            if began >= ailment.since:  # a stream that was begun before says nothing of what is now
+                self._ailing[key] = Ailment(now, good=1)
+        elif ailment.good >= ENOUGH and ailment.bad * ENOUGH <= ailment.good:
+            del self._ailing[key]
+        _halve(ailment)
+
+    # ------------------------------------------------------------------------------------- who may be asked
+
+    def ejected(self, targets: Iterable[Target], now: float) -> dict[Key, str]:
+        """Of ``targets``: those that are ejected (``out``) or may be tried by one request (``probe``: ``claim`` it).
+
+        At most half of them, the longest ejected ones; the others serve, for want of better.
+        """
+        ailing = self._ailing
+        if not ailing:
+            return {}
+        keys = dict.fromkeys(key_of_target(target) for target in targets)
+        found = [
+            (one.since, key, one) for key in keys if (one := ailing.get(key)) is not None and one.since is not None
+        ]
+        found.sort(key=lambda place: place[:2])
+        most = len(keys) // 2
+        return {key: OUT if now < max(one.until, one.lease) else PROBE for _, key, one in found[:most]}
+
+    def claim(self, target: Target, now: float) -> None:
+        """One request finds out whether the target is well again; others keep away for a while."""
+        self._ailing[key_of_target(target)].lease = now + LEASE_S
+
+    def ailment(self, target: Target) -> Ailment | None:
+        """What is known against a target; None: nothing."""
+        return self._ailing.get(key_of_target(target))
+
+    def back_in(self, attempts: Iterable[Attempt], now: float) -> float | None:
+        """Seconds until the first of them may be asked again, at least one; None where nobody knows.
+
+        Of one that is neither limited nor ejected nothing is known: it may fail as it just did, or not.
+        """
+        known = []
+        for attempt in attempts:
+            wait = self.accounts.back_in(key_of(attempt), attempt.target.upstream_model, now)
+            ailment = self._ailing.get(key_of_target(attempt.target))
+            if ailment is not None and ailment.since is not None and ailment.until > now:
+                wait = max(wait or 1.0, ailment.until - now)
+            if wait is not None:
+                known.append(wait)
+        return min(known, default=None)
+
+    # ------------------------------------------------------------------------------------- retries
+
+    def may_retry(self, pool: str, now: float) -> bool:
+        """Takes one retry from the budget of a provider: a fifth of its calls, and ten a second."""
+        calls = self.traffic[pool]
+        bucket = self._buckets.get(pool)
+        if bucket is None:
+            bucket = self._buckets[pool] = Bucket(RETRIES_PER_S, now, calls)
+        earned = (now - bucket.at) * RETRIES_PER_S + (calls - bucket.seen) * RETRIES_SHARE
+        bucket.left, bucket.at, bucket.seen = min(MOST_RETRIES, bucket.left + max(0.0, earned)), now, calls
+        if bucket.left < 1:
+            return False
+        bucket.left -= 1
+        return True
+
+    # ------------------------------------------------------------------------------------- how quick
+
+    def learn_latency(self, target: Target, first: float, between: float | None) -> None:
+        """Seconds to the first token, and between tokens where that is known."""
+        known = self._latency.get(key_of_target(target))
+        if known is None:
+            if len(self._latency) >= MAX_REMEMBERED:
+                del self._latency[next(iter(self._latency))]
+            self._latency[key_of_target(target)] = Latency(first, between or 0.0)
+            return
+        known.first += SMOOTHING * (first - known.first)
+        if between is not None:
+            known.between += SMOOTHING * (between - known.between) if known.between else between
+
+    def latency(self, target: Target) -> Latency | None:
+        return self._latency.get(key_of_target(target))
+
+    # ------------------------------------------------------------------------------------- what a target cannot do
+
+    def asks_usage(self, target: Target, now: float) -> bool:
+        """Whether a stream of this target may be asked for its usage."""
+        return not self._learnt or self._believes(target, "usage", now)
+
+    def rejects_usage(self, target: Target, now: float) -> None:
+        """A stream without the field has succeeded where one with it was refused; a refusal alone proves nothing, for
+        an upstream may be quoting its client.
+        """
+        self._disbelieve(target, "usage", now)
+
+    def takes_prefill(self, target: Target, now: float) -> bool:
+        """Whether the target says that it goes on with a text, and has not shown otherwise."""
+        return target.prefill != "none" and self._believes(target, "prefill", now)
+
+    def rejects_prefill(self, target: Target, now: float) -> None:
+        """The target has refused a request because of its prefill, or answered as if there were none."""
+        self._disbelieve(target, "prefill", now)
+
+    def trims(self, target: Target, now: float) -> bool | None:
+        """Whether the target drops a prefill's trailing white space, as it declares or a probe has found; None: that is
+        not known.
+        """
+        if target.prefill_trims is not None:
+            return target.prefill_trims
+        found, until = self._trims.get(key_of_target(target), (None, 0.0))
+        return found if now < until else None
+
+    def probes_trims(self, target: Target, now: float) -> bool:
+        """Whether a probe has still to find that out."""
+        return target.prefill_trims is None and now >= self._trims.get(key_of_target(target), (None, 0.0))[1]
+
+    def learn_trims(self, key: Key, trims: bool | None, now: float) -> None:
+        """What a probe has found of a target; None: its answers do not tell."""
+        if len(self._trims) >= MAX_REMEMBERED:
+            self._trims.clear()
+        self._trims[key] = trims, now + TRIMS_REMEMBERED_S
+
+    def _believes(self, target: Target, what: str, now: float) -> bool:
+        return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now
+
+    def _disbelieve(self, target: Target, what: str, now: float) -> None:
+        if len(self._learnt) >= MAX_REMEMBERED:
+            self._learnt.clear()
+        self._learnt[target.provider.name, target.upstream_model, what] = now + REMEMBERED_S
+
+
+def _halve(ailment: Ailment) -> None:
+    """The past counts for less and less."""
+    if ailment.good + ailment.bad >= 2 * ENOUGH:
+        ailment.good >>= 1
+        ailment.bad >>= 1
+
+
+def blames_our_field(error: GatewayError) -> bool:
+    """Whether an upstream's refusal may be of a field that only we have added."""
+    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(OURS)

@@ -1,0 +1,204 @@
+"""Why a target cannot serve a call: (target, what the call needs) → a reason or nothing.
+
+A reason is ``code: sentence``.  What is not declared is not known, and does not exclude: a row without capabilities may
+have them all.  Estimates exclude nothing that is within a fifth of a limit.
+"""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterable
+from ipaddress import ip_address
+from typing import NamedTuple
+from urllib.parse import urlsplit
+
+from headgate.catalog.offers import known, ready
+from headgate.errors import (
+    CONTEXT_LENGTH,
+    MODEL_NOT_ALLOWED,
+    NO_PROVIDER_KEY,
+    NO_QUALIFYING_MODEL,
+    GatewayError,
+)
+from headgate.model import FEATURES, Call, Candidate, Options, Provider, Target, Usage
+from headgate.policy import metering
+from headgate.wire import codec
+
+TOLERANCE = 1.2
+EXPECTED_OUTPUT = 1024  # tokens of a call that does not say
+MOST_NAMED = 12
+
+_LARGE = 16 << 10
+_ATTACHED = re.compile(rb'"(?:data:[^"\\]{64,}|[A-Za-z0-9+/=]{1024,})"')  # images and sounds: no words to count
+
+
+class Needs(NamedTuple):
+    """What one call asks of a target.  Tokens of the prompt are estimated."""
+
+    prompt: int
+    output: int | None
+    features: tuple[str, ...]
+    options: Options
+
+
+def needs(call: Call) -> Needs:
+    """What ``call`` asks of any target.  Reads through the messages once."""
+    messages = memoryview(call.body["messages"])
+    text: bytes | memoryview = _ATTACHED.sub(b'""', messages) if len(messages) > _LARGE else messages
+    return Needs(metering.estimate_tokens(text), call.max_tokens, features(call, FEATURES), call.options)
+
+
+# ------------------------------------------------------------------------------------- what a call uses
+
+
+def _has_tools(call: Call) -> bool:
+    return any(call.body.get(key) and codec.as_objects(call.body.get(key)) for key in ("tools", "functions"))
+
+
+def _wants_schema(call: Call) -> bool:
+    form = call.body.get("response_format")
+    return form is not None and b'"json_schema"' in bytes(form)
+
+
+def _shows_images(call: Call) -> bool:
+    return b'"image_url"' in bytes(call.body["messages"])
+
+
+def _plays_audio(call: Call) -> bool:
+    return call.body.get("audio") not in (None, codec.NULL) or b'"input_audio"' in bytes(call.body["messages"])
+
+
+_USES: dict[str, Callable[[Call], bool]] = {
+    "tools": _has_tools,
+    "json_schema": _wants_schema,
+    "vision": _shows_images,
+    "audio": _plays_audio,
+}
+
+
+def features(call: Call, among: Iterable[str]) -> tuple[str, ...]:
+    """Those of ``among`` that the call makes use of."""
+    return tuple(name for name in among if _USES[name](call))
+
+
+def lacking(target: Target) -> tuple[str, ...]:
+    """The features that a target declares not to have."""
+    known = target.row.capabilities if target.row is not None else ()
+    return tuple(name for name in FEATURES if name not in known) if known else ()
+
+
+# ------------------------------------------------------------------------------------- why a target is not used
+
+
+def standing(target: Target, *, privacy: str, unpriced: str) -> str:
+    """What excludes a target from every call of an alias."""
+    if not ready(target.provider):
+        return f"no_key: {target.provider.name} has no key here"
+    if unpriced == "refuse" and not known(target.price):
+        return "price_unknown: its price is not known; give it one, or set unpriced: allow"
+    return crossing(target.provider, privacy)
+
+
+def passing(target: Target, wanted: Needs) -> str:
+    """What excludes a target from one call."""
+    options = wanted.options
+    if target.provider.name in options.excluded_providers:
+        return f"excluded: {target.provider.name} is among excluded_providers"
+    lacks = lacking(target)
+    missing = [name for name in wanted.features if name in lacks]
+    if missing:
+        return f"capability: it does not have {', '.join(missing)}"
+    return (
+        _roomy(target, wanted)
+        or (crossing(target.provider, options.privacy) if options.privacy is not None else "")
+        or _affordable(target, wanted)
+    )
+
+
+def _roomy(target: Target, wanted: Needs) -> str:
+    row = target.row
+    if row is None:
+        return ""
+    output = wanted.output or 0
+    if row.max_output is not None and output > row.max_output:
+        return f"max_output: {output} tokens are asked for, it gives {row.max_output}"
+    if row.context_window is not None and wanted.prompt + output > TOLERANCE * row.context_window:
+        too_long = f"{wanted.prompt} tokens and {output} of output do" if output else f"{wanted.prompt} tokens does"
+        return f"context_window: the prompt of about {too_long} not fit into {row.context_window}"
+    return ""
+
+
+def crossing(provider: Provider, privacy: str) -> str:
+    """What forbids to send a call that is bound to ``privacy`` to a provider."""
+    if privacy == "any" or is_own(provider):  # what never leaves your machines trains nobody
+        return ""
+    if privacy == "own":
+        return f"privacy: {provider.name} is not a machine of your own"
+    if provider.training != "never":
+        return f"privacy: {provider.name} is not known never to train on what it is sent"
+    return ""
+
+
+def is_own(provider: Provider) -> bool:
+    """Whether a provider is reached on this machine or in a private network."""
+    if provider.origin in ("builtin", "detected"):
+        return True
+    host = (urlsplit(provider.base_url).hostname or "").rstrip(".")
+    try:
+        address = ip_address(host)
+    except ValueError:
+        return host == "localhost" or host.endswith((".localhost", ".local", ".internal", ".home.arpa", ".lan"))
+    return (address.is_loopback or address.is_private) and not address.is_link_local
+
+
+def _affordable(target: Target, wanted: Needs) -> str:
+    limit = wanted.options.max_cost
+    if limit is None:
+        return ""
+    cost = expected_cost(target, wanted.prompt, wanted.output)
+    if cost is None:
+        return "price_unknown: max_cost_usd cannot be held where the price is not known"
+    if cost > TOLERANCE * limit:
+        return f"max_cost: about {cost / 1e9:.6f} USD, more than {limit / 1e9:.6f}"
+    return ""
+
+
+def expected_cost(target: Target, prompt: int, output: int | None) -> int | None:
+    """nano-USD that a call is expected to cost at a target; None where its price is not known."""
+    most = target.row.max_output if target.row is not None else None
+    if output is None:
+        output = min(EXPECTED_OUTPUT, most) if most is not None else EXPECTED_OUTPUT
+    return metering.cost(Usage(prompt, output), target.price)
+
+
+# ------------------------------------------------------------------------------------- nothing is left
+
+
+def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> GatewayError:
+    """Why none of ``candidates`` may serve ``shown``, as its client reads it.  Nothing has been spent."""
+    every = list(candidates)
+    keyed = [one for one in every if _code(one) != "no_key"]
+    if not keyed:
+        names = ", ".join(dict.fromkeys(one.target.provider.name for one in every))
+        first = every[0].target.provider.name
+        return GatewayError(
+            NO_PROVIDER_KEY,
+            f"{shown} is served by {names}, which has no key here; add one with: headgate vault add {first}",
+        )
+    allowed = [one for one in keyed if _code(one) != "not_allowed"]
+    if not allowed:
+        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}", param="model")
+    named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_said(one)}" for one in every[:MOST_NAMED])
+    if len(every) > MOST_NAMED:
+        named += f"; and {len(every) - MOST_NAMED} more"
+    if all(_code(one) == "context_window" for one in allowed):
+        return GatewayError(CONTEXT_LENGTH, f"the prompt is too long for {shown}: {named}", param="messages")
+    return GatewayError(NO_QUALIFYING_MODEL, f"no target of {shown} qualifies for this request: {named}", param="model")
+
+
+def _code(candidate: Candidate) -> str:
+    return candidate.reason.partition(":")[0]
+
+
+def _said(candidate: Candidate) -> str:
+    return candidate.reason.partition(": ")[2]

@@ -1,0 +1,346 @@
+"""Which targets may serve, in which order: (the call, who asks, the world) → Plan.  What ``headgate explain`` prints.
+
+Names resolve in WIRE's order: an alias, then what ``offers`` says.  A bare model keeps its model: it may change
+provider, never the model.  Whatever excludes a target is a function of ``filters``; what depends on chance or on what
+was learnt is ``strategies``'.
+
+Pure.  A plan that depends on nothing but its name is made once for a Snapshot and costs one look-up then.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from hashlib import blake2b
+from math import inf
+from typing import NamedTuple
+
+from msgspec.structs import replace
+
+from headgate.catalog.offers import Offers, known, price_of
+from headgate.catalog.unknown import shown, unknown
+from headgate.errors import INVALID_VALUE, NO_PROVIDER_KEY, GatewayError
+from headgate.model import (
+    FEATURES,
+    NO_ALIAS,
+    NO_OPTIONS,
+    Alias,
+    Attempt,
+    Call,
+    Candidate,
+    Grant,
+    ModelRow,
+    Plan,
+    Provider,
+    Snapshot,
+    Target,
+    Timeouts,
+)
+from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
+from headgate.policy.health.targets import Health
+from headgate.policy.routing import difficulty, explain, filters
+from headgate.policy.routing.difficulty import COMPUTED
+from headgate.policy.routing.explain import Explanation
+from headgate.wire import codec
+
+MAX_REMEMBERED = 4096
+SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
+_PREFIX = 4096  # bytes of a conversation's beginning that tell it from others
+_USER = codec.raw("user")
+_PRICED = frozenset(("cheapest", "balanced", COMPUTED))
+_ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, here
+
+
+class _Made(NamedTuple):
+    """A name's plan, and the calls that it holds for as it is: those within these bounds that use none of ``lacks``."""
+
+    plan: Plan
+    settled: bool  # what this very call costs has no say
+    most_bytes: float
+    most_output: float
+    lacks: tuple[str, ...]
+
+
+class Router:
+    """Plans for one Snapshot, and remembers them.
+
+    ``before`` is the Router of an earlier one: where only tokens have changed since, who serves what is taken over.
+    """
+
+    __slots__ = ("_made", "offers", "snapshot")
+
+    def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
+        self.snapshot = snapshot
+        self.offers: Offers
+        if before is not None and before.snapshot.providers is snapshot.providers:
+            self.offers = before.offers
+        else:
+            self.offers = Offers(snapshot.providers)
+        self._made: dict[str, _Made] = {}
+
+    def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
+        """What to try for ``call``.  ``headers`` are looked through for a session, where that matters.
+
+        Raises GatewayError: 404 where nothing has the name, 403 where this token may not use it, 503 where its
+        providers have no key, 422 (or 400: the prompt is too long) where no target qualifies.  Nothing is spent by
+        then.
+        """
+        requested = call.model or self.snapshot.default_model
+        made = self._made.get(requested)
+        if made is None:
+            made = self._make(requested)
+        if (
+            made.settled
+            and call.options is NO_OPTIONS
+            and call.prompt_bytes <= made.most_bytes
+            and (call.max_tokens or 0) <= made.most_output
+            and (not grant.models or requested in grant.models)
+            and not (made.lacks and filters.features(call, made.lacks))
+        ):
+            plan = made.plan
+            return plan if plan.ordered else _for_caller(plan, call, grant, headers or {})
+        return self._plan_for(call, grant, made.plan, headers or {})
+
+    def explain(self, call: Call, grant: Grant, health: Health | None, now: float) -> Explanation:
+        """The plan with every candidate's reason, scores and state.  Raises nothing: an error is part of it."""
+        requested = call.model or self.snapshot.default_model
+        try:
+            base = (self._made.get(requested) or self._make(requested)).plan
+        except GatewayError as error:
+            return explain.failed(requested, error)
+        refused = None
+        try:
+            plan = self._plan_for(call, grant, base, {})
+        except GatewayError as error:
+            refused = error
+            try:
+                candidates = self._candidates(call, grant, base)
+            except GatewayError:
+                candidates = []
+            plan = Plan(requested, (), tuple(candidates), base.alias)
+        timeout = call.timeout_ms / 1000 if call.timeout_ms else None
+        found = explain.described(plan, health, now, refused, timeout)
+        return replace(found, strategy=difficulty.shown(found.strategy, call))
+
+    # ------------------------------------------------------------------------------------- plans
+
+    def _make(self, requested: str) -> _Made:
+        """The name's plan for a call that asks for nothing special."""
+        alias, candidates = self._resolve(requested)
+        usable = [candidate.target for candidate in candidates if not candidate.reason]
+        attempts = tuple(attempt for target in usable for attempt in _accounts(target))
+        retries = self.snapshot.retries if alias.retries is None else alias.retries
+        pools = len(attempts) > len(usable)
+        chosen = len(usable) > 1 and alias.strategy != "priority"
+        ordered = not (pools or (chosen and alias.strategy in CHOSEN))
+        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered)
+        rows = [target.row for target in usable if target.row is not None]
+        windows = [row.context_window for row in rows if row.context_window is not None]
+        outputs = [row.max_output for row in rows if row.max_output is not None]
+        made = _Made(
+            plan,
+            settled=bool(attempts) and not (chosen and alias.strategy in _PRICED),
+            # A token has two and a half bytes at least: within these bounds no estimate can exceed a window.
+            most_bytes=min(windows, default=inf),
+            most_output=min([*outputs, *(0.8 * window for window in windows)], default=inf),
+            lacks=tuple(name for name in FEATURES if any(name in filters.lacking(one) for one in usable)),
+        )
+        if len(self._made) >= MAX_REMEMBERED:  # clients may name any model after a provider's slash
+            self._made.clear()
+        self._made[requested] = made
+        return made
+
+    def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
+        """A plan of this very call."""
+        candidates = self._candidates(call, grant, base)
+        left = [candidate for candidate in candidates if not candidate.reason]
+        if not left:
+            raise filters.nothing_left(shown(base.requested), grant.name, candidates)
+        usable = [candidate.target for candidate in left]
+        attempts = tuple(attempt for target in usable for attempt in _accounts(target))
+        chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
+        pools = len(attempts) > len(usable)
+        strays = left[0].rank >= FALLBACK  # nothing of the name's own is left: who was meant is looked for (``meant``)
+        retries = base.retries if call.options.retries is None else call.options.retries
+        ordered = not (pools or chosen or strays)
+        plan = Plan(base.requested, attempts, tuple(candidates), base.alias, retries, ordered)
+        return plan if plan.ordered else _for_caller(plan, call, grant, headers)
+
+    def _candidates(self, call: Call, grant: Grant, base: Plan) -> list[Candidate]:
+        """Every target that was looked at, in the order to try, with what excludes it."""
+        options = call.options
+        preferred = {name: place for place, name in enumerate(options.preferred_providers)}
+        found = [
+            (candidate, base.requested, preferred.get(candidate.target.provider.name, len(preferred)))
+            for candidate in base.candidates
+        ]
+        for name in options.fallback_models:
+            for candidate in self._fallback(name, base):
+                found.append((candidate, name, FALLBACK + len(found)))
+        wanted = filters.needs(call)
+        priced = base.alias.strategy in _PRICED or options.max_cost is not None
+        privacy = base.alias.privacy  # the name's own boundary: what else the client names does not cross it either
+        candidates = []
+        for one, name, rank in found:
+            target = one.target
+            reason = (
+                one.reason
+                or filters.crossing(target.provider, privacy)
+                or _forbidden(grant, name, target)
+                or filters.passing(target, wanted)
+            )
+            cost = filters.expected_cost(target, wanted.prompt, wanted.output) if priced else None
+            candidates.append(Candidate(target, reason, cost, one.weight, rank))
+        strategy = base.alias.strategy
+        candidates = _each_once(candidates)
+        if strategy in _ORDERED:
+            hard = strategy == COMPUTED and difficulty.is_hard(call, wanted)
+            candidates.sort(key=lambda one: difficulty.badness(one.target, one.cost, hard=hard))
+        return sorted(candidates, key=lambda one: one.rank)
+
+    def _fallback(self, name: str, base: Plan) -> tuple[Candidate, ...]:
+        if base.requested.startswith("client:"):
+            raise GatewayError(
+                INVALID_VALUE,
+                f"{shown(base.requested)} keeps its own targets: it cannot be given fallback_models",
+                param="headgate.fallback_models",
+            )
+        try:
+            made = self._made.get(name) or self._make(name)
+        except GatewayError as error:
+            raise GatewayError(error.kind, error.message, param="headgate.fallback_models") from None
+        return made.plan.candidates
+
+    # ------------------------------------------------------------------------------------- names
+
+    def _resolve(self, requested: str) -> tuple[Alias, list[Candidate]]:
+        snapshot = self.snapshot
+        alias = snapshot.aliases.get(requested)
+        if alias is None:
+            targets = [self._target(*offer, None) for offer in self.offers.of(requested)]
+            if not targets:
+                named = self._alias_by_case(requested)
+                if named is not None:
+                    return self._resolve(named)
+                raise unknown(requested, snapshot, self.offers)
+            return NO_ALIAS, self._judged([(target, 1) for target in targets], NO_ALIAS)
+        weighted = [
+            (self._target(*offer, alias), ref.weight) for ref in alias.targets for offer in self.offers.of(ref.model)
+        ]
+        if not weighted:
+            reason = alias.why or "no provider is configured; add one under providers: in the configuration"
+            raise GatewayError(
+                NO_PROVIDER_KEY,
+                f"{shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
+                "Ask for builtin/lorem to try the gateway itself",
+            )
+        candidates = self._judged(weighted, alias)
+        if difficulty.is_computed(alias) and any(known(one.target.price) for one in candidates):
+            alias = replace(alias, strategy=COMPUTED)
+            candidates.sort(key=lambda one: not filters.is_own(one.target.provider))  # of equals, what is near
+        return alias, candidates
+
+    def _alias_by_case(self, requested: str) -> str | None:
+        folded = requested.strip().casefold()
+        found = [name for name in self.snapshot.aliases if name.casefold() == folded]
+        return found[0] if len(found) == 1 else None
+
+    def _judged(self, weighted: list[tuple[Target, int]], alias: Alias) -> list[Candidate]:
+        unpriced = self.snapshot.unpriced
+        return _each_once(
+            Candidate(target, filters.standing(target, privacy=alias.privacy, unpriced=unpriced), weight=weight)
+            for target, weight in weighted
+        )
+
+    def _target(self, provider: Provider, model: str, row: ModelRow | None, alias: Alias | None) -> Target:
+        timeouts = self.snapshot.timeouts
+        if alias is not None and alias.timeouts:
+            timeouts = _replaced(timeouts, alias.timeouts)
+        raised = row.timeouts if row is not None else {}
+        if raised:  # a model row may raise a deadline, never lower it
+            timeouts = _replaced(
+                timeouts, {name: max(value, getattr(timeouts, name)) for name, value in raised.items()}
+            )
+        # Who has sent no head by then has sent no token either.  A row that raises the head's means that.
+        latest = max(timeouts.first_token, raised.get("headers", 0.0))
+        if timeouts.headers > latest:
+            timeouts = _replaced(timeouts, {"headers": latest})
+        price = price_of(provider, row)
+        if row is None:
+            return Target(
+                provider, model, model, price, timeouts, None, provider.prefill, _trims(provider.prefill_trims)
+            )
+        prefill = provider.prefill if row.prefill is None else row.prefill
+        trims = _trims(row.prefill_trims or provider.prefill_trims)
+        return Target(provider, model, row.upstream_model or model, price, timeouts, row, prefill, trims)
+
+
+def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
+    """A target that is named twice is tried once: as it was named first, or first without a reason against it."""
+    found: dict[tuple[str, str], Candidate] = {}
+    for one in candidates:
+        key = (one.target.provider.name, one.target.upstream_model)
+        before = found.get(key)
+        if before is None or (before.reason and not one.reason):
+            found[key] = one
+    return list(found.values())
+
+
+def _accounts(target: Target) -> list[Attempt]:
+    if target.provider.auth == "none":
+        return [Attempt(target, None)]
+    ordered = sorted(target.provider.accounts, key=lambda account: (-account.priority, not account.free))
+    return [Attempt(target, account) for account in ordered]
+
+
+def _forbidden(grant: Grant, name: str, target: Target) -> str:
+    """``name`` is what was asked for; a token that may use it may use all of its targets."""
+    may = grant.models
+    if not may or name in may or f"{target.provider.name}/{target.model}" in may or target.model in may:
+        return ""
+    return f"not_allowed: the API key {grant.name!r} may not use it"
+
+
+def _replaced(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeouts:
+    return Timeouts(**{name: changes.get(name, getattr(timeouts, name)) for name in Timeouts.__struct_fields__})
+
+
+def _for_caller(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
+    """A plan whose order is open, with whose prompt cache may settle it."""
+    affinity = _affinity(call, grant, plan.alias.affinity, headers)
+    return Plan(plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity)
+
+
+def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes]) -> bytes:
+    """Whose prompt cache this call would use: what the caller itself names, else how its conversation begins."""
+    if mode == "none":
+        return b""
+    key = _named(call, headers)
+    if not key and mode == "prompt_cache":
+        key = _beginning(call)
+    return blake2b(grant.id.encode() + b"\0" + key, digest_size=16).digest() if key else b""
+
+
+def _named(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+    raw = call.body.get("prompt_cache_key")
+    if raw is not None and raw not in (codec.NULL, codec.EMPTY_TEXT):
+        return bytes(raw)
+    for name in SESSION_HEADERS:
+        if headers.get(name):
+            return headers[name]
+    raw = call.body.get("user")
+    return b"" if raw is None or raw in (codec.NULL, codec.EMPTY_TEXT) else bytes(raw)
+
+
+def _beginning(call: Call) -> bytes:
+    """The messages up to the first one of a user, or as much of them as tells: the same in every turn."""
+    messages = codec.as_objects(call.body["messages"]) or []
+    said = b""
+    for message in messages:
+        said += b"\0".join(bytes(message.get(key, codec.EMPTY_TEXT)) for key in ("role", "content"))
+        if len(said) > _PREFIX or message.get("role") == _USER:
+            break
+    return said[:_PREFIX]
+
+
+def _trims(declared: str | None) -> bool | None:
+    return None if declared is None else declared == "yes"

@@ -1,0 +1,1 @@
+"""One call.  Read ``exchange`` first."""

@@ -1,0 +1,158 @@
+"""The header lines of our responses: what is ours to say beside the body."""
+
+from __future__ import annotations
+
+import math
+import time
+from typing import cast
+
+from headgate.errors import (
+    NO_PROVIDER_KEY,
+    OVER_ITS_LIMIT,
+    QUOTA_SPENT,
+    UPSTREAM_AUTH,
+    UPSTREAM_DENIED,
+    UPSTREAM_HOLLOW,
+    UPSTREAM_MODEL_DENIED,
+    UPSTREAM_TOO_LARGE,
+    UPSTREAM_UNPAID,
+    GatewayError,
+)
+from headgate.model import Seam, Target, Usage
+from headgate.policy.routing import explain
+from headgate.serving.call.receipt import Receipt
+from headgate.wire.codec import encode
+
+_monotonic = time.monotonic
+_TIMING = (
+    b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, queue;dur=%.3f, connect;dur=%.3f, ttfb;dur=%.3f, "
+    b"gateway;dur=%.3f\r\n"
+)
+_POOLED = (
+    b"Server-Timing: auth;dur=%.3f, route;dur=%.3f, queue;dur=0, connect;dur=0, ttfb;dur=%.3f, gateway;dur=%.3f\r\n"
+)
+
+
+def of_answer(receipt: Receipt) -> bytes:
+    """A whole answer's, and (with the stream's id) a stream's."""
+    return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b" % (
+        (receipt.label or receipt.id).encode(),
+        _printable(receipt.requested),
+        receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
+        _of_route(receipt) if receipt.attempts or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
+        timing(receipt),
+    )
+
+
+def _of_route(receipt: Receipt) -> bytes:
+    """Of a call that its first choice did not serve, or not at once: how many attempts there were, who should have."""
+    out = b"x-headgate-attempts: %d\r\n" % (receipt.made + 1)
+    if not receipt.fell_back:
+        return out
+    first = cast(Target, receipt.meant)
+    return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
+
+
+def metadata(receipt: Receipt, usage: Usage) -> bytes:
+    """The ``headgate`` object of an answer: who served it, how long that took (ms), what ``usage`` costs (USD)."""
+    attempt = receipt.target
+    assert attempt is not None
+    now = _monotonic()
+    cost = receipt.cost(usage)
+    return _METADATA % (
+        encode(attempt.target.provider.name),
+        encode(attempt.target.upstream_model),
+        (now - receipt.received) * 1e3,
+        ((receipt.first_token or now) - receipt.received) * 1e3,
+        b"null" if cost is None else b"%.9f" % (cost / 1e9),
+        usage.basis.encode(),
+        b"true" if receipt.fell_back else b"false",
+        receipt.made + 1,
+        _continued(receipt.continued) if receipt.continued else b"",
+    )
+
+
+_METADATA = (
+    b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
+    b'"fallback_used":%b,"attempts":%d%b}'
+)
+
+
+def _continued(seams: list[Seam]) -> bytes:
+    return b',"continued":%b' % encode([explain.joined(seam) for seam in seams])
+
+
+def seam_comment(seam: Seam) -> bytes:
+    """The comment that marks where another attempt goes on."""
+    return b": continued after %d characters by %b\n\n" % (seam.after, _printable(seam.target))
+
+
+def of_stream(receipt: Receipt) -> bytes:
+    return b"x-headgate-stream-id: %b\r\n%b" % (receipt.id.encode(), of_answer(receipt))
+
+
+def of_error(error: GatewayError, receipt: Receipt) -> bytes:
+    """An error's: who we are to the client, and when it may come again."""
+    out = b"x-request-id: %b\r\n" % (receipt.label or receipt.id).encode()
+    if receipt.requested:
+        out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
+    if receipt.attempts:
+        out += b"x-headgate-attempts: %d\r\n" % len(receipt.attempts)
+        if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
+            out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
+    return out + of_refusal(error) + timing(receipt)
+
+
+# What a retry within minutes cannot mend, although its status invites one.
+HOPELESS = frozenset(
+    (
+        NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_DENIED, UPSTREAM_MODEL_DENIED, UPSTREAM_UNPAID, QUOTA_SPENT,
+        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE, UPSTREAM_HOLLOW,
+    )
+)  # fmt: skip
+PATIENCE_S = 60.0  # the SDKs do not wait longer than that: they ask again at once
+
+
+def of_refusal(error: GatewayError) -> bytes:
+    """What an error's kind asks for, whoever answers it."""
+    out = b""
+    if error.kind.status == 401:
+        out += b"WWW-Authenticate: Bearer\r\n"  # RFC 9110 §15.5.2: a 401 must have a challenge
+    if error.retry_after is not None:
+        out += b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (
+            math.ceil(error.retry_after),
+            round(error.retry_after * 1000),
+        )
+        if error.retry_after > PATIENCE_S:
+            out += b"x-should-retry: false\r\n"
+    elif error.kind in HOPELESS:
+        out += b"x-should-retry: false\r\n"  # the SDKs' own retries would meet the same
+    return out
+
+
+def timing(receipt: Receipt) -> bytes:
+    """Server-Timing (W3C): the phases that have happened, in milliseconds.
+
+    ``gateway`` is what was neither waiting for a connection nor for the provider.
+    """
+    received, authed, routed, asked = receipt.received, receipt.authed, receipt.routed, receipt.asked
+    total = (_monotonic() - received) * 1e3
+    if not routed:
+        return b"Server-Timing: gateway;dur=%.3f\r\n" % total
+    queued, connected, head = receipt.queued, receipt.connected, receipt.head
+    if head and connected - queued < 0.0005 and queued - asked < 0.0005:  # a pooled connection: nothing to wait for
+        ttfb = (head - connected) * 1e3
+        return _POOLED % ((authed - received) * 1e3, (routed - authed) * 1e3, ttfb, total - ttfb)
+    queue = (queued - asked) * 1e3 if queued else 0.0
+    connect = (connected - queued) * 1e3 if connected else 0.0
+    ttfb = (head - connected) * 1e3 if head else 0.0
+    return _TIMING % (
+        (authed - received) * 1e3, (routed - authed) * 1e3, queue, connect, ttfb, total - queue - connect - ttfb,
+    )  # fmt: skip
+
+
+def _printable(text: str) -> bytes:
+    """A name of the client's choosing as a header value: what is not visible ASCII is replaced."""
+    if len(text) <= 256 and text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:256]).encode()

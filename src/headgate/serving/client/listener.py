@@ -1,0 +1,110 @@
+"""The client side: the listening socket, and every connection that came in through it.
+
+Owns how many connections there are, and how they end when the process drains.  What one of them reads and answers is
+``connection``'s; what a request means is the Application's.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import socket
+from email.utils import formatdate
+from typing import Protocol
+
+from headgate.errors import GatewayError
+from headgate.model import Limits
+from headgate.serving.client.acceptor import Acceptor
+from headgate.serving.client.arrival import Bodies
+from headgate.serving.client.connection import Connection
+from headgate.serving.client.egress import Egress
+from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.wheel import Wheel
+from headgate.wire.http import Request
+
+FLUSH_S = 1.0  # for what was said last: a second signal leaves two seconds for everything
+
+log = logging.getLogger("headgate.listener")
+
+
+class Application(Protocol):
+    """What the listener was given to hand requests to."""
+
+    def call(self, request: Request, egress: Egress) -> None:
+        """Answers now or later.  Must not raise."""
+
+    def reads_body(self, request: Request) -> bool:
+        """Whether the answer depends on the body of ``request``, of which only the head has come.
+
+        False for a caller that is not known: then nothing of the body is kept, and ``call`` gets the request without.
+        """
+
+    def refuse(self, error: GatewayError, egress: Egress) -> None:
+        """Answers a request that could not be read."""
+
+    def allowed_origin(self, origin: bytes) -> bytes | None:
+        """The value of Access-Control-Allow-Origin, or None where the origin is not configured."""
+
+
+class Listener:
+    """The listening socket of this process and all its connections."""
+
+    def __init__(self, app: Application, wheel: Wheel, turn: Turn, limits: Limits) -> None:
+        self.app = app
+        self.turn = turn
+        self.wheel = wheel
+        self.limits = limits
+        self.bodies = Bodies(max(limits.max_bodies, limits.max_body))
+        self.connections: set[Connection] = set()
+        self.draining = False
+        self._acceptor: Acceptor | None = None
+        self._idle: asyncio.Event = asyncio.Event()
+        self._date_at = 0.0
+        self._date = b""
+
+    def start(self, sock: socket.socket) -> None:
+        """Serves on a bound socket."""
+        self._acceptor = Acceptor(sock, lambda: Connection(self))
+        self._acceptor.start()
+
+    def date(self) -> bytes:
+        """The Date line (RFC 9110 §6.6.1), made once a second."""
+        now = self.wheel.now
+        if now - self._date_at >= 0.5:
+            self._date_at = now
+            self._date = b"Date: " + formatdate(usegmt=True).encode() + b"\r\n"
+        return self._date
+
+    def refuses_when_draining(self, request: Request) -> bool:
+        """Health questions are answered until the end."""
+        return request.method == b"POST"
+
+    async def drain(self, seconds: float) -> None:
+        """Stops accepting and lets running responses finish, for so long."""
+        self.draining = True
+        if self._acceptor is not None:
+            self._acceptor.close()
+            await self._acceptor.opened()
+        for connection in list(self.connections):
+            connection.close_if_idle()
+        self.check_idle()
+        if not await self._all_closed(seconds):
+            log.warning("%d connections did not finish within %.0f s of draining", len(self.connections), seconds)
+
+    async def close(self) -> None:
+        """Cuts every connection that has not taken within a second what there was to say, and sees it end."""
+        if not await self._all_closed(FLUSH_S):
+            for connection in list(self.connections):
+                connection.transport.abort()
+            await self._all_closed(FLUSH_S)
+
+    async def _all_closed(self, seconds: float) -> bool:
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                await self._idle.wait()
+        return self._idle.is_set()
+
+    def check_idle(self) -> None:
+        if self.draining and not self.connections:
+            self._idle.set()

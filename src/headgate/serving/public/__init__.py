@@ -1,0 +1,1 @@
+"""The paths that clients may ask, and the catalog that they read."""

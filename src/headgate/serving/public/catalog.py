@@ -1,0 +1,299 @@
+"""GET /models, /models/{id}, /aliases and /providers: answered from the Snapshot, whether control is there or not.
+
+Owns who may read them and what is kept of them: one world's entries are made when they are first asked for, a
+millisecond at a time, so that no stream waits for a list; whole bodies are kept for as long as they hold, within
+limits.  Refuses to say what strangers must not know: addresses, accounts, keys.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import time
+from collections.abc import Callable, Mapping, Sequence
+from secrets import token_bytes
+from typing import NamedTuple
+from urllib.parse import parse_qsl, unquote_to_bytes
+
+from headgate.catalog import entries
+from headgate.catalog.entries import Catalog, Entry
+from headgate.catalog.offers import ready
+from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
+from headgate.model import Grant, Snapshot
+from headgate.policy import auth
+from headgate.policy.routing.router import Router
+from headgate.process.channel import Uses
+from headgate.serving.loop.fiber import Signal
+from headgate.serving.uplink.directory import Directory
+from headgate.wire.codec import encode
+from headgate.wire.http import Request
+
+SLICE_S = 0.001  # of making entries before other calls have their turn
+KEPT_BYTES = 8 << 20  # of bodies
+KEY_BYTES = 1 << 10  # what keeping one costs beside its bytes
+MAX_ID = 256
+
+_PUBLIC = b"Cache-Control: no-cache\r\nVary: Authorization, X-Api-Key\r\n"
+_PRIVATE = b"Cache-Control: private, no-cache\r\nVary: Authorization, X-Api-Key\r\n"
+
+
+class Page(NamedTuple):
+    """A body, what names it, and further header lines."""
+
+    body: bytes
+    etag: bytes
+    fields: bytes
+
+
+class Lists:
+    """What the routes call.  Each raises GatewayError: 401 for a token that is not good, 403 for one without
+    ``gate:models`` where the catalog is not public, 400 for a parameter that is not known.
+    """
+
+    def __init__(self, directory: Directory, public: bool) -> None:
+        self._directory = directory
+        self._public = public
+        self._shelf = _Shelf(directory.router)
+        self._pages = _Pages()
+
+    async def models(self, request: Request) -> Page:
+        """The catalog, as far as the asker may use it."""
+        grant = self._admit(request)
+        wanted = entries.query(parameters(request.query))
+        shelf = self._current()
+        await shelf.filled()
+        allowed = grant.models if grant is not None else ()
+        uses = self._directory.uses
+        key = ("models", request.query, allowed)
+        return self._pages.get(key, shelf, uses, lambda: shelf.page(wanted, uses, allowed), _fields(grant))
+
+    async def model(self, request: Request) -> Page:
+        """One entry, by any name that resolves to it; its id may have slashes, percent-encoded or not."""
+        grant = self._admit(request)
+        refuse_parameters(request.query)
+        name = rest_of(request.path, b"/models/") or ""
+        entry = self._current().catalog.find(name)
+        if entry is None or not _may(grant, name, entry):
+            raise GatewayError(
+                MODEL_NOT_FOUND,
+                f"the catalog has no model or alias {name[:100]!r}; GET /v1/models lists what there is",
+                param="model",
+            )
+        body = encode(entries.shown(entry, self._directory.uses))
+        return Page(body, _etag(body), _fields(grant))
+
+    async def aliases(self, request: Request) -> Page:
+        """Every alias with its chain, those that lead nowhere too: they say what is missing."""
+        grant = self._admit(request)
+        refuse_parameters(request.query)
+        shelf, uses = self._current(), self._directory.uses
+        allowed = grant.models if grant is not None else ()
+        return self._pages.get(("aliases", allowed), shelf, uses, lambda: _aliases(shelf, uses, grant), _fields(grant))
+
+    async def providers(self, request: Request) -> Page:
+        """Who serves: names and states, neither addresses nor accounts."""
+        grant = self._admit(request)
+        refuse_parameters(request.query)
+        shelf = self._current()
+        return self._pages.get(
+            ("providers",), shelf, self._directory.uses, lambda: _providers(shelf.snapshot), _fields(grant)
+        )
+
+    def _admit(self, request: Request) -> Grant | None:
+        """Who asks; None for a stranger, where strangers may.  A token that is sent must be good."""
+        if self._public and not auth.carried(request.headers):
+            return None
+        directory = self._directory
+        scope = None if self._public else "gate:models"
+        return auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
+
+    def _current(self) -> _Shelf:
+        router = self._directory.router
+        if not self._shelf.holds(router.snapshot):
+            self._shelf = _Shelf(router)
+        return self._shelf
+
+
+class _Shelf:
+    """One world's entries, their JSON without uses, and their orders with the uses of now."""
+
+    def __init__(self, router: Router) -> None:
+        self.snapshot = router.snapshot
+        self.catalog = Catalog(router.snapshot, router.offers)
+        self._coming = self.catalog.entries()
+        self._entries: list[Entry] = []
+        self._texts: dict[str, bytes] = {}
+        self._waiting: list[Signal[None]] = []
+        self._full = False
+        self._orders: dict[str, list[Entry]] = {}
+        self._ordered_by: Uses | None = None
+
+    def holds(self, snapshot: Snapshot) -> bool:
+        """Tokens come and go without changing what there is."""
+        mine = self.snapshot
+        return mine.providers is snapshot.providers and mine.aliases is snapshot.aliases
+
+    def filled(self) -> Signal[None]:
+        """Set when all entries are there; whoever asks first has them made."""
+        signal: Signal[None] = Signal()
+        if self._full:
+            signal.set(None)
+            return signal
+        self._waiting.append(signal)
+        if len(self._waiting) == 1:
+            asyncio.get_running_loop().call_soon(self._fill)
+        return signal
+
+    def _fill(self) -> None:
+        end = time.perf_counter() + SLICE_S
+        for entry in self._coming:
+            self._entries.append(entry)
+            self._texts[entry.id] = encode(entry.model)
+            if time.perf_counter() > end:
+                asyncio.get_running_loop().call_soon(self._fill)
+                return
+        self._full = True
+        waiting, self._waiting = self._waiting, []
+        for signal in waiting:
+            signal.set(None)
+
+    def page(self, wanted: entries.Query, uses: Uses, allowed: tuple[str, ...]) -> bytes:
+        found, total = entries.page(self._ordered(wanted.sort_by, uses), wanted, frozenset(allowed))
+        texts = self._texts
+        rows = b",".join(
+            [
+                _with(texts[entry.id], count) if (count := entries.used(entry, uses)) else texts[entry.id]
+                for entry in found
+            ]
+        )
+        more = b"true" if wanted.offset + len(found) < total else b"false"
+        return b'{"object":"list","data":[%b],"has_more":%b,"total":%d}' % (rows, more, total)
+
+    def _ordered(self, sort_by: str, uses: Uses) -> list[Entry]:
+        if self._ordered_by is not uses:
+            self._ordered_by = uses
+            self._orders.clear()
+        if sort_by not in self._orders:
+            self._orders[sort_by] = entries.ordered(self._entries, sort_by, uses)
+        return self._orders[sort_by]
+
+
+def _with(text: bytes, count: int) -> bytes:
+    """``uses_30d`` is the last member of an entry's last object, and 0 in ``text``."""
+    return b"%b%d}}" % (text[:-3], count)
+
+
+class _Pages:
+    """Bodies that hold as long as the shelf and the uses that they were made of."""
+
+    def __init__(self) -> None:
+        self._made_of: tuple[object, object] = (None, None)
+        self._serial = b""
+        self._kept: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+        self._size = 0
+
+    def get(self, key: tuple[object, ...], shelf: _Shelf, uses: Uses, make: Callable[[], bytes], fields: bytes) -> Page:
+        if self._made_of[0] is not shelf or self._made_of[1] is not uses:
+            self._made_of = (shelf, uses)
+            self._serial = token_bytes(16)  # hashing 2,000 entries takes as long as writing them down
+            self._clear()
+        found = self._kept.get(key)
+        if found is None:
+            body = make()
+            found = (body, _etag(self._serial + repr(key).encode()))
+            self._size += len(body) + KEY_BYTES
+            if self._size > KEPT_BYTES:
+                self._clear()
+            self._kept[key] = found
+        return Page(*found, fields)
+
+    def _clear(self) -> None:
+        self._kept.clear()
+        self._size = 0
+
+
+def _aliases(shelf: _Shelf, uses: Uses, grant: Grant | None) -> bytes:
+    rows: list[dict[str, object]] = []
+    for alias in shelf.snapshot.aliases.values():
+        entry = shelf.catalog.find(alias.name)
+        if not _may(grant, alias.name, entry):
+            continue
+        rows.append(
+            {
+                "id": alias.name,
+                "object": "headgate.alias",
+                "use_case": alias.use_case,
+                "models": [ref.model for ref in alias.targets],
+                "configured": entry is not None and entry.model.headgate.configured,
+                "origin": alias.origin,
+                "why": alias.why,
+                "uses_30d": uses.names.get(alias.name, 0),
+            }
+        )
+    return _list(rows)
+
+
+def _providers(snapshot: Snapshot) -> bytes:
+    """``models`` is how many are declared, null where any id passes."""
+    return _list(
+        [
+            {
+                "name": provider.name,
+                "object": "headgate.provider",
+                "title": provider.title,
+                "status": "ready" if ready(provider) else "no_key",
+                "models": None if provider.models is None else len(provider.models),
+                "training": provider.training,
+                "origin": provider.origin,
+            }
+            for provider in snapshot.providers.values()
+        ]
+    )
+
+
+def _list(rows: Sequence[Mapping[str, object]]) -> bytes:
+    return encode({"object": "list", "data": rows, "has_more": False})
+
+
+def _may(grant: Grant | None, name: str, entry: Entry | None) -> bool:
+    if grant is None or not grant.models or name in grant.models:
+        return True
+    return entry is not None and entries.permitted(entry, grant.models)
+
+
+def _fields(grant: Grant | None) -> bytes:
+    return _PUBLIC if grant is None else _PRIVATE
+
+
+def _etag(content: bytes) -> bytes:
+    return b'"%b"' % hashlib.blake2b(content, digest_size=12).hexdigest().encode()
+
+
+# ------------------------------------------------------------------------------------- what a URL says
+
+
+def parameters(query: bytes) -> list[tuple[str, str]]:
+    return parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)
+
+
+def refuse_parameters(query: bytes) -> None:
+    """Our own GET endpoints refuse what they do not know: a misspelt filter must not look like an answer."""
+    for name, _ in parameters(query):
+        raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
+
+
+def rest_of(path: bytes, collection: bytes) -> str | None:
+    """What stands behind ``collection`` in a path, decoded; None where that can be no id of ours."""
+    try:
+        ident = unquote_to_bytes(path.partition(collection)[2]).decode()
+    except UnicodeDecodeError:
+        return None
+    return ident if len(ident) <= MAX_ID and ident.isprintable() else None
+
+
+def unchanged(request: Request, etag: bytes) -> bool:
+    """The asker has this body already (RFC 9110 §13.1.2: If-None-Match compares weakly)."""
+    known = request.headers.get(b"if-none-match")
+    if known is None:
+        return False
+    return known.strip() == b"*" or etag in (one.strip().removeprefix(b"W/") for one in known.split(b","))

@@ -1,0 +1,264 @@
+"""Which path is what.  The Application that the listener hands requests to."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from headgate.dialects import openai_chat
+from headgate.errors import (
+    DRAINING,
+    METHOD_NOT_ALLOWED,
+    REQUEST_NOT_FOUND,
+    ROUTE_NOT_FOUND,
+    ClientGone,
+    GatewayError,
+)
+from headgate.policy import auth
+from headgate.serving.call import response_headers
+from headgate.serving.call.exchange import Exchange
+from headgate.serving.client.egress import Egress
+from headgate.serving.loop.fiber import Fiber, Signal, next_turn
+from headgate.serving.public.catalog import Lists, Page, refuse_parameters, rest_of, unchanged
+from headgate.serving.public.streams import Streams
+from headgate.serving.replay.kept import CUT_SHORT
+from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.journal import Refusals
+from headgate.serving.uplink.link import Link
+from headgate.wire.http import Request
+
+PREFIXES = ("/v1", "/api/gate/v1", "")
+ASK_S = 5.0
+_ALLOWED_HEADERS = b"authorization, x-api-key, content-type, idempotency-key, last-event-id"
+LARGE = 16 << 10  # a body that waits for a client to take what was sent before
+AWAY_S = 2  # when to ask again what control did not answer
+
+log = logging.getLogger("headgate.routes")
+
+Operation = Callable[[Request, Egress], None]
+Listing = Callable[[Request], Awaitable[Page]]
+
+
+class Routes:
+    """See listener.Application."""
+
+    def __init__(
+        self,
+        exchange: Exchange,
+        directory: Directory,
+        link: Link,
+        refusals: Refusals,
+        cors_origins: tuple[str, ...],
+        summary: Callable[[], Mapping[str, object]],
+        streams: Streams,
+        public_catalog: bool = True,
+    ) -> None:
+        self._exchange = exchange
+        self._directory = directory
+        self._link = link
+        self._refusals = refusals
+        self._origins = frozenset(origin.encode() for origin in cors_origins)
+        self._summary = summary
+        lists = Lists(directory, public_catalog)
+        self._running: set[Fiber] = set()
+        self._table: dict[bytes, dict[bytes, Operation]] = {}
+        self._collections: dict[bytes, dict[bytes, Operation]] = {}
+        for prefix in PREFIXES:
+            self._table[f"{prefix}/chat/completions".encode()] = {b"POST": self._chat}
+            self._table[f"{prefix}/models".encode()] = self._read(lists.models)
+            self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
+            self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
+            self._table[f"{prefix}/providers".encode()] = self._read(lists.providers)
+            self._table[f"{prefix}/usage".encode()] = _read_only(self._usage)
+            self._collections[f"{prefix}/requests/".encode()] = _read_only(self._request)
+            self._collections[f"{prefix}/streams/".encode()] = {
+                b"GET": self._refusing(streams.read),
+                b"DELETE": self._refusing(streams.stop),
+            }
+            self._table[f"{prefix}/health".encode()] = _read_only(self._health)
+            self._table[f"{prefix}/livez".encode()] = _read_only(self._livez)
+            self._table[f"{prefix}/readyz".encode()] = _read_only(self._readyz)
+
+    @property
+    def running(self) -> int:
+        return len(self._running)
+
+    def close(self) -> None:
+        """The process ends: each running call is told why where it waits, tells its client, and closes its receipt."""
+        for fiber in tuple(self._running):
+            try:
+                fiber.throw(GatewayError(DRAINING, CUT_SHORT, retry_after=1))
+            except Exception:  # the edge of a call: one's bug must not keep the others from their receipts
+                log.exception("a bug in a %s that was ended", fiber.name)
+
+    def call(self, request: Request, egress: Egress) -> None:
+        operations = self._table.get(request.path) or self._collection(request.path)
+        if operations is None:
+            self.refuse(
+                GatewayError(ROUTE_NOT_FOUND, f"there is nothing at {request.path[:200].decode('latin-1')}"), egress
+            )
+            return
+        operation = operations.get(request.method)
+        if operation is not None:
+            operation(request, egress)
+        elif request.method == b"OPTIONS":
+            self._preflight(request, egress, operations)
+        else:
+            allowed = ", ".join(sorted(name.decode() for name in operations))
+            self.refuse(GatewayError(METHOD_NOT_ALLOWED, f"this path takes {allowed}"), egress, _allow(operations))
+
+    def reads_body(self, request: Request) -> bool:
+        operations = self._table.get(request.path) or self._collection(request.path)
+        if operations is None or request.method != b"POST" or b"POST" not in operations:
+            return False
+        directory = self._directory
+        try:
+            auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time())
+        except GatewayError:
+            return False  # ``call`` comes to the same verdict, and answers and counts it
+        return True
+
+    def refuse(self, error: GatewayError, egress: Egress, fields: bytes = b"") -> None:
+        self._refusals.count(error.kind.code)
+        egress.answer(error.kind.status, response_headers.of_refusal(error) + fields, openai_chat.error_body(error))
+
+    def allowed_origin(self, origin: bytes) -> bytes | None:
+        if b"*" in self._origins:
+            return b"*"
+        return origin if origin in self._origins else None
+
+    def _collection(self, path: bytes) -> dict[bytes, Operation] | None:
+        """The operations on one member: ids may have slashes."""
+        for parent, operations in self._collections.items():
+            if path.startswith(parent) and len(path) > len(parent):
+                return operations
+        return None
+
+    # --------------------------------------------------------------- operations
+
+    def _chat(self, request: Request, egress: Egress) -> None:
+        self._start(self._exchange.run(request, egress), "chat", egress)
+
+    def _start(self, coroutine: object, name: str, egress: Egress) -> None:
+        fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question
+        self._running.add(fiber)
+        egress.owner = fiber
+        fiber.step()
+
+    def _refusing(self, operation: Operation) -> Operation:
+        """``operation``, with what it raises answered."""
+
+        def refusing(request: Request, egress: Egress) -> None:
+            try:
+                operation(request, egress)
+            except GatewayError as error:
+                self.refuse(error, egress)
+
+        return refusing
+
+    def _livez(self, request: Request, egress: Egress) -> None:
+        egress.answer(200, b"", b'{"status":"ok"}')
+
+    def _readyz(self, request: Request, egress: Egress) -> None:
+        summary = self._summary()
+        ready = summary["status"] == "ok"
+        egress.answer(200 if ready else 503, b"", msgspec.json.encode({"status": summary["status"]}))
+
+    def _health(self, request: Request, egress: Egress) -> None:
+        egress.answer(200, b"Cache-Control: no-store\r\n", msgspec.json.encode(self._summary()))
+
+    def _usage(self, request: Request, egress: Egress) -> None:
+        self._start(self._question(request, egress, "usage", {}), "usage", egress)
+
+    def _request(self, request: Request, egress: Egress) -> None:
+        ident = rest_of(request.path, b"/requests/")
+        params = {"id": ident} if ident is not None else None
+        self._start(self._question(request, egress, "request", params), "request", egress)
+
+    async def _question(self, request: Request, egress: Egress, kind: str, params: dict[str, str] | None) -> None:
+        """What only the store knows, asked of control with a deadline.  ``params`` None: nothing can have that id."""
+        try:
+            directory = self._directory
+            scope = "gate:usage" if kind == "usage" else "gate:chat"
+            grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
+            refuse_parameters(request.query)
+            if params is None:
+                raise GatewayError(REQUEST_NOT_FOUND, "an id has up to 256 printable characters; this is none")
+            answer = await self._link.ask(kind, grant.id, params, ASK_S)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            self.refuse(error, egress)
+            return
+        fields = b"Cache-Control: no-store\r\n"
+        if answer.status == 503:
+            fields += b"Retry-After: %d\r\nretry-after-ms: %d\r\n" % (AWAY_S, AWAY_S * 1000)
+        egress.answer(answer.status, fields, answer.body)
+
+    def _read(self, listing: Listing) -> dict[bytes, Operation]:
+        """The operations of what is answered from the Snapshot."""
+        return _read_only(lambda request, egress: self._start(self._listed(listing, request, egress), "list", egress))
+
+    async def _listed(self, listing: Listing, request: Request, egress: Egress) -> None:
+        try:
+            page = await listing(request)
+            if len(page.body) > LARGE:
+                await _room(egress)
+        except ClientGone:
+            return
+        except GatewayError as error:
+            self.refuse(error, egress)
+            return
+        fields = b"%bETag: %b\r\n" % (page.fields, page.etag)
+        if unchanged(request, page.etag):
+            egress.empty(304, fields)
+        else:
+            egress.answer(200, fields, page.body)
+
+    def _preflight(self, request: Request, egress: Egress, operations: Mapping[bytes, Operation]) -> None:
+        """CORS (WHATWG Fetch §4.8): what a browser asks before it sends an Authorization header."""
+        fields = _allow(operations)
+        origin = request.headers.get(b"origin")
+        if origin is not None and self.allowed_origin(origin) is not None:
+            wanted = request.headers.get(b"access-control-request-headers", _ALLOWED_HEADERS)
+            fields += (
+                b"Access-Control-Allow-Methods: " + b", ".join(operations) + b"\r\n"
+                b"Access-Control-Allow-Headers: " + wanted[:1024] + b"\r\n"
+                b"Access-Control-Max-Age: 86400\r\n"
+            )
+        egress.empty(204, fields)
+
+
+def _read_only(operation: Operation) -> dict[bytes, Operation]:
+    return {b"GET": operation, b"HEAD": operation}
+
+
+def _allow(operations: Mapping[bytes, Operation]) -> bytes:
+    return b"Allow: " + b", ".join([*operations, b"OPTIONS"]) + b"\r\n"
+
+
+class _Room:
+    """See egress.Source: tells when a client that has read too little has gone on reading."""
+
+    def __init__(self) -> None:
+        self.found: Signal[None] = Signal()
+
+    def pause(self) -> None:
+        """It is waited for already."""
+
+    def resume(self) -> None:
+        self.found.set(None)
+
+
+async def _room(egress: Egress) -> None:
+    """Until what was written to this client before is on its way: pipelined large answers must not pile up in memory.
+    A write is tried at the end of its turn, so that only the next one can tell.
+    """
+    await next_turn()
+    if egress.paused:
+        room = egress.source = _Room()
+        await room.found
+        egress.source = None

@@ -1,0 +1,71 @@
+"""``/v1/streams/{id}``: a kept stream is read on from any event, or stopped.
+
+Owns who may, and what is asked for; the reading itself is ``replay``'s.
+"""
+
+from __future__ import annotations
+
+import time
+from urllib.parse import parse_qsl
+
+import msgspec
+
+from headgate.errors import INVALID_VALUE, STREAM_STOPPED, GatewayError
+from headgate.policy import auth, on_disconnect
+from headgate.serving.client.egress import Egress
+from headgate.serving.public.catalog import rest_of
+from headgate.serving.replay.kept import Kept, Replay
+from headgate.serving.uplink.directory import Directory
+from headgate.wire.http import Request
+
+_KNOWN = frozenset(("after", "expires", "signature"))
+
+
+class Streams:
+    """The operations.  They raise GatewayError where there is nothing to answer with."""
+
+    def __init__(self, replay: Replay, directory: Directory) -> None:
+        self._replay = replay
+        self._directory = directory
+
+    def read(self, request: Request, egress: Egress) -> None:
+        """The events behind the last one that the client has: those that are kept, then those that come.
+
+        204 where there are no more (RFC 9110 §15.3.5; to a browser's EventSource: do not come back).
+        """
+        query = _query(request)
+        kept = self._find(request, query)
+        after = on_disconnect.count(query["after"], "after") if "after" in query else 0
+        if last_event_id := request.headers.get(b"last-event-id"):  # newer than the address it comes with
+            after = on_disconnect.event_number(kept.ident, last_event_id)
+        last = kept.ring.last if kept.ring is not None else 0
+        if after > last:
+            raise GatewayError(INVALID_VALUE, f"this stream has sent {last} events so far.", param="after")
+        if kept.over and after == last:
+            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % kept.ident.encode())
+        else:
+            kept.follow(egress, after)
+
+    def stop(self, request: Request, egress: Egress) -> None:
+        """Ends the generation.  A stream that has ended by itself stays as it is."""
+        kept = self._find(request, _query(request))
+        status = "finished" if kept.over else "stopped"
+        kept.stop(GatewayError(STREAM_STOPPED, "this stream was stopped by a DELETE"))
+        body = {"id": kept.ident, "object": "headgate.stream", "status": status}
+        egress.answer(200, b"", msgspec.json.encode(body))
+
+    def _find(self, request: Request, query: dict[str, str]) -> Kept:
+        ident = rest_of(request.path, b"/streams/") or ""
+        if "signature" in query and self._replay.vouches(ident, query.get("expires", ""), query["signature"]):
+            return self._replay.find(ident, None)
+        directory = self._directory
+        grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time())
+        return self._replay.find(ident, grant.id)
+
+
+def _query(request: Request) -> dict[str, str]:
+    query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
+    for name in query:
+        if name not in _KNOWN:
+            raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
+    return query

@@ -1,0 +1,1 @@
+"""Calls that outlast their connection, and how clients read them on."""

@@ -1,0 +1,74 @@
+"""The world that new calls see: the current Snapshot, the plans made from it, the providers' keys, and what was learnt.
+
+Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.  Health
+is the exception: it is of the world outside, outlives every Snapshot, and is told here when keys change.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from headgate.model import Snapshot
+from headgate.policy.auth import Digester
+from headgate.policy.health.targets import Health
+from headgate.policy.routing.router import Router
+from headgate.process.channel import Resume, Uses
+
+
+class Directory:
+    """See ports.Directory.  ``key`` is the instance key under which tokens are digested; ``uses`` is what the catalog
+    says about the last 30 days: beside the Snapshot, as it changes every minute and decides nothing.
+    """
+
+    def __init__(self, key: bytes, snapshot: Snapshot, secrets: Mapping[str, str]) -> None:
+        self.digester = Digester(key)
+        self.router = Router(snapshot)
+        self.secrets = secrets
+        self.uses = Uses({}, {})
+        self.health = Health()
+        self._keyless: frozenset[str] = frozenset()
+        self._park_keyless()
+
+    @property
+    def snapshot(self) -> Snapshot:
+        return self.router.snapshot
+
+    def replace(self, snapshot: Snapshot) -> None:
+        """New calls see ``snapshot`` from now on."""
+        before = self.snapshot.providers
+        self.router = Router(snapshot, self.router)
+        if snapshot.providers is not before:
+            self._park_keyless()
+
+    def rekey(self, secrets: Mapping[str, str]) -> None:
+        """New attempts use these keys.  Nothing that a former key has met is held against the one in its place."""
+        before, self.secrets = self.secrets, secrets
+        for account, key in secrets.items():
+            if before.get(account) != key:
+                self.health.revive(account)
+        self._park_keyless()
+
+    def resume(self, wish: Resume, now: float) -> None:
+        """Accounts that have their keys are used again at once."""
+        for account in wish.accounts:
+            if account not in self._keyless:
+                self.health.revive(account)
+        if wish.targets:
+            self.health.readmit(wish.provider)
+        for model, trims in wish.trims.items():
+            self.health.learn_trims((wish.provider, model), trims, now)
+
+    def _park_keyless(self) -> None:
+        """An account without its key (it does not open, or control has yet to bring it) is not tried."""
+        keyless = frozenset(
+            account.id
+            for provider in self.snapshot.providers.values()
+            if provider.auth != "none"
+            for account in provider.accounts
+            if account.id not in self.secrets
+        )
+        for account in keyless - self._keyless:
+            self.health.park(account)
+        for account in self._keyless - keyless:
+            self.health.revive(account)
+        self._keyless = keyless

@@ -1,0 +1,267 @@
+"""The data process's end of the channel.
+
+Connects and reconnects for as long as the process lives; brings the Directory, and the file that outlives the process,
+what control sends; takes up gauges, events and questions.  Nothing on the data plane ever waits for it: a question has
+its deadline, the rest is dropped when the socket is full.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import random
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import cast
+
+import msgspec
+
+from headgate.errors import CONTROL_AWAY, GatewayError
+from headgate.process.channel import (
+    Ack,
+    Answer,
+    Ask,
+    Down,
+    Drain,
+    Events,
+    Gauges,
+    Hello,
+    Patch,
+    Resume,
+    Secrets,
+    SnapshotPart,
+    Up,
+    Uses,
+    address,
+    down_frames,
+    frame,
+)
+from headgate.serving.loop.fiber import Signal
+from headgate.serving.loop.wheel import NEVER, Wheel
+from headgate.serving.uplink import operator_questions
+from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.snapshots import Assembly, Kept, patched
+
+FULL = 256 << 10
+MAX_EVENTS = 1000
+MAX_QUESTIONS = 256
+BACKOFF_S = (0.05, 0.25)  # a try costs 30 µs, and a new token waits for the link
+
+log = logging.getLogger("headgate.link")
+
+
+class Link:
+    """One connection to control, whenever there is one."""
+
+    def __init__(
+        self,
+        path: Path,
+        kept: Kept,
+        worker: str,
+        boot_id: str,
+        directory: Directory,
+        wheel: Wheel,
+        drain: Callable[[], None],
+    ) -> None:
+        self._path = path
+        self._kept = kept
+        self._hello = (worker, boot_id)
+        self._directory = directory
+        self._wheel = wheel
+        self._drain = drain
+        self._wire: _Wire | None = None
+        self._heard = False
+        self._assembly = Assembly()
+        self._questions: dict[int, _Question] = {}
+        self._count = 0
+        self._events: list[tuple[int, str, str]] = []
+        self._dropped = 0
+
+    @property
+    def connected(self) -> bool:
+        return self._wire is not None
+
+    async def run(self) -> None:
+        """Connects, and connects again; ends by being cancelled."""
+        loop = asyncio.get_running_loop()
+        pause = BACKOFF_S[0] / 2
+        while True:
+            try:
+                with address(self._path) as reachable:
+                    _, wire = await loop.create_unix_connection(lambda: _Wire(self), reachable)
+            except OSError:
+                heard = False
+            else:
+                heard = await self._while_connected(wire)
+            # A peer that accepts and says nothing is no better than none: only a frame makes the next try soon.
+            pause = BACKOFF_S[0] if heard else min(pause * 2, BACKOFF_S[1])
+            await asyncio.sleep(pause * random.uniform(0.5, 1.0))
+
+    async def _while_connected(self, wire: _Wire) -> bool:
+        """Until the connection is lost.  True where anything came on it."""
+        await wire.lost.wait()
+        self._wire = None
+        self._assembly.drop()
+        for question in list(self._questions.values()):
+            question.fail()
+        return self._heard
+
+    # --------------------------------------------------------------- up
+
+    def ask(self, kind: str, grant: str, params: Mapping[str, str], timeout: float) -> Signal[Answer]:
+        """Puts a question to control.  Raises GatewayError (503) at once where control is away; the Signal fails
+        alike later.
+        """
+        if self._wire is None or len(self._questions) >= MAX_QUESTIONS:
+            raise _away()
+        self._count += 1
+        question = _Question(self, self._count)
+        self._questions[question.id] = question
+        self._wheel.set(question, self._wheel.now + timeout)
+        self._wire.send(Ask(question.id, kind, grant, timeout, params))
+        return question.answer
+
+    def event(self, name: str, detail: str) -> None:
+        """Something worth a line on the other side; dropped, and counted, where nobody takes it."""
+        if len(self._events) < MAX_EVENTS:
+            self._events.append((time.time_ns(), name, detail))
+        else:
+            self._dropped += 1
+
+    def report(self, gauges: Mapping[str, float]) -> None:
+        """Called once a second."""
+        wire = self._wire
+        if wire is None or wire.full:
+            return
+        wire.send(Gauges(time.time_ns(), gauges))
+        if self._events or self._dropped:
+            wire.send(Events(tuple(self._events), self._dropped))
+            self._events, self._dropped = [], 0
+
+    def _say_hello(self) -> None:
+        worker, boot_id = self._hello
+        cast(_Wire, self._wire).send(Hello(worker, boot_id, self._directory.snapshot.generation, os.getpid()))
+
+    # --------------------------------------------------------------- down
+
+    def opened(self, wire: _Wire) -> None:
+        """At once, and not when ``run`` goes on: what comes first is answered as well."""
+        self._wire = wire
+        self._heard = False
+        self._say_hello()
+
+    def received(self, message: Down) -> None:
+        self._heard = True
+        match message:
+            case SnapshotPart():
+                self._take_part(message)
+            case Patch():
+                self._take_patch(message)
+            case Secrets():
+                self._directory.rekey(message.keys)
+            case Resume():
+                self._directory.resume(message, self._wheel.now)
+            case Uses():
+                if message != self._directory.uses:  # what was made with the old ones stays good
+                    self._directory.uses = message
+            case Answer():
+                question = self._questions.get(message.id)
+                if question is not None:
+                    question.end()
+                    question.answer.set(message)
+            case Ask():
+                cast(_Wire, self._wire).send(operator_questions.answer(message, self._directory, self._wheel.now))
+            case Drain():
+                self._drain()
+
+    def _take_part(self, part: SnapshotPart) -> None:
+        if not self._assembly.follows(part):
+            log.warning("a part of snapshot %d is missing; asking anew", part.generation)
+            self._assembly.drop()
+            self._say_hello()
+            return
+        snapshot = self._assembly.take(part)
+        self._kept.take_part(part)
+        if snapshot is not None:
+            self._directory.replace(snapshot)
+            self._acknowledge(snapshot.generation)
+
+    def _take_patch(self, patch: Patch) -> None:
+        snapshot = self._directory.snapshot
+        if patch.base != snapshot.generation or self._kept.full:
+            self._say_hello()
+            return
+        self._directory.replace(patched(snapshot, patch))
+        self._acknowledge(patch.generation)
+        self._kept.take_patch(patch)
+
+    def _acknowledge(self, generation: int) -> None:
+        if self._wire is not None:
+            self._wire.send(Ack(generation))
+
+    def forget(self, question: _Question) -> None:
+        self._questions.pop(question.id, None)
+        self._wheel.drop(question)
+
+
+class _Question:
+    """One Ask under way."""
+
+    __slots__ = ("answer", "due", "id", "link", "slot")
+
+    def __init__(self, link: Link, number: int) -> None:
+        self.link = link
+        self.id = number
+        self.answer: Signal[Answer] = Signal()
+        self.due = NEVER
+        self.slot = -1
+
+    def end(self) -> None:
+        self.link.forget(self)
+
+    def fail(self) -> None:
+        self.end()
+        self.answer.fail(_away())
+
+    def expire(self, now: float) -> None:
+        self.fail()
+
+
+class _Wire(asyncio.Protocol):
+    """The socket itself."""
+
+    def __init__(self, link: Link) -> None:
+        self._link = link
+        self._frames = down_frames()
+        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.lost = asyncio.Event()  # of this very connection: it may be lost before anybody waits for that
+
+    @property
+    def full(self) -> bool:
+        return self._transport.get_write_buffer_size() > FULL
+
+    def send(self, message: Up) -> None:
+        self._transport.write(frame(message))
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        self._link.opened(self)
+
+    def data_received(self, data: bytes) -> None:
+        try:
+            for message in self._frames.feed(data):
+                self._link.received(message)
+        except (ValueError, KeyError, msgspec.MsgspecError) as error:
+            log.error("control sent what cannot be read (%r); connecting anew", error)
+            self._transport.abort()
+
+    def connection_lost(self, error: Exception | None) -> None:
+        self.lost.set()
+
+
+def _away() -> GatewayError:
+    return GatewayError(
+        CONTROL_AWAY, "the control process does not answer; streams go on, this question has to wait", retry_after=2
+    )

@@ -1,0 +1,128 @@
+"""What of an answer's body has to be found out or undone before anybody can read it, and what that failing means.
+
+Nearly every answer needs nothing of this, and one look tells so.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from typing import TYPE_CHECKING
+
+from headgate.errors import UPSTREAM_CUT, UPSTREAM_GARBAGE, UPSTREAM_TOO_LARGE, GatewayError
+from headgate.wire.coding import CodingError, TooLargeError, TruncatedError
+from headgate.wire.framing import Form
+from headgate.wire.intake import Intake
+
+MOST_A_TURN = 256 << 10  # of what a body expands to
+if TYPE_CHECKING:
+    from headgate.serving.upstream.connection import Sink, Upstream
+
+_STREAMS = (Form.EVENTS, Form.LINES, Form.ITEMS)
+_LINES = (b"ndjson", b"jsonl", b"json-lines", b"json-seq", b"jsonlines")
+_FIELDS = (b"data:", b"event", b"id:", b"retry")
+
+
+def is_plainly_events(headers: Mapping[bytes, bytes]) -> bool:
+    """True where the fields leave nothing open: events, and no coding."""
+    if b"event-stream" not in headers.get(b"content-type", b"").lower():
+        return False
+    return headers.get(b"content-encoding", b"").strip().lower() in (b"", b"identity")
+
+
+def intake_of(headers: Mapping[bytes, bytes], most: int) -> Intake:
+    """An intake for the body that ``headers`` announce."""
+    kind = headers.get(b"content-type", b"").lower()
+    lines = any(word in kind for word in _LINES)
+    return Intake(headers.get(b"content-encoding", b""), lines=lines, most=most)
+
+
+def is_stream(probe: Intake, data: bytes) -> bool:
+    """Whether the body that ``data`` is more of has turned out to be a stream."""
+    if probe.form is None and data:
+        try:
+            probe.recognise(data)
+        except CodingError:
+            return False  # it is collected, and fails when it is decoded
+    return probe.form in _STREAMS
+
+
+def error_of(error: CodingError) -> GatewayError:
+    """The failure that a body is which cannot be decoded."""
+    kind = UPSTREAM_GARBAGE
+    if isinstance(error, TruncatedError):
+        kind = UPSTREAM_CUT
+    elif isinstance(error, TooLargeError):
+        kind = UPSTREAM_TOO_LARGE
+    return GatewayError(kind, f"the provider's answer {error}")
+
+
+class Unpacker:
+    """Stands between a connection and its sink until a stream has shown that it is plainly events, as nearly all are.
+
+    Where it is not, it stays, undoes what has to be undone, and passes on so much in a turn: a few bytes may expand a
+    thousandfold, and a slow client must be able to say stop.
+    """
+
+    def __init__(self, upstream: Upstream, sink: Sink, intake: Intake | None, most: int) -> None:
+        self._upstream = upstream
+        self._sink = sink
+        self._intake = intake
+        self._most = most  # of a document in it, bytes
+        self._ended = False
+        self._waiting = False  # there is more to pass on, in a later turn
+
+    def feed(self, data: bytes) -> None:
+        upstream = self._upstream
+        if self._intake is None:
+            if data.startswith(_FIELDS):
+                upstream.sink = self._sink
+                self._sink.feed(data)
+                return
+            self._intake = intake_of(upstream.headers, self._most)
+        self._intake.feed(data)
+        self._pass_on(self._intake)
+
+    def ended(self) -> None:
+        self._ended = True
+        if self._intake is None:
+            self._sink.ended()
+        else:
+            self._intake.finish()
+            self._pass_on(self._intake)
+
+    def failed(self, error: GatewayError) -> None:
+        self._sink.failed(error)
+
+    def resume(self) -> None:
+        """The client takes more."""
+        if self._waiting:
+            self._upstream.later(self._go_on)
+
+    def _pass_on(self, intake: Intake) -> None:
+        upstream, sink = self._upstream, self._sink
+        passed = 0
+        try:
+            while passed < MOST_A_TURN and upstream.reading and upstream.sink is self and (events := intake.read()):
+                passed += len(events)
+                sink.feed(events)
+        except CodingError as error:
+            upstream.fail(error_of(error))
+            return
+        if upstream.sink is not self:
+            return
+        if not intake.pending:
+            self._waiting = False
+            if self._ended:
+                sink.ended()
+        elif not self._waiting:
+            self._waiting = True
+            upstream.hold()
+            upstream.later(self._go_on)
+
+    def _go_on(self, _: None) -> None:
+        if self._upstream.sink is not self or not self._upstream.reading or self._intake is None:
+            return  # over, or ``resume`` goes on
+        self._waiting = False
+        self._pass_on(self._intake)
+        if not self._waiting:
+            self._upstream.read_on()

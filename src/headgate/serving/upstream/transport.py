@@ -1,0 +1,304 @@
+"""The upstream side: pools of HTTP/1.1 connections, and the one door to the providers' keys (wire.signing).
+
+Owns which connection a request goes out on, and how many there are.  A failure to connect leaves here as a
+GatewayError, translated once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import socket
+import ssl
+import time
+from collections import OrderedDict
+from collections.abc import Collection
+from typing import cast
+
+from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
+from headgate.model import Attempt, Provider
+from headgate.model import Pool as PoolLimits
+from headgate.ports import Directory
+from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.upstream.connection import Asking, Upstream
+from headgate.serving.upstream.dialler import Dialer, Origin, origin_of
+from headgate.wire.http import forwardable, forwarded
+from headgate.wire.signing import credential, header_values, hidden_values
+
+USER_AGENT = b"headgate"
+_HEAD = (
+    b"POST %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n"
+    b"Accept-Encoding: identity\r\nContent-Type: application/json\r\n%b"
+)
+
+_monotonic = time.monotonic
+
+
+class Pool:
+    """The connections to one origin.  ``size`` counts running, idle and being made."""
+
+    def __init__(self, origin: Origin, provider: Provider, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
+        self.wheel = wheel
+        self.turn = turn
+        self._origin = origin
+        self.limits = provider.pool
+        self._ca_file = provider.ca_file
+        self._dialer = dialer
+        self._idle: dict[Upstream, None] = {}  # in order of use
+        self._members: set[Upstream] = set()
+        self._waiting: OrderedDict[Asking, None] = OrderedDict()  # whoever leaves is taken out: it holds a whole body
+        self._dialing: set[asyncio.Task[None]] = set()
+        self._trusted_since = float("-inf")  # older connections were checked by other authorities
+
+    @property
+    def size(self) -> int:
+        return len(self._members) + len(self._dialing)
+
+    def ask(self, asking: Asking) -> None:
+        """Sends a request on the connection that was used last, on a new one, or on the next that comes free."""
+        asking.queued = _monotonic()
+        idle = self._idle
+        now = self.wheel.now
+        while idle:
+            upstream, _ = idle.popitem()
+            if now - upstream.born < self.limits.max_age_s and upstream.open:
+                upstream.send(asking)
+                return
+            upstream.abort()
+        if self.size < self.limits.max_connections:
+            self.dial(asking)
+        else:
+            self._waiting[asking] = None
+            self.wheel.set(asking, min(now + self.limits.wait_s, asking.deadline))
+
+    def dial(self, asking: Asking) -> None:
+        """Makes a connection for a request, in a task of this pool."""
+        task = asyncio.get_running_loop().create_task(
+            self._dial(asking), name=f"connect {self._origin.host}:{self._origin.port}"
+        )
+        self._dialing.add(task)
+
+    def put(self, upstream: Upstream) -> None:
+        """A clean connection comes back."""
+        if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
+            upstream.abort()  # whoever waits gets a new one in its place
+            return
+        asking = self._next_waiting() if self._waiting else None
+        if asking is not None:
+            asking.queued = _monotonic()
+            upstream.send(asking)
+            return
+        self._idle[upstream] = None
+        self.wheel.set(upstream, self.wheel.now + self.limits.idle_s)
+
+    def lost(self, upstream: Upstream) -> None:
+        """A connection is closed or will be: its place is free."""
+        if upstream in self._members:
+            self._members.discard(upstream)
+            self._idle.pop(upstream, None)
+            self._fill_place()
+
+    def forget(self, asking: Asking) -> None:
+        """A call that waited for a connection waits no more."""
+        self._waiting.pop(asking, None)
+        self.wheel.drop(asking)
+
+    def _fill_place(self) -> None:
+        """A place has come free: a new connection is made for the call that has waited longest."""
+        if self._waiting and self.size < self.limits.max_connections:
+            asking = self._next_waiting()
+            if asking is not None:
+                asking.queued = _monotonic()
+                self.dial(asking)
+
+    def _next_waiting(self) -> Asking | None:
+        if not self._waiting:
+            return None
+        asking, _ = self._waiting.popitem(last=False)
+        self.wheel.drop(asking)
+        return asking
+
+    def distrust(self, ca_files: Collection[str | None]) -> None:
+        """Uses no connection again that was made before now, where its authorities are among ``ca_files``."""
+        if self._origin.tls and self._ca_file in ca_files:
+            self._trusted_since = self.wheel.now
+            for upstream in list(self._idle):
+                upstream.abort()
+
+    def close(self) -> None:
+        for task in self._dialing:
+            task.cancel()
+        for upstream in list(self._members):
+            upstream.abort()
+
+    async def _dial(self, asking: Asking) -> None:
+        task = cast("asyncio.Task[None]", asyncio.current_task())
+        error: GatewayError | None = None
+        upstream: Upstream | None = None
+        connect_s = max(0.0, min(asking.timeouts.connect, asking.deadline - _monotonic()))
+        try:
+            async with asyncio.timeout(connect_s):
+                upstream = await self._dialer.dial(self._origin, self._ca_file, lambda: Upstream(self))
+        except TimeoutError:
+            error = GatewayError(UPSTREAM_TIMEOUT, f"no connection to the provider within {connect_s:.3g} s")
+        except (OSError, ssl.SSLError, ssl.CertificateError) as cause:
+            error = GatewayError(UPSTREAM_UNREACHABLE, f"the provider cannot be reached: {_reason(cause)}")
+        finally:
+            self._dialing.discard(task)
+        if upstream is not None and not upstream.open:  # gone already: no connection_lost will come for it any more
+            upstream, error = (
+                None,
+                GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"),
+            )
+        if upstream is not None:
+            self._members.add(upstream)
+            if asking.left:  # the call has gone: the connection serves the next one
+                self.put(upstream)
+            else:
+                upstream.send(asking)
+        elif error is not None:
+            self._fill_place()
+            asking.fail(error)
+
+
+def _reason(error: BaseException) -> str:
+    """An OS error in words, without addresses of ours."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        return f"its certificate is not trusted ({error.verify_message})"
+    if isinstance(error, (ssl.SSLError, socket.gaierror)):
+        return (error.strerror or type(error).__name__).lower()
+    if isinstance(error, OSError) and error.errno:
+        return os.strerror(error.errno).lower()  # asyncio's own text has the address in it
+    if isinstance(error, OSError) and error.strerror:
+        return error.strerror.lower()
+    return "none of its addresses answers"
+
+
+Route = tuple[Pool, bytes, tuple[bytes, ...], Provider]
+
+
+class Transport:
+    """All pools of this process."""
+
+    def __init__(self, directory: Directory, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
+        self._turn = turn
+        self._directory = directory
+        self._dialer = dialer
+        self._wheel = wheel
+        self._pools: dict[tuple[Origin, str | None, PoolLimits], Pool] = {}
+        self._routes: dict[tuple[int, str, str], Route] = {}
+        self._secrets: object = None
+
+    def ask(
+        self,
+        attempt: Attempt,
+        path: str,
+        headers: dict[bytes, bytes],
+        body: bytes,
+        stream: bool,
+        deadline: float,
+        max_answer: int,
+    ) -> Asking:
+        """Sends an attempt's request; await what is returned.
+
+        ``headers`` are the client's: those that the provider's row allows go along.  Raises GatewayError where the
+        account's key is not known.
+        """
+        pool, fixed, allowed, _ = self._route(attempt, path)
+        accept = b"text/event-stream" if stream else b"application/json"
+        head = b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
+            fixed, forwarded(headers, allowed), accept, len(body),
+        )  # fmt: skip
+        asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
+        asking.headers = headers
+        pool.ask(asking)
+        return asking
+
+    def _route(self, attempt: Attempt, path: str) -> Route:
+        """The pool, the unchanging part of the request head (request line, host, credential, the provider's headers),
+        the names of the client's headers that may go along, and the provider itself.
+
+        Kept while the keys stay the same; the only place that a key is looked up.
+        Raises GatewayError where the account's key is not known (control is away and only the store has it).
+        """
+        if self._secrets is not self._directory.secrets:
+            self._secrets = self._directory.secrets
+            self._routes.clear()
+        provider = attempt.target.provider
+        account = attempt.account.id if attempt.account is not None else ""
+        key = (id(provider), account, path)
+        found = self._routes.get(key)
+        if found is not None and found[3] is provider:  # an id alone may be a dead provider's
+            return found
+        pool, head = self._make_route(provider, account, path)
+        if len(self._routes) > 4096:
+            self._routes.clear()
+        route = self._routes[key] = (pool, head, forwardable(provider.forward_headers), provider)
+        return route
+
+    def _make_route(self, provider: Provider, account: str, path: str) -> tuple[Pool, bytes]:
+        secret = ""
+        if provider.auth != "none":
+            found = self._directory.secrets.get(account)
+            if found is None:
+                raise GatewayError(
+                    NO_PROVIDER_KEY,
+                    f"no key for the provider {provider.name!r} is known here yet; "
+                    "add one under providers: in the configuration, or try again shortly",
+                    retry_after=2,
+                )
+            secret = found
+        lines, query = credential(provider.auth, secret)
+        origin = origin_of(provider.base_url)
+        pool_key = (origin, provider.ca_file, provider.pool)
+        pool = self._pools.get(pool_key)
+        if pool is None:
+            pool = self._pools[pool_key] = Pool(origin, provider, self._dialer, self._wheel, self._turn)
+        target = origin.path + path + (f"?{query}" if query else "")
+        proxy = self._dialer.plain_proxy(origin)
+        if proxy is not None:
+            target = f"http://{origin.authority}{target}"
+            lines += proxy.authorization
+        head = _HEAD % (
+            target.encode(), origin.authority.encode(), USER_AGENT, lines,
+        )  # fmt: skip
+        for name, value in self._headers(provider).items():
+            head += f"{name}: {value}\r\n".encode()
+        return pool, head
+
+    def _headers(self, provider: Provider) -> dict[str, str]:
+        found = header_values(provider.name, provider.headers, self._directory.secrets)
+        if found is None:
+            raise GatewayError(
+                NO_PROVIDER_KEY,
+                f"the headers of the provider {provider.name!r} are not known here yet; try again shortly",
+                retry_after=2,
+            )
+        return found
+
+    def check_trust(self) -> None:
+        """Called once a second: connections that were checked by a CA file which has changed are not used again."""
+        if changed := self._dialer.changed():
+            for pool in self._pools.values():
+                pool.distrust(changed)
+
+    def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
+        """What must not appear in a text that an upstream wrote and a client reads."""
+        account, provider = attempt.account, attempt.target.provider
+        if account is None and not provider.headers:
+            return ()
+        secrets = self._directory.secrets
+        found = secrets.get(account.id) if account is not None else None
+        own = (found,) if found else ()
+        return (*own, *hidden_values(provider.name, provider.headers, secrets)) if provider.headers else own
+
+    def gauges(self) -> dict[str, float]:
+        return {
+            "upstream_connections": sum(pool.size for pool in self._pools.values()),
+            "upstream_idle": sum(len(pool._idle) for pool in self._pools.values()),
+        }
+
+    def close(self) -> None:
+        for pool in self._pools.values():
+            pool.close()

@@ -1,0 +1,1 @@
+"""The fixture engine: a small language model's server without the model."""

@@ -1,0 +1,112 @@
+"""What the fixture engine says: each token a function of the seed and of all tokens before it, prompt and answer alike.
+
+The state is a hash over the token ids so far; it chooses the next *unit* of the corpus, whose BPE tokens then follow.
+So an answer that is asked for again with a part of it as prefill goes on with exactly the rest, wherever it was cut,
+in the middle of a unit or of a token included; and a prefix that differs in one character goes on otherwise.
+"""
+
+from __future__ import annotations
+
+from functools import cache
+
+from headgate.testing.engine.bpe import vocabulary
+from headgate.testing.engine.corpus import REPEATING, UNITS, words
+
+_MASK = (1 << 64) - 1
+_FNV = 0x100000001B3
+_START = 0xCBF29CE484222325
+_JSON = ('{"text":"', '"}')
+_NOWHERE = ""
+_TEXTS = {**UNITS, **REPEATING}
+
+
+@cache
+def _followers(mode: str) -> dict[str, tuple[str, ...]]:
+    """What may follow each unit in the corpus; anything may follow what is not in it."""
+    units = _TEXTS[mode]
+    found: dict[str, list[str]] = {}
+    for unit, following in zip(units, units[1:] + units[:1], strict=True):
+        found.setdefault(unit, []).append(following)
+    return {unit: tuple(following) for unit, following in found.items()}
+
+
+def count(text: str) -> int:
+    """How many tokens a text has."""
+    encode = vocabulary().encode
+    return sum(len(encode(word)) for word in words(text))
+
+
+class Walk:
+    """One answer of at least ``tokens`` tokens, which ends with a whole unit.
+
+    ``diverge`` is a number of tokens behind which it goes another way, as a model does that is not deterministic.
+    """
+
+    def __init__(self, seed: int, mode: str, prompt: str, tokens: int, diverge: int = 0) -> None:
+        self._encode = vocabulary().encode
+        self._units, self._followers = _TEXTS[mode], _followers(mode)
+        self._wrap = _JSON if mode == "json" else ("", "")
+        self._tokens, self._diverge = tokens, diverge
+        self._state = (_START ^ seed * 0x9E3779B97F4A7C15) & _MASK
+        self._last = _NOWHERE
+        self._closed = False
+        for word in words(prompt):
+            self._mix(self._encode(word))
+        self.count = 0
+
+    def _mix(self, ids: tuple[int, ...]) -> None:
+        state = self._state
+        for id in ids:
+            state = ((state ^ id) * _FNV) & _MASK
+        self._state = state
+
+    def next(self) -> str | None:
+        """The unit that follows all that was taken; None at the end."""
+        opening, closing = self._wrap
+        if not self.count and opening:
+            return opening
+        if self.count >= self._tokens:
+            return None if self._closed or not closing else closing
+        choice = self._state ^ (self._state >> 32)
+        choice = (choice * 0xD6E8FEB86659FD93) & _MASK
+        choice ^= choice >> 32
+        known = self._followers.get(self._last)
+        if known is None or choice & 3 == 0:  # now and then somewhere else, or it would be the corpus again
+            known = self._units
+        return known[(choice >> 2) % len(known)]
+
+    def take(self, text: str) -> None:
+        """Goes on behind ``text``: the unit that came next, or something that somebody else said."""
+        ids = self._encode(text)
+        self._closed = self.count >= self._tokens
+        before, self.count = self.count, self.count + len(ids)
+        self._mix(ids)
+        if before < self._diverge <= self.count:
+            self._mix((self._diverge,))
+        self._last = text
+
+
+def rest(walk: Walk, said: str) -> tuple[list[bytes], int]:
+    """The tokens that are still to be said after ``said``, and how many tokens that was."""
+    pieces = vocabulary().pieces
+    encode = vocabulary().encode
+    left: list[bytes] = []
+    used = 0
+    while (unit := walk.next()) is not None:
+        ids = encode(unit)
+        if said.startswith(unit):
+            said, used = said[len(unit) :], used + len(ids)
+        elif unit.startswith(said):  # nothing is left of it, or it ends within this unit
+            skip = len(said.encode())
+            said = ""
+            for piece in (pieces[id] for id in ids):
+                if len(piece) > skip:
+                    left.append(piece[skip:])
+                else:
+                    used += 1
+                skip = max(0, skip - len(piece))
+        else:  # somebody else's words
+            unit, said = said[0], said[1:]
+            used += len(encode(unit))
+        walk.take(unit)
+    return left, used

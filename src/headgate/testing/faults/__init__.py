@@ -1,0 +1,1 @@
+"""Provider faults, and the benches that play them through a running gateway."""

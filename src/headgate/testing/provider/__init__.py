@@ -1,0 +1,1 @@
+"""The built-in provider: an OpenAI-compatible server that can also misbehave."""
