@@ -7,7 +7,7 @@ from typing import Any
 
 import msgspec
 import pytest
-from chat_streams import chunk, events, run
+from  import chunk, events, run
 
 from headgate import errors
 from headgate.dialects.openai_chat.errors import complaint, detection
