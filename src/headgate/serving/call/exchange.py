@@ -292,7 +292,7 @@ class Exchange:
             provider.dialect, receipt.id, receipt.created, attempt.target.upstream_model, call.include_usage,
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
-            hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
+            hold=_hold(call, alias) if alias.holds else "", choices=call.prompt.choices,
             sent=upstream.asking,
         )  # fmt: skip
 
@@ -377,6 +377,6 @@ def _wants_trace(request: Request) -> bool:
 
 def _hold(call: Call, alias: Alias) -> str:
     """What of a stream is not passed on before it is complete (see ChatStream)."""
-    if alias.structured == "buffer" and openai_chat.obstacle(call) == "structured":
+    if alias.structured == "buffer" and call.prompt.obstacle == "structured":
         return "all"
     return "tools" if alias.tool_calls == "hold" else ""

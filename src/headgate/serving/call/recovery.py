@@ -110,7 +110,7 @@ class Recovery:
         return openai_chat.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
 
     def _judge(self, have: Delivered) -> continuation.Verdict:
-        return continuation.judge(have, openai_chat.obstacle(self._call))
+        return continuation.judge(have, self._call.prompt.obstacle)
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
         ours = openai_chat.adds_stream_options(self._call)
@@ -167,7 +167,7 @@ class Recovery:
         spent = have.tokens - openai_chat.space_tokens(text[len(given) :])  # the white space is said again
         self.asked = openai_chat.continued(self._call, given, spent, target.prefill)
         self.seam = openai_chat.Seam(
-            text, afresh=False, trims=trims, stops=openai_chat.stops(self._call),
+            text, afresh=False, trims=trims, stops=self._call.prompt.stops,
             limited=self._call.max_tokens is not None,
         )  # fmt: skip
 
