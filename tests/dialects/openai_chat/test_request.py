@@ -126,7 +126,7 @@ def test_what_is_read() -> None:
     assert not call.trace and call.options is NO_OPTIONS
     assert (call.model, call.stream, call.include_usage, call.max_tokens) == ("m", True, True, 7)
     assert (call.timeout_ms, call.metadata) == (1500, {"team": "a"})
-    assert call.prompt_bytes == len(json.dumps(MESSAGES))
+    assert call.prompt.size == len(json.dumps(MESSAGES))
     assert "headgate" not in call.body
     assert "include_route_trace" not in call.body
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import json
 
 import pytest
+from headgate.dialects.bridge import NoBridge, has_bridge, open_stream
 from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import errors
-from headgate.dialects.bridge import NoBridge, has_bridge, open_stream
 from headgate.dialects.openai_chat import ChatStream
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse, run
 

@@ -10,13 +10,10 @@ from headgate.dialects.openai_chat.errors.failures import error_body, error_even
 from headgate.dialects.openai_chat.errors.quotation import Sent
 from headgate.dialects.openai_chat.prefill import (
     as_asked,
-    choices,
     continued,
     exhausted,
-    obstacle,
     probed,
     probes,
-    stops,
     trims,
 )
 from headgate.dialects.openai_chat.quirks import adds_stream_options
@@ -38,20 +35,17 @@ __all__ = [
     "answer_in_parts",
     "as_asked",
     "asked_for",
-    "choices",
     "continued",
     "error_body",
     "error_event",
     "exhausted",
     "failure",
     "garbage",
-    "obstacle",
     "probed",
     "probes",
     "read",
     "render",
     "space_tokens",
-    "stops",
     "trims",
     "whole_answer",
 ]

@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.quirks import UNLIMITED, lacks, renamed
 from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
@@ -58,7 +59,7 @@ def read(body: bytes) -> Call:
             include_usage = _include_usage(members)
         else:
             del members["stream_options"]  # clients send it with every request; upstreams refuse it without a stream
-    call = Call(members, model, stream, include_usage, len(messages))
+    call = Call(members, model, stream, include_usage, ChatPrompt(members, len(messages)))
     if "max_tokens" in members:
         call.max_tokens = _limit(members, "max_tokens")
     if "max_completion_tokens" in members:
