@@ -154,6 +154,9 @@ class Extras(Struct, frozen=True, gc=False):
     trace: Callable[[Usage], bytes] | None = None
 
 
+NO_EXTRAS = Extras()
+
+
 # ------------------------------------------------------------------------------------- the two ends of an answer
 
 

@@ -5,7 +5,7 @@ Adding an API is one folder, and one line here for each of its sides.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
 from headgate.dialects.base import Answer, Backend, Client, Delta, Extras, Finish, Reply
 from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
@@ -58,16 +58,10 @@ def _shown(before: StreamBridge) -> Shown:
     return shown
 
 
-def whole_answer(
-    client: Client, backend: Backend, body: bytes, reply: Reply, extras: Extras
-) -> Answer | Iterator[Answer | None]:
-    """The answer for a client that asked for no stream, from a body of status 200, whatever form that has.
-
-    One that came as a stream may be read in parts: None after each, at last the Answer.
+def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply, extras: Extras) -> Answer:
+    """The answer for a client that asked for no stream, from a body of status 200 of another API's provider, whatever
+    form that has.
     """
-    passes = backend.passes
-    if passes is not None and client.name == backend.name:
-        return passes.answer(body, reply, extras)
     source = backend.source(reply)
     deltas: list[Delta] = []
     form = framing.form_of(body)

@@ -2,30 +2,30 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 
-from headgate.dialects.base import Answer, Extras, PassThrough, Rendered, Reply
+import msgspec
+
+from headgate.dialects.base import PassThrough, Reply
 from headgate.dialects.openai_chat import prefill, quirks, request
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.face import ChatFace
 from headgate.dialects.openai_chat.source import ChatSource
 from headgate.dialects.openai_chat.stream.joining import Joined
-from headgate.dialects.openai_chat.stream.stream import ChatStream, stream_of
+from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.openai_chat.whole import whole_answer
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import Call, Target
 from headgate.ports import StreamBridge
 
 NAME = "openai_chat"
-PATH = "/chat/completions"
 
 
 class ChatClient:
     """Implements ``base.Client``."""
 
     name = NAME
-    path = PATH
+    path = request.PATH
     prefix = "chatcmpl-"
 
     read = staticmethod(request.read)
@@ -41,23 +41,16 @@ class ChatPassThrough:
     """Implements ``base.PassThrough``."""
 
     def stream(self, reply: Reply) -> ChatStream:
-        return stream_of(reply)
+        return ChatStream(reply)
 
     def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> Joined | None:
         if not isinstance(before, ChatStream):
             return None
-        joined = Joined(
-            before.ident, 0, reply.model, reply.include_usage, provider=reply.provider, secrets=reply.secrets,
-            max_event=reply.max_event, keep=True, sent=reply.sent,
-        )  # fmt: skip
+        joined = Joined(msgspec.structs.replace(reply, ident=before.ident, created=0, keep=True))
         joined.join(before, seam)
         return joined
 
-    def answer(self, body: bytes, reply: Reply, extras: Extras) -> Answer | Iterator[Answer | None]:
-        return whole_answer(
-            body, id=reply.ident, created=reply.created, model=reply.model, extra=extras.metadata, trace=extras.trace,
-            provider=reply.provider, secrets=reply.secrets, prompt_tokens=reply.prompt_tokens, sent=reply.sent,
-        )  # fmt: skip
+    answer = staticmethod(whole_answer)
 
 
 class ChatBackend:
@@ -69,11 +62,7 @@ class ChatBackend:
     adds_usage_field = staticmethod(quirks.adds_stream_options)
     usage = staticmethod(prefill.probed)
 
-    def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
-        body = request.render(
-            call, target.upstream_model, ask_usage=ask_usage, row=target.row, quirks=target.provider.quirks
-        )
-        return Rendered(PATH, body)
+    render = staticmethod(request.render)
 
     def source(self, reply: Reply) -> ChatSource:
         return ChatSource(reply)

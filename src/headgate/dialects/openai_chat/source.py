@@ -20,7 +20,7 @@ from headgate.dialects.base import (
     ToolDelta,
     ToolStart,
 )
-from headgate.dialects.openai_chat.stream.stream import ChatStream, stream_of
+from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import sse
@@ -65,7 +65,7 @@ class ChatSource:
     """Implements ``base.Source``."""
 
     def __init__(self, reply: Reply) -> None:
-        self._stream: ChatStream = stream_of(reply)
+        self._stream: ChatStream = ChatStream(msgspec.structs.replace(reply, include_usage=True, hold="", keep=False))
         self._decoder = sse.Decoder(2 * reply.max_event + _ENVELOPE)
         self._theirs = ""
         self.done = False

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 from functools import partial
 from typing import NamedTuple
 
+from msgspec import Struct
+
 from headgate.dialects import registry
 from headgate.dialects.base import Answer, Client, Extras, Reply
 from headgate.errors import UPSTREAM_HOLLOW, ClientGone, GatewayError
@@ -45,26 +47,20 @@ class Ending(NamedTuple):
             egress.answer(200, self.fields, self.data)
 
 
-class Answering:
+class Answering(Struct, frozen=True):  # made in C, once a call
     """One call's.  ``relay`` is None for a client that asked for no stream."""
 
-    __slots__ = ("_call", "_client", "_limits", "_plan", "_receipt", "_relay", "_transport")
-
-    def __init__(
-        self, client: Client, call: Call, plan: Plan, receipt: Receipt, relay: Relay | None, transport: Transport,
-        limits: Limits,
-    ) -> None:  # fmt: skip
-        self._client = client
-        self._call = call
-        self._plan = plan
-        self._receipt = receipt
-        self._relay = relay
-        self._transport = transport
-        self._limits = limits
+    client: Client
+    call: Call
+    plan: Plan
+    receipt: Receipt
+    relay: Relay | None
+    transport: Transport
+    limits: Limits
 
     async def stream(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
         """Relay until the bridge has seen the end.  Raises its error, and ClientGone."""
-        relay, receipt = self._relay, self._receipt
+        relay, receipt = self.relay, self.receipt
         assert relay is not None  # only a call that asked for a stream is answered with one
         joint = recovery.joint(attempt) if recovery is not None else None
         relay.begin(upstream, self._bridge(upstream, attempt, recovery), joint)
@@ -90,11 +86,15 @@ class Answering:
         if upstream.status not in SUCCESSES:
             reply = self._reply(upstream, attempt)
             raise backend.failure(upstream.status, upstream.headers, upstream.body, reply, time.time())
-        if self._relay is not None:
-            return self._as_stream(self._relay, upstream, attempt, recovery)
-        receipt, call = self._receipt, self._call
+        if self.relay is not None:
+            return self._as_stream(self.relay, upstream, attempt, recovery)
+        receipt, call = self.receipt, self.call
         extras = Extras(partial(response_headers.metadata, receipt), receipt.trace if call.trace else None)
-        found = registry.whole_answer(self._client, backend, upstream.body, self._reply(upstream, attempt), extras)
+        reply, passes = self._reply(upstream, attempt), backend.passes
+        if passes is not None and backend.name == self.client.name:
+            found = passes.answer(upstream.body, reply, extras)
+        else:
+            found = registry.composed_answer(self.client, backend, upstream.body, reply, extras)
         answer = found if isinstance(found, Answer) else await _summed_up(found)
         if answer.skipped:
             self._note_skipped(answer.skipped, attempt)
@@ -108,7 +108,7 @@ class Answering:
 
     def conclude(self) -> Ending:
         """What a relay's verdict means.  Raises its error."""
-        relay, receipt, call = self._relay, self._receipt, self._call
+        relay, receipt, call = self.relay, self.receipt, self.call
         assert relay is not None
         bridge = relay.bridge
         if bridge.error is not None:
@@ -122,7 +122,7 @@ class Answering:
         bridge = self._bridge(upstream, attempt, recovery)
         relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
         events = bridge.whole(upstream.body)
-        self._receipt.usage = bridge.usage
+        self.receipt.usage = bridge.usage
         if bridge.skipped:
             self._note_skipped(bridge.skipped, attempt)
         if events:
@@ -132,29 +132,29 @@ class Answering:
     def _bridge(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> StreamBridge:
         backend = registry.BACKENDS[attempt.target.provider.dialect]
         reply = self._reply(upstream, attempt)
-        if recovery is not None and recovery.seam is not None and self._relay is not None:
-            return registry.join_stream(self._client, backend, self._relay.bridge, recovery.seam, reply)
-        call, alias = self._call, self._plan.alias
+        if recovery is not None and recovery.seam is not None and self.relay is not None:
+            return registry.join_stream(self.client, backend, self.relay.bridge, recovery.seam, reply)
+        call, alias = self.call, self.plan.alias
         reply.keep = continues(call, alias)
         reply.choices = call.prompt.choices
         if alias.holds:
             reply.hold = _hold(call, alias)
-        return registry.open_stream(self._client, backend, reply)
+        return registry.open_stream(self.client, backend, reply)
 
     def _reply(self, upstream: Upstream, attempt: Attempt) -> Reply:
-        receipt, target = self._receipt, attempt.target
+        receipt, target = self.receipt, attempt.target
         return Reply(
-            self._client.prefix + receipt.id, receipt.created, target.upstream_model, self._call.include_usage,
-            target.provider.name, self._transport.secrets_of(attempt), self._limits.max_event, receipt.usage.prompt,
+            receipt.id, receipt.created, target.upstream_model, self.call.include_usage,
+            target.provider.name, self.transport.secrets_of(attempt), self.limits.max_event, receipt.usage.prompt,
             sent=upstream.asking,
         )  # fmt: skip
 
     def _note_skipped(self, events: int, attempt: Attempt) -> None:
-        self._receipt.skip(events)
+        self.receipt.skip(events)
         target = attempt.target
         log.warning(
             "%s: %d event(s) of %s/%s could not be read and are not in the answer",
-            self._receipt.id, events, target.provider.name, target.upstream_model,
+            self.receipt.id, events, target.provider.name, target.upstream_model,
         )  # fmt: skip
 
 

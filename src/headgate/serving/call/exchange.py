@@ -213,7 +213,7 @@ class Exchange:
             status = 200 if seen else error.kind.status
             receipt.close("fail", outcome, status, error.kind.code, egress.bytes_out if seen else 0)
         if egress.committed:
-            egress.fail(client.error_event(error, client.prefix + receipt.id))
+            egress.fail(client.error_event(error, receipt.id))
         else:
             egress.answer(error.kind.status, response_headers.of_error(error, receipt), client.error_body(error))
 

@@ -11,7 +11,7 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects import tally
-from headgate.dialects.base import Quotable, Reply
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks
@@ -46,38 +46,23 @@ class ChatStream(Delivery):
     ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
     """
 
-    def __init__(
-        self,
-        ident: str,
-        created: int,
-        model: str,
-        include_usage: bool,
-        *,
-        provider: str = "The upstream",
-        secrets: tuple[str, ...] = (),
-        max_event: int = 8 << 20,
-        prompt_tokens: int = 0,
-        hold: str = "",
-        choices: int = 1,
-        keep: bool = False,
-        sent: Quotable | None = None,
-    ) -> None:
+    def __init__(self, reply: Reply) -> None:
         self.visible = False
         self.done = False
         self.error: GatewayError | None = None
         self.events = 0
         self.quiet = 0.0
         self.skipped = 0
-        self.ident = ident
-        self._include_usage = include_usage
-        self.provider = provider
-        self._secrets = secrets
-        self._sent = sent
-        self._prompt_tokens = prompt_tokens
-        self._max_event = max_event
-        self._decoder = sse.Decoder(max_event + len(b"data: "))
+        self.ident = reply.ident
+        self._include_usage = reply.include_usage
+        self.provider = reply.provider
+        self._secrets = reply.secrets
+        self._sent = reply.sent
+        self._prompt_tokens = reply.prompt_tokens
+        self._max_event = reply.max_event
+        self._decoder = sse.Decoder(reply.max_event + len(b"data: "))
         self._template = Template()
-        self._face = Envelope(ident, created, model, include_usage)
+        self._face = Envelope(reply.ident, reply.created, reply.model, reply.include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
         self._shown: Tally | None = None  # before what is held
@@ -88,13 +73,13 @@ class ChatStream(Delivery):
         self._begun = False
         self._noticed = False  # its server has said that it is at work, which is no progress, as a comment is none
         self._kinds: set[str] = set()  # of what there was to see
-        self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
+        self._said: bytearray | None = bytearray() if reply.keep else None  # the content, as it stands in JSON
         self._saying = self._said  # where the text of the chunks that the template knows goes
         self._said_room = _MOST_SAID  # how long it may be before it is looked at
         self._said_saved = 0  # bytes that it was longer before its escapes were taken out
-        self._hold = hold
-        self._expects = choices
-        self._held: list[bytes] | None = [] if hold == "all" else None
+        self._hold = reply.hold
+        self._expects = reply.choices
+        self._held: list[bytes] | None = [] if reply.hold == "all" else None
         self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
     # ------------------------------------------------------------------------------- the bridge
@@ -405,12 +390,3 @@ class ChatStream(Delivery):
         if self._decoder.overflowed and not self._ended:
             said = f"{self.provider} sent an event of more than {self._max_event} bytes."
             self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
-
-
-def stream_of(reply: Reply) -> ChatStream:
-    """The stream of one attempt, as ``reply`` describes it."""
-    return ChatStream(
-        reply.ident, reply.created, reply.model, reply.include_usage, provider=reply.provider, secrets=reply.secrets,
-        max_event=reply.max_event, prompt_tokens=reply.prompt_tokens, hold=reply.hold, choices=reply.choices,
-        keep=reply.keep, sent=reply.sent,
-    )  # fmt: skip
