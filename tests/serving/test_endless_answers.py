@@ -13,7 +13,7 @@ import pytest
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
-from headgate.serving.call.exchange import _summed_up
+from headgate.serving.call.answering import summed_up
 from headgate.serving.loop.fiber import Fiber
 from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
 from headgate.serving.upstream.transport import Pool
@@ -201,7 +201,7 @@ def test_other_work_runs_between_the_parts_of_a_long_stream() -> None:
                 loop.call_soon(turn)
 
         async def work() -> None:
-            found.set_result(await _summed_up(answer_in_parts(body, Reply(ident="i", created=1, model="m"))))
+            found.set_result(await summed_up(answer_in_parts(body, Reply(ident="i", created=1, model="m"))))
 
         loop.call_soon(turn)
         Fiber(work(), "sum", lambda fiber: None).step()

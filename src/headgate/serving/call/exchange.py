@@ -12,8 +12,8 @@ import random
 import time
 from urllib.parse import parse_qsl
 
-from headgate.dialects import registry
 from headgate.dialects.base import Client
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import (
     INTERNAL,
     UNSUPPORTED_ENCODING,
@@ -81,7 +81,10 @@ class Exchange:
                 receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
             else:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
-            ending.send(egress)
+            if ending.fields is None:
+                egress.end(ending.data)
+            else:
+                egress.answer(200, ending.fields, ending.data)
         except GatewayError as error:
             self._refuse(error, request, egress, client, receipt)
         except ClientGone:
@@ -144,10 +147,7 @@ class Exchange:
                 account = step.attempt.account
                 if account is not None and len(step.attempt.target.provider.accounts) > 1:
                     self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
-                if upstream.streamed:
-                    ending = await answering.stream(upstream, step.attempt, recovery)
-                else:
-                    ending = await answering.whole(upstream, step.attempt, recovery)
+                ending = await answering.answer(upstream, step.attempt, recovery)
                 finished = True
                 receipt.end(upstream.status, "", recovery and recovery.delivered(step.attempt))
                 tokens = receipt.usage.completion if receipt.first_token else 0
@@ -196,7 +196,7 @@ class Exchange:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
-        rendered = registry.BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
         return self._transport.ask(attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer)
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:

@@ -9,8 +9,9 @@ from __future__ import annotations
 
 from typing import final
 
-from headgate.dialects import canonical, registry
+from headgate.dialects import canonical
 from headgate.dialects import seam as seams
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
 from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target, Usage
 from headgate.policy.attempts import continuation
@@ -114,7 +115,7 @@ class Recovery:
         return continuation.judge(have, self._call.prompt.obstacle)
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
-        backend = registry.BACKENDS[attempt.target.provider.dialect]
+        backend = BACKENDS[attempt.target.provider.dialect]
         ours = backend.adds_usage_field(self._call)
         return ours and self.asks_usage(attempt) and blames_our_field(error)
 
