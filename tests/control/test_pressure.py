@@ -6,6 +6,7 @@ import asyncio
 import resource
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -54,7 +55,7 @@ def test_a_busy_gateway_is_recorded_in_few_commits(tmp_path: Path) -> None:
 
 
 def test_after_a_blocked_store_fifty_thousand_records_are_caught_up_while_lists_are_answered(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, report: Callable[[str], None]
 ) -> None:
     async def main() -> None:
         engine = await open_store(f"sqlite:///{tmp_path}/headgate.db")
@@ -83,11 +84,10 @@ def test_after_a_blocked_store_fifty_thousand_records_are_caught_up_while_lists_
             await asyncio.sleep(0.02)
         await caught_up
         took, grown = time.monotonic() - began, peak_mb() - before
-        with capsys.disabled():
-            print(
-                f"\n50,000 records caught up in {took:.1f} s, {grown:.0f} MB more at the peak; "
-                f"meanwhile {len(waits)} lists, the slowest {max(waits) * 1000:.0f} ms"
-            )
+        report(
+            f"50,000 records caught up in {took:.1f} s, {grown:.0f} MB more at the peak; "
+            f"meanwhile {len(waits)} lists, the slowest {max(waits) * 1000:.0f} ms"
+        )
         assert recorder.lag().records == 0
         assert grown < 64
         assert len(waits) >= 4, "lists waited until all was caught up"

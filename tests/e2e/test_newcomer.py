@@ -8,6 +8,8 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import Make, Report
 from tests.e2e.test_cli_start import slowness
@@ -96,6 +98,7 @@ def test_a_state_directory_deeper_than_a_sockets_address(gateway: Make) -> None:
     assert one.chat("builtin/echo", made.stdout.strip())[0] == 200
 
 
+@pytest.mark.alone
 def test_the_time_to_the_first_answer(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200
