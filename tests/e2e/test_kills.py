@@ -73,7 +73,7 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
 
 
 @pytest.mark.alone
-def test_a_killed_data_process_refuses_nobody_and_loses_no_receipt(gateway: Make, report: Report) -> None:
+def test_killed_data_process_loses_no_receipt(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200
     load, killed = asyncio.run(under_load(one))
@@ -154,7 +154,7 @@ def held_away(one: Gateway) -> socket.socket:
             time.sleep(0.002)
 
 
-def test_while_control_is_away_streams_start_and_tokens_of_the_store_work(gateway: Make) -> None:
+def test_streams_start_without_control(gateway: Make) -> None:
     one = gateway().start()
     token = one.cli("token", "create", "laptop").stdout.strip()
     assert one.chat("builtin/echo", token)[0] == 200

@@ -16,7 +16,7 @@ from tests.e2e.test_cli_start import slowness
 from tests.ports import free_port
 
 
-def test_the_first_start_prints_tokens_and_a_line_that_streams_when_pasted(gateway: Make) -> None:
+def test_first_start_prints_a_line_that_streams(gateway: Make) -> None:
     one = gateway().start()
     printed = one.until(lambda: one.out.read_text() if "-d '" in one.out.read_text() else "")
     assert f"admin token   {one.admin_token}" in printed
@@ -40,7 +40,7 @@ def test_the_first_start_prints_tokens_and_a_line_that_streams_when_pasted(gatew
     assert "token" not in one.out.read_text() and "hg_" not in one.out.read_text() + one.log
 
 
-def test_what_can_be_wrong_at_the_start_has_its_exit_code_and_a_sentence(gateway: Make) -> None:
+def test_start_failures_have_exit_code_and_sentence(gateway: Make) -> None:
     one = gateway().start()
 
     second = gateway(state=one.state).spawn()
