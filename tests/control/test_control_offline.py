@@ -11,9 +11,9 @@ import pytest
 from control_child import SECRET, Child, compiled
 from journal_writer import Writer, closed, ident, opened
 
-from headgate.control.objects.compiled import Compiled
 from headgate.control.offline import offline
 from headgate.process.statedir import StateError
+from headgate.resources.compiled import Compiled
 
 KEY = "sk-canary-0123456789-abcd"
 
