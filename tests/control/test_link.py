@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headgate.control.objects.compiled import Compiled
 from headgate.control.snapshot.compose import compose, difference, parts
 from headgate.control.snapshot.hub import MAX_UNSENT, Link
 from headgate.model import Alias, Grant, Provider, Snapshot
@@ -38,6 +37,7 @@ from headgate.process.channel import (
     frame,
 )
 from tests.control.journal_writer import run
+from headgate.resources.compiled import Compiled
 
 WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, aliases={"chat": Alias("chat")})
 
