@@ -35,7 +35,7 @@ faults: $(RUNTIME) ## Sixteen provider faults through a running gateway: 15 s; A
 	$(BIN)/python -m headgate.testing.faults.bench $(ARGS)
 
 chaos: $(TESTING) ## kill -9 at a hundred random instants under load, nothing lost: ten minutes at most
-	CHAOS_KILLS=$${CHAOS_KILLS:-100} $(BIN)/python -m pytest tests/e2e/test_e2e_chaos.py -s $(ARGS)
+	CHAOS_KILLS=$${CHAOS_KILLS:-100} $(BIN)/python -m pytest tests/e2e/test_chaos.py -s $(ARGS)
 
 fuzz: $(RUNTIME) ## Ten thousand streams that break anywhere, through a running gateway: ten minutes at most; ARGS="--seed 7"
 	$(BIN)/python -m headgate.testing.faults.fuzz $(ARGS)

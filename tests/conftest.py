@@ -5,11 +5,8 @@ runs them, no test may call a provider that costs money.
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
 
 from headgate.catalog.presets import rows
 
-sys.path.insert(0, str(Path(__file__).parent))
 for name in {name for row in rows().values() for name in row.key_env} & os.environ.keys():
     del os.environ[name]

@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_gateway import Gateway, Make, Report
+
+from tests.e2e.gateway import Gateway, Make, Report
 
 _figures: list[str] = []
 

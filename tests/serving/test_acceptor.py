@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from dataplane import DataPlane, read_response
 from headgate.serving.client import acceptor
 from headgate.serving.client.acceptor import PER_TURN, Acceptor
+from tests.dataplane import DataPlane, read_response
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 LOOPS = pytest.mark.parametrize("loop_of", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])

@@ -7,10 +7,9 @@ import socket
 import time
 from pathlib import Path
 
-from calls import ProviderProcess, Stream, ask, opened, request, wait_until
-
-from dataplane import DataPlane, upstream
 from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ProviderProcess, Stream, ask, opened, request, wait_until
 
 ENDLESS = "up/lorem?rate=0&ttft=0&tokens=100000"  # 17 MB of events
 SLOW = 40

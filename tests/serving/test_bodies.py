@@ -12,10 +12,10 @@ from typing import Any
 
 import brotli
 import pytest
-from calls import chunk_event, chunked, document, opened, transcript, wait_until
-from test_failed_attempts import FINE, ask, chain, closed, request
 
 from headgate.testing.provider.scripted import Script
+from tests.serving.calls import chunk_event, chunked, document, opened, transcript, wait_until
+from tests.serving.test_failed_attempts import FINE, ask, chain, closed, request
 
 TEXT = "world"
 LINES = b"".join(event[6:] + b"\n" for event in FINE.split(b"\n\n")[:-2])

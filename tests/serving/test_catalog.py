@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import Answer, body, opened, wait_until
 from openai import OpenAI
 
-from dataplane import TOKEN, DataPlane
 from headgate.dialects.openai_chat import read
 from headgate.model import (
     FREE,
@@ -30,6 +28,8 @@ from headgate.model import (
 )
 from headgate.policy.auth import digest
 from headgate.policy.routing.router import Router
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import Answer, body, opened, wait_until
 
 SMALL = "hg_small_0123456789abcdef0123456789abcdef"
 CHAT_ONLY = "hg_chat__0123456789abcdef0123456789abcdef"

@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.model import Closed, Grant, Limits
+from headgate.model import Pool as PoolLimits
+from headgate.model import Provider as Row
+from headgate.testing import Provider, Script
+from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     STREAM_HEAD,
     Answer,
     ask,
@@ -20,13 +27,6 @@ from calls import (
     timeouts,
     wait_until,
 )
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed, Grant, Limits
-from headgate.model import Pool as PoolLimits
-from headgate.model import Provider as Row
-from headgate.testing import Provider, Script
-from headgate.testing.provider import lorem
 
 SLACK = 10.0  # no deadline ends early; which one has ended a call is told by its error, not by its time
 

@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from calls import Stream, at_once, closed_by_id, opened, request, wait_until
-from resuming import AUTH, alias, get, numbered, plane, read_events
 
-from dataplane import DataPlane, upstream
 from headgate.model import Closed
 from headgate.testing import Provider
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import Stream, at_once, closed_by_id, opened, request, wait_until
+from tests.serving.resuming import AUTH, alias, get, numbered, plane, read_events
 
 MODEL = "up/lorem?rate=200&ttft=0&tokens=60"
 ENDLESS = "up/lorem?rate=200&ttft=0&tokens=5000"

@@ -9,9 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scripted_in_thread, transcript
 
-from dataplane import DataPlane, upstream
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
 from headgate.serving.call.exchange import _summed_up
@@ -19,7 +17,9 @@ from headgate.serving.loop.fiber import Fiber
 from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
 from headgate.serving.upstream.transport import Pool
 from headgate.testing import Script
-from opcodes import opcodes
+from tests.dataplane import DataPlane, upstream
+from tests.opcodes import opcodes
+from tests.serving.calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scripted_in_thread, transcript
 
 ASKED = ("expect_request",)
 JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"

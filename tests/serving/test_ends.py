@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import STREAM_HEAD, Script, chunked, document, last_closed
-from test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, USAGE, WORLD, ask, chain, closed
 
 from headgate.dialects.openai_chat.stream.delivery import QUIET_S
 from headgate.model import Timeouts
+from tests.serving.calls import STREAM_HEAD, Script, chunked, document, last_closed
+from tests.serving.test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, USAGE, WORLD, ask, chain, closed
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n"
 OLD = b"HTTP/1.0 200 OK\r\ncontent-type: %b\r\n\r\n"

@@ -11,23 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from calls import (
-    PATH,
-    STREAM_HEAD,
-    Answer,
-    chunk_event,
-    chunked,
-    document,
-    last_closed,
-    opened,
-    scripted_in_thread,
-    transcript,
-    wait_until,
-    whole_json,
-    whole_stream,
-)
 
-from dataplane import TOKEN, DataPlane, post
 from headgate.errors import UPSTREAM_CUT, GatewayError
 from headgate.model import (
     Alias,
@@ -50,6 +34,22 @@ from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import Wheel
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
+from tests.dataplane import TOKEN, DataPlane, post
+from tests.serving.calls import (
+    PATH,
+    STREAM_HEAD,
+    Answer,
+    chunk_event,
+    chunked,
+    document,
+    last_closed,
+    opened,
+    scripted_in_thread,
+    transcript,
+    wait_until,
+    whole_json,
+    whole_stream,
+)
 
 PRICE = Price(1_000_000_000, 2_000_000_000)  # 1,000 nano-USD a token of the prompt, 2,000 one of the answer
 KEY = b"k" * 32

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calls import Answer, Script, whole_stream
-from test_failed_attempts import FINE, ask, chain, refused
-
-from dataplane import DataPlane
 from headgate.model import TargetRef
+from tests.dataplane import DataPlane
+from tests.serving.calls import Answer, Script, whole_stream
+from tests.serving.test_failed_attempts import FINE, ask, chain, refused
 
 BUSY = refused(b"503 Service Unavailable")
 WELL: Script = [("expect_request",), ("send", whole_stream(FINE, b"connection: close")), ("close",)]

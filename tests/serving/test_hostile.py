@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from calls import (
+from headgate.model import Closed
+from headgate.wire import records
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     DONE,
     ask,
     chunk_event,
@@ -14,10 +17,6 @@ from calls import (
     whole_json,
     whole_stream,
 )
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed
-from headgate.wire import records
 
 
 def test_a_model_name_of_70_kb_is_refused_and_hides_no_record(gate: DataPlane) -> None:

@@ -13,14 +13,14 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from calls import ask, closed_by_id, last_closed, opened, request, wait_until
 
-from dataplane import DataPlane, upstream
 from headgate.model import Closed, Opened, Progress, Record, Refused, Rotated
 from headgate.serving.loop.turn import Turn
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.testing import Provider
 from headgate.wire import records
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ask, closed_by_id, last_closed, opened, request, wait_until
 
 
 def test_the_receipt_is_on_disk_before_the_client_has_the_last_byte(provider: Provider, tmp_path: Path) -> None:

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from calls import Answer, ProviderProcess, Stream, ask, body, opened, request, wait_until
 
-from dataplane import DataPlane, post, upstream
 from headgate.model import Closed, Opened
 from headgate.model import Pool as PoolLimits
 from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, post, upstream
+from tests.serving.calls import Answer, ProviderProcess, Stream, ask, body, opened, request, wait_until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 

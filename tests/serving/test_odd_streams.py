@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import STREAM_HEAD, chunk_event, chunked, document, opened, whole_json
-from test_failed_attempts import (
+
+from headgate.dialects.openai_chat.stream import delivery
+from headgate.testing.provider.scripted import Script
+from tests.dataplane import TOKEN, post
+from tests.serving.calls import STREAM_HEAD, chunk_event, chunked, document, opened, whole_json
+from tests.serving.test_failed_attempts import (
     COMPLAINT,
     DONE,
     FINE,
@@ -23,10 +27,6 @@ from test_failed_attempts import (
     chain,
     closed,
 )
-
-from dataplane import TOKEN, post
-from headgate.dialects.openai_chat.stream import delivery
-from headgate.testing.provider.scripted import Script
 
 PATH = "/v1/chat/completions"
 UNREADABLE = b'data: {"choices":[{"index":0,"delta":{"content":"\\q"}}]}\n\n'

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Answer, chunk_event, last_closed, opened, wait_until
-from test_failed_attempts import (
+
+from headgate.model import Closed, ModelRow
+from headgate.testing.provider.scripted import Script
+from tests.serving.calls import Answer, chunk_event, last_closed, opened, wait_until
+from tests.serving.test_failed_attempts import (
     DONE,
     FINE,
     HELLO,
@@ -27,10 +30,7 @@ from test_failed_attempts import (
     refused,
     request,
 )
-from test_recovered import codes, rows
-
-from headgate.model import Closed, ModelRow
-from headgate.testing.provider.scripted import Script
+from tests.serving.test_recovered import codes, rows
 
 INCLUDED = {"stream_options": {"include_usage": True}}
 

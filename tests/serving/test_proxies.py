@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import trustme
-from calls import ask
-from proxies import forward_proxy
-from tls import ca_file, tls_provider
 
-from dataplane import DataPlane, upstream
 from headgate.control.discovery.probe import check
 from headgate.model import Provider as ProviderRow
 from headgate.serving.upstream.dialler import Dialer, origin_of
 from headgate.testing import Provider
 from headgate.wire.proxies import Proxies, ProxyNotServed, problem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ask
+from tests.serving.proxies import forward_proxy
+from tests.serving.tls import ca_file, tls_provider
 
 NAME = "provider.test"  # resolved by nobody but the proxy: RFC 6761 reserves .test
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")

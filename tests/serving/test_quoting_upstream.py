@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Answer, ask, opened, request, transcript
 
-from dataplane import DataPlane
 from headgate.model import Account, Provider
+from tests.dataplane import DataPlane
+from tests.serving.calls import Answer, ask, opened, request, transcript
 
 KEYS = {"up/a": "sk-first-aaaaaaaa", "up/b": "sk-second-bbbbbbbb"}
 WHOLE = {

@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import chunk_event, scripted_in_thread, transcript
-from test_failed_attempts import (
+
+from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Provider, Snapshot, TargetRef
+from headgate.policy.auth import digest
+from headgate.testing.provider.scripted import Script, ScriptedUpstream
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import chunk_event, scripted_in_thread, transcript
+from tests.serving.test_failed_attempts import (
     COMPLAINT,
     DONE,
     FINE,
@@ -29,11 +34,6 @@ from test_failed_attempts import (
     hanging,
     refused,
 )
-
-from dataplane import TOKEN, DataPlane
-from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Provider, Snapshot, TargetRef
-from headgate.policy.auth import digest
-from headgate.testing.provider.scripted import Script, ScriptedUpstream
 
 
 @contextlib.contextmanager

@@ -20,12 +20,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from calls import Answer, opened, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dataplane import TOKEN, DataPlane
 from headgate.control.snapshot.compose import difference, parts
 from headgate.model import FREE, Account, Alias, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
@@ -36,7 +34,9 @@ from headgate.serving.uplink import snapshots
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.link import Link, _Wire
 from headgate.serving.uplink.snapshots import Assembly, Kept, boot_snapshot, load, patched
-from opcodes import opcodes
+from tests.dataplane import TOKEN, DataPlane
+from tests.opcodes import opcodes
+from tests.serving.calls import Answer, opened, wait_until
 
 KEY = b"k" * 32
 LISTED = Price(150_000_000, 600_000_000, 75_000_000, None, (), "genai-prices 0.2.3")

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.testing import FAULTS, Provider, Script
+from headgate.testing.provider import lorem
+from tests.dataplane import TOKEN, DataPlane, post, upstream
+from tests.serving.calls import (
     DONE,
     MESSAGES,
     PATH,
@@ -32,10 +36,6 @@ from calls import (
     whole_json,
     whole_stream,
 )
-
-from dataplane import TOKEN, DataPlane, post, upstream
-from headgate.testing import FAULTS, Provider, Script
-from headgate.testing.provider import lorem
 
 TEXTS = ("Grüße", " aus", " Zürich", " — ", "こんにちは", " 🎉", "\n\nend")
 SURVIVABLE = sorted(

@@ -7,7 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.model import Closed
+from headgate.model import Pool as PoolLimits
+from headgate.testing import Provider, Script
+from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     STREAM_HEAD,
     Answer,
     ask,
@@ -22,12 +28,6 @@ from calls import (
     whole_json,
     whole_stream,
 )
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed
-from headgate.model import Pool as PoolLimits
-from headgate.testing import Provider, Script
-from headgate.testing.provider import lorem
 
 OK_JSON = whole_json(document())
 ASKED = ("expect_request",)

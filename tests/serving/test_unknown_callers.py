@@ -12,7 +12,6 @@ from typing import Any
 
 import pytest
 
-from dataplane import TOKEN, DataPlane, post, read_response
 from headgate.errors import MISSING_KEY, GatewayError
 from headgate.model import Limits, Refused
 from headgate.serving.client.egress import Egress
@@ -20,6 +19,7 @@ from headgate.serving.client.listener import Listener
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.wire.http import Request
+from tests.dataplane import TOKEN, DataPlane, post, read_response
 
 CHAT = "/v1/chat/completions"
 MB = 1 << 20

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import ask, body, closed_by_id
 
-from dataplane import TOKEN, DataPlane
 from headgate.dialects.openai_chat import read
 from headgate.errors import GatewayError
 from headgate.model import (
@@ -31,7 +29,9 @@ from headgate.model import (
 from headgate.policy.auth import digest
 from headgate.policy.routing.router import Router
 from headgate.testing import Provider as Upstream
-from ports import free_port
+from tests.dataplane import TOKEN, DataPlane
+from tests.ports import free_port
+from tests.serving.calls import ask, body, closed_by_id
 
 NANO = 10**9
 PRICED = Price(2 * NANO, 4 * NANO, source="genai-prices 0.2.3")

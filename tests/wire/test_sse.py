@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.wire.sse import Decoder, Event, comment, encode
+from tests.paths import SHARED
 
-SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 CASES_FILE = SHARED / "sse_cases.json"
 
 

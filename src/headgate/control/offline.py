@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx2
 
-from headgate.control.api import PREFIX, build
+from headgate.control.api.app import PREFIX, build
 from headgate.control.api.parts import Admin
 from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault, VaultLocked

@@ -6,9 +6,9 @@ without end meets a limit, or a client that reads slowly, like any other.
 
 from __future__ import annotations
 
-from headgate.wire import coding
+from headgate.wire import coding, framing
 from headgate.wire.coding import Decoder, TooLargeError
-from headgate.wire.framing import Form, Lines, Sniffer, as_events
+from headgate.wire.framing import Form, Items, Lines, Sniffer, as_events
 
 _HEAD = 16
 
@@ -26,7 +26,7 @@ class Intake:
         self._decoder: Decoder | None = None
         self._settled = False  # whether there is a coding
         self._sniffer = Sniffer(lines)
-        self._lines = Lines()
+        self._pieces: Lines | Items | None = None  # of a body that has to be cut into events
         self._most = most
         self._input: list[bytes] = []
         self._held: list[bytes] = []  # decoded, until its form is known; then of a document, all of it
@@ -99,15 +99,18 @@ class Intake:
             if self.form is None or self.form is Form.DOCUMENT:
                 return b""
             data = self._take_held()
+            if self.form in (Form.LINES, Form.ITEMS):
+                self._pieces = Lines() if self.form is Form.LINES else Items()
+                data = framing.beginning(data)
         elif self.form is Form.DOCUMENT:
             self._hold(data)
             return b""
-        return self._of_lines(data) if self.form is Form.LINES else data
+        return data if self._pieces is None else self._cut(self._pieces, data)
 
-    def _of_lines(self, data: bytes) -> bytes:
-        events = self._lines.feed(data)
-        if self._lines.size > self._most:
-            raise TooLargeError(f"has a line of over {self._most} bytes")
+    def _cut(self, pieces: Lines | Items, data: bytes) -> bytes:
+        events = pieces.feed(data)
+        if pieces.size > self._most:
+            raise TooLargeError(f"has a line or an item of over {self._most} bytes")
         return events
 
     def _hold(self, data: bytes) -> None:
@@ -128,7 +131,7 @@ class Intake:
             self._decoder.check()
         if self.form is None:
             self.form = self._sniffer.finish()
-        if self.form is Form.LINES:
-            return self._lines.feed(self._take_held()) + self._lines.close()
         data = self._take_held()
-        return as_events(data, self.form) if self.form is Form.DOCUMENT and data else data
+        if self._pieces is not None:
+            return self._pieces.close()
+        return as_events(data, self.form) if data and self.form not in (Form.OTHER, Form.EVENTS) else data

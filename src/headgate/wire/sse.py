@@ -1,7 +1,7 @@
 """Server-sent events ⇄ bytes (WHATWG HTML §9.2.6), and nothing about what an event means.
 
 ``Decoder`` takes a body cut anywhere and gives its events; every byte is looked at once, however it arrives.  Data
-stays bytes: whether it is UTF-8 or JSON is the dialect's to say.  Four things go beyond the standard:
+stays bytes: whether it is UTF-8 or JSON is the dialect's to say.  Five things go beyond the standard:
 
 - A field named ``error`` is reported: one server reports its failures so.
 - The unfinished event at the end of the body, which the standard drops, is given by ``close()``.
@@ -9,6 +9,7 @@ stays bytes: whether it is UTF-8 or JSON is the dialect's to say.  Four things g
   value, wherever its lines are cut; a ``[DONE]`` stands for itself.  From then on such a stream's lines do not wait.
 - Lines of JSON without ``data:`` (NDJSON, or an error put behind the events) are events, except between lines of data
   that belong together.
+- A field may be indented by blanks, as by a server whose template for events is.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from msgspec import Struct
 
 _BOM = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
+_INDENT = (b" ", b"\t")
 
 
 class Event(Struct, gc=False):
@@ -158,6 +160,8 @@ class Decoder:
                 self.retry = int(value)
         elif name == b"error":
             self._error = value
+        elif name[:1] in _INDENT:
+            self._field(line.lstrip(b" \t"), events)
 
     def _add(self, value: bytes, events: list[Event]) -> None:
         """One line of data.  Where it cannot belong to the lines before, those are an event."""

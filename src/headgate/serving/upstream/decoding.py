@@ -17,7 +17,7 @@ MOST_A_TURN = 256 << 10  # of what a body expands to
 if TYPE_CHECKING:
     from headgate.serving.upstream.connection import Sink, Upstream
 
-_STREAMS = (Form.EVENTS, Form.LINES)
+_STREAMS = (Form.EVENTS, Form.LINES, Form.ITEMS)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"json-seq", b"jsonlines")
 _FIELDS = (b"data:", b"event", b"id:", b"retry")
 
