@@ -36,8 +36,8 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
-from tests.control.journal_writer import run
 from headgate.resources.compiled import Compiled
+from tests.control.journal_writer import run
 
 WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, aliases={"chat": Alias("chat")})
 

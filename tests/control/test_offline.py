@@ -11,9 +11,9 @@ import pytest
 
 from headgate.control.offline import offline
 from headgate.process.statedir import StateError
+from headgate.resources.compiled import Compiled
 from tests.control.child import SECRET, Child, compiled
 from tests.control.journal_writer import Writer, closed, ident, opened
-from headgate.resources.compiled import Compiled
 
 KEY = "sk-canary-0123456789-abcd"
 
