@@ -7,11 +7,11 @@ from typing import Any
 
 import msgspec
 import pytest
-from  import chunk, events, run
 
 from headgate import errors
 from headgate.dialects.openai_chat.errors import complaint, detection
 from headgate.wire import codec
+from tests.dialects.openai_chat.streams import chunk, events, run
 
 
 @pytest.mark.parametrize(
