@@ -205,8 +205,10 @@ class Receipt:
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
-                "attempts": [explain.told(one) for one in (*self.attempts, *((self._told,) if self._told else ()))],
-                **({"continued": [explain.joined(seam) for seam in self.continued]} if self.continued else {}),
+                "attempts": [
+                    explain.attempt_view(one) for one in (*self.attempts, *((self._told,) if self._told else ()))
+                ],
+                **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
             }
         )
 

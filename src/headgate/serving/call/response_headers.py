@@ -79,7 +79,7 @@ _METADATA = (
 
 
 def _continued(seams: list[Seam]) -> bytes:
-    return b',"continued":%b' % encode([explain.joined(seam) for seam in seams])
+    return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 
 def seam_comment(seam: Seam) -> bytes:
