@@ -209,7 +209,9 @@ class Receipt:
             usage.basis.encode(),
             b"true" if self.fell_back else b"false",
             self.made + 1,
-            b',"continued":%b' % encode([explain.joined(seam) for seam in self.continued]) if self.continued else b"",
+            b',"continued":%b' % encode([explain.seam_view(seam) for seam in self.continued])
+            if self.continued
+            else b"",
         )
 
     def trace(self, own: Usage) -> bytes:
@@ -229,8 +231,10 @@ class Receipt:
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
-                "attempts": [explain.told(one) for one in (*self.attempts, *((self._told,) if self._told else ()))],
-                **({"continued": [explain.joined(seam) for seam in self.continued]} if self.continued else {}),
+                "attempts": [
+                    explain.attempt_view(one) for one in (*self.attempts, *((self._told,) if self._told else ()))
+                ],
+                **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
             }
         )
 
@@ -354,6 +358,10 @@ class Receipt:
         self.attempts = []
         self._wrote = None
         self.close("fail" if self.opened else "refuse", "failed", status, code)
+
+
+def _continued(seams: list[Seam]) -> bytes:
+    return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 
 def _edits(row: ModelRow | None) -> dict[str, object] | None:
