@@ -36,7 +36,7 @@ from headgate.control.objects.fields import (
     instant,
     wrong,
 )
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 
 BUILTIN = "builtin"
 MIN_SECRET = 16
@@ -46,7 +46,13 @@ Port = Annotated[int, Field(ge=1, le=65_535)]
 class Row(BaseModel):
     """A table of the file.  ``LATER`` holds its keys that are documented but not served yet."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, validate_default=False)
+    model_config = ConfigDict(
+        extra="forbid",
+        frozen=True,
+        hide_input_in_errors=True,
+        validate_default=False,
+        defer_build=True,  # File's validator is the only one that is used, and a command may take 0.35 s
+    )
     LATER: ClassVar[dict[str, int | None]] = {}
 
     @field_validator("*", mode="before")

@@ -48,7 +48,7 @@ class TimeoutsWish(Wish):
 class AliasWish(Wish, Conduct):
     """The whole alias: what is left out is not kept."""
 
-    targets: list[TargetWish] = Field(min_length=1, max_length=50)
+    targets: list[TargetWish] = Field(default=[], max_length=50, description="None: only auto, which finds its own.")
     use_case: Text | None = None
     timeouts: TimeoutsWish = TimeoutsWish()
 

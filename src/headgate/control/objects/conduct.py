@@ -19,7 +19,7 @@ Weight = Annotated[int, Field(ge=1, le=1000)]
 class Drain(BaseModel):
     """How far a stream is read to its end when its client has left."""
 
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
 
     max_s: Positive = 120
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
@@ -27,6 +27,8 @@ class Drain(BaseModel):
 
 class Conduct(BaseModel):
     """The fields.  ``settled`` gives them as ``model.Alias`` has them, ``of`` takes them from there."""
+
+    model_config = ConfigDict(defer_build=True)  # it has no instances of its own
 
     strategy: Literal["priority", "weighted", "cheapest", "fastest", "balanced"] = "priority"
     retries: Retries | None = None

@@ -12,8 +12,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat.quirks import UNLIMITED, lacks, renamed
-from headgate.dialects.openai_chat.quirks import apply as apply_quirks
+from headgate.dialects.quirks import UNLIMITED, lacks, renamed
+from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow, Options
 from headgate.wire import codec
