@@ -61,12 +61,14 @@ def of_stream(receipt: Receipt) -> bytes:
 
 
 def of_error(error: GatewayError, receipt: Receipt) -> bytes:
-    """An error's: who we are to the client, and when it may come again."""
+    """An error's: which call failed, which target was asked last, and when the client may come again."""
     out = b"x-request-id: %b\r\n" % (receipt.label or receipt.id).encode()
     if receipt.requested:
         out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
     if receipt.attempts:
-        out += b"x-headgate-attempts: %d\r\n" % len(receipt.attempts)
+        last = receipt.attempts[-1]
+        target = (last.provider.encode(), _printable(last.model), len(receipt.attempts))
+        out += b"x-headgate-provider: %b\r\nx-headgate-model: %b\r\nx-headgate-attempts: %d\r\n" % target
         if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
             out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
     return out + of_refusal(error) + timing(receipt)
