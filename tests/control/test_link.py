@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headgate.control.objects.compiled import Compiled
 from headgate.control.snapshot.compose import compose, difference, parts
 from headgate.control.snapshot.hub import MAX_UNSENT, Link
 from headgate.model import Alias, Grant, Provider, Snapshot
@@ -37,6 +36,7 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
+from headgate.resources.compiled import Compiled
 from tests.control.journal_writer import run
 from tests.waiting import eventually
 

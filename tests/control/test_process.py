@@ -11,6 +11,8 @@ import signal
 import socket
 import sqlite3
 import stat
+import subprocess
+import sys
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -480,3 +482,9 @@ def test_drain_asks_the_supervisor(tmp_path: Path) -> None:
         child.sock.settimeout(30)
         message, _fds = boot.receive(child.sock, Drain)
     assert message == Drain()
+
+
+def test_control_starts_without_fastapi() -> None:
+    """The link to the data process waits for no library of the admin API."""
+    code = "import sys, headgate.control.process; print('fastapi' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, text=True).stdout == "False\n"

@@ -85,13 +85,14 @@ def test_a_report_groups_by_everything_that_it_may(database: str, tmp_path: Path
             "up-a/big-0613": (2, 1, 0, price + cut),
             "up-a/small": (1, 1, 0, None),
             "up-b/big-0613": (1, 1, 0, price),
-            None: (2, 0, 2, 0.0),
+            "up-a/made-up": (1, 0, 1, 0.0),
+            None: (1, 0, 1, 0.0),
         }
         assert await ask("provider") == {"up-a": (4, 2, 1, price + cut), "up-b": (1, 1, 0, price), None: (1, 0, 1, 0.0)}
         assert await ask("requested") == {
-            "headgate/chat": (3, 2, 0, price + cut),
+            "headgate/chat": (4, 2, 1, price + cut),
             "up-b/big": (1, 1, 0, price),
-            None: (2, 0, 2, 0.0),
+            None: (1, 0, 1, 0.0),
         }
         assert await ask("token") == {"g1": (5, 2, 2, 2 * price + cut), "g2": (1, 1, 0, None)}
         assert set(await ask("outcome")) == {"delivered", "failed", "cancelled", "refused"}
@@ -195,13 +196,48 @@ def test_uses_count_what_was_served_in_thirty_days(database: str, tmp_path: Path
     recorded(database, tmp_path, some(), check)
 
 
-def test_names_that_nothing_served_make_no_rows(database: str, tmp_path: Path) -> None:
+@pytest.mark.parametrize(
+    ("end", "alias", "model"),
+    [
+        ({"outcome": "failed", "code": "all_attempts_failed"}, "headgate/chat", "up-a/big"),
+        ({"outcome": "failed", "code": "rate_limit_exceeded", "provider": "", "model": ""}, "headgate/chat", None),
+        ({"outcome": "hollow", "code": "upstream_hollow_answer"}, "headgate/chat", "up-a/big"),
+        ({"outcome": "lost", "code": "lost"}, "headgate/chat", "up-a/big"),
+        ({"outcome": "refused", "code": "no_provider_key", "provider": "", "model": ""}, "headgate/chat", None),
+        ({"outcome": "refused", "code": "no_qualifying_model", "provider": "", "model": ""}, "headgate/chat", None),
+        ({"outcome": "refused", "code": "model_not_found", "provider": "", "model": ""}, None, None),
+        ({"outcome": "refused", "code": "invalid_request", "provider": "", "model": ""}, None, None),
+        ({"outcome": "failed", "code": "model_not_found"}, None, None),
+    ],
+)
+def test_usage_lists_failed_calls_under_the_names_that_were_asked_for(
+    database: str, tmp_path: Path, end: dict[str, Any], alias: str | None, model: str | None
+) -> None:
+    records = call(1, **{"model": "big", "completion_tokens": 0, "prompt_tokens": 0, "cost": 0, **end})
+
+    async def check(engine: AsyncEngine) -> None:
+        for _ in range(2):
+            assert by((await report(engine, "requested", Filters()))["data"]) == {alias: (1, 0, 1, 0.0)}
+            assert by((await report(engine, "model", Filters()))["data"]) == {model: (1, 0, 1, 0.0)}
+            assert await uses_30d(engine) == ({}, {})
+            async with engine.begin() as connection:
+                await connection.run_sync(rollup.recount)
+
+    recorded(database, tmp_path, records, check)
+
+
+def test_names_that_do_not_exist_make_no_rows(database: str, tmp_path: Path) -> None:
     """A client may ask for ten thousand models that do not exist."""
     vain = [
         record
         for number in range(2000)
         for record in call(
-            number, requested=f"up-a/made-up-{number}", model=f"made-up-{number}", outcome="failed", completion_tokens=0
+            number,
+            requested=f"up-a/made-up-{number}",
+            model=f"made-up-{number}",
+            outcome="failed",
+            code="model_not_found",
+            completion_tokens=0,
         )
     ]
 

@@ -53,7 +53,7 @@ def fail(status: int, body: Any = b"", **headers: str) -> GatewayError:
         (400, {"error": {"code": "content_filter", "message": "x"}}, errors.CONTENT_FILTER),
         (400, {"error": {"innererror": {"code": "ResponsibleAIPolicyViolation"}, "code": "content_filter"}},
          errors.CONTENT_FILTER),
-        (400, {"error": {"message": "API key not valid. Please pass a valid API key."}}, errors.UPSTREAM_AUTH),
+        (400, {"error": {"message": "API key not valid.", "status": "INVALID_ARGUMENT"}}, errors.UPSTREAM_AUTH),
         (400, {"error": {"message": "'temperature' must be at most 2", "param": "temperature"}},
          errors.UPSTREAM_REFUSED),
         (413, {"error": "too big"}, errors.PAYLOAD_TOO_LARGE),

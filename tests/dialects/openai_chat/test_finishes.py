@@ -19,9 +19,9 @@ WORDS = {
     "model_context_window_exceeded ERROR_LIMIT max_new_tokens out_of_tokens tokens_limit token_limit "
     "max_completion_tokens maximum_tokens input_too_long TOO_LONG",
     "content_filter": "content_filter SAFETY IMAGE_SAFETY PROHIBITED_CONTENT BLOCKLIST SPII RECITATION LANGUAGE "
-    "refusal sensitive content_filtered guardrail_intervened ERROR_TOXIC FinishReason.SAFETY",
-    "tool_calls": "tool_calls tool_use TOOL_CALL",
+    "refusal sensitive content_filtered guardrail_intervened ERROR_TOXIC FinishReason.SAFETY risk content_risk RISK",
 }
+OF_CALLS = ["tool_calls", "tool_call", "tool_use", "TOOL_CALL", "function_call", "FUNCTION_CALL"]
 FAILED = [
     "error",
     "ERROR",
@@ -76,6 +76,47 @@ def test_a_word_is_one_of_openais_and_kept_where_it_says_more(reason: str, word:
     (choice,) = json.loads(read(whole(word)).body)["choices"]
     assert choice["finish_reason"] == reason
     assert choice.get("native_finish_reason") == (None if word.lower() == reason else word)
+
+
+@pytest.mark.parametrize("word", OF_CALLS)
+def test_a_word_of_calls_counts_where_there_is_one(word: str) -> None:
+    out, stream = run([events(ROLE, chunk({"content": "Hi"}), chunk({}, word), "[DONE]")])
+    assert (reasons(out), stream.error) == (["stop"], None) and f'"native_finish_reason":"{word}"'.encode() in out
+    (choice,) = json.loads(read(whole(word)).body)["choices"]
+    assert (choice["finish_reason"], choice["native_finish_reason"]) == ("stop", word)
+    call = [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
+    for body in ([chunk({"tool_calls": call}), chunk({}, word)], [chunk({}, word), chunk({"tool_calls": call})]):
+        out, stream = run([events(ROLE, *body, "[DONE]")])
+        assert (reasons(out), stream.error) == (["tool_calls"], None)
+    message = {"role": "assistant", "content": None, "tool_calls": call}
+    (choice,) = json.loads(read(whole(word, message=message)).body)["choices"]
+    assert choice["finish_reason"] == "tool_calls"
+
+
+@pytest.mark.parametrize(("word", "reason"), [("stop", "stop"), ("length", "length"), ("MAX_TOKENS", "length")])
+@pytest.mark.parametrize("outer", [{}, {"finish_reason": None}, {"finish_reason": ""}, {"finish_reason": "null"}])
+@pytest.mark.parametrize("where", ["delta", "message"])
+def test_a_finish_reason_inside_a_delta_or_a_message_is_one(where: str, outer: Any, word: str, reason: str) -> None:
+    alone = {**chunk({}), "choices": [{"index": 0, where: {"finish_reason": word}, **outer}]}
+    beside = {**chunk({}), "choices": [{"index": 0, where: {"content": "Hi", "finish_reason": word}, **outer}]}
+    for body in ([ROLE, chunk({"content": "Hi"}), alone], [beside]):
+        for end in ([], ["[DONE]"]):
+            out, stream = run([events(*body, *end)])
+            assert (text(out), reasons(out), stream.error) == ("Hi", [reason], None)
+            assert all("finish_reason" not in choice["delta"] for one in parse(out) for choice in one["choices"])
+    told = json.dumps({"choices": [{"message": {"content": "Hi", "finish_reason": word}, **outer}]}).encode()
+    (choice,) = json.loads(read(told).body)["choices"]
+    assert choice["finish_reason"] == reason and "finish_reason" not in choice["message"]
+
+
+def test_a_finish_reason_inside_a_delta_stands_behind_the_choices_own() -> None:
+    both = {**chunk({}), "choices": [{"index": 0, "delta": {"finish_reason": "stop"}, "finish_reason": "length"}]}
+    out, _ = run([events(chunk({"content": "Hi"}), both)])
+    assert reasons(out) == ["length"]
+    _, stream = run([events(chunk({"content": "Hi"}), chunk({"finish_reason": "error"}))])
+    assert stream.error is not None
+    out, stream = run([events(*(chunk({"content": one, "finish_reason": None}) for one in "ab"))])
+    assert stream.error is not None and text(out) == "ab"
 
 
 def test_an_unknown_word_is_a_stop_and_kept() -> None:

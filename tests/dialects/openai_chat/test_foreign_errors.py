@@ -21,6 +21,14 @@ BUSY, LATE, FAILED, EVENT = (
 )  # fmt: skip
 GARBAGE, DEAR, OVER = errors.UPSTREAM_GARBAGE, errors.UNAFFORDABLE, errors.OVER_ITS_LIMIT
 
+OF_NO_KEY = [
+    "Invalid access token count", "Invalid token: unexpected character '<' at position 3", "missing key: 'role'",
+    "Unprocessable: missing credentials field", "KeyError: invalid key 'foo'", "Unauthorized tool: 'shell'",
+    "authentication tool failed: invalid token in request body", "KeyError: 'api_key'", "invalid api key",
+    "jinja2.exceptions.UndefinedError: 'credentials' is undefined", "Unknown token <|im_start|> in prompt",
+    "The tool 'mail' has no credentials", "bearer token is expired", "the api_key of the function is missing",
+]  # fmt: skip
+
 
 def raw(body: Any) -> bytes:
     return body if isinstance(body, bytes) else json.dumps(body).encode()
@@ -283,14 +291,29 @@ def google(code: int, message: str, status: str, *reasons: str) -> dict[str, Any
         (400, said("Upstream returned 429 Too Many Requests"), REFUSED),
         (400, said("Unable to download the file. Upstream returned 429 Too Many Requests. Check the URL."), REFUSED),
         (400, said("Incorrect API key", code="invalid_value"), REFUSED),
+        # ---- words that speak of a key, where neither the status nor a code does
+        *((400, said(words), REFUSED) for words in OF_NO_KEY),
+        *((status, said(words), kind) for words in OF_NO_KEY
+          for status, kind in ((422, UNPROCESSABLE), (424, FAILED), (500, FAILED), (200, EVENT))),
+        (400, said("API key not valid. Please pass a valid API key."), REFUSED),
+        (400, said("Incorrect API key provided: sk-a. You can find your API key at https://x.example/keys."), REFUSED),
+        (400, said("Failed to fetch image: API key not valid", status="INVALID_ARGUMENT"), REFUSED),
+        (400, said("tool 'x' said: incorrect API key provided", param="tools", status="INVALID_ARGUMENT"), REFUSED),
+        *((403, said(words), BLOCKED) for words in (
+            "Invalid access token count", "Unauthorized tool: 'shell'", "missing credentials field in the tool",
+            "unauthorized parameter 'x'", "invalid bearer token type in `tools`", "authentication required tools")),
         (200, said("Error retrieving tool list from MCP server: 'x'. Http status code: 401 (Unauthorized)",
                    param="tools", code="http_error"), EVENT),
         (200, said("Error retrieving tool list from MCP server: 'x': authentication failed"), EVENT),
         (200, said("Rate limit exceeded", param="tools"), EVENT),
         (403, said("Could not fetch image: authentication required"), BLOCKED),
         # ---- none the less the key's or the account's, though an address stands behind it
-        (400, said("Incorrect API key provided: sk-a. You can find your API key at https://x.example/keys."), KEY),
-        (400, said("Incorrect API key provided, see https://x.example/keys"), KEY),
+        (400, {"code": "Client specified an invalid argument", "error": "Incorrect API key provided: xa***. You can "
+               "obtain an API key from https://x.example."}, KEY),
+        (403, said("Incorrect API key provided, see https://x.example/keys"), KEY),
+        (403, said("The API key provided is invalid."), KEY),
+        (403, said("Authentication failed: invalid access token for this account"), KEY),
+        (403, said("Missing authentication header"), KEY),
         (400, google(400, "API key not valid. Please pass a valid API key.", "INVALID_ARGUMENT", "API_KEY_INVALID"),
          KEY),
         (200, said("Rate limit exceeded. Read https://x.example/limits for more."), LIMITED),

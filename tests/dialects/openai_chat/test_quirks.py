@@ -75,7 +75,7 @@ def test_only_the_upstreams_request_is_edited() -> None:
 
 
 def test_broken_messages_are_left_to_the_upstream() -> None:
-    assert sent("developer_as_system", messages=["developer"])["messages"] == ["developer"]
+    assert sent("developer_as_system", messages=[{}, "developer"])["messages"] == [{}, "developer"]
     assert sent("no_message_names", messages=[{"role": 5, "name": "x"}])["messages"] == [{"role": 5}]
 
 

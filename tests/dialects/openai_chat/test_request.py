@@ -32,7 +32,10 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"messages": None}, errors.INVALID_VALUE, "messages"),
         ({"messages": []}, errors.INVALID_VALUE, "messages"),
         ({"messages": {}}, errors.INVALID_VALUE, "messages"),
-        ({"messages": "x"}, errors.INVALID_VALUE, "messages"),
+        *(
+            ({"messages": messages}, errors.INVALID_VALUE, "messages")
+            for messages in ("x", ["hi"], [None], [1], [[]], [[{"role": "user"}]], ["", {"role": "user"}])
+        ),
         ({"model": 5}, errors.INVALID_VALUE, "model"),
         ({"model": ""}, errors.INVALID_VALUE, "model"),
         *(
@@ -150,13 +153,13 @@ def test_nulls_and_absent_members_are_nothing_asked() -> None:
     asked = dict.fromkeys(("model", "stream", "stream_options", "n", "max_tokens", "headgate"))
     call = read(body(**asked))
     assert (call.model, call.stream, call.include_usage, call.max_tokens) == (None, False, False, None)
-    assert read(b'{"messages":[1]}').model is None
+    assert read(b'{"messages":[{}]}').model is None
 
 
 @pytest.mark.parametrize("key", ["max_tokens", "max_completion_tokens"])
 @pytest.mark.parametrize("value", [b"-1", b"-1.0"])
 def test_a_limit_of_minus_one_is_no_limit_and_passes_as_it_came(key: str, value: bytes) -> None:
-    call = read(b'{"messages":[1],"%b":%b}' % (key.encode(), value))
+    call = read(b'{"messages":[{}],"%b":%b}' % (key.encode(), value))
     assert call.max_tokens is None
     assert b'"%b":%b' % (key.encode(), value) in render(call, "theirs", ask_usage=True)
 
@@ -199,9 +202,9 @@ def test_a_null_beside_a_limit_never_replaces_it(
 
 
 def test_of_doubled_keys_the_last_counts_everywhere() -> None:
-    call = read(b'{"model":"cheap","messages":[1],"model":"dear","stream":true,"stream":false}')
+    call = read(b'{"model":"cheap","messages":[{}],"model":"dear","stream":true,"stream":false}')
     assert (call.model, call.stream) == ("dear", False)
-    assert render(call, "theirs", ask_usage=True) == b'{"model":"theirs","messages":[1],"stream":false}'
+    assert render(call, "theirs", ask_usage=True) == b'{"model":"theirs","messages":[{}],"stream":false}'
 
 
 def test_everything_unknown_goes_upstream_as_it_came() -> None:

@@ -55,6 +55,13 @@ FRAMES = {
     "lines without a prefix, and blank ones": f"{A}\n\n{B}\n\n{C}\n\n",
     "a line without a prefix in the middle": f"data: {A}\n\n{B}\n\ndata: {C}\n\ndata: [DONE]\n\n",
     "lines without a prefix behind one with it": f"data: {A}\n{B}\n{C}\ndata: [DONE]\n\n",
+    "indented by a blank": f" data: {A}\n\n data: {B}\n\n data: {C}\n\n data: [DONE]\n\n",
+    "indented by tabs": f"\tdata: {A}\r\n\r\n\t\tdata: {B}\r\n\r\n\tdata:{C}\r\n\r\n\tdata: [DONE]\r\n\r\n",
+    "indented from the second on": f"data: {A}\n\n  data: {B}\n\n  data: {C}\n\n  data: [DONE]\n\n",
+    "indented, without blank lines": f"  data: {A}\n  data: {B}\n  data: {C}\n  data: [DONE]\n",
+    "indented, blank lines as well": f"  data: {A}\n  \n  data: {B}\n  \n  data: {C}\n  \n  data: [DONE]\n  \n",
+    "indented, with other fields": f"  : hi\n  id: 1\n  event: message\n  data: {A}\n\n  data: {B}\n\n  data: {C}\n\n",
+    "indented lines without a prefix": f"  {A}\n  {B}\n  {C}\n",
     "done as a string": f'data: {A}\n\ndata: {B}\n\ndata: {C}\n\ndata: "[DONE]"\n\n',
 }
 
