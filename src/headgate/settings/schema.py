@@ -1,4 +1,4 @@
-"""What the configuration file may say: one pydantic model per table, and the keys that are known but not served yet.
+"""The shape of the configuration file: one pydantic model per table, and the keys that are known but not served yet.
 
 A key that nothing enforces is refused, never ignored: an unenforced budget is worse than an error.  ``LATER`` tells
 such keys from typing mistakes; the number is the step of the plan that brings the key, None where none is fixed.
@@ -213,7 +213,7 @@ class PriceRow(Row):
 
 
 class Params(Row):
-    """What becomes of the client's parameters: set where missing, taken out, renamed."""
+    """Edits of the client's parameters: set if missing, dropped, renamed."""
 
     default: Annotated[dict[str, Any], AfterValidator(_parameter_values)] = {}
     drop: Annotated[list[str], AfterValidator(_parameter_names)] = []
@@ -235,7 +235,7 @@ class Model(Row):
 
 
 class Provider(Row):
-    """After ``presets.expand``: what the preset's row says stands here too.  An empty ``base_url`` was never given."""
+    """After ``presets.expand``: the values of the preset's row are here too.  An empty ``base_url`` was never given."""
 
     preset: str | None = None
     base_url: Url = ""
@@ -294,7 +294,7 @@ class Token(Row):
 
 
 class Replay(Row):
-    """What is kept of resumable streams."""
+    """The memory for resumable streams."""
 
     max_mb: Annotated[float, Field(gt=0, le=65_536)] = 256
     per_stream_kb: Annotated[float, Field(ge=16, le=65_536)] = 256
@@ -302,7 +302,7 @@ class Replay(Row):
 
 
 class Logging(Row):
-    """What the serve terminal shows.  ``calls``: a line per call."""
+    """The log of the serve terminal.  ``calls``: a line per call."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"
