@@ -38,7 +38,7 @@ from headgate.process.supervisor import Commands, Duties, Orders, Supervisor, sa
 from headgate.wire import proxies
 
 if TYPE_CHECKING:
-    from headgate.control.objects.compiled import Compiled
+    from headgate.resources.compiled import Compiled
     from headgate.settings import Settings
 
 BACKLOG = 4096

@@ -148,7 +148,7 @@ class Answer(Struct, gc=False):
 
 
 class Extras(Struct, frozen=True, gc=False):
-    """What the gateway adds to a whole answer, made when its usage is known: the ``headgate`` object, the route trace."""
+    """The gateway's additions to a whole answer, made when its usage is known: ``headgate`` object, route trace."""
 
     metadata: Callable[[Usage], bytes] | None = None
     trace: Callable[[Usage], bytes] | None = None
@@ -237,7 +237,7 @@ class PassThrough(Protocol):
         """The stream of a later attempt at the answer that broke in ``before``; None where that was no pass-through."""
 
     def answer(self, body: bytes, reply: Reply, extras: Extras) -> Answer | Iterator[Answer | None]:
-        """A whole answer.  One that came as a stream is worked through in parts: None after each, at last the Answer."""
+        """A whole answer.  One that came as a stream is read in parts: None after each, at last the Answer."""
 
 
 class Backend(Protocol):

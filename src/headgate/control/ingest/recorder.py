@@ -384,9 +384,7 @@ class Recorder:
         await connection.commit()
 
     async def _days(self, connection: AsyncConnection, batch: Batch) -> list[Row]:
-        """Return the additions of the batch's closes to ``usage_days``: read before they are written, in the same
-        transaction.
-        """
+        """Return the closes' additions to ``usage_days``: read before they are written, in the same transaction."""
         newest = self._newest
         # Raised before they are written: where the answer to a commit is lost nobody knows whether it holds, and the
         # batch comes again

@@ -90,9 +90,8 @@ class Page:
 
 
 async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: str | None = None) -> Page:
-    """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  A page may have fewer
-    rows, even none, although there is a ``next``.  After BUDGET_S the rows found so far are returned, and the next
-    page continues from there.
+    """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  It may have fewer
+    although there is a ``next``: after BUDGET_S the rows found so far are returned, and the next page continues there.
 
     Raises ValueError with a sentence on a cursor that is none or a limit out of bounds, SQLAlchemyError.
     """

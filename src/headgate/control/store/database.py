@@ -289,9 +289,7 @@ def make_engine(database: str) -> AsyncEngine:
 
 
 async def _connect(**arguments: Any) -> Any:
-    """A connection of asyncpg's.  Raise OSError for any error of the driver, because SQLAlchemy connects in many
-    places.
-    """
+    """A connection of asyncpg's.  Raises OSError for any error of the driver: SQLAlchemy connects in many places."""
     # Late: an extra, which only some have
     import asyncpg  # noqa: PLC0415
 

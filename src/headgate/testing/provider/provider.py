@@ -228,5 +228,5 @@ async def _cut_off(provider: Provider) -> None:
 
 
 def exchanges(answer: bytes) -> list[Seen]:
-    """What GET /__seen answered, as ``Seen``."""
+    """Return the answer of GET /__seen as ``Seen``."""
     return msgspec.json.decode(answer, type=list[Seen])
