@@ -9,7 +9,8 @@ from __future__ import annotations
 
 from typing import final
 
-from headgate.dialects import openai_chat
+from headgate.dialects import canonical, registry
+from headgate.dialects import seam as seams
 from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
 from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target, Usage
 from headgate.policy.attempts import continuation
@@ -44,7 +45,7 @@ class Recovery:
         relay: Relay | None,
     ) -> None:
         self.asked = call
-        self.seam: openai_chat.Seam | None = None
+        self.seam: seams.Seam | None = None
         self.broke: GatewayError | None = None  # where the client's stream broke first
         self._have: Delivered | None = None  # what the client has of a stream that broke
         self._break: tuple[Target, str] | None = None  # who wrote the end of that, and the code of what ended it
@@ -78,7 +79,7 @@ class Recovery:
         own = bridge.own_usage if bridge is not None and answered else Usage()
         have = bridge.delivered if bridge is not None else None
         if answered and have is not None and self.seam is None:
-            self._call = openai_chat.as_asked(self._call, step.attempt.target.row)
+            self._call = canonical.as_asked(self._call, step.attempt.target.row)
         if answered and bridge is not None and have is not None and self._is_complete(bridge, have):
             return None
         self._receipt.end(error.upstream_status or 0, error.kind.code, own)
@@ -107,13 +108,14 @@ class Recovery:
             return bridge.complete("stop")
         if not (self._continues and verdict.goes_on):
             return False
-        return openai_chat.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
+        return canonical.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
 
     def _judge(self, have: Delivered) -> continuation.Verdict:
-        return continuation.judge(have, openai_chat.obstacle(self._call))
+        return continuation.judge(have, self._call.prompt.obstacle)
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
-        ours = openai_chat.adds_stream_options(self._call)
+        backend = registry.BACKENDS[attempt.target.provider.dialect]
+        ours = backend.adds_usage_field(self._call)
         return ours and self.asks_usage(attempt) and blames_our_field(error)
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
@@ -160,14 +162,14 @@ class Recovery:
         text, target = self._have_text, step.attempt.target
         if step.why != "continue":
             self.asked = self._call
-            self.seam = openai_chat.Seam(text, afresh=True)
+            self.seam = seams.Seam(text, afresh=True)
             return
         trims = self._health.trims(target, self._wheel.now)
         given = text.rstrip() if trims else text
-        spent = have.tokens - openai_chat.space_tokens(text[len(given) :])  # the white space is said again
-        self.asked = openai_chat.continued(self._call, given, spent, target.prefill)
-        self.seam = openai_chat.Seam(
-            text, afresh=False, trims=trims, stops=openai_chat.stops(self._call),
+        spent = have.tokens - canonical.space_tokens(text[len(given) :])  # the white space is said again
+        self.asked = canonical.continued(self._call, given, spent, target.prefill)
+        self.seam = seams.Seam(
+            text, afresh=False, trims=trims, stops=self._call.prompt.stops,
             limited=self._call.max_tokens is not None,
         )  # fmt: skip
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import msgspec
 
-from headgate.dialects import openai_chat
+from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
 from headgate.policy.routing.explain import standings
@@ -19,10 +19,10 @@ def answer(ask: Ask, directory: Directory, now: float) -> Answer:
             return Answer(ask.id, 200, msgspec.json.encode(standings(directory.health.accounts, now)))
         if ask.kind != "explain":
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
-        call = openai_chat.read(ask.params.get("body", "").encode())
+        call = DEFAULT.read(ask.params.get("body", "").encode())
         found = directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
     except GatewayError as error:
-        return Answer(ask.id, error.kind.status, openai_chat.error_body(error))
+        return Answer(ask.id, error.kind.status, DEFAULT.error_body(error))
     return Answer(ask.id, 200, msgspec.json.encode(found))
 
 
