@@ -36,7 +36,6 @@ LONG_FILES: dict[str, int] = {
     "headgate/control/snapshot/publication.py": 407,
     "headgate/control/store/database.py": 412,
     "headgate/model.py": 504,
-    "headgate/policy/attempts/next_attempt.py": 525,
     "headgate/serving/replay/kept.py": 483,
     "headgate/serving/upstream/connection.py": 548,
     "headgate/testing/engine/engine.py": 438,
@@ -51,7 +50,6 @@ LONG_FUNCTIONS: dict[str, int] = {
     "headgate/control/api/requests.py:routes": 84,
     "headgate/control/api/tokens.py:routes": 72,
     "headgate/dialects/openai_chat/whole.py:answer_in_parts": 62,
-    "headgate/policy/attempts/next_attempt.py:Course.after": 63,
     "headgate/serving/call/exchange.py:Exchange._serve": 69,
 }
 

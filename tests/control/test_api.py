@@ -254,6 +254,16 @@ def test_a_shipped_alias_may_be_replaced_and_comes_back(child: Child) -> None:
     assert refused(child, "DELETE", "/aliases/headgate/chat")[:2] == (404, "alias_not_found")
 
 
+def test_only_auto_may_be_stored_without_targets(child: Child) -> None:
+    for name in ("mine", "headgate/chat"):
+        status, code, message = refused(child, "PUT", f"/aliases/{name}", {"targets": [], "strategy": "fastest"})
+        assert (status, code) == (400, "invalid_value") and f"{name!r} names no target; name one" in message
+    ok(child, "PUT", "/aliases/auto", {"strategy": "fastest"})
+    auto = ok(child, "GET", "/aliases/auto")
+    assert (auto["strategy"], auto["origin"]) == ("fastest", "store")
+    assert ok(child, "DELETE", "/aliases/auto")["shipped"] is True
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [

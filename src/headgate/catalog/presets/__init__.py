@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from headgate.catalog.money import RATES, price
 from headgate.catalog.names import nearest
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem
@@ -96,7 +96,8 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     list knows more names than one can ask for), ``free_suffix`` the end of ids that cost nothing by the provider's own
     rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``:
     whether they lose its trailing white space.  ``local``: it runs on hardware of one's
-    own, tokens cost nothing.  ``tasks``: which of its models does what.
+    own, tokens cost nothing.  ``tasks``: which of its models does what.  ``retired``: ids that the
+    provider has ended, or announced the end of, where the price list does not say so.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine | None = None
     tasks: Mapping[str, Text] = {}
     models: Mapping[str, Facts] = {}
+    retired: tuple[Text, ...] = ()
 
 
 # ------------------------------------------------------------------------------------- finding
@@ -203,6 +205,8 @@ def _wrong(row: Row) -> Iterable[str]:
     for task in row.tasks:
         if task not in TASKS:
             yield f"tasks: there is no task {task!r}{nearest(task, TASKS)}"
+        if row.tasks[task] in row.retired:
+            yield f"tasks.{task}: {row.tasks[task]} is retired; name another model"
     if row.auth == "none" and row.key_env:
         yield "key_env: auth is none, so a key would never be sent; remove one of the two"
     if row.ids is not None:
