@@ -163,7 +163,7 @@ def test_the_documentation_names_all_of_them(tmp_path: Path) -> None:
     for row in ROWS.values():
         assert f"`{row.name}`" in page and row.title in page, row.name
         assert all(f"`{name}`" in page for name in (*row.key_env, *placeholders(row))), row.name
-    table = page.split("## Who goes on with a text")[1].split("## Quirks")[0]
+    table = page.split("## Prefill: continuing a text")[1].split("## Quirks")[0]
     assert dict(re.findall(r"^\| `(\S+)` \| `(\S+)` \|", table, re.M)) == GOES_ON
     assert all(f"| `{name}` | {quirk.what} |" in page for name, quirk in QUIRKS.items())
     assert all(f"`{task}`" in page or f"`headgate/{task}`" in page for task in TASKS)

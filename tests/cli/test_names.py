@@ -62,7 +62,7 @@ def test_what_a_token_may_use_must_exist(gateway: Gateway, option: str, value: s
     assert "never" not in {row["name"] for row in gateway.told("token", "list")}
 
 
-def test_the_commands_own_token_is_made_anew_when_its_file_is_lost(gateway: Gateway) -> None:
+def test_lost_command_token_is_replaced(gateway: Gateway) -> None:
     assert gateway.good("chat", "-m", "builtin/echo", "x") == "x\n"
     (gateway.state / "cli.token").unlink()
     assert gateway.good("chat", "-m", "builtin/echo", "x") == "x\n"

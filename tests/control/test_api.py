@@ -117,9 +117,7 @@ def serve_mine(child: Child, upstream: str) -> str:
 # ------------------------------------------------------------------------------------------------- effect on calls
 
 
-def test_what_is_added_serves_at_once_and_what_is_removed_does_not(
-    child: Child, plane: DataPlane, upstream: str
-) -> None:
+def test_added_objects_serve_and_removed_ones_do_not(child: Child, plane: DataPlane, upstream: str) -> None:
     token = serve_mine(child, upstream)
     answer = chat(plane, token, "my/chat")
     assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "hello")
@@ -139,9 +137,7 @@ def test_what_is_added_serves_at_once_and_what_is_removed_does_not(
     assert chat(plane, token, "mine/m1").json()["error"]["code"] == "model_not_found"
 
 
-def test_a_control_process_that_starts_again_knows_everything_and_takes_nothing_back(
-    child: Child, plane: DataPlane, upstream: str
-) -> None:
+def test_control_restart_keeps_every_object(child: Child, plane: DataPlane, upstream: str) -> None:
     token = serve_mine(child, upstream)
     child.process.kill()
     child.process.wait()
@@ -156,9 +152,7 @@ def test_a_control_process_that_starts_again_knows_everything_and_takes_nothing_
         assert chat(plane, token, "my/chat").status_code == 503
 
 
-def test_a_rotated_token_keeps_its_id_and_its_former_secret_for_as_long_as_wished(
-    child: Child, plane: DataPlane, upstream: str
-) -> None:
+def test_rotated_token_keeps_id_and_former_secret(child: Child, plane: DataPlane, upstream: str) -> None:
     first = serve_mine(child, upstream)
     ident = ok(child, "GET", "/tokens")["data"][-1]["id"]
     second = ok(child, "POST", f"/tokens/{ident}/rotate", {"overlap_s": 60})
@@ -210,7 +204,7 @@ def test_what_the_file_declares_is_read_only(child: Child) -> None:
         assert ok(child, "GET", path)["managed_by_file"] is True
 
 
-def test_a_name_that_the_file_takes_shadows_the_stored_object_and_a_reload_keeps_it(child: Child) -> None:
+def test_file_name_shadows_the_stored_object(child: Child) -> None:
     ok(child, "PUT", "/aliases/chat", {"targets": [{"model": "up-a/big"}]})
     ok(child, "POST", "/accounts", {"provider": "up-a", "key": KEY, "label": "second", "priority": 5})
     child.configure("chat")
@@ -318,7 +312,7 @@ def test_no_route_takes_a_query_parameter_that_it_does_not_know(shared: Child) -
     assert shared.call("GET", "/admin/v1/requests?limit=3&limit=4").json()["error"]["param"] == "limit"
 
 
-def test_a_body_that_is_not_said_to_be_json_is_refused_with_the_way_out(shared: Child) -> None:
+def test_body_without_json_content_type_is_refused(shared: Child) -> None:
     answer = shared.call("POST", "/admin/v1/tokens", content=b'{"name": "x"}')
     assert answer.status_code == 400
     assert "Content-Type: application/json" in answer.json()["error"]["message"]
@@ -338,7 +332,7 @@ def test_what_no_store_could_look_for_is_refused(shared: Child, path: str, param
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_what_is_removed_while_its_maker_waits_is_answered_as_it_was_made(child: Child) -> None:
+def test_creation_is_answered_though_removed_meanwhile(child: Child) -> None:
     ok(child, "POST", "/providers", {"name": "mine", "base_url": "http://127.0.0.1:9/v1"})
     with socket.socket(socket.AF_UNIX) as stuck:  # a data process that hears everything and confirms nothing
         stuck.connect(str(child.state / "channel.sock"))
@@ -387,7 +381,7 @@ def test_a_key_for_a_preset_makes_its_provider(child: Child) -> None:
     assert presets["groq"]["key_env"] == ["GROQ_API_KEY"]
 
 
-def test_what_the_operator_knows_better_holds_until_it_is_deleted(child: Child, upstream: str) -> None:
+def test_operator_facts_hold_until_deleted(child: Child, upstream: str) -> None:
     ok(child, "POST", "/providers", {"name": "mine", "base_url": upstream, "auth": "none"})
     wish = {"price": {"input": 0.15, "output": 0.6}, "context_window": 32000, "capabilities": ["tools"], "title": "One"}
     put = ok(child, "PUT", "/catalog/mine/org/m1", wish)
@@ -446,7 +440,7 @@ def test_keys_go_in_and_never_come_out(child: Child, plane: DataPlane, upstream:
     assert (child.state / "vault.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_lost_vault_key_stops_the_start_and_a_damaged_row_does_not(child: Child) -> None:
+def test_lost_vault_key_stops_the_start(child: Child) -> None:
     ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "one"})
     ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "two"})
     assert child.end() == 0

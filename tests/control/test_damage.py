@@ -104,7 +104,7 @@ def test_a_length_that_became_zero_is_not_the_end(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("size", [3000, 100_000])
-def test_a_stretch_of_zeros_or_noise_is_skipped_where_the_writer_has_gone_on(size: int, tmp_path: Path) -> None:
+def test_damaged_stretch_inside_a_segment_is_skipped(size: int, tmp_path: Path) -> None:
     """As after a power cut, or a file system's repair."""
 
     async def main() -> None:
@@ -125,7 +125,7 @@ def test_a_stretch_of_zeros_or_noise_is_skipped_where_the_writer_has_gone_on(siz
     run(main())
 
 
-def test_a_segment_that_never_said_that_it_ends_is_done_when_the_next_one_is_used(tmp_path: Path) -> None:
+def test_unended_segment_ends_with_its_successor(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
         writer.write(opened(1), closed(1))
@@ -182,7 +182,7 @@ def test_a_sound_record_is_found_behind_anything(record: Record) -> None:
         assert next_sound(before + data[:-1]) is None
 
 
-def test_every_single_damaged_byte_leaves_all_other_records_readable() -> None:
+def test_one_damaged_byte_loses_one_record() -> None:
     records: list[Any] = [opened(1), closed(1), opened(2)]
     data = b"".join(map(encode, records))
     for at in range(len(data)):

@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headgate.control.objects.compiled import Compiled
 from headgate.control.snapshot.compose import compose, difference, parts
 from headgate.control.snapshot.hub import MAX_UNSENT, Link
 from headgate.model import Alias, Grant, Provider, Snapshot
@@ -37,6 +36,7 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
+from headgate.resources.compiled import Compiled
 from tests.control.journal_writer import run
 
 WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, aliases={"chat": Alias("chat")})
@@ -152,7 +152,7 @@ def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -
     run(main())
 
 
-def test_a_change_is_effective_when_every_data_process_has_acked_it(tmp_path: Path) -> None:
+def test_change_is_effective_after_every_ack(tmp_path: Path) -> None:
     async def main() -> None:
         async with linked(tmp_path / "s") as (link, told):
             one, two = await connect(tmp_path / "s"), await connect(tmp_path / "s")
@@ -171,7 +171,7 @@ def test_a_change_is_effective_when_every_data_process_has_acked_it(tmp_path: Pa
     run(main())
 
 
-def test_a_silent_data_process_makes_it_pending_after_a_second_and_one_that_leaves_does_not_count(
+def test_ack_times_out_and_ignores_departed_process(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -282,7 +282,7 @@ def test_a_peer_that_does_not_read_is_dropped_and_delays_nobody(tmp_path: Path) 
     run(main())
 
 
-def test_a_stale_socket_file_is_replaced_and_a_deep_path_is_no_obstacle(tmp_path: Path) -> None:
+def test_stale_socket_and_deep_path(tmp_path: Path) -> None:
     async def main() -> None:
         deep = tmp_path / ("d" * 100)
         deep.mkdir()
@@ -316,7 +316,7 @@ def fastest(decode: Callable[[bytes], object], payload: bytes) -> float:
     return min(taken)
 
 
-def test_no_part_of_20000_tokens_takes_much_longer_than_plain_values() -> None:
+def test_snapshot_parts_decode_evenly() -> None:
     for models in ((), tuple(f"provider/model-{n}" for n in range(50))):
         stored = {n.to_bytes(32, "big"): Grant(f"{n:08x}", f"token number {n}", models=models) for n in range(20_000)}
         snapshot = compose(1, Compiled(WORLD, {}, {}), stored)
@@ -350,7 +350,7 @@ def test_a_patch_makes_the_new_snapshot_out_of_the_old_one() -> None:
         assert compose(0, Compiled(world, {}, {}), {**tokens, **dict(patch.tokens)}) == new
 
 
-def test_so_large_a_change_that_a_patch_would_hold_the_loop_is_sent_whole() -> None:
+def test_large_change_is_sent_as_whole_snapshot() -> None:
     many = {n.to_bytes(32, "big"): Grant(f"{n:08x}", "x") for n in range(1500)}
     empty, full = compose(1, Compiled(WORLD, {}, {}), {}), compose(2, Compiled(WORLD, {}, {}), many)
     assert difference(empty, full) is None
@@ -367,7 +367,7 @@ def test_secrets_are_not_printed() -> None:
     assert "sk-canary" not in repr(Told().compiled)
 
 
-def test_who_has_what_the_last_life_knew_waits_until_this_one_has_looked_around(tmp_path: Path) -> None:
+def test_worker_keeps_old_snapshot_until_discovery(tmp_path: Path) -> None:
     async def main() -> None:
         told = Told()
         told.settled, told.inherited = False, 6

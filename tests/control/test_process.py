@@ -136,7 +136,7 @@ def routes(child: Child) -> list[tuple[str, str]]:
     return [(method.upper(), path.replace("{ident}", "x")) for path, methods in paths.items() for method in methods]
 
 
-def test_every_route_but_the_probes_refuses_whoever_has_no_admin_token(shared: Child) -> None:
+def test_every_route_needs_the_admin_token(shared: Child) -> None:
     known = [route for route in routes(shared) if route[1] not in ("/livez", "/readyz")]
     assert len(known) >= 5
     for method, path in [
@@ -221,7 +221,7 @@ def test_errors_have_one_shape(shared: Child) -> None:
 # ------------------------------------------------------------------------------------------------------------- tokens
 
 
-def test_a_token_is_shown_once_and_is_effective_when_the_data_process_has_it(shared: Child, data: DataProcess) -> None:
+def test_token_is_shown_once_and_effective(shared: Child, data: DataProcess) -> None:
     import threading
 
     done = threading.Event()
@@ -269,7 +269,7 @@ def test_without_a_data_process_a_token_is_pending(shared: Child) -> None:
     process.close()
 
 
-def test_the_first_token_is_adopted_once_and_tokens_outlive_a_restart(tmp_path: Path) -> None:
+def test_first_token_is_adopted_once(tmp_path: Path) -> None:
     token = "hg_pat_0a1b2c3d_" + "x" * 43
     generations = []
     for _ in range(2):
@@ -346,7 +346,7 @@ def test_a_blocked_store_delays_a_reload_and_ends_nothing(tmp_path: Path) -> Non
 # ------------------------------------------------------------------------------------------- questions and the journal
 
 
-def test_a_client_finds_its_own_requests_as_soon_as_they_are_written(shared: Child, data: DataProcess) -> None:
+def test_client_finds_its_own_requests(shared: Child, data: DataProcess) -> None:
     writer = Writer(shared.state / "journal", "w0-asking")
     writer.write(opened(1, grant="asker", label="my-label"), closed(1), opened(2, grant="asker", label="my-label"))
     status, found = data.ask("request", "asker", id=ident(1))
@@ -431,7 +431,7 @@ def test_a_port_in_use_is_failure_3(tmp_path: Path) -> None:
             assert str(port) in child.answer.message and "control.port" in child.answer.message
 
 
-def test_a_file_that_is_bad_when_control_starts_again_takes_nothing_back(tmp_path: Path) -> None:
+def test_bad_file_at_control_restart_keeps_the_last(tmp_path: Path) -> None:
     with Child(tmp_path) as child:
         child.configure("chat", tokens={"aa" * 32: "ci"})
         good = compose(0, compiled(child.config), {})

@@ -21,6 +21,8 @@ from contextlib import closing
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report
 
@@ -227,6 +229,7 @@ def outcomes(state: Path) -> dict[str, list[str]]:
     return found
 
 
+@pytest.mark.alone
 def test_500_streams_do_not_notice_what_becomes_of_control(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200

@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.gateway import Make, Streamed, stream
 
 
-def test_drain_over_the_admin_api_finishes_what_runs_and_ends_with_0(gateway: Make) -> None:
+def test_admin_drain_finishes_running_calls(gateway: Make) -> None:
     one = gateway("").start()
     body = {"model": "builtin/lorem", "stream": True, "messages": [{"role": "user", "content": "one two three"}]}
 

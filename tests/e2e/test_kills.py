@@ -11,6 +11,8 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
+import pytest
+
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
 
@@ -70,7 +72,8 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
     return load, killed
 
 
-def test_a_killed_data_process_refuses_nobody_and_loses_no_receipt(gateway: Make, report: Report) -> None:
+@pytest.mark.alone
+def test_killed_data_process_loses_no_receipt(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200
     load, killed = asyncio.run(under_load(one))
@@ -108,6 +111,7 @@ async def streams_while(one: Gateway, count: int, seconds: float, happening: obj
     return await asyncio.gather(*running)
 
 
+@pytest.mark.alone
 def test_no_stream_notices_that_control_was_killed(gateway: Make, report: Report) -> None:
     one = gateway().start()
     _status, before = one.chat("builtin/echo")
@@ -150,7 +154,7 @@ def held_away(one: Gateway) -> socket.socket:
             time.sleep(0.002)
 
 
-def test_while_control_is_away_streams_start_and_tokens_of_the_store_work(gateway: Make) -> None:
+def test_streams_start_without_control(gateway: Make) -> None:
     one = gateway().start()
     token = one.cli("token", "create", "laptop").stdout.strip()
     assert one.chat("builtin/echo", token)[0] == 200

@@ -72,7 +72,7 @@ def test_one_probe_at_a_time_then_ten_seconds_then_thirty() -> None:
     assert states(health, now + 32) == "..."
 
 
-def test_a_probe_whose_client_left_keeps_others_away_for_a_while_only() -> None:
+def test_abandoned_probe_expires() -> None:
     health = Health()
     fail(health, 0, 0.0, 3)
     health.claim(TARGETS[0], 6.0)
@@ -406,7 +406,7 @@ def test_of_several_homes_the_oldest_is_it() -> None:
     assert spilt != home and {world.play(one).providers[0] for _ in range(10)} == {home}
 
 
-def test_a_sound_answer_that_cannot_be_spliced_is_no_failure_of_its_target() -> None:
+def test_unspliceable_answer_is_no_failure() -> None:
     health = Health()
     for _ in range(5):
         health.failed(ONE.attempts[0], error(errors.UPSTREAM_DIVERGED), 0.0)

@@ -137,7 +137,7 @@ def test_the_next_account_before_the_next_target(code: int) -> None:
 
 
 @pytest.mark.parametrize("kind", [errors.UPSTREAM_DENIED, errors.UNAFFORDABLE, errors.OVER_ITS_LIMIT])
-def test_a_refusal_of_one_request_goes_to_the_next_account_and_is_forgotten(kind: Kind) -> None:
+def test_refused_request_goes_to_the_next_account(kind: Kind) -> None:
     several = World({"p0/0": always(error(kind, 403)), "p0/1": fine, "p0": fine, "p1": fine})
     one = plan(keys=2)
     assert several.play(one).error is None
@@ -173,7 +173,7 @@ def test_but_not_past_the_deadline_nor_for_ever() -> None:
         assert played.providers == ["p0"] and played.error is not None and played.ended < 1
 
 
-def test_a_call_that_comes_while_all_is_cooling_waits_or_is_told_when() -> None:
+def test_call_waits_while_all_targets_cool() -> None:
     alone = world(lambda now, visit: status(429, 30.0) if now < 1030 else None)
     one = plan(ModelRow("m"))
     assert alone.play(one, timeout=5.0).error is not None
@@ -255,7 +255,7 @@ def test_the_retry_budget_of_a_pool() -> None:
     assert 190 <= retries <= 220  # a fifth of the calls, and ten at once
 
 
-def test_the_last_word_of_a_short_deadline_is_not_held_against_the_target() -> None:
+def test_short_deadline_is_not_held_against_the_target() -> None:
     health = Health()
     attempts = NextAttempt(plan(), health, lambda: 0.5)
     attempts.first(0.0, 0.5)
@@ -326,7 +326,7 @@ def test_a_silent_attempt_to_go_on_does_not_count() -> None:
     assert went == ["p1", "p2", "p3", "p4", "p0", ""]
 
 
-def test_a_target_that_is_silent_twice_is_not_asked_to_go_on_again() -> None:
+def test_target_silent_twice_does_not_continue() -> None:
     attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
     attempts.first(0.0, 600.0)
     went = [
@@ -338,7 +338,7 @@ def test_a_target_that_is_silent_twice_is_not_asked_to_go_on_again() -> None:
 
 @pytest.mark.parametrize("code", [429, 500, 502, 503])
 @pytest.mark.parametrize(("asks", "waits"), [(1.0, True), (20.0, True), (61.0, False)])
-def test_to_go_on_whoever_says_when_is_waited_for_if_there_is_no_other(code: int, asks: float, waits: bool) -> None:
+def test_continuation_waits_for_retry_after(code: int, asks: float, waits: bool) -> None:
     attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
     attempts.first(0.0, 600.0)
     assert attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
@@ -366,7 +366,7 @@ def test_going_on_ends_where_the_request_itself_is_refused() -> None:
     assert attempts.after(error(errors.CONTENT_FILTER, 400), 1.0, continuing=True) is None
 
 
-def test_a_target_that_is_known_to_be_ill_does_not_go_on_if_another_can() -> None:
+def test_ejected_target_continues_last() -> None:
     health = Health()
     one = plan(ABLE, ABLE, ABLE)
     for _ in range(3):
@@ -377,7 +377,7 @@ def test_a_target_that_is_known_to_be_ill_does_not_go_on_if_another_can() -> Non
     assert step is not None and step.attempt.target.provider.name == "p2"
 
 
-def test_a_target_that_has_broken_off_goes_on_after_those_that_have_not() -> None:
+def test_broken_target_continues_after_the_others() -> None:
     attempts = NextAttempt(plan(*[ModelRow("m", prefill="trailing")] * 3), Health(), lambda: 0.0)
     assert attempts.first(0.0, 600.0).attempt.target.provider.name == "p0"
     went = []

@@ -47,7 +47,7 @@ def test_weighted_by_chance() -> None:
     assert {len(order(one, Health(), 0.0, Random(9).random)) for _ in range(10)} == {3}
 
 
-def test_fastest_is_what_was_quickest_and_who_is_not_known_is_measured() -> None:
+def test_fastest_measures_unknown_targets() -> None:
     one = priced("fastest", 1, 1, 1)
     found = firsts(one, learnt(one, 0.9, 0.2, 0.5))
     assert found["p1"] > 3900 and 0 < found["p0"] < 60, "one in a hundred explores"

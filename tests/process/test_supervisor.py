@@ -323,7 +323,7 @@ def test_child_that_cannot_start_gives_its_exit_code(gateway: Make) -> None:
     assert not (one.state / statedir.ADMIN_TOKEN).exists()
 
 
-def test_control_that_never_comes_up_is_named_while_streams_are_served(gateway: Make) -> None:
+def test_failing_control_is_named_while_streams_run(gateway: Make) -> None:
     one = gateway(STANDIN_CRASH="1")
     one.until(lambda: len(one.lines("control", "boot")) >= 4)
     assert one.get() == f"data {one.pid('data')}"
@@ -370,7 +370,7 @@ def test_a_start_waits_for_the_ports_of_a_life_that_was_killed(gateway: Make) ->
     assert code == 3 and "is in use" in err and "waiting for it" not in err
 
 
-def test_control_in_back_off_is_started_once_more_for_the_journal(gateway: Make) -> None:
+def test_control_in_backoff_starts_for_the_journal(gateway: Make) -> None:
     one = gateway(STANDIN_CRASH="1")
     one.until(lambda: len(one.lines("control", "boot")) >= 6)  # its next start is more than a second away
     one.until(lambda: not Path(f"/proc/{one.pid('control')}").exists())

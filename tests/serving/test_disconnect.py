@@ -78,7 +78,7 @@ def test_drain_has_a_bound_in_tokens(gate: DataPlane, provider: Provider) -> Non
     assert 40 <= record.completion_tokens < 40 + 150
 
 
-def test_a_slow_client_that_leaves_no_longer_holds_what_is_drained(gate: DataPlane, provider: Provider) -> None:
+def test_departed_slow_client_releases_the_drain(gate: DataPlane, provider: Provider) -> None:
     data = request("up/lorem?rate=0&ttft=0&tokens=60000", headgate={"on_disconnect": "drain"})
     with opened(gate, data) as stream:
         stream.head()

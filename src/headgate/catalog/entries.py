@@ -17,10 +17,11 @@ from typing import Protocol
 from msgspec import Struct
 from msgspec.structs import replace
 
+from headgate.catalog.money import RATES, usd
 from headgate.catalog.names import BUILTIN, nearest
 from headgate.catalog.offers import Offer, Offers, price_of, ready
 from headgate.errors import INVALID_VALUE, GatewayError
-from headgate.model import CAPABILITIES, Alias, ModelRow, Price, Provider, Snapshot
+from headgate.model import CAPABILITIES, Alias, ModelRow, Price, PriceTier, Provider, Snapshot
 
 OWNER = "headgate"  # owned_by of aliases
 MAX_LIMIT = 2000
@@ -269,17 +270,12 @@ def price_info(price: Price) -> PriceInfo | None:
     """None where nothing is known."""
     if price.input is None and price.output is None:
         return None
-    return PriceInfo(
-        _usd(price.input), _usd(price.output), _usd(price.cached_input), _usd(price.cache_write), price.source or None,
-        tuple(
-            TierInfo(tier.above, _usd(tier.input), _usd(tier.output), _usd(tier.cached_input), _usd(tier.cache_write))
-            for tier in price.tiers
-        ),
-    )  # fmt: skip
+    tiers = tuple(TierInfo(above=tier.above, **_rates(tier)) for tier in price.tiers)
+    return PriceInfo(**_rates(price), source=price.source or None, tiers=tiers)
 
 
-def _usd(nano: int | None) -> float | None:
-    return None if nano is None else nano / 1e9
+def _rates(price: Price | PriceTier) -> dict[str, float | None]:
+    return {name: usd(getattr(price, name)) for name in RATES}
 
 
 # ------------------------------------------------------------------------------------- what a query selects

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from msgspec.structs import replace
 
+from headgate.catalog.money import nano
 from headgate.catalog.presets import Row, catalog
 from headgate.model import ModelRow, Price, PriceTier, Provider
 
@@ -252,11 +253,11 @@ def _holding(info: listed.ModelInfo, today: date) -> listed.ModelPrice | None:
 
 
 def _nanos(values: list[object], prompt: int) -> tuple[int | None, int | None, int | None, int | None]:
-    first, second, third, fourth = (_nano(value, prompt) for value in values)
+    first, second, third, fourth = (_holding_nano(value, prompt) for value in values)
     return first, second, third, fourth
 
 
-def _nano(value: object, prompt: int) -> int | None:
+def _holding_nano(value: object, prompt: int) -> int | None:
     """nano-USD per million tokens of a call with so many prompt tokens; None where unknown or finer than that."""
     usd = getattr(value, "base", value)
     for tier in getattr(value, "tiers", ()):
@@ -264,4 +265,4 @@ def _nano(value: object, prompt: int) -> int | None:
             usd = tier.price
     if not isinstance(usd, Decimal) or usd.scaleb(9) % 1:
         return None
-    return int(usd.scaleb(9))
+    return nano(usd)

@@ -16,8 +16,8 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from msgspec import Meta, Struct
-from msgspec.structs import replace
 
+from headgate.catalog.money import RATES, price
 from headgate.catalog.names import nearest
 from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.model import ModelRow, Price
@@ -39,6 +39,11 @@ _PLACEHOLDER = re.compile(r"\{([A-Z][A-Z0-9_]{1,63})\}")
 Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
+Auth = Literal["bearer", "x-api-key", "api-key", "query", "none"]
+Dialect = Literal["openai_chat"]
+Training = Literal["never", "unknown", "yes"]
+Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
+YesNo = Literal["yes", "no"]
 Link = Annotated[str, Meta(pattern=r"^https://\S+$", max_length=256)]
 
 
@@ -98,15 +103,15 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     title: Text
     base_url: Text
     docs: Link
-    dialect: Literal["openai_chat"] = "openai_chat"
-    auth: Literal["bearer", "x-api-key", "api-key", "query", "none"] = "bearer"
+    dialect: Dialect = "openai_chat"
+    auth: Auth = "bearer"
     key_env: tuple[Variable, ...] = ()
     headers: Mapping[str, str] = {}
     forward_headers: tuple[Text, ...] = ("openai-organization", "openai-project")
     quirks: tuple[Text, ...] = ()
-    training: Literal["never", "unknown", "yes"] = "unknown"
-    prefill: Literal["none", "trailing", "continue_final_message", "prefix"] = "none"
-    prefill_trims: Literal["yes", "no"] | None = None
+    training: Training = "unknown"
+    prefill: Prefill = "none"
+    prefill_trims: YesNo | None = None
     capabilities: tuple[Text, ...] = ()
     prices: Text | None = None
     ids: Text | None = None
@@ -206,7 +211,7 @@ def _wrong(row: Row) -> Iterable[str]:
         except (re.error, OverflowError, RecursionError) as error:
             yield f"ids: is not a regular expression ({error})"
     for model, facts in row.models.items():
-        for field in Prices.__struct_fields__:
+        for field in RATES:
             usd = getattr(facts.price, field)
             # Of what is not finite not even the order is known
             if usd is not None and not (usd.is_finite() and 0 <= usd <= 1_000_000 and usd.scaleb(9) % 1 == 0):
@@ -251,8 +256,8 @@ def fields(row: Row) -> dict[str, Any]:
         "dialect": row.dialect,
         "auth": row.auth,
         "headers": dict(row.headers),
-        "forward_headers": list(row.forward_headers),
-        "quirks": list(row.quirks),
+        "forward_headers": row.forward_headers,
+        "quirks": row.quirks,
         "training": row.training,
         "prefill": row.prefill,
         "prefill_trims": row.prefill_trims,
@@ -289,17 +294,7 @@ def catalog(row: Row) -> dict[str, ModelRow]:
             max_output=facts.max_output,
             capabilities=facts.capabilities,
             kind=facts.kind,
-            price=_price(facts.price, f"providers/{row.name}.toml"),
+            price=Price() if facts.price == Prices() else price(facts.price, f"providers/{row.name}.toml"),
         )
         for model, facts in row.models.items()
     }
-
-
-def _price(prices: Prices, source: str) -> Price:
-    price = Price(_nano(prices.input), _nano(prices.output), _nano(prices.cached_input), _nano(prices.cache_write))
-    return price if price == Price() else replace(price, source=source)
-
-
-def _nano(usd: Decimal | None) -> int | None:
-    """USD per million tokens → nano-USD per million tokens; exact."""
-    return None if usd is None else int(usd.scaleb(9))
