@@ -105,9 +105,8 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     holds what is known of some of them (prices, context windows): facts, no fence.
 
     ``headers``: a value that is empty is a secret, kept where keys are (``wire.signing.header_secret``).
-
-    ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
-    engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
+    ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found), ``detected`` (an engine
+    on this machine) or ``builtin``.  ``preset`` is its row of ``providers/``; ``carrier`` is a key of Carriers.
     """
 
     name: str
@@ -129,6 +128,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     catalog: Mapping[str, ModelRow] = field(default_factory=dict)
     prefill: str = "none"  # of models whose row does not say
     prefill_trims: str | None = None  # the same; None: a probe finds out
+    carrier: str = "http"
 
 
 class TargetRef(Struct, frozen=True, gc=False):

@@ -29,7 +29,7 @@ from headgate.policy import auth
 from headgate.policy.admission import holds
 from headgate.policy.attempts import continuation
 from headgate.policy.attempts.next_attempt import Course
-from headgate.ports import StreamBridge
+from headgate.ports import Asking, StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
@@ -41,9 +41,8 @@ from headgate.serving.loop.wheel import Wheel
 from headgate.serving.replay.kept import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
-from headgate.serving.upstream.connection import SUCCESSES, Asking, Upstream
-from headgate.serving.upstream.transport import Transport
-from headgate.wire.http import Request, sane_label
+from headgate.serving.upstream.carriers import Carriers
+from headgate.wire.http import SUCCESSES, Request, sane_label
 
 PATH = "/chat/completions"
 _READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
@@ -60,7 +59,7 @@ class Exchange:
         directory: Directory,
         journal: Journal,
         refusals: Refusals,
-        transport: Transport,
+        carriers: Carriers,
         wheel: Wheel,
         limits: Limits,
         ids: Ids,
@@ -69,7 +68,7 @@ class Exchange:
         self._directory = directory
         self._journal = journal
         self._refusals = refusals
-        self._transport = transport
+        self._carriers = carriers
         self._wheel = wheel
         self._limits = limits
         self._ids = ids
@@ -189,7 +188,7 @@ class Exchange:
                 raise ClientGone
 
     def _probe(self, receipt: Receipt) -> Probe:
-        return Probe(PATH, self._transport, self._health, self._wheel, self._limits, receipt)
+        return Probe(PATH, self._carriers, self._health, self._wheel, self._limits, receipt)
 
     def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
         relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
@@ -205,7 +204,7 @@ class Exchange:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
-        return self._transport.ask(
+        return self._carriers[target.provider.carrier].ask(
             attempt,
             PATH,
             request.headers,
@@ -245,7 +244,8 @@ class Exchange:
         recovery: Recovery | None,
     ) -> Ending:  # fmt: skip
         """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
-        provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
+        row = attempt.target.provider
+        provider, secrets = row.name, self._carriers[row.carrier].secrets_of(attempt)
         if upstream.status not in SUCCESSES:
             raise openai_chat.failure(
                 upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
@@ -281,7 +281,8 @@ class Exchange:
         self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
         recovery: Recovery | None,
     ) -> StreamBridge:  # fmt: skip
-        provider, secrets = attempt.target.provider, self._transport.secrets_of(attempt)
+        provider = attempt.target.provider
+        secrets = self._carriers[provider.carrier].secrets_of(attempt)
         if recovery is not None and recovery.seam is not None:
             return bridges.join_stream(
                 provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,

@@ -12,10 +12,10 @@ from headgate.dialects import openai_chat
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy.health.targets import Health, key_of_target
+from headgate.ports import Asking
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.upstream.connection import Asking
-from headgate.serving.upstream.transport import Transport
+from headgate.serving.upstream.carriers import Carriers
 
 PATIENCE_S = 5.0
 _monotonic = time.monotonic
@@ -25,10 +25,10 @@ class Probe:
     """What every probe of a call needs."""
 
     def __init__(
-        self, path: str, transport: Transport, health: Health, wheel: Wheel, limits: Limits, receipt: Receipt
+        self, path: str, carriers: Carriers, health: Health, wheel: Wheel, limits: Limits, receipt: Receipt
     ) -> None:
         self._path = path
-        self._transport = transport
+        self._carriers = carriers
         self._health = health
         self._wheel = wheel
         self._limits = limits
@@ -62,7 +62,8 @@ class Probe:
         body = openai_chat.render(
             call, target.upstream_model, ask_usage=False, row=target.row, quirks=target.provider.quirks
         )
-        return self._transport.ask(attempt, self._path, headers, body, False, due, self._limits.max_answer)
+        carrier = self._carriers[target.provider.carrier]
+        return carrier.ask(attempt, self._path, headers, body, False, due, self._limits.max_answer)
 
     async def _answer(self, asking: Asking, attempt: Attempt) -> tuple[int, bytes]:
         began = _monotonic()
