@@ -21,6 +21,7 @@ from headgate.model.call import (
     Options,
     Plan,
     Prompt,
+    Rendered,
     Target,
     Usage,
 )
@@ -88,6 +89,7 @@ __all__ = [
     "Provider",
     "Record",
     "Refused",
+    "Rendered",
     "Rotated",
     "Seam",
     "Share",

@@ -120,6 +120,14 @@ class Target(Struct, frozen=True):
     prefill_trims: bool | None = None
 
 
+class Rendered(Struct, frozen=True, gc=False):
+    """A request for an upstream: where, with which further header lines (``Name: value\\r\\n``), and its body."""
+
+    path: str
+    body: bytes
+    fields: bytes = b""
+
+
 class Attempt(Struct, frozen=True):
     """One upstream request: which target, with which account (``None``: the provider needs none)."""
 

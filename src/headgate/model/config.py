@@ -121,6 +121,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     catalog: Mapping[str, ModelRow] = field(default_factory=dict)
     prefill: str = "none"  # of models whose row does not say
     prefill_trims: str | None = None  # the same; None: a probe finds out
+    carrier: str = "http"  # the kind of way to it: a key of serving.upstream.carriers
 
 
 class TargetRef(Struct, frozen=True, gc=False):
