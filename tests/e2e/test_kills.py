@@ -11,8 +11,6 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
 
@@ -72,7 +70,6 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
     return load, killed
 
 
-@pytest.mark.alone
 def test_killed_data_process_loses_no_receipt(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200
@@ -111,7 +108,6 @@ async def streams_while(one: Gateway, count: int, seconds: float, happening: obj
     return await asyncio.gather(*running)
 
 
-@pytest.mark.alone
 def test_no_stream_notices_that_control_was_killed(gateway: Make, report: Report) -> None:
     one = gateway().start()
     _status, before = one.chat("builtin/echo")

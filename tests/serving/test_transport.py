@@ -24,10 +24,10 @@ from tests.serving.calls import (
     request,
     scripted_in_thread,
     transcript,
-    wait_until,
     whole_json,
     whole_stream,
 )
+from tests.waiting import wait_until
 
 OK_JSON = whole_json(document())
 ASKED = ("expect_request",)

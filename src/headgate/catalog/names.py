@@ -9,6 +9,8 @@ from __future__ import annotations
 import difflib
 from collections.abc import Collection, Iterable, Mapping
 
+from headgate.model import AUTO
+
 BUILTIN = "builtin"  # the built-in provider: always there, any model id
 
 Known = Mapping[str, Collection[str] | None]
@@ -63,6 +65,11 @@ def taken(alias: str, known: Known) -> str | None:
     if slash and (provider == BUILTIN or (provider in known and _passes(known[provider], model))):
         return f"also names a model of provider {provider}; choose another name"
     return None
+
+
+def without_targets(alias: str, targets: Collection[object]) -> str | None:
+    """Why an alias may not be without targets, or None.  ``auto`` finds its own."""
+    return None if targets or alias == AUTO else "names no target; name one (provider/model), or remove the alias"
 
 
 def _passes(models: Collection[str] | None, model: str) -> bool:

@@ -154,7 +154,7 @@ def _listed(row: Row, model: str, today: date) -> ModelRow | None:
         context_window=info.context_window,
         price=price,
         kind=kind_of(model),
-        retired=bool(info.deprecated),
+        retired=bool(info.deprecated) or model in row.retired or info.id in row.retired,
     )
 
 

@@ -148,10 +148,13 @@ class Answer(Struct, gc=False):
 
 
 class Extras(Struct, frozen=True, gc=False):
-    """The gateway's additions to a whole answer, made when its usage is known: ``headgate`` object, route trace."""
+    """What the gateway adds to a whole answer when its usage is known: the ``headgate`` object, the route trace."""
 
     metadata: Callable[[Usage], bytes] | None = None
     trace: Callable[[Usage], bytes] | None = None
+
+
+NO_EXTRAS = Extras()
 
 
 # ------------------------------------------------------------------------------------- the two ends of an answer
@@ -170,8 +173,10 @@ class Source(Protocol):
     events: int
     skipped: int
     quiet: float
-    reported: Usage | None
     model: str
+
+    @property
+    def reported(self) -> Usage | None: ...
 
     def feed(self, data: bytes) -> Sequence[Delta]:
         """Read a piece of a streamed body, cut anywhere."""

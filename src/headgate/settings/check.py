@@ -247,8 +247,8 @@ def _aliases(file: File, known: names.Known) -> Problems:
         here: Location = ("aliases", name)
         if sentence := names.taken(name, known):
             yield here, sentence
-        if not alias.targets and "targets" in alias.model_fields_set and name != AUTO:
-            yield (*here, "targets"), "names no target; name one, or remove the alias"
+        if sentence := names.without_targets(name, alias.targets):
+            yield ((*here, "targets") if "targets" in alias.model_fields_set else here), sentence
         for index, entry in enumerate(alias.targets):
             if sentence := names.unresolved(entry.target, known, HERE):
                 yield (*here, "targets", index), sentence

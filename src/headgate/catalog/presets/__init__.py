@@ -19,7 +19,7 @@ from msgspec import Meta, Struct
 
 from headgate.catalog.money import RATES, price
 from headgate.catalog.names import nearest
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem
@@ -94,9 +94,9 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     ``base_url`` may hold ``{VARIABLE}``, which the environment fills.  ``key_env``: the first variable that is set
     holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern of its own model ids (the price list has
     further names that cannot be requested).  ``free_suffix`` is the end of ids that cost nothing by the provider's
-    own rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``: whether they lose
-    its trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: which of
-    its models does what.
+    own rule.  ``prefill``: the form in which its models continue a text; ``prefill_trims``: whether they lose its
+    trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: its model for
+    each task.  ``retired``: ids that the provider has ended, or will end, if the price list does not know it.
     """
 
     name: str
@@ -120,6 +120,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine | None = None
     tasks: Mapping[str, Text] = {}
     models: Mapping[str, Facts] = {}
+    retired: tuple[Text, ...] = ()
 
 
 # ------------------------------------------------------------------------------------- finding
@@ -203,6 +204,8 @@ def _wrong(row: Row) -> Iterable[str]:
     for task in row.tasks:
         if task not in TASKS:
             yield f"tasks: there is no task {task!r}{nearest(task, TASKS)}"
+        if row.tasks[task] in row.retired:
+            yield f"tasks.{task}: {row.tasks[task]} is retired; name another model"
     if row.auth == "none" and row.key_env:
         yield "key_env: auth is none, so a key would never be sent; remove one of the two"
     if row.ids is not None:

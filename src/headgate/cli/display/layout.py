@@ -308,16 +308,17 @@ class Group:
 
 
 class Hanging:
-    """A sentence whose further lines are indented."""
+    """A sentence whose further lines are indented.  ``folds``: its words may be broken."""
 
-    def __init__(self, text: Text, indent: int = 2) -> None:
+    def __init__(self, text: Text, indent: int = 2, *, folds: bool = False) -> None:
         self._text = text
         self._indent = indent
+        self._folds = folds
 
     def lines(self, width: int | None) -> Iterator[Text]:
-        for level, line in enumerate(
-            _prose(self._text, None if width is None else max(MIN_FOLD, width - self._indent))
-        ):
+        room = None if width is None else max(MIN_FOLD, width - self._indent)
+        lines = _prose(self._text, room) if room is None or not self._folds else _wrapped(self._text, room)
+        for level, line in enumerate(lines):
             yield Text(" " * self._indent if level else "").append(line)
 
 

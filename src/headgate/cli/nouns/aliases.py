@@ -64,7 +64,10 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
 @app.command("set")
 def put(
     name: Name,
-    targets: Annotated[list[str], typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.")],
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.  Only auto may go without."),
+    ] = None,
     use_case: Annotated[str | None, typer.Option("--use-case", help="Its purpose.")] = None,
     first_token: Annotated[float | None, typer.Option("--first-token", help="Seconds until the first token.")] = None,
     stall: Annotated[float | None, typer.Option(help="Seconds between two tokens.")] = None,
@@ -98,6 +101,7 @@ def put(
 
     One of a shipped alias's name takes its place.
     """
+    targets = targets or []
     limits = {"first_token": first_token, "stall": stall, "total": total}
     conduct = {
         "strategy": strategy,
@@ -123,7 +127,7 @@ def put(
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
-    changed(answer, f"{name} leads to {', '.join(targets)}", as_json)
+    changed(answer, f"{name} leads to {', '.join(targets) or 'what is configured'}", as_json)
 
 
 @app.command("unset")

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headgate.cli.display import terminal
-from headgate.cli.display.layout import Drawing
+from headgate.cli.display.layout import Drawing, Flexible, Group, Hanging, Text
 from headgate.cli.display.terminal import moment, say, table
 from headgate.cli.parsing.options import Config, Json, StateDir
 from headgate.cli.reach.gateway import Gateway
@@ -22,6 +22,8 @@ from headgate.wire import proxies
 
 if TYPE_CHECKING:
     from headgate.settings import Origin, Settings
+
+VALUE = 24  # columns of a value; a longer one takes what it needs
 
 app = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -164,6 +166,27 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
 
 
 def _origins(values: list[Origin]) -> Drawing:
+    """A table where it is piped.  On a terminal, which may be narrow, the keys of a table stand below its name."""
+    return Flexible(lambda width: _listed(values) if width is None else _grouped(values))
+
+
+def _grouped(values: list[Origin]) -> Drawing:
+    longest = max((len(value.key.rpartition(".")[2]) for value in values), default=0)
+    lines: list[Drawing] = []
+    section = ""
+    for value in values:
+        table_of, _, key = value.key.rpartition(".")
+        if table_of and table_of != section:
+            lines.append(Hanging(Text(table_of, "bold"), folds=True))
+        section = table_of
+        shown = json.dumps(value.value, ensure_ascii=False)
+        name = f"  {key}" if table_of else key
+        line = Text.assemble(f"{name:<{longest + 4}}", f"{shown:<{VALUE}}  ", (value.whence, "dim"))
+        lines.append(Hanging(line, 4, folds=True))
+    return Group(*lines)
+
+
+def _listed(values: list[Origin]) -> Drawing:
     return table(
         "!KEY",
         "~VALUE",

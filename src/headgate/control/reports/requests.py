@@ -31,7 +31,7 @@ from headgate.control.store.database import (
     requests,
 )
 from headgate.model import AttemptRecord, Seam, Share
-from headgate.policy.routing.explain import joined, told
+from headgate.policy.routing.explain import attempt_view, seam_view
 
 NANO = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
@@ -432,7 +432,7 @@ def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
         },
         "cost_usd": usd(row["cost"]),
         "price_snapshot": row["price_source"],
-        "continued": [joined(seam) for seam in _seams.decode(row["continued"] or "[]")],
+        "continued": [seam_view(seam) for seam in _seams.decode(row["continued"] or "[]")],
         "not_continued": row["not_continued"],
         "shares": [shared(share) for share in _shares.decode(row["shares"] or "[]")],
         "timings_ms": {
@@ -440,7 +440,7 @@ def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
             **{phase: _ms(row[f"{phase}_us"]) for phase in ("queue", "connect", "ttfb", "ttft")},
         },
         "skipped_events": sum(one.skipped for one in _attempts.decode(row["attempts"] or "[]")),
-        "attempts": [told(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
+        "attempts": [attempt_view(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
     }
 
 

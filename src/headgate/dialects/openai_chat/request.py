@@ -12,13 +12,16 @@ from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat.quirks import UNLIMITED, lacks, renamed
-from headgate.dialects.openai_chat.quirks import apply as apply_quirks
+from headgate.dialects.base import Rendered
+from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.dialects.quirks import UNLIMITED, lacks, renamed
+from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
-from headgate.model import Call, ModelRow, Options
+from headgate.model import Call, ModelRow, Options, Target
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
+PATH = "/chat/completions"
 _LATER = frozenset(("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
@@ -58,7 +61,7 @@ def read(body: bytes) -> Call:
             include_usage = _include_usage(members)
         else:
             del members["stream_options"]  # clients send it with every request; upstreams refuse it without a stream
-    call = Call(members, model, stream, include_usage, len(messages))
+    call = Call(members, model, stream, include_usage, ChatPrompt(members, len(messages)))
     if "max_tokens" in members:
         call.max_tokens = _limit(members, "max_tokens")
     if "max_completion_tokens" in members:
@@ -81,16 +84,15 @@ def asked_for(body: bytes) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST_MODEL else ""
 
 
-def render(
-    call: Call, upstream_model: str, *, ask_usage: bool, row: ModelRow | None = None, quirks: tuple[str, ...] = ()
-) -> bytes:
-    """The upstream's request body, with its own id for the model.
+def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
+    """The upstream's request, with its own id for the model.
 
     ``ask_usage`` has a stream report its usage whether the client asked or not; without it (upstreams that reject the
-    field) ``stream_options`` is left out.  ``row`` sets, drops and renames parameters; ``quirks`` are the provider's.
+    field) ``stream_options`` is left out.  The target's row sets, drops and renames parameters; the provider's quirks
+    come last.
     """
     members = call.body.copy()
-    members["model"] = codec.raw(upstream_model)
+    members["model"] = codec.raw(target.upstream_model)
     if call.stream:
         if ask_usage:
             given = codec.as_object(members.get("stream_options")) or {}
@@ -98,11 +100,13 @@ def render(
             members["stream_options"] = codec.raw(given)
         else:
             members.pop("stream_options", None)
+    row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
         members = _with_parameters(members, row)
+    quirks = target.provider.quirks
     if quirks:
         apply_quirks(members, quirks)
-    return codec.encode(members)
+    return Rendered(PATH, codec.encode(members))
 
 
 def _with_parameters(members: Object, row: ModelRow) -> Object:
