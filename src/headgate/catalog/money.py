@@ -11,7 +11,7 @@ RATES = ("input", "output", "cached_input", "cache_write")  # of a price, in the
 
 
 def nano(usd: Decimal | None) -> int | None:
-    """Exact: whoever checks a price lets no more than nine decimals pass."""
+    """Exact: the checks of a price allow at most nine decimals."""
     return None if usd is None else int(usd.scaleb(9))
 
 
