@@ -16,7 +16,7 @@ def nano(usd: Decimal | None) -> int | None:
 
 
 def usd(nano: int | None) -> float | None:
-    """What people and clients read."""
+    """The form for people and clients."""
     return None if nano is None else int(nano) / NANO
 
 
