@@ -9,8 +9,8 @@ RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 NODE := $(VENV)/.node
 CONTAINER ?= docker
-# Most tests wait for processes and clocks: three workers a core keep two cores busy.
-WORKERS ?= 6
+# Most tests wait for processes and clocks: two workers a core.  With more, control (nice 5) is starved.
+WORKERS ?= 4
 # Workers read the bytecode of the tests that the first process has written.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 

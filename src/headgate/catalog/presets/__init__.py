@@ -40,7 +40,7 @@ Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Auth = Literal["bearer", "x-api-key", "api-key", "query", "none"]
-Dialect = Literal["openai_chat"]
+Dialect = Literal["openai_chat", "anthropic_messages"]  # dialects.registry.BACKENDS
 Training = Literal["never", "unknown", "yes"]
 Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
 YesNo = Literal["yes", "no"]

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from headgate.model import Account, Attempt
+from headgate.wire.rate_limits import share_left
 
 MAX_REMEMBERED = 4096
 LONGEST_S = 900.0  # whatever an upstream says: a probe costs less than to believe a mistake
@@ -217,12 +218,12 @@ class Accounts:
 
     def learn_limits(self, account: Account, headers: Mapping[bytes, bytes], now: float) -> None:
         """What an answer's head says is left of the account's limits.  For pools of several accounts."""
-        shares = [share for limit in _LIMITS if (share := _share(headers, limit)) is not None]
-        if not shares:
+        share = share_left(headers)
+        if share is None:
             return
         if len(self._room) >= MAX_REMEMBERED and account.id not in self._room:
             self._room.clear()
-        self._room[account.id] = (min(shares), now)
+        self._room[account.id] = (share, now)
 
     def headroom(self, account: str, now: float) -> float:
         """The share of its limits that is left, as well as is known: 1.0 is all of it."""
@@ -248,18 +249,3 @@ class Accounts:
             places.append((*worth, (index - turn) % len(several), index))
         places.sort()
         return [several[place[-1]] for place in places]
-
-
-_LIMITS = tuple(
-    (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
-) + tuple(
-    (b"anthropic-ratelimit-%b-limit" % kind, b"anthropic-ratelimit-%b-remaining" % kind)
-    for kind in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
-)
-
-
-def _share(headers: Mapping[bytes, bytes], names: tuple[bytes, bytes]) -> float | None:
-    limit, left = headers.get(names[0], b"").strip(), headers.get(names[1], b"").strip()
-    if not (limit.isdigit() and left.isdigit() and len(limit) < 19 and len(left) < 19) or int(limit) == 0:
-        return None
-    return min(1.0, int(left) / int(limit))

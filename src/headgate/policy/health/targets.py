@@ -26,7 +26,6 @@ from headgate.policy.health.affinity import Affinity
 MAX_REMEMBERED = 4096
 REMEMBERED_S = 3600.0
 TRIMS_REMEMBERED_S = 86_400.0
-OURS = ("stream_options", "include_usage")
 
 IN_A_ROW = 3
 ENOUGH, WORST_SUCCESS = 20, 0.8
@@ -355,6 +354,6 @@ def _halve(failures: TargetFailures) -> None:
         failures.bad >>= 1
 
 
-def blames_our_field(error: GatewayError) -> bool:
-    """Whether an upstream's refusal may be of a field that only we have added."""
-    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(OURS)
+def blames_our_field(error: GatewayError, ours: frozenset[str]) -> bool:
+    """Whether an upstream's refusal may be of a field among ``ours``, which only the gateway has added."""
+    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(ours)

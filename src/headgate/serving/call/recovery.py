@@ -120,7 +120,7 @@ class Recovery:
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
         backend = BACKENDS[attempt.target.provider.dialect]
         ours = backend.adds_usage_field(self._call)
-        return ours and self.asks_usage(attempt) and blames_our_field(error)
+        return ours and self.asks_usage(attempt) and blames_our_field(error, backend.usage_fields)
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error
