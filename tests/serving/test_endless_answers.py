@@ -13,7 +13,7 @@ import pytest
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
-from headgate.serving.call.exchange import _summed_up
+from headgate.serving.call.answering import summed_up
 from headgate.serving.loop.fiber import Fiber
 from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
 from headgate.serving.upstream.transport import Pool
@@ -120,7 +120,7 @@ def one_byte_chunks(count: int) -> bytes:
     return b"1\r\nx\r\n" * count
 
 
-def test_a_read_of_one_byte_chunks_costs_the_same_however_many_came_before() -> None:
+def test_one_byte_chunks_cost_the_same() -> None:
     wire = Wire()
     wire.read(JSON_HEAD)
     read = one_byte_chunks(5000)
@@ -135,7 +135,7 @@ def test_a_read_of_one_byte_chunks_costs_the_same_however_many_came_before() -> 
     assert wire.asking.done and wire.upstream.body == b"x" * (203 * 5000 + 10)
 
 
-def test_an_answer_that_came_in_two_reads_is_within_its_limit_or_refused() -> None:
+def test_answer_in_two_reads_is_bounded() -> None:
     for size, fine in ((1000, True), (1001, False)):
         wire = Wire(max_answer=1000)
         wire.read(JSON_HEAD + b"1f4\r\n" + b"x" * 500 + b"\r\n")
@@ -201,7 +201,7 @@ def test_other_work_runs_between_the_parts_of_a_long_stream() -> None:
                 loop.call_soon(turn)
 
         async def work() -> None:
-            found.set_result(await _summed_up(answer_in_parts(body, Reply(ident="i", created=1, model="m"))))
+            found.set_result(await summed_up(answer_in_parts(body, Reply(ident="i", created=1, model="m"))))
 
         loop.call_soon(turn)
         Fiber(work(), "sum", lambda fiber: None).step()

@@ -250,6 +250,7 @@ class Backend(Protocol):
 
     name: str
     passes: PassThrough | None
+    usage_fields: frozenset[str]  # of a request, which only ``ask_usage`` adds
 
     def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
         """The upstream's request.  ``ask_usage``: a stream is to report its usage whether the client asked or not."""

@@ -295,7 +295,7 @@ WHOLE_CALL = {"id": "c1", "type": "function", "function": FUNCTION}
     ],
 )
 @pytest.mark.parametrize("finish", ["tool_calls", "stop", "", None])
-def test_a_call_of_a_whole_answer_has_its_type_and_its_arguments_as_text(call: dict[str, Any], finish: Any) -> None:
+def test_whole_answer_call_has_type_and_arguments(call: dict[str, Any], finish: Any) -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = get({"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
     (choice,) = json.loads(result.body)["choices"]
@@ -306,7 +306,7 @@ def test_a_call_of_a_whole_answer_has_its_type_and_its_arguments_as_text(call: d
 
 
 @pytest.mark.parametrize("ident", [None, "", 7])
-def test_calls_of_a_whole_answer_without_ids_get_ids_of_their_own(ident: Any) -> None:
+def test_whole_answer_calls_get_missing_ids(ident: Any) -> None:
     calls = [{**WHOLE_CALL, "id": ident}, {"function": FUNCTION}, {**WHOLE_CALL, "id": "c1"}, WHOLE_CALL]
     message = {"role": "assistant", "content": "", "tool_calls": calls}
     result = get({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})

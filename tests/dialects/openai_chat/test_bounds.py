@@ -16,7 +16,7 @@ from tests.dialects.openai_chat.streams import chunk, events, parse, run
 
 
 @pytest.mark.parametrize("index", [128, 100_000, 2**31, 2**63, 10**30, 1e18])
-def test_an_index_that_nobody_asked_for_ends_the_stream_with_an_error(index: float) -> None:
+def test_unexpected_index_ends_the_stream(index: float) -> None:
     body = events(chunk({"content": "a"}), chunk({"content": "b"}, index=index), chunk({}, "stop"), "[DONE]")  # type: ignore[arg-type]
     out, stream = run([body])
     assert stream.error is not None and stream.error.kind is errors.UPSTREAM_GARBAGE

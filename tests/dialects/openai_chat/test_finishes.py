@@ -200,7 +200,7 @@ def test_silence_is_no_end_where_finish_reasons_come_early(body: list[Any]) -> N
     assert stream.error is not None and not stream.done
 
 
-def test_silence_is_an_end_behind_a_finish_reason_of_its_own_and_soon_behind_the_usage() -> None:
+def test_silence_ends_a_finished_stream() -> None:
     stream = ChatStream(Reply("x", 1, "m", False))
     stream.feed(events(ROLE, chunk({"content": "a"})))
     assert stream.quiet == 0.0
@@ -222,7 +222,7 @@ def test_a_call_behind_a_stop_makes_it_tool_calls() -> None:
     assert reasons(run([events(chunk(legacy), chunk({}, "stop"), "[DONE]")])[0]) == ["function_call"]
 
 
-def test_of_two_finish_reasons_the_first_counts_and_each_choice_has_its_own() -> None:
+def test_first_finish_reason_counts() -> None:
     out, _ = run([events(chunk({"content": "a"}), chunk({}, "length"), chunk({}, "stop"), "[DONE]")])
     assert reasons(out) == ["length"]
     both = {

@@ -63,7 +63,7 @@ def test_what_was_held_comes_though_no_finish_does() -> None:
     assert joined.usage.completion == 2
 
 
-def test_a_stream_with_its_finish_reason_is_whole_whatever_follows() -> None:
+def test_stream_is_whole_after_its_finish_reason() -> None:
     stream = begun("Hello ")
     assert stream.delivered is not None and not stream.delivered.finished
     stream = ChatStream(Reply(IDENT, CREATED, MODEL, False, keep=True))

@@ -33,7 +33,7 @@ def test_nothing_is_returned_before_there_is_something_to_see() -> None:
     ]
 
 
-def test_a_chunk_that_satisfies_the_contract_passes_byte_for_byte() -> None:
+def test_valid_chunk_passes_byte_for_byte() -> None:
     stream = new()
     stream.feed(events(chunk({"role": "assistant", "content": "a"})))
     sent = b'{"id": "up-1",  "object": "chat.completion.chunk", "created": 5, "model": "up-model", "choices": [ {"index":0, "delta":{"content":"\\u00e9 \\/"}, "x":1e5, "finish_reason":null} ]}'  # noqa: E501
@@ -92,7 +92,7 @@ def test_bad_bytes_in_a_known_chunk_go_the_slow_way() -> None:
     assert stream.skipped == 1
 
 
-def test_an_event_over_the_limit_is_an_error_after_what_came_before() -> None:
+def test_event_over_the_limit_is_an_error() -> None:
     body = events(chunk({"content": "a"})) + b"data: " + b"x" * 2000
     for pieces in ([body], [body[i : i + 3] for i in range(0, len(body), 3)]):
         stream = new(max_event=1000)

@@ -71,7 +71,7 @@ def test_what_is_held_is_not_what_another_attempt_goes_on_from() -> None:
 
 @pytest.mark.parametrize("finish", ["error", "abort", "insufficient_system_resource"])
 @pytest.mark.parametrize("known", [0, 3], ids=["first", "behind others"])
-def test_text_on_a_chunk_that_ends_in_failure_is_not_counted_as_said(finish: str, known: int) -> None:
+def test_text_on_a_failing_chunk_is_not_counted(finish: str, known: int) -> None:
     """It is not sent, so whoever goes on has to say it."""
     stream = ChatStream(Reply("chatcmpl-1", 1, "m", False, keep=True))
     said = [f"word{number} " for number in range(known + 1)]
@@ -101,7 +101,7 @@ def test_half_a_function_call_is_held_too() -> None:
 
 
 @pytest.mark.parametrize("said", [{"content": "{}"}, {"tool_calls": CALL}, {"function_call": {"name": "f"}}])
-def test_an_error_behind_a_whole_answer_that_is_held_takes_nothing_back(said: dict[str, Any]) -> None:
+def test_error_behind_a_held_answer_is_ignored(said: dict[str, Any]) -> None:
     pieces = parts(ROLE, chunk(said), chunk({}, "stop"), {"error": {"message": "late"}})
     out, stream = run(pieces, hold="all")
     assert stream.done and stream.error is None and next(iter(said)).encode() in out
@@ -144,7 +144,7 @@ def test_usage_that_is_told_in_two_parts_is_one(first: dict[str, Any], last: dic
     assert (stream.usage.prompt, stream.usage.completion, stream.usage.basis) == (10, 5, "provider")
 
 
-def test_an_empty_chunk_behind_the_finish_does_not_end_what_told_its_usage_on_the_way() -> None:
+def test_empty_chunk_behind_the_finish_is_no_end() -> None:
     soon = chunk({"content": "a"}, usage={"prompt_tokens": 10, "completion_tokens": 1})
     empty: dict[str, Any] = {**chunk({}), "choices": [], "x": []}
     late = {**empty, "usage": {"prompt_tokens": 10, "completion_tokens": 9}}
@@ -157,7 +157,7 @@ def test_a_whole_answer_whose_error_is_false_is_an_answer() -> None:
     assert answer(body, Reply(ident="i", created=1, model="m")).error is None
 
 
-def test_the_estimate_of_a_stream_that_answers_a_plain_request_stays_an_estimate() -> None:
+def test_estimate_for_a_plain_request_stays_estimate() -> None:
     body = events(ROLE, chunk({"content": "hello"}), chunk({}, "stop"), "[DONE]")
     read = answer_from_stream(body, Reply(ident="i", created=1, model="m", prompt_tokens=9))
     assert read.error is None and read.usage is not None

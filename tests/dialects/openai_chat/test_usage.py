@@ -202,7 +202,7 @@ def test_usage_is_found_wherever_it_stands(way: Any, members: dict[str, Any]) ->
     assert (shown["prompt_tokens"], shown["completion_tokens"]) == (10, 5)
 
 
-def test_what_the_client_reads_keeps_the_providers_extras_and_drops_nulls() -> None:
+def test_client_usage_keeps_extras_and_drops_nulls() -> None:
     reported = {
         **OPENAI,
         "prompt_tokens_details": None,

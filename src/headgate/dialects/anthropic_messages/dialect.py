@@ -37,6 +37,7 @@ class MessagesBackend:
 
     name = request.NAME
     passes: PassThrough | None = None
+    usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)
     usage = staticmethod(probed)

@@ -6,8 +6,9 @@ from collections.abc import Mapping
 
 import msgspec
 
+from headgate.dialects import quirks
 from headgate.dialects.base import PassThrough, Reply
-from headgate.dialects.openai_chat import prefill, quirks, request
+from headgate.dialects.openai_chat import prefill, request
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.face import ChatFace
 from headgate.dialects.openai_chat.source import ChatSource
@@ -58,6 +59,7 @@ class ChatBackend:
 
     name = NAME
     passes: PassThrough | None = ChatPassThrough()
+    usage_fields = frozenset(("stream_options", "include_usage"))
 
     adds_usage_field = staticmethod(quirks.adds_stream_options)
     usage = staticmethod(prefill.probed)

@@ -39,7 +39,7 @@ def is_hard(call: Call, wanted: Needs) -> bool:
     )
 
 
-def shown(strategy: str, call: Call) -> str:
+def describe(strategy: str, call: Call) -> str:
     """A strategy's name, for people: with what decides about ``call`` where its order is computed."""
     if strategy != COMPUTED:
         return strategy

@@ -103,7 +103,7 @@ class Router:
         try:
             base = (self._made.get(requested) or self._make(requested)).plan
         except GatewayError as error:
-            return explain.failed(requested, error)
+            return explain.explain_refusal(requested, error)
         refused = None
         try:
             plan = self._plan_for(call, grant, base, {})
@@ -115,8 +115,8 @@ class Router:
                 candidates = []
             plan = Plan(requested, (), tuple(candidates), base.alias)
         timeout = call.timeout_ms / 1000 if call.timeout_ms else None
-        found = explain.described(plan, health, now, refused, timeout)
-        return replace(found, strategy=difficulty.shown(found.strategy, call))
+        found = explain.explain_plan(plan, health, now, refused, timeout)
+        return replace(found, strategy=difficulty.describe(found.strategy, call))
 
     # ------------------------------------------------------------------------------------- plans
 

@@ -9,13 +9,13 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Iterator
-from functools import partial
 from typing import NamedTuple
 
 from msgspec import Struct
 
 from headgate.dialects import registry
 from headgate.dialects.base import Answer, Client, Extras, Reply
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import UPSTREAM_HOLLOW, ClientGone, GatewayError
 from headgate.model import Alias, Attempt, Call, Limits, Plan, Usage
 from headgate.policy.attempts import continuation
@@ -24,7 +24,6 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.recovery import Recovery, continues
 from headgate.serving.call.relay import Relay
-from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import next_turn
 from headgate.serving.upstream.connection import SUCCESSES, Upstream
 from headgate.serving.upstream.transport import Transport
@@ -40,12 +39,6 @@ class Ending(NamedTuple):
     data: bytes
     fields: bytes | None = None  # None: a stream whose head is sent
 
-    def send(self, egress: Egress) -> None:
-        if self.fields is None:
-            egress.end(self.data)
-        else:
-            egress.answer(200, self.fields, self.data)
-
 
 class Answering(Struct, frozen=True):  # made in C, once a call
     """One call's.  ``relay`` is None for a client that asked for no stream."""
@@ -58,12 +51,38 @@ class Answering(Struct, frozen=True):  # made in C, once a call
     transport: Transport
     limits: Limits
 
-    async def stream(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
+    async def answer(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
+        """What is left to send when the attempt has delivered.  Raises ClientGone, and what is no answer."""
+        client, receipt, target = self.client, self.receipt, attempt.target
+        backend = BACKENDS[target.provider.dialect]
+        reply = Reply(
+            receipt.id, receipt.created, target.upstream_model, self.call.include_usage, target.provider.name,
+            self.transport.secrets_of(attempt), self.limits.max_event, receipt.usage.prompt, sent=upstream.asking,
+        )  # fmt: skip
+        if upstream.streamed:
+            return await self._stream(upstream, reply, attempt, recovery)
+        if upstream.status not in SUCCESSES:
+            raise backend.failure(upstream.status, upstream.headers, upstream.body, reply, time.time())
+        if self.relay is not None:
+            return self._as_stream(self.relay, upstream, reply, attempt, recovery)
+        extras = Extras(receipt.metadata, receipt.trace if self.call.trace else None)
+        passes = backend.passes
+        if passes is not None and backend.name == client.name:
+            found = passes.answer(upstream.body, reply, extras)
+        else:
+            found = registry.composed_answer(client, backend, upstream.body, reply, extras)
+        answer = found if isinstance(found, Answer) else await summed_up(found)
+        if answer.skipped or answer.hollow or answer.error is not None:
+            self._judge(answer, upstream, attempt)
+        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
+        return Ending(answer.body, response_headers.of_answer(receipt))
+
+    async def _stream(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> Ending:
         """Relay until the bridge has seen the end.  Raises its error, and ClientGone."""
         relay, receipt = self.relay, self.receipt
         assert relay is not None  # only a call that asked for a stream is answered with one
         joint = recovery.joint(attempt) if recovery is not None else None
-        relay.begin(upstream, self._bridge(upstream, attempt, recovery), joint)
+        relay.begin(upstream, self._bridge(reply, attempt, recovery), joint)
         try:
             await relay.start()
         except ClientGone:
@@ -80,31 +99,16 @@ class Answering(Struct, frozen=True):  # made in C, once a call
                 self._note_skipped(relay.bridge.skipped, attempt)
         return self.conclude()
 
-    async def whole(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
-        """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
-        backend = registry.BACKENDS[attempt.target.provider.dialect]
-        if upstream.status not in SUCCESSES:
-            reply = self._reply(upstream, attempt)
-            raise backend.failure(upstream.status, upstream.headers, upstream.body, reply, time.time())
-        if self.relay is not None:
-            return self._as_stream(self.relay, upstream, attempt, recovery)
-        receipt, call = self.receipt, self.call
-        extras = Extras(partial(response_headers.metadata, receipt), receipt.trace if call.trace else None)
-        reply, passes = self._reply(upstream, attempt), backend.passes
-        if passes is not None and backend.name == self.client.name:
-            found = passes.answer(upstream.body, reply, extras)
-        else:
-            found = registry.composed_answer(self.client, backend, upstream.body, reply, extras)
-        answer = found if isinstance(found, Answer) else await _summed_up(found)
+    def _judge(self, answer: Answer, upstream: Upstream, attempt: Attempt) -> None:
+        """Note what is missing from a whole answer.  Raises what is no answer."""
         if answer.skipped:
             self._note_skipped(answer.skipped, attempt)
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
-            receipt.end(upstream.status, UPSTREAM_HOLLOW.code, answer.usage or Usage())  # it may have been billed
+            used = answer.usage or Usage()  # it may have been billed
+            self.receipt.end(upstream.status, UPSTREAM_HOLLOW.code, used)
             raise GatewayError(UPSTREAM_HOLLOW, f"{attempt.target.provider.name} answered with nothing in it")
-        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
-        return Ending(answer.body, response_headers.of_answer(receipt))
 
     def conclude(self) -> Ending:
         """What a relay's verdict means.  Raises its error."""
@@ -114,12 +118,14 @@ class Answering(Struct, frozen=True):  # made in C, once a call
         if bridge.error is not None:
             raise bridge.error
         relay.mark_seam()
-        extra = response_headers.metadata(receipt, receipt.usage) if call.include_usage else None
+        extra = receipt.metadata(receipt.usage) if call.include_usage else None
         trace = receipt.trace(bridge.own_usage) if call.trace else None
         return Ending(bridge.tail(extra, trace))
 
-    def _as_stream(self, relay: Relay, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
-        bridge = self._bridge(upstream, attempt, recovery)
+    def _as_stream(
+        self, relay: Relay, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None
+    ) -> Ending:
+        bridge = self._bridge(reply, attempt, recovery)
         relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
         events = bridge.whole(upstream.body)
         self.receipt.usage = bridge.usage
@@ -129,9 +135,8 @@ class Answering(Struct, frozen=True):  # made in C, once a call
             relay.deliver(events)
         return self.conclude()
 
-    def _bridge(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> StreamBridge:
-        backend = registry.BACKENDS[attempt.target.provider.dialect]
-        reply = self._reply(upstream, attempt)
+    def _bridge(self, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> StreamBridge:
+        backend = BACKENDS[attempt.target.provider.dialect]
         if recovery is not None and recovery.seam is not None and self.relay is not None:
             return registry.join_stream(self.client, backend, self.relay.bridge, recovery.seam, reply)
         call, alias = self.call, self.plan.alias
@@ -140,14 +145,6 @@ class Answering(Struct, frozen=True):  # made in C, once a call
         if alias.holds:
             reply.hold = _hold(call, alias)
         return registry.open_stream(self.client, backend, reply)
-
-    def _reply(self, upstream: Upstream, attempt: Attempt) -> Reply:
-        receipt, target = self.receipt, attempt.target
-        return Reply(
-            receipt.id, receipt.created, target.upstream_model, self.call.include_usage,
-            target.provider.name, self.transport.secrets_of(attempt), self.limits.max_event, receipt.usage.prompt,
-            sent=upstream.asking,
-        )  # fmt: skip
 
     def _note_skipped(self, events: int, attempt: Attempt) -> None:
         self.receipt.skip(events)
@@ -158,7 +155,7 @@ class Answering(Struct, frozen=True):  # made in C, once a call
         )  # fmt: skip
 
 
-async def _summed_up(parts: Iterator[Answer | None]) -> Answer:
+async def summed_up(parts: Iterator[Answer | None]) -> Answer:
     """The answer that ``parts`` end with, worked through in a turn of the loop each."""
     for answer in parts:
         if answer is not None:

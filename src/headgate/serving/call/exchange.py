@@ -12,8 +12,8 @@ import random
 import time
 from urllib.parse import parse_qsl
 
-from headgate.dialects import registry
 from headgate.dialects.base import Client
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import (
     INTERNAL,
     UNSUPPORTED_ENCODING,
@@ -24,7 +24,7 @@ from headgate.errors import (
 from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
 from headgate.policy.admission import holds
-from headgate.policy.attempts.next_attempt import Course
+from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.serving.call import response_headers
 from headgate.serving.call.answering import Answering, Ending
 from headgate.serving.call.probing import Probe
@@ -81,7 +81,10 @@ class Exchange:
                 receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
             else:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
-            ending.send(egress)
+            if ending.fields is None:
+                egress.end(ending.data)
+            else:
+                egress.answer(200, ending.fields, ending.data)
         except GatewayError as error:
             self._refuse(error, request, egress, client, receipt)
         except ClientGone:
@@ -103,18 +106,15 @@ class Exchange:
         """The stages, in order.  Returns what is left to send once the receipt is closed; None where the call repeats
         another, whose answer this client then reads.
         """
-        directory = self._directory
-        router = directory.router  # one world for the whole call
+        router = self._directory.router  # one world for the whole call
         if b"x-request-id" in request.headers:
             receipt.label = sane_label(request.headers[b"x-request-id"])
         grant = receipt.grant = auth.check(
-            request.headers, router.snapshot.tokens, directory.digester, receipt.at / 1e9
+            request.headers, router.snapshot.tokens, self._directory.digester, receipt.at / 1e9
         )
         receipt.authed = _monotonic()
-        if b"content-encoding" in request.headers and request.headers[b"content-encoding"].lower() != b"identity":
-            raise GatewayError(
-                UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding"
-            )
+        if b"content-encoding" in request.headers:
+            _check_encoding(request.headers[b"content-encoding"])
         if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
             return None
         call = client.read(request.body)
@@ -124,10 +124,13 @@ class Exchange:
         hold = holds.take(call, grant, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
         self._replay.keep(request, client, call, plan, receipt, egress)
-        course = Course(plan, self._health, random.random)
+        next_attempt = NextAttempt(plan, self._health, random.random)
         deadline = _deadline(call, plan.attempts[0], receipt)
-        step = course.first(self._wheel.now, deadline)
-        receipt.meant = course.meant
+        step = next_attempt.first(self._wheel.now, deadline)
+        self._health.traffic[step.attempt.target.provider.name] += 1
+        if step.claims:
+            self._health.commit(step.attempt, step.claims, self._wheel.now)
+        receipt.meant = next_attempt.intended
         relay = self._relay(plan, egress, receipt) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._transport, self._limits)
         recovery: Recovery | None = None  # there has been a failure
@@ -144,24 +147,21 @@ class Exchange:
                 account = step.attempt.account
                 if account is not None and len(step.attempt.target.provider.accounts) > 1:
                     self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
-                if upstream.streamed:
-                    ending = await answering.stream(upstream, step.attempt, recovery)
-                else:
-                    ending = await answering.whole(upstream, step.attempt, recovery)
+                ending = await answering.answer(upstream, step.attempt, recovery)
                 finished = True
                 receipt.end(upstream.status, "", recovery and recovery.delivered(step.attempt))
                 tokens = receipt.usage.completion if receipt.first_token else 0
-                course.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
                 return ending
             except GatewayError as error:
-                recovery = recovery or Recovery(call, plan, course, self._health, self._wheel, receipt, relay)
+                recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
                 following = recovery.after(error, step)
                 if following is None:
                     ending = answering.conclude()
                     receipt.end(200, "", recovery.own_usage())
                     return ending
                 step = following
-                deadline = course.extend(_deadline(call, step.attempt, receipt))
+                deadline = next_attempt.extend(_deadline(call, step.attempt, receipt))
             finally:
                 if asking is not None:
                     asking.release(finished=finished)
@@ -196,7 +196,7 @@ class Exchange:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
-        rendered = registry.BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
         return self._transport.ask(attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer)
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
@@ -222,6 +222,11 @@ def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
     """The end of the whole call, as far as this attempt's target knows."""
     total = attempt.target.timeouts.total
     return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
+
+
+def _check_encoding(encoding: bytes) -> None:
+    if encoding.lower() != b"identity":
+        raise GatewayError(UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding")
 
 
 def _wants_trace(request: Request) -> bool:

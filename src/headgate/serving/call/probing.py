@@ -8,8 +8,9 @@ from __future__ import annotations
 
 import time
 
-from headgate.dialects import canonical, registry
+from headgate.dialects import canonical
 from headgate.dialects.base import Backend
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy.health.targets import Health, key_of_target
@@ -73,4 +74,4 @@ class Probe:
 
 
 def _backend(attempt: Attempt) -> Backend:
-    return registry.BACKENDS[attempt.target.provider.dialect]
+    return BACKENDS[attempt.target.provider.dialect]
