@@ -88,7 +88,7 @@ def test_a_variable_that_only_this_terminal_lacks(tmp_path: Path, start: Start) 
     one = start(tmp_path, environ={"ONLY_THERE": "sk-1"})
     done = one.run("config", "check")
     assert done.returncode == 2 and "ONLY_THERE is not set" in done.stdout
-    assert "what is wrong above is so in this shell only" in done.stdout
+    assert "the problems above exist in this shell only" in done.stdout
     one.good("providers")
 
 

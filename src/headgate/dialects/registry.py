@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
+from headgate.dialects.anthropic_messages import dialect as anthropic_messages
 from headgate.dialects.base import Answer, Backend, Client, Delta, Extras, Finish, Reply
 from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
 from headgate.dialects.openai_chat import dialect as openai_chat
@@ -19,8 +20,10 @@ from headgate.wire import framing
 from headgate.wire.framing import Form
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
-CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT,)}
-BACKENDS: Mapping[str, Backend] = {backend.name: backend for backend in (openai_chat.BACKEND,)}
+CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT)}
+BACKENDS: Mapping[str, Backend] = {
+    backend.name: backend for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND)
+}
 
 
 def open_stream(client: Client, backend: Backend, reply: Reply) -> StreamBridge:

@@ -1,7 +1,7 @@
-"""What a provider's models do with the trailing white space of a prefill: found out before a stream breaks.
+"""Probe how a provider's models treat the trailing white space of a prefill, before a stream breaks.
 
-Two requests for one token each, for every model that declares a prefill and does not say: the same that a data process
-makes when it first matters (``serving/probing.py``).  Owns these calls.  They cost a few tokens.
+Two requests for one token each, for every model that declares a prefill without ``prefill_trims``.  A data process
+makes the same when it first matters (``serving/probing.py``).  Owns these calls.  They cost a few tokens.
 """
 
 from __future__ import annotations

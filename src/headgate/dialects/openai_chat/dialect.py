@@ -59,6 +59,7 @@ class ChatBackend:
 
     name = NAME
     passes: PassThrough | None = ChatPassThrough()
+    usage_fields = frozenset(("stream_options", "include_usage"))
 
     adds_usage_field = staticmethod(quirks.adds_stream_options)
     usage = staticmethod(prefill.probed)

@@ -112,7 +112,8 @@ class Recovery:
             return bridge.complete("stop")
         if not (self._continues and verdict.goes_on):
             return False
-        return canonical.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
+        tokens = continuation.least_tokens(have, bridge.usage)
+        return canonical.exhausted(self._call, tokens) and bridge.complete("length")
 
     def _judge(self, have: Delivered) -> continuation.Verdict:
         return continuation.judge(have, self._call.prompt.obstacle)
@@ -120,7 +121,7 @@ class Recovery:
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
         backend = BACKENDS[attempt.target.provider.dialect]
         ours = backend.adds_usage_field(self._call)
-        return ours and self.asks_usage(attempt) and blames_our_field(error)
+        return ours and self.asks_usage(attempt) and blames_our_field(error, backend.usage_fields)
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error
