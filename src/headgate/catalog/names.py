@@ -1,7 +1,7 @@
 """Which names mean something, and which would shadow each other: (a name, the providers' models) → a sentence or None.
 
-WIRE's order of resolution is an alias, then a model's id, then ``provider/model``; what two of them claim could only
-ever reach one.  Pure: the configuration file and the stored objects are judged by the same functions.
+WIRE's order of resolution is an alias, then a model's id, then ``provider/model``; a name that two of them claim
+could only ever reach one.  Pure: the configuration file and the stored objects are judged by the same functions.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def ended(sentence: str) -> str:
-    """With a full stop, unless it is a question: what ends in ``nearest`` may be one."""
+    """End with a full stop, unless it is a question: a text that ends in ``nearest`` may be one."""
     return sentence if sentence.endswith(("?", ".", "!")) else f"{sentence}."
 
 

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import Call, Target, Usage
+from headgate.model import Call, Rendered, Target, Usage
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -120,14 +120,6 @@ class Reply(Struct, gc=False):
     sent: Quotable | None = None
 
 
-class Rendered(Struct, frozen=True, gc=False):
-    """A request for an upstream: where, with which further header lines (``Name: value\\r\\n``), and its body."""
-
-    path: str
-    body: bytes
-    fields: bytes = b""
-
-
 class Answer(Struct, gc=False):
     """A whole answer for the client, or the ``error`` that it is (``body`` is then empty).
 
@@ -148,10 +140,13 @@ class Answer(Struct, gc=False):
 
 
 class Extras(Struct, frozen=True, gc=False):
-    """What the gateway adds to a whole answer, made when its usage is known: the ``headgate`` object, the route trace."""
+    """What the gateway adds to a whole answer when its usage is known: the ``headgate`` object, the route trace."""
 
     metadata: Callable[[Usage], bytes] | None = None
     trace: Callable[[Usage], bytes] | None = None
+
+
+NO_EXTRAS = Extras()
 
 
 # ------------------------------------------------------------------------------------- the two ends of an answer
@@ -170,8 +165,10 @@ class Source(Protocol):
     events: int
     skipped: int
     quiet: float
-    reported: Usage | None
     model: str
+
+    @property
+    def reported(self) -> Usage | None: ...
 
     def feed(self, data: bytes) -> Sequence[Delta]:
         """Read a piece of a streamed body, cut anywhere."""
@@ -237,7 +234,7 @@ class PassThrough(Protocol):
         """The stream of a later attempt at the answer that broke in ``before``; None where that was no pass-through."""
 
     def answer(self, body: bytes, reply: Reply, extras: Extras) -> Answer | Iterator[Answer | None]:
-        """A whole answer.  One that came as a stream is worked through in parts: None after each, at last the Answer."""
+        """A whole answer.  One that came as a stream is read in parts: None after each, at last the Answer."""
 
 
 class Backend(Protocol):
@@ -245,6 +242,7 @@ class Backend(Protocol):
 
     name: str
     passes: PassThrough | None
+    usage_fields: frozenset[str]  # of a request, which only ``ask_usage`` adds
 
     def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
         """The upstream's request.  ``ask_usage``: a stream is to report its usage whether the client asked or not."""

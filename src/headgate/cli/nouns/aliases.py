@@ -68,29 +68,31 @@ def put(
         list[str] | None,
         typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.  Only auto may go without."),
     ] = None,
-    use_case: Annotated[str | None, typer.Option("--use-case", help="What it is good for.")] = None,
+    use_case: Annotated[str | None, typer.Option("--use-case", help="Its purpose.")] = None,
     first_token: Annotated[float | None, typer.Option("--first-token", help="Seconds until the first token.")] = None,
     stall: Annotated[float | None, typer.Option(help="Seconds between two tokens.")] = None,
     total: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: who is asked first.")
+        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: the order of the targets.")
     ] = None,
     weights: Annotated[
         list[int] | None, typer.Option("--weight", help="For weighted: one for each model, in their order.")
     ] = None,
     retries: Annotated[int | None, typer.Option(help="Of one model, at most 2.")] = None,
     on_midstream_failure: Annotated[
-        str | None, typer.Option(help="continue or error: what becomes of a stream that breaks.")
+        str | None, typer.Option(help="continue or error, for a stream that breaks.")
     ] = None,
     on_disconnect: Annotated[
-        str | None, typer.Option(help="cancel, drain or detach: what becomes of a call whose client leaves.")
+        str | None, typer.Option(help="cancel, drain or detach, for a call whose client leaves.")
     ] = None,
     resumable_s: Annotated[
         float | None, typer.Option(help="Seconds that a stream waits for a client that has left.")
     ] = None,
     tool_calls: Annotated[str | None, typer.Option(help="stream, or hold until they are complete.")] = None,
     structured: Annotated[str | None, typer.Option(help="error, or buffer structured answers.")] = None,
-    privacy: Annotated[str | None, typer.Option(help="any, no_train, trusted or own: who may be asked.")] = None,
+    privacy: Annotated[
+        str | None, typer.Option(help="any, no_train, trusted or own: the providers that may be used.")
+    ] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -146,7 +148,7 @@ _USUAL = {
 
 
 def _departures(row: dict[str, Any]) -> list[str]:
-    """What this alias does otherwise than aliases do."""
+    """Return the settings of this alias that differ from the defaults."""
     return [f"{key} {row[key]}" for key, usual in _USUAL.items() if row[key] != usual]
 
 

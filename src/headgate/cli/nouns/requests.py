@@ -1,4 +1,4 @@
-"""``headgate requests``: what was asked, what came of it, where the time went."""
+"""``headgate requests``: the calls, with models, outcomes, timings and cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from headgate.cli.display.times import before
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import PAGE, Gateway, at, open_gateway
 
-app = noun("Requests: what was asked, what came of it, where the time went.")
+app = noun("Requests: models, outcomes, timings and cost.")
 
 FOLLOW_S = 1.0
 WIDE = 110  # columns: below, an id takes a line of its own
@@ -207,7 +207,7 @@ def _tokens(row: dict[str, Any]) -> str:
 
 
 def _model(row: dict[str, Any]) -> str:
-    """What was asked for, and what served where that is another name."""
+    """Return the requested model, and the serving model if that has another name."""
     asked = row["requested_model"] or "–"
     served = f"{row['provider']}/{row['model']}"
     return str(asked if not row["provider"] or served == asked else f"{asked} → {served}")

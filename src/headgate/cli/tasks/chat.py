@@ -30,7 +30,7 @@ _CONTINUED = b": continued after "  # the comment where another target goes on
 
 @dataclass
 class Transcript:
-    """What came back.  Times are ``perf_counter`` seconds; None where nothing came."""
+    """The result of one request.  Times are ``perf_counter`` seconds; None where nothing came."""
 
     started: float = field(default_factory=time.perf_counter)
     first: float | None = None
@@ -228,7 +228,7 @@ def _take(transcript: Transcript, chunk: dict[str, Any], live: bool, provider: s
         if text:
             transcript.text.append(text)
             if live:
-                # A terminal would act upon control characters, whoever put them into the model's mouth
+                # A terminal would act upon a model's control characters
                 sys.stdout.write(visible(text, "\t") if sys.stdout.isatty() else text)
                 sys.stdout.flush()
 
@@ -238,7 +238,7 @@ def with_own_token(
 ) -> Transcript:
     """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once.
 
-    Where nothing can serve a shipped alias, the built-in model answers, and what to set is said.
+    If no provider can serve a shipped alias, the built-in model answers, with the next step.
     """
     url = gateway.addresses()["data"]
     try:
@@ -285,7 +285,7 @@ def command(
     message: Annotated[
         str | None,
         typer.Argument(
-            help="What to say; - reads standard input.  Without it a conversation begins.", show_default=False
+            help="The message; - reads standard input. Without it a conversation begins.", show_default=False
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = AUTO,

@@ -65,7 +65,7 @@ def _file(config: str | None, running: dict[str, Any] | None) -> Path | None:
 
 
 def _running(config: str | None, state_dir: str | None) -> dict[str, Any] | None:
-    """What the running gateway says of its configuration, and its state directory; None where none runs."""
+    """Return the running gateway's answer about its configuration, and its state directory; None if none runs."""
     try:
         with Gateway.find(config, {"state_dir": state_dir} if state_dir else {}, announce=False) as gateway:
             if gateway.running:
@@ -77,7 +77,7 @@ def _running(config: str | None, state_dir: str | None) -> dict[str, Any] | None
 
 
 def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str]) -> Iterator[str]:
-    """What the running gateway has of this file, in sentences."""
+    """Return sentences about the running gateway's use of this file."""
     if running is None:
         return
     read = moment(running["reloaded_at"])
@@ -100,7 +100,7 @@ def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str
     elif _changed_since(path, running["reloaded_at"]):
         yield f"the file has changed since the running gateway took it in {read}"
     else:
-        why = "; what is wrong above is so in this shell only" if problems else ""
+        why = "; the problems above exist in this shell only" if problems else ""
         yield f"the running gateway uses this file as it is now, taken in {read}{why}"
     if running["needs_restart"]:
         yield f"the running gateway needs a restart for: {', '.join(running['needs_restart'])}"

@@ -1,21 +1,20 @@
-"""May this call run now: take a Hold, settle it at the end.
+"""Admission: whether a call may run now.
 
-What is limited today is what protects the gateway itself: no call is admitted whose receipt could not be written.
+The only limit today protects the gateway itself: a call is admitted if its receipt can be written.
 """
 
 from __future__ import annotations
 
 from headgate.errors import JOURNAL_FULL, GatewayError
 from headgate.model import Call, Grant, Hold
-from headgate.policy.metering import estimate_tokens
 
 
 def take(call: Call, grant: Grant, *, journal_accepts: bool) -> Hold:
-    """The lease of one running call.  Raises GatewayError (503) where its receipt would have no room."""
+    """Return the lease of one running call.  Raises GatewayError (503) if its receipt would have no room."""
     if not journal_accepts:
         raise GatewayError(
             JOURNAL_FULL,
             "the journal has no room for another receipt (is the disk full, or control behind?); try again shortly",
             retry_after=5,
         )
-    return Hold(grant.id, estimate_tokens(memoryview(call.body["messages"])))
+    return Hold(grant.id, call.prompt.tokens)

@@ -18,10 +18,8 @@ from headgate.errors import (
     UPSTREAM_UNPAID,
     GatewayError,
 )
-from headgate.model import Seam, Target, Usage
-from headgate.policy.routing import explain
+from headgate.model import Seam, Target
 from headgate.serving.call.receipt import Receipt
-from headgate.wire.codec import encode
 
 _monotonic = time.monotonic
 _TIMING = (
@@ -51,35 +49,6 @@ def _of_route(receipt: Receipt) -> bytes:
         return out
     first = cast(Target, receipt.meant)
     return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
-
-
-def metadata(receipt: Receipt, usage: Usage) -> bytes:
-    """The ``headgate`` object of an answer: who served it, how long that took (ms), what ``usage`` costs (USD)."""
-    attempt = receipt.target
-    assert attempt is not None
-    now = _monotonic()
-    cost = receipt.cost(usage)
-    return _METADATA % (
-        encode(attempt.target.provider.name),
-        encode(attempt.target.upstream_model),
-        (now - receipt.received) * 1e3,
-        ((receipt.first_token or now) - receipt.received) * 1e3,
-        b"null" if cost is None else b"%.9f" % (cost / 1e9),
-        usage.basis.encode(),
-        b"true" if receipt.fell_back else b"false",
-        receipt.made + 1,
-        _continued(receipt.continued) if receipt.continued else b"",
-    )
-
-
-_METADATA = (
-    b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
-    b'"fallback_used":%b,"attempts":%d%b}'
-)
-
-
-def _continued(seams: list[Seam]) -> bytes:
-    return b',"continued":%b' % encode([explain.joined(seam) for seam in seams])
 
 
 def seam_comment(seam: Seam) -> bytes:
@@ -142,7 +111,7 @@ def timing(receipt: Receipt) -> bytes:
     if not routed:
         return b"Server-Timing: gateway;dur=%.3f\r\n" % total
     queued, connected, head = receipt.queued, receipt.connected, receipt.head
-    if head and connected - queued < 0.0005 and queued - asked < 0.0005:  # a pooled connection: nothing to wait for
+    if head and connected - asked < 0.0005:  # a pooled connection: nothing to wait for
         ttfb = (head - connected) * 1e3
         return _POOLED % ((authed - received) * 1e3, (routed - authed) * 1e3, ttfb, total - ttfb)
     queue = (queued - asked) * 1e3 if queued else 0.0
