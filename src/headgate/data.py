@@ -21,6 +21,7 @@ from pathlib import Path
 from headgate import __version__
 from headgate.model import DataBoot
 from headgate.process import boot, stdio
+from headgate.process.credentials import instance_key
 from headgate.process.log import configure
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.call.receipt import Ids
@@ -66,7 +67,7 @@ class DataProcess:
         self.journal = Journal(folder, settings.worker, boot_id, self.turn)
         self.refusals = Refusals(self.journal)
         saved = state / f"snapshot-{settings.worker}.bin"
-        key = (state / "instance.key").read_bytes()
+        key = instance_key(state)
         self.directory = Directory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         self.link = Link(

@@ -9,7 +9,6 @@ from journal_writer import run
 from msgspec.structs import replace
 
 from headgate.catalog.presets import rows
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.objects import header_secrets, headers, registry
 from headgate.control.objects.compiled import Compiled
@@ -19,6 +18,7 @@ from headgate.control.snapshot.publication import Publication
 from headgate.control.store.database import open_store
 from headgate.model import Provider
 from headgate.process.channel import World
+from headgate.process.credentials import instance_key
 from headgate.wire.signing import header_values, hidden_values
 
 PRESET = "acme"

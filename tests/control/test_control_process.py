@@ -23,7 +23,6 @@ import pytest
 from control_child import ADMIN, SECRET, Child, compiled
 from journal_writer import SECOND, Writer, closed, ident, opened, query
 
-from headgate.control.identity.credentials import instance_key
 from headgate.control.snapshot.compose import compose
 from headgate.model import Grant, Refused
 from headgate.policy.auth import digest
@@ -44,6 +43,7 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
+from headgate.process.credentials import instance_key
 
 
 def declared(world: World) -> list[str]:

@@ -21,7 +21,6 @@ from sqlalchemy import Connection, inspect, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.identity import tokens
-from headgate.control.identity.credentials import instance_key, mint, public_id
 from headgate.control.store.database import (
     MIGRATIONS,
     REVISIONS,
@@ -36,6 +35,8 @@ from headgate.control.store.database import (
 )
 from headgate.model import Grant
 from headgate.policy.auth import digest
+from headgate.process.credentials import instance_key, make_key, mint, public_id
+from headgate.process.statedir import StateError
 
 
 def within(database: str, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
@@ -185,10 +186,17 @@ def test_tokens_are_made_listed_and_revoked(database: str, tmp_path: Path) -> No
 
 
 def test_a_damaged_key_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "instance.key").write_bytes(b"short")
-    with pytest.raises(ValueError, match="damaged"):
-        instance_key(tmp_path)
-    assert (tmp_path / "instance.key").read_bytes() == b"short"
+    for content in (b"short", b"x" * 33):
+        (tmp_path / "instance.key").write_bytes(content)
+        with pytest.raises(StateError, match=f"damaged: {len(content)} bytes instead of 32"):
+            instance_key(tmp_path)
+        assert (tmp_path / "instance.key").read_bytes() == content
+
+
+def test_two_processes_that_make_a_key_agree(tmp_path: Path) -> None:
+    first = make_key(tmp_path / "instance.key")
+    assert make_key(tmp_path / "instance.key") == first == instance_key(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["instance.key"]
 
 
 def test_minted_tokens_differ_and_foreign_ones_have_no_public_id() -> None:

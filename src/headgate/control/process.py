@@ -28,7 +28,6 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.tokens import adopt_first
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
@@ -48,6 +47,7 @@ from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
 from headgate.process import locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
+from headgate.process.credentials import instance_key
 from headgate.process.log import Line, configure, drawn, form_of
 
 try:
@@ -233,7 +233,7 @@ class Control:
             )
         except SQLAlchemyError as error:
             raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
-        except (VaultLocked, ValueError, OSError) as error:  # a key's file is gone, damaged, or cannot be read
+        except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
         return publication, Recorder(engine, self._state / "journal", on_written=self._call_log(publication))
 

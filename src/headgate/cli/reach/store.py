@@ -17,7 +17,7 @@ from headgate.cli.trouble import StoreTrouble, Trouble
 from headgate.control.objects.compiled import Compiled
 from headgate.control.offline import offline
 from headgate.control.store.database import StoreUnusable
-from headgate.process import statedir
+from headgate.process import credentials, statedir
 from headgate.settings import ConfigError, compile, load
 
 NOWHERE = "http://127.0.0.1:9/v1"  # nobody calls the built-in provider from here
@@ -51,7 +51,7 @@ class Store:
 
     def _compiled(self) -> Compiled:
         fresh = load(self._config, os.environ, self._overrides)
-        return compile(fresh, statedir.instance_key(self.state_dir), NOWHERE)
+        return compile(fresh, credentials.instance_key(self.state_dir), NOWHERE)
 
     def ask(self, ask: Ask) -> Answered:
         return self._run(self._ask(ask))

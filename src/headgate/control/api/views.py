@@ -6,6 +6,7 @@ from typing import Annotated, Generic, Literal, TypeVar
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field
 
+from headgate.catalog.names import PROVIDER_NAME
 from headgate.control.objects.fields import capability, wrong
 
 T = TypeVar("T")
@@ -56,7 +57,7 @@ def seconds(at_ns: int | None) -> int | None:
 
 # A name that clients may send as `model`: an alias, a model's id, provider/model
 ModelName = Annotated[str, Field(pattern=r"^\S+$", min_length=1, max_length=256), AfterValidator(printable)]
-ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", examples=["openai"])]
+ProviderName = Annotated[str, Field(pattern=f"^{PROVIDER_NAME}$", examples=["openai"])]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["team"])]
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(printable)]
 Capability = Annotated[str, Field(examples=["tools"]), AfterValidator(capability)]
