@@ -19,10 +19,11 @@ from typing import Any
 import postgres_server
 import pytest
 from journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, run
+from msgspec.structs import replace
 
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.store.database import open_store
-from headgate.model import Refused, Rotated
+from headgate.model import Record, Refused, Rotated
 from headgate.wire.records import HEADER, encode
 
 
@@ -68,6 +69,28 @@ async def eventually(recorder: Recorder, condition: Callable[[], bool], within: 
         assert time.monotonic() < deadline, "it did not come to pass"
         await recorder.catch_up()
         await asyncio.sleep(0.05)
+
+
+def test_records_of_an_earlier_release_are_kept_under_bare_ids(tmp_path: Path) -> None:
+    """Its ids begin with ``chatcmpl-``, in segments that it left and of calls that run while it is replaced."""
+
+    def old(record: Record) -> Record:
+        return replace(record, id=f"chatcmpl-{record.id}")
+
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(*map(old, (opened(1), closed(1), opened(2), progress(2, 7))))
+            await recorder.catch_up()
+            found = {name: row["outcome"] for name, row in rows(tmp_path).items()}
+            assert found == {ident(1): "delivered", ident(2): None}
+        async with recording(tmp_path) as recorder:  # which has the second from the store
+            writer.write(*map(old, (progress(2, 9), closed(2))))
+            await recorder.catch_up()
+            assert [row["outcome"] for row in rows(tmp_path).values()] == ["delivered", "delivered"]
+        writer.die()
+
+    run(main())
 
 
 def test_open_and_close_in_one_batch_are_one_row(tmp_path: Path) -> None:

@@ -21,6 +21,7 @@ from dataplane import TOKEN, DataPlane, post
 from headgate.model import Closed, Snapshot, Timeouts
 from headgate.policy.auth import digest
 from headgate.testing import Script, ScriptedUpstream, Seen, exchanges, scripted
+from headgate.wire.receipt_ids import bare
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "say something please"}]
@@ -219,8 +220,9 @@ def ask(plane: DataPlane, model: str, *headers: str, **fields: Any) -> Answer:
 def closed_by_id(plane: DataPlane, ident: str, seconds: float = 30) -> Closed:
     """The Closed record of one call; waits for it."""
     until = time.monotonic() + seconds
+    stored = bare(ident)
     while True:
-        found = [record for record in plane.records() if isinstance(record, Closed) and record.id == ident]
+        found = [record for record in plane.records() if isinstance(record, Closed) and record.id == stored]
         assert len(found) <= 1, f"{ident} was closed {len(found)} times"
         if found:
             return found[0]

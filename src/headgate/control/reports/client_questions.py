@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.reports.requests import find, receipt
 from headgate.control.reports.usage import of_grant
+from headgate.dialects.openai_chat import ID_PREFIX
 from headgate.errors import INVALID_VALUE, REQUEST_NOT_FOUND, Kind
 from headgate.process.channel import Ask
 
@@ -34,7 +35,7 @@ class Answers:
         row = await find(self._engine, ident, ask.grant)
         if row is None:
             return _error(REQUEST_NOT_FOUND, f"No request {ident!r} of this token is known.")
-        return 200, msgspec.json.encode(receipt(row))
+        return 200, msgspec.json.encode({**receipt(row), "id": ID_PREFIX + row["id"]})
 
 
 def _error(kind: Kind, message: str) -> tuple[int, bytes]:

@@ -27,7 +27,10 @@ from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_pa
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import space_tokens
 
+ID_PREFIX = "chatcmpl-"  # of the ids in answers: a receipt's follows
+
 __all__ = [
+    "ID_PREFIX",
     "Answer",
     "ChatStream",
     "Joined",

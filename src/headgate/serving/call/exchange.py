@@ -97,8 +97,8 @@ class Exchange:
                 receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
             egress.cut()  # one that is read to its end for nobody is not kept any longer either
         except Exception:  # the edge of a call: a bug of ours must not take the process with it
-            log.exception("a bug in the exchange of %s", receipt.id)
-            fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}")
+            log.exception("a bug in the exchange of %s", receipt.client_id)
+            fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.client_id}")
             receipt.give_up(fault.kind.status, fault.kind.code)
             if egress.committed:
                 egress.cut()
@@ -262,7 +262,7 @@ class Exchange:
                 relay.deliver(events)
             return self._conclude(relay, receipt, call)
         found = openai_chat.whole_answer(
-            upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
+            upstream.body, id=receipt.client_id, created=receipt.created, model=attempt.target.upstream_model,
             extra=partial(response_headers.metadata, receipt), trace=receipt.trace if call.trace else None,
             provider=provider, secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
         )  # fmt: skip
@@ -289,7 +289,7 @@ class Exchange:
             )  # fmt: skip
         alias = cast(Plan, receipt.plan).alias
         return bridges.open_stream(
-            provider.dialect, receipt.id, receipt.created, attempt.target.upstream_model, call.include_usage,
+            provider.dialect, receipt.client_id, receipt.created, attempt.target.upstream_model, call.include_usage,
             provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
             prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
             hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
@@ -320,7 +320,7 @@ class Exchange:
             status = 200 if seen else error.kind.status
             receipt.close("fail", outcome, status, error.kind.code, egress.bytes_out if seen else 0)
         if egress.committed:
-            egress.fail(openai_chat.error_event(error, receipt.id))
+            egress.fail(openai_chat.error_event(error, receipt.client_id))
         else:
             egress.answer(error.kind.status, response_headers.of_error(error, receipt), openai_chat.error_body(error))
 
@@ -360,7 +360,7 @@ def _note_skipped(events: int, attempt: Attempt, receipt: Receipt) -> None:
     target = attempt.target
     log.warning(
         "%s: %d event(s) of %s/%s could not be read and are not in the answer",
-        receipt.id, events, target.provider.name, target.upstream_model,
+        receipt.client_id, events, target.provider.name, target.upstream_model,
     )  # fmt: skip
 
 
