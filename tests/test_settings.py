@@ -99,7 +99,7 @@ tokens:
     )
     assert settings.state_dir == Path("~/here").expanduser()
     assert (settings.data_url, settings.control_url) == ("http://127.0.0.1:4100", "http://[::1]:4101")
-    told = data_settings(settings)
+    told = data_settings(settings, "w0")
     assert (told.limits.max_body, told.limits.max_head, told.limits.drain) == (3 << 19, 16 << 10, 7)
     assert (told.cors_origins, told.public_catalog, told.worker) == (("https://app.example.com",), False, "w0")
     assert told.control_url == "http://[::1]:4101"
@@ -307,7 +307,7 @@ aliases:
 
 def test_the_keys_of_routing_continuation_and_resumption_compile(write: Any) -> None:
     settings = write(STEP_4)
-    told = data_settings(settings)
+    told = data_settings(settings, "w0")
     assert told.public_url == "https://gate.example.com"
     assert (told.limits.replay_max, told.limits.replay_per_stream, told.limits.replay_ttl) == (32 << 20, 64 << 10, 30)
     world = compile(settings, KEY, "").world

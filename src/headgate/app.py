@@ -146,7 +146,7 @@ class _Run:
             on_draining=self._draining,
         )
 
-    def _data(self) -> Orders:
+    def _data(self, worker: str) -> Orders:
         """A data process's boot: the file as it is now, so that a restart never goes back behind a reload."""
         from headgate.settings import data_settings  # noqa: PLC0415 - see _load
 
@@ -155,7 +155,7 @@ class _Run:
             token, grant = self._first
             tokens = {**snapshot.tokens, digest(self._instance_key, token.encode()): grant}
             snapshot = msgspec.structs.replace(snapshot, tokens=tokens)
-        return DataBoot(data_settings(self._settings), snapshot, keys), (self._data_listener.fileno(),)
+        return DataBoot(data_settings(self._settings, worker), snapshot, keys), (self._data_listener.fileno(),)
 
     def _declared(self) -> tuple[Snapshot, dict[str, str]]:
         """What the file says, or last said where it is broken now, and its providers' keys."""

@@ -21,6 +21,8 @@ import pytest
 from journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, run
 from msgspec.structs import replace
 
+from headgate.control.ingest.feed import WAITING
+from headgate.control.ingest.receipts import Batch
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.store.database import open_store
 from headgate.model import Record, Refused, Rotated
@@ -88,6 +90,40 @@ def test_records_of_an_earlier_release_are_kept_under_bare_ids(tmp_path: Path) -
             writer.write(*map(old, (progress(2, 9), closed(2))))
             await recorder.catch_up()
             assert [row["outcome"] for row in rows(tmp_path).values()] == ["delivered", "delivered"]
+        writer.die()
+
+    run(main())
+
+
+def test_feed_listeners_get_committed_rows_and_cannot_hurt_ingest(tmp_path: Path) -> None:
+    """One listener raises, one never returns; both cost nothing but their own batches."""
+
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        seen: list[str] = []
+        never = asyncio.Event()
+
+        async def look(batch: Batch) -> None:
+            assert {row[0] for row in batch.closed} <= rows(tmp_path).keys(), "it is committed"
+            seen.extend(row[0] for row in batch.closed)
+
+        async def fail(_batch: Batch) -> None:
+            raise RuntimeError("a defect of the listener")
+
+        async def wait(_batch: Batch) -> None:
+            await never.wait()
+
+        async with recording(tmp_path) as recorder:
+            for name, listener in (("fail", fail), ("wait", wait), ("look", look)):
+                recorder.feed.listen(name, listener)
+            count = WAITING + 3
+            for number in range(count):
+                writer.write(opened(number), closed(number))
+                await recorder.catch_up()
+            await eventually(recorder, lambda: len(seen) == count)
+            assert seen == [ident(number) for number in range(count)]
+            assert len(rows(tmp_path)) == count
+            assert recorder.feed.dropped == {"fail": 0, "wait": 2, "look": 0}
         writer.die()
 
     run(main())
@@ -414,7 +450,9 @@ def test_the_data_processs_own_journal_rotates_is_killed_and_is_read_to_the_end(
 READER = """
     import asyncio, sys
     from pathlib import Path
-    from headgate.control.ingest.recorder import Recorder
+    from headgate.control.ingest.feed import WAITING
+from headgate.control.ingest.receipts import Batch
+from headgate.control.ingest.recorder import Recorder
     from headgate.control.store.database import open_store
     async def main():
         engine = await open_store(sys.argv[2])

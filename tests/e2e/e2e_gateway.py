@@ -148,7 +148,7 @@ class Gateway:
         return dict(body)
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The store's requests by the ids that clients see, once control has read all that the journal holds; none is there twice (primary key)."""
+        """The store's requests by their clients' ids, once control has read all that the journal holds."""
         self.until(self._recorded, 60)
         # Control answers this when it has committed all that was written before the question.
         self.until(lambda: self.get("/v1/usage")[0] == 200)

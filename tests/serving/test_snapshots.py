@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -38,6 +39,7 @@ from headgate.serving.uplink.link import Link, _Wire
 from headgate.serving.uplink.snapshots import Assembly, Kept, boot_snapshot, load, patched
 from opcodes import opcodes
 
+HELLO = Hello("w0", "b", 0, os.getpid())
 KEY = b"k" * 32
 LISTED = Price(150_000_000, 600_000_000, 75_000_000, None, (), "genai-prices 0.2.3")
 
@@ -365,7 +367,14 @@ def test_a_connection_may_bring_all_and_break_before_anybody_has_looked(tmp_path
     async def main() -> int:
         directory = Directory(KEY, Snapshot(), {})
         loop = asyncio.get_running_loop()
-        link = Link(tmp_path / "c", Kept(tmp_path / "kept"), "w0", "b", directory, Wheel(loop), lambda: None)
+        link = Link(
+            tmp_path / "c",
+            Kept(tmp_path / "kept"),
+            HELLO,
+            directory,
+            Wheel(loop),
+            lambda: None,
+        )
         said: list[Any] = []
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "c"))
@@ -411,7 +420,7 @@ def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     async def main() -> tuple[list[list[float]], list[int]]:
         directory = Directory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
-        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), "w0", "b", directory, wheel, lambda: None)
+        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), HELLO, directory, wheel, lambda: None)
         wire = _Wire(link)
         found = []
         for generation in range(1, 6):

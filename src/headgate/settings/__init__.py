@@ -175,7 +175,7 @@ def _absolute(key: str, path: str) -> Path:
 # ------------------------------------------------------------------------------------- for the planes
 
 
-def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
+def data_settings(settings: Settings, worker: str) -> DataSettings:
     """What a data process is told at birth."""
     server = settings.file.server
     limits = Limits(

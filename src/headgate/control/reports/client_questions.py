@@ -6,6 +6,8 @@ request does not exist.  Both wait until the journal has been read up to the mom
 
 from __future__ import annotations
 
+from collections.abc import Awaitable, Callable, Mapping
+
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
@@ -26,16 +28,29 @@ class Answers:
 
     async def __call__(self, ask: Ask) -> tuple[int, bytes]:
         """Status and JSON body.  Raises what the store raises."""
-        if ask.kind not in ("request", "usage"):
+        question = QUESTIONS.get(ask.kind)
+        if question is None:
             return _error(INVALID_VALUE, f"Control cannot answer {ask.kind!r}.")
         await self._recorder.catch_up()
-        if ask.kind == "usage":
-            return 200, msgspec.json.encode(await of_grant(self._engine, ask.grant))
-        ident = ask.params.get("id", "")
-        row = await find(self._engine, ident, ask.grant)
-        if row is None:
-            return _error(REQUEST_NOT_FOUND, f"No request {ident!r} of this token is known.")
-        return 200, msgspec.json.encode({**receipt(row), "id": ID_PREFIX + row["id"]})
+        return await question(self._engine, ask)
+
+
+async def _usage(engine: AsyncEngine, ask: Ask) -> tuple[int, bytes]:
+    return 200, msgspec.json.encode(await of_grant(engine, ask.grant))
+
+
+async def _request(engine: AsyncEngine, ask: Ask) -> tuple[int, bytes]:
+    ident = ask.params.get("id", "")
+    row = await find(engine, ident, ask.grant)
+    if row is None:
+        return _error(REQUEST_NOT_FOUND, f"No request {ident!r} of this token is known.")
+    return 200, msgspec.json.encode({**receipt(row), "id": ID_PREFIX + row["id"]})
+
+
+QUESTIONS: Mapping[str, Callable[[AsyncEngine, Ask], Awaitable[tuple[int, bytes]]]] = {
+    "request": _request,
+    "usage": _usage,
+}
 
 
 def _error(kind: Kind, message: str) -> tuple[int, bytes]:
