@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from headgate.testing import Provider, serve_in_thread
-from ports import free_port
+from tests.ports import free_port
 
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
 
@@ -89,7 +89,7 @@ class Gateway(Shell):
                 stdout=out,
                 stderr=err,
             )
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while not (found := re.search(r"^listening data=(\S+) control=(\S+)$", self.err.read_text(), re.M)):
             assert self.process.poll() is None and time.monotonic() < end, self.err.read_text()
             time.sleep(0.02)

@@ -11,12 +11,11 @@ from pathlib import Path
 
 import httpx2
 
-from headgate.control.api import PREFIX, build
+from headgate.control.api.app import PREFIX, build
 from headgate.control.api.parts import Admin
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.objects import registry
-from headgate.control.objects.compiled import Compiled
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
@@ -24,6 +23,7 @@ from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
 from headgate.process.channel import Answer, Down, Patch
 from headgate.process.credentials import instance_key
+from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX
 CALL_S = 30.0

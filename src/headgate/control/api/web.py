@@ -11,7 +11,7 @@ from collections.abc import Iterator
 
 import uvicorn
 
-from headgate.control.api import build
+from headgate.control.api.app import build
 from headgate.control.api.door import Hosts
 from headgate.control.api.parts import Admin
 

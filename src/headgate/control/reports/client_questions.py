@@ -1,4 +1,4 @@
-"""Answers to a client's own questions: one request of theirs, and what their token has used.
+"""Answers to a client's own questions: one of its requests, and the usage of its token.
 
 Owns who may ask what.  Every query is bounded to the asker's grant: another tenant's
 request does not exist.  Both wait until the journal has been read up to the moment of asking.
@@ -14,13 +14,13 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.reports.requests import find, receipt
 from headgate.control.reports.usage import of_grant
-from headgate.dialects.openai_chat import ID_PREFIX
+from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, REQUEST_NOT_FOUND, Kind
 from headgate.process.channel import Ask
 
 
 class Answers:
-    """What the link calls for an Ask."""
+    """The answering function for an Ask of the link."""
 
     def __init__(self, engine: AsyncEngine, recorder: Recorder) -> None:
         self._engine = engine
@@ -44,7 +44,9 @@ async def _request(engine: AsyncEngine, ask: Ask) -> tuple[int, bytes]:
     row = await find(engine, ident, ask.grant)
     if row is None:
         return _error(REQUEST_NOT_FOUND, f"No request {ident!r} of this token is known.")
-    return 200, msgspec.json.encode({**receipt(row), "id": ID_PREFIX + row["id"]})
+    # With the prefix that the asker uses, which is that of its API
+    shown = ident if ident.endswith(row["id"]) and ident != row["id"] else DEFAULT.prefix + row["id"]
+    return 200, msgspec.json.encode({**receipt(row), "id": shown})
 
 
 QUESTIONS: Mapping[str, Callable[[AsyncEngine, Ask], Awaitable[tuple[int, bytes]]]] = {

@@ -1,4 +1,4 @@
-"""What control asks of a data process: the way that a call would take now, and which accounts rest."""
+"""Control's questions to a data process: the route that a call would take now, and the accounts that rest."""
 
 from __future__ import annotations
 
@@ -6,32 +6,32 @@ from collections.abc import Callable, Mapping
 
 import msgspec
 
-from headgate.dialects import openai_chat
+from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
-from headgate.policy.routing.explain import standings
+from headgate.policy.routing.explain import account_states
 from headgate.process.channel import Answer, Ask
 from headgate.serving.uplink.directory import Directory
 
 
 def answer(ask: Ask, directory: Directory, now: float) -> Answer:
-    """``now`` is monotonic seconds.  Raises nothing: what cannot be answered is an error body."""
+    """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
     try:
         question = QUESTIONS.get(ask.kind)
         if question is None:
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
         found = question(ask, directory, now)
     except GatewayError as error:
-        return Answer(ask.id, error.kind.status, openai_chat.error_body(error))
+        return Answer(ask.id, error.kind.status, DEFAULT.error_body(error))
     return Answer(ask.id, 200, msgspec.json.encode(found))
 
 
 def _standings(_ask: Ask, directory: Directory, now: float) -> object:
-    return standings(directory.health.accounts, now)
+    return account_states(directory.health.accounts, now)
 
 
 def _explain(ask: Ask, directory: Directory, now: float) -> object:
-    call = openai_chat.read(ask.params.get("body", "").encode())
+    call = DEFAULT.read(ask.params.get("body", "").encode())
     return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
 
 

@@ -1,0 +1,57 @@
+"""The admin API's application: every noun's routes, behind the door."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from fastapi import FastAPI
+from starlette.types import ASGIApp
+
+from headgate import __version__
+from headgate.control.api import accounts, aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
+from headgate.control.api.door import Door, Hosts
+from headgate.control.api.parts import Admin
+
+PREFIX = "/admin/v1"
+ABOUT = """
+What `headgate.yaml` declares is read-only here (409 `managed_by_file`); everything else lives in the store. Prices are
+USD per million tokens, instants Unix seconds. A change answers `effective: true` once every data process has it.
+Provider keys go in and never come out.
+"""
+TAGS = [
+    {"name": "providers", "description": "Who is called, and what is known of services."},
+    {"name": "accounts", "description": "Providers' keys, sealed in the store."},
+    {"name": "aliases", "description": "Names for jobs."},
+    {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
+    {"name": "tokens", "description": "The agents' credentials."},
+    {"name": "requests", "description": "What was asked, how it went, what it cost."},
+    {"name": "gateway", "description": "The gateway as a whole."},
+    {"name": "probes", "description": "Without a token."},
+]
+
+
+class _App(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """FastAPI's, without the 422 that it documents everywhere: what is invalid is answered 400."""
+        if self.openapi_schema is None:
+            schema = super().openapi()
+            for path in schema["paths"].values():
+                for operation in path.values():
+                    operation["responses"].pop("422", None)
+            for name in ("HTTPValidationError", "ValidationError"):
+                schema["components"]["schemas"].pop(name, None)
+        return super().openapi()
+
+
+def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp:
+    """The application, behind its door.  ``hosts``: its names for browsers; None: it is called in this process."""
+    app = _App(
+        title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
+        docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
+    )  # fmt: skip
+    for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
+        app.include_router(noun.routes(admin), prefix=PREFIX)
+    app.include_router(gateway.probes(admin))
+    docs.install(app)
+    errors.install(app)
+    return Door(app, admin_token, hosts)
