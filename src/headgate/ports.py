@@ -35,13 +35,14 @@ class Journal(Protocol):
 
 
 class StreamBridge(Protocol):
-    """An upstream's stream in, the client's stream out.  Pure; see ``dialects.bridge``.
+    """An upstream's stream in, the client's stream out.  Pure; see ``dialects.registry``.
 
     ``feed`` and ``close`` return whole SSE events for the client, never the terminal one: that is ``tail()``, sent
     after the receipt is written.  Nothing is returned before the client can see something (``visible``): until then
     the attempt can still be replaced.
     """
 
+    ident: str  # the answer's id, as the client reads it
     visible: bool
     done: bool
     error: GatewayError | None
@@ -78,6 +79,9 @@ class StreamBridge(Protocol):
 
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
+
+    def whole(self, body: bytes) -> bytes:
+        """An answer that came whole, as the stream that it would have been."""
 
     def close(self, clean: bool = True) -> bytes:
         """The upstream's body has ended: completes what is complete, sets ``error`` on what was cut.
@@ -182,15 +186,27 @@ class Asking(Protocol):
         """The call is done with it.  ``finished``: it has seen the answer's end, so the way may serve again."""
 
 
+class OutgoingRequest(Protocol):
+    """A request as a dialect has rendered it.  ``fields`` are further header lines, each with its CRLF."""
+
+    @property
+    def path(self) -> str: ...
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def fields(self) -> bytes: ...
+
+
 class Carrier(Protocol):
     """One kind of way to the upstreams: HTTP, or a link that a hoster has opened.  ``Provider.carrier`` names it."""
 
     def ask(
         self,
         attempt: Attempt,
-        path: str,
+        rendered: OutgoingRequest,
         headers: dict[bytes, bytes],
-        body: bytes,
         stream: bool,
         deadline: float,
         max_answer: int,

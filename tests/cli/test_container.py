@@ -96,7 +96,7 @@ def test_compose_runs_one_service_that_can_do_little() -> None:
     assert not {"privileged", "network_mode", "user"} & set(service)
 
 
-def test_the_readme_starts_the_container_as_the_compose_file_says() -> None:
+def test_readme_and_compose_file_agree() -> None:
     readme, compose = (ROOT / "README.md").read_text(), (ROOT / "compose.yaml").read_text()
     (line,) = re.findall(r"^docker compose up .*$", readme, re.M)
     assert line in compose and "--wait" in line and line.endswith("headgate welcome")

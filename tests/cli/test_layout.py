@@ -53,7 +53,7 @@ def test_columns_stay_below_their_headings() -> None:
         assert columns_of(line[: line.index(IDENT)]) == at  # in columns: wide characters take two
 
 
-def test_optional_columns_leave_in_their_order_and_records_come_last() -> None:
+def test_optional_columns_are_dropped_in_order() -> None:
     table = rows_table("!NAME", "!ID", "?>COST", "??WHY")
     headings = {
         width: {name for name in ("NAME", "ID", "COST", "WHY") if name in drawn(table, width)[0]}

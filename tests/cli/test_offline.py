@@ -220,6 +220,7 @@ def test_completion_is_printed_for_a_shell(shell: Shell) -> None:
     assert "_HEADGATE_COMPLETE" in shell.good("--show-completion", "bash")
 
 
+@pytest.mark.alone
 def test_version_is_quick(tmp_path: Path) -> None:
     """Measured beside Python doing nothing, so that a busy machine changes both; without Typer and Rich at all."""
 

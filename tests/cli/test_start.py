@@ -74,7 +74,7 @@ def test_completion_of_commands_imports_no_library(shell: Shell, shell_name: str
 
 
 @pytest.mark.parametrize("command", [("status", "--json"), ("token", "list", "--json"), ("requests", "--json")])
-def test_a_command_of_a_running_gateway_imports_no_client_library(gateway: Gateway, command: tuple[str, ...]) -> None:
+def test_commands_import_no_client_library(gateway: Gateway, command: tuple[str, ...]) -> None:
     shown, modules = modules_of(gateway, *command)
     assert json.loads(shown) is not None
     assert not (HEAVY - {"http.client"}) & modules

@@ -137,7 +137,7 @@ def test_a_lock_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:
         statedir.prepare(tmp_path)
 
 
-def test_an_earlier_lifes_addresses_are_gone_before_anything_listens(tmp_path: Path) -> None:
+def test_stale_addresses_are_removed_before_listening(tmp_path: Path) -> None:
     (tmp_path / statedir.ADDRESSES).write_text("{}")
     os.close(statedir.prepare(tmp_path, command=True))
     assert (tmp_path / statedir.ADDRESSES).exists()

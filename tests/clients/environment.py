@@ -16,6 +16,7 @@ from pathlib import Path
 
 import pytest
 
+from tests.lock import locked
 from tests.paths import ROOT
 
 REQUIREMENTS = ROOT / "requirements-clients.txt"
@@ -26,18 +27,24 @@ WITHIN_S = 900
 def python() -> str:
     """The interpreter that has the clients."""
     interpreter = FOLDER / ("Scripts" if os.name == "nt" else "bin") / "python"
+    with locked("clients"):
+        _make_once(interpreter)
+    return str(interpreter)
+
+
+def _make_once(interpreter: Path) -> None:
     stamp = FOLDER / "installed"
     wanted = hashlib.sha256(REQUIREMENTS.read_bytes() + sys.version.encode()).hexdigest()
-    if not (stamp.exists() and stamp.read_text() == wanted):
-        try:
-            make(interpreter)
-        except (OSError, subprocess.SubprocessError, SystemExit) as error:
-            output = getattr(error, "stderr", None) or ""
-            said = output.decode(errors="replace") if isinstance(output, bytes) else str(output)
-            last = (said.strip().splitlines() or [str(error)])[-1]
-            pytest.skip(f"the clients of {REQUIREMENTS.name} cannot be installed here: {last[:200]}")
-        stamp.write_text(wanted)
-    return str(interpreter)
+    if stamp.exists() and stamp.read_text() == wanted:
+        return
+    try:
+        make(interpreter)
+    except (OSError, subprocess.SubprocessError, SystemExit) as error:
+        output = getattr(error, "stderr", None) or ""
+        said = output.decode(errors="replace") if isinstance(output, bytes) else str(output)
+        last = (said.strip().splitlines() or [str(error)])[-1]
+        pytest.skip(f"the clients of {REQUIREMENTS.name} cannot be installed here: {last[:200]}")
+    stamp.write_text(wanted)
 
 
 def make(interpreter: Path) -> None:

@@ -67,7 +67,7 @@ def test_an_answer_that_diverges_is_never_spliced(gateway: DataPlane) -> None:
         assert stream.text and any(text.startswith(stream.text) for text in texts)
 
 
-def test_a_target_that_begins_with_the_prefill_again_is_continued_exactly(gateway: DataPlane) -> None:
+def test_repeated_prefill_is_continued_exactly(gateway: DataPlane) -> None:
     """Mistral's way: the answer to a prefill has the prefill in it."""
     whole = one(gateway, "echo", {"tokens": 30})
     for kills in ([1], [7], [29], [3, 12]):

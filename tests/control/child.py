@@ -12,13 +12,13 @@ from typing import Any
 import httpx2
 
 from headgate.catalog.presets import rows
-from headgate.control.objects.compiled import Compiled
 from headgate.control.process import run
 from headgate.control.snapshot.compose import compose
 from headgate.model import Account, Alias, Grant, Provider
 from headgate.process import boot
 from headgate.process.boot import Adopted, ControlBoot, Failed, Ready
 from headgate.process.channel import World
+from headgate.resources.compiled import Compiled
 
 ADMIN = "hg_admin_canary_0123456789"
 SECRET = "sk-canary-upstream-key"
@@ -89,6 +89,7 @@ class Child:
 
     def call(self, method: str, path: str, token: str | None = ADMIN, **options: Any) -> httpx2.Response:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
+        options.setdefault("timeout", 60)  # control yields the processor to everything else that runs
         return httpx2.request(method, self.url + path, headers=headers, trust_env=False, **options)
 
     def end(self) -> int:

@@ -20,6 +20,7 @@ from headgate.process.boot import Failed
 from headgate.process.channel import Hello, frame
 from tests.control.child import ADMIN, SECRET, Child
 from tests.dataplane import DataPlane
+from tests.waiting import wait_until
 
 KEY = "sk-canary-0123456789-abcd"
 WRONG = "sk-canary-not-the-one-9876"
@@ -75,16 +76,8 @@ def child(tmp_path: Path) -> Iterator[Child]:
 @pytest.fixture
 def plane(child: Child) -> Iterator[DataPlane]:
     with DataPlane(child.state) as running:
-        until(lambda: child.call("GET", "/readyz", None).status_code == 200)
+        wait_until(lambda: child.call("GET", "/readyz", None).status_code == 200)
         yield running
-
-
-def until(condition: Any, within: float = 30) -> Any:
-    end = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {within} s in vain"
-        time.sleep(0.02)
-    return found
 
 
 def ok(child: Child, method: str, path: str, body: Any = None, status: int | None = None) -> Any:
@@ -117,9 +110,7 @@ def serve_mine(child: Child, upstream: str) -> str:
 # ------------------------------------------------------------------------------------------------- effect on calls
 
 
-def test_what_is_added_serves_at_once_and_what_is_removed_does_not(
-    child: Child, plane: DataPlane, upstream: str
-) -> None:
+def test_added_objects_serve_and_removed_ones_do_not(child: Child, plane: DataPlane, upstream: str) -> None:
     token = serve_mine(child, upstream)
     answer = chat(plane, token, "my/chat")
     assert (answer.status_code, answer.json()["choices"][0]["message"]["content"]) == (200, "hello")
@@ -139,9 +130,7 @@ def test_what_is_added_serves_at_once_and_what_is_removed_does_not(
     assert chat(plane, token, "mine/m1").json()["error"]["code"] == "model_not_found"
 
 
-def test_a_control_process_that_starts_again_knows_everything_and_takes_nothing_back(
-    child: Child, plane: DataPlane, upstream: str
-) -> None:
+def test_control_restart_keeps_every_object(child: Child, plane: DataPlane, upstream: str) -> None:
     token = serve_mine(child, upstream)
     child.process.kill()
     child.process.wait()
@@ -150,15 +139,13 @@ def test_a_control_process_that_starts_again_knows_everything_and_takes_nothing_
         for _ in range(20):  # while it starts, and after
             assert chat(plane, token, "my/chat").status_code == 200
             time.sleep(0.05)
-        until(lambda: again.call("GET", "/readyz", None).status_code == 200)
+        wait_until(lambda: again.call("GET", "/readyz", None).status_code == 200)
         assert ok(again, "GET", "/aliases/my/chat")["origin"] == "store"
         ok(again, "DELETE", "/accounts/mine/key-1")
         assert chat(plane, token, "my/chat").status_code == 503
 
 
-def test_a_rotated_token_keeps_its_id_and_its_former_secret_for_as_long_as_wished(
-    child: Child, plane: DataPlane, upstream: str
-) -> None:
+def test_rotated_token_keeps_id_and_former_secret(child: Child, plane: DataPlane, upstream: str) -> None:
     first = serve_mine(child, upstream)
     ident = ok(child, "GET", "/tokens")["data"][-1]["id"]
     second = ok(child, "POST", f"/tokens/{ident}/rotate", {"overlap_s": 60})
@@ -177,7 +164,7 @@ def test_a_rotated_token_keeps_its_id_and_its_former_secret_for_as_long_as_wishe
     assert "token" not in shown and shown["revoked"] is None
 
     short = ok(child, "POST", f"/tokens/{ident}/rotate", {"overlap_s": 0.5})
-    until(lambda: chat(plane, third["token"], "my/chat").json().get("error", {}).get("code") == "expired_api_key")
+    wait_until(lambda: chat(plane, third["token"], "my/chat").json().get("error", {}).get("code") == "expired_api_key")
     ok(child, "DELETE", f"/tokens/{ident}")
     assert chat(plane, short["token"], "my/chat").status_code == 401
     assert ok(child, "GET", f"/tokens/{ident}")["revoked"] is not None
@@ -210,7 +197,7 @@ def test_what_the_file_declares_is_read_only(child: Child) -> None:
         assert ok(child, "GET", path)["managed_by_file"] is True
 
 
-def test_a_name_that_the_file_takes_shadows_the_stored_object_and_a_reload_keeps_it(child: Child) -> None:
+def test_file_name_shadows_the_stored_object(child: Child) -> None:
     ok(child, "PUT", "/aliases/chat", {"targets": [{"model": "up-a/big"}]})
     ok(child, "POST", "/accounts", {"provider": "up-a", "key": KEY, "label": "second", "priority": 5})
     child.configure("chat")
@@ -267,6 +254,16 @@ def test_a_shipped_alias_may_be_replaced_and_comes_back(child: Child) -> None:
     assert refused(child, "DELETE", "/aliases/headgate/chat")[:2] == (404, "alias_not_found")
 
 
+def test_only_auto_may_be_stored_without_targets(child: Child) -> None:
+    for name in ("mine", "headgate/chat"):
+        status, code, message = refused(child, "PUT", f"/aliases/{name}", {"targets": [], "strategy": "fastest"})
+        assert (status, code) == (400, "invalid_value") and f"{name!r} names no target; name one" in message
+    ok(child, "PUT", "/aliases/auto", {"strategy": "fastest"})
+    auto = ok(child, "GET", "/aliases/auto")
+    assert (auto["strategy"], auto["origin"]) == ("fastest", "store")
+    assert ok(child, "DELETE", "/aliases/auto")["shipped"] is True
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -318,7 +315,7 @@ def test_no_route_takes_a_query_parameter_that_it_does_not_know(shared: Child) -
     assert shared.call("GET", "/admin/v1/requests?limit=3&limit=4").json()["error"]["param"] == "limit"
 
 
-def test_a_body_that_is_not_said_to_be_json_is_refused_with_the_way_out(shared: Child) -> None:
+def test_body_without_json_content_type_is_refused(shared: Child) -> None:
     answer = shared.call("POST", "/admin/v1/tokens", content=b'{"name": "x"}')
     assert answer.status_code == 400
     assert "Content-Type: application/json" in answer.json()["error"]["message"]
@@ -338,19 +335,19 @@ def test_what_no_store_could_look_for_is_refused(shared: Child, path: str, param
     assert (answer.status_code, answer.json()["error"]["param"]) == (400, param)
 
 
-def test_what_is_removed_while_its_maker_waits_is_answered_as_it_was_made(child: Child) -> None:
+def test_creation_is_answered_though_removed_meanwhile(child: Child) -> None:
     ok(child, "POST", "/providers", {"name": "mine", "base_url": "http://127.0.0.1:9/v1"})
     with socket.socket(socket.AF_UNIX) as stuck:  # a data process that hears everything and confirms nothing
         stuck.connect(str(child.state / "channel.sock"))
         stuck.sendall(frame(Hello("w0", "b", 0, 1)))
-        until(lambda: ok(child, "GET", "/health")["workers"])
+        wait_until(lambda: ok(child, "GET", "/health")["workers"])
         with ThreadPoolExecutor(2) as side:
             account = side.submit(
                 ok, child, "POST", "/accounts", {"provider": "mine", "key": KEY, "label": "brief"}, 201
             )
             model = side.submit(ok, child, "PUT", "/catalog/mine/m", {"title": "Brief"})
-            until(lambda: ok(child, "GET", "/accounts?provider=mine")["data"])
-            until(lambda: child.call("DELETE", "/admin/v1/catalog/mine/m").status_code == 200)
+            wait_until(lambda: ok(child, "GET", "/accounts?provider=mine")["data"])
+            wait_until(lambda: child.call("DELETE", "/admin/v1/catalog/mine/m").status_code == 200)
             ok(child, "DELETE", "/accounts/mine/brief")
             assert (account.result()["id"], account.result()["pending"]) == ("mine/brief", True)
             assert (model.result()["title"], model.result()["pending"]) == ("Brief", True)
@@ -387,7 +384,7 @@ def test_a_key_for_a_preset_makes_its_provider(child: Child) -> None:
     assert presets["groq"]["key_env"] == ["GROQ_API_KEY"]
 
 
-def test_what_the_operator_knows_better_holds_until_it_is_deleted(child: Child, upstream: str) -> None:
+def test_operator_facts_hold_until_deleted(child: Child, upstream: str) -> None:
     ok(child, "POST", "/providers", {"name": "mine", "base_url": upstream, "auth": "none"})
     wish = {"price": {"input": 0.15, "output": 0.6}, "context_window": 32000, "capabilities": ["tools"], "title": "One"}
     put = ok(child, "PUT", "/catalog/mine/org/m1", wish)
@@ -446,7 +443,7 @@ def test_keys_go_in_and_never_come_out(child: Child, plane: DataPlane, upstream:
     assert (child.state / "vault.key").stat().st_mode & 0o777 == 0o600
 
 
-def test_a_lost_vault_key_stops_the_start_and_a_damaged_row_does_not(child: Child) -> None:
+def test_lost_vault_key_stops_the_start(child: Child) -> None:
     ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "one"})
     ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "two"})
     assert child.end() == 0

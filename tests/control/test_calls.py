@@ -90,7 +90,7 @@ def test_json_has_the_same_as_members() -> None:
         ("upstream_hollow_answer", "headgate explain chatcmpl-1"),
     ],
 )
-def test_an_upstream_failure_names_provider_address_and_next_step(code: str, step: str) -> None:
+def test_upstream_failure_names_the_next_step(code: str, step: str) -> None:
     failure, call = Terminal().shown(row(attempts=failed(code)))
     assert "warning upstream" in failure and "provider=openai  address=https://api.openai.com/v1" in failure
     assert f"code={code}" in failure and step in failure and "delivered" in call

@@ -38,7 +38,7 @@ def places(route: Any) -> list[tuple[str, int | None]]:
     return [(one["provider"], one["place"]) for one in route["candidates"]]
 
 
-def test_without_a_data_process_it_is_the_configuration_that_is_explained(child: Child) -> None:
+def test_explain_reads_configuration_without_data(child: Child) -> None:
     route = ok(child, "POST", "/explain", ASKED)
     assert (route["object"], route["requested_model"], route["alias"]) == ("headgate.route", "two", "two")
     assert (route["live"], route["code"], route["strategy"], route["retries"]) == (False, None, "priority", 2)

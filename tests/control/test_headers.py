@@ -10,14 +10,16 @@ from msgspec.structs import replace
 from headgate.catalog.presets import rows
 from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault, VaultLocked
-from headgate.control.objects import header_secrets, headers, registry
-from headgate.control.objects.compiled import Compiled
-from headgate.control.objects.registry import Objects, ProviderBody, StoredProvider
+from headgate.control.objects import headers, registry
+from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.offline import Nobody
 from headgate.control.snapshot.publication import Publication
 from headgate.control.store.database import open_store
 from headgate.model import Provider
 from headgate.process.channel import World
+from headgate.resources import header_secrets
+from headgate.resources.compiled import Compiled
+from headgate.resources.provider import ProviderBody
 from headgate.wire.signing import header_values, hidden_values
 from tests.control.journal_writer import run
 

@@ -15,7 +15,6 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from headgate.control.objects.compiled import Compiled
 from headgate.control.snapshot.compose import compose, difference, parts
 from headgate.control.snapshot.hub import MAX_UNSENT, Link
 from headgate.model import Alias, Grant, Provider, Snapshot
@@ -37,7 +36,9 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
+from headgate.resources.compiled import Compiled
 from tests.control.journal_writer import run
+from tests.waiting import eventually
 
 WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, aliases={"chat": Alias("chat")})
 
@@ -130,13 +131,6 @@ async def connect(path: Path) -> DataProcess:
     return DataProcess(*await asyncio.open_unix_connection(path))
 
 
-async def until(condition: object, within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-
-
 def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "channel.sock"
@@ -146,13 +140,13 @@ def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -
             first, second = await data.greet()
             assert (first.seq, first.world, first.generation) == (0, WORLD, 7)
             assert dict(second.tokens) == told.snapshot.tokens
-            await until(lambda: link.workers and link.workers[0].generation == 7)
+            await eventually(lambda: link.workers and link.workers[0].generation == 7)
             assert (link.workers[0].name, link.workers[0].pid) == ("w0", 4711)
 
     run(main())
 
 
-def test_a_change_is_effective_when_every_data_process_has_acked_it(tmp_path: Path) -> None:
+def test_change_is_effective_after_every_ack(tmp_path: Path) -> None:
     async def main() -> None:
         async with linked(tmp_path / "s") as (link, told):
             one, two = await connect(tmp_path / "s"), await connect(tmp_path / "s")
@@ -171,7 +165,7 @@ def test_a_change_is_effective_when_every_data_process_has_acked_it(tmp_path: Pa
     run(main())
 
 
-def test_a_silent_data_process_makes_it_pending_after_a_second_and_one_that_leaves_does_not_count(
+def test_ack_times_out_and_ignores_departed_process(
     tmp_path: Path,
 ) -> None:
     async def main() -> None:
@@ -224,7 +218,7 @@ def test_gauges_are_kept_and_events_counted(tmp_path: Path) -> None:
             data = await connect(tmp_path / "s")
             await data.greet()
             data.say(Gauges(1, {"streams": 1.0}), Gauges(2, {"streams": 5.0}), Events(((1, "ejected", "up-a"),), 4))
-            await until(lambda: link.workers[0].dropped_events == 4)
+            await eventually(lambda: link.workers[0].dropped_events == 4)
             assert link.workers[0].gauges == {"streams": 5.0}
 
     run(main())
@@ -271,7 +265,7 @@ def test_a_peer_that_does_not_read_is_dropped_and_delays_nobody(tmp_path: Path) 
                 except BrokenPipeError:
                     break
                 await asyncio.sleep(0)
-            await until(lambda: [worker.name for worker in link.workers] == ["w0"], 60)
+            await eventually(lambda: [worker.name for worker in link.workers] == ["w0"], 60)
             patch = told.add()
             publishing = asyncio.create_task(link.publish(patch, patch.generation))
             assert await good.hear() == patch
@@ -282,7 +276,7 @@ def test_a_peer_that_does_not_read_is_dropped_and_delays_nobody(tmp_path: Path) 
     run(main())
 
 
-def test_a_stale_socket_file_is_replaced_and_a_deep_path_is_no_obstacle(tmp_path: Path) -> None:
+def test_stale_socket_and_deep_path(tmp_path: Path) -> None:
     async def main() -> None:
         deep = tmp_path / ("d" * 100)
         deep.mkdir()
@@ -297,7 +291,7 @@ def test_a_stale_socket_file_is_replaced_and_a_deep_path_is_no_obstacle(tmp_path
                 descriptor = os.open(folder, os.O_RDONLY)
                 data = await connect(Path(f"/proc/self/fd/{descriptor}/channel.sock"))
                 await data.greet()
-                await until(lambda: link.workers)
+                await eventually(lambda: link.workers)
                 os.close(descriptor)
 
     run(main())
@@ -316,7 +310,7 @@ def fastest(decode: Callable[[bytes], object], payload: bytes) -> float:
     return min(taken)
 
 
-def test_no_part_of_20000_tokens_takes_much_longer_than_plain_values() -> None:
+def test_snapshot_parts_decode_evenly() -> None:
     for models in ((), tuple(f"provider/model-{n}" for n in range(50))):
         stored = {n.to_bytes(32, "big"): Grant(f"{n:08x}", f"token number {n}", models=models) for n in range(20_000)}
         snapshot = compose(1, Compiled(WORLD, {}, {}), stored)
@@ -350,7 +344,7 @@ def test_a_patch_makes_the_new_snapshot_out_of_the_old_one() -> None:
         assert compose(0, Compiled(world, {}, {}), {**tokens, **dict(patch.tokens)}) == new
 
 
-def test_so_large_a_change_that_a_patch_would_hold_the_loop_is_sent_whole() -> None:
+def test_large_change_is_sent_as_whole_snapshot() -> None:
     many = {n.to_bytes(32, "big"): Grant(f"{n:08x}", "x") for n in range(1500)}
     empty, full = compose(1, Compiled(WORLD, {}, {}), {}), compose(2, Compiled(WORLD, {}, {}), many)
     assert difference(empty, full) is None
@@ -367,7 +361,7 @@ def test_secrets_are_not_printed() -> None:
     assert "sk-canary" not in repr(Told().compiled)
 
 
-def test_who_has_what_the_last_life_knew_waits_until_this_one_has_looked_around(tmp_path: Path) -> None:
+def test_worker_keeps_old_snapshot_until_discovery(tmp_path: Path) -> None:
     async def main() -> None:
         told = Told()
         told.settled, told.inherited = False, 6
@@ -375,7 +369,7 @@ def test_who_has_what_the_last_life_knew_waits_until_this_one_has_looked_around(
             kept, fresh = await connect(tmp_path / "s"), await connect(tmp_path / "s")
             kept.say(Hello("w0", "b0", 6, 4711))
             await fresh.greet("w1")
-            await until(lambda: len(link.workers) == 2, 60)
+            await eventually(lambda: len(link.workers) == 2, 60)
             link.tell(Secrets({}))
             assert await fresh.hear() == Secrets({})
             link.release()

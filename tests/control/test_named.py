@@ -9,9 +9,10 @@ import pytest
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from headgate.catalog.names import ended, nearest
-from headgate.control.objects import named, wording
+from headgate.control.objects import named
 from headgate.errors import GatewayError
 from headgate.model import Alias, Grant, ModelRow, Provider, Snapshot, TargetRef
+from headgate.resources import wording
 
 GRANTS = [
     Grant("aa11", "laptop", origin="store"),

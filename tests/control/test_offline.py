@@ -9,9 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from headgate.control.objects.compiled import Compiled
 from headgate.control.offline import offline
 from headgate.process.statedir import StateError
+from headgate.resources.compiled import Compiled
 from tests.control.child import SECRET, Child, compiled
 from tests.control.journal_writer import Writer, closed, ident, opened
 

@@ -76,7 +76,7 @@ def test_urls(url: str, hosts: list[tuple[str, int]], user: str | None, password
         (f"mysql://hg:{SECRET}@db/gate", "postgresql://USER@HOST/NAME"),
     ],
 )
-def test_urls_that_cannot_be_used_are_refused_without_quoting_them(url: str, words: str) -> None:
+def test_unusable_urls_are_refused_unquoted(url: str, words: str) -> None:
     sentence = problem(url)
     assert sentence is not None and words in sentence
     assert SECRET not in sentence and SECRET not in masked(url)
@@ -181,9 +181,7 @@ def pooled(postgres: Server) -> Callable[[str], str]:
 CALLS = 300
 
 
-def test_behind_a_pooler_in_transaction_mode_every_call_is_recorded(
-    postgres: Server, pooled: Callable[[str], str], tmp_path: Path
-) -> None:
+def test_transaction_pooler_records_every_call(postgres: Server, pooled: Callable[[str], str], tmp_path: Path) -> None:
     """Its few connections change hands with every transaction, beside other clients that prepare statements."""
     direct = postgres.database()
     with postgres.pooler() as port:

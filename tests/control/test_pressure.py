@@ -6,6 +6,7 @@ import asyncio
 import resource
 import sqlite3
 import time
+from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
@@ -53,9 +54,7 @@ def test_a_busy_gateway_is_recorded_in_few_commits(tmp_path: Path) -> None:
     assert 0 < commits <= 3 * ((time.monotonic() - began) / 0.2 + 1)
 
 
-def test_after_a_blocked_store_fifty_thousand_records_are_caught_up_while_lists_are_answered(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_blocked_store_is_caught_up_while_lists_answer(tmp_path: Path, report: Callable[[str], None]) -> None:
     async def main() -> None:
         engine = await open_store(f"sqlite:///{tmp_path}/headgate.db")
         recorder = Recorder(engine, tmp_path / "journal")
@@ -83,11 +82,10 @@ def test_after_a_blocked_store_fifty_thousand_records_are_caught_up_while_lists_
             await asyncio.sleep(0.02)
         await caught_up
         took, grown = time.monotonic() - began, peak_mb() - before
-        with capsys.disabled():
-            print(
-                f"\n50,000 records caught up in {took:.1f} s, {grown:.0f} MB more at the peak; "
-                f"meanwhile {len(waits)} lists, the slowest {max(waits) * 1000:.0f} ms"
-            )
+        report(
+            f"50,000 records caught up in {took:.1f} s, {grown:.0f} MB more at the peak; "
+            f"meanwhile {len(waits)} lists, the slowest {max(waits) * 1000:.0f} ms"
+        )
         assert recorder.lag().records == 0
         assert grown < 64
         assert len(waits) >= 4, "lists waited until all was caught up"
@@ -124,7 +122,7 @@ def test_a_server_that_restarts_is_met_again_and_nothing_is_lost(postgres: Serve
     run(main())
 
 
-def test_a_server_that_cannot_be_used_is_said_in_a_sentence_without_its_password(postgres: Server) -> None:
+def test_unusable_server_is_named_without_password(postgres: Server) -> None:
     nobody = postgres.url("nobody").replace("headgate@", "headgate:canary-password@")
     stranger = postgres.url("postgres").replace("headgate@", "stranger:canary-password@")
     for url in (nobody, stranger):

@@ -22,6 +22,7 @@ from headgate.control.ingest.recorder import Recorder
 from headgate.control.store.database import open_store
 from headgate.model import Refused, Rotated
 from headgate.wire.records import HEADER, encode
+from tests import waiting
 from tests.control import postgres_server
 from tests.control.journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, run
 from tests.paths import ROOT
@@ -105,7 +106,7 @@ def test_a_rotated_segment_is_read_to_its_end_before_the_next(tmp_path: Path) ->
     run(main())
 
 
-def test_a_running_call_has_a_row_without_an_outcome_and_its_close_completes_it(tmp_path: Path) -> None:
+def test_running_call_has_a_row_without_outcome(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path) as recorder:
@@ -127,8 +128,7 @@ def test_the_timer_reads_without_being_asked(tmp_path: Path) -> None:
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path, 0.1):
             writer.write(opened(1), closed(1))
-            await asyncio.sleep(1)
-            assert len(rows(tmp_path)) == 1
+            await waiting.eventually(lambda: len(rows(tmp_path)) == 1)
 
     run(main())
 
@@ -144,7 +144,7 @@ def test_an_unknown_cost_is_null(tmp_path: Path) -> None:
     run(main())
 
 
-def test_calls_of_a_dead_process_are_lost_and_billed_from_their_progress(tmp_path: Path) -> None:
+def test_dead_process_calls_are_billed_from_progress(tmp_path: Path) -> None:
     async def main() -> None:
         dead, alive = Writer(tmp_path / "journal", "w0-dead"), Writer(tmp_path / "journal", "w1-alive")
         async with recording(tmp_path) as recorder:
@@ -166,7 +166,7 @@ def test_calls_of_a_dead_process_are_lost_and_billed_from_their_progress(tmp_pat
     run(main())
 
 
-def test_running_calls_are_remembered_across_a_restart_of_control(tmp_path: Path) -> None:
+def test_running_calls_outlive_control(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path) as recorder:
@@ -232,7 +232,7 @@ def test_a_rotated_segment_is_deleted_while_its_writer_lives(tmp_path: Path) -> 
     run(main())
 
 
-def test_a_backlog_of_many_chunks_and_a_record_larger_than_the_first_read(tmp_path: Path) -> None:
+def test_backlog_of_many_chunks(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal", size=4 << 20)
         writer.write(opened(0, label="x" * 40_000), closed(0))
@@ -264,7 +264,7 @@ def test_a_sound_record_of_an_unknown_kind_is_stepped_over(tmp_path: Path) -> No
     run(main())
 
 
-def test_refusals_add_up_and_are_not_counted_twice_after_a_restart(tmp_path: Path) -> None:
+def test_refusals_are_counted_once(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
         writer.write(Refused(T0, "invalid_api_key", 3), Refused(T0, "invalid_api_key", 4))
@@ -316,7 +316,7 @@ WRITER = """
 """
 
 
-def test_a_writer_killed_in_the_middle_loses_no_receipt_that_it_had_written(tmp_path: Path) -> None:
+def test_killed_writer_loses_no_receipt(tmp_path: Path) -> None:
     child = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(WRITER), str(tmp_path / "journal")],
         stdout=subprocess.PIPE,
@@ -327,8 +327,7 @@ def test_a_writer_killed_in_the_middle_loses_no_receipt_that_it_had_written(tmp_
     async def main() -> None:
         async with recording(tmp_path, 0.02) as recorder:
             assert child.stdout is not None
-            await asyncio.to_thread(child.stdout.readline)  # it is at work
-            await asyncio.sleep(1.0)
+            await asyncio.to_thread(lambda: [next(child.stdout or ()) for _ in range(2000)])  # it is at work
             child.kill()
             promised = int(child.stdout.read().split()[-1])
             child.wait()
@@ -362,7 +361,7 @@ DATA_PROCESS = """
 """
 
 
-def test_the_data_processs_own_journal_rotates_is_killed_and_is_read_to_the_end(tmp_path: Path) -> None:
+def test_killed_journal_is_read_to_its_end(tmp_path: Path) -> None:
     folder = tmp_path / "journal"
     folder.mkdir()
     child = subprocess.Popen(
@@ -404,7 +403,7 @@ READER = """
 """
 
 
-def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Path) -> None:
+def test_killed_control_records_each_call_once(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "journal", size=16 << 20)
     number = 0
     for kill in range(3):
@@ -414,7 +413,7 @@ def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Pat
         assert child.stdout is not None
         assert child.stdout.readline() == b"reading\n"
         until = time.monotonic() + 0.5 + kill * 0.13
-        while time.monotonic() < until:
+        while time.monotonic() < until or number < 120 * (kill + 1):
             writer.write(opened(number), Refused(T0, "invalid_api_key", 1))
             if number >= 10:
                 writer.write(closed(number - 10))
@@ -436,7 +435,7 @@ def test_control_killed_between_batches_neither_doubles_nor_misses(tmp_path: Pat
     run(main())
 
 
-def test_a_record_that_the_store_refuses_is_set_aside_and_holds_up_nobody(tmp_path: Path) -> None:
+def test_refused_record_is_set_aside(tmp_path: Path) -> None:
     """A damaged writer may give integers that no store holds."""
 
     async def main() -> None:
@@ -477,7 +476,7 @@ def test_a_nul_in_a_name_takes_no_call_out_of_the_accounts(tmp_path: Path) -> No
     run(main())
 
 
-def test_a_store_that_refuses_everything_is_not_taken_for_bad_records(tmp_path: Path) -> None:
+def test_refusing_store_sets_no_record_aside(tmp_path: Path) -> None:
     async def main() -> None:
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path, 0.05) as recorder:

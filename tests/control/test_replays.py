@@ -106,9 +106,7 @@ class Table:
 
 @given(histories(), st.data())
 @settings(max_examples=200, deadline=None)
-def test_any_batching_and_any_replay_of_a_prefix_gives_the_same_rows(
-    history: list[Record], data: st.DataObject
-) -> None:
+def test_any_batching_gives_the_same_rows(history: list[Record], data: st.DataObject) -> None:
     straight, cut = Table(), Table()
     once = Receipts()
     once.ingest("b", b"".join(map(encode, history)))
@@ -130,7 +128,7 @@ def test_any_batching_and_any_replay_of_a_prefix_gives_the_same_rows(
 
 @given(histories(), st.integers(0, 400), st.integers(0, 30))
 @settings(max_examples=15, deadline=None)
-def test_any_crash_of_both_processes_gives_the_rows_of_what_was_whole(
+def test_any_crash_keeps_the_whole_records(
     tmp_path_factory: pytest.TempPathFactory, empty: Path, history: list[Record], cut_at: int, restart_at: int
 ) -> None:
     """The journal is cut at any byte, control stops after any number of records; SQLite must have what an uncut
@@ -280,7 +278,7 @@ def test_sums_are_what_counting_gives_whatever_happens(
     run(main(tmp_path_factory.mktemp("sums")))
 
 
-def test_a_lost_call_that_had_ended_after_all_counts_once_as_what_it_was(tmp_path: Path, empty: Path) -> None:
+def test_lost_call_that_ended_counts_once(tmp_path: Path, empty: Path) -> None:
     async def main() -> None:
         shutil.copy(empty, tmp_path / "headgate.db")
         writer = Writer(tmp_path / "journal")

@@ -49,7 +49,7 @@ def within(database: str, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
     asyncio.run(main())
 
 
-def test_an_empty_database_becomes_exactly_the_schema_that_the_code_uses(database: str, tmp_path: Path) -> None:
+def test_migrations_make_the_schema_of_the_code(database: str, tmp_path: Path) -> None:
     async def check(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             differences = await connection.run_sync(
@@ -67,7 +67,7 @@ def test_an_empty_database_becomes_exactly_the_schema_that_the_code_uses(databas
         assert {"requests_by_grant", "requests_by_label", "requests_running"} <= indexes
 
 
-def test_the_rows_of_an_earlier_release_are_added_up_and_every_step_can_be_undone(database: str) -> None:
+def test_migrations_add_up_old_rows_and_undo(database: str) -> None:
     async def check(engine: AsyncEngine) -> None:
         await step(engine, lambda config: command.downgrade(config, "0002"))
         async with engine.begin() as connection:

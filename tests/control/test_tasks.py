@@ -117,7 +117,7 @@ def test_an_open_provider_without_a_row_cannot_be_named() -> None:
     assert targets(bound(known)["auto"]) == ["open/priced"]
 
 
-def test_auto_prefers_known_prices_then_the_configured_then_the_detected() -> None:
+def test_auto_prefers_known_prices() -> None:
     unpriced, priced = provider("a", ModelRow("m")), provider("b", ModelRow("m", price=CHEAP))
     engine = provider("e", ModelRow("m", price=Price(0, 0)), origin="detected", auth="none", accounts=())
     assert targets(bound(unpriced, priced, engine)["auto"]) == ["b/m"]
@@ -126,7 +126,7 @@ def test_auto_prefers_known_prices_then_the_configured_then_the_detected() -> No
     assert bound(engine)["auto"].why == "e (found on this machine): m, the first of its models"
 
 
-def test_auto_is_all_chat_models_of_a_list_and_of_an_open_catalog_only_what_is_recommended() -> None:
+def test_auto_takes_recommended_models_of_open_catalogs() -> None:
     listed = provider(
         "fancy", ModelRow("dear", price=DEAR), ModelRow("dark"), ModelRow("ear", kind="transcription", price=CHEAP),
         ModelRow("big", price=Price(4, 4)), ModelRow("cheap", price=CHEAP), preset="fancy",

@@ -17,6 +17,7 @@ BENCH = ROOT / "bench" / "black_hole.py"
 STREAMS = 300
 
 
+@pytest.mark.alone
 @pytest.mark.timeout(180)
 def test_a_target_that_says_nothing_slows_nobody(report: Report) -> None:
     command = [sys.executable, BENCH, "--streams", str(STREAMS), "--seconds", "4", "--rounds", "2", "--json"]

@@ -84,6 +84,7 @@ def slowness() -> float:
     return max(1.0, (time.monotonic() - begin) / CALM_S)
 
 
+@pytest.mark.alone
 def test_the_first_answer_without_configuration_and_network(tmp_path: Path, report: Report) -> None:
     prefix = alone()
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")

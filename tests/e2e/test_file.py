@@ -29,7 +29,7 @@ def test_a_file_that_is_emptied_takes_nothing_back(gateway: Make) -> None:
     one.until(lambda: not allowed(one), 30)
 
 
-def test_a_file_that_is_written_in_place_is_read_when_it_is_whole(gateway: Make) -> None:
+def test_file_written_in_place_is_read_whole(gateway: Make) -> None:
     one = gateway().start()
     whole = one.config.read_text() + "aliases: {mine: {targets: [builtin/lorem]}}\n"
     head, tail = whole.split("tokens:")  # at a line's end: the first half is a sound file without tokens

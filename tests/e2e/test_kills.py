@@ -13,6 +13,7 @@ from pathlib import Path
 
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
+from tests.waiting import eventually
 
 
 @dataclass
@@ -70,7 +71,7 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
     return load, killed
 
 
-def test_a_killed_data_process_refuses_nobody_and_loses_no_receipt(gateway: Make, report: Report) -> None:
+def test_killed_data_process_loses_no_receipt(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200
     load, killed = asyncio.run(under_load(one))
@@ -102,8 +103,9 @@ def test_a_killed_data_process_refuses_nobody_and_loses_no_receipt(gateway: Make
 async def streams_while(one: Gateway, count: int, seconds: float, happening: object) -> list[Streamed]:
     rate = 40
     model = f"builtin/lorem?rate={rate}&ttft=0.1&tokens={int(rate * seconds)}"
-    running = [asyncio.create_task(stream(one.port, model)) for _ in range(count)]
-    await asyncio.sleep(1.0)
+    seen = [Streamed() for _ in range(count)]
+    running = [asyncio.create_task(stream(one.port, model, seen=each)) for each in seen]
+    await eventually(lambda: all(each.text for each in seen))
     await asyncio.to_thread(happening)  # type: ignore[arg-type]
     return await asyncio.gather(*running)
 
@@ -150,7 +152,7 @@ def held_away(one: Gateway) -> socket.socket:
             time.sleep(0.002)
 
 
-def test_while_control_is_away_streams_start_and_tokens_of_the_store_work(gateway: Make) -> None:
+def test_streams_start_without_control(gateway: Make) -> None:
     one = gateway().start()
     token = one.cli("token", "create", "laptop").stdout.strip()
     assert one.chat("builtin/echo", token)[0] == 200
@@ -187,9 +189,10 @@ def test_orphans_end_by_themselves_and_a_new_start_takes_over(gateway: Make) -> 
     assert set(pids) == {"data", "control", "builtin"}
 
     async def main() -> tuple[Streamed, Streamed]:
-        short = asyncio.create_task(stream(one.port, "builtin/lorem?rate=100&tokens=60"))
-        long = asyncio.create_task(stream(one.port, "builtin/lorem?rate=20&tokens=1000"))
-        await asyncio.sleep(0.3)
+        seen = Streamed(), Streamed()
+        short = asyncio.create_task(stream(one.port, "builtin/lorem?rate=100&tokens=60", seen=seen[0]))
+        long = asyncio.create_task(stream(one.port, "builtin/lorem?rate=20&tokens=1000", seen=seen[1]))
+        await eventually(lambda: all(each.text for each in seen))
         os.kill(one.process.pid, signal.SIGKILL)
         return await short, await long
 

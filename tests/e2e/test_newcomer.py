@@ -8,13 +8,15 @@ import socket
 import subprocess
 import time
 
+import pytest
+
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import Make, Report
 from tests.e2e.test_cli_start import slowness
 from tests.ports import free_port
 
 
-def test_the_first_start_prints_tokens_and_a_line_that_streams_when_pasted(gateway: Make) -> None:
+def test_first_start_prints_a_line_that_streams(gateway: Make) -> None:
     one = gateway().start()
     printed = one.until(lambda: one.out.read_text() if "-d '" in one.out.read_text() else "")
     assert f"admin token   {one.admin_token}" in printed
@@ -38,7 +40,7 @@ def test_the_first_start_prints_tokens_and_a_line_that_streams_when_pasted(gatew
     assert "token" not in one.out.read_text() and "hg_" not in one.out.read_text() + one.log
 
 
-def test_what_can_be_wrong_at_the_start_has_its_exit_code_and_a_sentence(gateway: Make) -> None:
+def test_start_failures_have_exit_code_and_sentence(gateway: Make) -> None:
     one = gateway().start()
 
     second = gateway(state=one.state).spawn()
@@ -96,6 +98,7 @@ def test_a_state_directory_deeper_than_a_sockets_address(gateway: Make) -> None:
     assert one.chat("builtin/echo", made.stdout.strip())[0] == 200
 
 
+@pytest.mark.alone
 def test_the_time_to_the_first_answer(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200

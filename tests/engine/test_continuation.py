@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import socket
 import threading
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import openai
@@ -73,7 +73,7 @@ def cutter(engine: Engine) -> Iterator[Cutter]:
 
 @pytest.mark.parametrize("prefill", ["trailing", "none"])
 def test_a_cut_stream_of_a_real_engine_comes_whole(
-    cutter: Cutter, tmp_path: Path, prefill: str, capsys: pytest.CaptureFixture[str]
+    cutter: Cutter, tmp_path: Path, prefill: str, report: Callable[[str], None]
 ) -> None:
     rows = {"tiny": ModelRow("tiny", prefill=prefill)}
     with DataPlane(tmp_path / "s", upstream(cutter.url, name="llama", models=rows)) as plane:
@@ -108,5 +108,4 @@ def test_a_cut_stream_of_a_real_engine_comes_whole(
         assert [record.attempts[-1].why for record in records[6:]] == [
             "continue" if prefill == "trailing" else "restart"
         ] * len(CUTS)
-    with capsys.disabled():
-        print(f"\n  prefill {prefill}: {sum(equal)} of {len(CUTS)} equal; plain reruns {sum(again)} of {len(CUTS)}")
+    report(f"prefill {prefill}: {sum(equal)} of {len(CUTS)} equal; plain reruns {sum(again)} of {len(CUTS)}")

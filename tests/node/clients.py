@@ -10,6 +10,8 @@ import subprocess
 from pathlib import Path
 from typing import Any
 
+from tests.lock import locked
+
 HERE = Path(__file__).parent
 
 
@@ -28,8 +30,12 @@ def program(name: str) -> str:
 def install() -> None:
     """Installs what package-lock.json names, where that has not been done (or the lock file is newer)."""
     done, lock = HERE / "node_modules" / ".package-lock.json", HERE / "package-lock.json"
-    if done.exists() and done.stat().st_mtime >= lock.stat().st_mtime:
-        return
+    with locked("node"):
+        if not (done.exists() and done.stat().st_mtime >= lock.stat().st_mtime):
+            _npm_ci()
+
+
+def _npm_ci() -> None:
     path = os.pathsep.join([str(Path(program("node")).parent), os.environ.get("PATH", os.defpath)])
     command = [program("npm"), "ci", "--no-audit", "--no-fund"]
     subprocess.run(command, cwd=HERE, check=True, timeout=110, capture_output=True, env={**os.environ, "PATH": path})

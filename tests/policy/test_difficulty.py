@@ -118,7 +118,7 @@ def order(one: Plan) -> list[str]:
     return list(dict.fromkeys(attempt.target.provider.name for attempt in one.attempts))
 
 
-def test_simple_requests_go_to_the_cheapest_and_hard_ones_to_the_strongest() -> None:
+def test_difficulty_chooses_cheapest_or_strongest() -> None:
     gate = auto(MIXED)
     assert order(gate.plan(call("auto"), ANYONE)) == ["cheap", "mid", "dear", "dark"]
     assert order(gate.plan(call(None), ANYONE)) == ["cheap", "mid", "dear", "dark"], "it is the default"

@@ -59,7 +59,7 @@ def test_a_call_that_would_not_be_sent_is_said_to_be_refused(failure: GatewayErr
     assert (other.code, places(other)) == ("", [("b", 1), ("a", 2)])
 
 
-def test_what_is_waited_for_is_not_refused_while_the_client_waits() -> None:
+def test_awaited_target_is_not_refused() -> None:
     gate = router(provider("a", ModelRow("m")))
     world = World({"a": always(status(429, 20.0))})
     world.play(gate.plan(call("m", headgate={"retries": 0}), ANYONE))
@@ -71,7 +71,7 @@ def test_what_is_waited_for_is_not_refused_while_the_client_waits() -> None:
     assert played.error is not None and played.error.kind.code == found.code and not played.tries
 
 
-def test_where_all_are_out_the_one_that_is_asked_all_the_same_is_first() -> None:
+def test_target_of_last_resort_is_first() -> None:
     """Our own guesses keep two targets away; the least bad of them serves."""
     gate = router(*(provider(name, ModelRow("m")) for name in "ab"), aliases=[chain("a/m", "b/m")])
     world = World({"a": always(status(429)), "b": always(status(429))})

@@ -145,7 +145,7 @@ def test_a_declared_model_stays_with_those_that_declare_it() -> None:
     assert leads_to(gate, "m") == ["engine/m"]
 
 
-def test_a_tag_has_no_known_price_and_a_date_the_price_of_its_model(gate: Router) -> None:
+def test_dated_name_has_its_models_price(gate: Router) -> None:
     def price(name: str) -> Price:
         return gate.plan(call(name), ANYONE).attempts[0].target.price
 

@@ -27,7 +27,7 @@ def refused(gate: Router, grant: Grant = ANYONE, **members: Any) -> GatewayError
 # ---- names
 
 
-def test_a_name_is_an_alias_then_a_model_then_a_provider_and_its_model() -> None:
+def test_name_resolution_order() -> None:
     gate = router(provider("a", ModelRow("big"), ModelRow("x/y")), provider("open"), aliases=[chain("a/big", "open/z")])
     assert names(gate.plan(call("chat"), ANYONE)) == ["a/big", "open/z"]
     assert names(gate.plan(call("big"), ANYONE)) == ["a/big"]
@@ -101,7 +101,7 @@ def test_a_clients_own_alias_is_refused_rather_than_re_routed() -> None:
     assert refused(gate, model="client:acme/chat", headgate=options).kind is errors.NO_QUALIFYING_MODEL
 
 
-def test_a_token_may_use_through_a_fallback_what_it_may_not_name_itself() -> None:
+def test_token_may_reach_fallbacks_it_may_not_name() -> None:
     gate = router(provider("a", ModelRow("m")), provider("b", ModelRow("n")), aliases=[chain("a/m", "b/n")])
     lim = Grant("t", "lim", models=("chat",))
     assert refused(gate, lim, model="a/m").kind is errors.MODEL_NOT_ALLOWED
@@ -111,7 +111,7 @@ def test_a_token_may_use_through_a_fallback_what_it_may_not_name_itself() -> Non
     assert not any(candidate.reason for candidate in one.candidates)
 
 
-def test_of_two_rows_of_one_upstream_model_the_one_that_may_be_used_is() -> None:
+def test_permitted_row_of_a_model_is_used() -> None:
     rows = ModelRow("dark", upstream_model="m"), ModelRow("priced", upstream_model="m", price=PRICED)
     gate = router(provider("a", *rows), aliases=[chain("a/dark", "a/priced")], unpriced="refuse")
     assert names(gate.plan(call(), ANYONE)) == ["a/priced"]
@@ -142,7 +142,7 @@ def deadlines(alias: dict[str, float], **row: float) -> tuple[float, float]:
     return timeouts.headers, timeouts.first_token
 
 
-def test_a_short_first_token_shortens_the_wait_for_the_head_but_not_what_a_row_raises() -> None:
+def test_first_token_timeout_bounds_the_head() -> None:
     assert deadlines({}) == (60, 60)
     assert deadlines({"first_token": 2}) == (2, 2)
     assert deadlines({"first_token": 2}, first_token=8) == (8, 8)
@@ -395,7 +395,7 @@ def test_explain_never_raises(members: dict[str, Any], kind: Kind) -> None:
     assert plan().alias.name == "chat"
 
 
-def test_how_a_text_is_gone_on_with_is_the_rows_else_the_providers() -> None:
+def test_prefill_of_the_row_else_of_the_provider() -> None:
     rows = (ModelRow("said", prefill="trailing"), ModelRow("never", prefill="none"), ModelRow("silent"))
     fenced = router(provider("p", *rows, prefill="prefix"))
     assert {row.id: fenced.plan(call(f"p/{row.id}"), ANYONE).attempts[0].target.prefill for row in rows} == {

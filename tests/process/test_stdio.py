@@ -61,7 +61,7 @@ def test_writing_after_the_reader_has_gone_does_nothing(ends: tuple[int, int]) -
     output.finish()
 
 
-def test_a_reader_that_stops_reading_gets_a_count_of_the_missing_lines(ends: tuple[int, int]) -> None:
+def test_stalled_reader_gets_a_count_of_missing_lines(ends: tuple[int, int]) -> None:
     read, write = ends
     output = Output(write, "utf-8")
     for _ in range(MANY):
@@ -104,7 +104,7 @@ def test_a_regular_file_is_appended_to_by_all_who_share_it(tmp_path) -> None:  #
     assert (tmp_path / "log").read_text() == LINE * 3
 
 
-def test_descriptors_that_were_closed_before_the_start_are_occupied() -> None:
+def test_closed_descriptors_are_occupied() -> None:
     program = (
         "import os, socket; from headgate.process import stdio; stdio.install()\n"
         "pair = socket.socketpair(); print('to nobody'); import sys; print('to nobody', file=sys.stderr)\n"

@@ -19,6 +19,7 @@ import pytest
 from headgate.process import statedir
 from headgate.process.supervisor import backoff
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 STANDINS = Path(__file__).with_name("standins.py")
 
@@ -59,10 +60,7 @@ class Gateway:
         return [row for row in rows if row[: len(start)] == list(start)]
 
     def until(self, what: Callable[[], object], seconds: float = 40) -> None:
-        end = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < end, f"waited in vain; notes: {self.lines()}"
-            time.sleep(0.005)
+        wait_until(what, seconds, step=0.005, why=lambda: f"notes: {self.lines()}")
 
     def get(self, timeout: float = 5) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=timeout) as answer:
@@ -323,7 +321,7 @@ def test_child_that_cannot_start_gives_its_exit_code(gateway: Make) -> None:
     assert not (one.state / statedir.ADMIN_TOKEN).exists()
 
 
-def test_control_that_never_comes_up_is_named_while_streams_are_served(gateway: Make) -> None:
+def test_failing_control_is_named_while_streams_run(gateway: Make) -> None:
     one = gateway(STANDIN_CRASH="1")
     one.until(lambda: len(one.lines("control", "boot")) >= 4)
     assert one.get() == f"data {one.pid('data')}"
@@ -370,7 +368,7 @@ def test_a_start_waits_for_the_ports_of_a_life_that_was_killed(gateway: Make) ->
     assert code == 3 and "is in use" in err and "waiting for it" not in err
 
 
-def test_control_in_back_off_is_started_once_more_for_the_journal(gateway: Make) -> None:
+def test_control_in_backoff_starts_for_the_journal(gateway: Make) -> None:
     one = gateway(STANDIN_CRASH="1")
     one.until(lambda: len(one.lines("control", "boot")) >= 6)  # its next start is more than a second away
     one.until(lambda: not Path(f"/proc/{one.pid('control')}").exists())

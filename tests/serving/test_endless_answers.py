@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
-from headgate.serving.call.exchange import _summed_up
+from headgate.serving.call.answering import summed_up
 from headgate.serving.loop.fiber import Fiber
 from headgate.serving.upstream.answer import MAX_HEAD
 from headgate.serving.upstream.asking import HttpAsking
@@ -121,7 +122,7 @@ def one_byte_chunks(count: int) -> bytes:
     return b"1\r\nx\r\n" * count
 
 
-def test_a_read_of_one_byte_chunks_costs_the_same_however_many_came_before() -> None:
+def test_one_byte_chunks_cost_the_same() -> None:
     wire = Wire()
     wire.read(JSON_HEAD)
     read = one_byte_chunks(5000)
@@ -136,7 +137,7 @@ def test_a_read_of_one_byte_chunks_costs_the_same_however_many_came_before() -> 
     assert wire.asking.done and wire.upstream.body == b"x" * (203 * 5000 + 10)
 
 
-def test_an_answer_that_came_in_two_reads_is_within_its_limit_or_refused() -> None:
+def test_answer_in_two_reads_is_bounded() -> None:
     for size, fine in ((1000, True), (1001, False)):
         wire = Wire(max_answer=1000)
         wire.read(JSON_HEAD + b"1f4\r\n" + b"x" * 500 + b"\r\n")
@@ -172,7 +173,7 @@ def stream_of(count: int, delta: dict[str, Any]) -> bytes:
 )
 def test_a_long_stream_is_added_up_in_parts_of_equal_cost(delta: dict[str, Any]) -> None:
     body = stream_of(600, delta)
-    parts = answer_in_parts(body, id="i", created=1, model="m")
+    parts = answer_in_parts(body, Reply(ident="i", created=1, model="m"))
     costs = []
     answer = None
     while answer is None:
@@ -202,7 +203,7 @@ def test_other_work_runs_between_the_parts_of_a_long_stream() -> None:
                 loop.call_soon(turn)
 
         async def work() -> None:
-            found.set_result(await _summed_up(answer_in_parts(body, id="i", created=1, model="m")))
+            found.set_result(await summed_up(answer_in_parts(body, Reply(ident="i", created=1, model="m"))))
 
         loop.call_soon(turn)
         Fiber(work(), "sum", lambda fiber: None).step()

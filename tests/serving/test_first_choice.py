@@ -28,7 +28,7 @@ def told(plane: DataPlane, stream: bool, **more: Any) -> tuple[str | None, str |
     )  # fmt: skip
 
 
-def test_a_first_choice_that_is_not_well_has_been_fallen_back_from(tmp_path: Path) -> None:
+def test_ejected_first_choice_counts_as_fallback(tmp_path: Path) -> None:
     """Also where nobody asked it any more."""
     with chain(tmp_path / "s", [BUSY], [WELL]) as (plane, (p0, _)):
         assert told(plane, True) == ("2", "p0/m", True, 2)

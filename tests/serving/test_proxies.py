@@ -76,7 +76,7 @@ def test_loopback_is_reached_directly(provider: Provider, tmp_path: Path, monkey
         assert proxy.heads == []
 
 
-def test_a_proxy_variable_that_is_not_understood_stops_the_start_with_a_sentence(
+def test_bad_proxy_variable_stops_the_start(
     provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")

@@ -103,7 +103,7 @@ def test_six_attempts_are_the_bound_all_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [b"429 Slow", b"503 Busy"])
-def test_whoever_says_when_is_waited_for_where_there_is_nobody_else(tmp_path: Path, status: bytes) -> None:
+def test_retry_after_is_awaited_without_alternative(tmp_path: Path, status: bytes) -> None:
     scripts = [broken(ROLE, HELLO), refused(status, "slow", b"retry-after: 1"), answered(FINE)]
     with chain(tmp_path / "s", scripts) as (plane, _):
         began = time.monotonic()

@@ -115,7 +115,7 @@ def test_a_target_that_fails_a_prefill_is_asked_afresh(tmp_path: Path, status: b
     assert [body["messages"][-1]["role"] for body in bodies(other)] == ["assistant", "user"]
 
 
-def test_a_refusal_of_one_target_does_not_end_what_another_can_go_on_with(tmp_path: Path) -> None:
+def test_refused_continuation_tries_another_target(tmp_path: Path) -> None:
     no = [refused(b"400 Bad"), refused(b"400 Bad")]
     with targets(tmp_path / "s", (row("none"), [broken(ROLE, HELLO)]), (row(), no), (row(), [answered(FINE)])) as (
         plane, _,

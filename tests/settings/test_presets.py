@@ -244,7 +244,7 @@ def test_words_that_yaml_or_the_environment_spell_otherwise(write: Any) -> None:
 
 
 @pytest.mark.parametrize("key", ["context_window", "max_output"])
-def test_a_number_of_tokens_that_no_message_could_carry_is_refused(write: Any, key: str) -> None:
+def test_impossible_token_count_is_refused(write: Any, key: str) -> None:
     with pytest.raises(ConfigError, match=f"providers.p.models.m.{key}"):
         write(f"providers: {{p: {{base_url: 'http://x', models: {{m: {{{key}: 99999999999999999999999}}}}}}}}")
 

@@ -10,7 +10,7 @@ import pytest
 from pydantic import SecretStr, ValidationError
 
 from headgate.catalog.presets import first_key
-from headgate.control.api.accounts import AccountWish
+from headgate.resources.account import AccountWish
 from headgate.settings import ConfigError, Settings, compile, load
 from headgate.wire import credentials
 

@@ -42,7 +42,7 @@ def child() -> Iterator[tuple[subprocess.Popen[bytes], socket.socket, int]]:
                 process.kill()
 
 
-def test_it_serves_on_the_socket_handed_down_and_ends_with_its_parent() -> None:
+def test_it_serves_the_inherited_socket_until_its_parent_ends() -> None:
     with child() as (process, ours, port):
         assert run(ask(port, chat("echo"))).text == "say something please"
         ours.close()

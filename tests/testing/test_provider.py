@@ -113,7 +113,7 @@ def test_what_cannot_be_meant_is_refused_in_openais_shape(
     assert set(error) == {"message", "type", "param", "code"}
 
 
-def test_the_catalogue_lists_every_model_and_each_can_be_asked_for(provider_port: int) -> None:
+def test_every_listed_model_answers(provider_port: int) -> None:
     listed = run(ask(provider_port, request(b"", "/any/prefix/models", "GET"))).json["data"]
     assert {"echo", "lorem", "fault/429-once", "fault/cut"} <= {entry["id"] for entry in listed}
     one = run(ask(provider_port, request(b"", "/v1/models/fault/cut", "GET"))).json
@@ -180,7 +180,7 @@ async def _slow_reader() -> None:
         writer.close()
 
 
-def test_a_client_that_does_not_read_stops_generation_until_it_does() -> None:
+def test_slow_client_pauses_generation() -> None:
     run(_slow_reader())
 
 

@@ -36,7 +36,7 @@ def test_openai_python_accumulates_three_tool_calls(client: openai.OpenAI) -> No
     assert calls == list(CALLS)
 
 
-def test_openai_python_reads_a_whole_answer_the_catalogue_and_errors(client: openai.OpenAI) -> None:
+def test_openai_python_reads_answers_models_and_errors(client: openai.OpenAI) -> None:
     answer = client.chat.completions.create(model="echo", messages=PROMPT)
     assert answer.choices[0].message.content == "say something please"
     assert client.models.retrieve("echo").id == "echo" and len(list(client.models.list())) > 60

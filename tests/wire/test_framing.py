@@ -69,7 +69,7 @@ def test_the_form_does_not_depend_on_how_the_bytes_come(before: bytes, body: byt
         assert sniffer.finish() is form
 
 
-def test_events_are_known_at_their_first_field_and_lines_at_their_second_line() -> None:
+def test_framing_is_detected_early() -> None:
     sniffer = Sniffer()
     assert [sniffer.feed(bytes((byte,))) for byte in b"data:"] == [None, None, None, None, Form.EVENTS]
     sniffer = Sniffer()
@@ -143,7 +143,7 @@ def test_an_item_is_given_before_the_next_one_comes_and_a_cut_array_is_not_done(
     )
 
 
-def test_a_document_becomes_one_event_and_is_done_only_where_it_is_whole() -> None:
+def test_whole_document_becomes_one_event() -> None:
     assert as_events(CHUNK, Form.DOCUMENT) == b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n"
     assert b"[DONE]" not in as_events(CHUNK[:-4], Form.DOCUMENT)
 

@@ -17,13 +17,13 @@ from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.objects import registry
-from headgate.control.objects.compiled import Compiled
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
 from headgate.process.channel import Answer, Down, Patch
+from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX
 CALL_S = 30.0

@@ -35,7 +35,6 @@ from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.receipts import Batch
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.objects import registry
-from headgate.control.objects.compiled import Compiled
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.reports.client_questions import Answers
 from headgate.control.snapshot.compose import world_of
@@ -49,6 +48,7 @@ from headgate.process import boot as boot_channel
 from headgate.process import locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.process.log import Line, configure, drawn, form_of
+from headgate.resources.compiled import Compiled
 
 try:
     import uvloop

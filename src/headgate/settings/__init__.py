@@ -1,8 +1,9 @@
-"""Settings: what the operator wrote, checked whole, as the values that the two planes are started with.
+"""Settings: the operator's configuration, checked whole, as the values that start the two planes.
 
-Owns the way from YAML + environment + command line to ``Compiled`` (control) and ``DataSettings`` (data).  ``file.py``
-reads the tree, ``presets.py`` fills in what rows of ``providers/`` say, ``schema.py`` says what may stand in it,
-``check.py`` judges it, ``origins.py`` tells where each value came from; nothing below ``app`` imports this package.
+Owns the way from YAML + environment + command line to ``Compiled`` (control) and ``DataSettings`` (data).
+``file.py`` reads the tree, ``presets.py`` adds the rows of ``providers/``, ``schema.py`` has the allowed keys and
+types.  ``check.py`` checks the sense, ``origins.py`` the origin of each value.  No module below ``app`` imports this
+package.
 """
 
 from __future__ import annotations
@@ -10,38 +11,23 @@ from __future__ import annotations
 import hashlib
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from decimal import Decimal
 from pathlib import Path
 from typing import Any
 
 import msgspec
-from msgspec.structs import replace
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.catalog.shipped_aliases import shipped
-from headgate.control.objects.compiled import Compiled
-from headgate.control.objects.header_secrets import secrets_of, without_secrets
 from headgate.control.store import postgres
-from headgate.model import (
-    FREE,
-    Account,
-    Alias,
-    DataSettings,
-    Grant,
-    Limits,
-    ModelRow,
-    Pool,
-    Price,
-    Provider,
-    TargetRef,
-    Timeouts,
-)
+from headgate.model import FREE, DataSettings, Limits, ModelRow, Provider, Timeouts
 from headgate.policy.auth import digest
 from headgate.process.channel import World
 from headgate.process.locate import default_state_dir
 from headgate.process.statedir import url_of
-from headgate.settings import schema
-from headgate.settings.check import account_labels, check, flat
+from headgate.resources.compiled import Compiled
+from headgate.resources.header_secrets import secrets_of, without_secrets
+from headgate.resources.provider import Provider as DeclaredProvider
+from headgate.settings.check import check, flat
 from headgate.settings.file import ConfigError, Tree, find, read
 from headgate.settings.origins import Origin, origins
 from headgate.settings.presets import from_environment
@@ -81,7 +67,7 @@ class Settings:
     path: Path | None
     state_dir: Path
     database: str = field(repr=False)  # its password would be in it
-    found: Mapping[str, schema.Provider] = field(default_factory=dict)
+    found: Mapping[str, DeclaredProvider] = field(default_factory=dict)
     rows: Mapping[str, Row] = field(default_factory=dict, repr=False)
     tree: Tree = field(default_factory=lambda: Tree(None), repr=False)
 
@@ -144,7 +130,7 @@ def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str
         problems += error.problems
     if problems:
         raise ConfigError(problems, store=about_store)
-    found = {name: schema.Provider.model_validate(table) for name, table in tables.items()}
+    found = {name: DeclaredProvider.model_validate(table) for name, table in tables.items()}
     return Settings(file, path, state, database, found, known, tree)
 
 
@@ -176,7 +162,7 @@ def _absolute(key: str, path: str) -> Path:
 
 
 def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
-    """What a data process is told at birth."""
+    """The boot message of a data process."""
     server = settings.file.server
     limits = Limits(
         max_body=int(server.max_body_mb * _MB),
@@ -211,9 +197,9 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
     """The file as a Snapshot's World, its tokens as digests, its providers' keys by account id."""
     file = settings.file
     base = settings.path.parent if settings.path else Path()
-    providers = {name: _provider(name, row, base, settings.rows) for name, row in file.providers.items()}
-    for name, row in settings.found.items():
-        providers[name] = replace(_provider(name, row, base, settings.rows), origin="environment")
+    declared = [("file", *item) for item in file.providers.items()]
+    declared += [("environment", *item) for item in settings.found.items()]
+    providers = {name: row.provider(name, base, settings.rows, origin) for origin, name, row in declared}
     header_secrets: dict[str, str] = {}
     for name, provider in providers.items():
         header_secrets |= secrets_of(provider, settings.rows)
@@ -223,31 +209,18 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         name=BUILTIN, base_url=builtin_url, auth="none", price=FREE, origin="builtin", training="never",
         title="built-in provider", catalog=_BUILTIN_MODELS,
     )  # fmt: skip
-    aliases = {
-        name: Alias(
-            name=name,
-            targets=tuple(TargetRef(entry.target, entry.weight) for entry in row.targets),
-            use_case=row.use_case,
-            timeouts=_deadlines(row.timeouts),
-            **row.settled(),
-        )
-        for name, row in file.aliases.items()
-    }
+    aliases = {name: row.alias(name) for name, row in file.aliases.items()}
     world = World(
         providers=providers,
         aliases={**aliases, **shipped(providers, aliases, settings.rows)},
         default_model=file.default_model,
-        timeouts=Timeouts(**_deadlines(file.defaults.timeouts)),
+        timeouts=Timeouts(**file.defaults.timeouts.set_ones()),
         retries=file.defaults.retries,
         unpriced=file.unpriced,
         presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
     )
-    tokens = {digest(instance_key, row.secret.get_secret_value().encode()): _grant(row) for row in file.tokens}
-    secrets = {
-        f"{name}/{label}": key.key.get_secret_value()
-        for name, row in {**file.providers, **settings.found}.items()
-        for label, key in zip(account_labels(row), row.keys, strict=True)
-    }
+    tokens = {digest(instance_key, row.secret.get_secret_value().encode()): row.grant() for row in file.tokens}
+    secrets = {one.id: key for _origin, name, row in declared for one, key in row.accounts(name).items()}
     secrets |= header_secrets
     return Compiled(
         world=world,
@@ -259,7 +232,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
 
 
 def fixed(settings: Settings) -> dict[str, str]:
-    """What the processes were told at birth and no reload changes: dotted key → something to compare it by."""
+    """Return the values of the boot messages that no reload changes: dotted key → a value for comparison."""
     admin = settings.admin_token
     return {
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
@@ -281,8 +254,8 @@ def needs_restart(born: Mapping[str, str], new: Settings) -> tuple[str, ...]:
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """What is in force, as plain values, the environment's providers too; keys, secrets, the values of extra headers
-    and a database's password are not readable in it.
+    """Return the effective configuration as plain values, with the environment's providers.  Keys, secrets, the
+    values of extra headers and a database's password are masked.
     """
     shown = settings.file.model_dump(mode="json")
     for name, found in settings.found.items():
@@ -314,67 +287,3 @@ def _set(values: dict[str, Any]) -> dict[str, Any]:
 def explained(settings: Settings) -> list[Origin]:
     """Every value of ``masked`` with where it comes from, for ``headgate config show --origin``."""
     return origins(settings.tree, masked(settings))
-
-
-def _deadlines(row: schema.Deadlines) -> dict[str, float]:
-    return row.model_dump(exclude_none=True)
-
-
-def _provider(name: str, row: schema.Provider, base: Path, rows: Mapping[str, Row]) -> Provider:
-    preset = rows.get(row.preset or "")
-    return Provider(
-        name=name,
-        base_url=row.base_url,
-        dialect=row.dialect,
-        auth=row.auth,
-        accounts=tuple(
-            Account(id=f"{name}/{label}", label=key.label, priority=key.priority, free=key.free)
-            for label, key in zip(account_labels(row), row.keys, strict=True)
-        ),
-        ca_file=str((base / Path(row.ca_file).expanduser()).absolute()) if row.ca_file else None,
-        pool=Pool(row.max_connections, row.pool.idle_s, row.pool.max_age_s, row.pool.wait_s),
-        headers=row.headers,
-        forward_headers=tuple(row.forward_headers),
-        quirks=tuple(row.quirks),
-        training=row.training,
-        prefill=row.prefill,
-        prefill_trims=row.prefill_trims,
-        title=preset.title if preset else None,
-        preset=row.preset,
-        models=None if row.models is None else {model: _model(model, facts) for model, facts in row.models.items()},
-    )
-
-
-def _model(model: str, row: schema.Model | None) -> ModelRow:
-    facts = row or schema.Model()
-    return ModelRow(
-        id=model,
-        upstream_model=facts.upstream_model,
-        canonical=facts.canonical,
-        context_window=facts.context_window,
-        max_output=facts.max_output,
-        capabilities=tuple(facts.capabilities),
-        prefill=facts.prefill,
-        prefill_trims=facts.prefill_trims,
-        price=_price(facts.price),
-        timeouts=_deadlines(facts.timeouts),
-        param_defaults={name: msgspec.json.encode(value) for name, value in facts.params.default.items()},
-        param_drop=tuple(facts.params.drop),
-        param_map=facts.params.map,
-    )
-
-
-def _price(row: schema.PriceRow) -> Price:
-    price = Price(_nano(row.input), _nano(row.output), _nano(row.cached_input), _nano(row.cache_write))
-    return price if price == Price() else replace(price, source="file")
-
-
-def _nano(usd: Decimal | None) -> int | None:
-    """USD per million tokens → nano-USD per million; exact, the schema lets nine decimals pass."""
-    return None if usd is None else int(usd.scaleb(9))
-
-
-def _grant(row: schema.Token) -> Grant:
-    return Grant(
-        id=f"file-{row.name}", name=row.name, scopes=tuple(row.scopes), models=tuple(row.models), expires=row.expires
-    )

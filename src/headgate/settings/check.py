@@ -1,7 +1,7 @@
 """From a tree to a valid ``schema.File``: every problem found at once, each a sentence that names its key and its line.
 
-Two passes.  The shape (known keys, types, ranges) is the schema's; the sense (names that must resolve, names that must
-not collide) is judged here, on what the shape let through.
+Two passes.  The schema checks the shape: known keys, types, ranges.  This module checks the sense of values with a
+valid shape: names that must resolve, names that must not collide.
 """
 
 from __future__ import annotations
@@ -19,14 +19,15 @@ from headgate.catalog.names import nearest
 from headgate.catalog.presets import RESERVED, TASKS
 from headgate.catalog.presets import Row as PresetRow
 from headgate.catalog.shipped_aliases import PREFIX
-from headgate.control.objects import wording
 from headgate.model import AUTO
 from headgate.process import trust
+from headgate.resources import wording
+from headgate.resources.fields import Resource
 from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
 from headgate.settings.presets import expand
 from headgate.settings.pruning import Pruned
-from headgate.settings.schema import BUILTIN, File, Provider, Row
+from headgate.settings.schema import BUILTIN, File
 
 HERE = "of this file"
 PATTERN = (
@@ -41,7 +42,7 @@ PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str], found: Collection[str] = ()) -> File:
     """The validated file, with what its presets say.  ``found``: providers that the environment adds.
 
-    Raises ConfigError with every problem: what has one is left out, and the rest is judged all the same.
+    Raises ConfigError with every problem: a faulty part is left out, and the rest is checked all the same.
     """
     problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in _shape(tree, rows, environ))]
     if not problems:
@@ -102,16 +103,16 @@ def _names(root: Mapping[str, Any], table: str) -> list[str]:
 # ------------------------------------------------------------------------------------- shape
 
 
-def _row_of(annotation: Any) -> type[Row] | None:
+def _row_of(annotation: Any) -> type[Resource] | None:
     """The table that stands somewhere inside an annotation such as ``dict[str, Model | None] | None``."""
-    if isinstance(annotation, type) and issubclass(annotation, Row):
+    if isinstance(annotation, type) and issubclass(annotation, Resource):
         return annotation
     return next((row for part in get_args(annotation) if (row := _row_of(part))), None)
 
 
 def _tables(
-    row: type[Row], tree_row: dict[str, Any], location: Location
-) -> Iterator[tuple[type[Row], dict[str, Any], Location]]:
+    row: type[Resource], tree_row: dict[str, Any], location: Location
+) -> Iterator[tuple[type[Resource], dict[str, Any], Location]]:
     """The tables directly below one: itself a value, a value of a mapping, or an item of a list."""
     for name, field in row.model_fields.items():
         inner, value = _row_of(field.annotation), tree_row.get(name)
@@ -122,7 +123,7 @@ def _tables(
                 if isinstance(item, dict):
                     yield inner, item, (*location, name, index)
         elif isinstance(value, dict):
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Row):
+            if isinstance(field.annotation, type) and issubclass(field.annotation, Resource):
                 yield inner, value, (*location, name)
             else:
                 for key, item in value.items():
@@ -130,7 +131,7 @@ def _tables(
                         yield inner, item, (*location, name, key)
 
 
-def _unknown(row: type[Row], value: dict[str, Any], location: Location) -> Problems:
+def _unknown(row: type[Resource], value: dict[str, Any], location: Location) -> Problems:
     for key in value:
         here = (*location, key)
         if key in row.model_fields:
@@ -145,7 +146,7 @@ def _unknown(row: type[Row], value: dict[str, Any], location: Location) -> Probl
         yield from _unknown(inner, item, below)
 
 
-def _present(row: type[Row], value: dict[str, Any]) -> dict[str, Any]:
+def _present(row: type[Resource], value: dict[str, Any]) -> dict[str, Any]:
     """``providers:`` with nothing behind it is null in YAML and means that there are none."""
     kept: dict[str, Any] = {}
     for key, item in value.items():
@@ -163,7 +164,7 @@ _SENTENCES = {
 }
 
 
-def _valued(row: type[Row], table: dict[str, Any]) -> dict[str, Any]:
+def _valued(row: type[Resource], table: dict[str, Any]) -> dict[str, Any]:
     """A table whose values are texts, as they were written, but where the schema takes any value: there they are what
     YAML reads in them.  Numbers and switches the schema reads itself.
     """
@@ -196,7 +197,9 @@ def _translated(error: ValidationError) -> Problems:
 
 
 def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -> Problems:
-    """What the schema cannot see.  ``known``: the providers' models; ``found``: providers of which any id may be."""
+    """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
+    which any id may be.
+    """
     for judge in (_ports, _providers, _tokens, _replay):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
@@ -225,7 +228,7 @@ def _providers(tree: Tree, file: File) -> Problems:
             yield (*here, "keys"), "auth is none, so keys would never be sent; remove one of the two"
         if row.ca_file and (sentence := trust.problem(base / Path(row.ca_file).expanduser())):
             yield (*here, "ca_file"), f"{row.ca_file} {sentence}"
-        labels = account_labels(row)
+        labels = row.labels
         for index, label in enumerate(labels):
             if label in labels[:index]:
                 yield (
@@ -239,18 +242,13 @@ def _providers(tree: Tree, file: File) -> Problems:
                 yield (*here, "models", model), PATTERN
 
 
-def account_labels(row: Provider) -> list[str]:
-    """What follows the slash in each account's id: its label, else its position."""
-    return [key.label or str(index) for index, key in enumerate(row.keys)]
-
-
 def _aliases(file: File, known: names.Known) -> Problems:
     for name, alias in file.aliases.items():
         here: Location = ("aliases", name)
         if sentence := names.taken(name, known):
             yield here, sentence
-        if not alias.targets and "targets" in alias.model_fields_set and name != AUTO:
-            yield (*here, "targets"), "names no target; name one, or remove the alias"
+        if sentence := names.without_targets(name, alias.targets):
+            yield ((*here, "targets") if "targets" in alias.model_fields_set else here), sentence
         for index, entry in enumerate(alias.targets):
             if sentence := names.unresolved(entry.target, known, HERE):
                 yield (*here, "targets", index), sentence

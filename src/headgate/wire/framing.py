@@ -1,8 +1,9 @@
-"""What a body is, whatever its media type says: events, lines of JSON, a JSON array, one JSON document, or something
-else.
+"""The form of a body, independent of its media type: events, lines of JSON, a JSON array, one JSON document, or
+another.
 
-``Sniffer`` looks at how a body begins, ``Lines`` makes events of lines (NDJSON), ``Items`` of an array's objects,
-``document`` takes off a document what servers put around it.  Pure, and without knowledge of what the JSON means.
+``Sniffer`` finds the form from the first bytes.  ``Lines`` makes events of lines (NDJSON), ``Items`` of an array's
+objects.  ``document`` removes the extras that servers put around a document.  Pure, and without knowledge of the
+JSON's meaning.
 """
 
 from __future__ import annotations
@@ -37,8 +38,7 @@ class Sniffer:
 
     Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document; where the
     first line ends with ``}`` and the next begins with ``{``, the body is lines.  A ``[`` and then a ``{`` begin an
-    array of objects.  ``lines``: the media type says so
-    already, so that the second line need not be waited for.
+    array of objects.  ``lines``: the media type announces lines, so that the second line need not be waited for.
     """
 
     __slots__ = ("_begun", "_comment", "_lines", "_open", "_seen", "_tail", "_word", "form")
@@ -167,14 +167,14 @@ class Lines:
 class Items:
     """The objects of a JSON array in, events out, as soon as each is complete.
 
-    Text between the objects that belongs to no array is an event too: an error that a server put there.  An array that
+    Text between the objects that belongs to no array is an event too: a server's error.  An array that
     was closed is a whole answer, as a document is, and ends with ``[DONE]``.
     """
 
     __slots__ = ("_closed", "_depth", "_escaped", "_item", "_string", "size")
 
     def __init__(self) -> None:
-        self._item: list[bytes] = []  # the object that has begun, or what stands between two
+        self._item: list[bytes] = []  # the object that has begun, or the text between two
         self._depth = 0
         self._string = self._escaped = False
         self._closed = False
@@ -215,7 +215,7 @@ class Items:
         return b"".join(events)
 
     def close(self) -> bytes:
-        """What the end of the body leaves: an item that was cut off, or the end of the array."""
+        """Return the rest at the end of the body: an item that was cut off, or the end of the array."""
         if self._depth:
             return self._whole(b"")
         rest = self._between(b"")
@@ -256,7 +256,7 @@ def beginning(body: bytes) -> bytes:
 
 
 def document(body: bytes) -> bytes:
-    """A JSON document without what comes before it, and the ``[DONE]`` behind it."""
+    """Return a JSON document without the extras before it, and without the ``[DONE]`` after it."""
     body = beginning(body).rstrip(_BLANK)
     if body.endswith(b"[DONE]"):
         shorter = body[: -len(b"[DONE]")].rstrip(_BLANK).removesuffix(b"data:").rstrip(_BLANK)

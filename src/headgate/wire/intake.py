@@ -1,7 +1,7 @@
-"""A streamed body that is not plainly events: its coding undone, its form found, brought into events piece by piece.
+"""A streamed body that is not plainly events: decode it, find its form, and turn it into events piece by piece.
 
-Made only for answers that need it.  It gives about 64 KiB at a time, so that a body of a few bytes that expands
-without end meets a limit, or a client that reads slowly, like any other.
+It is made only for answers that need it.  It returns about 64 KiB at a time.  So a body of a few bytes that expands
+without end meets a limit, or a slow client, like any other.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ _HEAD = 16
 
 
 class Intake:
-    """``feed`` it what came; ``read`` until it gives nothing; after ``finish`` that is the end.
+    """``feed`` it the bytes; ``read`` until it returns none; after ``finish`` that is the end.
 
     ``codings``: the ``Content-Encoding`` field.  ``lines``: the media type says lines.  ``most``: of a document, bytes.
     ``form`` is None until it is known.  ``pending`` says that ``read`` may have more to give.
@@ -48,9 +48,9 @@ class Intake:
             self._decoder.finish()
 
     def read(self) -> bytes:
-        """Events, or bytes of another form as they are; nothing where more has to come first.
+        """Return events, or bytes of another form as they are; none if more has to come first.
 
-        Raises CodingError for what cannot be decoded, and for a document or a line that is too large.
+        Raises CodingError for a body that cannot be decoded, and for a document or a line that is too large.
         """
         while self.pending:
             data = self._decoded()
@@ -125,7 +125,7 @@ class Intake:
         return data
 
     def _rest(self) -> bytes:
-        """What only the end of the body completes."""
+        """Return the events that only the end of the body completes."""
         self._over = True
         if self._decoder is not None:
             self._decoder.check()

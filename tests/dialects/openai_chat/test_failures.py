@@ -109,7 +109,7 @@ def test_a_mistake_of_the_clients_keeps_its_words_and_its_param() -> None:
     assert fail(500, {"error": {"message": "oops"}}).message == "up: oops"
 
 
-def test_an_upstreams_401_does_not_say_that_the_clients_key_is_wrong() -> None:
+def test_upstream_401_does_not_blame_the_client() -> None:
     message = fail(401, {"error": {"message": "Incorrect API key provided: sk-abc"}}).message
     assert "API key" not in message
     assert "gateway" in message

@@ -119,7 +119,7 @@ def test_unicode_escapes_hide_nothing() -> None:
     assert failure(400, {}, body, provider="up", sent=sent).kind is errors.UPSTREAM_REFUSED
 
 
-def test_a_request_too_long_to_look_through_proves_nothing_either() -> None:
+def test_request_too_long_to_search_proves_nothing() -> None:
     sent = Sent({}, b'{"x":"' + b"a" * MOST_SENT + b'"}')
     body = json.dumps({"error": {"message": "unauthorized"}}).encode()
     assert failure(400, {}, body, provider="up", sent=sent).kind is errors.UPSTREAM_REFUSED
@@ -156,7 +156,7 @@ def refused(message: str, prompt: str, status: int = 400) -> GatewayError:
     "prompt",
     ["maximum context length", TOO_LONG.format(8193), "context_length_exceeded " * 5, "prompt is too long", ""],
 )
-def test_an_agent_that_speaks_of_context_windows_still_learns_that_its_own_is_full(prompt: str) -> None:
+def test_context_error_survives_talk_of_contexts(prompt: str) -> None:
     assert refused(TOO_LONG.format(9001), prompt).kind is errors.CONTEXT_LENGTH
 
 

@@ -140,6 +140,6 @@ def test_what_is_passed_on_is_never_wrong(said: str, rest: str, cuts: list[int])
 # ------------------------------------------------------------------------------------- stop strings
 
 
-def test_a_stop_string_across_the_seam_is_found_behind_the_white_space() -> None:
+def test_stop_string_across_the_seam_is_found() -> None:
     seam = Seam("One, two ", afresh=False, trims=True, stops=["two three"])
     assert seam.take(" three") == "" and seam.stopped

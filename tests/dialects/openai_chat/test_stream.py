@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import errors
-from headgate.dialects.bridge import NoBridge, has_bridge, open_stream
+from headgate.dialects import registry
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse, run
 
 
 def new(usage: bool = False, **options: object) -> ChatStream:
-    return ChatStream(IDENT, CREATED, MODEL, usage, provider="up", **options)  # type: ignore[arg-type]
+    return ChatStream(Reply(IDENT, CREATED, MODEL, usage, provider="up", **options))  # type: ignore[arg-type]
 
 
 def test_nothing_is_returned_before_there_is_something_to_see() -> None:
@@ -31,7 +33,7 @@ def test_nothing_is_returned_before_there_is_something_to_see() -> None:
     ]
 
 
-def test_a_chunk_that_satisfies_the_contract_passes_byte_for_byte() -> None:
+def test_valid_chunk_passes_byte_for_byte() -> None:
     stream = new()
     stream.feed(events(chunk({"role": "assistant", "content": "a"})))
     sent = b'{"id": "up-1",  "object": "chat.completion.chunk", "created": 5, "model": "up-model", "choices": [ {"index":0, "delta":{"content":"\\u00e9 \\/"}, "x":1e5, "finish_reason":null} ]}'  # noqa: E501
@@ -90,7 +92,7 @@ def test_bad_bytes_in_a_known_chunk_go_the_slow_way() -> None:
     assert stream.skipped == 1
 
 
-def test_an_event_over_the_limit_is_an_error_after_what_came_before() -> None:
+def test_event_over_the_limit_is_an_error() -> None:
     body = events(chunk({"content": "a"})) + b"data: " + b"x" * 2000
     for pieces in ([body], [body[i : i + 3] for i in range(0, len(body), 3)]):
         stream = new(max_event=1000)
@@ -140,12 +142,9 @@ def test_secrets_do_not_leave_in_an_error_event() -> None:
     assert b"sk-live" not in stream.tail()
 
 
-def test_the_bridge_is_one_table() -> None:
-    assert has_bridge("openai_chat")
-    stream = open_stream("openai_chat", IDENT, CREATED, MODEL, False, provider="up")
-    assert isinstance(stream, ChatStream)
-    with pytest.raises(NoBridge, match="anthropic_messages"):
-        open_stream("anthropic_messages", IDENT, CREATED, MODEL, False)
+def test_the_same_api_on_both_sides_passes_through() -> None:
+    reply = Reply(IDENT, CREATED, MODEL, provider="up")
+    assert isinstance(registry.open_stream(CLIENT, BACKEND, reply), ChatStream)
 
 
 @pytest.mark.parametrize("ends", [0, 1])

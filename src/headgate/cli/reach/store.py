@@ -1,4 +1,4 @@
-"""The admin API on the store, in this process: what the commands speak to while no gateway runs.
+"""The admin API on the store, in this process, for commands while no gateway runs.
 
 Imports the control plane, so it is itself imported only then.
 """
@@ -14,10 +14,10 @@ from typing import Any, TypeVar
 
 from headgate.cli.reach.line import Answered, Ask, plain
 from headgate.cli.trouble import StoreTrouble, Trouble
-from headgate.control.objects.compiled import Compiled
 from headgate.control.offline import offline
 from headgate.control.store.database import StoreUnusable
 from headgate.process import statedir
+from headgate.resources.compiled import Compiled
 from headgate.settings import ConfigError, compile, load
 
 NOWHERE = "http://127.0.0.1:9/v1"  # nobody calls the built-in provider from here

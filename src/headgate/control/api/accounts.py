@@ -13,19 +13,17 @@ from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings, whole
-from headgate.control.api.views import Changed, Label, Page, ProviderName, View, Wish, printable, seconds
+from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.identity.vault import hint
 from headgate.control.objects import changes, named
 from headgate.control.objects.assemble import problem_of_account
-from headgate.control.objects.fields import Credential
 from headgate.control.objects.registry import StoredAccount
 from headgate.control.snapshot.publication import Publication
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Account, Provider
-from headgate.wire import credentials
+from headgate.resources.account import AccountEdit, AccountWish
+from headgate.resources.fields import ProviderName, printable
 
-Key = Annotated[Credential, Field(min_length=1, max_length=credentials.MAX, description="Write-only.")]
-Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher is asked first.")]
 Wanted = Annotated[
     str,
     Path(
@@ -36,24 +34,6 @@ Wanted = Annotated[
     ),
     AfterValidator(printable),
 ]
-
-
-class AccountWish(Wish):
-    """A key for a provider of the file, of the store, or of a preset: then the provider is made too."""
-
-    provider: ProviderName
-    key: Key
-    label: Label | None = Field(default=None, description="Left out: key-1, key-2, …")
-    priority: Priority = 0
-    free: bool = Field(default=False, description="Calls with it cost nothing.")
-
-
-class AccountEdit(Wish):
-    """Only what is sent changes.  A new ``key`` replaces the former at once."""
-
-    key: Key | None = None
-    priority: Priority | None = None
-    free: bool | None = None
 
 
 class AccountView(View):
@@ -94,8 +74,7 @@ def routes(admin: Admin) -> APIRouter:
     publication = admin.publication
 
     def changed(account: StoredAccount, effective: bool) -> ChangedAccount:
-        view = _stored(publication, account)
-        return ChangedAccount(**view.model_dump(), effective=effective, pending=not effective)
+        return ChangedAccount.now(effective, _stored(publication, account))
 
     @api.get("/accounts")
     async def list_accounts(provider: Annotated[ProviderName | None, Query()] = None) -> Page[AccountView]:
@@ -106,11 +85,8 @@ def routes(admin: Admin) -> APIRouter:
     @api.post("/accounts", status_code=201, responses=documented(404, 409))
     async def add_account(wish: AccountWish) -> ChangedAccount:
         """Seals a key into the store.  `provider` may be a preset's name: the provider is then made from it."""
-        key = wish.key.get_secret_value()
         account, effective = await publication.change(
-            lambda sources: changes.add_account(
-                sources, publication.seal, wish.provider, key, hint(key), wish.label, wish.priority, wish.free
-            )
+            lambda sources: changes.add_account(sources, publication.seal, wish)
         )
         return changed(account, effective)
 
@@ -147,7 +123,7 @@ def routes(admin: Admin) -> APIRouter:
         """Deletes a stored key.  Calls that are running with it go on to their end."""
         ident = ident_of(wanted)
         _, effective = await publication.change(lambda sources: (changes.drop_account(sources, ident), None))
-        return DeletedAccount(id=ident, effective=effective, pending=not effective)
+        return DeletedAccount.now(effective, id=ident)
 
     return api
 
@@ -181,13 +157,8 @@ def _stored(publication: Publication, account: StoredAccount) -> AccountView:
         state, problem = "damaged", "the sealed key does not open; set it anew with PATCH"
     elif account.id in publication.sources.compiled.secrets:
         state, problem = "shadowed", "the configuration file declares an account of this id"
-    return AccountView(
-        id=account.id,
-        provider=account.provider,
-        label=account.label,
-        hint=account.hint,
-        priority=account.priority,
-        free=account.free,
+    return AccountView.of(
+        account,
         origin="store",
         managed_by_file=False,
         created=seconds(account.created_at),
@@ -198,13 +169,11 @@ def _stored(publication: Publication, account: StoredAccount) -> AccountView:
 
 def _declared(provider: Provider, account: Account, key: str) -> AccountView:
     of_file = provider.origin == "file"
-    return AccountView(
-        id=account.id,
+    return AccountView.of(
+        account,
         provider=provider.name,
         label=account.id.partition("/")[2],
         hint=hint(key),
-        priority=account.priority,
-        free=account.free,
         origin="file" if of_file else "environment",
         managed_by_file=of_file,
         created=None,

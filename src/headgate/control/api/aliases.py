@@ -6,51 +6,22 @@ from collections.abc import Mapping
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
-from pydantic import Field
 
 from headgate.catalog import names
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, seconds
+from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import HERE
-from headgate.control.objects.conduct import Conduct, Weight
-from headgate.control.objects.fields import Positive
-from headgate.control.objects.registry import AliasBody, StoredAlias
+from headgate.control.objects.registry import StoredAlias
 from headgate.control.refusals import ALIAS_NOT_FOUND
 from headgate.errors import GatewayError
-from headgate.model import Alias, TargetRef
+from headgate.model import Alias
+from headgate.resources.alias import AliasWish, Conduct
+from headgate.resources.fields import ModelName
 
 AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]
-
-
-class TargetWish(Wish):
-    """The first target that can serve does, or as the alias's ``strategy`` says."""
-
-    model: ModelName = Field(description="provider/model", examples=["openai/gpt-4o-mini"])
-    weight: Weight = 1
-
-
-class TimeoutsWish(Wish):
-    """Seconds; what is left out comes from the configuration's defaults."""
-
-    connect: Positive | None = None
-    headers: Positive | None = None
-    first_token: Positive | None = None
-    stall: Positive | None = None
-    total: Positive | None = None
-
-    def said(self) -> dict[str, float]:
-        return self.model_dump(exclude_none=True)
-
-
-class AliasWish(Wish, Conduct):
-    """The whole alias: what is left out is not kept."""
-
-    targets: list[TargetWish] = Field(min_length=1, max_length=50)
-    use_case: Text | None = None
-    timeouts: TimeoutsWish = TimeoutsWish()
 
 
 class Target(View):
@@ -131,10 +102,8 @@ def routes(admin: Admin) -> APIRouter:
     @api.put("/aliases/{name:path}", responses=documented(404, 409))
     async def put_alias(name: AliasName, wish: AliasWish) -> ChangedAlias:
         """Stores an alias, whole.  Over a shipped one, it takes its place."""
-        targets = tuple(TargetRef(target.model, target.weight) for target in wish.targets)
-        body = AliasBody(targets, wish.use_case, wish.timeouts.said(), wish.settled())
-        _, effective = await publication.change(lambda sources: (changes.put_alias(sources, name, body), None))
-        return ChangedAlias(**view_of(name).model_dump(), effective=effective, pending=not effective)
+        _, effective = await publication.change(lambda sources: (changes.put_alias(sources, name, wish), None))
+        return ChangedAlias.now(effective, view_of(name))
 
     @api.delete("/aliases/{name:path}", responses=documented(404, 409))
     async def delete_alias(name: AliasName) -> DeletedAlias:
@@ -142,25 +111,22 @@ def routes(admin: Admin) -> APIRouter:
         _, effective = await publication.change(lambda sources: (changes.drop_alias(sources, name), None))
         left = publication.snapshot.aliases.get(name)
         shipped = left is not None and left.origin == "shipped"
-        return DeletedAlias(name=name, shipped=shipped, effective=effective, pending=not effective)
+        return DeletedAlias.now(effective, name=name, shipped=shipped)
 
     return api
 
 
 def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
-    return AliasView(
-        name=alias.name,
-        targets=[Target(model=ref.model, weight=ref.weight) for ref in alias.targets],
-        use_case=alias.use_case,
+    return AliasView.of(
+        alias,
+        targets=[Target.of(ref) for ref in alias.targets],
         timeouts=dict(alias.timeouts),
-        origin=alias.origin,  # type: ignore[arg-type]
         managed_by_file=alias.origin == "file",
-        why=alias.why,
         uses_30d=uses.get(alias.name, 0),
         shadowed=False,
         problem=None,
         created=None,
-        **Conduct.of(alias),
+        **Conduct.values_of(alias),
     )
 
 
@@ -168,7 +134,7 @@ def _of_store(
     name: str, kept: StoredAlias, known: names.Known, uses: Mapping[str, int], shadowed: bool = False
 ) -> AliasView:
     body = kept.body
-    broken = [sentence for ref in body.targets if (sentence := names.unresolved(ref.model, known, HERE))]
-    view = _of(Alias(name, body.targets, body.use_case, body.timeouts, origin="store", **body.conduct), uses)
+    broken = [sentence for ref in body.refs if (sentence := names.unresolved(ref.model, known, HERE))]
+    view = _of(body.alias(name), uses)
     problem = "the configuration file declares an alias of this name" if shadowed else "; ".join(broken) or None
     return view.model_copy(update={"shadowed": shadowed, "problem": problem, "created": seconds(kept.created_at)})

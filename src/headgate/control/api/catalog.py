@@ -11,14 +11,14 @@ from headgate.catalog import entries
 from headgate.catalog.entries import MAX_LIMIT, MAX_WORDS, Entry
 from headgate.catalog.names import ended, nearest
 from headgate.control.api.errors import documented
-from headgate.control.api.facts import FactsWish
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import NANO, Changed, ModelName, Page, View, seconds
+from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.objects import changes
 from headgate.control.objects.registry import StoredModel
 from headgate.errors import MODEL_NOT_FOUND, GatewayError
-from headgate.model import Price
+from headgate.resources.fields import STORE, ModelName
+from headgate.resources.model_row import FactsWish
 
 ModelId = Annotated[
     ModelName, Path(description="An id of the catalog; it may contain slashes.", examples=["openai/gpt-4o"])
@@ -27,7 +27,6 @@ Target = Annotated[
     ModelName, Path(description="provider/model; the model may contain slashes.", examples=["openai/gpt-4o"])
 ]
 Words = Annotated[str | None, Query(min_length=1, max_length=MAX_WORDS)]
-RATES = ("input", "output", "cached_input", "cache_write")
 _encode = msgspec.json.Encoder().encode
 
 
@@ -174,36 +173,26 @@ def routes(admin: Admin) -> APIRouter:
         """Says what is known better about `provider/model` than in the price list; whole: what is left out is not
         kept.  What the configuration file says is not changed here.
         """
-        body = wish.body()
         stored, effective = await publication.change(
-            lambda sources: (after := changes.put_model(sources, name, body), after.models[name])
+            lambda sources: (after := changes.put_model(sources, name, wish), after.models[name])
         )
-        view = _override(name, stored)
-        return ChangedModel(**view.model_dump(), effective=effective, pending=not effective)
+        return ChangedModel.now(effective, _override(name, stored))
 
     @api.delete("/catalog/{name:path}", responses=documented(404))
     async def delete_model(name: Target) -> DeletedModel:
         """Forgets what was said; the price list holds again."""
         _, effective = await publication.change(lambda sources: (changes.drop_model(sources, name), None))
-        return DeletedModel(target=name, effective=effective, pending=not effective)
+        return DeletedModel.now(effective, target=name)
 
     return api
 
 
 def _override(target: str, stored: StoredModel) -> OverrideView:
-    body = stored.body
-    return OverrideView(
+    price = stored.body.price
+    return OverrideView.of(
+        stored.body,
         target=target,
-        title=body.title,
-        context_window=body.context_window,
-        max_output=body.max_output,
-        capabilities=None if body.capabilities is None else list(body.capabilities),
-        price=None if body.price is None else _price(body.price),
+        price=None if price is None else PriceView.of(price, source=STORE, tiers=[]),
         created=seconds(stored.created_at),
         updated=seconds(stored.updated_at),
     )
-
-
-def _price(price: Price) -> PriceView:
-    said = {name: None if (nano := getattr(price, name)) is None else nano / NANO for name in RATES}
-    return PriceView(**said, source=price.source, tiers=[])

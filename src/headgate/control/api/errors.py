@@ -13,7 +13,6 @@ from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from headgate.control.api.views import View
-from headgate.control.objects import wording
 from headgate.errors import (
     CONTROL_AWAY,
     INTERNAL,
@@ -24,6 +23,7 @@ from headgate.errors import (
     GatewayError,
     Kind,
 )
+from headgate.resources import wording
 
 RETRY_AFTER_S = 1
 log = structlog.get_logger("headgate.api")

@@ -14,7 +14,7 @@ from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import View
 from headgate.control.objects import named
-from headgate.dialects import openai_chat
+from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
 from headgate.policy.routing.explain import AccountView, CandidateView, Explanation
 from headgate.policy.routing.router import Router
@@ -81,7 +81,7 @@ def routes(admin: Admin) -> APIRouter:
     ) -> RouteView:
         """Where a request would go, in which order, and why not elsewhere.  Sends nothing."""
         raw = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
-        call = openai_chat.read(raw)
+        call = DEFAULT.read(raw)
         grant = OPERATOR if token is None else _grant(token)
         answer = await admin.link.ask("explain", grant.id, {"body": raw.decode()})
         if answer is not None and answer.status == 200:

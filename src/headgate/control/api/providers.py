@@ -2,89 +2,33 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Any, Literal
+from typing import Annotated, Literal
 
-import msgspec
 from fastapi import APIRouter, Path
-from pydantic import AfterValidator, Field
+from pydantic import Field
 
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
-from headgate.catalog.presets import Row
 from headgate.control.api.accounts import AccountView, lived
 from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
-from headgate.control.api.facts import ModelWish
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
-from headgate.control.api.views import Changed, Label, ModelName, Origin, Page, ProviderName, Text, View, Wish, seconds
+from headgate.control.api.views import Changed, Origin, Page, View, seconds
 from headgate.control.discovery.prefills import find_trims
-from headgate.control.discovery.probe import Result, check
+from headgate.control.discovery.probe import check
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import problem_of_provider
-from headgate.control.objects.fields import Positive, Url, header_values
-from headgate.control.objects.registry import PoolBody, ProviderBody
+from headgate.control.objects.registry import StoredProvider
 from headgate.control.refusals import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Provider
 from headgate.process.channel import Resume
-
-MAX_MODELS = 2000
+from headgate.resources.fields import STORE, Label, ProviderName, Resource
+from headgate.resources.provider import ProviderBody, ProviderEdit, ProviderWish
 
 PathName = Annotated[ProviderName, Path(description="The provider's name.")]
-HeaderValue = Annotated[str, Field(max_length=2000)]
-Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
-Headers = Annotated[dict[str, HeaderValue], Field(max_length=50), AfterValidator(header_values)]
-
-
-class PoolWish(Wish):
-    """Limits of the connections to the provider; seconds."""
-
-    idle_s: Positive | None = None
-    max_age_s: Positive | None = None
-    wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
-
-
-class ProviderEdit(Wish):
-    """Only what is sent changes; null: as the preset has it, else the default."""
-
-    preset: ProviderName | None = Field(default=None, description="A row of GET /presets: everything it says holds.")
-    title: Text | None = None
-    base_url: Annotated[Url, Field(max_length=2000)] | None = Field(
-        default=None, description="Needed where no preset has it.", examples=["https://api.example.com/v1"]
-    )
-    auth: Literal["bearer", "x-api-key", "api-key", "query", "none"] | None = None
-    dialect: Literal["openai_chat"] | None = None
-    headers: Headers | None = Field(default=None, description="Sent with every request; no keys.")
-    quirks: Annotated[list[Annotated[str, Field(max_length=64)]], Field(max_length=50)] | None = None
-    training: Literal["never", "unknown", "yes"] | None = Field(default=None, description="Whether it trains on data.")
-    prefill: Prefill | None = Field(default=None, description="How its models are asked to go on with a text.")
-    prefill_trims: Literal["yes", "no"] | None = Field(
-        default=None, description="Whether they lose such a text's trailing white space; null: a probe finds out."
-    )
-    models: Annotated[dict[ModelName, ModelWish | None], Field(max_length=MAX_MODELS)] | None = Field(
-        default=None, description="Only these can be asked for; null: any id."
-    )
-    max_connections: Annotated[int, Field(ge=1, le=65_535)] | None = None
-    pool: PoolWish | None = None
-
-    def said(self) -> dict[str, Any]:
-        """What was sent, as ``objects.ProviderBody`` has it."""
-        said = {name: getattr(self, name) for name in self.model_fields_set if name in ProviderBody.__struct_fields__}
-        if said.get("quirks") is not None:
-            said["quirks"] = tuple(said["quirks"])
-        if said.get("models") is not None:
-            said["models"] = {ident: (facts or ModelWish()).body() for ident, facts in said["models"].items()}
-        if "pool" in said:
-            said["pool"] = PoolBody(**self.pool.model_dump()) if self.pool else PoolBody()
-        return said
-
-
-class ProviderWish(ProviderEdit):
-    """A provider for the store."""
-
-    name: ProviderName = Field(description="The part before the slash in a model's name.")
 
 
 class ProviderView(View):
@@ -120,7 +64,7 @@ class ChangedProvider(ProviderView, Changed):
     pass
 
 
-class ResumeWish(Wish):
+class ResumeWish(Resource):
     """Without ``account``: all of them."""
 
     account: Label | None = Field(default=None, description="What follows the slash in the account's id.")
@@ -199,12 +143,10 @@ def routes(admin: Admin) -> APIRouter:
         for name, kept in stored.items():
             provider = providers.get(name)
             if provider is not None and provider.origin == "file":
-                views.append(
-                    _unusable(name, kept.body, kept.created_at, "the configuration file declares it too", True)
-                )
+                views.append(_unusable(name, kept, "the configuration file declares it too", shadowed=True))
             elif provider is None or provider.origin != "store":
                 problem = problem_of_provider(name, publication.sources) or "it is not served yet"
-                views.append(_unusable(name, kept.body, kept.created_at, problem, False))
+                views.append(_unusable(name, kept, problem))
         return views
 
     def view_of(name: str) -> ProviderView:
@@ -219,7 +161,7 @@ def routes(admin: Admin) -> APIRouter:
         return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
 
     def changed(name: str, effective: bool) -> ChangedProvider:
-        return ChangedProvider(**view_of(name).model_dump(), effective=effective, pending=not effective)
+        return ChangedProvider.now(effective, view_of(name))
 
     @api.get("/providers")
     async def list_providers() -> Page[ProviderView]:
@@ -230,7 +172,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.post("/providers", status_code=201, responses=documented(409))
     async def add_provider(wish: ProviderWish) -> ChangedProvider:
         """Stores a provider.  Its keys are added with POST /accounts."""
-        body = ProviderBody(**{name: value for name, value in wish.said().items() if value is not None})
+        body = ProviderBody.of(wish)
         _, effective = await publication.change(
             lambda sources: (
                 changes.add_provider(sources, wish.name, publication.seal_headers(wish.name, body)),
@@ -247,14 +189,9 @@ def routes(admin: Admin) -> APIRouter:
     @api.patch("/providers/{name}", responses=documented(404, 409))
     async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
         """Changes a stored provider."""
-        said = wish.said()
-        if "headers" in said:
-            said["sealed_headers"] = {}
         _, effective = await publication.change(
             lambda sources: (
-                changes.edit_provider(
-                    sources, name, lambda body: publication.seal_headers(name, msgspec.structs.replace(body, **said))
-                ),
+                changes.edit_provider(sources, name, lambda body: publication.seal_headers(name, body.edited(wish))),
                 None,
             )
         )
@@ -265,7 +202,7 @@ def routes(admin: Admin) -> APIRouter:
         """Deletes a stored provider and its keys, unless aliases lead to it."""
         accounts = [one.id for one in publication.sources.objects.accounts.values() if one.provider == name]
         _, effective = await publication.change(lambda sources: (changes.drop_provider(sources, name), None))
-        return DeletedProvider(name=name, accounts=accounts, effective=effective, pending=not effective)
+        return DeletedProvider.now(effective, name=name, accounts=accounts)
 
     @api.post("/providers/{name}/check", responses=documented(404))
     async def check_provider(name: PathName) -> CheckView:
@@ -284,7 +221,7 @@ def routes(admin: Admin) -> APIRouter:
             first = next(one.account for one in results if one.ok)
             trims = await find_trims(provider, publication.secrets, first)
             admin.link.tell(Resume(name, good, trims=trims))
-        return CheckView(provider=name, results=[_result(one) for one in results], prefill_trims=trims)
+        return CheckView(provider=name, results=[CheckResult.of(one) for one in results], prefill_trims=trims)
 
     @api.post("/providers/{name}/resume", responses=documented(404))
     async def resume_provider(name: PathName, wish: ResumeWish | None = None) -> ResumedView:
@@ -303,26 +240,17 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/presets")
     async def list_presets() -> Page[PresetView]:
         """The services that Headgate knows: a provider of one needs a key and nothing else."""
-        return Page(data=[_preset(row) for row in publication.sources.compiled.rows.values()])
+        return Page(data=[PresetView.of(row) for row in publication.sources.compiled.rows.values()])
 
     return api
 
 
 def _view(provider: Provider, accounts: list[AccountView], created_at: int | None) -> ProviderView:
-    return ProviderView(
-        name=provider.name,
-        title=provider.title,
-        base_url=provider.base_url,
-        dialect=provider.dialect,
-        auth=provider.auth,
-        preset=provider.preset,
-        quirks=list(provider.quirks),
-        headers=list(provider.headers),
-        training=provider.training,
-        prefill=provider.prefill,
-        origin=provider.origin,  # type: ignore[arg-type]
+    return ProviderView.of(
+        provider,
         managed_by_file=provider.origin == "file",
         status="ready" if ready(provider) else "no_key",
+        headers=list(provider.headers),
         accounts=accounts,
         models=None if provider.models is None else len(provider.models),
         created=seconds(created_at),
@@ -331,53 +259,8 @@ def _view(provider: Provider, accounts: list[AccountView], created_at: int | Non
     )
 
 
-def _unusable(name: str, body: ProviderBody, created_at: int, problem: str, shadowed: bool) -> ProviderView:
+def _unusable(name: str, stored: StoredProvider, problem: str, *, shadowed: bool = False) -> ProviderView:
     """A stored provider that is not in the World, as it was declared."""
-    return ProviderView(
-        name=name,
-        title=body.title,
-        base_url=body.base_url,
-        dialect=body.dialect or "openai_chat",
-        auth=body.auth or "bearer",
-        preset=body.preset,
-        quirks=list(body.quirks or ()),
-        headers=list(body.headers or ()),
-        training=body.training or "unknown",
-        prefill=body.prefill or "none",
-        origin="store",
-        managed_by_file=False,
-        status="unusable",
-        accounts=[],
-        models=None if body.models is None else len(body.models),
-        created=seconds(created_at),
-        shadowed=shadowed,
-        problem=problem,
-    )
-
-
-def _result(one: Result) -> CheckResult:
-    return CheckResult(
-        account=one.account,
-        ok=one.ok,
-        status=one.status,
-        latency_ms=one.latency_ms,
-        models=one.models,
-        message=one.message,
-    )
-
-
-def _preset(row: Row) -> PresetView:
-    return PresetView(
-        name=row.name,
-        title=row.title,
-        base_url=row.base_url,
-        key_env=list(row.key_env),
-        auth=row.auth,
-        dialect=row.dialect,
-        training=row.training,
-        prefill=row.prefill,
-        docs=row.docs,
-        capabilities=list(row.capabilities),
-        quirks=list(row.quirks),
-        local=row.local,
-    )
+    declared = Provider(**{"base_url": "", **stored.body.declared(), "name": name, "origin": STORE})
+    found = {"base_url": stored.body.base_url, "status": "unusable", "shadowed": shadowed, "problem": problem}
+    return _view(declared, [], stored.created_at).model_copy(update=found)

@@ -11,14 +11,16 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field
 
+from headgate.catalog.money import NANO
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.tokens import token_id
-from headgate.control.api.views import NANO, Page, View, printable
+from headgate.control.api.views import Page, View
 from headgate.control.refusals import TOKEN_NOT_FOUND
 from headgate.control.reports import requests, usage
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
+from headgate.resources.fields import printable
 
 CATCH_UP_S = 5.0
 MAX_USD = 1_000_000

@@ -9,64 +9,32 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, Field
 
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, ModelName, Page, Text, View, Wish, printable, seconds
+from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.identity import tokens
 from headgate.control.objects import named
-from headgate.control.objects.fields import instant
 from headgate.control.refusals import TOKEN_NOT_FOUND
 from headgate.control.reports.requests import LATEST
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.resources.fields import Resource, printable
+from headgate.resources.token import TokenEdit, TokenWish
 
 MAX_PAGE = 1000
 WEEK_S = 604_800
-YEAR_9999 = 253_402_300_799  # its last second: the last that a calendar can show
 
-ScopeName = Literal["gate:chat", "gate:models", "gate:usage"]
 Ident = Annotated[
     str,
     Path(min_length=1, max_length=256, description="The token's public id, or its name.", examples=["3f9a01c2"]),
     AfterValidator(printable),
 ]
-Scopes = Annotated[list[ScopeName], Field(min_length=1, max_length=3)]
-Models = Annotated[
-    list[ModelName], Field(max_length=100, description="Models and aliases that it may use; empty: all.")
-]
-# As the configuration file reads it; a number is never taken for milliseconds
-Expires = Annotated[
-    Annotated[float, Field(gt=0, le=YEAR_9999, allow_inf_nan=False)] | None,
-    BeforeValidator(instant),
-    Field(
-        description="ISO 8601 (UTC where no zone is given) or Unix seconds; null: never.",
-        json_schema_extra={"anyOf": [{"type": "number"}, {"type": "string", "format": "date-time"}, {"type": "null"}]},
-    ),
-]
 
 
-class TokenWish(Wish):
-    """What a new token may do."""
-
-    name: Text
-    scopes: Scopes = Field(default=["gate:chat", "gate:models", "gate:usage"])
-    models: Models = Field(default=[])
-    expires: Expires = None
-
-
-class TokenEdit(Wish):
-    """Only what is sent changes."""
-
-    name: Text | None = None
-    scopes: Scopes | None = None
-    models: Models | None = None
-    expires: Expires = None
-
-
-class Rotation(Wish):
+class Rotation(Resource):
     overlap_s: float = Field(
         default=0, ge=0, le=WEEK_S, allow_inf_nan=False, description="How long the former secret stays good."
     )
@@ -132,10 +100,9 @@ def routes(admin: Admin) -> APIRouter:
     async def create_token(wish: TokenWish) -> NewToken:
         """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
         named.models(wish.models, publication.snapshot)
-        grant = Grant("", wish.name, tuple(wish.scopes), tuple(wish.models), _expiry(wish.expires))
-        minted, effective = await publication.create(grant)
-        view = shown(minted.grant, minted.created_at).model_dump()
-        return NewToken(**view, token=minted.token, effective=effective, pending=not effective)
+        _expiry(wish.expires)
+        minted, effective = await publication.create(wish.grant())
+        return NewToken.now(effective, shown(minted.grant, minted.created_at), token=minted.token)
 
     @api.get("/tokens/{ident}", responses=documented(404, 409))
     async def get_token(ident: Ident) -> Token:
@@ -161,23 +128,20 @@ def routes(admin: Admin) -> APIRouter:
             return msgspec.structs.replace(grant, **changes)
 
         row, effective = await publication.edit_token(ident, edited)
-        view = shown(row.grant, row.created_at).model_dump()
-        return EditedToken(**view, effective=effective, pending=not effective)
+        return EditedToken.now(effective, shown(row.grant, row.created_at))
 
     @api.post("/tokens/{ident}/rotate", responses=documented(404, 409))
     async def rotate_token(ident: Ident, wish: Rotation | None = None) -> RotatedToken:
         """Makes a new secret for the same token: its id, rights and usage stay.  It is shown in this answer only."""
         minted, until, effective = await publication.rotate(ident, (wish or Rotation()).overlap_s)
-        view = shown(minted.grant, minted.created_at).model_dump()
-        return RotatedToken(
-            **view, token=minted.token, former_valid_until=until, effective=effective, pending=not effective
-        )
+        view = shown(minted.grant, minted.created_at)
+        return RotatedToken.now(effective, view, token=minted.token, former_valid_until=until)
 
     @api.delete("/tokens/{ident}", responses=documented(404, 409))
     async def revoke_token(ident: Ident) -> Revoked:
         """Revokes a token for good.  Calls that are running with it go on to their end."""
         ident, effective = await publication.revoke(ident)
-        return Revoked(id=ident, effective=effective, pending=not effective)
+        return Revoked.now(effective, id=ident)
 
     return api
 
@@ -226,12 +190,8 @@ def _read_cursor(cursor: str) -> tuple[int, str]:
 def shown(grant: Grant, created_at: int | None, revoked_at: int | None = None) -> Token:
     """A grant as the operator sees it."""
     of_file = grant.origin == "file"
-    return Token(
-        id=grant.id,
-        name=grant.name,
-        scopes=list(grant.scopes),
-        models=list(grant.models),
-        expires=grant.expires,
+    return Token.of(
+        grant,
         created=seconds(created_at),
         revoked=seconds(revoked_at),
         origin="file" if of_file else "store",

@@ -1,8 +1,8 @@
 """Journal records → rows.  Pure: no I/O, no clock.
 
-Owns what is known of running calls, per boot.  An Opened and a Closed that come in one batch make one row; a call that
-stays open gets a row without an outcome, so that a restarted control finds it again.  Applying the same records twice
-gives the same rows.
+Owns what is known of running calls, per boot.  An Opened and a Closed that come in one batch make one row.  A call
+that stays open gets a row without an outcome, so that a restarted control finds it again.  Applying the same records
+twice gives the same rows.
 """
 
 from __future__ import annotations
@@ -119,7 +119,7 @@ class Receipts:
         return False
 
     def lose(self, boot: str) -> int:
-        """The boot is gone and all that it wrote has been read: what is still open becomes ``lost``.  Returns how
+        """End a boot that is gone and completely read: its open calls become ``lost``.  Returns how
         many.
         """
         calls = self._boots.pop(boot, {})
@@ -129,7 +129,7 @@ class Receipts:
         return len(calls)
 
     def drain(self) -> Batch:
-        """What has come together since the last time."""
+        """Return the rows collected since the last call."""
         batch = Batch(closed=self._closed)
         for boot, call in self._fresh:
             if not call.done:
@@ -184,7 +184,9 @@ def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
 
 
 def _text(value: str) -> str:
-    """What a store can keep: PostgreSQL has no NUL, and one in a name must not take a call out of the accounts."""
+    """Return a text that a store can keep.  PostgreSQL has no NUL, and a NUL in a name must not take a call out of
+    the accounts.
+    """
     return value.replace("\0", "\ufffd") if "\0" in value else value
 
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 from msgspec.structs import replace
 
@@ -18,18 +17,17 @@ from headgate.catalog import names
 from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import Row, Unfilled, base_url, catalog, fields
 from headgate.catalog.shipped_aliases import shipped
-from headgate.control.objects.compiled import Compiled
-from headgate.control.objects.header_secrets import without_secrets
-from headgate.control.objects.registry import Objects, ProviderBody, StoredAccount
-from headgate.model import Account, Alias, ModelRow, Pool, Provider
+from headgate.control.objects.registry import Objects, StoredAccount
+from headgate.model import Account, Alias, ModelRow, Provider
 from headgate.process.channel import World
+from headgate.resources.compiled import Compiled
+from headgate.resources.fields import STORE
+from headgate.resources.header_secrets import without_secrets
+from headgate.resources.model_row import FactsWish
+from headgate.resources.provider import ProviderBody
 
 Enrich = Callable[[Mapping[str, Provider], Mapping[str, Row]], Mapping[str, Provider]]
 HERE = "here"
-_AS_SAID = (
-    "title", "base_url", "dialect", "auth", "headers", "forward_headers", "quirks", "training", "prefill",
-    "prefill_trims",
-)  # fmt: skip
 BEFORE_STORE = "file"  # the origin that wins over the store
 
 
@@ -95,31 +93,22 @@ def all_providers(sources: Sources) -> dict[str, Provider]:
 
 def stored_provider(name: str, body: ProviderBody, rows: Mapping[str, Row], environ: Mapping[str, str]) -> Provider:
     """The Provider that a stored body describes, without accounts.  Raises Unusable."""
-    said: dict[str, Any] = {key: value for key in _AS_SAID if (value := getattr(body, key)) is not None}
-    row = None
+    declared, row = body.declared(), None
     if body.preset is not None:
         row = rows.get(body.preset)
         if row is None:
             near = names.nearest(body.preset, rows)
             raise Unusable(f"there is no preset {body.preset!r}{near}; GET /admin/v1/presets lists them", "preset")
-        said = {**fields(row), "title": row.title, **said}
-        if "base_url" not in said:
+        declared = {**fields(row), "title": row.title, **declared}
+        if "base_url" not in declared:
             try:
-                said["base_url"] = base_url(row, environ)
+                declared["base_url"] = base_url(row, environ)
             except Unfilled as error:
                 raise Unusable(str(error), "base_url") from error
-    if "base_url" not in said:
+    if "base_url" not in declared:
         raise Unusable("base_url is needed where no preset has it", "base_url")
-    for key in ("forward_headers", "quirks"):
-        if key in said:
-            said[key] = tuple(said[key])
-    limits = {key: value for key in ("idle_s", "max_age_s", "wait_s") if (value := getattr(body.pool, key)) is not None}
-    if body.max_connections is not None:
-        limits["max_connections"] = body.max_connections
-    models = None if body.models is None else {ident: facts.row(ident) for ident, facts in body.models.items()}
-    known_models = catalog(row) if row is not None and models is None else {}
-    return Provider(**{**said, "name": name, "origin": "store", "pool": Pool(**limits), "models": models,
-                       "catalog": known_models})  # fmt: skip
+    known_models = catalog(row) if row is not None and body.models is None else {}
+    return Provider(**{**declared, "name": name, "origin": STORE, "catalog": known_models})
 
 
 def _with_accounts(provider: Provider, objects: Objects) -> Provider:
@@ -149,7 +138,7 @@ def _overridden(provider: Provider, objects: Objects) -> Provider:
     return replace(provider, models=models, catalog=facts) if touched else provider
 
 
-def _overrides(provider: str, objects: Objects) -> Iterator[tuple[str, Any]]:
+def _overrides(provider: str, objects: Objects) -> Iterator[tuple[str, FactsWish]]:
     for ident, stored in objects.models.items():
         name, _, model = ident.partition("/")
         if name == provider:
@@ -164,9 +153,8 @@ def declared_aliases(sources: Sources, models: Known) -> dict[str, Alias]:
     found = {name: alias for name, alias in sources.compiled.world.aliases.items() if alias.origin != "shipped"}
     for name, stored in sources.objects.aliases.items():
         if name not in found:
-            body = stored.body
-            targets = tuple(ref for ref in body.targets if names.unresolved(ref.model, models, HERE) is None)
-            found[name] = Alias(name, targets, body.use_case, body.timeouts, origin="store", **body.conduct)
+            refs = stored.body.refs
+            found[name] = stored.body.alias(name, (r for r in refs if names.unresolved(r.model, models, HERE) is None))
     return found
 
 

@@ -15,13 +15,11 @@ from typing import TypeVar
 from headgate.catalog import names
 from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import RESERVED
+from headgate.control.identity.vault import hint
 from headgate.control.objects import registry
 from headgate.control.objects.assemble import HERE, Sources, Unusable, all_providers, known, stored_provider
 from headgate.control.objects.registry import (
-    AliasBody,
-    ModelBody,
     Objects,
-    ProviderBody,
     StoredAccount,
     StoredAlias,
     StoredModel,
@@ -37,9 +35,13 @@ from headgate.control.refusals import (
     PROVIDER_NOT_FOUND,
     TOO_MANY,
 )
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
 from headgate.model import Provider
+from headgate.resources.account import AccountWish
+from headgate.resources.alias import AliasWish
+from headgate.resources.model_row import FactsWish
+from headgate.resources.provider import ProviderBody
 
 MAX_PROVIDERS, MAX_ACCOUNTS, MAX_ALIASES, MAX_MODELS = 200, 1000, 2000, 5000
 PROVIDER_NAME = re.compile(r"[a-z0-9-]{1,64}")
@@ -166,11 +168,9 @@ def _judged(sources: Sources, name: str, kept: StoredProvider) -> Objects:
 
 def _filled(body: ProviderBody, provider: Provider, sources: Sources) -> ProviderBody:
     row = sources.compiled.rows.get(body.preset or "")
-    return body if row is None or row.base_url == provider.base_url else _replaced(body, base_url=provider.base_url)
-
-
-def _replaced(body: ProviderBody, base_url: str) -> ProviderBody:
-    return ProviderBody(**{**{name: getattr(body, name) for name in body.__struct_fields__}, "base_url": base_url})
+    if row is None or row.base_url == provider.base_url:
+        return body
+    return body.model_copy(update={"base_url": provider.base_url})
 
 
 def _declared(sources: Sources) -> list[str]:
@@ -185,7 +185,7 @@ def _broken(sources: Sources, was: Known, will: Known) -> list[str]:
         for name, kept in sources.objects.aliases.items()
         if any(
             names.unresolved(ref.model, was, HERE) is None and names.unresolved(ref.model, will, HERE) is not None
-            for ref in kept.body.targets
+            for ref in kept.body.refs
         )
     ]
 
@@ -193,12 +193,11 @@ def _broken(sources: Sources, was: Known, will: Known) -> list[str]:
 # ------------------------------------------------------------------------------------- accounts
 
 
-def add_account(
-    sources: Sources, seal: Seal, provider: str, key: str, hint: str, label: str | None, priority: int, free: bool
-) -> tuple[Objects, StoredAccount]:
+def add_account(sources: Sources, seal: Seal, wish: AccountWish) -> tuple[Objects, StoredAccount]:
     """A key for a provider of the file or of the store; a preset's name makes the provider too.  ``seal``: see
     ``vault.Vault.seal``.
     """
+    provider, label, key = wish.provider, wish.label, wish.key.get_secret_value()
     if provider not in all_providers(sources) and provider not in sources.compiled.rows:
         near = names.nearest(provider, [*all_providers(sources), *sources.compiled.rows])
         raise GatewayError(
@@ -217,7 +216,7 @@ def add_account(
         raise GatewayError(ALREADY_EXISTS, f"There is an account {provider}/{label} already.", param="label")
     label = label or _free_label(provider, taken)
     ident = f"{provider}/{label}"
-    account = StoredAccount(provider, label, seal(ident, key), hint, priority, free, registry.now()[0])
+    account = StoredAccount(provider, label, seal(ident, key), hint(key), wish.priority, wish.free, registry.now()[0])
     return replace(sources.objects, accounts=_with(sources.objects.accounts, ident, account)), account
 
 
@@ -271,14 +270,16 @@ def _not_account_of_file(sources: Sources, ident: str) -> None:
 # ------------------------------------------------------------------------------------- aliases
 
 
-def put_alias(sources: Sources, name: str, body: AliasBody) -> Objects:
+def put_alias(sources: Sources, name: str, body: AliasWish) -> Objects:
     """A new alias, a stored one anew, or one in the place of a shipped one."""
     _not_alias_of_file(sources, name)
     models = known(all_providers(sources))
     kept = sources.objects.aliases.get(name)
     if sentence := names.taken(name, models):
         raise GatewayError(NAME_TAKEN, f"The alias {name!r} {sentence}.", param="name")
-    for ref in body.targets:
+    if sentence := names.without_targets(name, body.refs):
+        raise GatewayError(INVALID_VALUE, f"The alias {name!r} {sentence}.", param="targets")
+    for ref in body.refs:
         if sentence := names.unresolved(ref.model, models, HERE):
             raise GatewayError(INVALID_VALUE, names.ended(sentence), param="targets")
     if kept is None:
@@ -307,7 +308,7 @@ def _not_alias_of_file(sources: Sources, name: str) -> None:
 # ------------------------------------------------------------------------------------- facts of models
 
 
-def put_model(sources: Sources, ident: str, body: ModelBody) -> Objects:
+def put_model(sources: Sources, ident: str, body: FactsWish) -> Objects:
     """What the operator knows better about ``provider/model``.  What the file says of it is not changed here."""
     provider, slash, model = ident.partition("/")
     home = all_providers(sources).get(provider)
@@ -326,11 +327,11 @@ def put_model(sources: Sources, ident: str, body: ModelBody) -> Objects:
     return replace(sources.objects, models=_with(sources.objects.models, ident, StoredModel(*registry.now(kept), body)))
 
 
-def _said_by(body: ModelBody, home: Provider, model: str) -> list[str]:
+def _said_by(body: FactsWish, home: Provider, model: str) -> list[str]:
     row = (home.models or {})[model]
-    wanted = [name for name in ("title", "price", "context_window", "max_output", "capabilities")
-              if getattr(body, name) is not None]  # fmt: skip
-    return [name for name in wanted if getattr(body.beneath(row), name) == getattr(row, name) != getattr(body, name)]
+    declared, merged = body.declared(), body.beneath(row)
+    wanted = (name for name in ("title", "price", "context_window", "max_output", "capabilities") if name in declared)
+    return [name for name in wanted if getattr(merged, name) == getattr(row, name) != declared[name]]
 
 
 def drop_model(sources: Sources, ident: str) -> Objects:

@@ -6,11 +6,10 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 
-from msgspec.structs import replace
-
 from headgate.catalog.presets import Row
-from headgate.control.objects.header_secrets import own
-from headgate.control.objects.registry import Objects, ProviderBody, StoredProvider
+from headgate.control.objects.registry import Objects, StoredProvider
+from headgate.resources.header_secrets import own
+from headgate.resources.provider import ProviderBody
 from headgate.wire.signing import header_secret
 
 Seal = Callable[[str, str], bytes]
@@ -23,9 +22,8 @@ def sealed(name: str, body: ProviderBody, rows: Mapping[str, Row], seal: Seal) -
         return body
     kept = {header: blob for header, blob in body.sealed_headers.items() if header in (body.headers or {})}
     fresh = {header: seal(header_secret(name, header), value) for header, value in secret.items()}
-    return replace(
-        body, headers={**(body.headers or {}), **dict.fromkeys(secret, "")}, sealed_headers={**kept, **fresh}
-    )
+    headers = {**(body.headers or {}), **dict.fromkeys(secret, "")}
+    return body.model_copy(update={"headers": headers, "sealed_headers": {**kept, **fresh}})
 
 
 def all_sealed(objects: Objects, rows: Mapping[str, Row], seal: Seal) -> Objects:

@@ -10,9 +10,9 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
-from headgate.control.objects.compiled import Compiled
 from headgate.model import Grant, Provider, Snapshot
 from headgate.process.channel import MODELS_PER_PART, TOKENS_PER_PART, Patch, SnapshotPart, World
+from headgate.resources.compiled import Compiled
 
 # A grant with long lists takes longer to decode: a part is full when its strings are as many as those of
 # TOKENS_PER_PART plain grants, whichever comes first.  It also keeps a part far below the channel's frame limit.

@@ -31,8 +31,7 @@ from headgate.control.identity.tokens import Minted, Stored
 from headgate.control.identity.vault import Damaged, Vault
 from headgate.control.objects import headers, named, registry
 from headgate.control.objects.assemble import Sources, all_providers, assemble
-from headgate.control.objects.compiled import Compiled
-from headgate.control.objects.registry import Objects, ProviderBody
+from headgate.control.objects.registry import Objects
 from headgate.control.refusals import MANAGED_BY_FILE, TOKEN_NOT_FOUND
 from headgate.control.reports.usage import uses_30d
 from headgate.control.snapshot.compose import compose, difference, same, world_of
@@ -40,6 +39,8 @@ from headgate.control.store.database import read_meta, write_meta
 from headgate.errors import CONTROL_AWAY, GatewayError
 from headgate.model import Grant, Snapshot
 from headgate.process.channel import Down, Patch, Secrets, Uses
+from headgate.resources.compiled import Compiled
+from headgate.resources.provider import ProviderBody
 
 MINUTE_S = 60.0
 PATIENCE_S = 5.0

@@ -1,6 +1,6 @@
-"""What of an answer's body has to be found out or undone before anybody can read it, and what that failing means.
+"""The form of an answer's body: whether it is a stream, and its content coding; and the errors of decoding.
 
-Nearly every answer needs nothing of this, and one look tells so.
+Nearly every answer is plain, and one check shows it.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ def is_stream(probe: Intake, data: bytes) -> bool:
 
 
 def error_of(error: CodingError) -> GatewayError:
-    """The failure that a body is which cannot be decoded."""
+    """Return the error for a body that cannot be decoded."""
     kind = UPSTREAM_GARBAGE
     if isinstance(error, TruncatedError):
         kind = UPSTREAM_CUT
@@ -79,8 +79,8 @@ class PausableBody(Protocol):
 class Unpacker:
     """Stands between a connection and its sink until a stream has shown that it is plainly events, as nearly all are.
 
-    Where it is not, it stays, undoes what has to be undone, and passes on so much in a turn: a few bytes may expand a
-    thousandfold, and a slow client must be able to say stop.
+    Otherwise it stays, decodes the body, and passes on a bounded part in a turn: a few bytes may expand a
+    thousandfold, and a slow client must be able to pause it.
     """
 
     def __init__(self, upstream: PausableBody, sink: Sink, intake: Intake | None, most: int) -> None:

@@ -18,7 +18,7 @@ from typing import cast
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
 from headgate.model import Attempt, Provider
 from headgate.model import Pool as PoolLimits
-from headgate.ports import Directory
+from headgate.ports import Directory, OutgoingRequest
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.asking import HttpAsking
@@ -48,7 +48,7 @@ class Pool:
         self._dialer = dialer
         self._idle: dict[HttpUpstream, None] = {}  # in order of use
         self._members: set[HttpUpstream] = set()
-        self._waiting: OrderedDict[HttpAsking, None] = OrderedDict()  # without those that left: each holds a body
+        self._waiting: OrderedDict[HttpAsking, None] = OrderedDict()  # a call that leaves is removed
         self._dialing: set[asyncio.Task[None]] = set()
         self._trusted_since = float("-inf")  # older connections were checked by other authorities
 
@@ -83,7 +83,7 @@ class Pool:
     def put(self, upstream: HttpUpstream) -> None:
         """A clean connection comes back."""
         if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
-            upstream.abort()  # whoever waits gets a new one in its place
+            upstream.abort()  # a waiting call gets a new one in its place
             return
         asking = self._next_waiting() if self._waiting else None
         if asking is not None:
@@ -194,9 +194,8 @@ class Transport:
     def ask(
         self,
         attempt: Attempt,
-        path: str,
+        rendered: OutgoingRequest,
         headers: dict[bytes, bytes],
-        body: bytes,
         stream: bool,
         deadline: float,
         max_answer: int,
@@ -206,10 +205,11 @@ class Transport:
         ``headers`` are the client's: those that the provider's row allows go along.  Raises GatewayError where the
         account's key is not known.
         """
-        pool, fixed, allowed, _ = self._route(attempt, path)
+        pool, fixed, allowed, _ = self._route(attempt, rendered.path)
+        body = rendered.body
         accept = b"text/event-stream" if stream else b"application/json"
-        head = b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
-            fixed, forwarded(headers, allowed), accept, len(body),
+        head = b"%b%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
+            fixed, rendered.fields, forwarded(headers, allowed), accept, len(body),
         )  # fmt: skip
         asking = HttpAsking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
         asking.headers = headers
@@ -217,8 +217,8 @@ class Transport:
         return asking
 
     def _route(self, attempt: Attempt, path: str) -> Route:
-        """The pool, the unchanging part of the request head (request line, host, credential, the provider's headers),
-        the names of the client's headers that may go along, and the provider itself.
+        """Return the pool, the constant part of the request head, the names of the client's headers that may go
+        along, and the provider.  The constant part is request line, host, credential and the provider's headers.
 
         Kept while the keys stay the same; the only place that a key is looked up.
         Raises GatewayError where the account's key is not known (control is away and only the store has it).
@@ -285,7 +285,7 @@ class Transport:
                 pool.distrust(changed)
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
-        """What must not appear in a text that an upstream wrote and a client reads."""
+        """Return the secrets that must not appear in an upstream's text that a client reads."""
         account, provider = attempt.account, attempt.target.provider
         if account is None and not provider.headers:
             return ()

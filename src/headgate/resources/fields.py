@@ -1,6 +1,6 @@
-"""The field types that the configuration file and the control API share: what a URL, a header, a key, a price may be.
+"""What all resources have in common: their base class, and what a URL, a header, a key, a price or a name may be.
 
-Owns no table.  A value that is refused is refused with a whole sentence, and never shown in it where it is a secret.
+A value that is refused is refused with a whole sentence, and never shown in it where it is a secret.
 """
 
 from __future__ import annotations
@@ -9,9 +9,9 @@ import contextlib
 import re
 from datetime import UTC, date, datetime
 from decimal import Decimal
-from typing import Annotated, Any
+from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
 from pydantic_core import PydanticCustomError
 
 from headgate.catalog.names import nearest
@@ -41,6 +41,29 @@ _OURS = frozenset(
     )
 )
 
+STORE = "store"  # as a context: what is read or written is the store's JSON; as an origin: it is declared there
+
+
+class Resource(BaseModel):
+    """What an operator declares.  Unknown fields are refused, and no error repeats what was given.
+
+    ``LATER``: keys of the file that are documented but not served yet, with the step of the plan that brings each.
+    """
+
+    # Validators are built when they are used: a command that reads the file needs one of them
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+    LATER: ClassVar[dict[str, int | None]] = {}
+
+    @classmethod
+    def from_store(cls, body: str) -> Self:
+        """Read what ``to_store`` wrote.  Fields of a newer release are skipped.  Raises pydantic's ValidationError."""
+        return cls.model_validate_json(body, extra="ignore", context=STORE)
+
+    def to_store(self) -> str:
+        """The JSON of what is set."""
+        return self.model_dump_json(exclude_defaults=True, context=STORE)
+
+
 Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 
 
@@ -55,6 +78,26 @@ def capability(value: str) -> str:
         near = nearest(value, CAPABILITIES) or f"; known are {', '.join(CAPABILITIES)}"
         raise wrong(f"there is no capability {value[:50]!r}{near}")
     return value
+
+
+def printable(value: str) -> str:
+    """``value``, where every character of it can be shown."""
+    if not value.isprintable():
+        raise wrong("must have printable characters only")
+    return value
+
+
+def as_prefill(value: Any) -> Any:
+    """``true`` is short for the spelling that needs nothing beside the message."""
+    return {
+        **dict.fromkeys(("true", "yes", "on"), "trailing"),
+        **dict.fromkeys(("false", "no", "off"), "none"),
+    }.get(str(value).lower(), value)
+
+
+def as_yes_no(value: Any) -> Any:
+    """YAML's ``true`` and ``false`` are meant as well."""
+    return {"true": "yes", "false": "no"}.get(str(value).lower(), value)
 
 
 def _url(value: str) -> str:
@@ -123,3 +166,10 @@ def instant(value: Any) -> Any:
 Usd = Annotated[Decimal, BeforeValidator(_usd), Field(ge=0, le=1_000_000, allow_inf_nan=False), AfterValidator(_nano)]
 Credential = Annotated[SecretStr, AfterValidator(credential)]
 Url = Annotated[str, AfterValidator(_url)]
+# A name that clients may send as `model`: an alias, a model's id, provider/model
+ModelName = Annotated[str, Field(pattern=r"^\S+$", min_length=1, max_length=256), AfterValidator(printable)]
+ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", examples=["openai"])]
+Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["team"])]
+Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(printable)]
+Capability = Annotated[str, Field(examples=["tools"]), AfterValidator(capability)]
+Tokens = Annotated[int, Field(ge=1, le=1_000_000_000)]

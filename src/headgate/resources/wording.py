@@ -1,12 +1,14 @@
 """What pydantic finds wrong with a value, in words of our own: (an error's details) → a phrase behind the field's name.
 
-For the configuration file and for the admin API.  Pure; what was given is never repeated, since it may be a key.
+For the configuration file, the admin API and the store.  Pure; what was given is never repeated, since it may be a key.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from typing import Any
+
+from pydantic import ValidationError
 
 _TYPES = {
     "missing": "is missing",
@@ -57,3 +59,9 @@ def phrase(detail: Mapping[str, Any]) -> str:
         return str(detail["msg"]).replace("Input should", "should", 1)
     few = "entry" if context.get("min_length") == 1 else "entries"
     return words.format(**{"entries": few, "error": "", **context})
+
+
+def sentence(error: ValidationError) -> str:
+    """The first of an error's problems, with the place of the field."""
+    detail = error.errors(include_url=False, include_input=False)[0]
+    return ": ".join(filter(None, (".".join(map(str, detail["loc"])), phrase(detail))))

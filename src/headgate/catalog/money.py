@@ -1,0 +1,25 @@
+"""USD and nano-USD: the one place that turns one into the other, for prices and costs alike.  Pure."""
+
+from __future__ import annotations
+
+from decimal import Decimal
+
+from headgate.model import Price
+
+NANO = 1_000_000_000
+RATES = ("input", "output", "cached_input", "cache_write")  # of a price, in the order of model.Price
+
+
+def nano(usd: Decimal | None) -> int | None:
+    """Exact: whoever checks a price lets no more than nine decimals pass."""
+    return None if usd is None else int(usd.scaleb(9))
+
+
+def usd(nano: int | None) -> float | None:
+    """What people and clients read."""
+    return None if nano is None else int(nano) / NANO
+
+
+def price(rates: object, source: str) -> Price:
+    """The price of an object that has the RATES in USD per million tokens."""
+    return Price(**{name: nano(getattr(rates, name)) for name in RATES}, source=source)  # type: ignore[arg-type]

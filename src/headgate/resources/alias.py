@@ -1,0 +1,138 @@
+"""An alias: its targets, in which order they are asked, and what becomes of a call that fails or is left.
+
+docs/configuration.md says what each field does.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Annotated, Any, Literal
+
+from pydantic import (
+    BeforeValidator,
+    Field,
+    SerializerFunctionWrapHandler,
+    ValidationInfo,
+    model_serializer,
+    model_validator,
+)
+from pydantic_core.core_schema import SerializationInfo
+
+from headgate import model
+from headgate.resources.fields import STORE, ModelName, Positive, Resource, Text
+from headgate.resources.timeouts import TimeoutsWish
+
+Retries = Annotated[int, Field(ge=0, le=2)]
+Weight = Annotated[int, Field(ge=1, le=1000)]
+
+
+class Drain(Resource):
+    """How far a stream is read to its end when its client has left."""
+
+    max_s: Positive = 120
+    max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
+
+
+class Conduct(Resource):
+    """What an alias does beside leading to its targets.  ``settled`` gives the fields as ``model.Alias`` has them,
+    ``values_of`` takes them from there.
+    """
+
+    strategy: Literal["priority", "weighted", "cheapest", "fastest", "balanced"] = "priority"
+    retries: Retries | None = None
+    on_midstream_failure: Literal["continue", "error"] = "continue"
+    on_disconnect: Literal["cancel", "drain", "detach"] = "cancel"
+    drain: Drain = Drain()
+    resumable_s: Annotated[float, Field(ge=0, le=3600)] = 0
+    early_commit_s: Positive | None = None
+    tool_calls: Literal["stream", "hold"] = "stream"
+    structured: Literal["error", "buffer"] = "error"
+    affinity: Literal["none", "prompt_cache", "session"] = "prompt_cache"
+    privacy: Literal["any", "no_train", "trusted", "own"] = "any"
+
+    def settled(self) -> dict[str, Any]:
+        """Arguments for ``model.Alias``."""
+        values = {name: getattr(self, name) for name in _PLAIN}
+        return {**values, "drain_s": self.drain.max_s, "drain_tokens": self.drain.max_tokens}
+
+    @staticmethod
+    def values_of(alias: model.Alias) -> dict[str, Any]:
+        """An alias's values, by the names of the fields."""
+        values = {name: getattr(alias, name) for name in _PLAIN}
+        return {**values, "drain": Drain(max_s=alias.drain_s, max_tokens=alias.drain_tokens)}
+
+
+_PLAIN = tuple(name for name in Conduct.model_fields if name != "drain")
+
+
+class TargetWish(Resource):
+    """The first target that can serve does, or as the alias's ``strategy`` says."""
+
+    model: ModelName = Field(description="provider/model", examples=["openai/gpt-4o-mini"])
+    weight: Weight = 1
+
+
+class AliasWish(Conduct):
+    """The whole alias: what is left out is not kept."""
+
+    targets: list[TargetWish] = Field(default=[], max_length=50, description="Only `auto` may have none.")
+    use_case: Text | None = None
+    timeouts: TimeoutsWish = TimeoutsWish()
+
+    @property
+    def refs(self) -> tuple[model.TargetRef, ...]:
+        """The targets, as the data plane has them."""
+        return tuple(model.TargetRef(target.model, target.weight) for target in self.targets)
+
+    def alias(self, name: str, targets: Iterable[model.TargetRef] | None = None) -> model.Alias:
+        """What the data plane is told; ``targets``: those that exist, where not all do."""
+        found = self.refs if targets is None else tuple(targets)
+        timeouts = self.timeouts.set_ones()
+        return model.Alias(name, found, self.use_case, timeouts, origin=STORE, **self.settled())
+
+    @model_validator(mode="before")
+    @classmethod
+    def _from_store(cls, value: Any, info: ValidationInfo) -> Any:
+        """The store holds the fields of ``Conduct`` as ``model.Alias`` has them, under ``conduct``."""
+        if info.context is not STORE:
+            return value
+        conduct = dict(value.get("conduct", {}))
+        drain = {"max_s": conduct.pop("drain_s", None), "max_tokens": conduct.pop("drain_tokens", None)}
+        return {**value, **conduct, "drain": {name: most for name, most in drain.items() if most is not None}}
+
+    @model_serializer(mode="wrap")
+    def _to_store(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
+        written = serialize(self)
+        if info.context is not STORE:
+            return written
+        plain = {name: value for name, value in written.items() if name not in Conduct.model_fields}
+        return plain | {"conduct": self.settled()}
+
+
+# ------------------------------------------------------------------------------------- of the file
+
+
+def _as_target(value: Any) -> Any:
+    return {"target": value} if isinstance(value, str) else value
+
+
+class TargetRow(Resource):
+    target: str
+    weight: Weight = 1
+
+
+class Alias(Conduct):
+    """An alias of the configuration file."""
+
+    LATER = {
+        **dict.fromkeys(["hold_tokens", "queue", "cache", "unpriced"], 5),
+        "store_bodies": 7,
+    }
+    use_case: str | None = None
+    targets: list[Annotated[TargetRow, BeforeValidator(_as_target)]] = []
+    timeouts: TimeoutsWish = TimeoutsWish()
+
+    def alias(self, name: str) -> model.Alias:
+        """What the data plane is told."""
+        targets = tuple(model.TargetRef(entry.target, entry.weight) for entry in self.targets)
+        return model.Alias(name, targets, self.use_case, self.timeouts.set_ones(), **self.settled())
