@@ -34,7 +34,6 @@ LONG_FILES: dict[str, int] = {
     "headgate/control/reports/requests.py": 479,
     "headgate/control/snapshot/publication.py": 408,
     "headgate/control/store/database.py": 412,
-    "headgate/model.py": 504,
     "headgate/serving/replay/kept.py": 483,
     "headgate/testing/engine/engine.py": 438,
 }

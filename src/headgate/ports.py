@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Record, Snapshot, Usage
+from headgate.model import Attempt, Delivered, Record, Rendered, Snapshot, Usage
 
 
 class Clock(Protocol):
@@ -186,26 +186,13 @@ class Asking(Protocol):
         """The call is done with it.  ``finished``: it has seen the answer's end, so the way may serve again."""
 
 
-class OutgoingRequest(Protocol):
-    """A request as a dialect has rendered it.  ``fields`` are further header lines, each with its CRLF."""
-
-    @property
-    def path(self) -> str: ...
-
-    @property
-    def body(self) -> bytes: ...
-
-    @property
-    def fields(self) -> bytes: ...
-
-
 class Carrier(Protocol):
     """One kind of way to the upstreams: HTTP, or a link that a hoster has opened.  ``Provider.carrier`` names it."""
 
     def ask(
         self,
         attempt: Attempt,
-        rendered: OutgoingRequest,
+        rendered: Rendered,
         headers: dict[bytes, bytes],
         stream: bool,
         deadline: float,

@@ -197,8 +197,9 @@ class Exchange:
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
-        carrier = self._carriers[target.provider.carrier]
-        return carrier.ask(attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer)
+        return self._carriers[target.provider.carrier].ask(
+            attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
+        )
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
         """Ends a call that has no answer, or no whole one."""

@@ -112,7 +112,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
 
     @property
     def reading(self) -> bool:
-        """False while it waits for a slow client."""
+        """False while a slow client has it wait."""
         return self._reading
 
     def hold(self) -> None:
@@ -147,8 +147,8 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     def release(self, *, finished: bool) -> None:
         """The call is done with it: back to the pool where it is clean, closed where it is not.
 
-        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing.
-        That end often comes in a packet of its own; it gets a second to come.
+        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing,
+        which often comes in a packet of its own; it gets a second to come.
         """
         self.sink = None
         self._pieces.clear()
@@ -196,7 +196,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._run(self._take, _read_view[:nbytes].tobytes())
         if nbytes == READ and self._reading:
-            # libuv would read on and on, and no step could pause it before the turn ends: one such read a turn.
+            # libuv would read on and on, and nobody could say stop before the turn ends: one such read a turn.
             self._transport.pause_reading()
             self._pool.turn.send(self._read_on, None)
 
@@ -204,7 +204,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         self.read_on()
 
     def _take(self, data: bytes) -> None:
-        """Work through the bytes of one read, in its turn."""
+        """What one read brought, in its turn."""
         sink = self.sink
         if sink is None and not self._expects(data):
             return
@@ -213,10 +213,10 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 if self.sink is not None and self._pieces:
-                    self._feed(self.sink)  # the sound bytes before it go to the client
+                    self._feed(self.sink)  # what was sound before it is the client's
                 self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
-            self._keep_alive = False  # the answer is whole; bytes after it belong to no request
+            self._keep_alive = False  # the answer is whole; what came behind it answers nobody
         if not self._pieces and self._head_complete and not self._complete:
             self._count_bare(len(data))
         elif sink is not None:
@@ -229,10 +229,11 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
             self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
 
     def _count_bare(self, size: int) -> None:
-        """Count a read without body bytes, after the head: a trailer, a chunk's extension, or the digits of its size.
+        """A read has brought nothing of the body, whose head has come: it was in a trailer, in a chunk's extension, or
+        in the digits of its size.
 
         httptools joins the parts of a trailer's value by copying all of it.  Trailers follow a complete body, so at
-        the limit the body counts as complete.  Cut JSON would not parse, and a stream has its own end.
+        the limit the body is taken for complete: JSON that was cut does not parse, and a stream has its own end.
         """
         self._size += size
         if self._size <= MAX_HEAD:
@@ -259,13 +260,13 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         if self._settling:
             return True
         if self.asking is None:
-            # No request runs: a late byte of an old answer, or a 408 of a server that closes idle connections.
+            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
             self.abort()
             return False
         if self._complete:  # behind a whole answer that the call has not taken yet
             self._keep_alive = False
             return False
-        if not self._sent:  # an answer to a request that was not sent belongs to another
+        if not self._sent:  # an answer to a request that has not gone out is somebody else's
             self.fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
             return False
         if not self._head_complete:

@@ -16,9 +16,9 @@ from collections.abc import Collection
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
-from headgate.model import Attempt, Provider
+from headgate.model import Attempt, Provider, Rendered
 from headgate.model import Pool as PoolLimits
-from headgate.ports import Directory, OutgoingRequest
+from headgate.ports import Directory
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.asking import HttpAsking
@@ -194,7 +194,7 @@ class Transport:
     def ask(
         self,
         attempt: Attempt,
-        rendered: OutgoingRequest,
+        rendered: Rendered,
         headers: dict[bytes, bytes],
         stream: bool,
         deadline: float,
