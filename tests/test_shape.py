@@ -38,28 +38,22 @@ LONG_FILES: dict[str, int] = {
 
 # Functions above FUNCTION_LINES.
 LONG_FUNCTIONS: dict[str, int] = {
-    "headgate/cli/nouns/aliases.py:put": 62,
+    "headgate/cli/nouns/aliases.py:put": 66,
     "headgate/control/api/catalog.py:routes": 68,
     "headgate/control/api/gateway.py:routes": 78,
     "headgate/control/api/providers.py:routes": 118,
     "headgate/control/api/requests.py:routes": 84,
     "headgate/control/api/tokens.py:routes": 68,
-    "headgate/dialects/openai_chat/whole.py:answer_in_parts": 62,
-    "headgate/serving/call/exchange.py:Exchange._serve": 69,
+    "headgate/serving/call/exchange.py:Exchange._serve": 68,
 }
 
 # Functions with more than PARAMETERS parameters, CLI commands and routes apart: those have one for each option.
-MANY_PARAMETERS: dict[str, int] = {
-    "headgate/dialects/bridge.py:join_stream": 9,
-    "headgate/dialects/bridge.py:open_stream": 14,
-    "headgate/dialects/openai_chat/answers.py:answer": 10,
-    "headgate/dialects/openai_chat/stream/stream.py:ChatStream.__init__": 12,
-    "headgate/dialects/openai_chat/whole.py:answer_in_parts": 11,
-}
+MANY_PARAMETERS: dict[str, int] = {}
 
 # Folders with more than ENTRIES modules and folders.
 FULL_FOLDERS: dict[str, int] = {
     "headgate/control/api": 17,
+    "headgate/wire": 13,
 }
 
 # Classes of the same name. A name that stands for two things is renamed; a port and its implementation may share one.
@@ -67,7 +61,7 @@ SAME_NAMES: dict[str, int] = {
     "AccountView": 2,
     "Admin": 2,
     "Alias": 2,
-    "Answer": 4,
+    "Answer": 3,
     "Arguments": 2,
     "Ask": 2,
     "Call": 2,
@@ -81,7 +75,6 @@ SAME_NAMES: dict[str, int] = {
     "Entry": 2,
     "Event": 2,
     "Evidence": 2,
-    "Face": 2,
     "Facts": 2,
     "Fault": 2,
     "Filters": 2,
@@ -102,7 +95,6 @@ SAME_NAMES: dict[str, int] = {
     "Pool": 2,
     "Probe": 3,
     "Provider": 3,
-    "Quotable": 2,
     "Reloaded": 2,
     "Replay": 2,
     "Reply": 2,
@@ -119,8 +111,9 @@ SAME_NAMES: dict[str, int] = {
     "Token": 2,
     "Uses": 2,
     "Verdict": 2,
-    "_Choice": 2,
+    "_Choice": 3,
     "_Declared": 2,
+    "_Delta": 2,
     "_Reading": 2,
 }
 

@@ -10,7 +10,6 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault
 from headgate.control.objects import registry
 from headgate.control.offline import Nobody
@@ -18,6 +17,7 @@ from headgate.control.snapshot import publication
 from headgate.control.snapshot.publication import Publication
 from headgate.control.store.database import open_store
 from headgate.model import Grant
+from headgate.process.credentials import instance_key
 from tests.control.child import SECRET, compiled
 
 REFUSE = "CREATE TRIGGER full BEFORE UPDATE ON meta BEGIN SELECT RAISE(FAIL, 'database or disk is full'); END"

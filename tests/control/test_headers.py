@@ -8,7 +8,6 @@ import pytest
 from msgspec.structs import replace
 
 from headgate.catalog.presets import rows
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.objects import headers, registry
 from headgate.control.objects.registry import Objects, StoredProvider
@@ -17,6 +16,7 @@ from headgate.control.snapshot.publication import Publication
 from headgate.control.store.database import open_store
 from headgate.model import Provider
 from headgate.process.channel import World
+from headgate.process.credentials import instance_key
 from headgate.resources import header_secrets
 from headgate.resources.compiled import Compiled
 from headgate.resources.provider import ProviderBody

@@ -10,7 +10,7 @@ from collections.abc import Generator
 from typing import Any
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt
+from headgate.model import Attempt, Rendered
 from headgate.ports import Sink
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import Wheel
@@ -28,11 +28,11 @@ class MemoryCarrier:
         self.asked: list[MemoryAsking] = []
 
     def ask(
-        self, attempt: Attempt, path: str, headers: dict[bytes, bytes], body: bytes, stream: bool, deadline: float,
+        self, attempt: Attempt, rendered: Rendered, headers: dict[bytes, bytes], stream: bool, deadline: float,
         max_answer: int,
     ) -> MemoryAsking:  # fmt: skip
         script = self.scripts[attempt.target.provider.name].pop(0)
-        asking = MemoryAsking(headers, body, asyncio.get_running_loop().time())
+        asking = MemoryAsking(headers, rendered.body, asyncio.get_running_loop().time())
         upstream = MemoryUpstream(asking, self.wheel, script)
         upstream.patience.begin(attempt.target.timeouts, deadline, stream)
         asyncio.get_running_loop().call_soon(upstream.answer)

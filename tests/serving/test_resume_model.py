@@ -175,7 +175,7 @@ async def play(operations: list[Any], end: str, key: bool, room: int, leaving: s
         alias=NO_ALIAS,
         attempts=(SimpleNamespace(target=SimpleNamespace(timeouts=SimpleNamespace(total=600.0))),),
     )
-    receipt = SimpleNamespace(id=IDENT, at=0, grant=SimpleNamespace(id="t0"))
+    receipt = SimpleNamespace(id=IDENT, client_id=IDENT, at=0, grant=SimpleNamespace(id="t0"))
     replay.keep(
         first.request, registry.DEFAULT, cast(Any, SimpleNamespace(options=options, stream=True)), cast(Any, plan),
         cast(Any, receipt), egress,

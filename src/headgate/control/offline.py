@@ -13,7 +13,6 @@ import httpx2
 
 from headgate.control.api.app import PREFIX, build
 from headgate.control.api.parts import Admin
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.objects import registry
@@ -23,6 +22,7 @@ from headgate.control.snapshot.publication import Publication
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
 from headgate.process.channel import Answer, Down, Patch
+from headgate.process.credentials import instance_key
 from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX
@@ -84,7 +84,7 @@ async def _on_the_store(
         try:
             key = instance_key(state_dir)
             vault = Vault(state_dir, all_sealed_blobs(stored))
-        except (VaultLocked, ValueError, OSError) as error:
+        except (VaultLocked, statedir.StateError) as error:
             raise StoreUnusable(str(error)) from error
         publication = Publication(engine, key, vault, stored, load, lambda: None)
         publication.link = Nobody()

@@ -28,10 +28,10 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.tokens import adopt_first
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
+from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.receipts import Batch
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.objects import registry
@@ -47,6 +47,7 @@ from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
 from headgate.process import locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
+from headgate.process.credentials import instance_key
 from headgate.process.log import Line, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
 
@@ -233,13 +234,14 @@ class Control:
             )
         except SQLAlchemyError as error:
             raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
-        except (VaultLocked, ValueError, OSError) as error:  # a key's file is gone, damaged, or cannot be read
+        except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
-        return publication, Recorder(engine, self._state / "journal", on_written=self._call_log(publication))
+        recorder = Recorder(engine, self._state / "journal")
+        if self._boot.log_calls and self._boot.log_level != "error":
+            recorder.feed.listen("call log", self._call_log(publication))
+        return publication, recorder
 
-    def _call_log(self, publication: Publication) -> Callable[[Batch], None] | None:
-        if not self._boot.log_calls or self._boot.log_level == "error":
-            return None
+    def _call_log(self, publication: Publication) -> Listener:
 
         made_of: Snapshot | None = None
         kept = Names({}, {})
@@ -253,7 +255,12 @@ class Control:
             return kept
 
         write = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
-        return write if self._boot.log_level in ("debug", "info") else write.failures
+        show = write if self._boot.log_level in ("debug", "info") else write.failures
+
+        async def take(batch: Batch) -> None:
+            show(batch)
+
+        return take
 
     async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
         try:

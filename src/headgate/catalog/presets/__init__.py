@@ -18,11 +18,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from headgate.catalog.money import RATES, price
-from headgate.catalog.names import nearest
+from headgate.catalog.names import nearest, unfit_provider
 from headgate.dialects.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem
+from headgate.wire.http import unfit_field
 
 SHIPPED = Path(__file__).parent
 RESERVED = frozenset(("builtin", "headgate"))  # the built-in provider; the prefix of the shipped aliases
@@ -33,7 +34,6 @@ TASKS = (
 MAX_BYTES = 64 << 10
 MAX_ROWS = 500
 
-_NAME = re.compile(r"[a-z0-9-]{1,64}")
 _PLACEHOLDER = re.compile(r"\{([A-Z][A-Z0-9_]{1,63})\}")
 
 Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
@@ -94,10 +94,9 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     ``base_url`` may hold ``{VARIABLE}``, which the environment fills.  ``key_env``: the first variable that is set
     holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern of its own model ids (the price list has
     further names that cannot be requested).  ``free_suffix`` is the end of ids that cost nothing by the provider's
-    own rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``: whether they lose
-    its trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: which of
-    its models does what.  ``retired``: ids that the provider has ended, or announced the end of, where the price list
-    does not say so.
+    own rule.  ``prefill``: the form in which its models continue a text; ``prefill_trims``: whether they lose its
+    trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: its model for
+    each task.  ``retired``: ids that the provider has ended, or will end, if the price list does not know it.
     """
 
     name: str
@@ -173,8 +172,8 @@ def _read(path: Path) -> Row:
 
 def parse(name: str, text: str) -> Row:
     """One row from its TOML.  Raises BadRow with a sentence that names the key."""
-    if not _NAME.fullmatch(name):
-        raise BadRow("the file's name is the provider's: a-z, 0-9 and - only, then .toml")
+    if sentence := unfit_provider(name):
+        raise BadRow(f"the file's name is the provider's, then .toml: {sentence}")
     if name in RESERVED:
         raise BadRow(f"the name {name} is reserved; call the file otherwise")
     try:
@@ -199,6 +198,9 @@ def _wrong(row: Row) -> Iterable[str]:
         yield "base_url: must be https://HOST[:PORT]/PATH (or http://), with {VARIABLE} where the user's own name goes"
     if row.base_url.endswith("/"):
         yield "base_url: must not end with /"
+    for header in (*row.headers, *row.forward_headers):
+        if sentence := unfit_field(header):
+            yield f"headers: {sentence}"
     for quirk in row.quirks:
         if quirk not in QUIRKS:
             yield f"quirks: there is no quirk {quirk!r}{nearest(quirk, QUIRKS)}"

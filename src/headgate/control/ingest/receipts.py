@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from headgate.model import Closed, Opened, Price, Progress, Record, Refused, Rotated, Usage
 from headgate.policy.metering import cost
@@ -23,6 +24,7 @@ _UNOPENED = Opened("", 0, "", "", False, 0)
 # Of tokens, and of nano-USD (a million dollars), in one call.  More is a fault of whoever reported it, and must not
 # make a sum that the store's integers cannot hold.
 MOST = 1 << 50
+EARLIER_PREFIX = "chatcmpl-"
 
 
 class Running:
@@ -87,7 +89,7 @@ class Receipts:
         while True:
             try:
                 for record, end in scan(buffer, end):  # noqa: B020  (a fresh scan goes on where the last one stopped)
-                    if self._take(boot, record):
+                    if self._take(boot, _with_bare_id(record)):
                         return end, True
                 return end, False
             except msgspec.DecodeError:
@@ -181,6 +183,12 @@ def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
         _attempts(c.shares).decode() if c.shares else None,
     )
     # fmt: on
+
+
+def _with_bare_id(record: Record) -> Record:
+    """A record as this release writes it: the ids of earlier ones began with ``chatcmpl-``."""
+    ident = getattr(record, "id", "")
+    return replace(record, id=ident[9:]) if ident[:9] == EARLIER_PREFIX else record
 
 
 def _text(value: str) -> str:

@@ -37,7 +37,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 from headgate.control.store import postgres
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -76,7 +76,7 @@ superseded_tokens = Table(
 requests = Table(
     "requests",
     metadata,
-    Column("id", Text, primary_key=True),
+    Column("id", Text, primary_key=True),  # bare, see wire.receipt_ids
     Column("boot", Text, nullable=False),  # which data process: `<worker>-<boot id>`
     Column("created_at", BigInteger, nullable=False),
     Column("grant_id", Text, nullable=False),
@@ -135,7 +135,7 @@ _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
 # The maxima of the rows of one stretch of time, so that a list with a minimum skips the stretches without such rows.
 # `zone` is the start of their ids, the same for about a minute (2**16 ms).  The recorder widens it (control/rollup.py).
-ZONE_LENGTH = len("chatcmpl-") + 7
+ZONE_LENGTH = 7
 request_zones = Table(
     "request_zones",
     metadata,

@@ -74,15 +74,14 @@ class Replay:
         stored = (keyed or conduct.resumable) and self.memory.take(WEIGHT)
         if not (stored or conduct.drains):  # not requested, or no room for it: a call like any other
             return
-        grant = receipt.grant.id if receipt.grant is not None else ""
         ring, url = None, b""
         if stored and conduct.resumable:
-            ring = Ring(receipt.id, self._limits.replay_per_stream, self.memory)
+            ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             prefix = request.path.removesuffix(api.path.encode())
-            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt.id, until)
-        kept = KeptStream(self, api, receipt.id, grant, conduct, ring, url, egress)
+            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
+        kept = KeptStream(self, api, receipt, conduct, ring, url, egress)
         if ring is not None:
             self._streams[receipt.id] = kept
         self._running.add(kept)
@@ -91,7 +90,7 @@ class Replay:
         if stored and keyed:
             kept.key = on_disconnect.idempotency_key(request)
             kept.fingerprint = on_disconnect.fingerprint(request)
-            self._keyed[grant, kept.key] = kept
+            self._keyed[kept.grant, kept.key] = kept
 
     def close(self) -> None:
         """The process ends, and with it all that is kept."""
@@ -101,7 +100,7 @@ class Replay:
     # --------------------------------------------------------------- for the streams endpoint
 
     def find(self, ident: str, grant: str | None) -> KeptStream:
-        """The stream, if ``grant`` is its owner's (None: a signature vouches for the asker).
+        """The stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
 
         Raises GatewayError: 410 where it was there, 404.
         """
@@ -125,9 +124,9 @@ class Replay:
         # A NUL cannot stand in a token, so no digest of a token is ever a signature.
         return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
 
-    def _url(self, prefix: bytes, ident: str, until: int) -> bytes:
+    def _url(self, prefix: bytes, receipt: Receipt, until: int) -> bytes:
         return b"%b%b/streams/%b?expires=%d&signature=%b" % (
-            self._public, prefix, ident.encode(), until, self._sign(ident, str(until)),
+            self._public, prefix, receipt.client_id.encode(), until, self._sign(receipt.id, str(until)),
         )  # fmt: skip
 
     # --------------------------------------------------------------- called by kept calls
@@ -156,8 +155,8 @@ class Replay:
             kept.whole = None
         if kept.ring is not None:
             kept.ring.clear()
-        if self._streams.pop(kept.ident, None) is not None:
-            self._gone[kept.ident] = kept.grant
+        if self._streams.pop(kept.id, None) is not None:
+            self._gone[kept.id] = kept.grant
             if len(self._gone) > MOST_REMEMBERED:
                 del self._gone[next(iter(self._gone))]
 

@@ -13,6 +13,7 @@ from headgate.dialects.base import Client
 from headgate.errors import DRAINING, OVERLOADED, STREAM_EXPIRED, STREAM_STOPPED, ClientGone, GatewayError
 from headgate.policy.on_disconnect import Conduct
 from headgate.serving.call import response_headers
+from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.replay.ring import Memory, Ring
@@ -110,14 +111,15 @@ class KeptStream:
     slot = -1
 
     def __init__(
-        self, keeper: Keeper, api: Client, ident: str, grant: str, conduct: Conduct, ring: Ring | None, url: bytes,
+        self, keeper: Keeper, api: Client, receipt: Receipt, conduct: Conduct, ring: Ring | None, url: bytes,
         egress: Egress,
     ) -> None:  # fmt: skip
         self._keeper = keeper
         self.wheel = keeper.wheel
         self.api = api  # which its client speaks
-        self.ident = ident
-        self.grant = grant
+        self.id = receipt.id
+        self.client_id = receipt.client_id
+        self.grant = receipt.grant.id if receipt.grant is not None else ""
         self.ring = ring
         self._grace = conduct.grace
         self._tokens = conduct.tokens
@@ -260,7 +262,7 @@ class KeptStream:
     def _lose(self, reader: Reader) -> None:
         """It was slower than the ring is long."""
         self.readers.remove(reader)
-        reader.tell(GatewayError(STREAM_EXPIRED, "read too slowly: the next events are no longer kept"), self.ident)
+        reader.tell(GatewayError(STREAM_EXPIRED, "read too slowly: the next events are no longer kept"), self.client_id)
         self._see_who_is_left()
 
     def leave_out(self, reader: Reader) -> None:
@@ -323,7 +325,7 @@ class KeptStream:
     def _dismiss(self, error: GatewayError) -> None:
         readers, self.readers = self.readers, []
         for reader in readers:
-            reader.tell(error, self.ident)
+            reader.tell(error, self.client_id)
         self._keeper.forget(self)
 
     def expire(self, now: float) -> None:

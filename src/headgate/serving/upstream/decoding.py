@@ -79,7 +79,7 @@ class PausableBody(Protocol):
 class Unpacker:
     """Stands between a connection and its sink until a stream has shown that it is plainly events, as nearly all are.
 
-    Otherwise it stays, decodes the body, and passes on a bounded part in a turn: a few bytes may expand a
+    Otherwise it stays, decodes the body, and passes on a bounded part in a turn.  A few bytes may expand a
     thousandfold, and a slow client must be able to pause it.
     """
 
