@@ -11,13 +11,13 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from headgate.errors import INVALID_VALUE, STREAM_STOPPED, GatewayError
+from headgate.model.receipt_ids import bare
 from headgate.policy import auth, on_disconnect
 from headgate.serving.client.egress import Egress
 from headgate.serving.public.catalog import rest_of
 from headgate.serving.replay.kept import Kept, Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.wire.http import Request
-from headgate.wire.receipt_ids import bare
 
 _KNOWN = frozenset(("after", "expires", "signature"))
 

@@ -401,8 +401,7 @@ class Replay:
             ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
-            prefix = request.path.removesuffix(api.path.encode())
-            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
+            url = self._url(request.path.removesuffix(api.path.encode()), receipt, until)
             self._streams[receipt.id] = kept
         kept.api = api
         kept.become(self, receipt, conduct, ring, url, client)
@@ -447,7 +446,7 @@ class Replay:
         return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
 
     def _url(self, prefix: bytes, receipt: Receipt, until: int) -> bytes:
-        return b"%b%b/streams/%b?expires=%d&signature=%b" % (
+        return b"x-headgate-stream-url: %b%b/streams/%b?expires=%d&signature=%b\r\n" % (
             self._public, prefix, receipt.client_id.encode(), until, self._sign(receipt.id, str(until)),
         )  # fmt: skip
 
