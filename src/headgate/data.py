@@ -35,8 +35,8 @@ from headgate.serving.public.streams import Streams
 from headgate.serving.replay.keeper import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
-from headgate.serving.uplink.link import Link
-from headgate.serving.uplink.snapshots import Kept, boot_snapshot, load
+from headgate.serving.uplink.link import Uplink
+from headgate.serving.uplink.snapshots import SnapshotFile, boot_snapshot, load
 from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.dialler import Dialer
 from headgate.serving.upstream.transport import Transport
@@ -75,7 +75,7 @@ class DataProcess:
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         salt = secrets.randbits(28)
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt))
-        self.link = Link(state / "channel.sock", Kept(saved), hello, self.directory, self.wheel)
+        self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
         self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,

@@ -16,7 +16,7 @@ import msgspec
 import pytest
 
 from headgate.control.snapshot.compose import compose, difference, parts
-from headgate.control.snapshot.hub import MAX_UNSENT, Link
+from headgate.control.snapshot.hub import MAX_UNSENT, Hub
 from headgate.model import Alias, Grant, Provider, Snapshot
 from headgate.process.channel import (
     FRAME,
@@ -116,9 +116,9 @@ async def answering(ask: Ask) -> tuple[int, bytes]:
 
 
 @asynccontextmanager
-async def linked(path: Path, told: Told | None = None) -> AsyncIterator[tuple[Link, Told]]:
+async def linked(path: Path, told: Told | None = None) -> AsyncIterator[tuple[Hub, Told]]:
     told = told or Told()
-    link = Link(path, told, answering)
+    link = Hub(path, told, answering)
     await link.start()
     try:
         yield link, told
@@ -126,7 +126,7 @@ async def linked(path: Path, told: Told | None = None) -> AsyncIterator[tuple[Li
         await link.close()
 
 
-async def published(link: Link, patch: Patch) -> bool:
+async def published(link: Hub, patch: Patch) -> bool:
     link.send_patch(patch)
     return await link.effective(patch.generation)
 

@@ -12,8 +12,8 @@ from headgate.model import Snapshot
 from headgate.process.channel import Answer, Hello, address, frame
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.uplink.directory import Directory
-from headgate.serving.uplink.link import Link
-from headgate.serving.uplink.snapshots import Kept
+from headgate.serving.uplink.link import Uplink
+from headgate.serving.uplink.snapshots import SnapshotFile
 
 
 async def connections(folder: Path, greeting: bytes, count: int) -> list[float]:
@@ -33,7 +33,7 @@ async def connections(folder: Path, greeting: bytes, count: int) -> list[float]:
         server = await asyncio.start_unix_server(accepted, reachable)
     loop = asyncio.get_running_loop()
     directory = Directory(b"k" * 32, Snapshot(), {})
-    link = Link(path, Kept(folder / "saved"), Hello("w0", "b0", 0, os.getpid()), directory, Wheel(loop))
+    link = Uplink(path, SnapshotFile(folder / "saved"), Hello("w0", "b0", 0, os.getpid()), directory, Wheel(loop))
     task = asyncio.create_task(link.run())
     async with asyncio.timeout(60):
         await enough.wait()

@@ -33,8 +33,8 @@ from headgate.process.channel import Answer as Reply
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.uplink import snapshots
 from headgate.serving.uplink.directory import Directory
-from headgate.serving.uplink.link import Link, _Wire
-from headgate.serving.uplink.snapshots import Assembly, Kept, boot_snapshot, load, patched
+from headgate.serving.uplink.link import Uplink, _Wire
+from headgate.serving.uplink.snapshots import Assembly, SnapshotFile, boot_snapshot, load, patched
 from tests.dataplane import TOKEN, DataPlane
 from tests.opcodes import opcodes
 from tests.serving.calls import Answer, opened
@@ -160,7 +160,7 @@ def test_a_patch_makes_the_new_snapshot_out_of_the_old(old: Snapshot, new: Snaps
 
 
 def test_what_is_kept_is_what_is_loaded_until_it_is_too_much(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    kept, path = Kept(tmp_path / "saved.bin"), tmp_path / "saved.bin"
+    kept, path = SnapshotFile(tmp_path / "saved.bin"), tmp_path / "saved.bin"
     one = large(200, 4, 1500)
     for part in parts(one):
         assert load(path) is None  # nothing before the last part
@@ -368,7 +368,7 @@ def test_broken_connection_is_read_to_its_end(tmp_path: Path) -> None:
     async def main() -> int:
         directory = Directory(KEY, Snapshot(), {})
         loop = asyncio.get_running_loop()
-        link = Link(tmp_path / "c", Kept(tmp_path / "kept"), HELLO, directory, Wheel(loop))
+        link = Uplink(tmp_path / "c", SnapshotFile(tmp_path / "kept"), HELLO, directory, Wheel(loop))
         said: list[Any] = []
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "c"))
@@ -414,7 +414,7 @@ def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     async def main() -> tuple[list[list[float]], list[int]]:
         directory = Directory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
-        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), HELLO, directory, wheel)
+        link = Uplink(tmp_path / "none", SnapshotFile(tmp_path / "kept"), HELLO, directory, wheel)
         wire = _Wire(link)
         found = []
         for generation in range(1, 6):

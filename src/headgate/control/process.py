@@ -37,7 +37,7 @@ from headgate.control.objects import registry
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.reports.client_questions import Answers
 from headgate.control.snapshot.compose import world_of
-from headgate.control.snapshot.hub import Link
+from headgate.control.snapshot.hub import Hub
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.seeking import seek
 from headgate.control.store.database import StoreUnusable, open_store
@@ -176,7 +176,7 @@ class Control:
 
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
         publication, recorder = await self._begin(engine, listener.getsockname()[1])
-        link = Link(self._state / "channel.sock", publication, Answers(engine, recorder))
+        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder))
         publication.link = link
         tasks = []
         try:
@@ -255,7 +255,7 @@ class Control:
         shown = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
         return shown.listener(everything=self._boot.log_level in ("debug", "info"))
 
-    async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
+    async def _answer_data(self, link: Hub, recorder: Recorder) -> asyncio.Task[None]:
         try:
             await link.start()
             return await recorder.start()

@@ -34,7 +34,7 @@ B = TypeVar("B", bound=Resource)
 
 
 @dataclass(frozen=True, slots=True)
-class Kept:
+class Stored:
     """When an object was made and last changed: Unix ns."""
 
     created_at: int
@@ -42,17 +42,17 @@ class Kept:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredProvider(Kept):
+class StoredProvider(Stored):
     body: ProviderBody
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAlias(Kept):
+class StoredAlias(Stored):
     body: AliasWish
 
 
 @dataclass(frozen=True, slots=True)
-class StoredModel(Kept):
+class StoredModel(Stored):
     body: FactsWish
 
 
@@ -83,7 +83,7 @@ class Objects:
     models: Mapping[str, StoredModel] = field(default_factory=dict)
 
 
-def now(before: Kept | None = None) -> tuple[int, int]:
+def now(before: Stored | None = None) -> tuple[int, int]:
     """``created_at`` and ``updated_at`` of what is written at this moment."""
     at = time.time_ns()
     return (before.created_at if before else at), at

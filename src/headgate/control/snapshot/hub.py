@@ -91,7 +91,7 @@ class Worker:
 class Peer(asyncio.Protocol):
     """One connection."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Hub) -> None:
         self._link = link
         self._frames = up_frames()
         self._transport: asyncio.Transport | None = None
@@ -219,7 +219,7 @@ def _away(reason: str) -> bytes:
     )
 
 
-class Link:
+class Hub:
     """The listener and all its peers.  ``source`` may be given a newer Snapshot at any time; then ``publish`` it."""
 
     def __init__(self, path: Path, source: Source, answering: Answering) -> None:

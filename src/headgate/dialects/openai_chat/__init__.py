@@ -17,7 +17,7 @@ from headgate.dialects.openai_chat.prefill import (
     trims,
 )
 from headgate.dialects.openai_chat.request import asked_for, read, render
-from headgate.dialects.openai_chat.stream.joining import Joined
+from headgate.dialects.openai_chat.stream.joining import ContinuedStream
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, whole_answer
 from headgate.dialects.quirks import adds_stream_options
@@ -26,7 +26,7 @@ from headgate.dialects.tally import space_tokens
 
 __all__ = [
     "ChatStream",
-    "Joined",
+    "ContinuedStream",
     "Seam",
     "Sent",
     "adds_stream_options",

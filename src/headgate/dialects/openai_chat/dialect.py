@@ -12,7 +12,7 @@ from headgate.dialects.openai_chat import prefill, request
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.face import ChatFace
 from headgate.dialects.openai_chat.source import ChatSource
-from headgate.dialects.openai_chat.stream.joining import Joined
+from headgate.dialects.openai_chat.stream.joining import ContinuedStream
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.openai_chat.whole import whole_answer
 from headgate.dialects.seam import Seam
@@ -44,10 +44,10 @@ class ChatPassThrough:
     def stream(self, reply: Reply) -> ChatStream:
         return ChatStream(reply)
 
-    def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> Joined | None:
+    def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> ContinuedStream | None:
         if not isinstance(before, ChatStream):
             return None
-        joined = Joined(msgspec.structs.replace(reply, ident=before.ident, created=0, keep=True))
+        joined = ContinuedStream(msgspec.structs.replace(reply, ident=before.ident, created=0, keep=True))
         joined.join(before, seam)
         return joined
 

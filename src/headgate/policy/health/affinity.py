@@ -23,7 +23,7 @@ class Bound(NamedTuple):
     account: str
 
 
-class Kept(NamedTuple):
+class Binding(NamedTuple):
     """A binding: to which account, since when, and how long the cache is believed to live."""
 
     account: str
@@ -37,9 +37,9 @@ class Affinity:
     __slots__ = ("_bound",)
 
     def __init__(self) -> None:
-        self._bound: OrderedDict[tuple[bytes, tuple[str, str]], Kept] = OrderedDict()
+        self._bound: OrderedDict[tuple[bytes, tuple[str, str]], Binding] = OrderedDict()
 
-    def find(self, key: bytes, target: tuple[str, str], now: float) -> Kept | None:
+    def find(self, key: bytes, target: tuple[str, str], now: float) -> Binding | None:
         """Where at this target the caller's cache lies, if it still lives."""
         kept = self._bound.get((key, target))
         return kept if kept is not None and now < kept.until else None
@@ -52,7 +52,7 @@ class Affinity:
         if kept is not None and kept.account != bound.account:
             return
         place = (key, bound.target)
-        self._bound[place] = Kept(bound.account, now if kept is None else kept.since, now + CACHE_S)
+        self._bound[place] = Binding(bound.account, now if kept is None else kept.since, now + CACHE_S)
         self._bound.move_to_end(place)
         if len(self._bound) > MAX_REMEMBERED:
             self._bound.popitem(last=False)

@@ -29,7 +29,7 @@ from headgate.serving.public.streams import Streams
 from headgate.serving.replay.stream import CUT_SHORT
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Refusals
-from headgate.serving.uplink.link import Link
+from headgate.serving.uplink.link import Uplink
 from headgate.wire.http import Request
 
 PREFIXES = ("/v1", "/api/gate/v1", "")
@@ -51,7 +51,7 @@ class Routes:
         self,
         exchange: Exchange,
         directory: Directory,
-        link: Link,
+        link: Uplink,
         refusals: Refusals,
         cors_origins: tuple[str, ...],
         summary: Callable[[], Mapping[str, object]],

@@ -40,7 +40,7 @@ from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.uplink import operator_questions
 from headgate.serving.uplink.directory import Directory
-from headgate.serving.uplink.snapshots import Assembly, Kept, patched
+from headgate.serving.uplink.snapshots import Assembly, SnapshotFile, patched
 
 FULL = 256 << 10
 MAX_QUESTIONS = 256
@@ -49,13 +49,13 @@ BACKOFF_S = (0.05, 0.25)  # a try costs 30 µs, and a new token waits for the li
 log = logging.getLogger("headgate.link")
 
 
-class Link:
+class Uplink:
     """One connection to control, whenever there is one.  ``hello`` says who we are; its generation is filled in."""
 
     def __init__(
         self,
         path: Path,
-        kept: Kept,
+        kept: SnapshotFile,
         hello: Hello,
         directory: Directory,
         wheel: Wheel,
@@ -191,7 +191,7 @@ class _Question:
 
     __slots__ = ("answer", "due", "id", "link", "slot")
 
-    def __init__(self, link: Link, number: int) -> None:
+    def __init__(self, link: Uplink, number: int) -> None:
         self.link = link
         self.id = number
         self.answer: Signal[Answer] = Signal()
@@ -212,7 +212,7 @@ class _Question:
 class _Wire(asyncio.Protocol):
     """The socket itself."""
 
-    def __init__(self, link: Link) -> None:
+    def __init__(self, link: Uplink) -> None:
         self._link = link
         self._frames = down_frames()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)

@@ -90,7 +90,7 @@ def patched(snapshot: Snapshot, patch: Patch) -> Snapshot:
 # ------------------------------------------------------------------------------------- on disk
 
 
-class Kept:
+class SnapshotFile:
     """The file, 0600: a whole Snapshot, then the patches on top of it.  A failed write is logged and has no other
     effect.
     """
@@ -129,7 +129,7 @@ class Kept:
 
 
 def load(path: Path) -> Snapshot | None:
-    """The Snapshot that ``Kept`` wrote, as far as it is sound; None where there is none."""
+    """The Snapshot that ``SnapshotFile`` wrote, as far as it is sound; None where there is none."""
     snapshot: Snapshot | None = None
     assembly = Assembly()
     with contextlib.suppress(FileNotFoundError, ValueError, KeyError, msgspec.MsgspecError):

@@ -1,7 +1,7 @@
 """A later attempt at an answer of which the client has a part already.
 
-A ``Joined`` stream takes over what the client knows from the stream that broke (id, model, role, what was said) and
-lets through what is new, as its Seam tells.  Behind the seam it is a stream like any other.
+A ``ContinuedStream`` takes over what the client knows from the stream that broke: id, model, role, the text so far.
+It lets through what is new, as its Seam tells.  Behind the seam it is a stream like any other.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
 
-class Joined(ChatStream):
+class ContinuedStream(ChatStream):
     """See ``ChatStream``.  ``join`` before anything else."""
 
     seam: Seam
