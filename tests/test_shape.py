@@ -103,7 +103,6 @@ SAME_NAMES: dict[str, int] = {
     "Settings": 2,
     "Source": 3,
     "Step": 2,
-    "Stored": 2,
     "Stream": 2,
     "Target": 3,
     "Token": 2,

@@ -34,7 +34,7 @@ B = TypeVar("B", bound=Resource)
 
 
 @dataclass(frozen=True, slots=True)
-class Stored:
+class StoredNoun:
     """When an object was made and last changed: Unix ns."""
 
     created_at: int
@@ -42,17 +42,17 @@ class Stored:
 
 
 @dataclass(frozen=True, slots=True)
-class StoredProvider(Stored):
+class StoredProvider(StoredNoun):
     body: ProviderBody
 
 
 @dataclass(frozen=True, slots=True)
-class StoredAlias(Stored):
+class StoredAlias(StoredNoun):
     body: AliasWish
 
 
 @dataclass(frozen=True, slots=True)
-class StoredModel(Stored):
+class StoredModel(StoredNoun):
     body: FactsWish
 
 
@@ -83,7 +83,7 @@ class Objects:
     models: Mapping[str, StoredModel] = field(default_factory=dict)
 
 
-def now(before: Stored | None = None) -> tuple[int, int]:
+def now(before: StoredNoun | None = None) -> tuple[int, int]:
     """``created_at`` and ``updated_at`` of what is written at this moment."""
     at = time.time_ns()
     return (before.created_at if before else at), at

@@ -44,7 +44,8 @@ class ChatStream(Delivery):
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
     attempt can go on where this one breaks (``joining.ContinuedStream``).  ``choices``: how many were asked for; a
-    stream that ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
+    stream that ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error
+    may quote.
     """
 
     def __init__(self, reply: Reply) -> None:
