@@ -26,11 +26,11 @@ CIRCLES: dict[str, int] = {
 
 # Files above FILE_LINES.
 LONG_FILES: dict[str, int] = {
-    "headgate/app.py": 404,
+    "headgate/app.py": 401,
     "headgate/catalog/entries.py": 424,
-    "headgate/control/ingest/recorder.py": 408,
+    "headgate/control/ingest/recorder.py": 404,
     "headgate/control/process.py": 411,
-    "headgate/control/reports/requests.py": 479,
+    "headgate/control/reports/requests.py": 472,
     "headgate/control/snapshot/publication.py": 408,
     "headgate/control/store/database.py": 412,
     "headgate/testing/engine/engine.py": 438,
@@ -42,7 +42,7 @@ LONG_FUNCTIONS: dict[str, int] = {
     "headgate/control/api/catalog.py:routes": 68,
     "headgate/control/api/gateway.py:routes": 78,
     "headgate/control/api/providers.py:routes": 118,
-    "headgate/control/api/requests.py:routes": 84,
+    "headgate/control/api/requests.py:routes": 82,
     "headgate/control/api/tokens.py:routes": 68,
     "headgate/serving/call/exchange.py:Exchange._serve": 68,
 }
@@ -53,7 +53,6 @@ MANY_PARAMETERS: dict[str, int] = {}
 # Folders with more than ENTRIES modules and folders.
 FULL_FOLDERS: dict[str, int] = {
     "headgate/control/api": 17,
-    "headgate/wire": 13,
 }
 
 # Classes of the same name. A name that stands for two things is renamed; a port and its implementation may share one.
@@ -71,7 +70,7 @@ SAME_NAMES: dict[str, int] = {
     "Control": 2,
     "Decoder": 2,
     "Directory": 2,
-    "Drain": 3,
+    "Drain": 2,
     "Entry": 2,
     "Event": 2,
     "Evidence": 2,
@@ -82,7 +81,7 @@ SAME_NAMES: dict[str, int] = {
     "Form": 2,
     "Gateway": 2,
     "Health": 2,
-    "Journal": 3,
+    "Journal": 2,
     "Kept": 3,
     "Late": 2,
     "Line": 2,

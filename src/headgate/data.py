@@ -20,6 +20,7 @@ from pathlib import Path
 
 from headgate import __version__
 from headgate.model import DataBoot
+from headgate.model.receipt_ids import salt_digits
 from headgate.process import boot, stdio
 from headgate.process.channel import Hello
 from headgate.process.credentials import instance_key
@@ -40,7 +41,6 @@ from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.dialler import Dialer
 from headgate.serving.upstream.transport import Transport
 from headgate.wire.proxies import ProxyNotServed
-from headgate.wire.receipt_ids import salt_digits
 
 try:
     from uvloop import run
@@ -75,7 +75,7 @@ class DataProcess:
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         salt = secrets.randbits(28)
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt))
-        self.link = Link(state / "channel.sock", Kept(saved), hello, self.directory, self.wheel, self._ending.set)
+        self.link = Link(state / "channel.sock", Kept(saved), hello, self.directory, self.wheel)
         self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,

@@ -6,13 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Record, Rendered, Snapshot, Usage
-
-
-class Clock(Protocol):
-    """Time as an argument.  ``now`` is monotonic seconds, coarse (100 ms) where the loop's wheel gives it."""
-
-    now: float
+from headgate.model import Attempt, Delivered, Rendered, Snapshot, Usage
 
 
 class Directory(Protocol):
@@ -22,16 +16,6 @@ class Directory(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
-
-
-class Journal(Protocol):
-    """The outbox.  ``write`` returns once the record is with the kernel: a ``kill -9`` does not lose it."""
-
-    @property
-    def accepting(self) -> bool:
-        """False while room for the closes of running calls is short: new calls are then refused."""
-
-    def write(self, record: Record) -> None: ...
 
 
 class StreamBridge(Protocol):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 from typing import Any
 
@@ -115,7 +116,7 @@ def test_of_a_flood_failures_are_shown_and_the_rest_is_counted() -> None:
 
 def test_only_failures_where_only_warnings_are_wanted() -> None:
     terminal = Terminal()
-    terminal.log.failures(Batch(closed=[row(), row(outcome="failed", id="chatcmpl-2")]))
+    asyncio.run(terminal.log.listener(everything=False)(Batch(closed=[row(), row(outcome="failed", id="chatcmpl-2")])))
     assert "chatcmpl-2" in terminal.writes[0] and "chatcmpl-1" not in terminal.writes[0]
 
 

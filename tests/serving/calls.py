@@ -18,9 +18,9 @@ from functools import cached_property
 from typing import Any
 
 from headgate.model import Closed, Snapshot, Timeouts
+from headgate.model.receipt_ids import bare
 from headgate.policy.auth import digest
 from headgate.testing import Script, ScriptedUpstream, Seen, exchanges, scripted
-from headgate.wire.receipt_ids import bare
 from tests.dataplane import TOKEN, DataPlane, post
 from tests.waiting import wait_until
 

@@ -15,11 +15,11 @@ from pathlib import Path
 import pytest
 
 from headgate.model import Closed, Opened, Progress, Record, Refused, Rotated
+from headgate.model.receipt_ids import bare
 from headgate.serving.loop.turn import Turn
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.testing import Provider
 from headgate.wire import records
-from headgate.wire.receipt_ids import bare
 from tests.dataplane import DataPlane, upstream
 from tests.serving.calls import ask, closed_by_id, last_closed, opened, request
 from tests.waiting import wait_until

@@ -368,14 +368,7 @@ def test_broken_connection_is_read_to_its_end(tmp_path: Path) -> None:
     async def main() -> int:
         directory = Directory(KEY, Snapshot(), {})
         loop = asyncio.get_running_loop()
-        link = Link(
-            tmp_path / "c",
-            Kept(tmp_path / "kept"),
-            HELLO,
-            directory,
-            Wheel(loop),
-            lambda: None,
-        )
+        link = Link(tmp_path / "c", Kept(tmp_path / "kept"), HELLO, directory, Wheel(loop))
         said: list[Any] = []
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "c"))
@@ -421,7 +414,7 @@ def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     async def main() -> tuple[list[list[float]], list[int]]:
         directory = Directory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
-        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), HELLO, directory, wheel, lambda: None)
+        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), HELLO, directory, wheel)
         wire = _Wire(link)
         found = []
         for generation in range(1, 6):

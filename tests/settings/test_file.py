@@ -49,7 +49,7 @@ def test_no_file_means_the_defaults(tmp_path: Path, monkeypatch: pytest.MonkeyPa
     assert settings.path is None
     assert settings.state_dir == tmp_path / "xdg" / "headgate"
     assert settings.database == f"sqlite+aiosqlite:///{tmp_path}/xdg/headgate/headgate.db"
-    assert (settings.data_url, settings.control_url) == ("http://127.0.0.1:4000", "http://127.0.0.1:4001")
+    assert settings.data_url == "http://127.0.0.1:4000"
     compiled = compile(settings, KEY, "http://127.0.0.1:1/v1")
     assert list(compiled.world.providers) == ["builtin"]
     builtin = compiled.world.providers["builtin"]
@@ -99,11 +99,10 @@ tokens:
         {"K2": "sk-two"},
     )
     assert settings.state_dir == Path("~/here").expanduser()
-    assert (settings.data_url, settings.control_url) == ("http://127.0.0.1:4100", "http://[::1]:4101")
+    assert settings.data_url == "http://127.0.0.1:4100"
     told = data_settings(settings, "w0")
     assert (told.limits.max_body, told.limits.max_head, told.limits.drain) == (3 << 19, 16 << 10, 7)
     assert (told.cors_origins, told.public_catalog, told.worker) == (("https://app.example.com",), False, "w0")
-    assert told.control_url == "http://[::1]:4101"
 
     compiled = compile(settings, KEY, "http://127.0.0.1:1/v1")
     world = compiled.world

@@ -32,7 +32,6 @@ from headgate.control.identity.tokens import adopt_first
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
-from headgate.control.ingest.receipts import Batch
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.objects import registry
 from headgate.control.objects.headers import all_sealed_blobs
@@ -242,7 +241,6 @@ class Control:
         return publication, recorder
 
     def _call_log(self, publication: Publication) -> Listener:
-
         made_of: Snapshot | None = None
         kept = Names({}, {})
 
@@ -254,13 +252,8 @@ class Control:
                 kept = Names({grant.id: grant.name for grant in made_of.tokens.values()}, addresses)
             return kept
 
-        write = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
-        show = write if self._boot.log_level in ("debug", "info") else write.failures
-
-        async def take(batch: Batch) -> None:
-            show(batch)
-
-        return take
+        shown = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
+        return shown.listener(everything=self._boot.log_level in ("debug", "info"))
 
     async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
         try:

@@ -223,7 +223,6 @@ class DataSettings(Struct, frozen=True):
     limits: Limits = Limits()
     cors_origins: tuple[str, ...] = ()
     public_catalog: bool = True
-    control_url: str = ""
     log_level: str = "info"
     log_format: str = "auto"
     public_url: str = ""  # what clients reach this gateway under; empty: links are relative

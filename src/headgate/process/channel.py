@@ -4,13 +4,13 @@ A Unix stream socket in the state directory (0600).  Control listens; every data
 reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
 below, told apart by their tag.
 
-    control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Drain  Ask
-    data → control    Hello  Ack  Gauges  Events  Ask  Answer
+    control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Ask
+    data → control    Hello  Ack  Gauges  Ask  Answer
 
 A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms.  The data process swaps
 when the part marked ``last`` has come, then acks the generation.  A Patch has the changed objects on top of the
-generation before it.  Neither side ever waits for the other.  When the socket is full, the data process drops Events
-(counted) and overwrites Gauges.
+generation before it.  Neither side ever waits for the other.  When the socket is full, the data process overwrites
+Gauges.
 """
 
 from __future__ import annotations
@@ -112,13 +112,9 @@ class Uses(Struct, frozen=True, tag="uses"):
     names: Mapping[str, int]
 
 
-class Drain(Struct, frozen=True, tag="drain"):
-    """Stop taking calls, finish the running ones, end."""
-
-
 class Hello(Struct, frozen=True, tag="hello"):
     """First frame of a connection.  ``generation`` is what the data process holds; ``salt`` stands in the ids of its
-    calls (``wire.receipt_ids``).
+    calls (``model.receipt_ids``).
     """
 
     worker: str
@@ -141,13 +137,6 @@ class Gauges(Struct, frozen=True, tag="gauges"):
     values: Mapping[str, float] = field(default_factory=dict)
 
 
-class Events(Struct, frozen=True, tag="events"):
-    """Events for the log or a counter, oldest first.  ``dropped``: the number that did not fit since the last frame."""
-
-    events: tuple[tuple[int, str, str], ...]  # (Unix ns, name, detail)
-    dropped: int = 0
-
-
 class Ask(Struct, frozen=True, tag="ask"):
     """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage``).  A data process gets
     those that need its health tables (``explain``, with a request's body; ``standings``, of the accounts).  ``grant``
@@ -163,8 +152,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Resume | Answer | Uses | Drain | Ask
-Up = Hello | Ack | Gauges | Events | Ask | Answer
+Down = SnapshotPart | Patch | Secrets | Resume | Answer | Uses | Ask
+Up = Hello | Ack | Gauges | Ask | Answer
 
 _encode = msgspec.msgpack.Encoder().encode
 M = TypeVar("M")

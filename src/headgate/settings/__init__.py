@@ -80,10 +80,6 @@ class Settings:
     def data_url(self) -> str:
         return url_of(self.file.server.host, self.file.server.port)
 
-    @property
-    def control_url(self) -> str:
-        return url_of(self.file.control.host, self.file.control.port)
-
 
 def load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str, str] | None = None) -> Settings:
     """Reads and checks the configuration.  ``overrides``: dotted keys from the command line.
@@ -187,7 +183,6 @@ def data_settings(settings: Settings, worker: str) -> DataSettings:
         cors_origins=tuple(server.cors_origins),
         public_catalog=server.public_catalog,
         public_url=server.public_url or "",
-        control_url=settings.control_url,
         log_level=settings.file.logging.level,
         log_format=settings.file.logging.format,
     )

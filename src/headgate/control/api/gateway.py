@@ -35,7 +35,6 @@ class WorkerView(View):
     generation: int
     gauges: dict[str, float]
     gauges_at: float | None
-    dropped_events: int
 
 
 class RecorderView(View):
@@ -244,7 +243,6 @@ def _workers(admin: Admin) -> list[WorkerView]:
             generation=worker.generation,
             gauges=dict(worker.gauges),
             gauges_at=worker.gauges_at / 1e9 if worker.gauges_at else None,
-            dropped_events=worker.dropped_events,
         )
         for worker in admin.link.workers
     ]

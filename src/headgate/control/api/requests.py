@@ -28,6 +28,10 @@ DAY_MS = 86_400_000
 
 # Printable: PostgreSQL has no NUL in its texts
 Printable = Annotated[str, AfterValidator(printable)]
+RequestIdent = Annotated[
+    Printable,
+    Path(min_length=1, max_length=512, description="An id, with or without its prefix, or a label: its latest call."),
+]
 Word = Annotated[Printable | None, Query(min_length=1, max_length=512)]
 Instant = Annotated[
     str | None,
@@ -211,14 +215,7 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
     async def get_request(
-        ident: Annotated[
-            Printable,
-            Path(
-                min_length=1,
-                max_length=512,
-                description="An id, with or without its prefix, or a label: its latest call.",
-            ),
-        ],
+        ident: RequestIdent,
     ) -> Response:
         """One call, with every attempt."""
         await _caught_up(admin)

@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 import structlog
 
+from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.receipts import Batch
 from headgate.control.store.database import requests
 from headgate.model import AttemptRecord
@@ -62,13 +63,17 @@ class CallLog:
         self._clock = clock
         self._explained: dict[tuple[str, str, str], float] = {}
 
+    def listener(self, *, everything: bool) -> Listener:
+        """Return the listener for the recorder's feed; without ``everything`` it shows warnings only."""
+
+        async def listen(batch: Batch) -> None:
+            self._take(batch, everything=everything)
+
+        return listen
+
     def __call__(self, batch: Batch) -> None:
         """Log a committed batch: a line per closed call, and the refusals before a token was known."""
         self._take(batch, everything=True)
-
-    def failures(self, batch: Batch) -> None:
-        """As a call, where only warnings are shown."""
-        self._take(batch, everything=False)
 
     def _take(self, batch: Batch, *, everything: bool) -> None:
         try:

@@ -167,12 +167,7 @@ class Lag:
 class Recorder:
     """``start`` it, ask it to ``catch_up``, ``stop`` it."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        folder: Path,
-        interval: float = INTERVAL_S,
-    ) -> None:
+    def __init__(self, engine: AsyncEngine, folder: Path, interval: float = INTERVAL_S) -> None:
         """``feed`` gets each batch once it is in the store."""
         self.feed = Feed()
         self._engine = engine

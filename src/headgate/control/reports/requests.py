@@ -29,10 +29,9 @@ from headgate.control.store.database import (
     request_zones,
     requests,
 )
-from headgate.model import AttemptRecord, Seam, Share
+from headgate.model import AttemptRecord, Seam, Share, receipt_ids
+from headgate.model.receipt_ids import bare, first_of
 from headgate.policy.routing.explain import attempt_view, seam_view
-from headgate.wire import receipt_ids
-from headgate.wire.receipt_ids import bare, first_of
 
 NANO = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)

@@ -21,13 +21,12 @@ import structlog
 
 from headgate.control.snapshot.compose import parts
 from headgate.errors import CONTROL_AWAY
-from headgate.model import Snapshot
+from headgate.model import Snapshot, receipt_ids
 from headgate.process.channel import (
     Ack,
     Answer,
     Ask,
     Down,
-    Events,
     Gauges,
     Hello,
     Patch,
@@ -38,7 +37,6 @@ from headgate.process.channel import (
     frame,
     up_frames,
 )
-from headgate.wire import receipt_ids
 
 MAX_UNSENT = 64 << 20  # several whole Snapshots
 MAX_ASKS = 256  # questions of one peer at a time; more are answered 503 at once
@@ -88,7 +86,6 @@ class Worker:
     generation: int = -1
     gauges: Mapping[str, float] = field(default_factory=dict)
     gauges_at: int = 0
-    dropped_events: int = 0
 
 
 class Peer(asyncio.Protocol):
@@ -155,10 +152,6 @@ class Peer(asyncio.Protocol):
                 self._link.acked.set()
             case Gauges(at, values):
                 worker.gauges, worker.gauges_at = values, at
-            case Events(events, dropped):
-                worker.dropped_events += dropped
-                for at, name, detail in events:
-                    log.info("event", worker=worker.name, at=at, name=name, detail=detail)
             case Ask():
                 self._ask(message)
             case Answer():
@@ -324,11 +317,6 @@ class Link:
                     await self.acked.wait()
             except TimeoutError:
                 return False
-
-    async def publish(self, patch: Patch | None, generation: int) -> bool:
-        """``send_patch``, then ``effective``."""
-        self.send_patch(patch)
-        return await self.effective(generation)
 
 
 def _listen(path: Path) -> socket.socket:

@@ -76,7 +76,7 @@ superseded_tokens = Table(
 requests = Table(
     "requests",
     metadata,
-    Column("id", Text, primary_key=True),  # bare, see wire.receipt_ids
+    Column("id", Text, primary_key=True),  # bare, see model.receipt_ids
     Column("boot", Text, nullable=False),  # which data process: `<worker>-<boot id>`
     Column("created_at", BigInteger, nullable=False),
     Column("grant_id", Text, nullable=False),

@@ -18,7 +18,6 @@ from headgate.model import Call, ModelRow, Usage
 from headgate.wire import codec
 from headgate.wire.codec import TRUE, Object
 
-SPELLINGS = ("trailing", "continue_final_message", "prefix")
 _PROBED = "One, two,"
 _PROBED_SPACE = " \n\n\n"  # no tokenizer makes one token of a comma and these
 

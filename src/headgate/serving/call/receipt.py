@@ -25,12 +25,12 @@ from headgate.model import (
     Target,
     Usage,
 )
+from headgate.model.receipt_ids import first_of, salt_digits
 from headgate.policy import lifecycle, metering
 from headgate.policy.routing import explain
 from headgate.ports import Asking
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import encode
-from headgate.wire.receipt_ids import first_of, salt_digits
 
 _monotonic = time.monotonic
 
@@ -43,7 +43,7 @@ EVENTS_SKIPPED = "events_skipped"  # the code of a call that was delivered witho
 
 
 class Ids:
-    """Bare receipt ids, unique over all processes; ``wire.receipt_ids`` says what their digits are."""
+    """Bare receipt ids, unique over all processes; ``model.receipt_ids`` says what their digits are."""
 
     def __init__(self, salt: int) -> None:
         self._salt = salt_digits(salt)

@@ -11,6 +11,7 @@ from urllib.parse import parse_qsl
 import msgspec
 
 from headgate.errors import INVALID_VALUE, STREAM_STOPPED, GatewayError
+from headgate.model.receipt_ids import bare
 from headgate.policy import auth, on_disconnect
 from headgate.serving.client.egress import Egress
 from headgate.serving.public.catalog import rest_of
@@ -18,7 +19,6 @@ from headgate.serving.replay.keeper import Replay
 from headgate.serving.replay.stream import KeptStream
 from headgate.serving.uplink.directory import Directory
 from headgate.wire.http import Request
-from headgate.wire.receipt_ids import bare
 
 _KNOWN = frozenset(("after", "expires", "signature"))
 

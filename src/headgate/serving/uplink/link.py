@@ -11,7 +11,7 @@ import asyncio
 import logging
 import random
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -24,8 +24,6 @@ from headgate.process.channel import (
     Answer,
     Ask,
     Down,
-    Drain,
-    Events,
     Gauges,
     Hello,
     Patch,
@@ -45,7 +43,6 @@ from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.snapshots import Assembly, Kept, patched
 
 FULL = 256 << 10
-MAX_EVENTS = 1000
 MAX_QUESTIONS = 256
 BACKOFF_S = (0.05, 0.25)  # a try costs 30 µs, and a new token waits for the link
 
@@ -62,21 +59,17 @@ class Link:
         hello: Hello,
         directory: Directory,
         wheel: Wheel,
-        drain: Callable[[], None],
     ) -> None:
         self._path = path
         self._kept = kept
         self._hello = hello
         self._directory = directory
         self._wheel = wheel
-        self._drain = drain
         self._wire: _Wire | None = None
         self._heard = False
         self._assembly = Assembly()
         self._questions: dict[int, _Question] = {}
         self._count = 0
-        self._events: list[tuple[int, str, str]] = []
-        self._dropped = 0
 
     @property
     def connected(self) -> bool:
@@ -122,22 +115,12 @@ class Link:
         self._wire.send(Ask(question.id, kind, grant, timeout, params))
         return question.answer
 
-    def event(self, name: str, detail: str) -> None:
-        """Send an event to control's log; it is dropped, and counted, if control does not take it."""
-        if len(self._events) < MAX_EVENTS:
-            self._events.append((time.time_ns(), name, detail))
-        else:
-            self._dropped += 1
-
     def report(self, gauges: Mapping[str, float]) -> None:
         """Called once a second."""
         wire = self._wire
         if wire is None or wire.full:
             return
         wire.send(Gauges(time.time_ns(), gauges))
-        if self._events or self._dropped:
-            wire.send(Events(tuple(self._events), self._dropped))
-            self._events, self._dropped = [], 0
 
     def _say_hello(self) -> None:
         hello = replace(self._hello, generation=self._directory.snapshot.generation)
@@ -172,8 +155,6 @@ class Link:
                     question.answer.set(message)
             case Ask():
                 cast(_Wire, self._wire).send(operator_questions.answer(message, self._directory, self._wheel.now))
-            case Drain():
-                self._drain()
 
     def _take_part(self, part: SnapshotPart) -> None:
         if not self._assembly.follows(part):

@@ -10,7 +10,7 @@ import httptools
 
 from headgate.errors import UPSTREAM_TOO_LARGE, GatewayError
 from headgate.serving.upstream.decoding import error_of
-from headgate.wire.coding import CodingError, decode
+from headgate.wire.bodies.coding import CodingError, decode
 from headgate.wire.http import SUCCESSES
 
 MAX_HEAD = 64 << 10

@@ -22,8 +22,8 @@ from headgate.serving.upstream.answer import MAX_HEAD, AnswerReader
 from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.decoding import Unpacker, intake_of, is_plainly_events, is_stream
 from headgate.serving.upstream.patience import Patience
+from headgate.wire.bodies.intake import Intake
 from headgate.wire.http import SUCCESSES
-from headgate.wire.intake import Intake
 
 READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent bytes this bounds what a stream can hold
 JOIN_BELOW = 16 << 10
