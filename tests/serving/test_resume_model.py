@@ -62,7 +62,7 @@ class Client(ResponseWriter):
         self.request = Request(b"POST", b"/v1/chat/completions", b"", headers, b"{}", "1.1", True, 0.0)
         self.transport: Any = SimpleNamespace(abort=self.ended)
         self._turn: Any = SimpleNamespace(write=self.written)
-        self._running, self._chunked = self.request, True
+        self._running = self.request
         self.egress = Egress(cast(Any, self))
 
     def report_to(self, egress: Egress) -> None:

@@ -37,6 +37,7 @@ LINGER_S = 2.0  # of silence after a refusal, until the connection is cut
 LINGER_BYTES = 1 << 20  # what may still come after a refusal, beside one whole body
 HEAD, BODY = 1, 2
 MAX_QUEUED = 64  # pipelined requests waiting behind a running one
+NO_REQUEST = Request(b"", b"", b"", {}, b"", "1.1", False, 0.0)
 
 
 class Reception(Protocol):
@@ -75,7 +76,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self.wheel = listener.wheel
         self._turn = listener.turn
         self._egress: Egress | None = None
-        self._running: Request | None = None  # with _egress
+        self._running = NO_REQUEST  # while there is an _egress: its request
         self._chunked = True
         self._queue: deque[Request] | None = None
         self._close = False
@@ -122,7 +123,8 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self._dead = True
         if self._bodies.held:
             self._release_bodies()
-        self._queue = self._running = None
+        self._queue = None
+        self._running = NO_REQUEST
         egress, self._egress = self._egress, None
         if egress is not None:
             egress.leave()
@@ -221,16 +223,15 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self.due = NEVER
         self._phase = 0
         self._running = request
-        self._chunked = request.version != "1.0"
         egress = self._egress = Egress(self)
         if not request.keep_alive or self._listener.draining:
             self._close = True
         self._listener.turn.run(self._start, egress)  # a step of its own: a thousand pipelined ones are no recursion
 
     def _start(self, egress: Egress) -> None:
-        request = self._running
-        if egress.gone or request is None:
+        if egress.gone:
             return
+        request = self._running
         if request.method == b"CONNECT":
             self._close = True  # the next bytes are for the other end of a tunnel that does not exist
             self._app.refuse(
@@ -245,9 +246,10 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
 
     def ended(self) -> None:
         """End the running response."""
-        if self._bodies.held and self._running is not None:
+        if self._bodies.held:
             self._release(self._running)
-        self._egress = self._running = None
+        self._egress = None
+        self._running = NO_REQUEST
         self._ahead = 0
         if self._dead:
             return
@@ -271,8 +273,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self._drop_body()
         for request in self._queue or ():
             self._release(request)
-        if self._running is not None:
-            self._release(self._running)
+        self._release(self._running)
 
     def _finish(self) -> None:
         self._queue = None
@@ -287,7 +288,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self._lingering = 1
         self._drop_body()
         empty = Request(b"", b"", b"", self._headers, b"", "1.1", False, time.monotonic())
-        self._running, self._chunked = empty, True
+        self._running = empty
         egress = self._egress = Egress(self)
         self._app.refuse(error, empty, egress)
 
@@ -309,8 +310,8 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
 
     def common_fields(self) -> bytes:
         """Date, the connection's fate, and CORS where the request has an origin that may read the answer."""
-        out, request = self._listener.date(), self._running
-        assert request is not None  # a response runs
+        out = self._listener.date()
+        request = self._running
         if self._close:
             out += b"Connection: close\r\n"
         elif request.version == "1.0":

@@ -19,13 +19,13 @@ STREAM_HEAD = (
 class ResponseWriter:
     """Writes one response after the other.  A subclass has the state and the order.
 
-    ``_chunked``: the running response is to an HTTP/1.1 client.
+    ``_running`` is the request that the running response answers; ``_chunked`` is of a stream that has begun.
     """
 
     __slots__ = ()
     transport: asyncio.Transport
     _turn: Turn
-    _running: Request | None  # the request that the running response answers
+    _running: Request
     _chunked: bool
 
     def close_after_response(self) -> None:
@@ -50,7 +50,7 @@ class ResponseWriter:
         head = b"%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
             status_line(status), content_type, len(body), fields, self.common_fields(),
         )  # fmt: skip
-        if self._running is not None and self._running.method == b"HEAD":
+        if self._running.method == b"HEAD":
             body = b""
         if len(body) < JOIN_BELOW:
             self._turn.write(self.transport, head + body)
@@ -65,8 +65,10 @@ class ResponseWriter:
         self.ended()
 
     def begin(self, fields: bytes) -> None:
-        framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
-        if not self._chunked:  # HTTP/1.0: the body ends with the connection
+        chunked = self._running.version != "1.0"
+        self._chunked = chunked  # type: ignore[misc]  # a slot of the subclass
+        framing = b"Transfer-Encoding: chunked\r\n" if chunked else b""
+        if not chunked:  # HTTP/1.0: the body ends with the connection
             self.close_after_response()
         self.write(b"".join((STREAM_HEAD, framing, fields, self.common_fields(), b"\r\n")))
 

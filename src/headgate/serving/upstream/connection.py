@@ -165,7 +165,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     def _give_back(self) -> None:
         self.asking = None
         self._settling = False
-        self.patience.end()
+        self.patience.due = NEVER  # ``begin`` arms it anew; each call pays for a frame here
         if self._keep_alive and self._reading and not self._transport.is_closing():
             self.fresh = False
             self._pool.put(self)
