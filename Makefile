@@ -8,6 +8,10 @@ RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 NODE := $(VENV)/.node
 CONTAINER ?= docker
+# Most tests wait for processes and clocks: more workers than cores keep the cores busy.
+WORKERS ?= 6
+# Workers read the bytecode of tests, with its rewritten assertions, that the first process has written.
+PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := serve
 .PHONY: serve help test check bench chaos faults fuzz image lock clean
@@ -20,7 +24,10 @@ help: ## This list
 	@printf '\n  PYTHON=python3.12 chooses the interpreter; ARGS="--port 4100" goes to the command behind the target.\n'
 
 test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
-	$(BIN)/python -m pytest $(ARGS)
+	@failed=0; \
+	$(PYTEST) -m alone $(ARGS) || [ $$? -eq 5 ] || failed=1; \
+	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ] || failed=1; \
+	exit $$failed
 
 check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/ruff check
@@ -35,7 +42,7 @@ faults: $(RUNTIME) ## Sixteen provider faults through a running gateway: 15 s; A
 	$(BIN)/python -m headgate.testing.faults.bench $(ARGS)
 
 chaos: $(TESTING) ## kill -9 at a hundred random instants under load, nothing lost: ten minutes at most
-	CHAOS_KILLS=$${CHAOS_KILLS:-100} $(BIN)/python -m pytest tests/e2e/test_e2e_chaos.py -s $(ARGS)
+	CHAOS_KILLS=$${CHAOS_KILLS:-100} $(PYTEST) tests/e2e/test_chaos.py -s $(ARGS)
 
 fuzz: $(RUNTIME) ## Ten thousand streams that break anywhere, through a running gateway: ten minutes at most; ARGS="--seed 7"
 	$(BIN)/python -m headgate.testing.faults.fuzz $(ARGS)

@@ -1,15 +1,32 @@
-"""What all tests share: the data plane on its own, and no provider's key: whatever stands in the environment of who
-runs them, no test may call a provider that costs money.
+"""What all tests share: the figures that they measure, shown at the end of the run, and no provider's key: whatever
+stands in the environment of who runs them, no test may call a provider that costs money.
 """
 
 from __future__ import annotations
 
 import os
-import sys
-from pathlib import Path
+from collections.abc import Callable
+
+import pytest
 
 from headgate.catalog.presets import rows
 
-sys.path.insert(0, str(Path(__file__).parent))
 for name in {name for row in rows().values() for name in row.key_env} & os.environ.keys():
     del os.environ[name]
+
+FIGURE = "figure"
+
+
+@pytest.fixture
+def report(record_property: Callable[[str, object], None]) -> Callable[[str], None]:
+    """Keep a line for the end of the run.  A property of the test, because it may run in another process (xdist)."""
+    return lambda line: record_property(FIGURE, line)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    reports = [one for outcome in ("passed", "failed") for one in terminalreporter.getreports(outcome)]
+    figures = [value for one in reports if one.when == "call" for key, value in one.user_properties if key == FIGURE]
+    if figures:
+        terminalreporter.section("measured")
+        for figure in figures:
+            terminalreporter.write_line(str(figure))

@@ -5,11 +5,12 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 
-BENCH = Path(__file__).parents[1] / "bench" / "happy_path.py"
+from tests.paths import ROOT
+
+BENCH = ROOT / "bench" / "happy_path.py"
 
 
 @pytest.mark.skipif(

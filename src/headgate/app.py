@@ -1,4 +1,4 @@
-"""The composition root: what ``headgate serve`` puts together, and what the control process is started with.
+"""The composition root: the parts of ``headgate serve``, and the start of the control process.
 
 ::
 
@@ -6,8 +6,8 @@
                           ├── control   headgate.app control  port 4001, store and admin API
                           └── builtin   headgate.testing      started by its first connection
 
-The children are spawned before the settings are read (they import meanwhile); then come the state directory's lock, the
-sockets, and one boot message for each.  Nothing here runs while a stream does.
+The children are spawned before the settings are read, and import meanwhile.  Then come the state directory's lock,
+the sockets, and one boot message for each.  No code here runs while a stream does.
 """
 
 from __future__ import annotations
@@ -63,7 +63,7 @@ def serve(
 ) -> int:
     """Runs the gateway until it is told to end.  Returns the exit code: 0 drained, 2 configuration, 3 port, 4 store.
 
-    ``overrides`` are dotted keys from the command line.  Must be called from the main thread: it takes the signals.
+    ``overrides`` are dotted keys from the command line.  Call it from the main thread: it takes the signals.
     """
     stdio.install()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of a process would hold keys; children inherit it
@@ -97,7 +97,7 @@ class _Run:
         self._settings = self._latest = _load(config, overrides)
         logging = self._settings.file.logging
         VOICE.level, VOICE.form = logging.level, logging.format
-        self._read_at: locate.Stamp = None  # so that what changed while it was read is read again
+        self._read_at: locate.Stamp = None  # so that a change during the reading is read again
         for sentence in self._settings.tree.warnings:
             say(f"headgate: {sentence}")
         state = self._settings.state_dir
@@ -123,12 +123,12 @@ class _Run:
     def _listen(self) -> tuple[socket.socket, socket.socket]:
         server, control = self._settings.file.server, self._settings.file.control
         data = listen(server.host, server.port, patience=self._patience)
-        # Control binds its own when it is up: what is in its way is said now, before anything is promised.
+        # Control binds its own when it is up: a conflict is reported now, before the start is reported.
         listen(control.host, control.port, "control", "--control-port", self._patience).close()
         return data, listen("127.0.0.1", 0)
 
     def release(self) -> None:
-        """An orderly end: the next life needs to wait for nothing of this one."""
+        """End in order: the next life need not wait for this one."""
         statedir.release(self._lock)
 
     @property
@@ -150,7 +150,7 @@ class _Run:
         )
 
     def _data(self) -> Orders:
-        """A data process's boot: the file as it is now, so that a restart never goes back behind a reload."""
+        """Return a data process's boot message: the file as it is now, so that a restart never undoes a reload."""
         from headgate.settings import data_settings  # noqa: PLC0415 - see _load
 
         snapshot, keys = self._declared()
@@ -161,7 +161,7 @@ class _Run:
         return DataBoot(data_settings(self._settings), snapshot, keys), (self._data_listener.fileno(),)
 
     def _declared(self) -> tuple[Snapshot, dict[str, str]]:
-        """What the file says, or last said where it is broken now, and its providers' keys."""
+        """Return the file's content, or its last good content if it is broken now, and its providers' keys."""
         from headgate.control.snapshot.compose import compose  # noqa: PLC0415 - see _load
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
@@ -175,8 +175,8 @@ class _Run:
         if path is None or stamp == self._read_at:
             return  # a start in the middle of a day's traffic must not wait for a large file
         if self._read_at is not None and locate.unfinished(self._read_at, stamp, time.time()):
-            return  # and none must begin with the half of one
-        with contextlib.suppress(Refusal):  # control says what is wrong with it
+            return  # and none must begin with half a file
+        with contextlib.suppress(Refusal):  # control reports its mistakes
             fresh = _load(str(path), self._overrides)
             if not (fresh.tree.blank and not self._latest.tree.blank):
                 self._latest = fresh
@@ -239,7 +239,7 @@ class _Run:
                 (self._settings.state_dir / welcome.FIRST_TOKEN).unlink()
 
     def _draining(self) -> None:
-        """Commands of other terminals say so, and until when."""
+        """Record the end of the drain, for commands of other terminals."""
         if self._addresses:
             self._addresses["draining_until"] = time.time() + self._settings.file.server.drain_s
             with contextlib.suppress(statedir.StateError):
@@ -250,8 +250,8 @@ class _Run:
         statedir.write_private(file, msgspec.json.encode(self._addresses))
 
     def _leave_note(self) -> None:
-        """For commands of other directories, where this gateway is not in the default place.  They may also be told
-        with --state-dir, so a place that cannot be written is no error.
+        """Leave a note for commands in other directories, if this gateway is not in the default place.  They may also
+        use --state-dir, so a place that cannot be written is no error.
         """
         running = locate.Running(self._settings.state_dir, self._latest.path)
         if running.state_dir != locate.default_state_dir(os.environ):
@@ -259,7 +259,7 @@ class _Run:
                 locate.note(running, os.environ)
 
     def _answering(self) -> None:
-        """Shows the first start's tokens as soon as they work: control's API takes a while more."""
+        """Show the first start's tokens as soon as they work: control's API is ready later."""
         from headgate.settings import compile  # noqa: PLC0415 - see _load
 
         auto = compile(self._settings, self._instance_key, self._builtin_url).world.aliases["auto"]
@@ -322,7 +322,7 @@ def listen(host: str, port: int, table: str = "server", option: str = "--port", 
 
 
 def _first_token(state: Path) -> tuple[str, Grant]:
-    """The agent token of a first start: ``hg_pat_<public id>_<secret>``, and what it may do (everything).
+    """Return the agent token of a first start, ``hg_pat_<public id>_<secret>``, and its rights (all).
 
     It lies in the state directory until it was shown: a start that ends before that leaves it to the next one.
     """
@@ -339,7 +339,7 @@ def _address(ready: Ready) -> str:
 
 
 def _auto(control: Ready) -> str:
-    """What `auto` leads to and why, or what to do where it leads nowhere."""
+    """Return the line about `auto`: its targets and the reason, or the next step if it leads nowhere."""
     if control.auto:
         return f"auto leads to {control.auto}{f' – {control.why}' if control.why else ''}"
     return f"auto leads nowhere yet{f': {control.why}' if control.why else ''}"
@@ -363,14 +363,14 @@ def control_main() -> int:
     try:
         order, _fds = boot.receive(channel, ControlBoot)
     except (EOFError, ConnectionError):
-        return 0  # the supervisor could not start and has said why
+        return 0  # the supervisor could not start and has printed the reason
     return process.run(order, _loader(order), channel)
 
 
 def _loader(order: ControlBoot) -> Callable[[], Compiled]:
-    """What control calls on every reload.  Raises ConfigError (a ValueError) on a bad file.
+    """Return the function that control calls on every reload.  It raises ConfigError (a ValueError) on a bad file.
 
-    A file that was there once is the file from then on: one that is removed takes nothing back.
+    A file that was read once stays the file: if it is removed, its last content stays.
     """
     key = statedir.instance_key(Path(order.state_dir))
     path, blank = order.config_path, order.config_blank

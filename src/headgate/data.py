@@ -95,13 +95,13 @@ class DataProcess:
         linking = self._loop.create_task(self.link.run(), name="link to control")
         self._loop.call_later(1.0, self._each_second)
         gc.collect()
-        gc.freeze()  # what is here now stays: later collections need not look at it
+        gc.freeze()  # the present objects stay: later collections need not look at them
         host, port = self._listening.getsockname()[:2]
         with contextlib.suppress(OSError):
             boot.send(self._parent, boot.Ready(host, port))
         await self._ending.wait()
         await self._drain()
-        self.replay.close()  # before the calls: what runs for nobody ends as its client's leaving does
+        self.replay.close()  # before the calls: calls without a reader end as their client's leaving does
         self.routes.close()
         await self.listener.close()
         linking.cancel()
@@ -127,7 +127,7 @@ class DataProcess:
     def _parent_spoke(self) -> None:
         """The supervisor sends nothing more: a readable socket is its end."""
         self._loop.remove_reader(self._parent)
-        log.warning("the supervisor is gone; finishing what runs")
+        log.warning("the supervisor is gone; finishing the running calls")
         self._ending.set()
 
     def _each_second(self) -> None:
@@ -155,7 +155,7 @@ class DataProcess:
         }
 
     def summary(self) -> Mapping[str, object]:
-        """What /health says.  Public, so: no names, no addresses."""
+        """Return the body of /health.  It is public, so it has no names and no addresses."""
         status = "draining" if self.listener.draining else "ok" if self.journal.accepting else "journal_full"
         return {
             "status": status,
@@ -176,7 +176,7 @@ def main() -> int:
     try:
         told, fds = boot.receive(parent, DataBoot)
     except EOFError:
-        return 0  # the supervisor could not start: it has said why
+        return 0  # the supervisor could not start and has printed the reason
     configure(told.settings.log_level, told.settings.log_format)
     listening = socket.socket(fileno=fds[0])
     listening.setblocking(False)

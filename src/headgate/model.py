@@ -272,7 +272,11 @@ NO_OPTIONS = Options()
 
 
 class Call(Struct, gc=False):
-    """A chat completion as the client asked for it.  ``body`` keeps every field's own bytes."""
+    """What a client asks for.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
+
+    ``native`` are the members as the client sent them, where its API (``dialect``) is another one; None as soon as the
+    gateway has changed the request.
+    """
 
     body: dict[str, Raw]
     model: str | None
@@ -284,6 +288,8 @@ class Call(Struct, gc=False):
     metadata: Mapping[str, str] | None = None
     options: Options = NO_OPTIONS
     trace: bool = False  # the route trace is wanted in the answer
+    dialect: str = ""  # of the client, where ``native`` is set
+    native: dict[str, Raw] | None = None
 
 
 class Target(Struct, frozen=True):

@@ -18,7 +18,7 @@ from typing import Any
 import pytest
 
 from headgate.testing import Provider, serve_in_thread
-from ports import free_port
+from tests.ports import free_port
 
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import NamedTuple
 
-from dataplane import DataPlane
+from tests.dataplane import DataPlane
 
 
 class Bench(NamedTuple):

@@ -7,7 +7,6 @@ that need them are skipped with that sentence.
 from __future__ import annotations
 
 import json
-import os
 import random
 import re
 import tarfile
@@ -17,7 +16,8 @@ from typing import Any
 
 import pytest
 
-SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
+from tests.paths import SHARED
+
 STREAMS = SHARED / "streams"
 SCHEMAS = SHARED / "openai_chat_schemas.json"
 PRESENT = (STREAMS / "corpus.tar.gz").is_file()

@@ -1,6 +1,6 @@
 """An upstream that replays files: a process of its own, so that it shares no interpreter with the client under test.
 
-    python replay.py FOLDER        prints the port that it listens on, ends when its standard input does
+    python -m tests.conformance.replay FOLDER    prints the port that it listens on, ends when its standard input does
 
 The model names the file: ``stream:<cutting>:<file>`` is sent as an event stream in the pieces that
 ``recordings.cut`` gives, each a chunk and a write of its own; ``body:<status>:<file>`` whole, as JSON.
@@ -17,7 +17,7 @@ import sys
 import time
 from pathlib import Path
 
-import recordings
+from tests.conformance import recordings
 
 STREAM_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
 GAP_EVERY = 16  # pieces between two turns of the loop: what is written in one turn may still arrive in one read

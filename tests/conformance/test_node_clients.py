@@ -13,13 +13,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import Any
 
-import node_clients
 import pytest
-import reading
-import recordings
-from bench import Bench
 
-from dataplane import TOKEN
+from tests.conformance import reading, recordings
+from tests.conformance.bench import Bench
+from tests.dataplane import TOKEN
+from tests.node import clients as node_clients
 
 pytestmark = [recordings.ABSENT, pytest.mark.timeout(240)]
 NAMES = recordings.chats()

@@ -10,11 +10,11 @@ from typing import Any
 
 import jsonschema
 import pytest
-import recordings
-from bench import Bench
 
-from dataplane import TOKEN
 from headgate.conform.wire import Connection, Endpoint, Response
+from tests.conformance import recordings
+from tests.conformance.bench import Bench
+from tests.dataplane import TOKEN
 
 NAMES = recordings.chats()
 GAP_S = 0.3

@@ -8,11 +8,10 @@ from typing import Any, NamedTuple
 
 import openai
 import pytest
-import reading
-import recordings
-from bench import Bench
 
-from dataplane import TOKEN
+from tests.conformance import reading, recordings
+from tests.conformance.bench import Bench
+from tests.dataplane import TOKEN
 
 pytestmark = recordings.ABSENT
 NAMES = recordings.chats()

@@ -9,11 +9,10 @@ from typing import Any
 
 import openai
 import pytest
-import reading
-import recordings
-from bench import Bench
 
-from dataplane import TOKEN
+from tests.conformance import reading, recordings
+from tests.conformance.bench import Bench
+from tests.dataplane import TOKEN
 
 pytestmark = recordings.ABSENT
 ANSWERS = [entry["file"] for entry in recordings.index("nonstream.json")]

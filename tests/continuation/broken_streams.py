@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from dataplane import TOKEN, DataPlane, post
 from headgate.model import Alias, Grant, ModelRow, Provider, Snapshot, TargetRef, Timeouts
 from headgate.policy.auth import digest
+from tests.dataplane import TOKEN, DataPlane, post
 
 PROMPT = "Tell me what the river did."
 _keys = itertools.count()

@@ -5,7 +5,8 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from broken_streams import engine_process
+
+from tests.continuation.broken_streams import engine_process
 
 
 @pytest.fixture(scope="package")

@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from postgres_server import Server, binaries
+
+from tests.control.postgres_server import Server, binaries
 
 
 @pytest.fixture(scope="session")

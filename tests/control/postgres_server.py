@@ -23,7 +23,7 @@ from urllib.parse import quote
 
 import trustme
 
-from ports import free_port
+from tests.ports import free_port
 
 OWNER = "headgate"
 TEMPLATE = "template_headgate"

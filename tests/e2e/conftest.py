@@ -1,4 +1,4 @@
-"""Gateways for the end-to-end tests, and the figures that they measured, shown at the end of the run."""
+"""Gateways for the end-to-end tests."""
 
 from __future__ import annotations
 
@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from e2e_gateway import Gateway, Make, Report
 
-_figures: list[str] = []
+from tests.e2e.gateway import Gateway, Make
 
 
 @pytest.fixture
@@ -24,15 +23,3 @@ def gateway(tmp_path: Path) -> Iterator[Make]:
     yield make
     for one in made:
         one.clear()
-
-
-@pytest.fixture
-def report() -> Report:
-    return _figures.append
-
-
-def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
-    if _figures:
-        terminalreporter.section("measured end to end")
-        for figure in _figures:
-            terminalreporter.write_line(figure)

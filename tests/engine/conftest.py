@@ -1,5 +1,5 @@
 """The ``engine`` fixture, for the tests of this folder."""
 
-from engine_server import engine
+from tests.engine.server import engine
 
 __all__ = ["engine"]

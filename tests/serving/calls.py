@@ -17,10 +17,10 @@ from concurrent.futures import Future
 from functools import cached_property
 from typing import Any
 
-from dataplane import TOKEN, DataPlane, post
 from headgate.model import Closed, Snapshot, Timeouts
 from headgate.policy.auth import digest
 from headgate.testing import Script, ScriptedUpstream, Seen, exchanges, scripted
+from tests.dataplane import TOKEN, DataPlane, post
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "say something please"}]

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import pytest
-from calls import ProviderProcess
 
-from dataplane import DataPlane, upstream
 from headgate.testing import Provider, serve_in_thread
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ProviderProcess
 
 
 @pytest.fixture(scope="session")

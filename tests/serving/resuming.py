@@ -6,11 +6,10 @@ import json
 import re
 from collections.abc import Iterator
 
-from calls import Answer, Stream, opened
-
-from dataplane import TOKEN, DataPlane
 from headgate.model import Alias, Grant, Limits, Provider, Snapshot, TargetRef, Timeouts
 from headgate.policy.auth import digest
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import Answer, Stream, opened
 
 OTHER = "hg_test_ffffffffffffffffffffffffffffffff"
 AUTH = f"Authorization: Bearer {TOKEN}"

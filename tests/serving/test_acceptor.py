@@ -16,9 +16,9 @@ from pathlib import Path
 import pytest
 import uvloop
 
-from dataplane import DataPlane, read_response
 from headgate.serving.client import acceptor
 from headgate.serving.client.acceptor import PER_TURN, Acceptor
+from tests.dataplane import DataPlane, read_response
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 LOOPS = pytest.mark.parametrize("loop_of", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
@@ -82,7 +82,7 @@ def test_many_connections_are_accepted_in_a_turn_but_not_all(loop_of: LoopOf) ->
 
 
 @LOOPS
-def test_accepting_goes_on_when_a_descriptor_comes_free_and_is_logged_once(
+def test_accepting_resumes_with_a_free_descriptor(
     loop_of: LoopOf, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.setattr(acceptor, "RETRY_S", 0.01)
@@ -152,7 +152,7 @@ def lowest_free(pid: int) -> int:
     return next(number for number in range(len(now) + 1) if number not in now)
 
 
-def test_a_data_process_without_descriptors_serves_its_connections_and_later_the_others(tmp_path: Path) -> None:
+def test_data_without_descriptors_serves_its_connections(tmp_path: Path) -> None:
     with DataPlane(tmp_path / "s") as plane, plane.connect() as known:
         known.sendall(LIVEZ)
         assert read_response(known)[0] == 200

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calls import ProviderProcess, ask
 
-from dataplane import DataPlane, upstream
 from headgate.model import Closed, Price
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ProviderProcess, ask
 
 PRICE = Price(input=2_000_000_000, output=8_000_000_000)  # 2 and 8 USD per million tokens
 

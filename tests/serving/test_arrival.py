@@ -7,7 +7,7 @@ import pytest
 from headgate.model import Limits
 from headgate.serving.client.arrival import COUNTED_FROM, Arrival, Bodies
 from headgate.wire.http import Request
-from opcodes import opcodes
+from tests.opcodes import opcodes
 
 LIMITS = Limits(max_head=4096, max_body=1 << 20, max_header_fields=20)
 CHUNKED = b"POST /v1/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n%b\r\n"
@@ -62,7 +62,7 @@ def test_trailers_are_read_and_become_no_headers(size: int, declared: bytes, bod
 @pytest.mark.parametrize(
     "trailer", [b"Content-Length: 5", b"Transfer-Encoding: chunked\r\nContent-Length: 5", b"X: a\r\n b", b"X : a", b"X"]
 )
-def test_trailers_that_could_frame_the_message_anew_are_refused_or_ignored(size: int, trailer: bytes) -> None:
+def test_framing_trailers_are_refused_or_ignored(size: int, trailer: bytes) -> None:
     reader = Reader()
     hidden = b"POST /hidden HTTP/1.1\r\nHost: t\r\n\r\n"
     reader.read(CHUNKED % b"" + b"0\r\n" + trailer + b"\r\n\r\n" + hidden, size)
@@ -88,7 +88,7 @@ ENDLESS = {
 
 @pytest.mark.parametrize("what", ENDLESS)
 @pytest.mark.parametrize("size", [1, READ])
-def test_what_follows_the_head_and_is_no_body_is_cut_off_at_the_limit_of_a_head(what: str, size: int) -> None:
+def test_bytes_after_the_head_are_bounded(what: str, size: int) -> None:
     reader = Reader()
     head = CHUNKED % b""
     taken = reader.read(head + ENDLESS[what], size)

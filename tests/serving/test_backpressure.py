@@ -7,10 +7,9 @@ import socket
 import time
 from pathlib import Path
 
-from calls import ProviderProcess, Stream, ask, opened, request, wait_until
-
-from dataplane import DataPlane, upstream
 from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ProviderProcess, Stream, ask, opened, request, wait_until
 
 ENDLESS = "up/lorem?rate=0&ttft=0&tokens=100000"  # 17 MB of events
 SLOW = 40
@@ -74,7 +73,7 @@ def test_reading_in_fits_and_starts_loses_nothing(gate: DataPlane) -> None:
         stream.rest().check_stream(lorem.text(40_000))
 
 
-def test_a_slow_reader_of_one_pipelined_stream_gets_the_next_intact(gate: DataPlane) -> None:
+def test_slow_reader_gets_the_next_stream_intact(gate: DataPlane) -> None:
     """The second response begins while the first one still fills the client's buffer."""
     with opened(gate, request("up/lorem?rate=0&ttft=0&tokens=3000") + request(ENDLESS), timeout=30) as stream:
         time.sleep(0.5)

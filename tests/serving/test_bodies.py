@@ -12,10 +12,10 @@ from typing import Any
 
 import brotli
 import pytest
-from calls import chunk_event, chunked, document, opened, transcript, wait_until
-from test_failed_attempts import FINE, ask, chain, closed, request
 
 from headgate.testing.provider.scripted import Script
+from tests.serving.calls import chunk_event, chunked, document, opened, transcript, wait_until
+from tests.serving.test_failed_attempts import FINE, ask, chain, closed, request
 
 TEXT = "world"
 LINES = b"".join(event[6:] + b"\n" for event in FINE.split(b"\n\n")[:-2])
@@ -94,6 +94,10 @@ def test_bytes_decide_what_a_body_is_and_not_its_type(tmp_path: Path, kind: byte
         "lines": LINES,
         "lines and [DONE]": LINES + b"[DONE]\n",
         "lines behind blanks": b"\r\n\r\n" + LINES.replace(b"\n", b"\r\n\r\n"),
+        "indented events": FINE.replace(b"data: ", b" \tdata: "),
+        "array of chunks": b"[" + LINES.strip().replace(b"\n", b",") + b"]",
+        "array of many lines": b"[\n" + LINES.strip().replace(b"\n", b"\n,\r\n").replace(b'","', b'",\n"') + b"\n]\n",
+        "array of one document": b"[" + PRETTY + b"]",
         "document": DOCUMENT,
         "document behind blanks": b" \n\n\n " + DOCUMENT,
         "document behind comments": b": OPENROUTER PROCESSING\n\n: OPENROUTER PROCESSING\n\n" + DOCUMENT,
@@ -153,7 +157,11 @@ def test_an_error_that_is_compressed_is_read(tmp_path: Path) -> None:
             assert (answer.status, answer.error["message"]) == (400, "temperature must be below 2")
 
 
-@pytest.mark.parametrize("rubbish", [b"\x1f\x8b\x08\x00rubbish that is no gzip", gzip.compress(b"x" * 2000)[:-12]])
+@pytest.mark.parametrize(
+    "rubbish",
+    [b"\x1f\x8b\x08\x00rubbish that is no gzip", gzip.compress(b"x" * 2000)[:-12]],
+    ids=["no gzip", "cut"],
+)
 def test_an_error_that_cannot_be_decoded_keeps_its_status(tmp_path: Path, rubbish: bytes) -> None:
     scripts = [response(rubbish, b"application/json", b"400 Bad Request", b"content-encoding: gzip")]
     with chain(tmp_path / "s", scripts) as (plane, _):
@@ -169,6 +177,7 @@ def test_an_error_that_cannot_be_decoded_keeps_its_status(tmp_path: Path, rubbis
         (gzip.compress(DOCUMENT)[:40] + b"\xff" * 40, "upstream_invalid_response"),
         (gzip.compress(b"<html>" * 50), "upstream_invalid_response"),
     ],
+    ids=["cut", "damaged", "no JSON"],
 )
 def test_a_compressed_answer_that_is_broken_fails_truthfully(
     tmp_path: Path, stream: bool, body: bytes, code: str
@@ -199,7 +208,7 @@ def flushed(events: list[bytes]) -> Iterator[bytes]:
         yield engine.compress(event) + engine.flush(zlib.Z_SYNC_FLUSH)
 
 
-def test_each_event_of_a_compressed_stream_leaves_when_it_has_come(tmp_path: Path) -> None:
+def test_compressed_events_leave_at_once(tmp_path: Path) -> None:
     """The upstream sends the next event only when the client has the one before."""
     words = [f"word{number} " for number in range(5)]
     events = [chunk_event({"content": word}) for word in words]

@@ -14,7 +14,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from calls import (
+
+from headgate.model import Closed, Limits, Opened
+from headgate.model import Pool as PoolLimits
+from headgate.testing import Provider, Script
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     STREAM_HEAD,
     at_once,
     chunk_event,
@@ -25,12 +30,7 @@ from calls import (
     scripted_in_thread,
     wait_until,
 )
-from tls import ca_file, tls_provider
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed, Limits, Opened
-from headgate.model import Pool as PoolLimits
-from headgate.testing import Provider, Script
+from tests.serving.tls import ca_file, tls_provider
 
 TIMES = 5
 

@@ -10,10 +10,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import Answer, body, opened, wait_until
 from openai import OpenAI
 
-from dataplane import TOKEN, DataPlane
 from headgate.dialects.openai_chat import read
 from headgate.model import (
     FREE,
@@ -30,6 +28,8 @@ from headgate.model import (
 )
 from headgate.policy.auth import digest
 from headgate.policy.routing.router import Router
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import Answer, body, opened, wait_until
 
 SMALL = "hg_small_0123456789abcdef0123456789abcdef"
 CHAT_ONLY = "hg_chat__0123456789abcdef0123456789abcdef"
@@ -291,7 +291,7 @@ def test_where_there_are_no_parameters_they_are_refused(plane: DataPlane, path: 
 # ------------------------------------------------------------------------------------- who may see it
 
 
-def test_a_token_that_is_sent_must_be_good_and_sees_what_it_may_use(plane: DataPlane) -> None:
+def test_token_sees_what_it_may_use(plane: DataPlane) -> None:
     assert ids(plane, token=TOKEN) == ALL
     # by its name, or as the model that serves it: `shared/llama` is served by `first` first
     assert ids(plane, token=SMALL) == ["headgate/chat", "open/maker/model-7b"]

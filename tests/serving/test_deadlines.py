@@ -8,7 +8,14 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.model import Closed, Grant, Limits
+from headgate.model import Pool as PoolLimits
+from headgate.model import Provider as Row
+from headgate.testing import Provider, Script
+from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     STREAM_HEAD,
     Answer,
     ask,
@@ -20,13 +27,6 @@ from calls import (
     timeouts,
     wait_until,
 )
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed, Grant, Limits
-from headgate.model import Pool as PoolLimits
-from headgate.model import Provider as Row
-from headgate.testing import Provider, Script
-from headgate.testing.provider import lorem
 
 SLACK = 10.0  # no deadline ends early; which one has ended a call is told by its error, not by its time
 
@@ -68,7 +68,7 @@ def test_headers(quick: DataPlane) -> None:
     assert 0.55 < took < 0.6 + SLACK, "half a head is no head"
 
 
-def test_first_token_counts_from_the_head_and_the_role_does_not_reset_it(quick: DataPlane) -> None:
+def test_first_token_timeout_counts_from_the_head(quick: DataPlane) -> None:
     answer, took = timed(quick, "up/fault/late-first-token")
     check_504(answer, "first token")
     assert 1.15 < took < 1.2 + SLACK
@@ -161,7 +161,7 @@ def test_keep_alive_comments_fill_the_silence_and_reset_nothing(provider: Provid
         assert b": keep-alive" not in flowing.raw, "a stream that flows needs none"
 
 
-def test_an_openai_stream_with_comments_only_between_events_lives(provider: Provider, tmp_path: Path) -> None:
+def test_comments_keep_a_stream_alive(provider: Provider, tmp_path: Path) -> None:
     """Events each 0.3 s with a stall of 1.2: progress is what counts, and it is counted."""
     with plane_with(tmp_path / "s", upstream(provider.url), stall=1.2, first_token=1.2) as plane:
         ask(plane, "up/lorem?rate=3.3&ttft=0&tokens=6").check_stream(lorem.text(6))

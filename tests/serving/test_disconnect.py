@@ -7,12 +7,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from calls import Stream, at_once, closed_by_id, opened, request, wait_until
-from resuming import AUTH, alias, get, numbered, plane, read_events
 
-from dataplane import DataPlane, upstream
 from headgate.model import Closed
 from headgate.testing import Provider
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import Stream, at_once, closed_by_id, opened, request, wait_until
+from tests.serving.resuming import AUTH, alias, get, numbered, plane, read_events
 
 MODEL = "up/lorem?rate=200&ttft=0&tokens=60"
 ENDLESS = "up/lorem?rate=200&ttft=0&tokens=5000"
@@ -78,7 +78,7 @@ def test_drain_has_a_bound_in_tokens(gate: DataPlane, provider: Provider) -> Non
     assert 40 <= record.completion_tokens < 40 + 150
 
 
-def test_a_slow_client_that_leaves_no_longer_holds_what_is_drained(gate: DataPlane, provider: Provider) -> None:
+def test_departed_slow_client_releases_the_drain(gate: DataPlane, provider: Provider) -> None:
     data = request("up/lorem?rate=0&ttft=0&tokens=60000", headgate={"on_disconnect": "drain"})
     with opened(gate, data) as stream:
         stream.head()

@@ -8,7 +8,12 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Opened, Snapshot, TargetRef
+from headgate.policy.auth import digest
+from headgate.testing import Provider
+from tests.dataplane import TOKEN, DataPlane, upstream
+from tests.serving.calls import (
     STREAM_HEAD,
     ask,
     chunk_event,
@@ -20,12 +25,7 @@ from calls import (
     transcript,
     wait_until,
 )
-from resuming import alias, plane
-
-from dataplane import TOKEN, DataPlane, upstream
-from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Opened, Snapshot, TargetRef
-from headgate.policy.auth import digest
-from headgate.testing import Provider
+from tests.serving.resuming import alias, plane
 
 KEY = b"k" * 32
 LATE = "up/lorem?rate=400&ttft=0.5&tokens=30"

@@ -9,9 +9,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scripted_in_thread, transcript
 
-from dataplane import DataPlane, upstream
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
 from headgate.serving.call.exchange import _summed_up
@@ -19,7 +17,9 @@ from headgate.serving.loop.fiber import Fiber
 from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
 from headgate.serving.upstream.transport import Pool
 from headgate.testing import Script
-from opcodes import opcodes
+from tests.dataplane import DataPlane, upstream
+from tests.opcodes import opcodes
+from tests.serving.calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scripted_in_thread, transcript
 
 ASKED = ("expect_request",)
 JSON_HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: application/json\r\ntransfer-encoding: chunked\r\n\r\n"
@@ -119,7 +119,7 @@ def one_byte_chunks(count: int) -> bytes:
     return b"1\r\nx\r\n" * count
 
 
-def test_a_read_of_one_byte_chunks_costs_the_same_however_many_came_before() -> None:
+def test_one_byte_chunks_cost_the_same() -> None:
     wire = Wire()
     wire.read(JSON_HEAD)
     read = one_byte_chunks(5000)
@@ -134,7 +134,7 @@ def test_a_read_of_one_byte_chunks_costs_the_same_however_many_came_before() -> 
     assert wire.asking.done and wire.upstream.body == b"x" * (203 * 5000 + 10)
 
 
-def test_an_answer_that_came_in_two_reads_is_within_its_limit_or_refused() -> None:
+def test_answer_in_two_reads_is_bounded() -> None:
     for size, fine in ((1000, True), (1001, False)):
         wire = Wire(max_answer=1000)
         wire.read(JSON_HEAD + b"1f4\r\n" + b"x" * 500 + b"\r\n")

@@ -7,11 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import STREAM_HEAD, Script, chunked, document, last_closed
-from test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, USAGE, WORLD, ask, chain, closed
 
 from headgate.dialects.openai_chat.stream.delivery import QUIET_S
 from headgate.model import Timeouts
+from tests.serving.calls import STREAM_HEAD, Script, chunked, document, last_closed
+from tests.serving.test_failed_attempts import DONE, FINE, HELLO, ROLE, STOP, USAGE, WORLD, ask, chain, closed
 
 HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\nconnection: close\r\n\r\n"
 OLD = b"HTTP/1.0 200 OK\r\ncontent-type: %b\r\n\r\n"
@@ -34,9 +34,7 @@ def test_a_stream_that_ends_with_its_connection_ends(tmp_path: Path, head: bytes
 
 
 @pytest.mark.parametrize("said", [b"", ROLE], ids=["nothing", "a role"])
-def test_a_stream_that_ends_with_its_connection_before_it_has_said_anything_fails_over(
-    tmp_path: Path, said: bytes
-) -> None:
+def test_silent_end_of_connection_fails_over(tmp_path: Path, said: bytes) -> None:
     with chain(tmp_path / "s", [closing(said)], [closing(FINE)]) as (plane, (first, second)):
         ask(plane).check_stream("world")
         assert first.requests and len(second.requests) == 1
@@ -66,7 +64,7 @@ def test_an_upstream_that_forgets_to_end_is_not_waited_for(tmp_path: Path) -> No
         assert (receipt.outcome, receipt.basis) == ("delivered", "estimated")
 
 
-def test_a_usage_that_comes_late_is_waited_for_and_ends_the_stream(tmp_path: Path) -> None:
+def test_late_usage_is_awaited_and_ends_the_stream(tmp_path: Path) -> None:
     with chain(tmp_path / "s", [open_still(ROLE + HELLO + STOP, USAGE)]) as (plane, _):
         began = time.monotonic()
         ask(plane).check_stream("Hello ")
@@ -87,7 +85,7 @@ def test_media_types_are_compared_without_case(tmp_path: Path, kind: bytes, data
         assert (answer.text if stream else answer.json["choices"][0]["message"]["content"]) == "world"
 
 
-def test_a_coding_that_is_not_chunked_runs_until_the_connection_ends(tmp_path: Path) -> None:
+def test_unchunked_body_ends_with_its_connection(tmp_path: Path) -> None:
     head = b"HTTP/1.1 200 OK\r\ncontent-type: %b\r\ntransfer-encoding: identity\r\n\r\n"
     with chain(tmp_path / "s", [closing(document("hi"), head, JSON)]) as (plane, _):
         assert ask(plane, stream=False).json["choices"][0]["message"]["content"] == "hi"

@@ -5,12 +5,12 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
-from calls import Answer, ask, last_closed, opened, request
 
-from dataplane import DataPlane, post, read_response, upstream
 from headgate.model import Closed, Limits
 from headgate.testing import Provider
 from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, post, read_response, upstream
+from tests.serving.calls import Answer, ask, last_closed, opened, request
 
 CANARY = "sk-canary-7f3a9c51e2"
 

@@ -11,23 +11,7 @@ from types import SimpleNamespace
 from typing import Any, cast
 
 import pytest
-from calls import (
-    PATH,
-    STREAM_HEAD,
-    Answer,
-    chunk_event,
-    chunked,
-    document,
-    last_closed,
-    opened,
-    scripted_in_thread,
-    transcript,
-    wait_until,
-    whole_json,
-    whole_stream,
-)
 
-from dataplane import TOKEN, DataPlane, post
 from headgate.errors import UPSTREAM_CUT, GatewayError
 from headgate.model import (
     Alias,
@@ -50,6 +34,22 @@ from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import Wheel
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
+from tests.dataplane import TOKEN, DataPlane, post
+from tests.serving.calls import (
+    PATH,
+    STREAM_HEAD,
+    Answer,
+    chunk_event,
+    chunked,
+    document,
+    last_closed,
+    opened,
+    scripted_in_thread,
+    transcript,
+    wait_until,
+    whole_json,
+    whole_stream,
+)
 
 PRICE = Price(1_000_000_000, 2_000_000_000)  # 1,000 nano-USD a token of the prompt, 2,000 one of the answer
 KEY = b"k" * 32
@@ -298,7 +298,7 @@ def test_a_target_may_refuse_our_field_and_then_the_prefill(tmp_path: Path) -> N
     assert whys == ["first", "continue", "continue", "restart"]
 
 
-def test_an_error_that_names_our_field_in_mid_stream_begins_nothing_anew(tmp_path: Path) -> None:
+def test_midstream_error_on_our_field_restarts_nothing(tmp_path: Path) -> None:
     complaint = b'data: {"error":{"code":400,"message":"stream_options"}}\n\n'
     with chain(tmp_path / "s", [answered(ROLE + HELLO + complaint)], [answered(FINE)]) as (plane, _):
         answer = ask(plane)
@@ -320,7 +320,7 @@ def test_less_than_the_client_has_is_no_answer(tmp_path: Path, prefill: str, sai
     assert answer.text == "Hello "
 
 
-def test_a_bug_behind_a_broken_connection_ends_the_call_all_the_same() -> None:
+def test_bug_after_a_broken_connection_ends_the_call() -> None:
     """Nobody else would: the deadline has passed and the connection is gone."""
 
     def close() -> bytes:

@@ -5,11 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import Any
 
-from calls import Answer, Script, whole_stream
-from test_failed_attempts import FINE, ask, chain, refused
-
-from dataplane import DataPlane
 from headgate.model import TargetRef
+from tests.dataplane import DataPlane
+from tests.serving.calls import Answer, Script, whole_stream
+from tests.serving.test_failed_attempts import FINE, ask, chain, refused
 
 BUSY = refused(b"503 Service Unavailable")
 WELL: Script = [("expect_request",), ("send", whole_stream(FINE, b"connection: close")), ("close",)]
@@ -29,7 +28,7 @@ def told(plane: DataPlane, stream: bool, **more: Any) -> tuple[str | None, str |
     )  # fmt: skip
 
 
-def test_a_first_choice_that_is_not_well_has_been_fallen_back_from(tmp_path: Path) -> None:
+def test_ejected_first_choice_counts_as_fallback(tmp_path: Path) -> None:
     """Also where nobody asked it any more."""
     with chain(tmp_path / "s", [BUSY], [WELL]) as (plane, (p0, _)):
         assert told(plane, True) == ("2", "p0/m", True, 2)

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import json
 
-from calls import (
+from headgate.model import Closed
+from headgate.wire import records
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     DONE,
     ask,
     chunk_event,
@@ -14,10 +17,6 @@ from calls import (
     whole_json,
     whole_stream,
 )
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed
-from headgate.wire import records
 
 
 def test_a_model_name_of_70_kb_is_refused_and_hides_no_record(gate: DataPlane) -> None:
@@ -69,7 +68,7 @@ def test_an_error_code_of_odd_digits_ends_the_stream_as_an_error(tmp_path) -> No
         assert DONE not in answer.events and answer.events[-1]["error"]["code"] == "upstream_error"
 
 
-def test_an_upstream_that_quotes_its_client_is_asked_twice_and_not_remembered(tmp_path) -> None:  # type: ignore[no-untyped-def]
+def test_quoting_upstream_is_retried_and_not_blamed(tmp_path) -> None:  # type: ignore[no-untyped-def]
     complaint = json.dumps({"error": {"message": "Invalid value: 'stream_options'", "type": "invalid_request_error"}})
     refusal = whole_json(complaint.encode(), status=b"400 Bad Request")
     ask_refuse = [("expect_request",), ("send", refusal)]

@@ -13,17 +13,17 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from calls import ask, closed_by_id, last_closed, opened, request, wait_until
 
-from dataplane import DataPlane, upstream
 from headgate.model import Closed, Opened, Progress, Record, Refused, Rotated
 from headgate.serving.loop.turn import Turn
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.testing import Provider
 from headgate.wire import records
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ask, closed_by_id, last_closed, opened, request, wait_until
 
 
-def test_the_receipt_is_on_disk_before_the_client_has_the_last_byte(provider: Provider, tmp_path: Path) -> None:
+def test_receipt_precedes_the_last_byte(provider: Provider, tmp_path: Path) -> None:
     """Under load: each client looks into the journal the moment it has its [DONE]."""
     missing: list[str] = []
     with DataPlane(tmp_path / "s", upstream(provider.url)) as plane:
@@ -90,7 +90,7 @@ def test_a_torn_write_hides_nothing_before_it(tmp_path: Path) -> None:
         assert len(found) == whole[:cut].count(b"code") or len(found) == whole[:cut].count(b"code") - 1
 
 
-def test_progress_of_a_long_stream_is_recorded_every_five_seconds(gate: DataPlane) -> None:
+def test_progress_is_recorded_every_five_seconds(gate: DataPlane) -> None:
     with opened(gate, request("up/lorem?rate=40&ttft=0&tokens=100000")) as stream:
         stream.head()
         ident = stream.headers["x-headgate-stream-id"]
@@ -310,7 +310,7 @@ def test_a_harmed_live_segment_is_noticed_and_a_new_one_begun(harm: str, tmp_pat
     assert asyncio.run(main()) == ([Refused(21, "after", 1)], 1)
 
 
-def test_the_data_process_goes_on_in_a_new_segment_within_seconds(provider: Provider, tmp_path: Path) -> None:
+def test_lost_segment_is_replaced_within_seconds(provider: Provider, tmp_path: Path) -> None:
     with DataPlane(tmp_path / "s", upstream(provider.url)) as plane:
         assert ask(plane, "up/echo").status == 200
         [live] = (tmp_path / "s" / "journal").iterdir()

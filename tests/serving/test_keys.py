@@ -14,13 +14,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import ask, wait_until
 
-from dataplane import TOKEN, DataPlane
 from headgate.control.snapshot.compose import parts
 from headgate.model import Account, Grant, Provider, Snapshot
 from headgate.policy.auth import digest
 from headgate.process.channel import Ack, Down, Hello, Secrets, frame, up_frames
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import ask, wait_until
 
 KEY = b"k" * 32
 ANSWER = {

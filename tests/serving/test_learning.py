@@ -4,9 +4,8 @@ from __future__ import annotations
 
 import json
 
-from calls import ask, closed_by_id
-
-from dataplane import DataPlane
+from tests.dataplane import DataPlane
+from tests.serving.calls import ask, closed_by_id
 
 MODEL = "up/fault/rejects-stream-options?key=learning"
 

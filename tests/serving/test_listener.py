@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from dataplane import TOKEN, DataPlane, post, read_response
 from headgate.model import Limits
+from tests.dataplane import TOKEN, DataPlane, post, read_response
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 SMALL = Limits(

@@ -10,12 +10,12 @@ import time
 from collections.abc import Iterator
 
 import pytest
-from calls import Answer, ProviderProcess, Stream, ask, body, opened, request, wait_until
 
-from dataplane import DataPlane, post, upstream
 from headgate.model import Closed, Opened
 from headgate.model import Pool as PoolLimits
 from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, post, upstream
+from tests.serving.calls import Answer, ProviderProcess, Stream, ask, body, opened, request, wait_until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 
@@ -46,6 +46,7 @@ async def read_stream(port: int, data: bytes) -> Answer:
     return answer
 
 
+@pytest.mark.alone
 def test_a_thousand_streams_at_a_time(busy_gate: DataPlane) -> None:
     """All open at once (each lasts longer than it takes to begin them all), each text exact, each with its receipt."""
     count, tokens = 1000, 40
@@ -64,6 +65,7 @@ def test_a_thousand_streams_at_a_time(busy_gate: DataPlane) -> None:
     assert opened_at[-1] < min(r.at for r in closed), "they were never all open at once"
 
 
+@pytest.mark.alone
 def test_sixteen_connections_in_a_closed_loop_with_pipelining(busy_gate: DataPlane) -> None:
     depth, wrong, done = 4, [0], [0]
     expected = [lorem.text(n) for n in range(1, depth + 1)]
@@ -97,6 +99,7 @@ def test_sixteen_connections_in_a_closed_loop_with_pipelining(busy_gate: DataPla
     assert len(records) == done[0] and {r.outcome for r in records} == {"delivered"}  # type: ignore[union-attr]
 
 
+@pytest.mark.alone
 def test_five_hundred_clients_leave_at_once(busy_gate: DataPlane, provider_process: ProviderProcess) -> None:
     """Others go on being answered while their streams are torn down, and no provider is left working."""
     count = 500
@@ -132,6 +135,7 @@ def _livez(sock: object, count: int) -> list[float]:
     return took
 
 
+@pytest.mark.alone
 def test_one_black_hole_slows_nobody(busy_gate: DataPlane) -> None:
     def typical() -> float:
         took = []

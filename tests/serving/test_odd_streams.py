@@ -7,8 +7,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import STREAM_HEAD, chunk_event, chunked, document, opened, whole_json
-from test_failed_attempts import (
+
+from headgate.dialects.openai_chat.stream import delivery
+from headgate.testing.provider.scripted import Script
+from tests.dataplane import TOKEN, post
+from tests.serving.calls import STREAM_HEAD, chunk_event, chunked, document, opened, whole_json
+from tests.serving.test_failed_attempts import (
     COMPLAINT,
     DONE,
     FINE,
@@ -23,10 +27,6 @@ from test_failed_attempts import (
     chain,
     closed,
 )
-
-from dataplane import TOKEN, post
-from headgate.dialects.openai_chat.stream import delivery
-from headgate.testing.provider.scripted import Script
 
 PATH = "/v1/chat/completions"
 UNREADABLE = b'data: {"choices":[{"index":0,"delta":{"content":"\\q"}}]}\n\n'
@@ -59,7 +59,7 @@ def test_a_finish_reason_before_the_end_ends_nothing(tmp_path: Path, pieces: lis
         assert closed(plane).outcome == "delivered"
 
 
-def test_a_stream_that_breaks_where_finish_reasons_come_early_goes_on_elsewhere(tmp_path: Path) -> None:
+def test_break_after_early_finish_continues_elsewhere(tmp_path: Path) -> None:
     early = [ROLE, chunk_event({"content": "Hel"}, "stop"), chunk_event({"content": "lo "}, "stop")]
     with chain(tmp_path / "s", [broken(*early)], [answered(ROLE + WORLD + STOP + DONE)]) as (plane, (_, second)):
         ask(plane).check_stream("Hello world")
@@ -92,7 +92,7 @@ def test_skipped_events_of_an_attempt_that_failed_are_its_own(tmp_path: Path) ->
     assert (record.outcome, record.code) == ("delivered", "")
 
 
-def test_a_torn_call_goes_to_another_target_while_nothing_of_it_is_shown(tmp_path: Path) -> None:
+def test_unseen_torn_call_goes_to_another_target(tmp_path: Path) -> None:
     torn = b'data: {"choices":[{"index":0,"delta":{"tool_calls":[{"index":0,"fun\n\n' + chunk_event({}, "tool_calls")
     with chain(tmp_path / "s", [answered(ROLE + torn + DONE)], [answered(FINE)]) as (plane, (_, second)):
         ask(plane).check_stream("world")

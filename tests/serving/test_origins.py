@@ -9,12 +9,12 @@ from pathlib import Path
 
 import pytest
 import trustme
-from calls import STREAM_HEAD, ask, chunk_event, chunked, transcript, whole_stream
-from tls import TlsServer, ca_file, server_context
 
-from dataplane import DataPlane, upstream
 from headgate.testing import Provider
-from ports import free_port
+from tests.dataplane import DataPlane, upstream
+from tests.ports import free_port
+from tests.serving.calls import STREAM_HEAD, ask, chunk_event, chunked, transcript, whole_stream
+from tests.serving.tls import TlsServer, ca_file, server_context
 
 
 def test_an_unreachable_provider(tmp_path: Path) -> None:

@@ -8,8 +8,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Answer, chunk_event, last_closed, opened, wait_until
-from test_failed_attempts import (
+
+from headgate.model import Closed, ModelRow
+from headgate.testing.provider.scripted import Script
+from tests.serving.calls import Answer, chunk_event, last_closed, opened, wait_until
+from tests.serving.test_failed_attempts import (
     DONE,
     FINE,
     HELLO,
@@ -27,10 +30,7 @@ from test_failed_attempts import (
     refused,
     request,
 )
-from test_recovered import codes, rows
-
-from headgate.model import Closed, ModelRow
-from headgate.testing.provider.scripted import Script
+from tests.serving.test_recovered import codes, rows
 
 INCLUDED = {"stream_options": {"include_usage": True}}
 
@@ -75,7 +75,7 @@ def test_a_prompt_that_was_cached_is_no_more_than_the_prompt(tmp_path: Path) -> 
     assert record.cost == 12 * 1000 + 49 * 2000  # what the client reads is what it costs
 
 
-def test_what_was_said_keeps_its_price_where_an_unpriced_target_says_nothing(tmp_path: Path) -> None:
+def test_delivered_text_keeps_its_price(tmp_path: Path) -> None:
     silent: Script = [("expect_request",), ("expect_close",)]
     with rows(tmp_path / "s", (ModelRow("m", price=PRICE), [broken(ROLE, HELLO)]), (ModelRow("m"), [silent])) as (
         plane,
@@ -149,7 +149,7 @@ def test_the_first_attempt_waits_where_the_target_said_when(tmp_path: Path) -> N
         assert len(upstream.requests) == 2 and len(last_closed(plane).attempts) == 1
 
 
-def test_nobody_is_asked_for_a_client_that_left_while_the_first_attempt_waited(tmp_path: Path) -> None:
+def test_departed_client_starts_no_second_attempt(tmp_path: Path) -> None:
     slow = refused(b"429 Slow", "later", b"retry-after: 2")
     with chain(tmp_path / "s", [slow, answered(FINE)], retries=0) as (plane, (upstream,)):
         assert ask(plane).status == 429
@@ -168,7 +168,7 @@ def test_an_error_inside_a_stream_says_when_as_a_status_does(tmp_path: Path) -> 
         assert (answer.status, answer.headers["retry-after"]) == (429, "20") and len(upstream.requests) == 1
 
 
-def test_a_broken_stream_goes_on_where_only_our_own_guess_is_against_it(tmp_path: Path) -> None:
+def test_continuation_overrides_our_own_guess(tmp_path: Path) -> None:
     """A 429 that does not say how long: of the only target, which the least bad serves."""
     busy = refused(b"429 Slow", "slow down")
     with chain(tmp_path / "s", [broken(ROLE, HELLO), busy, answered(FINE)]) as (plane, _):
@@ -180,7 +180,7 @@ def test_a_broken_stream_goes_on_where_only_our_own_guess_is_against_it(tmp_path
 
 
 @pytest.mark.parametrize("first", [broken(ROLE, HELLO), refused(b"503 Busy")], ids=["in mid stream", "before its head"])
-def test_no_attempt_starts_for_a_client_that_left_while_its_stream_is_drained(tmp_path: Path, first: Script) -> None:
+def test_drained_stream_of_departed_client_ends(tmp_path: Path, first: Script) -> None:
     late: Script = [first[0], *([("send", first[1][1]), ("wait", 0.6), ("reset",)] if len(first) > 2 else
                                 [("wait", 0.6), first[1]])]  # fmt: skip
     drains = {"on_disconnect": "drain", "drain_s": 20.0, "drain_tokens": 1000}

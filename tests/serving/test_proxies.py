@@ -8,16 +8,16 @@ from pathlib import Path
 
 import pytest
 import trustme
-from calls import ask
-from proxies import forward_proxy
-from tls import ca_file, tls_provider
 
-from dataplane import DataPlane, upstream
 from headgate.control.discovery.probe import check
 from headgate.model import Provider as ProviderRow
 from headgate.serving.upstream.dialler import Dialer, origin_of
 from headgate.testing import Provider
 from headgate.wire.proxies import Proxies, ProxyNotServed, problem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ask
+from tests.serving.proxies import forward_proxy
+from tests.serving.tls import ca_file, tls_provider
 
 NAME = "provider.test"  # resolved by nobody but the proxy: RFC 6761 reserves .test
 VARIABLES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "NO_PROXY")
@@ -76,7 +76,7 @@ def test_loopback_is_reached_directly(provider: Provider, tmp_path: Path, monkey
         assert proxy.heads == []
 
 
-def test_a_proxy_variable_that_is_not_understood_stops_the_start_with_a_sentence(
+def test_bad_proxy_variable_stops_the_start(
     provider: Provider, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("ALL_PROXY", "socks5://127.0.0.1:1080")

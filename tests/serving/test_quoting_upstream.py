@@ -14,10 +14,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import Answer, ask, opened, request, transcript
 
-from dataplane import DataPlane
 from headgate.model import Account, Provider
+from tests.dataplane import DataPlane
+from tests.serving.calls import Answer, ask, opened, request, transcript
 
 KEYS = {"up/a": "sk-first-aaaaaaaa", "up/b": "sk-second-bbbbbbbb"}
 WHOLE = {
@@ -154,7 +154,7 @@ def test_no_key_is_lost_by_what_a_caller_says(shared: Scene, name: str, stream: 
         assert served(upstream, plane, stream=stream) == [KEYS["up/a"]], (name, poison)
 
 
-def test_two_models_that_a_key_may_not_use_say_nothing_of_a_third(own: Scene) -> None:
+def test_two_forbidden_models_do_not_condemn_a_third(own: Scene) -> None:
     upstream, plane = own
     upstream.refusal = (
         403,
@@ -202,7 +202,7 @@ def alone(own: Scene, fields: dict[str, str], status: int = 429) -> Answer:
     return ask(plane, "up/m", stream=False, headgate={"retries": 0})
 
 
-def test_a_429_of_ours_says_when_to_come_again_though_the_upstream_does_not(own: Scene) -> None:
+def test_our_429_has_retry_after(own: Scene) -> None:
     first = alone(own, {})
     assert first.status == 429 and 1 <= int(first.headers["retry-after"]) <= 5
     _, plane = own
@@ -229,7 +229,7 @@ def test_a_date_is_measured_against_the_answers_own(own: Scene, skew: int) -> No
     assert 115 <= int(alone(own, dates).headers["retry-after"]) <= 120
 
 
-def test_the_field_that_we_add_is_left_out_where_a_validator_names_it(own: Scene) -> None:
+def test_rejected_added_field_is_left_out(own: Scene) -> None:
     upstream, plane = own
     upstream.refusal = (
         422,

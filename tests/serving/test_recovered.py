@@ -10,8 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from calls import chunk_event, scripted_in_thread, transcript
-from test_failed_attempts import (
+
+from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Provider, Snapshot, TargetRef
+from headgate.policy.auth import digest
+from headgate.testing.provider.scripted import Script, ScriptedUpstream
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import chunk_event, scripted_in_thread, transcript
+from tests.serving.test_failed_attempts import (
     COMPLAINT,
     DONE,
     FINE,
@@ -29,11 +34,6 @@ from test_failed_attempts import (
     hanging,
     refused,
 )
-
-from dataplane import TOKEN, DataPlane
-from headgate.model import Alias, Closed, Grant, Limits, ModelRow, Provider, Snapshot, TargetRef
-from headgate.policy.auth import digest
-from headgate.testing.provider.scripted import Script, ScriptedUpstream
 
 
 @contextlib.contextmanager
@@ -103,7 +103,7 @@ def test_six_attempts_are_the_bound_all_the_same(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("status", [b"429 Slow", b"503 Busy"])
-def test_whoever_says_when_is_waited_for_where_there_is_nobody_else(tmp_path: Path, status: bytes) -> None:
+def test_retry_after_is_awaited_without_alternative(tmp_path: Path, status: bytes) -> None:
     scripts = [broken(ROLE, HELLO), refused(status, "slow", b"retry-after: 1"), answered(FINE)]
     with chain(tmp_path / "s", scripts) as (plane, _):
         began = time.monotonic()

@@ -11,14 +11,14 @@ from pathlib import Path
 
 import openai
 import pytest
-from calls import Stream, ask, at_once, closed_by_id, opened, request, wait_until
-from resuming import AUTH, OTHER, EventSource, alias, get, get_bytes, numbered, plain, plane, read_events
 
-from dataplane import TOKEN, DataPlane, upstream
 from headgate.model import Closed, Limits
 from headgate.policy.auth import digest
 from headgate.serving.replay.kept import MOST_READERS
 from headgate.testing import Provider
+from tests.dataplane import TOKEN, DataPlane, upstream
+from tests.serving.calls import Stream, ask, at_once, closed_by_id, opened, request, wait_until
+from tests.serving.resuming import AUTH, OTHER, EventSource, alias, get, get_bytes, numbered, plain, plane, read_events
 
 SHORT = "up/lorem?rate=400&ttft=0&tokens=24"
 LONG = "up/lorem?rate=100&ttft=0&tokens=5000"

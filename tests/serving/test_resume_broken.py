@@ -3,20 +3,16 @@
 from __future__ import annotations
 
 import json
-import sys
 import time
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
-from calls import closed_by_id, opened
-from resuming import AUTH, EventSource, get, numbered, read_events
 
-from dataplane import DataPlane, post
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "continuation"))
-from broken_streams import asked, engine_process, pair, rows
-from broken_streams import plane as engines
+from tests.continuation.broken_streams import asked, engine_process, pair, rows
+from tests.continuation.broken_streams import plane as engines
+from tests.dataplane import DataPlane, post
+from tests.serving.calls import closed_by_id, opened
+from tests.serving.resuming import AUTH, EventSource, get, numbered, read_events
 
 TOKENS = 30
 KINDS = ("trailing", "none")  # prefilled; made afresh and spliced

@@ -6,14 +6,14 @@ import asyncio
 from pathlib import Path
 
 import pytest
-from calls import ask, chunk_event, request, scripted_in_thread, transcript, whole_stream
-from resuming import alias, plane
 
-from dataplane import DataPlane, upstream
 from headgate.model import Limits
 from headgate.serving.replay.kept import WEIGHT
 from headgate.serving.replay.ring import HEADER
 from headgate.testing import Script
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ask, chunk_event, request, scripted_in_thread, transcript, whole_stream
+from tests.serving.resuming import alias, plane
 
 STREAMS = 10_000
 CLIENTS = 16

@@ -15,7 +15,6 @@ from typing import Any, cast
 import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
-from resuming import numbered, unchunked
 
 from headgate.errors import STREAM_STOPPED, ClientGone, GatewayError
 from headgate.model import NO_ALIAS, Limits, Options
@@ -25,6 +24,7 @@ from headgate.serving.loop.wheel import Wheel
 from headgate.serving.replay import kept as replay_module
 from headgate.serving.replay.kept import Kept, Replay
 from headgate.wire.http import Request
+from tests.serving.resuming import numbered, unchunked
 
 IDENT = "chatcmpl-1a1feac75d356feaf9000001"
 

@@ -6,23 +6,19 @@ import asyncio
 import json
 import shutil
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
 import openai
 import pytest
-from calls import MESSAGES, closed_by_id, timeouts, wait_until
 
-from dataplane import TOKEN, DataPlane, upstream
 from headgate.model import Closed, Grant
 from headgate.testing import Provider
 from headgate.testing.provider import lorem
 from headgate.testing.provider.tools import CALLS
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "node"))
-
-from node_clients import install, run
+from tests.dataplane import TOKEN, DataPlane, upstream
+from tests.node.clients import install, run
+from tests.serving.calls import MESSAGES, closed_by_id, timeouts, wait_until
 
 LOREM = "up/lorem?rate=0&ttft=0&tokens=30"
 

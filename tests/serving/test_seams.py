@@ -10,13 +10,34 @@ from typing import Any
 
 import openai
 import pytest
-from calls import STREAM_HEAD, chunk_event, chunked, scripted_in_thread, transcript, whole_json, whole_stream
-from test_failed_attempts import DONE, FINE, HELLO, KEY, ROLE, STOP, WORLD, answered, ask, broken, closed, refused
 
-from dataplane import TOKEN, DataPlane
 from headgate.model import Alias, Closed, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
+from tests.dataplane import TOKEN, DataPlane
+from tests.serving.calls import (
+    STREAM_HEAD,
+    chunk_event,
+    chunked,
+    scripted_in_thread,
+    transcript,
+    whole_json,
+    whole_stream,
+)
+from tests.serving.test_failed_attempts import (
+    DONE,
+    FINE,
+    HELLO,
+    KEY,
+    ROLE,
+    STOP,
+    WORLD,
+    answered,
+    ask,
+    broken,
+    closed,
+    refused,
+)
 
 CHEAP, DEAR = Price(1_000_000_000, 2_000_000_000), Price(10_000_000_000, 20_000_000_000)
 SAID = "The river had been low all summer, and the old ferry lay on the mud"
@@ -94,7 +115,7 @@ def test_a_target_that_fails_a_prefill_is_asked_afresh(tmp_path: Path, status: b
     assert [body["messages"][-1]["role"] for body in bodies(other)] == ["assistant", "user"]
 
 
-def test_a_refusal_of_one_target_does_not_end_what_another_can_go_on_with(tmp_path: Path) -> None:
+def test_refused_continuation_tries_another_target(tmp_path: Path) -> None:
     no = [refused(b"400 Bad"), refused(b"400 Bad")]
     with targets(tmp_path / "s", (row("none"), [broken(ROLE, HELLO)]), (row(), no), (row(), [answered(FINE)])) as (
         plane, _,

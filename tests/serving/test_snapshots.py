@@ -20,12 +20,10 @@ from typing import Any
 
 import msgspec
 import pytest
-from calls import Answer, opened, wait_until
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from msgspec.structs import replace
 
-from dataplane import TOKEN, DataPlane
 from headgate.control.snapshot.compose import difference, parts
 from headgate.model import FREE, Account, Alias, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
@@ -36,7 +34,9 @@ from headgate.serving.uplink import snapshots
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.link import Link, _Wire
 from headgate.serving.uplink.snapshots import Assembly, Kept, boot_snapshot, load, patched
-from opcodes import opcodes
+from tests.dataplane import TOKEN, DataPlane
+from tests.opcodes import opcodes
+from tests.serving.calls import Answer, opened, wait_until
 
 KEY = b"k" * 32
 LISTED = Price(150_000_000, 600_000_000, 75_000_000, None, (), "genai-prices 0.2.3")
@@ -95,7 +95,7 @@ def test_a_missing_part_is_noticed() -> None:
         assembly.take(replace(first, world=None))
 
 
-def test_every_piece_of_a_large_snapshot_is_small_and_quickly_read() -> None:
+def test_large_snapshot_has_small_quick_pieces() -> None:
     whole = large()
     pieces = [frame(part) for part in parts(whole)]
     assert max(map(len, pieces)) < MAX_FRAME // 8
@@ -189,7 +189,7 @@ def declared(*providers: Provider, aliases: tuple[Alias, ...] = (), unpriced: st
     )  # fmt: skip
 
 
-def test_a_start_without_control_has_the_files_objects_as_they_are_and_the_others_as_they_were() -> None:
+def test_start_without_control_merges_file_and_snapshot() -> None:
     models = {"m": ModelRow("m"), "own": ModelRow("own", price=Price(1, 1, source="file"))}
     listed = {"m": row("m"), "own": row("own"), "gone": row("gone")}
     now = declared(
@@ -322,7 +322,7 @@ def test_uses_come_beside_the_snapshot_and_order_the_list(pair: tuple[DataPlane,
     assert get(plane, "/v1/models").json["data"][0]["headgate"]["uses_30d"] == 9
 
 
-def test_questions_carry_the_id_as_it_was_meant_and_their_answers_come_back(
+def test_questions_carry_their_id_and_are_answered(
     pair: tuple[DataPlane, FakeControl],
 ) -> None:
     plane, control = pair
@@ -359,7 +359,7 @@ def test_a_patch_that_fits_nothing_makes_it_ask_anew(pair: tuple[DataPlane, Fake
     assert get(plane, "/v1/models").status == 200
 
 
-def test_a_connection_may_bring_all_and_break_before_anybody_has_looked(tmp_path: Path) -> None:
+def test_broken_connection_is_read_to_its_end(tmp_path: Path) -> None:
     """The turn of the loop in which it is made may be a long one: its first bytes and its end are there by then."""
 
     async def main() -> int:

@@ -11,7 +11,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.testing import FAULTS, Provider, Script
+from headgate.testing.provider import lorem
+from tests.dataplane import TOKEN, DataPlane, post, upstream
+from tests.serving.calls import (
     DONE,
     MESSAGES,
     PATH,
@@ -32,10 +36,6 @@ from calls import (
     whole_json,
     whole_stream,
 )
-
-from dataplane import TOKEN, DataPlane, post, upstream
-from headgate.testing import FAULTS, Provider, Script
-from headgate.testing.provider import lorem
 
 TEXTS = ("Grüße", " aus", " Zürich", " — ", "こんにちは", " 🎉", "\n\nend")
 SURVIVABLE = sorted(
@@ -92,7 +92,7 @@ def test_every_way_of_cutting_the_upstream_gives_the_same_events(tmp_path: Path)
         assert up.failures == []
 
 
-def test_each_event_leaves_at_once_and_the_head_with_the_first_visible_one(tmp_path: Path) -> None:
+def test_events_leave_at_once(tmp_path: Path) -> None:
     pause = 0.7
     role = chunked(chunk_event({"role": "assistant", "content": ""}))
     script: Script = [
@@ -158,7 +158,7 @@ def test_an_event_of_8_mib_passes_and_one_more_byte_is_an_error(gate: DataPlane)
     assert (over.status, over.error["code"]) == (502, "upstream_answer_too_large")  # nothing was visible before it
 
 
-def test_an_http_1_0_client_gets_a_stream_that_ends_with_the_connection(gate: DataPlane) -> None:
+def test_http_1_0_stream_ends_with_the_connection(gate: DataPlane) -> None:
     head, _, content = request("up/lorem?rate=0&ttft=0&tokens=20").partition(b"\r\n\r\n")
     with opened(gate, head.replace(b"HTTP/1.1", b"HTTP/1.0") + b"\r\n\r\n" + content) as stream:
         answer = stream.rest()
@@ -166,7 +166,7 @@ def test_an_http_1_0_client_gets_a_stream_that_ends_with_the_connection(gate: Da
     answer.check_stream(lorem.text(20))
 
 
-def test_an_http_1_0_client_that_would_keep_the_connection_is_told_that_it_closes(gate: DataPlane) -> None:
+def test_http_1_0_keep_alive_is_answered_with_close(gate: DataPlane) -> None:
     data = request("up/lorem?rate=0&ttft=0&tokens=5", "Connection: keep-alive").replace(b"HTTP/1.1", b"HTTP/1.0", 1)
     with opened(gate, data) as stream:
         answer = stream.rest()
@@ -187,7 +187,7 @@ def test_head_and_options_of_the_chat_path(gate: DataPlane) -> None:
         assert answer.status == 204 and "POST" in answer.headers["allow"]
 
 
-def test_pipelined_streams_come_one_after_the_other_on_one_connection(gate: DataPlane) -> None:
+def test_pipelined_streams_come_in_order(gate: DataPlane) -> None:
     counts = (30, 1, 200, 7)
     with opened(gate, b"".join(request(f"up/lorem?rate=0&ttft=0&tokens={n}") for n in counts)) as stream:
         for count in counts:
@@ -226,9 +226,7 @@ def test_headers_of_a_stream(gate: DataPlane) -> None:
 
 
 @pytest.mark.parametrize("stream", [True, False])
-def test_an_unknown_field_and_a_duplicate_key_go_through_as_they_are(
-    gate: DataPlane, provider: Provider, stream: bool
-) -> None:
+def test_unknown_and_duplicate_keys_pass_unchanged(gate: DataPlane, provider: Provider, stream: bool) -> None:
     raw = b'{"model":"x/none","messages":%b,"stream":%b,"odd":{"a":[1,2.50,"\\u00e9"]},"model":"up/echo"}' % (
         json.dumps(MESSAGES).encode(), b"true" if stream else b"false",
     )  # fmt: skip

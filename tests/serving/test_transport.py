@@ -7,7 +7,13 @@ import time
 from pathlib import Path
 
 import pytest
-from calls import (
+
+from headgate.model import Closed
+from headgate.model import Pool as PoolLimits
+from headgate.testing import Provider, Script
+from headgate.testing.provider import lorem
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import (
     STREAM_HEAD,
     Answer,
     ask,
@@ -22,12 +28,6 @@ from calls import (
     whole_json,
     whole_stream,
 )
-
-from dataplane import DataPlane, upstream
-from headgate.model import Closed
-from headgate.model import Pool as PoolLimits
-from headgate.testing import Provider, Script
-from headgate.testing.provider import lorem
 
 OK_JSON = whole_json(document())
 ASKED = ("expect_request",)
@@ -70,7 +70,7 @@ def test_the_end_of_a_chunked_body_may_come_a_little_later(tmp_path: Path) -> No
         assert len(up.received) == 1
 
 
-def test_a_connection_whose_body_does_not_end_after_done_is_closed(tmp_path: Path) -> None:
+def test_body_that_outlasts_done_closes_the_connection(tmp_path: Path) -> None:
     first: Script = [ASKED, ("send", STREAM_HEAD + chunked(transcript("a"))), ("expect_close",)]
     second: Script = [ASKED, ("send", whole_stream(transcript("b"))), ("expect_close",)]
     with scripted_in_thread(first, second) as up, DataPlane(tmp_path / "s", upstream(up.url)) as plane:
@@ -128,7 +128,7 @@ def test_a_connection_closed_while_idle_is_not_used(gate: DataPlane) -> None:
         assert ask(gate, "up/fault/stale-connection").events[-1] == "[DONE]"
 
 
-def test_what_comes_unasked_on_an_idle_connection_is_nobodys_answer(tmp_path: Path) -> None:
+def test_unsolicited_bytes_close_an_idle_connection(tmp_path: Path) -> None:
     poison = whole_json(document("poison"))
     first: Script = [ASKED, ("send", OK_JSON), ("wait", 0.05), ("send", poison), ("expect_close",)]
     second: Script = [ASKED, ("send", whole_json(document("clean"))), ("expect_close",)]
@@ -167,7 +167,7 @@ def test_the_cap_and_the_next_free_connection(provider: Provider, tmp_path: Path
         assert len({seen.connection for seen in list(provider.requests)[before:]}) == 3
 
 
-def test_a_waiting_call_gets_the_place_of_a_connection_that_could_not_be_made(tmp_path: Path) -> None:
+def test_failed_connect_frees_its_place(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
         row = upstream(f"https://127.0.0.1:{deaf.getsockname()[1]}/v1", pool=PoolLimits(max_connections=1, wait_s=20))
         with (

@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 import trustme
-from calls import ask, wait_until
-from tls import ca_file, tls_provider
 
-from dataplane import DataPlane, upstream
 from headgate.control.discovery.probe import check
 from headgate.model import Provider as ProviderRow
 from headgate.process import trust
 from headgate.testing import Provider
+from tests.dataplane import DataPlane, upstream
+from tests.serving.calls import ask, wait_until
+from tests.serving.tls import ca_file, tls_provider
 
 AUTHORITY, OTHER = trustme.CA(), trustme.CA()
 PEM = AUTHORITY.cert_pem.bytes()

@@ -8,9 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from calls import ask, body, closed_by_id
 
-from dataplane import TOKEN, DataPlane
 from headgate.dialects.openai_chat import read
 from headgate.errors import GatewayError
 from headgate.model import (
@@ -31,7 +29,9 @@ from headgate.model import (
 from headgate.policy.auth import digest
 from headgate.policy.routing.router import Router
 from headgate.testing import Provider as Upstream
-from ports import free_port
+from tests.dataplane import TOKEN, DataPlane
+from tests.ports import free_port
+from tests.serving.calls import ask, body, closed_by_id
 
 NANO = 10**9
 PRICED = Price(2 * NANO, 4 * NANO, source="genai-prices 0.2.3")
@@ -87,7 +87,7 @@ def test_what_has_no_price_is_refused_before_anything_is_spent(plane: DataPlane,
     assert sum(isinstance(one, Opened) for one in plane.records()) == opened + 1  # a refusal is on record too
 
 
-def test_the_sentence_names_every_candidate_and_what_speaks_against_it(plane: DataPlane) -> None:
+def test_refusal_names_every_candidate_and_reason(plane: DataPlane) -> None:
     message = ask(plane, "none").error["message"]
     for part in (
         "open/unheard-of: its price is not known", "keyless/p: keyless has no key here",
@@ -106,14 +106,14 @@ def test_what_has_a_price_serves(plane: DataPlane, name: str, served: str) -> No
     assert (answer.status, answer.headers["x-headgate-provider"]) == (200, served)
 
 
-def test_facts_of_a_catalog_price_a_model_of_a_provider_that_takes_any_id(plane: DataPlane) -> None:
+def test_catalog_facts_price_models_of_open_providers(plane: DataPlane) -> None:
     answer = ask(plane, "open/echo", stream=False)
     closed = closed_by_id(plane, answer.json["id"])
     assert closed.cost == closed.prompt_tokens * 2000 + closed.completion_tokens * 4000
     assert closed.price_source == "genai-prices 0.2.3"
 
 
-def test_without_it_unknown_prices_serve_and_cost_what_is_unknown(provider: Upstream, tmp_path: Path) -> None:
+def test_unknown_prices_serve_at_unknown_cost(provider: Upstream, tmp_path: Path) -> None:
     (tmp_path / "instance.key").write_bytes(b"k" * 32)
     with DataPlane(tmp_path, snapshot=world(provider.url, "allow", b"k" * 32)) as plane:
         answer = ask(plane, "echo-half", stream=False)

@@ -94,7 +94,7 @@ def test_several_codings_are_undone_from_the_last(inner: str, outer: str) -> Non
 
 @pytest.mark.parametrize("field", [b"", b"identity", b"Identity, ", b"none", b"utf-8", b"aws-chunked", b"gzip", b"br"])
 @pytest.mark.parametrize("body", [b"", b"{}", JSON, EVENTS, b"  \n" + JSON])
-def test_a_body_that_is_not_compressed_passes_whatever_the_field_says(field: bytes, body: bytes) -> None:
+def test_uncompressed_body_passes_despite_the_field(field: bytes, body: bytes) -> None:
     assert decode(field, body, MANY) == body
 
 

@@ -7,8 +7,9 @@ import json
 
 import pytest
 
+from headgate.wire import sse
 from headgate.wire.coding import CodingError, TooLargeError
-from headgate.wire.framing import Form, Lines, Sniffer, as_events, document, form_of
+from headgate.wire.framing import Form, Items, Lines, Sniffer, as_events, document, form_of
 from headgate.wire.intake import Intake
 
 CHUNK = b'{"choices":[{"index":0,"delta":{"content":"a"}}]}'
@@ -39,7 +40,14 @@ FORMS = [
     (PRETTY, Form.DOCUMENT),
     (PRETTY.replace(b"\n", b"\r\n"), Form.DOCUMENT),
     (BROKEN_LINES, Form.DOCUMENT),
-    (b"[\n" + CHUNK + b"\n]", Form.DOCUMENT),
+    (b"[\n" + CHUNK + b"\n]", Form.ITEMS),
+    (b"[" + CHUNK + b"," + CHUNK + b"]", Form.ITEMS),
+    (b"[" + PRETTY + b"\r\n,\r\n" + PRETTY + b"]\n", Form.ITEMS),
+    (b"[", Form.DOCUMENT),
+    (b"[]", Form.DOCUMENT),
+    (b"[ \n]", Form.DOCUMENT),
+    (b'["a"]', Form.DOCUMENT),
+    (b"[DONE]", Form.DOCUMENT),
     (b"", Form.OTHER),
     (b"<!doctype html>", Form.OTHER),
     (b"upstream connect error", Form.OTHER),
@@ -61,7 +69,7 @@ def test_the_form_does_not_depend_on_how_the_bytes_come(before: bytes, body: byt
         assert sniffer.finish() is form
 
 
-def test_events_are_known_at_their_first_field_and_lines_at_their_second_line() -> None:
+def test_framing_is_detected_early() -> None:
     sniffer = Sniffer()
     assert [sniffer.feed(bytes((byte,))) for byte in b"data:"] == [None, None, None, None, Form.EVENTS]
     sniffer = Sniffer()
@@ -97,7 +105,45 @@ def test_lines_become_events_however_they_are_cut() -> None:
     assert as_events(body, Form.LINES) == expected
 
 
-def test_a_document_becomes_one_event_and_is_done_only_where_it_is_whole() -> None:
+ODD = b'{"a":"}{][\\\\\\"}","b":[{"c":"\\\\"}]}'
+ARRAYS = [
+    (b"[%b]", [ODD]),
+    (b"[%b,%b]", [ODD, CHUNK]),
+    (b"[%b,\n%b\n,\r\n%b\n]\n", [CHUNK, PRETTY, ODD]),
+    (b"[ %b %b,]", [CHUNK, CHUNK]),
+    (b"[%b]\n[%b]\n", [CHUNK, CHUNK]),
+    (b"[%b,%b]\n\ndata: [DONE]\n\n", [CHUNK, ODD]),
+    (b'[%b,%b,"[DONE]"]', [CHUNK, ODD]),
+]
+
+
+@pytest.mark.parametrize("before", BEFORE)
+@pytest.mark.parametrize("size", [1, 3, 10_000])
+@pytest.mark.parametrize(("frame", "items"), ARRAYS)
+def test_items_of_an_array_become_events_however_they_are_cut(
+    before: bytes, size: int, frame: bytes, items: list[bytes]
+) -> None:
+    body = before + frame % tuple(items)
+    events = sse.Decoder().feed(read_all(Intake(b"", lines=False, most=1 << 20), body, size))
+    assert [json.loads(event.data) for event in events[:-1]] == [json.loads(item) for item in items]
+    assert events[-1].data == b"[DONE]"
+    assert sse.Decoder().feed(as_events(body, Form.ITEMS)) == events
+
+
+def test_an_item_is_given_before_the_next_one_comes_and_a_cut_array_is_not_done() -> None:
+    items = Items()
+    assert items.feed(b"[" + CHUNK) == b"data: " + CHUNK + b"\n\n"
+    assert items.feed(b"," + CHUNK[:20]) == b"" and items.size == 20
+    assert b"DONE" not in items.close()
+    items = Items()
+    assert items.feed(b"[" + CHUNK) and items.close() == b""
+    items = Items()
+    assert (
+        items.feed(b"[" + CHUNK) and items.feed(b",\nupstream's gone") + items.close() == b"data: upstream's gone\n\n"
+    )
+
+
+def test_whole_document_becomes_one_event() -> None:
     assert as_events(CHUNK, Form.DOCUMENT) == b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n"
     assert b"[DONE]" not in as_events(CHUNK[:-4], Form.DOCUMENT)
 
@@ -133,7 +179,7 @@ def test_an_intake_gives_events(size: int, field: bytes, body: bytes, expected: 
 
 
 def test_an_intake_holds_no_more_than_it_may() -> None:
-    for body in (b'{"a":"' + b"x" * 20_000, CHUNK + b"\n{" + b"x" * 20_000):
+    for body in (b'{"a":"' + b"x" * 20_000, CHUNK + b"\n{" + b"x" * 20_000, b"[" + CHUNK + b",{" + b"x" * 20_000):
         with pytest.raises(TooLargeError):
             read_all(Intake(b"", lines=False, most=10_000), body, 1000)
     with pytest.raises(CodingError):

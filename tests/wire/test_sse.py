@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import base64
 import json
-import os
 import random
 import time
 from itertools import pairwise
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -16,8 +14,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate.wire.sse import Decoder, Event, comment, encode
+from tests.paths import SHARED
 
-SHARED = Path(os.environ.get("HEADGATE_SHARED", Path(__file__).parents[2] / ".." / "shared"))
 CASES_FILE = SHARED / "sse_cases.json"
 
 
@@ -105,7 +103,7 @@ def test_an_error_field_is_seen() -> None:
 
 
 @pytest.mark.parametrize("step", [1, 7, 10_000])
-def test_an_event_over_the_limit_ends_the_stream_wherever_it_is_cut(step: int) -> None:
+def test_event_over_the_limit_ends_the_stream(step: int) -> None:
     body = b"data: fits\n\n" + b"data: " + b"x" * 200 + b"\n\ndata: never\n\n"
     decoder = Decoder(max_event=100)
     events = [event for at in range(0, len(body), step) for event in decoder.feed(body[at : at + step])]
@@ -114,7 +112,7 @@ def test_an_event_over_the_limit_ends_the_stream_wherever_it_is_cut(step: int) -
     assert decoder.feed(b"data: late\n\n") == decoder.close() == []
 
 
-def test_a_line_over_the_limit_ends_the_stream_although_it_is_complete() -> None:
+def test_line_over_the_limit_ends_the_stream() -> None:
     decoder = Decoder(max_event=20)
     assert decoder.feed(b"data: " + b"z" * 40 + b"\n") == []
     assert decoder.overflowed and not decoder.fresh
@@ -130,7 +128,7 @@ def test_many_small_lines_of_one_event_count_together(step: int) -> None:
     assert decoder.overflowed
 
 
-def test_an_event_of_exactly_the_limit_passes_in_one_piece_or_many() -> None:
+def test_event_of_exactly_the_limit_passes() -> None:
     body = b"data: " + b"x" * 94 + b"\n\n"
     for step in (1, len(body)):
         decoder = Decoder(max_event=100)

@@ -1,8 +1,8 @@
 """How a parent starts a child: one message down (with file descriptors), one back.
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
-child's Boot message, for a data process with the bound listening socket beside it (SCM_RIGHTS); back comes Ready once
-the child answers, or Failed with an exit code and a sentence; from control also Adopted, Reloaded and Drain.  The pair
+child's Boot message; a data process gets the bound listening socket with it (SCM_RIGHTS).  Back comes Ready once the
+child answers, or Failed with an exit code and a sentence.  Control also sends Adopted, Reloaded and Drain.  The pair
 stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the
 environment or a command line, where others could read them.
 """
@@ -24,12 +24,12 @@ T = TypeVar("T")
 
 
 class ControlBoot(Struct, frozen=True):
-    """What the control process is told.
+    """The boot message of the control process.
 
     ``first_token`` is set on the first start of a state directory only: the token that the supervisor prints, for the
     store to keep the digest of.  ``declared`` is the last good configuration file, compiled, and ``secrets`` its
-    providers' keys: a control process that starts again while the file is broken takes nothing back.  ``born`` are the
-    keys that a reload cannot change, as ``settings.fixed`` gives them.
+    providers' keys.  A control process that starts again while the file is broken keeps that configuration.  ``born``
+    are the keys that a reload cannot change, as ``settings.fixed`` gives them.
     """
 
     state_dir: str
@@ -50,12 +50,12 @@ class ControlBoot(Struct, frozen=True):
     born: dict[str, str] = {}
     config_stamp: tuple[int, int, int] | None = None  # of the file when ``declared`` was read (``locate.stamp``)
     allowed_hosts: tuple[str, ...] = ()
-    config_blank: bool = True  # it held nothing but comments
+    config_blank: bool = True  # it held only comments
 
 
 class Ready(Struct, frozen=True, tag="ready"):
-    """The child answers on this address.  ``auto`` and ``why`` are control's: what `auto` leads to (empty: nothing yet)
-    and how that came, in words for the operator.
+    """The child answers on this address.  ``auto`` and ``why`` come from control: the targets of `auto` (empty: none
+    yet), and the reason, in words for the operator.
     """
 
     host: str
@@ -65,17 +65,17 @@ class Ready(Struct, frozen=True, tag="ready"):
 
 
 class Adopted(Struct, frozen=True, tag="adopted"):
-    """Control has opened the store, and the store has the first start's token: from now on it may be shown."""
+    """Control has opened the store, and the store has the first start's token: it may be shown from now on."""
 
 
 class Reloaded(Struct, frozen=True, tag="reloaded"):
-    """Control serves with the file as it is now: the supervisor reads it too, so that whatever process is started next
+    """Control serves with the file as it is now.  The supervisor reads it too, so that the next process that starts
     begins with it.
     """
 
 
 class Drain(Struct, frozen=True, tag="drain"):
-    """Control was asked to end the gateway: as SIGTERM."""
+    """End the gateway, like SIGTERM: an operator asked control for it."""
 
 
 class Failed(Struct, frozen=True, tag="failed"):
@@ -116,12 +116,12 @@ def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:
 
 
 def both_families(family: int, address: object) -> bool:
-    """Whether a listener there takes IPv4 too: ``::`` means every address of this machine."""
+    """True if a listener there takes IPv4 too: ``::`` means every address of this machine."""
     return family == socket.AF_INET6 and str(address) == "::" and socket.has_dualstack_ipv6()
 
 
 class BuiltinBoot(Struct, frozen=True):
-    """What the built-in provider is told; its listening socket comes with it."""
+    """The boot message of the built-in provider; its listening socket comes with it."""
 
     log_level: str = "info"
     log_format: str = "auto"

@@ -1,4 +1,4 @@
-"""The socket between the planes: what travels on it, and how it is framed.
+"""The socket between the planes: its messages and their framing.
 
 A Unix stream socket in the state directory (0600).  Control listens; every data process connects, says Hello, and
 reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
@@ -7,10 +7,10 @@ below, told apart by their tag.
     control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Drain  Ask
     data → control    Hello  Ack  Gauges  Events  Ask  Answer
 
-A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms; the data process swaps
-when the part marked ``last`` has come, then acks the generation.  A Patch names what changed on top of the generation
-before it. Neither side ever waits for the other: the data process drops Events (counted) and overwrites Gauges when
-the socket is full.
+A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms.  The data process swaps
+when the part marked ``last`` has come, then acks the generation.  A Patch has the changed objects on top of the
+generation before it.  Neither side ever waits for the other.  When the socket is full, the data process drops Events
+(counted) and overwrites Gauges.
 """
 
 from __future__ import annotations
@@ -35,7 +35,7 @@ MODELS_PER_PART = 1000  # model rows of providers: about 1.5 ms
 
 
 class World(Struct, frozen=True):
-    """Everything of a Snapshot but its tokens."""
+    """A Snapshot without its tokens."""
 
     providers: Mapping[str, Provider]
     aliases: Mapping[str, Alias]
@@ -85,14 +85,14 @@ class Secrets(Struct, frozen=True, tag="secrets"):
 
 
 class Resume(Struct, frozen=True, tag="resume"):
-    """Use these accounts of a provider again, whatever was held against them: a check has succeeded, or an operator
-    says so.  ``targets``: its ejected targets too.
+    """Use these accounts of a provider again, even if they rest: a check has succeeded, or an operator wants it.
+    ``targets``: its ejected targets too.
     """
 
     provider: str
     accounts: tuple[str, ...]
     targets: bool = False
-    trims: Mapping[str, bool] = field(default_factory=dict)  # by upstream model, what a probe of prefills has found
+    trims: Mapping[str, bool] = field(default_factory=dict)  # by upstream model: the result of a probe of prefills
 
 
 class Answer(Struct, frozen=True, tag="answer"):
@@ -104,8 +104,8 @@ class Answer(Struct, frozen=True, tag="answer"):
 
 
 class Uses(Struct, frozen=True, tag="uses"):
-    """Requests of the last 30 days: by ``provider/model`` that served, and by the name that was asked for.  Sent after
-    the Snapshot and about once a minute; for the catalog's eyes only.
+    """Requests of the last 30 days: by the ``provider/model`` that served, and by the requested name.  Sent after the
+    Snapshot and about once a minute; only the catalog uses it.
     """
 
     models: Mapping[str, int]
@@ -132,27 +132,25 @@ class Ack(Struct, frozen=True, tag="ack"):
 
 
 class Gauges(Struct, frozen=True, tag="gauges"):
-    """A few numbers about now; a newer frame makes an older one worthless."""
+    """A few present figures; a newer frame replaces an older one."""
 
     at: int
     values: Mapping[str, float] = field(default_factory=dict)
 
 
 class Events(Struct, frozen=True, tag="events"):
-    """Things worth a line in the log or a count, oldest first.  ``dropped``: how many did not fit since the last
-    frame.
-    """
+    """Events for the log or a counter, oldest first.  ``dropped``: the number that did not fit since the last frame."""
 
     events: tuple[tuple[int, str, str], ...]  # (Unix ns, name, detail)
     dropped: int = 0
 
 
 class Ask(Struct, frozen=True, tag="ask"):
-    """A question: to control one that needs the store (``kind``: ``request`` | ``usage``), to a data process one that
-    needs what it has learnt (``explain``, with a request's body; ``standings``, of the accounts).  ``grant`` is who
-    asks, empty: the operator.
+    """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage``).  A data process gets
+    those that need its health tables (``explain``, with a request's body; ``standings``, of the accounts).  ``grant``
+    is the asker, empty: the operator.
 
-    ``timeout`` is in seconds: after it nobody waits for the Answer any more.
+    ``timeout`` is in seconds: after it the asker no longer waits for the Answer.
     """
 
     id: int
@@ -203,8 +201,8 @@ class Frames(Generic[M]):
 
 @contextlib.contextmanager
 def address(path: Path) -> Iterator[str]:
-    """What to bind or connect to for ``path``: in a folder deeper than an address is long, it is reached through a
-    descriptor, which is open inside of the ``with``.  Raises OSError.
+    """Yield the address to bind or connect to for ``path``.  If the path is longer than an address may be, its folder
+    is reached through a descriptor, open inside the ``with``.  Raises OSError.
     """
     if len(os.fsencode(path)) <= SUN_PATH:
         yield str(path)
@@ -217,10 +215,10 @@ def address(path: Path) -> Iterator[str]:
 
 
 def down_frames() -> Frames[Down]:
-    """What a data process reads with."""
+    """The reader of a data process."""
     return Frames(msgspec.msgpack.Decoder(Down))
 
 
 def up_frames() -> Frames[Up]:
-    """What control reads with."""
+    """The reader of control."""
     return Frames(msgspec.msgpack.Decoder(Up))

@@ -1,8 +1,8 @@
 """Where the configuration file and the state directory lie; where this user's running gateways are.
 
-Owns the search orders, and the notes that gateways outside the default place leave in it.  Reads of a configuration
-nothing but its ``state_dir``, from its text: the commands of a second terminal must find the gateway although the file
-is broken or a variable of it is not set there.  Imports nothing that takes time.
+Owns the search orders, and the notes that gateways outside the default place leave in it.  Of a configuration it
+reads only ``state_dir``, from the text.  A second terminal's commands must find the gateway although the file is
+broken or a variable is unset there.  It imports no slow library.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ _VARIABLE = re.compile(r"\$\{([A-Za-z_][A-Za-z0-9_]*)(?::-([^}]*))?\}")
 
 
 class NoSuchFile(ValueError):
-    """A configuration file was named and does not exist.  ``source`` is who named it."""
+    """A configuration file was named and does not exist.  ``source`` is the option or variable that named it."""
 
     def __init__(self, source: str, path: Path) -> None:
         super().__init__(f"{source}: there is no file {path}")
@@ -38,7 +38,9 @@ class NoSuchFile(ValueError):
 
 @dataclass(frozen=True)
 class Place:
-    """A gateway's state directory, the file that this shell's ``serve`` would read, and who named the directory."""
+    """A gateway's state directory, the file that this shell's ``serve`` would read, and the source of the directory's
+    name.
+    """
 
     state_dir: Path
     config: Path | None
@@ -47,7 +49,7 @@ class Place:
 
 @dataclass(frozen=True)
 class Running:
-    """What a running gateway notes: its state directory, and the file that it reads."""
+    """The note of a running gateway: its state directory, and the file that it reads."""
 
     state_dir: Path
     config: Path | None
@@ -56,8 +58,8 @@ class Running:
 def config_file(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
     """The file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory, none.
 
-    Absolute, and as it was named: where a link leads is looked up at every reading, so that a link which leads
-    elsewhere (a ConfigMap's, a release's) is a change.  Raises NoSuchFile where a file that was named does not exist.
+    Absolute, and with its links kept: a link is followed at every reading.  So a link with a new target (a
+    ConfigMap's, a release's) is a change.  Raises NoSuchFile if a named file does not exist.
     """
     named = explicit or environ.get("HEADGATE_CONFIG")
     if named:
@@ -69,7 +71,7 @@ def config_file(explicit: str | None, environ: Mapping[str, str]) -> Path | None
 
 
 def candidates(environ: Mapping[str, str]) -> tuple[Path, ...]:
-    """Where a file is looked for that nobody named."""
+    """Return the places of a file that is not named."""
     base = environ.get("XDG_CONFIG_HOME") or str(Path(environ.get("HOME", "~")).expanduser() / ".config")
     return Path(FILE), Path(base) / "headgate" / FILE
 
@@ -89,7 +91,9 @@ def default_state_dir(environ: Mapping[str, str]) -> Path:
 
 
 def place(config: str | None, state_dir: str | None, environ: Mapping[str, str]) -> Place:
-    """What the options, the environment and the text of the file say.  Raises NoSuchFile for ``--config`` only."""
+    """Return the place that the options, the environment and the text of the file name.  Raises NoSuchFile for
+    ``--config`` only.
+    """
     try:
         path = config_file(config, environ)
     except NoSuchFile:
@@ -105,7 +109,7 @@ def place(config: str | None, state_dir: str | None, environ: Mapping[str, str])
 
 
 def declared_state_dir(path: Path, environ: Mapping[str, str]) -> str | None:
-    """The file's ``state_dir``, however broken the rest of it is; None where it has none that can be read."""
+    """Return the file's ``state_dir``, also if the rest of the file is broken; None if it has none that can be read."""
     try:
         with path.open("rb") as file:
             text = file.read(MAX_READ).decode("utf-8", "replace")
@@ -150,7 +154,7 @@ def note(running: Running, environ: Mapping[str, str]) -> None:
 
 
 def forget(state_dir: Path, environ: Mapping[str, str]) -> None:
-    """Takes the note back."""
+    """Remove the note."""
     with contextlib.suppress(OSError):
         (default_state_dir(environ) / RUNNING / _name(state_dir)).unlink(missing_ok=True)
 
@@ -182,13 +186,13 @@ def _name(state_dir: Path) -> str:
 
 # ------------------------------------------------------------------------------------- a file that changes
 
-QUIET_S = 2.0  # a file that is written in place is read when nothing was written to it for so long
+QUIET_S = 2.0  # a file that is written in place is read so long after the last write
 
 Stamp = tuple[int, int, int] | None
 
 
 def stamp(path: str | Path | None) -> Stamp:
-    """What differs when a file does: modification time in ns, size, inode.  None where there is none."""
+    """Return the values that differ when a file does: modification time in ns, size, inode.  None without a file."""
     try:
         found = os.stat(path) if path else None
     except OSError:
@@ -197,9 +201,9 @@ def stamp(path: str | Path | None) -> Stamp:
 
 
 def unfinished(read: Stamp, now: Stamp, at: float) -> bool:
-    """True where somebody may still be writing to it at ``at`` (Unix seconds): it changed in place, and just now.
+    """True if it may still be written to at ``at`` (Unix seconds): it changed in place, and just now.
 
-    A file that was put in another's place (renamed over it, a link that leads elsewhere) is whole at once.
+    A file that replaced another (by a rename, or by a changed link) is whole at once.
     """
     if now is None or now == read or (read is not None and read[2] != now[2]):
         return False

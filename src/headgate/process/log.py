@@ -5,9 +5,9 @@
     12:03:11 info    control  configuration reloaded  generation=12
     {"time":"2026-11-28T12:03:11.412Z","level":"info","source":"control","event":"configuration reloaded",…}
 
-Owns the form of a line, for the standard library's logging and for structlog alike.  A terminal sees the time of day
-and colours (not with NO_COLOR), anything else the date and UTC.  Control characters are escaped: names that clients
-chose stand in these lines.
+Owns the form of a line, for the standard library's logging and for structlog alike.  A terminal gets the time of day
+and colours (not with NO_COLOR), other outputs the date and UTC. Control characters are escaped, because the lines
+contain names that clients chose.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _UNSAFE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | 
 
 
 class Form(NamedTuple):
-    """How lines look on one stream."""
+    """The form of lines on one stream."""
 
     json: bool
     terminal: bool
@@ -66,7 +66,7 @@ def drawn(line: Line, form: Form) -> str:
 
 
 def safe(text: str) -> str:
-    """``text`` on one line, with nothing in it that a terminal would obey."""
+    """Return ``text`` on one line, without control characters that a terminal would obey."""
     return text if text.isprintable() else text.translate(_UNSAFE)
 
 
@@ -100,14 +100,14 @@ def configure(level: str, form: str) -> None:
     """The standard library's logging of this process, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(form_of(form, sys.stderr)))
-    # Libraries tell of every request at info, and of every statement at debug
+    # Libraries log every request at info, and every statement at debug
     handler.addFilter(lambda record: record.levelno >= logging.WARNING or record.name.startswith("headgate"))
     logging.basicConfig(level=level.upper(), handlers=[handler])
 
 
 class Voice:
-    """The supervisor's lines, which speak for the whole gateway.  Mutable: ``level`` and ``form``, until the
-    configuration has been read what a terminal or a file gets by itself.
+    """The supervisor's lines, for the whole gateway.  Mutable: ``level`` and ``form``; until the configuration has
+    been read they are the defaults of a terminal or a file.
     """
 
     def __init__(self) -> None:
@@ -121,7 +121,9 @@ class Voice:
             print(drawn(line, form_of(self.form, sys.stderr)), file=sys.stderr, flush=True)
 
     def announce(self, sentence: str) -> None:
-        """What the start tells its operator, and other programs wait for: the sentence alone, where it is not JSON."""
+        """Print a line of the start that operators read and other programs wait for: the sentence alone, unless the
+        form is JSON.
+        """
         if self.form == "json":
             self.say(sentence)
         else:

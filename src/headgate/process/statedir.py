@@ -1,7 +1,7 @@
 """The state directory: its lock, its instance key, its admin token; all 0700 and 0600.
 
-Owns what must exist there before either plane starts.  The store, the journal and the sockets in it belong to the
-planes.
+Owns the files that must exist there before either plane starts.  The store, the journal and the sockets in it belong
+to the planes.
 """
 
 from __future__ import annotations
@@ -17,14 +17,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 LOCK = "lock"
-# Held for the moment in which the lock is taken and signed, or looked at: so whoever sees it taken reads who took it.
+# Held for the moment in which the lock is taken and signed, or read.  So a process that finds the lock taken can read
+# its holder.
 LOCK_GATE = "lock.gate"
 INSTANCE_KEY = "instance.key"
 ADMIN_TOKEN = "admin.token"
-# Beside admin.token while that is a copy of the configuration's: a token that is taken out of the file must end to
-# work.
+# Beside admin.token while that is a copy of the configuration's: a token that is removed from the file must stop
+# working.
 ADMIN_DECLARED = "admin.token.declared"
-# Where the running gateway answers, for the CLI: the configuration alone does not know what the command line changed.
+# The addresses of the running gateway, for the CLI: the command line may have changed those of the configuration.
 ADDRESSES = "listening.json"
 KEY_BYTES = 32
 COMMAND_S = 10.0  # a command that works on the store is done sooner
@@ -37,7 +38,7 @@ class StateError(Exception):
 
 @dataclass(frozen=True)
 class Holder:
-    """Who holds a state directory: the running gateway, or a command that works on the store."""
+    """The holder of a state directory: the running gateway, or a command that works on the store."""
 
     pid: int | None
     command: bool
@@ -46,8 +47,8 @@ class Holder:
 def prepare(path: Path, *, command: bool = False) -> int:
     """Makes the directory and takes its lock, for the life of this process.  Returns the lock's descriptor.
 
-    ``command``: this is no gateway but a command that works on the store for a moment; a gateway that starts meanwhile
-    waits for it.  Raises StateError where another gateway holds the lock, or where nothing can be written.
+    ``command``: a command, not a gateway, works on the store for a moment; a gateway that starts meanwhile waits for
+    it.  Raises StateError if another gateway holds the lock, or if the directory cannot be written.
     """
     try:
         path.mkdir(mode=0o700, parents=True, exist_ok=True)
@@ -80,7 +81,7 @@ def prepare(path: Path, *, command: bool = False) -> int:
 
 
 def draining(path: Path) -> float | None:
-    """How many seconds the gateway here still has for its running calls; None where it is not draining."""
+    """Return the seconds that the gateway here still has for its running calls; None if it is not draining."""
     try:
         return max(0.0, float(json.loads((path / ADDRESSES).read_bytes())["draining_until"]) - time.time())
     except (OSError, ValueError, KeyError, TypeError):
@@ -88,8 +89,8 @@ def draining(path: Path) -> float | None:
 
 
 def abandoned(path: Path) -> bool:
-    """True where the last gateway here ended without a word (killed, or the machine was): its processes may still be
-    ending.  To be asked before ``prepare``, which signs the lock anew.
+    """True if the last gateway here did not end in order (it, or the machine, was killed): its processes may still be
+    ending.  Call it before ``prepare``, which signs the lock anew.
     """
     try:
         last = _parse_holder((path / LOCK).read_bytes())
@@ -99,7 +100,7 @@ def abandoned(path: Path) -> bool:
 
 
 def release(descriptor: int) -> None:
-    """An orderly end: nothing of this life is left.  The lock itself goes with the process."""
+    """Sign an orderly end: no process of this life is left.  The lock itself goes with the process."""
     with contextlib.suppress(OSError):
         os.ftruncate(descriptor, 0)
 
@@ -114,7 +115,7 @@ def take_alone(file: Path) -> int | None:
 
 
 def holder(path: Path) -> Holder | None:
-    """Who holds the directory now; None where nobody does, or where there is none.  Takes nothing.
+    """Return the present holder of the directory; None if there is no holder or no directory.  It takes no lock.
 
     Raises StateError where the lock cannot be looked at.
     """
@@ -124,7 +125,7 @@ def holder(path: Path) -> Holder | None:
             try:
                 return None if _locked(descriptor, fcntl.LOCK_SH) else _read_holder(descriptor)
             finally:
-                os.close(descriptor)  # inside the gate: nobody meets a lock that is only looked at
+                os.close(descriptor)  # inside the gate: no process meets a lock that is only being read
     except FileNotFoundError:
         return None
     except OSError as error:
@@ -132,7 +133,7 @@ def holder(path: Path) -> Holder | None:
 
 
 def _take(path: Path, descriptor: int, command: bool) -> Holder | None:
-    """Locks and signs; or says who is in the way, where that is a gateway or a command that does not end.
+    """Lock and sign; or return the holder, if it is a gateway or a command that does not end.
 
     Raises StateError, OSError.
     """
@@ -151,7 +152,7 @@ def _take(path: Path, descriptor: int, command: bool) -> Holder | None:
 
 @contextlib.contextmanager
 def _gate(path: Path, flags: int, kind: int) -> Iterator[None]:
-    """Everyone passes in some microseconds.  Raises StateError where one does not, and OSError."""
+    """Each process holds it for some microseconds.  Raises StateError if one holds it longer, and OSError."""
     descriptor = os.open(path / LOCK_GATE, flags | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + COMMAND_S
@@ -182,7 +183,7 @@ def _parse_holder(text: bytes) -> Holder:
 
 
 def instance_key(path: Path) -> bytes:
-    """The key under which tokens are digested; made on first use.  Whoever loses it loses every token."""
+    """Return the key under which tokens are digested; made on first use.  Without the key every token is lost."""
     file = path / INSTANCE_KEY
     try:
         key = file.read_bytes()

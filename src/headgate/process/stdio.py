@@ -1,8 +1,8 @@
 """Standard output and error of the gateway's processes, for writers that must neither fail nor wait.
 
-A log reader that is gone (EPIPE), a full disk behind ``2>``, or a reader that has stopped reading costs lines of the
-log and nothing else.  ``install`` replaces ``sys.stdout`` and ``sys.stderr``, so this holds for ``print``, logging,
-structlog, warnings and tracebacks alike.  Commands that print answers do not use this: they must say that they failed.
+A log reader that is gone (EPIPE), a full disk behind ``2>``, or a reader that has stopped reading costs only lines of
+the log.  ``install`` replaces ``sys.stdout`` and ``sys.stderr``, so this holds for ``print``, logging, structlog,
+warnings and tracebacks alike.  Commands that print answers do not use this: they must say that they failed.
 """
 
 from __future__ import annotations
@@ -19,9 +19,9 @@ import threading
 import time
 from collections.abc import Callable
 
-BACKLOG = 256 << 10  # what is kept for a reader that does not read, in bytes
+BACKLOG = 256 << 10  # the bytes kept for a reader that does not read
 PIECE = 4096  # PIPE_BUF: a pipe that polls as writable takes so much without waiting
-LAST_S = 0.2  # for what is left at the end of the process
+LAST_S = 0.2  # for the rest at the end of the process
 
 
 def install() -> None:
@@ -105,7 +105,7 @@ class Output(io.TextIOBase):
             self._push()
 
     def finish(self) -> None:
-        """Writes what is left, for as long as that takes something but not for ever."""
+        """Write the rest, as long as the reader takes bytes, within a limit."""
         end = time.monotonic() + LAST_S
         while self._backlog and time.monotonic() < end:
             self.flush()
@@ -123,7 +123,7 @@ class Output(io.TextIOBase):
                 self._backlog += f"headgate: {self._lost} lines of this log are missing here\n".encode()
                 self._lost = 0
                 self._push()
-        except OSError:  # nobody reads it any more, or its disk is full: tried again with the next line
+        except OSError:  # its reader is gone, or its disk is full: tried again with the next line
             self._lost += max(1, self._backlog.count(b"\n"))
             self._backlog.clear()
 
@@ -132,7 +132,7 @@ Send = Callable[[bytearray], int]
 
 
 def _sender(fd: int) -> Send:
-    """How bytes go out on ``fd`` without waiting: what it gives says how many did.  It raises OSError.
+    """Return a function that writes bytes to ``fd`` without waiting and returns their number.  It raises OSError.
 
     The descriptor's own flags are shared with other processes and the user's terminal, so they stay as they are.
     """

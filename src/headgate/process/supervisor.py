@@ -1,7 +1,7 @@
 """The processes: started, watched, started again, ended in order.
 
-Owns the children's lives and nothing of what they do.  A small synchronous loop: it sleeps in ``select`` until a
-child says something, a child dies, a signal comes, or the built-in provider's first connection waits.  Children are
+Owns the children's lives, and none of their work.  It is a small synchronous loop.  It sleeps in ``select`` until a
+child sends a message, a child dies, a signal comes, or the built-in provider's first connection waits.  Children are
 spawned, never forked: no copied locks, no copied memory.  Mutable state: the three slots, the phase and its deadline.
 """
 
@@ -29,7 +29,7 @@ HEALTHY_S = 60.0
 MAX_DELAY_S = 5.0
 BOOT_TIMEOUT_S = 10.0  # for a child to take its boot message (it may still be importing), or to end its sentence
 END_S = 15.0  # for control to ingest the last receipts
-HOPELESS = 3  # deaths after which the operator is told what is missing
+HOPELESS = 3  # deaths after which the log lists the missing services
 GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
@@ -49,7 +49,7 @@ def _python(*arguments: str) -> tuple[str, ...]:
 
 @dataclass(frozen=True)
 class Commands:
-    """What the three children are; tests put others in their place."""
+    """The programs of the three children; tests use others."""
 
     data: tuple[str, ...] = field(default_factory=lambda: _python("headgate.data"))
     control: tuple[str, ...] = field(default_factory=lambda: _python("headgate.app", "control"))
@@ -58,8 +58,8 @@ class Commands:
 
 @dataclass(frozen=True)
 class Duties:
-    """What the running supervisor needs to know.  The functions make a child's boot message and its descriptors, anew
-    for every start.  ``listeners`` are kept open while a process is away: connections wait, none is refused.
+    """The inputs of the running supervisor.  The functions make a child's boot message and its descriptors, anew for
+    every start.  ``listeners`` stay open while a process is away: connections wait, none is refused.
     """
 
     data: Callable[[], Orders]
@@ -68,7 +68,7 @@ class Duties:
     data_listener: socket.socket
     builtin_listener: socket.socket
     drain_s: float
-    on_answering: Callable[[], None]  # data takes calls, and the store has the first token; control takes a while more
+    on_answering: Callable[[], None]  # data takes calls, and the store has the first token; control is not ready yet
     on_listening: Callable[[Ready, Ready], None]
     on_reloaded: Callable[[], None]
     on_draining: Callable[[], None]  # once: no new calls from now on
@@ -83,7 +83,7 @@ class _Phase(Enum):
 
 @dataclass
 class _Slot:
-    """One child's place: who is in it now, and when the next one may come."""
+    """One child's place: its present process, and the time of the next start."""
 
     name: str
     argv: tuple[str, ...]
@@ -170,7 +170,7 @@ class Supervisor:
     # --------------------------------------------------------------------------------- running
 
     def run(self, duties: Duties) -> int:
-        """Until a signal or a child's Failed ends it.  Returns the exit code."""
+        """Run until a signal or a child's Failed ends it.  Return the exit code."""
         if self._data.pid is None:
             self.spawn_planes()
         self._brief(self._data, duties.data())
@@ -229,7 +229,7 @@ class Supervisor:
         except (EOFError, ConnectionError):
             self._selector.unregister(channel)
             return
-        except (OSError, ValueError) as error:  # nothing that it says later could be read: it starts anew
+        except (OSError, ValueError) as error:  # its later messages could not be read: it starts anew
             self._selector.unregister(channel)
             say(f"the {slot.name} process cannot be understood ({error}); ending it", "error")
             self._kill(slot, signal.SIGKILL)
@@ -248,7 +248,7 @@ class Supervisor:
             duties.on_reloaded()
             return
         if isinstance(message, Drain):
-            if self._phase in (_Phase.STARTING, _Phase.RUNNING):  # a wish is no second, impatient signal
+            if self._phase in (_Phase.STARTING, _Phase.RUNNING):  # a request to end is not a second signal
                 self._stop(duties)
             return
         slot.ready = message
@@ -298,21 +298,21 @@ class Supervisor:
         self._kill(self._data, signal.SIGTERM)
 
     def _end_control(self, duties: Duties, now: float) -> None:
-        """After the data process, so that its last receipts are ingested."""
+        """End control after the data process, so that its last receipts are ingested."""
         if duties.builtin_listener in self._selector.get_map():
             self._selector.unregister(duties.builtin_listener)
         self._phase = _Phase.ENDING
         self._deadline = now + (END_S if self._stops < 2 else 2.0)
         self._kill(self._data, signal.SIGKILL)
         if self._control.pid is None and self._exit == 0 and self._stops < 2:
-            self._spawn(self._control)  # it was in back-off: once more, for what the journal holds
+            self._spawn(self._control)  # it was in back-off: once more, to read the journal
             self._brief(self._control, duties.control())
         self._end_last_reading()
         self._kill(self._builtin, signal.SIGTERM)
 
     def _end_last_reading(self) -> None:
-        """Control reads the journal to its end when it is told to end.  While it starts a signal would kill it; the
-        end of its socket is found when it has started.
+        """Control reads the journal to its end before it ends.  While it starts a signal would kill it; it finds the
+        end of its socket when it has started.
         """
         if self._control.ready is None and self._control.channel is not None and self._stops < 2:
             with contextlib.suppress(OSError):
@@ -329,7 +329,7 @@ class Supervisor:
         return not alive
 
     def abandon(self) -> None:
-        """Ends children that were never told anything."""
+        """End children that got no boot message."""
         for slot in self._slots():
             self._kill(slot, signal.SIGKILL)
             if slot.pid is not None:

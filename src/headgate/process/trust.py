@@ -1,6 +1,6 @@
-"""Certificate authorities: what a ``ca_file`` may be, and the TLS context that trusts it beside the system's own.
+"""Certificate authorities: the rules for a ``ca_file``, and the TLS context that trusts it beside the system's own.
 
-Owns the reading of such files, for whoever checks the configuration, calls a provider, or reaches the database.
+Owns the reading of such files, for checks of the configuration, calls of a provider, and connections to the database.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ Stamp = tuple[int, int, int] | None
 
 
 def problem(path: Path | str) -> str | None:
-    """Why the file cannot be used, to be read behind its name; None where it can."""
+    """Return the reason why the file cannot be used, to be read after its name; None if it can."""
     try:
         if not stat.S_ISREG(os.stat(path).st_mode):  # reading a pipe would wait for its writer
             return "is no file"
@@ -57,7 +57,7 @@ def _sound(path: Path | str) -> str | None:
 
 
 def context(ca_file: str | None) -> ssl.SSLContext:
-    """For connections to a server whose certificate comes from the system's authorities, or from ``ca_file``'s.
+    """Return a context for servers whose certificate comes from the system's authorities, or from ``ca_file``'s.
 
     Takes some milliseconds.  Raises OSError (ssl.SSLError is one).
     """
@@ -68,7 +68,9 @@ def context(ca_file: str | None) -> ssl.SSLContext:
 
 
 def stamp(ca_file: str | None) -> Stamp:
-    """What differs when the authorities do: of the file, or of the system's bundle.  None where there is none."""
+    """Return the values that differ when the authorities do: of the file, or of the system's bundle.  None without
+    either.
+    """
     path = ca_file or ssl.get_default_verify_paths().cafile
     try:
         found = os.stat(path) if path else None

@@ -1,6 +1,6 @@
-"""What a first start says, and whether its tokens may be part of it.
+"""The text of a first start, with or without its tokens.
 
-Owns the words that ``serve`` prints and ``headgate welcome`` shows.  Refuses to put a token where a log is kept: a
+Owns the words that ``serve`` prints and ``headgate welcome`` shows.  It puts no token into a log that is kept: a
 container's, systemd's journal.  There the agent token waits in the state directory until it was shown once.
 """
 
@@ -15,7 +15,7 @@ SHOW = "headgate welcome"
 
 
 def log_is_kept(environ: Mapping[str, str], descriptor: int) -> bool:
-    """Whether what is written to ``descriptor`` (standard output) is stored for longer than a terminal shows it."""
+    """True if the output to ``descriptor`` (standard output) is stored for longer than a terminal shows it."""
     if environ.get(KEPT_LOG):
         return True
     try:

@@ -1,9 +1,9 @@
 """The one JSON boundary of the data plane: msgspec, with what msgspec leaves to its user.
 
-An object is read as ``dict[str, Raw]``: every value keeps its own bytes, so that what we do not know survives, numbers
-of any size included; of duplicate keys the last one counts.  msgspec skips over strings without looking at their UTF-8,
-and meets deep nesting with RecursionError (at about a thousand levels): both are answered here, as malformed.
-The ``as_*`` readers give ``None`` for a value of another type; they never raise.
+An object is read as ``dict[str, Raw]``.  Every value keeps its own bytes, so that unknown values survive, numbers of
+any size included.  Of duplicate keys the last one counts. msgspec skips over strings without checking their UTF-8.
+It meets deep nesting with RecursionError (at about a thousand levels).  Both are reported here as malformed. The
+``as_*`` readers give ``None`` for a value of another type; they never raise.
 """
 
 from __future__ import annotations
@@ -83,8 +83,8 @@ def repair(data: bytes) -> bytes:
 
 
 def mend(data: bytes) -> bytes:
-    """``data`` with U+FFFD in place of what is not UTF-8, with JSON's words in place of other languages', and with
-    escapes for the control characters in its strings.  Line feeds stay: what has some may be several payloads.
+    """Return ``data`` with U+FFFD in place of bytes that are not UTF-8, JSON's words in place of other languages',
+    and escapes for control characters in strings.  Line feeds stay: ``data`` with line feeds may be several payloads.
 
     Halves of surrogate pairs stay apart, each as the three bytes that UTF-8 would make of it (``halves_apart``).
     """
@@ -98,7 +98,8 @@ def mend(data: bytes) -> bytes:
 
 
 # ``json.dumps`` of Python writes NaN and Infinity (log probabilities of 0), ``str`` of a dict the other words.  The
-# strings are matched too, so that nothing in one is touched, and to their end where they have none: linear.
+# strings are matched too, so that their content stays.  A string without an end is matched to the end of the text, so
+# that this is linear.
 _MAY_BE_FOREIGN = re.compile(rb"(?<![\w.])(?:nan|[+-]?inf|none|true|false|undefined)", re.IGNORECASE)
 _FOREIGN = re.compile(
     rb'"[^"\\]*+(?:\\.[^"\\]*+)*+(?:"|\\?\Z)'
@@ -107,7 +108,7 @@ _FOREIGN = re.compile(
 )
 
 
-# In a string: what JSON has escapes for, and an escape that it has not.
+# In a string: characters that need an escape, and escapes that JSON does not have.
 _UNESCAPED = re.compile(rb"[\x00-\x09\x0b-\x1f]|(?<!\\)((?:\\\\)*)\\'")
 
 
@@ -171,7 +172,7 @@ def _joined(found: re.Match[bytes]) -> bytes:
 
 
 def object_length(data: memoryview) -> int | None:
-    """How many bytes the JSON object takes that ``data`` begins with; None where nothing follows it, or it is none."""
+    """Return the length of the JSON object that ``data`` begins with; None if no bytes follow it, or if it is none."""
     try:
         _object(data)
     except msgspec.DecodeError as error:
@@ -242,7 +243,7 @@ def is_json(data: bytes) -> bool:
 
 
 def are_alike(one: str, other: str) -> bool:
-    """Whether both are JSON of the same value."""
+    """True if both are JSON of the same value."""
     first, second = (_read(_any, text.encode("utf-8", "replace")) for text in (one, other))
     return first is not None and first == second
 

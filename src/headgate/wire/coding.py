@@ -1,8 +1,8 @@
 """Content codings (RFC 9110 §8.4) undone: gzip, deflate, br and zstd, within bounds.
 
-The gateway asks for ``identity``, and some servers and the networks in front of them compress all the same; some say
-that they do and do not.  The first bytes therefore decide, and the header's name only where they leave it open.  A few
-bytes may expand a thousandfold, so ``read`` never gives much more than it is asked for.  Owns no I/O.
+The gateway asks for ``identity``, but some servers and the networks in front of them compress all the same.  Others
+announce a coding and do not use it.  The first bytes therefore decide; the header's name counts only if they are not
+conclusive.  A few bytes may expand a thousandfold, so ``read`` never returns much more than requested.  Owns no I/O.
 """
 
 from __future__ import annotations
@@ -43,8 +43,8 @@ class TooLargeError(CodingError):
 
 
 class _Engine(Protocol):
-    """One compressed member.  ``read`` takes all of ``data`` and gives about ``most`` bytes at most; what it holds back
-    it gives when it is called again, with no data.
+    """One compressed member.  ``read`` takes all of ``data`` and returns about ``most`` bytes at most.  Call it
+    again, without data, for the rest.
     """
 
     ended: bool
@@ -111,7 +111,7 @@ class _Zstd:
 
 
 def _engine(name: str, head: bytes) -> _Engine | None:
-    """What undoes a body that begins with ``head``; None for one that is not compressed."""
+    """Return the decoder for a body that begins with ``head``; None if it is not compressed."""
     if head.startswith(_GZIP):
         return _Inflate(31)
     if head.startswith(_ZSTD) or _ZSTD_SKIPPED.match(head):
@@ -163,7 +163,7 @@ class _Layer:
             try:
                 out = engine.read(data, most)
             except ImportError as error:
-                raise CodingError(f"is compressed with {self._name}, which this installation cannot undo") from error
+                raise CodingError(f"is compressed with {self._name}, which this installation cannot decode") from error
             except Exception as error:  # each library has an error class of its own
                 raise CodingError(f"is no valid {self._name}") from error
             self._more = bool(out)
@@ -176,7 +176,7 @@ class _Layer:
         return b""
 
     def _next_member(self, data: bytes, last: bool) -> bool:
-        """gzip and zstd bodies may have several members; what else comes behind the end is padding."""
+        """gzip and zstd bodies may have several members; other bytes after the end are padding."""
         data = data.lstrip(b"\0")
         if self._name not in ("gzip", "zstd") or (len(data) < _MAGIC and not last):
             self._input = data if self._name in ("gzip", "zstd") else b""
@@ -195,7 +195,7 @@ class _Layer:
 
 
 class Decoder:
-    """All codings of a body.  ``feed`` it what came, ``read`` until it gives nothing, ``finish`` at the end."""
+    """All codings of a body.  ``feed`` it the bytes, ``read`` until it returns none, ``finish`` at the end."""
 
     __slots__ = ("_last", "_layers")
 
@@ -222,7 +222,7 @@ class Decoder:
             layer.feed(more)
 
     def finish(self) -> None:
-        """The body has ended: what was held to recognise it may be read now."""
+        """End the body: the bytes held to recognise it may be read now."""
         self._last = True
 
     def check(self) -> None:
@@ -232,9 +232,9 @@ class Decoder:
 
 
 def decoder(field: bytes, head: bytes = b"") -> Decoder | None:
-    """What undoes the codings of a ``Content-Encoding`` field; None where there is nothing to undo.
+    """Return the decoder for a ``Content-Encoding`` field; None if no decoding is needed.
 
-    ``head`` is how the body begins, where that is known: some servers compress without saying so.
+    ``head`` is the beginning of the body, if known: some servers compress without announcing it.
     Unknown names (``utf-8``, ``aws-chunked``, ``none``) are no coding.  Raises CodingError for too many of them.
     """
     words = (word.strip().lower() for word in field.decode("latin-1").split(","))

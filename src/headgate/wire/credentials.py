@@ -1,7 +1,8 @@
-"""What a key may be, wherever it comes from: the file, the environment, the vault's door.  Pure.
+"""The rules for a key, from the file, the environment or the vault's door.  Pure.
 
-What pasting and tools leave around a key is taken off (blanks, newlines, quotes).  What cannot be a key is refused, and
-so is a placeholder that nobody filled: it would be sent to the provider as the key.  No sentence quotes what was given.
+Characters that pasting and tools leave around a key are removed (blanks, newlines, quotes).  A text that cannot be a
+key is refused, and so is an unfilled placeholder: it would be sent to the provider as the key.  No message quotes the
+text.
 """
 
 from __future__ import annotations
@@ -23,13 +24,13 @@ _PLACEHOLDERS = (
     re.compile(r"%([A-Z_][A-Z0-9_]+)%"),
     re.compile(rf"\{{env:{_NAME}\}}"),
     re.compile(r"\$\(.*\)?()"),
-    # A key may begin with a $, but hardly goes on as a variable's name does
+    # A key may begin with a $, but hardly continues like a variable's name
     re.compile(r"\$([A-Z][A-Z0-9]*_[A-Z0-9_]*|[a-z][a-z0-9]*_[a-z0-9_]*|[A-Z]+)"),
 )
 
 
 def clean(text: str) -> str:
-    """Without what stands around it: blanks, newlines, one pair of quotes."""
+    """Remove the blanks, newlines and one pair of quotes around it."""
     text = text.strip(_AROUND)
     if len(text) > 1 and text[0] in "\"'" and text[-1] == text[0]:
         text = text[1:-1].strip(_AROUND)
@@ -37,13 +38,13 @@ def clean(text: str) -> str:
 
 
 def problem(text: str) -> str | None:
-    """Why a clean text is no key, to be read behind its name; None where it can be one."""
+    """Return the reason why a clean text is no key, to be read after its name; None if it can be one."""
     if not text:
         return "is empty"
     for pattern in _PLACEHOLDERS:
         if match := pattern.fullmatch(text):
             if not match[1]:
-                return "is a placeholder that nobody has filled, no key"
+                return "is an unfilled placeholder, no key"
             name = match[1]
             return f"is a placeholder, no key: write ${{{name}}} for what the environment variable {name} holds"
     if len(text) > MAX:

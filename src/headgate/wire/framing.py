@@ -1,11 +1,14 @@
-"""What a body is, whatever its media type says: events, lines of JSON, one JSON document, or something else.
+"""The form of a body, independent of its media type: events, lines of JSON, a JSON array, one JSON document, or
+another.
 
-``Sniffer`` looks at how a body begins, ``Lines`` makes events of lines (NDJSON), ``document`` takes off a document what
-servers put around it.  Pure, and without knowledge of what the JSON means.
+``Sniffer`` finds the form from the first bytes.  ``Lines`` makes events of lines (NDJSON), ``Items`` of an array's
+objects.  ``document`` removes the extras that servers put around a document.  Pure, and without knowledge of the
+JSON's meaning.
 """
 
 from __future__ import annotations
 
+import re
 from enum import Enum
 
 from headgate.wire import codec, sse
@@ -16,11 +19,16 @@ _FIELDS = (b"data", b"event", b"id", b"retry", b"error")
 _LONGEST_FIELD = 6
 _MOST_LOOKED_AT = 1 << 20
 _OBJECT, _ARRAY, _COMMENT = b"{", b"[", b":"
+_AROUND_ITEMS = _BLANK + b',[]"'
+_LINE_END = re.compile(rb"[\r\n]")
+_MARK = re.compile(rb'["{}]')
+_IN_STRING = re.compile(rb'["\\]')
 
 
 class Form(Enum):
     EVENTS = "server-sent events"
     LINES = "one JSON object a line"
+    ITEMS = "one JSON array of objects"
     DOCUMENT = "one JSON document"
     OTHER = "something else"
 
@@ -29,8 +37,8 @@ class Sniffer:
     """Finds the form of a body from its first bytes, however they are cut.
 
     Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document; where the
-    first line ends with ``}`` and the next begins with ``{``, the body is lines.  ``lines``: the media type says so
-    already, so that the second line need not be waited for.
+    first line ends with ``}`` and the next begins with ``{``, the body is lines.  A ``[`` and then a ``{`` begin an
+    array of objects.  ``lines``: the media type announces lines, so that the second line need not be waited for.
     """
 
     __slots__ = ("_begun", "_comment", "_lines", "_open", "_seen", "_tail", "_word", "form")
@@ -57,7 +65,7 @@ class Sniffer:
     def finish(self) -> Form:
         """The form of a body that has ended."""
         if self.form is None:
-            self.form = Form.DOCUMENT if self._open else Form.OTHER
+            self.form = Form.DOCUMENT if self._open or self._word == _ARRAY else Form.OTHER
         return self.form
 
     def _of_beginning(self, data: bytes) -> Form | None:
@@ -84,9 +92,15 @@ class Sniffer:
         if data[:1] == _OBJECT:
             self._open = True
             return self._of_object(data)
-        if data[:1] == _ARRAY:
-            return Form.DOCUMENT
-        return self._of_field(data)
+        return self._of_array(data) if data[:1] == _ARRAY else self._of_field(data)
+
+    def _of_array(self, data: bytes) -> Form | None:
+        """An array of objects may come item by item; ``[1]`` and ``[DONE]`` are documents."""
+        inside = data[1:].lstrip(_BLANK)
+        if not inside:
+            self._word = _ARRAY
+            return None
+        return Form.ITEMS if inside[:1] == _OBJECT else Form.DOCUMENT
 
     def _of_field(self, data: bytes) -> Form | None:
         name = data[:_LONGEST_FIELD]
@@ -150,6 +164,80 @@ class Lines:
         return _event(line)
 
 
+class Items:
+    """The objects of a JSON array in, events out, as soon as each is complete.
+
+    Text between the objects that belongs to no array is an event too: a server's error.  An array that
+    was closed is a whole answer, as a document is, and ends with ``[DONE]``.
+    """
+
+    __slots__ = ("_closed", "_depth", "_escaped", "_item", "_string", "size")
+
+    def __init__(self) -> None:
+        self._item: list[bytes] = []  # the object that has begun, or the text between two
+        self._depth = 0
+        self._string = self._escaped = False
+        self._closed = False
+        self.size = 0  # of the item that has begun
+
+    def feed(self, data: bytes) -> bytes:
+        events: list[bytes] = []
+        begin = at = 0
+        while at < len(data):
+            if self._escaped:
+                self._escaped = False
+                at += 1
+                continue
+            # Outside of objects there are no strings: an apostrophe or a quote in an error's text must not open one.
+            pattern = _IN_STRING if self._string else _MARK
+            mark = pattern.search(data, at) if self._depth else None
+            found = data.find(_OBJECT, at) if not self._depth else mark.start() if mark is not None else -1
+            if found < 0:
+                break
+            at = found + 1
+            what = data[found:at]
+            if what == b'"':
+                self._string = not self._string
+            elif what == b"\\":
+                self._escaped = True
+            elif what == _OBJECT:
+                if not self._depth:
+                    events.append(self._between(data[begin:found]))
+                    begin = found
+                self._depth += 1
+            else:
+                self._depth -= 1
+                if not self._depth:
+                    events.append(self._whole(data[begin:at]))
+                    begin = at
+        self._item.append(data[begin:])
+        self.size += len(data) - begin
+        return b"".join(events)
+
+    def close(self) -> bytes:
+        """Return the rest at the end of the body: an item that was cut off, or the end of the array."""
+        if self._depth:
+            return self._whole(b"")
+        rest = self._between(b"")
+        return rest + sse.encode(b"[DONE]") if self._closed else rest
+
+    def _whole(self, last: bytes) -> bytes:
+        item = b"".join((*self._item, last)).replace(b"\r", b" ")
+        self._start_over()
+        return sse.encode(item)
+
+    def _between(self, last: bytes) -> bytes:
+        text = b"".join((*self._item, last))
+        self._start_over()
+        self._closed = b"]" in text
+        lines = (line.strip(_AROUND_ITEMS).removeprefix(b"data:") for line in _LINE_END.split(text))
+        return b"".join(map(_event, (line for line in lines if line.strip(_AROUND_ITEMS) != b"DONE")))
+
+    def _start_over(self) -> None:
+        self._item.clear()
+        self.size = 0
+
+
 def _event(line: bytes) -> bytes:
     line = line.strip(_BLANK).removeprefix(_BOM)
     if not line or line[:1] == _COMMENT:
@@ -159,11 +247,17 @@ def _event(line: bytes) -> bytes:
     return sse.encode(line)
 
 
-def document(body: bytes) -> bytes:
-    """A JSON document without the blanks, comments and byte order mark before it, and the ``[DONE]`` behind it."""
-    body = body.removeprefix(_BOM).strip(_BLANK)
+def beginning(body: bytes) -> bytes:
+    """A body without the blanks, comments and byte order mark before it."""
+    body = body.removeprefix(_BOM).lstrip(_BLANK)
     while body[:1] == _COMMENT:
         body = body.partition(b"\n")[2].lstrip(_BLANK)
+    return body
+
+
+def document(body: bytes) -> bytes:
+    """Return a JSON document without the extras before it, and without the ``[DONE]`` after it."""
+    body = beginning(body).rstrip(_BLANK)
     if body.endswith(b"[DONE]"):
         shorter = body[: -len(b"[DONE]")].rstrip(_BLANK).removesuffix(b"data:").rstrip(_BLANK)
         while shorter.endswith((b"event: done", b"event:done", b"id:")):
@@ -175,9 +269,9 @@ def document(body: bytes) -> bytes:
 
 def as_events(body: bytes, form: Form) -> bytes:
     """A whole body of any form but ``OTHER`` as events."""
-    if form is Form.LINES:
-        lines = Lines()
-        return lines.feed(body.removeprefix(_BOM)) + lines.close()
+    if form in (Form.LINES, Form.ITEMS):
+        pieces = Lines() if form is Form.LINES else Items()
+        return pieces.feed(beginning(body)) + pieces.close()
     if form is not Form.DOCUMENT:
         return body
     whole = document(body)

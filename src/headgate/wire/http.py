@@ -1,7 +1,7 @@
 """HTTP/1.1 heads ⇄ values, and the few rules of RFC 9110 and 9112 that a gateway must hold itself.
 
-Parsing is httptools' (llhttp); here is what it does not decide: which heads are refused, how a head is written, what
-goes on to an upstream.
+httptools (llhttp) parses.  This module owns the rest: the heads that are refused, the writing of heads, the fields
+that go to an upstream.
 """
 
 from __future__ import annotations
@@ -25,11 +25,12 @@ STATUS_LINES = {status: b"HTTP/1.1 %d %b\r\n" % (status, reason.encode()) for st
 CONTINUE = b"HTTP/1.1 100 Continue\r\n\r\n"
 LAST_CHUNK = b"0\r\n\r\n"
 
-# Fields that a message may have only once: a second one means that two parsers could read two different messages
-# (RFC 9112 §6.3, RFC 9110 §7.2), or that a client and its proxy disagree on who is asking.
+# Fields that a message may have only once.  With a second one, two parsers could read two different messages (RFC
+# 9112 §6.3, RFC 9110 §7.2).  Or a client and its proxy could disagree on the caller.
 ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type"))
 
-# RFC 9110 §7.6.1, and what is between us and the upstream only.  Never forwarded, whatever a provider row allows.
+# RFC 9110 §7.6.1, and the fields between the gateway and the upstream.  Never forwarded, even if a provider row
+# allows it.
 HOP_BY_HOP = frozenset(
     (
         b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
@@ -55,7 +56,7 @@ class Request(Struct, gc=False):
     received: float
 
 
-# ------------------------------------------------------------------------------- what is not a request of HTTP/1.1
+# ------------------------------------------------------------------------------- not a request of HTTP/1.1
 
 _REQUEST_LINE = re.compile(rb"(?:\r\n)*([!-~]{1,32}) +[!-~]{1,8192} +HTTP/(\d)\.(\d)\r?\n")
 
@@ -63,7 +64,7 @@ _REQUEST_LINE = re.compile(rb"(?:\r\n)*([!-~]{1,32}) +[!-~]{1,8192} +HTTP/(\d)\.
 def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
     """The error of a request whose version is not 1.1; None for an HTTP/1.0 request that can be read."""
     if version == "1.0":
-        # RFC 9112 §6.1: an HTTP/1.0 request with a transfer coding may have been framed by somebody who ignored it.
+        # RFC 9112 §6.1: an HTTP/1.0 request with a transfer coding may have been framed by a proxy that ignored it.
         return GatewayError(BAD_FRAMING, "an HTTP/1.0 request has no Transfer-Encoding") if chunked else None
     if version == "0.9":
         return GatewayError(BAD_FRAMING, "the request line has no HTTP version; send HTTP/1.1")
@@ -111,7 +112,7 @@ def status_line(status: int) -> bytes:
 
 
 def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
-    """Header lines.  Raises ValueError where a value could end the line: nobody writes a head but us."""
+    """Return header lines.  Raises ValueError if a value could end the line, so that only the gateway writes a head."""
     out = []
     for name, value in pairs:
         if "\r" in value or "\n" in value or "\0" in value:
@@ -135,7 +136,7 @@ def forwarded(headers: dict[bytes, bytes], allowed: tuple[bytes, ...]) -> bytes:
 
 
 def sane_label(value: bytes | None) -> str:
-    """A client's own x-request-id where it can be kept: 1 to 128 visible ASCII characters; else ``""``."""
+    """Return a client's own x-request-id if it can be kept (1 to 128 visible ASCII characters), else ``""``."""
     if not value or len(value) > 128 or not value.isascii():
         return ""
     text = value.decode("ascii")

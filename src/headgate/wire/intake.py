@@ -1,20 +1,20 @@
-"""A streamed body that is not plainly events: its coding undone, its form found, brought into events piece by piece.
+"""A streamed body that is not plainly events: decode it, find its form, and turn it into events piece by piece.
 
-Made only for answers that need it.  It gives about 64 KiB at a time, so that a body of a few bytes that expands
-without end meets a limit, or a client that reads slowly, like any other.
+It is made only for answers that need it.  It returns about 64 KiB at a time.  So a body of a few bytes that expands
+without end meets a limit, or a slow client, like any other.
 """
 
 from __future__ import annotations
 
-from headgate.wire import coding
+from headgate.wire import coding, framing
 from headgate.wire.coding import Decoder, TooLargeError
-from headgate.wire.framing import Form, Lines, Sniffer, as_events
+from headgate.wire.framing import Form, Items, Lines, Sniffer, as_events
 
 _HEAD = 16
 
 
 class Intake:
-    """``feed`` it what came; ``read`` until it gives nothing; after ``finish`` that is the end.
+    """``feed`` it the bytes; ``read`` until it returns none; after ``finish`` that is the end.
 
     ``codings``: the ``Content-Encoding`` field.  ``lines``: the media type says lines.  ``most``: of a document, bytes.
     ``form`` is None until it is known.  ``pending`` says that ``read`` may have more to give.
@@ -26,7 +26,7 @@ class Intake:
         self._decoder: Decoder | None = None
         self._settled = False  # whether there is a coding
         self._sniffer = Sniffer(lines)
-        self._lines = Lines()
+        self._pieces: Lines | Items | None = None  # of a body that has to be cut into events
         self._most = most
         self._input: list[bytes] = []
         self._held: list[bytes] = []  # decoded, until its form is known; then of a document, all of it
@@ -48,9 +48,9 @@ class Intake:
             self._decoder.finish()
 
     def read(self) -> bytes:
-        """Events, or bytes of another form as they are; nothing where more has to come first.
+        """Return events, or bytes of another form as they are; none if more has to come first.
 
-        Raises CodingError for what cannot be decoded, and for a document or a line that is too large.
+        Raises CodingError for a body that cannot be decoded, and for a document or a line that is too large.
         """
         while self.pending:
             data = self._decoded()
@@ -99,15 +99,18 @@ class Intake:
             if self.form is None or self.form is Form.DOCUMENT:
                 return b""
             data = self._take_held()
+            if self.form in (Form.LINES, Form.ITEMS):
+                self._pieces = Lines() if self.form is Form.LINES else Items()
+                data = framing.beginning(data)
         elif self.form is Form.DOCUMENT:
             self._hold(data)
             return b""
-        return self._of_lines(data) if self.form is Form.LINES else data
+        return data if self._pieces is None else self._cut(self._pieces, data)
 
-    def _of_lines(self, data: bytes) -> bytes:
-        events = self._lines.feed(data)
-        if self._lines.size > self._most:
-            raise TooLargeError(f"has a line of over {self._most} bytes")
+    def _cut(self, pieces: Lines | Items, data: bytes) -> bytes:
+        events = pieces.feed(data)
+        if pieces.size > self._most:
+            raise TooLargeError(f"has a line or an item of over {self._most} bytes")
         return events
 
     def _hold(self, data: bytes) -> None:
@@ -122,13 +125,13 @@ class Intake:
         return data
 
     def _rest(self) -> bytes:
-        """What only the end of the body completes."""
+        """Return the events that only the end of the body completes."""
         self._over = True
         if self._decoder is not None:
             self._decoder.check()
         if self.form is None:
             self.form = self._sniffer.finish()
-        if self.form is Form.LINES:
-            return self._lines.feed(self._take_held()) + self._lines.close()
         data = self._take_held()
-        return as_events(data, self.form) if self.form is Form.DOCUMENT and data else data
+        if self._pieces is not None:
+            return self._pieces.close()
+        return as_events(data, self.form) if data and self.form not in (Form.OTHER, Form.EVENTS) else data

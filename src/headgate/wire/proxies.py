@@ -1,9 +1,9 @@
 """The proxy variables: which proxy, if any, a connection to a host goes through.  Pure.
 
-One reading for traffic and for checks of a provider.  Understands what curl, Go and requests do: ``NO_PROXY`` holds
-names (with everything below them), ``.names`` and ``*.names``, addresses, networks (CIDR), each with or without a port,
-separated by commas or blanks.  Refuses a variable that cannot be followed: going round the proxy in silence would be
-worse than not starting.  No sentence quotes a variable's value: a password may stand in it.
+The same rules hold for traffic and for checks of a provider.  They are those of curl, Go and requests.  ``NO_PROXY``
+is a list, separated by commas or blanks: names (with their subdomains), ``.names`` and ``*.names``, addresses,
+networks (CIDR), each with or without a port.  An unsupported value is refused: bypassing the proxy in silence would
+be worse than not starting.  No message quotes a variable's value, because it may contain a password.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ _WITH_PORT = re.compile(r"([^:]*):([0-9]+)")
 
 
 class ProxyNotServed(ValueError):
-    """A proxy variable that cannot be followed.  The message is a sentence that names it."""
+    """A proxy variable with an unsupported value.  The message names the variable."""
 
 
 class Proxy(NamedTuple):
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Proxies:
-    """What the environment says.  Raises ProxyNotServed."""
+    """Read the environment.  Raises ProxyNotServed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         spelt = sorted(environment)  # capitals sort first, so that the lower-case variable wins, as with curl
@@ -70,7 +70,7 @@ class Proxies:
 
 
 def problem(environment: Mapping[str, str]) -> str | None:
-    """Why the proxy variables cannot be followed; None where they can."""
+    """Return the reason why the proxy variables are not supported; None if they are."""
     try:
         Proxies(environment)
     except ProxyNotServed as error:
@@ -130,7 +130,7 @@ def _authorization(user: str | None, password: str | None) -> bytes:
     return b"Proxy-Authorization: Basic " + base64.b64encode(login) + b"\r\n"
 
 
-# ------------------------------------------------------------------------------------- who is spared
+# ------------------------------------------------------------------------------------- exceptions
 
 
 def _entries(text: str) -> list[Entry]:

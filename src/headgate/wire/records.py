@@ -1,9 +1,9 @@
 """Journal records ⇄ bytes.
 
 A segment file is a sequence of ``length (u32 LE) · crc32 (u32 LE) · payload`` and then zeros up to its preallocated
-size. The payload is a MessagePack array (``model.Record``).  A length of 0 is the end of what was written.  Reading
-stops at a record that is not sound: it is a *torn tail* where no sound record follows (the writer died inside a write,
-or is still in it), else it is damaged, and ``next_sound`` finds where to go on.
+size. The payload is a MessagePack array (``model.Record``).  A length of 0 is the end of the written part.  Reading
+stops at a record that is not sound.  If no sound record follows, it is a *torn tail*: the writer died inside a write,
+or is still in it.  Otherwise the record is damaged, and ``next_sound`` finds the next one.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from headgate.model import Record
 HEADER = struct.Struct("<II")
 MAX_RECORD = 64 << 10
 
-# What every record begins with: a length below MAX_RECORD + 64 KiB, its CRC, an array, a tag.  A look-ahead, since
-# records may begin inside of what looks like one.
+# The beginning of every record: a length below MAX_RECORD + 64 KiB, its CRC, an array, a tag.  A look-ahead, because
+# a record may begin inside bytes that look like one.
 _BEGIN = re.compile(rb"(?s)(?=..[\x00\x01]\x00....(?:[\x91-\x9f]|\xdc..)[\x00-\x7f])")
 
 _encode = msgspec.msgpack.Encoder().encode
@@ -33,7 +33,7 @@ _crc32 = zlib.crc32
 def encode(record: Record) -> bytes:
     """One record as it stands in a segment, header included.
 
-    Raises ValueError for one that ``scan`` would not take: it would hide all that come after it.
+    Raises ValueError for a record that ``scan`` would not take: it would hide all later ones.
     """
     payload = _encode(record)
     if len(payload) > MAX_RECORD:
@@ -44,8 +44,8 @@ def encode(record: Record) -> bytes:
 def scan(buffer: bytes | memoryview, start: int = 0) -> Iterator[tuple[Record, int]]:
     """The whole, sound records in ``buffer`` from ``start`` on, each with the offset behind it.
 
-    Stops silently at zeros, at an incomplete record and at a torn one: the caller keeps the last offset and looks again
-    when the file has grown.
+    Stops silently at zeros, at an incomplete record and at a torn one.  The caller keeps the last offset and reads
+    again when the file has grown.
     """
     view = memoryview(buffer)
     end = len(view)
@@ -75,7 +75,7 @@ def next_sound(buffer: bytes, start: int = 0) -> int | None:
 
 
 def steps(buffer: bytes) -> int:
-    """How many records ``buffer`` holds by their lengths, whatever is wrong with them; at least 1."""
+    """Return the number of records in ``buffer`` by their lengths, sound or not; at least 1."""
     count = offset = 0
     while offset + HEADER.size <= len(buffer):
         length = HEADER.unpack_from(buffer, offset)[0]

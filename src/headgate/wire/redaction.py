@@ -1,7 +1,8 @@
-"""Secrets out of foreign text, before anybody reads it.
+"""Remove secrets from foreign text, before it is shown.
 
-The known ones are found by plain search in all of the text; then it is cut, and patterns take out whatever looks like
-a key.  In this order: no cut can leave half of a known secret, and no pattern ever meets a long text.
+Known secrets are found by plain search in all of the text.  Then the text is cut, and patterns remove all that looks
+like a key.  This order has two reasons: a cut cannot leave half of a known secret, and no pattern ever meets a long
+text.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from urllib.parse import quote
 
 MOST_TEXT = 2048  # characters that are looked at with patterns, and returned
 _SHORTEST = 4  # a shorter secret would take out ordinary words
-_TRACE = 8  # so many first characters of a long secret give it away, wherever it was cut
+_TRACE = 8  # so many first characters of a long secret reveal it, wherever it was cut
 
 # No alternative may start again inside of what another start has read: that would be quadratic.  A test measures it.
 _KEY_LIKE = re.compile(
@@ -28,7 +29,9 @@ _KEY_LIKE = re.compile(
 
 
 def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
-    """``text`` without ``secrets`` and without whatever looks like a key; at most ``MOST_TEXT`` characters of it."""
+    """Return ``text`` without ``secrets`` and without texts that look like a key; at most ``MOST_TEXT`` characters of
+    it.
+    """
     for secret in secrets:
         if len(secret) >= _SHORTEST:
             text = _without(text, secret)
@@ -36,7 +39,7 @@ def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
 
 
 def _without(text: str, secret: str) -> str:
-    """``text`` without a secret: as it is, in other case, percent-encoded, and where only its beginning stands."""
+    """Return ``text`` without a secret: as it is, in other case, percent-encoded, or cut after its beginning."""
     for spelling in dict.fromkeys((secret, secret.lower(), secret.upper(), quote(secret, safe=""))):
         text = text.replace(spelling, "[redacted]")
     if len(secret) <= _TRACE:

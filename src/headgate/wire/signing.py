@@ -1,4 +1,4 @@
-"""(how a provider authenticates, its key) → what the request head needs.
+"""(a provider's authentication scheme, its key) → the lines of the request head.
 
 The one place where a provider's key becomes bytes; ``serving.transport`` and ``control.check`` import it.
 """
@@ -44,8 +44,8 @@ def header_values(provider: str, headers: Mapping[str, str], secrets: Mapping[st
 
 
 def hidden_values(provider: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> tuple[str, ...]:
-    """What must be taken out of foreign texts so that they do not tell a provider's secret headers: each value, and
-    what follows a scheme in it (``Bearer …``).  Longest first.
+    """Return the texts to remove from foreign texts, so that a provider's secret headers stay secret: each value, and
+    its part after a scheme (``Bearer …``).  Longest first.
     """
     values = [secrets.get(header_secret(provider, name), "") for name, value in headers.items() if not value]
     found = {part for value in values for part in (value, value.partition(" ")[2]) if len(part) >= SHORTEST}

@@ -1,14 +1,14 @@
-"""Server-sent events ⇄ bytes (WHATWG HTML §9.2.6), and nothing about what an event means.
+"""Server-sent events ⇄ bytes (WHATWG HTML §9.2.6), without the meaning of an event.
 
-``Decoder`` takes a body cut anywhere and gives its events; every byte is looked at once, however it arrives.  Data
-stays bytes: whether it is UTF-8 or JSON is the dialect's to say.  Four things go beyond the standard:
+``Decoder`` takes a body cut anywhere and returns its events; it reads every byte once, in pieces of any size.  Data
+stays bytes: the dialect decides whether it is UTF-8 or JSON.  Five things go beyond the standard:
 
-- A field named ``error`` is reported: one server reports its failures so.
-- The unfinished event at the end of the body, which the standard drops, is given by ``close()``.
-- Payloads without a blank line between them are events of their own.  ``}`` and then ``{`` cannot stand in one JSON
-  value, wherever its lines are cut; a ``[DONE]`` stands for itself.  From then on such a stream's lines do not wait.
-- Lines of JSON without ``data:`` (NDJSON, or an error put behind the events) are events, except between lines of data
-  that belong together.
+- A field named ``error`` is reported: one server reports its failures so. - The unfinished event at the end of the
+body, which the standard drops, is given by ``close()``. - Payloads without a blank line between them are events of
+their own.  ``}`` and then ``{`` cannot stand in one JSON value, wherever its lines are cut; ``[DONE]`` is a payload
+of its own.  From then on such a stream's lines do not wait. - Lines of JSON without ``data:`` (NDJSON, or an error
+put behind the events) are events, except between lines of data that belong together. - A field may be indented by
+blanks, as by a server whose template for events is.
 """
 
 from __future__ import annotations
@@ -17,13 +17,14 @@ from msgspec import Struct
 
 _BOM = b"\xef\xbb\xbf"
 _DONE = b"[DONE]"
+_INDENT = (b" ", b"\t")
 
 
 class Event(Struct, gc=False):
     """One event.  ``name`` is empty where the stream gave none (the standard's ``message``).
 
-    ``id`` is the stream's last event id so far.  ``error`` holds the value of an ``error:`` field; an event that has
-    nothing else (``data`` empty) is one that a standard parser would not have reported.
+    ``id`` is the stream's last event id so far.  ``error`` holds the value of an ``error:`` field; a standard parser
+    would not report an event without other fields (``data`` empty).
     """
 
     data: bytes
@@ -35,9 +36,9 @@ class Event(Struct, gc=False):
 class Decoder:
     """Bytes in, events out.
 
-    ``max_event`` bounds what one event, comment or line may hold, in bytes.  Past it ``overflowed`` is set, the events
-    before are returned and everything after is ignored.  ``fresh`` says that the next byte begins an event and nothing
-    is pending.  ``retry`` is the last reconnection time that the stream asked for, in milliseconds.
+    ``max_event`` bounds one event, comment or line, in bytes.  Past it ``overflowed`` is set, the events before are
+    returned and all later bytes are ignored.  ``fresh`` says that the next byte begins an event and nothing is
+    pending.  ``retry`` is the last reconnection time that the stream asked for, in milliseconds.
     """
 
     __slots__ = (
@@ -68,7 +69,7 @@ class Decoder:
         self._data: list[bytes] = []
         self._size = 0  # of what is in _data
         self._name = b""
-        self._named = b""  # what the name was when _data began
+        self._named = b""  # the name when _data began
         self._id = b""
         self._error = b""
         self._line_by_line = False  # no blank lines stand between this stream's payloads
@@ -158,6 +159,8 @@ class Decoder:
                 self.retry = int(value)
         elif name == b"error":
             self._error = value
+        elif name[:1] in _INDENT:
+            self._field(line.lstrip(b" \t"), events)
 
     def _add(self, value: bytes, events: list[Event]) -> None:
         """One line of data.  Where it cannot belong to the lines before, those are an event."""
@@ -201,5 +204,5 @@ def encode(data: bytes, *, event: bytes = b"", id: bytes = b"") -> bytes:
 
 
 def comment(text: bytes) -> bytes:
-    """A comment of one line with its blank line: what keeps proxies awake and what every client ignores."""
+    """Return a comment of one line with its blank line: it keeps proxies from closing, and every client ignores it."""
     return b": " + text + b"\n\n"

@@ -1,4 +1,4 @@
-"""What a base URL may be: configuration, admin API and the rows of ``providers/`` ask here.  Pure."""
+"""The rules for a base URL, for configuration, admin API and the rows of ``providers/``.  Pure."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ NO_HOST = "names no host that can be called"
 
 
 def problem(url: str) -> str | None:
-    """Why ``url`` cannot be called, to be read behind its field's name; None where it can."""
+    """Return the reason why ``url`` cannot be called, to be read after its field's name; None if it can."""
     if not _SHAPE.fullmatch(url):
         return "must be http://HOST[:PORT]/PATH or https://…, without user, query or fragment"
     if not url.isprintable():

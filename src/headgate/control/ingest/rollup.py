@@ -3,8 +3,8 @@
 Pure but for ``recount``.  The recorder writes these changes in the transaction that writes the rows.  A call counts
 once, when it has ended: ``changes`` is told what the store held of it before, so that a record which is applied again
 changes nothing, and one that corrects another (a lost call that had ended after all) replaces it.  Names that a client
-can invent are kept only where the call was served, so that asking for what does not exist makes no rows: the rest
-stands under empty names.
+can invent are kept only where the router knew them, and no provider said that there is no such model: asking for what
+does not exist makes no rows.  Such calls stand under empty names.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, ZONE_LENGTH
+from headgate.errors import MODEL_NOT_FOUND, NO_PROVIDER_KEY, NO_QUALIFYING_MODEL
 from headgate.model import Share
 
 Row = tuple[Any, ...]
@@ -29,8 +30,10 @@ BOUNDS = ("streamed", "plain", "max_cost", "max_duration_us")
 # Of an ended row, in this order, is all that counting it needs
 COUNTED = (
     *("created_at", "grant_id", "provider", "model", "requested", "outcome"),
-    *("prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost", "shares"),
+    *("code", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost", "shares"),
 )
+UNKNOWN = MODEL_NOT_FOUND.code
+RESOLVED = (NO_PROVIDER_KEY.code, NO_QUALIFYING_MODEL.code)  # refusals of names that lead somewhere
 _shares = msgspec.json.Decoder(tuple[Share, ...])
 
 
@@ -70,9 +73,9 @@ def _in_three(days: Mapping[Row, list[int]]) -> dict[Row, list[int]]:
 
 
 def _add(days: dict[Row, list[int]], row: Row, sign: int) -> None:
-    at, grant, provider, model, requested, outcome, prompt, completion, cached, reasoning, cost, shares = row
-    served = outcome == "delivered" or completion > 0
-    key = (at // DAY_NS, grant, provider, model if served else "", requested if served else "", outcome)
+    at, grant, provider, model, requested, outcome, code, prompt, completion, cached, reasoning, cost, shares = row
+    is_known = code in RESOLVED if outcome == "refused" else code != UNKNOWN or completion > 0
+    key = (at // DAY_NS, grant, provider, model if is_known else "", requested if is_known else "", outcome)
     day = days.get(key)
     if day is None:
         day = days[key] = [0, 0, 0, 0, 0, 0, 0, at]
@@ -117,7 +120,10 @@ def zones(rows: Iterable[tuple[str, bool, int | None, int | None]]) -> list[Row]
 
 
 # The same in SQL, over all rows that there are; a test holds both equal
-_SERVED = "outcome = 'delivered' OR completion_tokens > 0"
+_KNOWN = (
+    f"CASE WHEN outcome = 'refused' THEN code IN {RESOLVED} "
+    f"ELSE coalesce(code, '') <> '{UNKNOWN}' OR completion_tokens > 0 END"
+)
 _INTO_DAYS = f"INSERT INTO usage_days ({', '.join(KEYS)}, {', '.join(SUMS)}, first_at)"
 _SUMMED = ", ".join(f"sum({name})" for name in SUMS)
 _GROUPS = "GROUP BY 1, 2, 3, 4, 5, 6, 7"
@@ -134,7 +140,7 @@ def days_anew(dialect: str) -> tuple[str, ...]:
     moved = [f"CAST({text} AS BIGINT)" for text in (prompt, completion)]
     moved.append(f"CASE WHEN CAST({cost} AS BIGINT) > 0 THEN CAST({cost} AS BIGINT) ELSE 0 END")
     common = f"created_at / {DAY_NS} AS day, grant_id"
-    served = f"CASE WHEN {_SERVED} THEN {{}} ELSE '' END"
+    known = f"CASE WHEN {_KNOWN} THEN {{}} ELSE '' END"
 
     def shares(who: str, sign: str) -> str:
         amounts = f"0, {sign}{moved[0]}, {sign}{moved[1]}, 0, 0, {sign}({moved[2]}), 0, created_at"
@@ -142,8 +148,8 @@ def days_anew(dialect: str) -> tuple[str, ...]:
 
     rows = " UNION ALL ".join(
         (
-            f"SELECT {common}, provider, {served.format('model')} AS model, "
-            f"{served.format('requested')} AS requested, outcome, 1 AS requests, prompt_tokens, completion_tokens, "
+            f"SELECT {common}, provider, {known.format('model')} AS model, "
+            f"{known.format('requested')} AS requested, outcome, 1 AS requests, prompt_tokens, completion_tokens, "
             "coalesce(cached_tokens, 0) AS cached_tokens, coalesce(reasoning_tokens, 0) AS reasoning_tokens, "
             "coalesce(cost, 0) AS cost, "
             "CASE WHEN cost IS NULL AND prompt_tokens + completion_tokens > 0 THEN 1 ELSE 0 END AS unpriced, "

@@ -27,6 +27,7 @@ USES_DAYS = 30
 _day = usage_days.c
 _delivered = _day.outcome == "delivered"
 _ended_well = _day.outcome.in_(("delivered", "cancelled"))
+_answered = _day.outcome.in_(("delivered", "cancelled", "truncated"))
 _SUMS: dict[str, ColumnElement[Any]] = {
     "requests": func.sum(_day.requests),
     "delivered": func.sum(case((_delivered, _day.requests), else_=0)),
@@ -66,8 +67,8 @@ async def report(engine: AsyncEngine, group_by: str, filters: Filters) -> dict[s
     """The JSON of GET /admin/v1/usage: a list of at most MAX_GROUPS, the most used first, days in their order, with the
     ``total`` of all.  ``group_by`` is one of GROUPS.
 
-    ``failed`` are the calls that were neither delivered nor left by their client.  ``group`` is null for calls that no
-    model served, where grouped by a name (control/rollup.py).  Raises ValueError with a sentence, SQLAlchemyError.
+    ``failed`` are the calls that were neither delivered nor left by their client.  ``group`` is null for calls whose
+    name is not known, where grouped by a name (control/rollup.py).  Raises ValueError with a sentence, SQLAlchemyError.
     """
     if group_by not in _KEYS:
         raise ValueError(f"group_by must be one of {', '.join(GROUPS)}.")
@@ -94,10 +95,10 @@ async def report(engine: AsyncEngine, group_by: str, filters: Filters) -> dict[s
 
 
 async def uses_30d(engine: AsyncEngine) -> tuple[dict[str, int], dict[str, int]]:
-    """Requests of the last 30 days that were served: by ``provider/model``, and by the name that was asked for.  The
-    most used MAX_USES of each.  Raises SQLAlchemyError.
+    """Requests of the last 30 days that were answered, if only in part: by ``provider/model``, and by the name that was
+    asked for.  The most used MAX_USES of each.  Raises SQLAlchemyError.
     """
-    since = (_day.detail == ALL_TOKENS, _day.day > _today() - USES_DAYS)
+    since = (_day.detail == ALL_TOKENS, _day.day > _today() - USES_DAYS, _answered)
     uses = desc(_SUMS["requests"])
 
     async def count(connection: AsyncConnection, *keys: ColumnElement[Any]) -> dict[str, int]:

@@ -182,6 +182,8 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
         if "text" in choice and not message:
             message["content"] = choice["text"]
         edited = True
+    if "finish_reason" in message:
+        edited = finishes.lift(choice, message) or edited
     if _normalise_message(message, ident, position) or edited:
         choice["message"] = codec.raw(message)
         edited = True

@@ -46,7 +46,11 @@ def whole_answer(body: bytes, **options: Any) -> Answer | Iterator[Answer | None
     if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
         return result
     form = framing.form_of(body)
-    if form in (Form.EVENTS, Form.LINES):
+    if form is Form.ITEMS:
+        items = codec.as_list(framing.document(body))
+        if items is not None and len(items) == 1:
+            return answer(bytes(items[0]), **options)
+    if form in (Form.EVENTS, Form.LINES, Form.ITEMS):
         return answer_in_parts(framing.as_events(body, form), **options)
     bare = framing.document(body)
     return result if bare == body else answer(bare, **options)

@@ -1,9 +1,9 @@
 """The accept loop of this process's listening socket.
 
-Owns how many connections are accepted in one turn of the loop, and what happens when the process has no file
-descriptor left.  uvloop accepts one connection per turn: at 600 running streams a turn is long, and a new stream waited
-5 s for its first byte (0.3 s with 16 per turn).  asyncio accepts the whole backlog in one turn, which makes the running
-streams wait.
+Owns the number of connections accepted in one turn of the loop, and the behaviour without free file descriptors.
+uvloop accepts one connection per turn: at 600 running streams a turn is long, and a new stream waited 5 s for its
+first byte (0.3 s with 16 per turn).  asyncio accepts the whole backlog in one turn, which makes the running streams
+wait.
 """
 
 from __future__ import annotations
@@ -47,7 +47,9 @@ class Acceptor:
         self._loop.add_reader(self._sock, self._accept)
 
     def close(self) -> None:
-        """Stop accepting.  What is in the backlog stays there for whoever shares the socket; else it is refused."""
+        """Stop accepting.  Connections in the backlog stay there for the processes that share the socket; else they
+        are refused.
+        """
         if self._retry is not None:
             self._retry.cancel()
         if self._sock.fileno() >= 0:

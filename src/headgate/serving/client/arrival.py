@@ -1,8 +1,8 @@
 """Requests as they arrive on one client connection: bytes in, whole Requests out.
 
-Owns what has been read of a request, and how large its head, body and trailers may be.  Whatever cannot be read as
-exactly one request is an error, and the connection is closed after it (RFC 9112 §6.3): a second reading of the same
-bytes is how requests are smuggled.
+Owns the parts of a request that have arrived, and the limits of its head, body and trailers.  Bytes that cannot be
+read as exactly one request are an error, and the connection is closed after it (RFC 9112 §6.3).  Requests are
+smuggled through a second reading of the same bytes.
 """
 
 from __future__ import annotations
@@ -93,7 +93,7 @@ class Arrival:
                 self._error = self._head_too_large()
 
     def _feed_body(self, data: bytes) -> None:
-        """A read that begins inside a body.  One that brings nothing of it is a trailer, a chunk's extension, or the
+        """Take a read that begins inside a body.  A read without body bytes is a trailer, a chunk's extension, or the
         digits of its size.
 
         httptools joins the parts of a trailer's value by copying all of it, so their sum must stay small.
@@ -109,10 +109,11 @@ class Arrival:
             self._check_bare()
 
     def _ignore_upgrade(self, rest: bytes) -> None:
-        """Reads the request as if nothing had been offered (RFC 9110 §7.8); java.net.http offers h2c with every one.
+        """Read the request as if no upgrade had been offered (RFC 9110 §7.8); java.net.http offers h2c with every
+        request.
 
-        llhttp takes what follows such a head for the other protocol, body included: so it gets a head without the
-        offer.
+        llhttp takes the bytes after such a head, body included, for the other protocol.  So it gets a head without
+        the offer.
         """
         head = b"%b %b HTTP/1.1\r\n" % (self._parser.get_method(), self._url)
         if not self._parser.should_keep_alive():
@@ -125,13 +126,13 @@ class Arrival:
         self._head_size = len(head)
         self._feed(head + b"\r\n" + rest)
 
-    # --------------------------------------------------------------- what the parser calls
+    # --------------------------------------------------------------- called by the parser
 
     def on_url(self, url: bytes) -> None:
         self._url += url
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if self._reading_body:  # a trailer says nothing that is believed (RFC 9110 §6.5.1)
+        if self._reading_body:  # trailers are ignored (RFC 9110 §6.5.1)
             self._bare += len(name) + len(value) + 4
             self._check_bare()
             return
@@ -200,7 +201,7 @@ class Arrival:
         self._fresh()
         self.request_read(request)
 
-    # --------------------------------------------------------------- what is made of it
+    # --------------------------------------------------------------- the complete request
 
     def _request(self, body: bytes) -> Request:
         path, _, query = self._url.partition(b"?")
@@ -219,7 +220,7 @@ class Arrival:
             self._body_counted += more
         elif self._error is None:
             self._error = GatewayError(
-                OVERLOADED, "the requests that are under way hold all the memory for bodies; try again shortly",
+                OVERLOADED, "the running requests hold all the memory for bodies; try again shortly",
                 retry_after=1,
             )  # fmt: skip
 

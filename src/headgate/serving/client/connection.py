@@ -3,8 +3,8 @@
 Owns the order of responses, the deadlines of what arrives, and how a connection ends; ``arrival`` reads the requests.
 The caller of a request whose body is still on its way is checked before the body is kept.
 
-It keeps reading while a response runs, so that the client's FIN is seen at once; FIN counts as gone, for a client that
-closes its side of a stream has nothing more to read for.
+It keeps reading while a response runs, so that the client's FIN is seen at once.  FIN counts as gone: a client that
+closes its side of a stream does not wait for more.
 """
 
 from __future__ import annotations
@@ -55,9 +55,9 @@ class Connection(Arrival, asyncio.Protocol):
         self._queue: deque[Request] | None = None
         self._close = False
         self._dead = False
-        self._kept = False  # something has been read in this turn and waits for its end
+        self._kept = False  # bytes have been read in this turn and wait for its end
         self._phase = 0  # of the arriving request: whose deadline is set, HEAD or BODY
-        self._lingering = 0  # bytes that were thrown away, and one
+        self._lingering = 0  # the number of discarded bytes, plus one
         self._linger_until = 0.0
         self._ahead = 0
         self.paused = False
@@ -65,7 +65,7 @@ class Connection(Arrival, asyncio.Protocol):
         self.slot = -1
         self.transport: asyncio.Transport = cast(asyncio.Transport, None)
 
-    # --------------------------------------------------------------- what the transport calls
+    # --------------------------------------------------------------- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self.transport = cast(asyncio.Transport, transport)
@@ -117,7 +117,7 @@ class Connection(Arrival, asyncio.Protocol):
         self._listener.turn.run(self._take, data)
 
     def _take(self, data: bytes) -> None:
-        """What one read brought, in its turn."""
+        """Work through the bytes of one read, in its turn."""
         self._kept = False
         if self._dead:
             return
@@ -127,7 +127,7 @@ class Connection(Arrival, asyncio.Protocol):
         if self._egress is not None:
             self._ahead += len(data)
             if self._ahead > READ_AHEAD:
-                # A response is running and the client floods: nothing of it can be answered in time.
+                # A response is running and the client floods: its requests cannot be answered in time.
                 self.transport.abort()
                 return
         if self._reading_body:
@@ -139,19 +139,19 @@ class Connection(Arrival, asyncio.Protocol):
             self._go_on()
 
     def _go_on(self) -> None:
-        """No response runs: what has been read is an error, or a part of a request."""
+        """Answer an error or wait for the rest of a request.  No response runs."""
         if self._reading_body and self._error is None:
             self._take_body()
         if self._error is not None:
             self._refuse(self._error)
         elif self._head_size and not self._reading_body and self._phase != HEAD:
-            # It has so long in all, however it drips (slow-loris).
+            # This is the time for the whole request, however slowly it drips (slow-loris).
             self._phase = HEAD
             self.wheel.set(self, self.wheel.now + self._limits.header_timeout)
 
     def _take_body(self) -> None:
-        """A part of a body has come.  Where the answer does not depend on it, it is answered now: nothing is kept for
-        a caller that is not known.
+        """Take a part of a body.  If the answer does not depend on the body, answer now: no bytes are kept for an
+        unknown caller.
         """
         if self._phase != BODY:
             request = self._request(b"")
@@ -170,14 +170,14 @@ class Connection(Arrival, asyncio.Protocol):
             self._count_body()
 
     def _discard(self, data: bytes) -> None:
-        """The request is refused, and the client still sends: read on, so that it reads the reason and not a reset."""
+        """Keep reading after a refusal while the client still sends, so that it gets the reason and not a reset."""
         self._lingering += len(data)
         if self._lingering > LINGER_BYTES + self._limits.max_body:
             self.transport.abort()
         elif self._linger_until:
             self.due = min(self.wheel.now + LINGER_S, self._linger_until)
 
-    # --------------------------------------------------------------- what the reading side calls
+    # --------------------------------------------------------------- called by the reading side
 
     def request_read(self, request: Request) -> None:
         if self._egress is None:
@@ -205,7 +205,7 @@ class Connection(Arrival, asyncio.Protocol):
         if egress.gone:
             return
         if request.method == b"CONNECT":
-            self._close = True  # what follows is for the other end of a tunnel that does not exist
+            self._close = True  # the next bytes are for the other end of a tunnel that does not exist
             self._app.refuse(GatewayError(METHOD_NOT_ALLOWED, "this is a gateway, not a forward proxy"), egress)
         elif self._listener.draining and self._listener.refuses_when_draining(request):
             self._app.refuse(
@@ -215,7 +215,7 @@ class Connection(Arrival, asyncio.Protocol):
             self._app.call(request, egress)
 
     def ended(self) -> None:
-        """The running response has been written (told by its egress)."""
+        """End the running response (called by its egress)."""
         if self._bodies.held and self._egress is not None:
             self._release(self._egress.request)
         self._egress = None
@@ -233,7 +233,7 @@ class Connection(Arrival, asyncio.Protocol):
             self.wheel.set(self, self.wheel.now + self._limits.idle_timeout)
 
     def _release(self, request: Request) -> None:
-        """The call of ``request`` is over, and nobody holds its body any more."""
+        """Release the body of ``request``, whose call is over."""
         size = len(request.body)
         if size > COUNTED_FROM:
             self._bodies.release(size)
@@ -246,7 +246,7 @@ class Connection(Arrival, asyncio.Protocol):
             self._release(self._egress.request)
 
     def write(self, data: bytes) -> None:
-        """Sends when what this turn has to remember is written; in order."""
+        """Send when the records of this turn are written; in order."""
         self._listener.turn.write(self.transport, data)
 
     def _finish(self) -> None:
@@ -256,7 +256,7 @@ class Connection(Arrival, asyncio.Protocol):
         self._listener.turn.send(self._hang_up, None)
 
     def _refuse(self, error: GatewayError) -> None:
-        """Answers what could not be read, and closes."""
+        """Answer a request that could not be read, and close."""
         self._error = None
         self._close = True
         self._lingering = 1
@@ -275,7 +275,7 @@ class Connection(Arrival, asyncio.Protocol):
         self.wheel.set(self, self.wheel.now + LINGER_S)
 
     def respond_with(self, egress: Egress) -> None:
-        """The running response is ``egress``'s from now on."""
+        """Hand the running response over to ``egress``."""
         self._egress = egress
 
     def close_after_response(self) -> None:
@@ -300,7 +300,7 @@ class Connection(Arrival, asyncio.Protocol):
         return out
 
     def close_if_idle(self) -> None:
-        """Draining: a connection without a running response has nothing to wait for."""
+        """Close now if no response runs, else after it: the process drains."""
         self._close = True
         if (
             self._egress is None

@@ -1,8 +1,8 @@
 """The client's side of one call: its head, its events, its end.
 
-Owns the order and framing of what is written for one request, and knows whether the client is still there.  It decides
-nothing: what to say comes from the exchange and the relay.  Everything is sent at the end of the turn in which it came;
-what ends a response therefore when its receipt is on record (see ``turn``).
+Owns the order and framing of the bytes written for one request, and knows whether the client is still there.  It
+makes no decisions: the content comes from the exchange and the relay.  All bytes are sent at the end of the turn in
+which they came.  So a response ends only when its receipt is on record (see ``turn``).
 """
 
 from __future__ import annotations
@@ -25,17 +25,17 @@ STREAM_HEAD = (
 
 
 class Source(Protocol):
-    """Where a stream's bytes come from: can be told to wait for a slow client."""
+    """The origin of a stream's bytes; it pauses for a slow client."""
 
     def pause(self) -> None: ...
     def resume(self) -> None: ...
 
 
 class Owner(Protocol):
-    """Who works for this client: a call's Fiber, or what it reads from."""
+    """The worker of this client: a call's Fiber, or the kept call that the client reads."""
 
     def throw(self, error: BaseException) -> bool:
-        """Told ClientGone when the client leaves."""
+        """Raise ClientGone in it when the client leaves."""
 
 
 class Egress:
@@ -43,14 +43,14 @@ class Egress:
     ``fail`` or ``cut``.
     """
 
-    committed = False  # a head has been written: no other status can be said
+    committed = False  # a head has been written: the status is fixed
     gone = False
-    deserted = False  # the call goes on, but what it brings will be seen by nobody
+    deserted = False  # the call goes on without a client
     over = False
     bytes_out = 0
     wrote_at = 0.0  # the wheel's now at the last write: keep-alive comments go by it
-    owner: Owner | None = None  # what is told when the client leaves
-    source: Source | None = None  # what is told when the client is slow
+    owner: Owner | None = None  # notified when the client leaves
+    source: Source | None = None  # notified when the client is slow
 
     def __init__(self, connection: Connection, request: Request) -> None:
         self._connection = connection
@@ -114,7 +114,7 @@ class Egress:
         self._connection.ended()
 
     def fail(self, events: bytes) -> None:
-        """The event that says why nothing more will come, and the end of the body."""
+        """Send the event with the reason for the end, and the end of the body."""
         self.end(events)
 
     def cut(self) -> None:
@@ -128,7 +128,7 @@ class Egress:
         return self._connection.paused
 
     def hand_over(self) -> Egress:
-        """The client's response goes on in a new Egress, which is returned; this one has no client any more."""
+        """Return a new Egress that continues the client's response; this one has no client any more."""
         connection = self._connection
         client = Egress(connection, self.request)
         connection.respond_with(client)
@@ -136,7 +136,7 @@ class Egress:
         return client
 
     def leave(self) -> None:
-        """The client is gone (told by the connection)."""
+        """Notify the owner that the client is gone (called by the connection)."""
         if self.over or self.gone:
             return
         self.gone = True

@@ -1,7 +1,7 @@
 """The client side: the listening socket, and every connection that came in through it.
 
-Owns how many connections there are, and how they end when the process drains.  What one of them reads and answers is
-``connection``'s; what a request means is the Application's.
+Owns the set of connections and their end when the process drains.  Reads and answers of each are ``connection``'s;
+the meaning of a request is the Application's.
 """
 
 from __future__ import annotations
@@ -23,21 +23,21 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.wire.http import Request
 
-FLUSH_S = 1.0  # for what was said last: a second signal leaves two seconds for everything
+FLUSH_S = 1.0  # for the last bytes: a second signal leaves two seconds for all steps
 
 log = logging.getLogger("headgate.listener")
 
 
 class Application(Protocol):
-    """What the listener was given to hand requests to."""
+    """The receiver of the listener's requests."""
 
     def call(self, request: Request, egress: Egress) -> None:
         """Answers now or later.  Must not raise."""
 
     def reads_body(self, request: Request) -> bool:
-        """Whether the answer depends on the body of ``request``, of which only the head has come.
+        """True if the answer depends on the body of ``request``, of which only the head has come.
 
-        False for a caller that is not known: then nothing of the body is kept, and ``call`` gets the request without.
+        False for an unknown caller: the body is not kept, and ``call`` gets the request without it.
         """
 
     def refuse(self, error: GatewayError, egress: Egress) -> None:
@@ -93,7 +93,7 @@ class Listener:
             log.warning("%d connections did not finish within %.0f s of draining", len(self.connections), seconds)
 
     async def close(self) -> None:
-        """Cuts every connection that has not taken within a second what there was to say, and sees it end."""
+        """Cut every connection that has not taken its last bytes within a second, and wait for its end."""
         if not await self._all_closed(FLUSH_S):
             for connection in list(self.connections):
                 connection.transport.abort()

@@ -1,1 +1,1 @@
-"""What drives calls on the event loop: turns, fibers, the wheel of deadlines."""
+"""The drivers of calls on the event loop: turns, fibers, the wheel of deadlines."""

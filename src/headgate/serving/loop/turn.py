@@ -1,11 +1,10 @@
-"""One turn of the loop, in three steps: run what arrived, write down what must be remembered, send what then may be.
+"""One turn of the loop, in three steps: work through the input, write the records, send the answers.
 
-The callbacks of a turn only note what they have read.  At the end of the turn all of it is worked through in one go:
-bytes are parsed, calls run, events are relayed, their records go to the journal in one write, and only then do the
-bytes leave that those records vouch for.  That order is the promise that what a client has seen finished is on
-record; doing it together is what keeps Python's code in the processor's caches between system calls (measured:
-docs/decisions/005). Nothing waits for a second turn, and nothing is held back for company: what came in one turn
-leaves in it.
+The callbacks of a turn only keep the bytes that they read.  At the end of the turn all of these are worked through in
+one go: bytes are parsed, calls run, events are relayed.  Their records go to the journal in one write.  Only then are
+the bytes sent that depend on these records.  That order keeps the promise that a stream which a client saw finish is
+on record.  Working through a turn in one go keeps Python's code in the processor's caches between system calls
+(measured: docs/decisions/005).  Input of one turn leaves in the same turn; no answer waits for a fuller batch.
 """
 
 from __future__ import annotations
@@ -20,7 +19,7 @@ log = logging.getLogger("headgate.turn")
 
 
 class Turn:
-    """What is left to do in this turn of the loop."""
+    """The work that is left in this turn of the loop."""
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self._call_soon = loop.call_soon
@@ -29,13 +28,13 @@ class Turn:
         self._sends: list[tuple[Callable[[Any], object], Any]] = []
         self._writer: asyncio.WriteTransport | None = None  # whose bytes ``_sends`` ends with, and these
         self._written: list[bytes] = []
-        # asyncio's own `writelines` neither pauses a protocol (CVE-2024-12254) nor looks whether its connection is
-        # gone, in some versions from 3.12 on.  uvloop's loop is none of asyncio's.
+        # In some versions from 3.12 on, asyncio's own `writelines` neither pauses a protocol (CVE-2024-12254) nor
+        # checks whether its connection is gone. uvloop's loop is none of asyncio's.
         self._gathers = not isinstance(loop, asyncio.BaseEventLoop)
         self.record: Callable[[], None] = _nothing
 
     def arm(self) -> None:
-        """This turn has an end to see to."""
+        """Schedule the end of this turn."""
         if not self._armed:
             self._armed = True
             self._call_soon(self._end)
@@ -54,8 +53,8 @@ class Turn:
             self.arm()
 
     def write(self, transport: asyncio.WriteTransport, data: bytes) -> None:
-        """``send`` of bytes to a client.  A response's head, its events and its end leave in one system call where they
-        came in one turn: each of them costs as much as Python spends on an event.
+        """``send`` of bytes to a client.  A response's head, events and end of one turn leave in one system call,
+        which costs as much as Python spends on an event.
         """
         if transport is self._writer:
             self._written.append(data)
@@ -76,7 +75,7 @@ class Turn:
         runs.clear()
         try:
             self.record()
-        except Exception:  # as above: whatever became of the records, this process has to go on
+        except Exception:  # as above: this process has to go on, with or without the records
             log.exception("a bug while recording this turn")
         self._armed = False
         self._sends = []
@@ -94,4 +93,4 @@ def _write_joined(transport: asyncio.WriteTransport, written: list[bytes]) -> No
 
 
 def _nothing() -> None:
-    """Nobody keeps records."""
+    """Do nothing: this process keeps no records."""

@@ -1,9 +1,8 @@
 """Deadlines as timestamps, looked at lazily; and the coarse clock.
 
-A deadline that moves with every event of every stream must not be a timer.  Whoever has one is a ``Timed``: it keeps
-``due`` as a plain attribute and moves it *later* by assigning it.  The wheel looks at an entry when the slot it was
-last put in comes up, and puts it in a later slot where ``due`` has moved on.  Moving a deadline *earlier* needs
-``set``.
+A deadline that moves with every event of every stream must not be a timer.  An object with a deadline is a ``Timed``:
+it keeps ``due`` as a plain attribute and moves it *later* by assigning it.  The wheel looks at an entry when its slot
+comes up.  It puts the entry in a later slot if ``due`` has moved on.  Moving a deadline *earlier* needs ``set``.
 
 ``now`` is monotonic seconds, renewed every tick: precise enough for deadlines of a second and more, and free to read.
 """

@@ -1,8 +1,8 @@
 """GET /models, /models/{id}, /aliases and /providers: answered from the Snapshot, whether control is there or not.
 
-Owns who may read them and what is kept of them: one world's entries are made when they are first asked for, a
-millisecond at a time, so that no stream waits for a list; whole bodies are kept for as long as they hold, within
-limits.  Refuses to say what strangers must not know: addresses, accounts, keys.
+Owns the rights to read them and their cache.  One snapshot's entries are made at the first question, a millisecond at
+a time, so that no stream waits for a list.  Whole bodies are kept for as long as they are valid, within limits.  The
+lists never contain addresses, accounts or keys.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _PRIVATE = b"Cache-Control: private, no-cache\r\nVary: Authorization, X-Api-Key\
 
 
 class Page(NamedTuple):
-    """A body, what names it, and further header lines."""
+    """A body, its ETag, and further header lines."""
 
     body: bytes
     etag: bytes
@@ -46,8 +46,8 @@ class Page(NamedTuple):
 
 
 class Lists:
-    """What the routes call.  Each raises GatewayError: 401 for a token that is not good, 403 for one without
-    ``gate:models`` where the catalog is not public, 400 for a parameter that is not known.
+    """The operations of the routes.  Each raises GatewayError: 401 for an invalid token, 403 for one without
+    ``gate:models`` if the catalog is not public, 400 for an unknown parameter.
     """
 
     def __init__(self, directory: Directory, public: bool) -> None:
@@ -83,7 +83,7 @@ class Lists:
         return Page(body, _etag(body), _fields(grant))
 
     async def aliases(self, request: Request) -> Page:
-        """Every alias with its chain, those that lead nowhere too: they say what is missing."""
+        """Return every alias with its chain, also aliases that lead nowhere: their ``why`` names the gap."""
         grant = self._admit(request)
         refuse_parameters(request.query)
         shelf, uses = self._current(), self._directory.uses
@@ -91,7 +91,7 @@ class Lists:
         return self._pages.get(("aliases", allowed), shelf, uses, lambda: _aliases(shelf, uses, grant), _fields(grant))
 
     async def providers(self, request: Request) -> Page:
-        """Who serves: names and states, neither addresses nor accounts."""
+        """Return the providers' names and states, without addresses and accounts."""
         grant = self._admit(request)
         refuse_parameters(request.query)
         shelf = self._current()
@@ -100,7 +100,9 @@ class Lists:
         )
 
     def _admit(self, request: Request) -> Grant | None:
-        """Who asks; None for a stranger, where strangers may.  A token that is sent must be good."""
+        """Return the caller's grant; None without a token, if the catalog is public.  A token that is sent must be
+        valid.
+        """
         if self._public and not auth.carried(request.headers):
             return None
         directory = self._directory
@@ -134,7 +136,7 @@ class _Shelf:
         return mine.providers is snapshot.providers and mine.aliases is snapshot.aliases
 
     def filled(self) -> Signal[None]:
-        """Set when all entries are there; whoever asks first has them made."""
+        """Set when all entries are there; the first question makes them."""
         signal: Signal[None] = Signal()
         if self._full:
             signal.set(None)
@@ -269,7 +271,7 @@ def _etag(content: bytes) -> bytes:
     return b'"%b"' % hashlib.blake2b(content, digest_size=12).hexdigest().encode()
 
 
-# ------------------------------------------------------------------------------------- what a URL says
+# ------------------------------------------------------------------------------------- the parts of a URL
 
 
 def parameters(query: bytes) -> list[tuple[str, str]]:
@@ -277,13 +279,13 @@ def parameters(query: bytes) -> list[tuple[str, str]]:
 
 
 def refuse_parameters(query: bytes) -> None:
-    """Our own GET endpoints refuse what they do not know: a misspelt filter must not look like an answer."""
+    """Refuse unknown query parameters: a misspelt filter must not look like an answer."""
     for name, _ in parameters(query):
         raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
 
 
 def rest_of(path: bytes, collection: bytes) -> str | None:
-    """What stands behind ``collection`` in a path, decoded; None where that can be no id of ours."""
+    """Return the part of a path after ``collection``, decoded; None if it cannot be an id."""
     try:
         ident = unquote_to_bytes(path.partition(collection)[2]).decode()
     except UnicodeDecodeError:

@@ -1,4 +1,4 @@
-"""Which path is what.  The Application that the listener hands requests to."""
+"""The table of paths: the Application that gets the listener's requests."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ PREFIXES = ("/v1", "/api/gate/v1", "")
 ASK_S = 5.0
 _ALLOWED_HEADERS = b"authorization, x-api-key, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
-AWAY_S = 2  # when to ask again what control did not answer
+AWAY_S = 2  # the pause before a question that control did not answer is sent again
 
 log = logging.getLogger("headgate.routes")
 
@@ -87,7 +87,7 @@ class Routes:
         return len(self._running)
 
     def close(self) -> None:
-        """The process ends: each running call is told why where it waits, tells its client, and closes its receipt."""
+        """Raise ``draining`` in each running call; it tells its client and closes its receipt."""
         for fiber in tuple(self._running):
             try:
                 fiber.throw(GatewayError(DRAINING, CUT_SHORT, retry_after=1))
@@ -179,7 +179,9 @@ class Routes:
         self._start(self._question(request, egress, "request", params), "request", egress)
 
     async def _question(self, request: Request, egress: Egress, kind: str, params: dict[str, str] | None) -> None:
-        """What only the store knows, asked of control with a deadline.  ``params`` None: nothing can have that id."""
+        """Ask control, with a deadline, for an answer that only the store has.  ``params`` None: the id is
+        impossible.
+        """
         try:
             directory = self._directory
             scope = "gate:usage" if kind == "usage" else "gate:chat"
@@ -199,7 +201,7 @@ class Routes:
         egress.answer(answer.status, fields, answer.body)
 
     def _read(self, listing: Listing) -> dict[bytes, Operation]:
-        """The operations of what is answered from the Snapshot."""
+        """The operations that are answered from the Snapshot."""
         return _read_only(lambda request, egress: self._start(self._listed(listing, request, egress), "list", egress))
 
     async def _listed(self, listing: Listing, request: Request, egress: Egress) -> None:
@@ -219,7 +221,7 @@ class Routes:
             egress.answer(200, fields, page.body)
 
     def _preflight(self, request: Request, egress: Egress, operations: Mapping[bytes, Operation]) -> None:
-        """CORS (WHATWG Fetch §4.8): what a browser asks before it sends an Authorization header."""
+        """Answer a CORS preflight (WHATWG Fetch §4.8): a browser sends it before an Authorization header."""
         fields = _allow(operations)
         origin = request.headers.get(b"origin")
         if origin is not None and self.allowed_origin(origin) is not None:

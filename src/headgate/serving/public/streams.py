@@ -1,6 +1,6 @@
-"""``/v1/streams/{id}``: a kept stream is read on from any event, or stopped.
+"""``/v1/streams/{id}``: resume a kept stream after any event, or stop it.
 
-Owns who may, and what is asked for; the reading itself is ``replay``'s.
+Owns the rights and the parameters; ``replay`` does the reading.
 """
 
 from __future__ import annotations

@@ -1,1 +1,1 @@
-"""Calls that outlast their connection, and how clients read them on."""
+"""Calls that outlast their connection, and their readers."""

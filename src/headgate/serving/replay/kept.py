@@ -1,8 +1,8 @@
-"""Calls that outlast the connection they came in on: what they have sent is kept, and several clients may read it.
+"""Calls that outlast the connection they came in on: their output is kept, and several clients may read it.
 
-Owns which calls are kept, who reads them, how long and in how much memory, and their end when nobody is left.  A call
+Owns the kept calls, their readers, their time and memory, and their end without readers.  A call
 writes to a ``Kept`` as to any Egress and does not know the difference; nothing here knows where an answer comes from.
-Calls that are not kept have only passed ``Replay.keep``: they pay one comparison, none per event.
+Other calls only pass ``Replay.keep``: they pay one comparison, and none per event.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from headgate.wire.http import Request
 
 WEIGHT = 3 << 10  # what a kept call takes beside its events; measured: 2.3 KB
 MOST_READERS = 64  # of one call
-PIECE = 64 << 10  # of what a reader has missed: as much as fills its connection's buffer
+PIECE = 64 << 10  # of missed events: as much as fills a reader's connection buffer
 MOST_REMEMBERED = 20_000  # ids of streams that are gone: their clients read "expired", not "unknown"
 _UNKNOWN = "there is no such stream for this key: it was not resumable, or the gateway has been restarted since"
 CUT_SHORT = "this gateway is shutting down and could wait for the end of this answer no longer; ask again"
@@ -80,7 +80,7 @@ class Reader:
                 b"application/json",
             )
 
-    # --------------------------------------------------------------- what its Egress calls
+    # --------------------------------------------------------------- called by its Egress
 
     def pause(self) -> None:
         self._kept.balance()
@@ -101,10 +101,10 @@ class Reader:
 
 
 class Kept(Egress):
-    """A call's output while it is kept.  Made of the Egress that the call has been given, so that the call goes on
-    with it; its client becomes the first of the readers, with an Egress of its own.
+    """A call's output while it is kept.  It is made from the Egress that the call has been given, so that the call
+    goes on with it.  The client becomes the first reader, with an Egress of its own.
 
-    Running it has readers, or ``due`` for nobody's coming back; ended it has ``due`` for being forgotten.
+    While it runs, ``due`` is its end without readers; after its end, ``due`` is the time to forget it.
     """
 
     # Set in ``become``, which is all the making there is.
@@ -137,7 +137,7 @@ class Kept(Egress):
         self.readers = [self._client]
         self.balance()
 
-    # --------------------------------------------------------------- what the call writes
+    # --------------------------------------------------------------- written by the call
 
     def begin(self, fields: bytes) -> None:
         self.committed = True
@@ -215,7 +215,7 @@ class Kept(Egress):
         return self.held
 
     def _finish(self, *, reusable: bool) -> None:
-        """The call has said everything.  An answer that failed answers no repeat: that may do better."""
+        """End the call's output.  A failed answer is not given to a repeat, because a new call may do better."""
         self.owner = self._client = None  # with its connection and its request's body
         if not reusable:
             self._replay.release_key(self)
@@ -224,10 +224,10 @@ class Kept(Egress):
             return
         self._replay.outlive(self)
 
-    # --------------------------------------------------------------- who reads it
+    # --------------------------------------------------------------- its readers
 
     def follow(self, egress: Egress, after: int, fields: bytes = b"") -> None:
-        """Another client: all events behind the number ``after``, and what will come.  Raises GatewayError."""
+        """Add a reader: it gets all events after the number ``after``, and the later ones.  Raises GatewayError."""
         if len(self.readers) >= MOST_READERS:
             raise GatewayError(OVERLOADED, "this stream has as many readers as it may have; close one", retry_after=1)
         ring = self.ring
@@ -247,7 +247,7 @@ class Kept(Egress):
             self.catch_up(reader)
 
     def catch_up(self, reader: Reader) -> None:
-        """Sends it what it has missed, piece by piece as it takes them, and the end where that is known."""
+        """Send it the events that it has missed, piece by piece as it takes them, and the end if that is known."""
         ring = self.ring
         if ring is None or reader not in self.readers or not self.committed or reader.egress.paused:
             return
@@ -271,7 +271,7 @@ class Kept(Egress):
     def _lose(self, reader: Reader) -> None:
         """It was slower than the ring is long."""
         self.readers.remove(reader)
-        reader.tell(GatewayError(STREAM_EXPIRED, "read too slowly: what follows is no longer kept"), self.ident)
+        reader.tell(GatewayError(STREAM_EXPIRED, "read too slowly: the next events are no longer kept"), self.ident)
         self._see_who_is_left()
 
     def leave_out(self, reader: Reader) -> None:
@@ -286,7 +286,7 @@ class Kept(Egress):
         self.balance()
         if self.over or self.readers:
             return
-        # Before its head nobody has learnt a stream's id: only whoever has a key could come back.
+        # Before its head no client knows a stream's id: only a client with a key could come back.
         self.deserted = self.key is None and (self.ring is None or not self.committed)
         if self._grace > 0 and (not self.deserted or self._drains):
             self._wheel.set(self, self._wheel.now + self._grace)
@@ -294,8 +294,8 @@ class Kept(Egress):
             self.stop(GatewayError(STREAM_STOPPED, "its client left"))
 
     def balance(self) -> None:
-        """The upstream waits for the call's own client while nobody else reads; for others it never waits: their
-        bound is the ring.
+        """The upstream waits for the call's own client while that is the only reader.  It never waits for others:
+        their bound is the ring.
         """
         readers = self.readers
         held = len(readers) == 1 and readers[0] is self._client and readers[0].behind
@@ -310,7 +310,7 @@ class Kept(Egress):
     # --------------------------------------------------------------- its end before its end
 
     def stop(self, error: GatewayError) -> None:
-        """Ends the call as its client's leaving does; whoever still reads it is told ``error``."""
+        """End the call as its client's leaving does; remaining readers get ``error``."""
         if self.over:
             return
         self.gone = self.over = True
@@ -320,7 +320,7 @@ class Kept(Egress):
         self._dismiss(error)
 
     def close(self) -> None:
-        """The process ends, and the call with it: as any other call where somebody reads it."""
+        """End the call with the process: like any other call if it has a reader."""
         error = GatewayError(DRAINING, CUT_SHORT, retry_after=1)
         if not self.readers:
             self.stop(error)
@@ -336,7 +336,7 @@ class Kept(Egress):
         self._replay.forget(self)
 
     def expire(self, now: float) -> None:
-        """The wheel: nobody came back in time, or it has been kept for long enough."""
+        """The wheel: no client came back in time, or it has been kept for long enough."""
         error = GatewayError(STREAM_EXPIRED, "this stream is no longer kept")
         if self.over:
             self._dismiss(error)
@@ -356,12 +356,12 @@ class Replay:
         self._streams: dict[str, Kept] = {}
         self._keyed: dict[tuple[str, bytes], Kept] = {}
         self._running: set[Kept] = set()
-        self._gone: dict[str, str] = {}  # stream id → whose it was
+        self._gone: dict[str, str] = {}  # stream id → its owner's grant id
 
     # --------------------------------------------------------------- for the exchange
 
     def repeat(self, request: Request, grant: str, egress: Egress) -> bool:
-        """Whether this call (it has an Idempotency-Key) has been made before: then ``egress`` gets that one's answer.
+        """True if this call (it has an Idempotency-Key) has been made before: then ``egress`` gets that call's answer.
 
         Raises GatewayError: 400, 409, and 410 where the answer is no longer kept whole.
         """
@@ -388,7 +388,7 @@ class Replay:
             return
         conduct = on_disconnect.conduct(call.options, alias, stream=call.stream, keyed=keyed)
         stored = (keyed or conduct.resumable) and self.memory.take(WEIGHT)
-        if not (stored or conduct.drains):  # nothing asked for, or no room for it: a call like any other
+        if not (stored or conduct.drains):  # not requested, or no room for it: a call like any other
             return
         grant = receipt.grant.id if receipt.grant is not None else ""
         client = egress.hand_over()
@@ -397,7 +397,7 @@ class Replay:
         ring, url = None, b""
         if stored and conduct.resumable:
             ring = Ring(receipt.id, self._limits.replay_per_stream, self.memory)
-            total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # whoever will serve it
+            total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             url = b"x-headgate-stream-url: %b\r\n" % self._url(request.path, receipt.id, until)
             self._streams[receipt.id] = kept
@@ -431,7 +431,7 @@ class Replay:
         raise GatewayError(STREAM_NOT_FOUND, _UNKNOWN)
 
     def vouches(self, ident: str, expires: str, signature: str) -> bool:
-        """Whether the link is one of ours.  Raises GatewayError (410) where it is, and too old."""
+        """True if the gateway has signed the link.  Raises GatewayError (410) if it is too old."""
         if not hmac.compare_digest(self._sign(ident, expires), signature.encode()):
             return False
         if int(expires) <= time.time():
@@ -448,7 +448,7 @@ class Replay:
             self._public, prefix, ident.encode(), until, self._sign(ident, str(until)),
         )  # fmt: skip
 
-    # --------------------------------------------------------------- for what is kept
+    # --------------------------------------------------------------- called by kept calls
 
     def outlive(self, kept: Kept) -> None:
         """The call has ended: its answer stays for a while."""
@@ -457,13 +457,13 @@ class Replay:
         self.wheel.set(kept, self.wheel.now + seconds)
 
     def release_key(self, kept: Kept) -> None:
-        """A repeat will be a call of its own."""
+        """Forget the key: the next request with it is executed as a new call."""
         if kept.key is not None:
             self._keyed.pop((kept.grant, kept.key), None)
             kept.key = None
 
     def forget(self, kept: Kept) -> None:
-        """Nothing of it is kept any longer.  Said twice, it changes nothing."""
+        """Drop all that is kept of it.  A second call has no effect."""
         self.wheel.drop(kept)
         self._running.discard(kept)
         self.release_key(kept)

@@ -1,6 +1,6 @@
 """The last events of one stream, numbered, within a bound of its own and one of all streams together.
 
-Owns bytes and their count.  Nothing is said here about who reads them.
+Owns bytes and their count.  It does not know the readers.
 """
 
 from __future__ import annotations
@@ -11,11 +11,11 @@ from itertools import islice
 HEADER = 56  # of a bytes object, rounded as allocators do, and the reference to it
 MOST_FRAMES = 16  # of a stream: text, reasoning, arguments, usage, and the same of another provider
 WORTH = 64  # bytes of each event that a frame must save
-LARGE = 4 << 10  # an event that makes no frame: what it shares is hardly the wrapping of a word, and frames stay
+LARGE = 4 << 10  # a larger event makes no frame: its shared part is hardly the wrapping of a word, and frames stay
 
 
 class Memory:
-    """What all that is kept may take, in bytes, and takes."""
+    """The memory of all kept events, in bytes: its limit and its use."""
 
     __slots__ = ("most", "used")
 
@@ -34,13 +34,14 @@ class Memory:
 class Ring:
     """Events as they were sent, each with its line ``id: <stream>.<number>``; numbers start at 1.
 
-    The chunks of a stream differ in a word and share three hundred bytes around it.  Those are kept once, as a frame
-    (what an event begins and ends with), and of each event the number of its frame and what is its own; so five
-    times as many fit.  A frame is what two events in a row have in common that fit into no earlier one; it counts
-    like them, and stays as long as there are any.
+    The chunks of a stream differ in a word and share three hundred bytes around it.  The shared bytes are kept once,
+    as a frame: the beginning and the end of an event.  Each event keeps the number of its frame and its own bytes, so
+    that five times as many fit.  If two events in a row fit into no earlier frame, their common bytes make a new one.
+    A frame counts like events, and stays as long as there are any.
 
-    One small object an event and no large buffer: ten thousand buffers that grow and shrink beside the large but brief
-    objects of the same calls leave half of the heap in holes (measured), events fill them.
+    Each event is one small object; there is no large buffer.  Ten thousand buffers that grow and shrink beside the
+    large but brief objects of the same calls leave half of the heap in holes (measured).  Small objects fill the
+    holes.
     """
 
     __slots__ = ("_frames", "_kept", "_memory", "_most", "_odd", "_prefix", "_size", "last")
@@ -63,7 +64,7 @@ class Ring:
     def add(self, events: bytes) -> bytes:
         """Numbers whole events and keeps them; returns them as they are to be sent.
 
-        What is over a bound goes at the other end: the stream's own oldest events, never another's.
+        Above a bound the oldest events of this stream are dropped, never another's.
         """
         number, before = self.last, self._size
         sent = []
@@ -139,7 +140,8 @@ class Ring:
 
 
 def _common(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
-    """What both begin and end with, up to the quotation marks around what differs; None where that is not worth it.
+    """Return the common beginning and end, up to the quotation marks around the difference; None if they save too
+    little.
 
     Compared as two large numbers, which differ in their first and last bits where the bytes do: at C's speed.
     """

@@ -1,7 +1,8 @@
-"""The world that new calls see: the current Snapshot, the plans made from it, the providers' keys, and what was learnt.
+"""The configuration that new calls see: the current Snapshot, the plans made from it, the providers' keys, and health.
 
-Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.  Health
-is the exception: it is of the world outside, outlives every Snapshot, and is told here when keys change.
+Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.
+Health is the exception: it describes the world outside and outlives every Snapshot.  It is notified here when keys
+change.
 """
 
 from __future__ import annotations
@@ -16,8 +17,9 @@ from headgate.process.channel import Resume, Uses
 
 
 class Directory:
-    """See ports.Directory.  ``key`` is the instance key under which tokens are digested; ``uses`` is what the catalog
-    says about the last 30 days: beside the Snapshot, as it changes every minute and decides nothing.
+    """See ports.Directory.  ``key`` is the instance key under which tokens are digested; ``uses`` is the catalog's
+    count of the last 30 days.  It stands beside the Snapshot, because it changes every minute and no decision depends
+    on it.
     """
 
     def __init__(self, key: bytes, snapshot: Snapshot, secrets: Mapping[str, str]) -> None:
@@ -41,7 +43,7 @@ class Directory:
             self._park_keyless()
 
     def rekey(self, secrets: Mapping[str, str]) -> None:
-        """New attempts use these keys.  Nothing that a former key has met is held against the one in its place."""
+        """New attempts use these keys.  Failures of a former key do not count against the key in its place."""
         before, self.secrets = self.secrets, secrets
         for account, key in secrets.items():
             if before.get(account) != key:

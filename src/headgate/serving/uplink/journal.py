@@ -1,9 +1,9 @@
 """The outbox: this process's append-only files, which control reads, commits and deletes.
 
-Owns ``STATE/journal/<worker>-<boot id>-<n>``.  The records of one turn of the loop share one write(2) (no
-fsync): a ``kill -9`` loses nothing, a power cut may lose the last moments.  Segments are preallocated, so that a full
-disk is met when a segment is made and not in the middle of a call, and locked for as long as this process lives: a
-free lock tells control that the writer is gone.  Nothing is ever deleted here.
+Owns ``STATE/journal/<worker>-<boot id>-<n>``.  The records of one turn of the loop share one write(2) (no fsync): a
+``kill -9`` loses nothing, a power cut may lose the last moments.  Segments are preallocated, so that a full disk
+shows when a segment is made and not in the middle of a call.  They are locked for as long as this process lives: a
+free lock tells control that the writer is gone.  This process deletes no segment.
 """
 
 from __future__ import annotations
@@ -63,8 +63,8 @@ class Journal:
         self._pending.append(encode(record))
 
     def flush(self) -> None:
-        """Writes what this turn has brought, at once.  Raises nothing: what cannot be written is held, and new calls
-        are refused until it can.
+        """Write the records of this turn, at once.  Raises nothing: unwritten records are held, and new calls are
+        refused until they are written.
         """
         pending = self._pending
         if not pending:
@@ -81,7 +81,7 @@ class Journal:
             if os.pwrite(self._fd, data, self._offset) != len(data):
                 raise OSError(errno.ENOSPC, "only a part of the records could be written")
         except OSError as error:
-            # The offset stays: what was half written will be overwritten, or read as a torn tail.
+            # The offset stays: a half-written record will be overwritten, or read as a torn tail.
             self._hold(data, error)
             return
         self._offset = end
@@ -98,7 +98,7 @@ class Journal:
         self._prepare()
 
     def check(self) -> None:
-        """Goes on in a new segment where this one was removed, replaced or cut.  Called once a second.
+        """Continue in a new segment if this one was removed, replaced or cut.  Called once a second.
 
         A write would not notice: it goes to a file that has no name any more, or behind a hole.
         """
@@ -128,7 +128,7 @@ class Journal:
         return f"{self._stem}-{number:06d}"
 
     def close(self) -> None:
-        """The process is going: every lock is freed."""
+        """Free every lock; the process ends."""
         self.flush()
         if self._making is not None:
             self._making.cancel()
@@ -177,7 +177,7 @@ class Journal:
         try:
             fd = await asyncio.get_running_loop().run_in_executor(None, self._make, number)
         except FileExistsError:
-            return  # a record that could not wait has made it meanwhile
+            return  # an urgent record has made it meanwhile
         except OSError as error:
             log.warning("no journal segment yet: %s; trying again in %.0f s", error.strerror, RETRY_S)
             return

@@ -1,8 +1,8 @@
 """The data process's end of the channel.
 
-Connects and reconnects for as long as the process lives; brings the Directory, and the file that outlives the process,
-what control sends; takes up gauges, events and questions.  Nothing on the data plane ever waits for it: a question has
-its deadline, the rest is dropped when the socket is full.
+Connects and reconnects for as long as the process lives.  It delivers control's messages to the Directory and to the
+file that outlives the process.  It sends gauges, events and questions up.  The data plane never waits for it: a
+question has its deadline, and other messages are dropped when the socket is full.
 """
 
 from __future__ import annotations
@@ -100,7 +100,7 @@ class Link:
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _while_connected(self, wire: _Wire) -> bool:
-        """Until the connection is lost.  True where anything came on it."""
+        """Read until the connection is lost.  Return True if any frame came."""
         await wire.lost.wait()
         self._wire = None
         self._assembly.drop()
@@ -124,7 +124,7 @@ class Link:
         return question.answer
 
     def event(self, name: str, detail: str) -> None:
-        """Something worth a line on the other side; dropped, and counted, where nobody takes it."""
+        """Send an event to control's log; it is dropped, and counted, if control does not take it."""
         if len(self._events) < MAX_EVENTS:
             self._events.append((time.time_ns(), name, detail))
         else:
@@ -147,7 +147,7 @@ class Link:
     # --------------------------------------------------------------- down
 
     def opened(self, wire: _Wire) -> None:
-        """At once, and not when ``run`` goes on: what comes first is answered as well."""
+        """At once, and not when ``run`` goes on: the first frame is answered as well."""
         self._wire = wire
         self._heard = False
         self._say_hello()

@@ -1,4 +1,4 @@
-"""What control asks of a data process: the way that a call would take now, and which accounts rest."""
+"""Control's questions to a data process: the route that a call would take now, and the accounts that rest."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headgate.serving.uplink.directory import Directory
 
 
 def answer(ask: Ask, directory: Directory, now: float) -> Answer:
-    """``now`` is monotonic seconds.  Raises nothing: what cannot be answered is an error body."""
+    """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
     try:
         if ask.kind == "standings":
             return Answer(ask.id, 200, msgspec.json.encode(standings(directory.health.accounts, now)))

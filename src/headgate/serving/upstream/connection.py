@@ -51,7 +51,7 @@ class Sink(Protocol):
     """Where the bytes of a streamed body go."""
 
     def feed(self, data: bytes) -> None:
-        """What one read brought."""
+        """Take the bytes of one read."""
 
     def ended(self) -> None:
         """The body is complete."""
@@ -64,12 +64,12 @@ class Asking(Signal["Upstream"]):
     """One request on its way.  Awaited, it gives the connection, with a streamed answer's head or all of a whole one.
 
     ``deadline`` is the latest end of the whole attempt.  Instants are monotonic seconds: ``queued`` when a connection
-    was there or began to be made, ``connected`` when the request was sent.  Whoever awaits it must ``release`` it,
-    however that ends.
+    was there or began to be made, ``connected`` when the request was sent.  The awaiting call must ``release`` it,
+    whether it succeeds or fails.
     """
 
     upstream: Upstream | None = None
-    left = False  # nobody waits any more
+    left = False  # no call waits any more
     headers: Mapping[bytes, bytes] = {}  # the client's, of which some went along
     queued = connected = 0.0
     due = NEVER  # of the wait for a connection
@@ -113,9 +113,9 @@ class Asking(Signal["Upstream"]):
 class Upstream(asyncio.BufferedProtocol):
     """One upstream connection, and the request that runs on it.
 
-    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (a status of
-    success, and a body that is events by its type or by how it begins): then the Asking is set and the body goes to
-    ``sink``; else *whole*: it is set when all of it is in ``body``.
+    An answer is *streamed* if the request asked for it and the upstream agreed.  It agrees with a status of success
+    and a body of events, by its type or its first bytes.  Then the Asking is set and the body goes to ``sink``.
+    Otherwise it is *whole*: the Asking is set when all of it is in ``body``.
     """
 
     asking: Asking | None = None
@@ -144,7 +144,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._run = pool.turn.run
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self._pieces: list[bytes] = []
-        self._gathered = bytearray()  # of a whole answer, what came in the reads before
+        self._gathered = bytearray()  # of a whole answer: the bytes of earlier reads
         self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
         self._parser = httptools.HttpResponseParser(self)
         self.born = pool.wheel.now
@@ -195,14 +195,14 @@ class Upstream(asyncio.BufferedProtocol):
             self.expect("stall", self.asking.timeouts.stall)
 
     def begin_ending(self, seconds: float) -> None:
-        """Everything has come but the end itself."""
+        """Wait for the end; the rest has come."""
         if self.phase in ("stall", "first_token", "end"):
             self._ending = seconds
             self.expect("end", seconds)
 
     @property
     def reading(self) -> bool:
-        """False while a slow client has it wait."""
+        """False while it waits for a slow client."""
         return self._reading
 
     def hold(self) -> None:
@@ -243,8 +243,8 @@ class Upstream(asyncio.BufferedProtocol):
     def release(self, *, finished: bool) -> None:
         """The call is done with it: back to the pool where it is clean, closed where it is not.
 
-        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing,
-        which often comes in a packet of its own; it gets a second to come.
+        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing.
+        That end often comes in a packet of its own; it gets a second to come.
         """
         self.sink = None
         self._pieces.clear()
@@ -274,7 +274,7 @@ class Upstream(asyncio.BufferedProtocol):
         if not self._transport.is_closing():
             self._transport.abort()
 
-    # --------------------------------------------------------------- what the transport calls
+    # --------------------------------------------------------------- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -285,7 +285,7 @@ class Upstream(asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._run(self._take, _read_view[:nbytes].tobytes())
         if nbytes == READ and self._reading:
-            # libuv would read on and on, and nobody could say stop before the turn ends: one such read a turn.
+            # libuv would read on and on, and no step could pause it before the turn ends: one such read a turn.
             self._transport.pause_reading()
             self._pool.turn.send(self._read_on, None)
 
@@ -293,7 +293,7 @@ class Upstream(asyncio.BufferedProtocol):
         self.read_on()
 
     def _take(self, data: bytes) -> None:
-        """What one read brought, in its turn."""
+        """Work through the bytes of one read, in its turn."""
         sink = self.sink
         if sink is None and not self._expects(data):
             return
@@ -302,10 +302,10 @@ class Upstream(asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 if self.sink is not None and self._pieces:
-                    self._feed(self.sink)  # what was sound before it is the client's
+                    self._feed(self.sink)  # the sound bytes before it go to the client
                 self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
-            self._keep_alive = False  # the answer is whole; what came behind it answers nobody
+            self._keep_alive = False  # the answer is whole; bytes after it belong to no request
         if not self._pieces and self._head_complete and not self._complete:
             self._count_bare(len(data))
         elif sink is not None:
@@ -318,11 +318,10 @@ class Upstream(asyncio.BufferedProtocol):
             self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
 
     def _count_bare(self, size: int) -> None:
-        """A read has brought nothing of the body, whose head has come: it was in a trailer, in a chunk's extension, or
-        in the digits of its size.
+        """Count a read without body bytes, after the head: a trailer, a chunk's extension, or the digits of its size.
 
         httptools joins the parts of a trailer's value by copying all of it.  Trailers follow a complete body, so at
-        the limit the body is taken for complete: JSON that was cut does not parse, and a stream has its own end.
+        the limit the body counts as complete.  Cut JSON would not parse, and a stream has its own end.
         """
         self._size += size
         if self._size <= MAX_HEAD:
@@ -349,13 +348,13 @@ class Upstream(asyncio.BufferedProtocol):
         if self._settling:
             return True
         if self.asking is None:
-            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
+            # No request runs: a late byte of an old answer, or a 408 of a server that closes idle connections.
             self.abort()
             return False
         if self._complete:  # behind a whole answer that the call has not taken yet
             self._keep_alive = False
             return False
-        if not self._sent:  # an answer to a request that has not gone out is somebody else's
+        if not self._sent:  # an answer to a request that was not sent belongs to another
             self.fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
             return False
         if not self._head_complete:
@@ -388,10 +387,10 @@ class Upstream(asyncio.BufferedProtocol):
         else:
             self.fail(GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"))
 
-    # --------------------------------------------------------------- what the parser calls
+    # --------------------------------------------------------------- called by the parser
 
     def on_message_begin(self) -> None:
-        if self._complete:  # a second answer to one request: llhttp stops here, and what it has read stands
+        if self._complete:  # a second answer to one request: llhttp stops here, and the first answer stands
             raise httptools.HttpParserError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -414,7 +413,7 @@ class Upstream(asyncio.BufferedProtocol):
     # --------------------------------------------------------------- the answer
 
     def _deliver(self) -> None:
-        """What the last read brought, to whoever waits for it."""
+        """Pass the bytes of the last read to their receiver."""
         asking = self._asked
         if asking.stream and not self.streamed:
             self._begin_streaming(asking)
@@ -494,7 +493,7 @@ class Upstream(asyncio.BufferedProtocol):
         self._run(asking.set, self)  # which does nothing where that has failed
 
     def _decode(self, limit: int) -> None:
-        """Undoes the codings of a whole body.  Where that cannot be done, a refusal is told by its status alone."""
+        """Decode a whole body.  If that fails, a refusal is classified by its status alone."""
         try:
             self.body = decode(self.headers.get(b"content-encoding", b""), self.body, limit)
         except CodingError as error:

@@ -1,6 +1,6 @@
-"""What of an answer's body has to be found out or undone before anybody can read it, and what that failing means.
+"""The form of an answer's body: whether it is a stream, and its content coding; and the errors of decoding.
 
-Nearly every answer needs nothing of this, and one look tells so.
+Nearly every answer is plain, and one check shows it.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ MOST_A_TURN = 256 << 10  # of what a body expands to
 if TYPE_CHECKING:
     from headgate.serving.upstream.connection import Sink, Upstream
 
-_STREAMS = (Form.EVENTS, Form.LINES)
+_STREAMS = (Form.EVENTS, Form.LINES, Form.ITEMS)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"json-seq", b"jsonlines")
 _FIELDS = (b"data:", b"event", b"id:", b"retry")
 
@@ -47,7 +47,7 @@ def is_stream(probe: Intake, data: bytes) -> bool:
 
 
 def error_of(error: CodingError) -> GatewayError:
-    """The failure that a body is which cannot be decoded."""
+    """Return the error for a body that cannot be decoded."""
     kind = UPSTREAM_GARBAGE
     if isinstance(error, TruncatedError):
         kind = UPSTREAM_CUT
@@ -59,8 +59,8 @@ def error_of(error: CodingError) -> GatewayError:
 class Unpacker:
     """Stands between a connection and its sink until a stream has shown that it is plainly events, as nearly all are.
 
-    Where it is not, it stays, undoes what has to be undone, and passes on so much in a turn: a few bytes may expand a
-    thousandfold, and a slow client must be able to say stop.
+    Otherwise it stays, decodes the body, and passes on a bounded part in a turn: a few bytes may expand a
+    thousandfold, and a slow client must be able to pause it.
     """
 
     def __init__(self, upstream: Upstream, sink: Sink, intake: Intake | None, most: int) -> None:

@@ -1,6 +1,6 @@
 """From an origin to a connected socket: names, happy eyeballs, proxies, TLS.
 
-Owns the TLS contexts (one per CA file, made anew when the file changes); ``wire.proxies`` knows who goes through a
+Owns the TLS contexts (one per CA file, made anew when the file changes); ``wire.proxies`` knows which addresses use a
 proxy.  Names are looked up for every new connection and never kept: a provider that moves is followed at the pace of
 the pool's ``max_age_s``.
 """
@@ -78,14 +78,16 @@ class Dialer:
         return protocol
 
     def plain_proxy(self, origin: Origin) -> Proxy | None:
-        """The proxy that must be told the whole URL of a plain-text request (RFC 9112 §3.2.2)."""
+        """Return the proxy that needs the whole URL of a plain-text request (RFC 9112 §3.2.2)."""
         return None if origin.tls else self._proxy_for(origin)
 
     def _proxy_for(self, origin: Origin) -> Proxy | None:
         return self._proxies.of(origin.tls, origin.host, origin.port)
 
     async def _context(self, ca_file: str | None) -> ssl.SSLContext:
-        """What the file holds now; the former context where it cannot be used (it may be half written)."""
+        """Return a context with the file's present content; the former one if it cannot be used (it may be half
+        written).
+        """
         known, stamp = self._contexts.get(ca_file, (None, None))
         now = trust.stamp(ca_file)
         if known is not None and (now == stamp or now == self._unsound.get(ca_file, stamp)):

@@ -47,7 +47,7 @@ class Pool:
         self._dialer = dialer
         self._idle: dict[Upstream, None] = {}  # in order of use
         self._members: set[Upstream] = set()
-        self._waiting: OrderedDict[Asking, None] = OrderedDict()  # whoever leaves is taken out: it holds a whole body
+        self._waiting: OrderedDict[Asking, None] = OrderedDict()  # a call that leaves is removed: it holds a body
         self._dialing: set[asyncio.Task[None]] = set()
         self._trusted_since = float("-inf")  # older connections were checked by other authorities
 
@@ -82,7 +82,7 @@ class Pool:
     def put(self, upstream: Upstream) -> None:
         """A clean connection comes back."""
         if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
-            upstream.abort()  # whoever waits gets a new one in its place
+            upstream.abort()  # a waiting call gets a new one in its place
             return
         asking = self._next_waiting() if self._waiting else None
         if asking is not None:
@@ -216,8 +216,8 @@ class Transport:
         return asking
 
     def _route(self, attempt: Attempt, path: str) -> Route:
-        """The pool, the unchanging part of the request head (request line, host, credential, the provider's headers),
-        the names of the client's headers that may go along, and the provider itself.
+        """Return the pool, the constant part of the request head, the names of the client's headers that may go
+        along, and the provider.  The constant part is request line, host, credential and the provider's headers.
 
         Kept while the keys stay the same; the only place that a key is looked up.
         Raises GatewayError where the account's key is not known (control is away and only the store has it).
@@ -284,7 +284,7 @@ class Transport:
                 pool.distrust(changed)
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
-        """What must not appear in a text that an upstream wrote and a client reads."""
+        """Return the secrets that must not appear in an upstream's text that a client reads."""
         account, provider = attempt.account, attempt.target.provider
         if account is None and not provider.headers:
             return ()

@@ -105,6 +105,15 @@ class Evidence:
         return self.says(words.FILTERED) and not self.proves(words.SUSPENDED)
 
     @property
+    def is_of_a_key(self) -> bool:
+        """A 400 is about the key: it has a code with which Google or xAI say so, and words that speak of the key.
+        Words alone take no key out: too many errors about requests have them.
+        """
+        said = self.complaint
+        wrong = said.param is None and not said.fields and any(code in words.KEY_CODES for code in said.codes)
+        return wrong and self.proves(words.WRONG_KEY)
+
+    @property
     def of_the_request(self) -> bool:
         """The error names a field of the request, or its code says that the request is wrong."""
         said = self.complaint
@@ -169,9 +178,7 @@ def _of_others(evidence: Evidence, patterns: tuple[tuple[words.Pattern, Kind], .
     """What words prove of the key, the account or the server; nothing where the error is of the request itself."""
     if not evidence.of_the_request:
         return next((kind for pattern, kind in patterns if evidence.proves(pattern)), None)
-    # Google says INVALID_ARGUMENT of a wrong key, and that alone.
-    wrong_key = evidence.complaint.param is None and evidence.proves(words.GOOGLE_KEY)
-    return errors.UPSTREAM_AUTH if wrong_key else None
+    return None
 
 
 def _of_401(evidence: Evidence) -> Kind:
@@ -273,6 +280,8 @@ def _of_request(evidence: Evidence, otherwise: Kind) -> Kind:
         return errors.CONTEXT_LENGTH
     if evidence.says(words.NO_MODEL_400):
         return errors.UPSTREAM_MODEL_NOT_FOUND
+    if evidence.is_of_a_key:
+        return errors.UPSTREAM_AUTH
     return _of_others(evidence, _HARMFUL_400) or otherwise
 
 
@@ -290,16 +299,15 @@ def _of_fault(status: int, evidence: Evidence) -> Kind:
 
 
 # What another server may say as well, from which the upstream was to fetch something.
-_SAID_BY_ANY = (words.BAD_KEY, words.UNAUTHORIZED, words.LIMITED, words.BUSY, words.LATE)
+_SAID_BY_ANY = (words.BAD_KEY, words.WRONG_KEY, words.UNAUTHORIZED, words.LIMITED, words.BUSY, words.LATE)
 _HARMFUL: tuple[tuple[words.Pattern, Kind], ...] = (
-    (words.BAD_KEY, errors.UPSTREAM_AUTH),
     (words.SUSPENDED, errors.UPSTREAM_DENIED),
     (words.UNPAID, errors.UPSTREAM_UNPAID),
     (words.LIMITED, errors.RATE_LIMITED),
     (words.BUSY, errors.UPSTREAM_OVERLOADED),
     (words.LATE, errors.UPSTREAM_TIMEOUT),
 )
-_HARMFUL_400 = (*_HARMFUL[:4], (words.REGION, errors.UPSTREAM_MODEL_DENIED))
+_HARMFUL_400 = (*_HARMFUL[:3], (words.REGION, errors.UPSTREAM_MODEL_DENIED))
 _DECISIONS = {
     401: _of_401,
     402: _of_402,

@@ -12,34 +12,31 @@ import re
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import msgspec
-
 from headgate.dialects.openai_chat.errors import limits, texts
-from headgate.wire import codec, sse
+from headgate.wire import sse
 
-_DEEPEST = 8
-_MOST_ITEMS = 20
+DEEPEST = 8
+MOST_ITEMS = 20
 _MOST_NAMED = 5  # messages of one list that are passed on
 _LONGEST_CODE = 160
 _LONGEST_TEXT = 64 << 10
 
-_TEXTS = (
+TEXTS = (
     "message", "msg", "error_message", "error_msg", "errorMessage", "errorMsg", "Message", "ErrorMessage", "err_msg",
     "detail", "status_msg", "statusMessage", "error_description", "faultstring", "description", "Detail", "reason",
     "title", "Msg", "exception", "Error",
 )  # fmt: skip
-_PLAIN_TEXTS = (*_TEXTS[:10], "Detail")  # what an answer of another kind has not
-_INNER = (
+INNER = (
     "errors", "details", "response", "Response", "Error", "base_resp", "BaseResp", "header", "fault", "innererror",
     "data", "result", "output", "x_groq", "err", "exception", "fieldViolations", "violations", "source", "ErrorMsg",
 )  # fmt: skip
-_CODES = (
+CODES = (
     "code", "error_code", "errorCode", "err_code", "Code", "ErrorCode", "type", "error_type", "errorType", "__type",
-    "reason", "errorcode", "errcode", "kind", "name", "native_finish_reason",
+    "reason", "errorcode", "errcode", "kind", "name", "native_finish_reason", ":exception-type",
 )  # fmt: skip
-_STATUSES = ("status_code", "statusCode", "http_status", "status", "code", "Status")
+STATUSES = ("status_code", "statusCode", "http_status", "status", "code", "Status")
 _PARAMS = ("param", "parameter", "field", "pointer")
-_OWN_CODES = {
+OWN_CODES = {
     "base_resp": "minimax",
     "BaseResp": "minimax",
     "header": "spark",
@@ -47,11 +44,8 @@ _OWN_CODES = {
 _NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
-_ERRORS = ("errors", "Error", "ErrorMsg", "fault", "exception", "Exception")  # what only an error has
-_SPEAKING = (*_TEXTS, *_INNER, *_CODES, *_STATUSES, "error", "raw", "metadata")
-_WELL = ("", "0", "200", "success", "succeeded", "ok", "none", "null", "no error", "no_error", "成功")
+EXCEPTIONS = ("Exception", "exception", "Fault")  # how the name of an error ends that a member has
 _EVENTS = ("data:", "event:", "error:", "id:", ":", "retry:")
-_NOTHING = frozenset((b"null", b"false", b"0", b'""', b"[]", b"{}"))
 
 
 class Complaint(NamedTuple):
@@ -108,7 +102,7 @@ class _Reading:
         return self.text(text, 0, outer=True)
 
     def value(self, value: Any, depth: int) -> str:
-        if depth > _DEEPEST:
+        if depth > DEEPEST:
             return ""
         if isinstance(value, str):
             return self.text(value, depth)
@@ -117,7 +111,7 @@ class _Reading:
         return self.items(value, depth) if isinstance(value, list) else ""
 
     def items(self, items: list[Any], depth: int) -> str:
-        found = [self.value(item, depth + 1) for item in items[:_MOST_ITEMS]]
+        found = [self.value(item, depth + 1) for item in items[:MOST_ITEMS]]
         return "; ".join(list(dict.fromkeys(one for one in found if one))[:_MOST_NAMED])
 
     def members(self, members: dict[str, Any], depth: int) -> str:
@@ -127,19 +121,20 @@ class _Reading:
         message = ""
         if isinstance(error, (dict, list)):
             message = self.value(error, depth + 1)
-        for key in _TEXTS:
+        for key in TEXTS:
             if message:
                 break
             message = self.value(members.get(key), depth + 1)
         if isinstance(error, str):
             message = self._beside(error, message, depth)
-        for key in _INNER:
+        for key in INNER:
             inner = members.get(key)
             if isinstance(inner, (dict, list)):
                 found = self._named_fields(inner) if key == "errors" and isinstance(inner, dict) else ""
                 if not found:
                     found = self.value(inner, depth + 1)
                 message = message or found
+        message = message or self._of_exceptions(members, depth)
         message = self._of_choices(members, depth) or message
         message = self._wrapped(members, depth) or message
         if own and not message:
@@ -159,7 +154,7 @@ class _Reading:
         if not named or not all(isinstance(one, (str, list)) for one in named.values()):
             return ""
         told = []
-        for field, value in list(named.items())[:_MOST_ITEMS]:
+        for field, value in list(named.items())[:MOST_ITEMS]:
             texts = [one for one in (value if isinstance(value, list) else [value]) if isinstance(one, str)]
             if not texts:
                 return ""
@@ -167,10 +162,19 @@ class _Reading:
             told.append(f"{field.removeprefix('$.')}: {texts[0]}" if field else texts[0])
         return "; ".join(told[:_MOST_NAMED])
 
+    def _of_exceptions(self, members: dict[str, Any], depth: int) -> str:
+        """``{"throttlingException": {"message": …}}``: an error under its own name, as Bedrock's streams have it."""
+        found = ""
+        for key in list(members)[:MOST_ITEMS]:
+            if key.endswith(EXCEPTIONS) and key not in TEXTS and members[key]:
+                self._code(key)
+                found = found or self.value(members[key], depth + 1)
+        return found
+
     def _of_choices(self, members: dict[str, Any], depth: int) -> str:
         """``choices[0].error``: a failure in one choice of an answer."""
         choices = members.get("choices")
-        for choice in choices[:_MOST_ITEMS] if isinstance(choices, list) else ():
+        for choice in choices[:MOST_ITEMS] if isinstance(choices, list) else ():
             if isinstance(choice, dict) and choice.get("error"):
                 native = choice.get("native_finish_reason")
                 if isinstance(native, str):
@@ -196,7 +200,7 @@ class _Reading:
 
     def _note(self, members: dict[str, Any]) -> bool:
         """Codes, status, param and times of an object; whether it says of itself that all is well."""
-        for key in _CODES:
+        for key in CODES:
             value = members.get(key)
             if isinstance(value, str):
                 self._code(value)
@@ -207,9 +211,9 @@ class _Reading:
             if isinstance(members.get(key), str):
                 self._code(members[key])
         if not self._inside:
-            for key in _STATUSES:
+            for key in STATUSES:
                 self._status(members.get(key))
-        for key, owner in _OWN_CODES.items():
+        for key, owner in OWN_CODES.items():
             inner = members.get(key)
             if isinstance(inner, dict):
                 number = inner.get("status_code", inner.get("code"))
@@ -279,7 +283,7 @@ class _Reading:
         """The message that a string is, or that stands in it."""
         text = text.strip()
         start = text[:512].lower()
-        if not text or depth > _DEEPEST or text in _NO_WORDS:
+        if not text or depth > DEEPEST or text in _NO_WORDS:
             return ""
         if _PAGE.match(start):
             return self._of_page(text)
@@ -325,7 +329,7 @@ class _Reading:
         decoder = sse.Decoder()
         events = decoder.feed(text.encode(errors="replace") + b"\n\n")
         found = ""
-        for event in events[:_MOST_ITEMS]:
+        for event in events[:MOST_ITEMS]:
             data = (event.error or event.data).decode(errors="replace")
             if data and data != "[DONE]" and not found:
                 value = texts.decoded(data.encode())
@@ -345,55 +349,3 @@ class _Reading:
         self.page = True
         self.title = (texts.tag(text, "title") or text[:256]).lower()
         return ""
-
-
-def is_error(top: codec.Object) -> bool:
-    """Whether an object under status 200 is an error, in one of the forms that come without ``event: error``."""
-    if says_error(top.get("error")):
-        return True
-    for key in _OWN_CODES:
-        inner = codec.as_object(top.get(key)) if key in top else None
-        if inner and (codec.as_integer(inner.get("status_code", inner.get("code"))) or 0) > 0:
-            return True
-    if "x_groq" in top and says_error((codec.as_object(top["x_groq"]) or {}).get("error")):
-        return True
-    if _has(top, "choices") or _has(top, "usage"):
-        return False
-    words = (codec.as_text(top.get("object")), codec.as_text(top.get("type")))
-    if "error" in words or any(says_error(top[key]) for key in _ERRORS if key in top):
-        return True
-    inner = codec.as_object(top["Response"]) if "Response" in top else None
-    if inner and any(says_error(inner[key]) for key in _ERRORS if key in inner):
-        return True
-    return "choices" not in top and (_says_why(top) or codec.as_objects(top.get("detail")) not in (None, []))
-
-
-def says_error(raw: msgspec.Raw | None) -> bool:
-    """Whether the value of an ``error`` member says that there is one: some servers send an empty one with all."""
-    if raw is None or bytes(raw) in _NOTHING:
-        return False
-    try:
-        value = msgspec.json.decode(raw)
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-        return True
-    return _speaks(value, 0)
-
-
-def _speaks(value: Any, depth: int) -> bool:
-    """Of an object, its texts and codes count; where it has neither, whatever it has."""
-    if isinstance(value, str):
-        return value.strip().lower() not in _WELL
-    if depth > _DEEPEST or not isinstance(value, (dict, list)):
-        return value not in (None, False, 0, 200)
-    if isinstance(value, list):
-        return any(_speaks(one, depth + 1) for one in value[:_MOST_ITEMS])
-    named = [value[key] for key in _SPEAKING if key in value]
-    return any(_speaks(one, depth + 1) for one in named or value.values())
-
-
-def _says_why(top: codec.Object) -> bool:
-    return any(codec.as_text(top[key]) for key in _PLAIN_TEXTS if key in top)
-
-
-def _has(top: codec.Object, key: str) -> bool:
-    return key in top and bytes(top[key]) not in _NOTHING

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate import errors
-from headgate.dialects.openai_chat.errors import classes, complaint, limits
+from headgate.dialects.openai_chat.errors import classes, complaint, detection, limits
 from headgate.dialects.openai_chat.errors.classes import Evidence
 from headgate.dialects.openai_chat.errors.complaint import Complaint
 from headgate.dialects.openai_chat.errors.quotation import Quotable, Quotations
@@ -84,7 +84,7 @@ def stream_failure(
 
 def is_error(top: codec.Object) -> bool:
     """Whether an object under status 200 is an error, in one of the forms that come without ``event: error``."""
-    return complaint.is_error(top)
+    return detection.is_error(top)
 
 
 def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None) -> GatewayError:

@@ -15,6 +15,8 @@ def _phrases(*phrases: str) -> Pattern:
     return re.compile("|".join(phrases), re.IGNORECASE)
 
 
+# Behind these words a noun makes them speak of something else: ``invalid access token count``
+_NO_NOUN = r"(?! (?!(?:provided|supplied|given|specified|passed|used|sent|found|for|in|or|and|to|was|is|has)\b)\w)"
 _KEYS = r"((?:api|access|secret|subscription)[ _-]?(?:key|token)|bearer token|credentials?)"
 
 # ------------------------------------------------------------------------------------- of the request alone
@@ -105,17 +107,17 @@ OWN_LIMIT = re.compile(r"limit:? (\d{1,12}),? (?:used:? \d{1,12},? )?requested:?
 
 BAD_KEY = _phrases(
     r"(?:invalid|incorrect|wrong|expired|revoked|disabled|malformed|missing|unknown|bad|no)(?: \w{1,20})?"
-    rf" {_KEYS}\b",
+    rf" {_KEYS}\b{_NO_NOUN}",
     rf"{_KEYS}\b(?: [^\s.]{{1,40}}){{0,6}}? ?(?:not valid|invalid|incorrect|expired|revoked|disabled|deactivated"
     r"|suspended|leaked|missing|malformed|not found|unknown|does not exist|无效|错误|过期)",
-    r"(?:no|invalid|missing) (auth(?:entication|orization)?) (?:key|token|credentials?|header)",
+    rf"(?:no|invalid|missing) (auth(?:entication|orization)?) (?:key|token|credentials?|header)\b{_NO_NOUN}",
     r"(consumer)\b.{1,80}?\bsuspended",
     r"(organization) has been disabled",
     r"令牌无效|无效的令牌",
 )
 UNAUTHORIZED = _phrases(  # that say so of a key only under a status that does
-    r"(\bunauthori[sz]ed\b|\bunauthenticated\b|not authenticated)",
-    r"(authentication) (?:failed|failure|error|required)",
+    rf"(\bunauthori[sz]ed\b|\bunauthenticated\b|not authenticated){_NO_NOUN}",
+    rf"(authentication) (?:failed|failure|error|required)\b{_NO_NOUN}",
     r"(security token)\b(?: \w{1,20}){0,6} (?:expired|invalid)",
     r"鉴权失败|认证失败|身份验证失败",
 )
@@ -133,7 +135,8 @@ PASSED_ON = _phrases(  # ``Upstream returned 429 Too Many Requests``: a status l
     r"(?=unauthori|too many requests|forbidden|service unavailable|gateway time)",
 )
 SENTENCE = re.compile(r"[.!?;。！？](?=\s|$)|\n|[。！？]")
-GOOGLE_KEY = _phrases(r"(api key) (?:not valid|expired|not found)")
+KEY_CODES = ("INVALID_ARGUMENT", "Client specified an invalid argument")  # of Google, of xAI
+WRONG_KEY = _phrases(r"(api key) (?:not valid|expired|not found)", r"incorrect (api key) provided")
 UNPAID = _phrases(
     r"(insufficient (?:account )?(?:balance|credits?|funds|quota|user quota))",
     r"(balance) (?:is )?(?:too low|insufficient|not enough|exhausted)|not (enough balance)",

@@ -10,7 +10,7 @@ from typing import Any
 from msgspec import Raw
 
 from headgate.dialects.openai_chat import normalise
-from headgate.dialects.openai_chat.errors import complaint
+from headgate.dialects.openai_chat.errors import detection
 from headgate.dialects.openai_chat.stream import finishes
 from headgate.dialects.openai_chat.stream.calls import ToolCalls, stringify
 from headgate.errors import GatewayError
@@ -199,9 +199,30 @@ def tears_a_call(data: bytes) -> bool:
     return _CALL.search(data) is not None
 
 
+def named(name: bytes, data: bytes) -> bytes:
+    """The data of an event with a name, with that name in it where it says more than the data does: of an exception,
+    of a notice.
+    """
+    if data[:1] != b"{" or b'"choices"' in data:
+        return data
+    if name.endswith((b"Exception", b"exception")):
+        return b'{"%b":%b}' % (name, data)
+    if detection.is_notice_word(name) and b'"type"' not in data:
+        return b'{"type":"%b"%b%b' % (name, b"" if data[1:].lstrip()[:1] == b"}" else b",", data[1:])
+    return data
+
+
+def is_notice(payload: bytes, top: Object | None) -> bool:
+    """Whether an event only says that its server is at work, and holds nothing for the client."""
+    if top is None:
+        word = payload.strip(b' \t"')
+        return word in (b"", b"null") or detection.is_notice_word(word)
+    return "choices" not in top and detection.holds_nothing(top)
+
+
 def is_complaint(top: Object) -> bool:
     """Whether an event is an error, in one of the forms that come without ``event: error``."""
-    return complaint.is_error(top)
+    return detection.is_error(top)
 
 
 def is_plain_complaint(payload: bytes) -> bool:
@@ -209,28 +230,19 @@ def is_plain_complaint(payload: bytes) -> bool:
     start = payload.lstrip()[:1]
     if start == b"[":
         return any(is_complaint(one) for one in codec.as_objects(payload) or ())
-    return start != b"{" and len(payload) <= _LONGEST_TEXT and _COMPLAINT.search(payload) is not None
-
-
-_LONGEST_TEXT = 2048
-_COMPLAINT = re.compile(
-    rb"error\b|exception|traceback|out of memory|fail"
-    rb"|timed? ?out|overloaded|unavailable|too many requests|limit exceeded|bad gateway|denied"
-    rb"|unauthorized|forbidden|internal server|aborted|disconnected",
-    re.IGNORECASE,
-)
+    return start != b"{" and detection.speaks_of_one(payload)
 
 
 def failure_of(choice: Members) -> Raw | None:
     """The error that stands in a choice, its delta or its message; None where there is none."""
     error: Raw | None = choice.get("error")
-    if error is not None and complaint.says_error(error):
+    if error is not None and detection.says_error(error):
         return error
     for key in ("delta", "message"):
         raw = choice.get(key)
         if raw is not None and b'"error"' in bytes(raw):
             error = (codec.as_object(raw) or {}).get("error")
-            if error is not None and complaint.says_error(error):
+            if error is not None and detection.says_error(error):
                 return error
     return None
 
@@ -247,6 +259,8 @@ def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, b
         delta = _stand_in(choice, state, shown)
     if delta.pop("role", None) is not None:
         edited = True
+    if "finish_reason" in delta:
+        edited = finishes.lift(choice, delta) or edited
     content = delta.get("content")
     if content is not None and memoryview(content)[0] != 0x22 and content != NULL:
         edited = True

@@ -17,6 +17,8 @@ from headgate.wire.codec import NULL, Object
 _STOP = Raw(b'"stop"')
 _OPENAI = frozenset(("stop", "length", "tool_calls", "content_filter", "function_call"))
 FAILED = "error"
+_KEYS = ("finish_reason", "native_finish_reason")
+_CALLED = ("tool_calls", "function_call")
 
 _TABLE = {
     "": None,
@@ -76,7 +78,7 @@ _PARTS = (
         "content_filter",
         re.compile(
             "filter|safety|unsafe|prohibit|block|polic|moderat|refus|sensitiv|toxic|guardrail|censor|violat|recitation"
-            "|harm|inspection"
+            "|harm|inspection|risk"
         ),
     ),
     (
@@ -123,9 +125,26 @@ def read(choice: Object, called: str = "") -> Finish:
         reason, theirs = reason_of(codec.as_text(raw) or "" if raw is not None else ""), reason_of(word)
         if theirs == FAILED or (reason == "stop" and theirs in ("length", "content_filter")):
             reason = theirs
-    if called and reason in ("stop", "tool_calls", "function_call"):
+    if reason in _CALLED:
+        if not called:
+            return Finish("stop", word)  # there is no call that a client could answer
+        return Finish(called, "" if word in _OPENAI else word)
+    if called and reason == "stop":
         return Finish(called, "" if word in _OPENAI else word)
     return Finish(reason, "" if word.lower() in _OPENAI and word != FAILED else word)
+
+
+def lift(choice: dict[str, Any], inner: Object) -> bool:
+    """Takes a finish reason out of a delta or a message, to where it belongs; whether there was one."""
+    found = False
+    for key in _KEYS:
+        raw = inner.pop(key, None)
+        if raw is not None:
+            found = True
+            outer = choice.get(key)
+            if outer is None or outer == NULL or reason_of(codec.as_text(outer) or "") is None:
+                choice[key] = raw
+    return found
 
 
 def spell(choice: dict[str, Any], finish: Finish) -> bool:

@@ -86,6 +86,7 @@ class ChatStream(Delivery):
         self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
         self._begun = False
+        self._noticed = False  # its server has said that it is at work, which is no progress, as a comment is none
         self._kinds: set[str] = set()  # of what there was to see
         self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
         self._saying = self._said  # where the text of the chunks that the template knows goes
@@ -293,12 +294,15 @@ class ChatStream(Delivery):
     def _take(self, event: sse.Event, parts: list[bytes]) -> None:
         if self._ended:
             return
-        if event.error or event.name == b"error":
+        name = event.name
+        if event.error or name == b"error":
             self._fail(event.error or event.data)
             return
         data = event.data
         if not data:
             return
+        if name:
+            data = chunks.named(name, data)
         line = data.replace(b"\n", b" ") if b"\n" in data else data  # space between JSON's tokens
         mended, top = chunks.parse_event(line)
         if top is not None:
@@ -313,6 +317,9 @@ class ChatStream(Delivery):
             return
         if self._held is not None:
             parts = self._held
+        if chunks.is_notice(payload, top):
+            self._noticed = True
+            return
         self.events += 1
         if top is None:
             if payload.strip().strip(b'"')[:6].upper() == b"[DONE]":
@@ -363,7 +370,7 @@ class ChatStream(Delivery):
         """
         if self._has_finished and (clean or self._is_over):
             self._finish_up(parts)
-        elif self.events or not self._sniffed.strip():
+        elif self.events or self._noticed or not self._sniffed.strip():
             chunks.take_back_finish(self._choices)
             said = f"{self.provider} closed the connection before its answer was complete."
             self.error = GatewayError(errors.UPSTREAM_CUT, said)

@@ -1,0 +1,197 @@
+"""The store's schema: how a database gets there, and which ones are refused."""
+
+from __future__ import annotations
+
+import asyncio
+import sqlite3
+import stat
+import subprocess
+import sys
+from collections.abc import Awaitable, Callable
+from contextlib import closing
+from pathlib import Path
+
+import pytest
+from alembic import command
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect, select
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headgate.control.identity import tokens
+from headgate.control.identity.credentials import instance_key, mint, public_id
+from headgate.control.store.database import (
+    MIGRATIONS,
+    REVISIONS,
+    StoreUnusable,
+    async_url,
+    metadata,
+    open_store,
+    read_meta,
+    request_zones,
+    usage_days,
+    write_meta,
+)
+from headgate.model import Grant
+from headgate.policy.auth import digest
+
+
+def within(database: str, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
+    async def main() -> None:
+        engine = await open_store(database)
+        try:
+            await do(engine)
+        finally:
+            await engine.dispose()
+
+    asyncio.run(main())
+
+
+def test_migrations_make_the_schema_of_the_code(database: str, tmp_path: Path) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        async with engine.connect() as connection:
+            differences = await connection.run_sync(
+                lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+            )
+        assert differences == []
+
+    within(database, check)
+    if database.startswith("sqlite"):
+        path = tmp_path / "headgate.db"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+        with closing(sqlite3.connect(path)) as connection:
+            assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
+            indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
+        assert {"requests_by_grant", "requests_by_label", "requests_running"} <= indexes
+
+
+def test_migrations_add_up_old_rows_and_undo(database: str) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        await step(engine, lambda config: command.downgrade(config, "0002"))
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(
+                "INSERT INTO requests (id, boot, created_at, grant_id, requested, stream, provider, model, "
+                "prompt_tokens, completion_tokens, basis, outcome, cost, duration_us) "
+                "VALUES ('chatcmpl-01976f2a5b0', 'b', 1750000000000000000, 'g', 'r', true, 'p', 'm', 3, 4, "
+                "'provider', 'delivered', 5, 6)"
+            )
+        await step(engine, lambda config: command.upgrade(config, "head"))
+        async with engine.connect() as connection:
+            days = (await connection.execute(select(usage_days).order_by(usage_days.c.detail))).all()
+            zones = (await connection.execute(select(request_zones))).all()
+        start = (20254,)
+        assert [tuple(day) for day in days] == [
+            (0, *start, "", "p", "m", "r", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
+            (1, *start, "g", "", "", "", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
+            (2, *start, "g", "p", "m", "r", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
+        ]
+        assert [tuple(zone) for zone in zones] == [("chatcmpl-01976f2", True, False, 5, 6)]
+        await step(engine, lambda config: command.downgrade(config, "base"))
+        async with engine.connect() as connection:
+            assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == ["alembic_version"]
+
+    within(database, check)
+
+
+async def step(engine: AsyncEngine, do: Callable[[Config], None]) -> None:
+    def run(connection: Connection) -> None:
+        config = Config()
+        config.set_main_option("script_location", str(MIGRATIONS))
+        config.attributes["connection"] = connection
+        do(config)
+
+    async with engine.begin() as connection:
+        await connection.run_sync(run)
+
+
+def test_the_revisions_that_the_store_names_are_those_that_exist() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(MIGRATIONS))
+    script = ScriptDirectory.from_config(config)
+    assert [revision.revision for revision in script.walk_revisions()] == list(reversed(REVISIONS))
+
+
+def test_a_store_at_head_is_opened_without_importing_alembic(tmp_path: Path) -> None:
+    program = (
+        "import asyncio, sys; from headgate.control.store.database import open_store\n"
+        f"asyncio.run(open_store('sqlite:///{tmp_path}/x.db')); print('alembic' in sys.modules)"
+    )
+    said = [subprocess.check_output([sys.executable, "-c", program], text=True).strip() for _ in range(2)]
+    assert said == ["True", "False"]
+
+
+def test_a_store_from_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:
+    path = tmp_path / "x.db"
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("CREATE TABLE alembic_version (version_num VARCHAR(32))")
+        connection.execute("INSERT INTO alembic_version VALUES ('0999')")
+        connection.commit()
+    with pytest.raises(StoreUnusable, match="newer release"):
+        asyncio.run(open_store(f"sqlite:///{path}"))
+    with closing(sqlite3.connect(path)) as connection:
+        assert connection.execute("SELECT name FROM sqlite_master").fetchall() == [("alembic_version",)]
+
+
+@pytest.mark.parametrize("database", ["mysql://u@h/x", "not a url", "sqlite:////nowhere/at/all/x.db"])
+def test_what_cannot_be_opened_is_said_in_a_sentence(database: str) -> None:
+    with pytest.raises(StoreUnusable) as caught:
+        asyncio.run(open_store(database))
+    assert "\n" not in str(caught.value)
+
+
+def test_a_password_in_the_url_is_not_said() -> None:
+    # nothing listens on port 1; without asyncpg the driver is what is missing: neither sentence may name the password
+    with pytest.raises(StoreUnusable) as caught:
+        asyncio.run(open_store("postgresql://user:canary-password@127.0.0.1:1/x"))
+    assert "canary-password" not in str(caught.value)
+    assert async_url("postgresql://u@h/x").drivername == "postgresql+asyncpg"
+
+
+def test_meta_remembers(database: str) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        for value in ("1", "2"):
+            async with engine.begin() as connection:
+                await write_meta(engine, connection, "generation", value)
+                assert await read_meta(connection, "generation") == value
+        async with engine.connect() as connection:
+            assert await read_meta(connection, "nothing") is None
+
+    within(database, check)
+
+
+def test_tokens_are_made_listed_and_revoked(database: str, tmp_path: Path) -> None:
+    key = instance_key(tmp_path)
+    assert instance_key(tmp_path) == key and len(key) == 32
+
+    async def check(engine: AsyncEngine) -> None:
+        one = await tokens.create(engine, key, Grant("", "one", models=("a", "b/c")))
+        two = await tokens.create(engine, key, Grant("", "two", expires=5.0))
+        assert one.token not in repr(one)
+        assert public_id(one.token) == one.grant.id
+        assert await tokens.grants(engine) == {
+            digest(key, one.token.encode()): one.grant,
+            digest(key, two.token.encode()): two.grant,
+        }
+        assert await tokens.revoke(engine, one.grant.id)
+        assert not await tokens.revoke(engine, one.grant.id)
+        assert list(await tokens.grants(engine)) == [two.digest]
+        assert [row.revoked_at is None for row in await tokens.page(engine, 10, include_revoked=True)] == [False, True]
+
+    within(database, check)
+    content = b"".join(path.read_bytes() for path in tmp_path.glob("headgate.db*"))
+    assert b"hg_pat_" not in content
+
+
+def test_a_damaged_key_is_not_replaced(tmp_path: Path) -> None:
+    (tmp_path / "instance.key").write_bytes(b"short")
+    with pytest.raises(ValueError, match="damaged"):
+        instance_key(tmp_path)
+    assert (tmp_path / "instance.key").read_bytes() == b"short"
+
+
+def test_minted_tokens_differ_and_foreign_ones_have_no_public_id() -> None:
+    assert len({mint("0a1b2c3d") for _ in range(100)}) == 100
+    for foreign in ("sk-abc", "hg_pat_", "hg_pat_abc_short", "hg_test_0123456789abcdef"):
+        assert public_id(foreign) is None

@@ -1,8 +1,0 @@
-"""Tests of pure decisions: no sockets, no clocks; time is an argument."""
-
-from __future__ import annotations
-
-import sys
-from pathlib import Path
-
-sys.path.insert(0, str(Path(__file__).parent))
