@@ -18,7 +18,7 @@ from headgate.control.objects.registry import StoredAlias
 from headgate.control.refusals import ALIAS_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Alias
-from headgate.resources.alias import AliasWish, AliasConduct
+from headgate.resources.alias import AliasConduct, AliasWish
 from headgate.resources.fields import ModelName
 
 AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]

@@ -135,7 +135,7 @@ class Probe(View):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("gateway")
-    publication = admin.publication
+    publication, upkeep = admin.publication, admin.publishing.upkeep
 
     @api.get("/health")
     async def health() -> Health:
@@ -159,16 +159,16 @@ def routes(admin: Admin) -> APIRouter:
             config=ConfigView(
                 file=publication.sources.compiled.path,
                 appeared=_appeared(publication.sources.compiled.path),
-                reloaded_at=publication.reloaded_at,
-                reload_error=publication.reload_error,
-                needs_restart=list(publication.needs_restart),
+                reloaded_at=upkeep.reloaded_at,
+                reload_error=upkeep.reload_error,
+                needs_restart=list(upkeep.needs_restart),
             ),
             refusals=RefusalsView(window_s=REFUSALS_WINDOW_S, codes=await _refusals(admin.engine)),
             prices=PricesView(snapshot=prices.price_list() or None),
             detection=DetectionView(
                 enabled=publication.sources.compiled.detect_engines,
-                found=list(publication.detected.providers),
-                asked=_asked(publication.detected.asked),
+                found=list(upkeep.detected.providers),
+                asked=_asked(upkeep.detected.asked),
             ),
         )
 
@@ -178,7 +178,7 @@ def routes(admin: Admin) -> APIRouter:
         too.
         """
         try:
-            done = await publication.reload()
+            done = await upkeep.reload()
         except (ValueError, OSError) as error:
             raise GatewayError(INVALID_CONFIG, str(error)) from error
         return ReloadResult(
@@ -192,7 +192,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.post("/detect")
     async def detect() -> DetectResult:
         """Looks for engines on this machine again.  Where the configuration turns that off, none is used."""
-        found, effective = await publication.detect()
+        found, effective = await upkeep.detect()
         return DetectResult(
             enabled=publication.sources.compiled.detect_engines,
             found=list(found.providers),
