@@ -1,5 +1,6 @@
 # Every target makes .venv first; the stamps in it make the second time instant.
-# Variables: PYTHON=python3.12 chooses the interpreter, ARGS="--port 4100" goes to `headgate serve` or to pytest.
+# Variables: PYTHON=python3.12 chooses the interpreter, ARGS="--port 4100" goes to `headgate serve` or to pytest,
+# WORKERS=4 sets the number of test processes.
 
 PYTHON ?= python3
 VENV := .venv
@@ -8,9 +9,9 @@ RUNTIME := $(VENV)/.runtime
 TESTING := $(VENV)/.testing
 NODE := $(VENV)/.node
 CONTAINER ?= docker
-# Most tests wait for processes and clocks: more workers than cores keep the cores busy.
-WORKERS ?= 6
-# Workers read the bytecode of tests, with its rewritten assertions, that the first process has written.
+# Most tests wait for processes and clocks: two workers a core.  With more, control (nice 5) is starved.
+WORKERS ?= 4
+# Workers read the bytecode of the tests that the first process has written.
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := serve
@@ -23,11 +24,12 @@ help: ## This list
 	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
 	@printf '\n  PYTHON=python3.12 chooses the interpreter; ARGS="--port 4100" goes to the command behind the target.\n'
 
+# First the tests that measure or load the machine, one at a time; then the others side by side, a file in one process.
+# pytest exits with 5 where ARGS selects none.
 test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
-	@failed=0; \
-	$(PYTEST) -m alone $(ARGS) || [ $$? -eq 5 ] || failed=1; \
-	$(PYTEST) -n $(WORKERS) --dist loadfile -m "not alone" $(ARGS) || [ $$? -eq 5 ] || failed=1; \
-	exit $$failed
+	@$(PYTEST) -m alone $(ARGS); first=$$?; \
+	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS); second=$$?; \
+	case $$first$$second in 00 | 05 | 50) ;; *) exit 1 ;; esac
 
 check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/ruff check

@@ -20,6 +20,7 @@ from pathlib import Path
 from types import FrameType
 from typing import Any
 
+from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.model import Call, DataSettings, Grant, Limits, Provider, Snapshot
 from headgate.policy.auth import digest
 from headgate.serving.call.exchange import Exchange
@@ -95,7 +96,7 @@ class Bench:
         routes = Routes(exchange, directory, None, refusals, (), dict, streams)  # type: ignore[arg-type]  # no control
         listener = Listener(routes, wheel, self.turn, Limits())
         self.sent: list[CountingTransport] = []
-        attempt = directory.router.plan(Call({}, "up/m", False, False, 0), grant).attempts[0]
+        attempt = directory.router.plan(Call({}, "up/m", False, False, ChatPrompt({}, 0)), grant).attempts[0]
         pool = transport._route(attempt, "/chat/completions")[0]
         for _ in range(CONNECTIONS):
             self._add_upstream(pool)

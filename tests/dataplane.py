@@ -8,13 +8,13 @@ import signal
 import socket
 import subprocess
 import sys
-import time
 from pathlib import Path
 
 from headgate.model import Account, DataBoot, DataSettings, Grant, Limits, Provider, Record, Snapshot
 from headgate.policy.auth import digest
 from headgate.process import boot
 from headgate.wire import records
+from tests.waiting import wait_until
 
 SOME = 64 << 10  # of a segment, which is 64 MiB and mostly zeros
 TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
@@ -89,13 +89,14 @@ class DataPlane:
 
     def wait_for(self, kind: type, count: int = 1, seconds: float = 30) -> list[Record]:
         """Waits until so many records of one kind are there."""
-        until = time.monotonic() + seconds
-        while True:
-            found = [record for record in self.records() if isinstance(record, kind)]
-            if len(found) >= count:
-                return found
-            assert time.monotonic() < until, f"{len(found)} of {count} {kind.__name__} after {seconds} s"
-            time.sleep(0.02)
+
+        def of_kind() -> list[Record]:
+            return [record for record in self.records() if isinstance(record, kind)]
+
+        wait_until(
+            lambda: len(of_kind()) >= count, seconds, 0.02, lambda: f"{len(of_kind())} of {count} {kind.__name__}"
+        )
+        return of_kind()
 
     def rss_kb(self) -> int:
         with open(f"/proc/{self.process.pid}/status") as status:

@@ -12,7 +12,8 @@ No value here ever holds a provider's key or a client's token: accounts are name
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
+from typing import Protocol
 
 from msgspec import Raw, Struct, field
 
@@ -271,6 +272,61 @@ class Options(Struct, frozen=True, gc=False):
 NO_OPTIONS = Options()
 
 
+class Prompt(Protocol):
+    """What policy may know of a request.  Made by the client's dialect; a member costs something only when it is read.
+
+    ``obstacle``: why another attempt cannot continue the answer.  ``structured``: it follows a grammar; ``sampled``: it
+    depends on how it came about (several choices, log probabilities, penalties, audio, tools that the provider runs,
+    its conversation state); None: nothing is in the way.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes of the conversation."""
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens of the conversation, quickly: for admission."""
+
+    @property
+    def text_tokens(self) -> int:
+        """Estimated tokens without attached images and sounds: for routing."""
+
+    def uses(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the features ``names`` (see ``FEATURES``) that the request uses."""
+
+    @property
+    def effort(self) -> str | None:
+        """The reasoning effort that the client asks for; None: it names none."""
+
+    @property
+    def cache_key(self) -> bytes:
+        """The client's own name for a prompt cache, or b""."""
+
+    @property
+    def user(self) -> bytes:
+        """The client's name for its user, or b""."""
+
+    @property
+    def beginning(self) -> bytes:
+        """The part of the conversation that is the same in each of its turns."""
+
+    @property
+    def has_code(self) -> bool:
+        """True if the newest part of the conversation holds source code."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings."""
+
+    @property
+    def choices(self) -> int:
+        """Number of answers that are asked for."""
+
+    @property
+    def obstacle(self) -> str | None: ...
+
+
 class Call(Struct, gc=False):
     """What a client asks for.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
@@ -282,7 +338,7 @@ class Call(Struct, gc=False):
     model: str | None
     stream: bool
     include_usage: bool
-    prompt_bytes: int
+    prompt: Prompt
     max_tokens: int | None = None
     timeout_ms: int | None = None
     metadata: Mapping[str, str] | None = None

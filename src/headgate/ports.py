@@ -35,13 +35,14 @@ class Journal(Protocol):
 
 
 class StreamBridge(Protocol):
-    """An upstream's stream in, the client's stream out.  Pure; see ``dialects.bridge``.
+    """An upstream's stream in, the client's stream out.  Pure; see ``dialects.registry``.
 
     ``feed`` and ``close`` return whole SSE events for the client, never the terminal one: that is ``tail()``, sent
     after the receipt is written.  Nothing is returned before the client can see something (``visible``): until then
     the attempt can still be replaced.
     """
 
+    ident: str  # the answer's id, as the client reads it
     visible: bool
     done: bool
     error: GatewayError | None
@@ -78,6 +79,9 @@ class StreamBridge(Protocol):
 
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
+
+    def whole(self, body: bytes) -> bytes:
+        """An answer that came whole, as the stream that it would have been."""
 
     def close(self, clean: bool = True) -> bytes:
         """The upstream's body has ended: completes what is complete, sets ``error`` on what was cut.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections import Counter
+from datetime import date
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -23,7 +24,9 @@ from headgate.catalog.presets import (
     placeholders,
     rows,
 )
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.catalog.prices import enrich
+from headgate.dialects.quirks import QUIRKS
+from headgate.model import Provider
 from headgate.settings import load
 from tests.paths import ROOT
 
@@ -68,6 +71,14 @@ def test_there_are_enough_of_them_and_they_do_not_share_keys() -> None:
     assert "GITHUB_TOKEN" not in counted  # it stands in many environments for other reasons
     urls = Counter(row.base_url for row in ROWS.values())
     assert [url for url, count in urls.items() if count > 1] == []
+
+
+def test_models_that_a_row_retires_are_marked_under_each_of_their_names() -> None:
+    provider = Provider("groq", "https://api.groq.com/openai/v1", preset="groq")
+    catalog = enrich({"groq": provider}, ROWS, date.today())["groq"].catalog or {}
+    known = {model: row.retired for model, row in catalog.items()}
+    assert known["llama-3.3-70b-versatile"] and known["gemma2-9b-it"] and known["gemma2-9b"]
+    assert not known["openai/gpt-oss-120b"] and not known["openai/gpt-oss-20b"]
 
 
 def test_price_lists_exist_and_know_the_recommended_models() -> None:

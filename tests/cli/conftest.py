@@ -89,7 +89,7 @@ class Gateway(Shell):
                 stdout=out,
                 stderr=err,
             )
-        end = time.monotonic() + 40
+        end = time.monotonic() + 120
         while not (found := re.search(r"^listening data=(\S+) control=(\S+)$", self.err.read_text(), re.M)):
             assert self.process.poll() is None and time.monotonic() < end, self.err.read_text()
             time.sleep(0.02)

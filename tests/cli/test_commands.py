@@ -159,7 +159,13 @@ def test_chat_errors_are_sentences(gateway: Gateway) -> None:
     answer = gateway.run("chat", "hi", "--model", "nothing/like-that")
     assert answer.returncode == 1 and "Traceback" not in answer.stderr and "nothing" in answer.stderr
     cut = gateway.run("chat", "hi", "--model", "builtin/fault/cut")
-    assert cut.returncode == 1 and "broke off" in cut.stderr and "Traceback" not in cut.stderr
+    assert cut.returncode == 1 and "broke off: builtin/" in cut.stderr and "Traceback" not in cut.stderr
+
+
+def test_a_failed_chat_names_the_target_that_was_asked(gateway: Gateway) -> None:
+    answer = gateway.run("chat", "hi", "--model", "builtin/fault/503-always")
+    assert answer.returncode == 1 and answer.stderr.startswith("headgate: builtin/fault/503-always: ")
+    assert "requests show chatcmpl-" in answer.stderr
 
 
 def test_tokens_live_and_end_within_a_second(gateway: Gateway) -> None:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -13,6 +12,7 @@ import pytest
 
 from headgate.testing import serve_in_thread
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Gateway
@@ -40,13 +40,6 @@ COMMANDS = [
 ]
 
 
-def until(holds: Callable[[], object], what: str) -> None:
-    end = time.monotonic() + 20
-    while not holds():
-        assert time.monotonic() < end, what
-        time.sleep(0.05)
-
-
 def reload_error(gateway: Gateway) -> str:
     health = json.loads(gateway.run("status", "--json").stdout)
     return str(health["config"]["reload_error"] or "")
@@ -58,7 +51,7 @@ def mended(gateway: Gateway) -> Iterator[Gateway]:
     before = gateway.config.read_text()
     yield gateway
     gateway.config.write_text(before)
-    until(lambda: not reload_error(gateway), "the file was not mended")
+    wait_until(lambda: not reload_error(gateway), why="the file was not mended")
 
 
 @pytest.mark.parametrize("text", BROKEN)
@@ -73,10 +66,13 @@ def test_commands_of_a_running_gateway_need_no_valid_file(mended: Gateway, text:
 
 
 def test_what_config_check_says_of_the_running_gateway(mended: Gateway, tmp_path: Path) -> None:
-    until(lambda: "uses this file as it is now" in mended.good("config", "check"), "the file was not taken in as it is")
+    wait_until(
+        lambda: "uses this file as it is now" in mended.good("config", "check"),
+        why="the file was not taken in as it is",
+    )
     assert ": good" in mended.good("config", "check")
     mended.config.write_text(mended.config.read_text() + "# more\nserver: {}\n")
-    until(lambda: reload_error(mended), "the broken file was not seen")
+    wait_until(lambda: reload_error(mended), why="the broken file was not seen")
     assert "goes on with what it took in" in mended.run("config", "check").stdout
     other = tmp_path / "other.yaml"
     other.write_text("unpriced: allow\n")
@@ -92,7 +88,7 @@ def test_a_variable_that_only_this_terminal_lacks(tmp_path: Path, start: Start) 
     one = start(tmp_path, environ={"ONLY_THERE": "sk-1"})
     done = one.run("config", "check")
     assert done.returncode == 2 and "ONLY_THERE is not set" in done.stdout
-    assert "what is wrong above is so in this shell only" in done.stdout
+    assert "the problems above exist in this shell only" in done.stdout
     one.good("providers")
 
 
@@ -126,17 +122,17 @@ def test_a_file_that_is_made_later_is_taken_in_and_watched(tmp_path: Path, start
     one = start(tmp_path, environ=environ, file=False)
     assert "reads no file" in one.run("config", "check", "--config", str(_other(tmp_path))).stdout
     one.config.write_text("aliases: [\n")
-    until(lambda: reload_error(one), "the new file was not read")
+    wait_until(lambda: reload_error(one), why="the new file was not read")
     done = one.run("config", "check")
     assert done.returncode == 2 and "could not read this file, and goes on without one" in done.stdout
     assert "--config" not in done.stdout
     assert one.run("status").returncode == 1
     one.config.write_text("aliases: {my/first: {targets: [builtin/echo]}}\n")
-    until(lambda: "my/first" in one.good("aliases"), "the new file was not taken in")
+    wait_until(lambda: "my/first" in one.good("aliases"), why="the new file was not taken in")
     one.config.write_text("aliases: {my/second: {targets: [builtin/echo]}}\n")
-    until(lambda: "my/second" in one.good("aliases"), "the new file is not watched")
+    wait_until(lambda: "my/second" in one.good("aliases"), why="the new file is not watched")
     one.config.unlink()
-    until(lambda: "is gone" in reload_error(one), "the removed file was not missed")
+    wait_until(lambda: "is gone" in reload_error(one), why="the removed file was not missed")
     assert "my/second" in one.good("aliases")
 
 
@@ -172,7 +168,7 @@ def test_an_engine_that_starts_later_is_found(tmp_path: Path, start: Start) -> N
     assert '"model": "builtin/lorem"' in one.out.read_text()
     assert "no engine answers" in one.good("detect")
     with serve_in_thread(port=port):
-        until(lambda: "auto leads to mine/" in one.err.read_text(), "the engine was not found")
+        wait_until(lambda: "auto leads to mine/" in one.err.read_text(), why="the engine was not found")
         done = one.run("chat", "one two")
         assert done.returncode == 0 and "builtin" not in done.stderr
         assert "My engine answers" in one.good("detect")

@@ -6,23 +6,17 @@ import json
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 import pytest
+
+from tests.waiting import wait_until
 
 if TYPE_CHECKING:
     from headgate.testing import Provider
     from tests.cli.conftest import Gateway
 
 KEY = "sk-test-0123456789abcdef-good"
-
-
-def until(find: Callable[[], Any]) -> Any:
-    end = time.monotonic() + 20
-    while not (found := find()) and time.monotonic() < end:
-        time.sleep(0.05)
-    return found
 
 
 def test_a_token_by_its_name_from_creation_to_its_end(gateway: Gateway) -> None:
@@ -36,7 +30,7 @@ def test_a_token_by_its_name_from_creation_to_its_end(gateway: Gateway) -> None:
     gateway.good("token", "edit", "tablet", "--name", "slate", "--models", "builtin/echo")
     assert gateway.run("token", "show", "tablet").returncode == 1
     assert gateway.good("chat", "-m", "builtin/echo", "x", "--token", second) == "x\n"
-    rows = until(lambda: gateway.told("requests", "--token", "slate"))
+    rows = wait_until(lambda: gateway.told("requests", "--token", "slate"))
     assert {row["token"] for row in rows} == {ident}
     assert gateway.told("usage", "--token", "slate")[0]["requests"] >= 1
     assert gateway.good("token", "rm", "slate") == "revoked slate\n"
@@ -125,7 +119,7 @@ def test_a_refused_call_keeps_the_name_that_was_asked_for(gateway: Gateway, fiel
     )
     with pytest.raises(urllib.error.HTTPError):
         urllib.request.build_opener(urllib.request.ProxyHandler({})).open(request)
-    (row,) = until(lambda: gateway.told("requests", "--requested", name))
+    (row,) = wait_until(lambda: gateway.told("requests", "--requested", name))
     assert (row["outcome"], row["requested_model"]) == ("refused", name)
     shown = gateway.good("requests", "show", row["id"])
     assert name in shown and "served by" not in shown and "no provider was asked" in shown
@@ -133,6 +127,6 @@ def test_a_refused_call_keeps_the_name_that_was_asked_for(gateway: Gateway, fiel
 
 def test_a_failed_call_was_not_served(gateway: Gateway) -> None:
     gateway.run("chat", "-m", "builtin/fault/500", "x")
-    (row,) = until(lambda: gateway.told("requests", "--requested", "builtin/fault/500", "-n", "1"))
+    (row,) = wait_until(lambda: gateway.told("requests", "--requested", "builtin/fault/500", "-n", "1"))
     shown = gateway.good("requests", "show", row["id"])
     assert "last asked" in shown and "served by" not in shown

@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import httpx2
 import pytest
 
+from tests.waiting import wait_until
+
 if TYPE_CHECKING:
     from headgate.testing import Provider
     from tests.cli.conftest import Gateway, Shell
@@ -216,18 +218,10 @@ def test_tokens_are_shown_changed_and_rotated(mock: Gateway) -> None:
 # ------------------------------------------------------------------------------------- requests and usage
 
 
-def until(condition: Any, within: float = 60) -> Any:
-    end = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < end
-        time.sleep(0.1)
-    return found
-
-
 def test_requests_and_what_one_looks_like(mock: Gateway) -> None:
     mock.good("chat", "-m", MODEL, "one two three")
     mock.run("chat", "-m", "builtin/fault/cut", "x")
-    (row,) = until(lambda: mock.told("requests", "--requested", MODEL, "--since", "10m", "-n", "1"))
+    (row,) = wait_until(lambda: mock.told("requests", "--requested", MODEL, "--since", "10m", "-n", "1"))
     table = mock.good("requests", "-n", "5")
     assert row["id"] in table and "delivered" in table
     shown = mock.good("request", "show", row["id"])
@@ -245,7 +239,7 @@ def test_requests_and_what_one_looks_like(mock: Gateway) -> None:
 def test_more_requests_than_a_page_has(mock: Gateway) -> None:
     for _call in range(3):
         mock.good("chat", "-m", "builtin/echo", "x")
-    until(lambda: len(mock.told("requests", "--requested", "builtin/echo")) >= 3)
+    wait_until(lambda: len(mock.told("requests", "--requested", "builtin/echo")) >= 3)
     assert len(mock.told("requests", "--limit", "2")) == 2
 
 
@@ -270,7 +264,7 @@ def test_follow_shows_each_new_request_once(mock: Gateway) -> None:
 def test_follow_begins_with_the_latest_and_no_older_ones(mock: Gateway) -> None:
     for _call in range(3):
         mock.good("chat", "-m", "builtin/echo", "x")
-    until(lambda: len(mock.told("requests", "--requested", "builtin/echo")) >= 3)
+    wait_until(lambda: len(mock.told("requests", "--requested", "builtin/echo")) >= 3)
     process = subprocess.Popen(
         [sys.executable, "-m", "headgate", "requests", "--follow", "--json", "-n", "1"],
         cwd=mock.home, env=mock.environ, stdout=subprocess.PIPE, text=True,
@@ -298,7 +292,7 @@ def test_a_label_with_a_slash_is_looked_up(mock: Gateway) -> None:
 @pytest.mark.parametrize("by", ["model", "provider", "token", "alias", "day", "outcome"])
 def test_usage(mock: Gateway, by: str) -> None:
     mock.good("chat", "-m", MODEL, "one two three")
-    rows = until(lambda: mock.told("usage", "--by", by, "--since", "7d"))
+    rows = wait_until(lambda: mock.told("usage", "--by", by, "--since", "7d"))
     assert sum(row["requests"] for row in rows) >= 1
     table = mock.good("usage", "--by", by)
     assert by.upper() in table and "█" in table
@@ -309,10 +303,10 @@ def test_usage(mock: Gateway, by: str) -> None:
 
 def test_unknown_cost_is_never_nothing(mock: Gateway) -> None:
     mock.good("chat", "-m", "mock/lorem", "x")  # no price is known for it
-    (row,) = until(lambda: mock.told("requests", "--requested", "mock/lorem", "-n", "1"))
+    (row,) = wait_until(lambda: mock.told("requests", "--requested", "mock/lorem", "-n", "1"))
     assert row["cost_usd"] is None
     assert "unknown" in mock.good("requests", "show", row["id"])
-    used = until(lambda: [one for one in mock.told("usage") if one["unpriced_requests"]])
+    used = wait_until(lambda: [one for one in mock.told("usage") if one["unpriced_requests"]])
     assert all(one["cost_usd"] is None or one["cost_usd"] > 0 for one in used)
     assert "unknown" in mock.good("usage")
 

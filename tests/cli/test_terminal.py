@@ -18,7 +18,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from headgate.cli.display.layout import columns_of
+from headgate.cli.display.layout import columns_of, lines_of
+from headgate.cli.nouns.requests import picture
 from headgate.process import welcome
 
 if TYPE_CHECKING:
@@ -73,7 +74,10 @@ def called(gateway: Gateway) -> Gateway:
 
 
 @pytest.mark.parametrize("columns", [60, 80, 120])
-@pytest.mark.parametrize("words", [("requests",), ("usage",), ("token",), ("providers",), ("aliases",), ("status",)])
+@pytest.mark.parametrize(
+    "words",
+    [("requests",), ("usage",), ("token",), ("providers",), ("aliases",), ("status",), ("config", "show", "--origin")],
+)
 def test_tables_fit_the_terminal_and_ids_stay_whole(called: Gateway, columns: int, words: tuple[str, ...]) -> None:
     terminal = Terminal(called, columns, *words)
     shown = terminal.until("\x00never")
@@ -82,6 +86,13 @@ def test_tables_fit_the_terminal_and_ids_stay_whole(called: Gateway, columns: in
     if words == ("requests",):
         for row in called.told("requests", "-n", "3"):
             assert row["id"] in shown
+
+
+def test_a_request_shows_how_many_events_were_skipped(called: Gateway) -> None:
+    row = called.told("requests", "show", called.told("requests", "-n", "1")[0]["id"])
+    assert not any("skipped" in line.plain for line in lines_of(picture(row), 80))
+    shown = [line.plain for line in lines_of(picture(row | {"skipped_events": 2}), 80)]
+    assert any(re.search("skipped events +2 of the provider's stream could not be read", line) for line in shown)
 
 
 def test_a_conversation(called: Gateway) -> None:

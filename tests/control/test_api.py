@@ -20,6 +20,7 @@ from headgate.process.boot import Failed
 from headgate.process.channel import Hello, frame
 from tests.control.child import ADMIN, SECRET, Child
 from tests.dataplane import DataPlane
+from tests.waiting import wait_until
 
 KEY = "sk-canary-0123456789-abcd"
 WRONG = "sk-canary-not-the-one-9876"
@@ -75,16 +76,8 @@ def child(tmp_path: Path) -> Iterator[Child]:
 @pytest.fixture
 def plane(child: Child) -> Iterator[DataPlane]:
     with DataPlane(child.state) as running:
-        until(lambda: child.call("GET", "/readyz", None).status_code == 200)
+        wait_until(lambda: child.call("GET", "/readyz", None).status_code == 200)
         yield running
-
-
-def until(condition: Any, within: float = 30) -> Any:
-    end = time.monotonic() + within
-    while not (found := condition()):
-        assert time.monotonic() < end, f"waited {within} s in vain"
-        time.sleep(0.02)
-    return found
 
 
 def ok(child: Child, method: str, path: str, body: Any = None, status: int | None = None) -> Any:
@@ -146,7 +139,7 @@ def test_control_restart_keeps_every_object(child: Child, plane: DataPlane, upst
         for _ in range(20):  # while it starts, and after
             assert chat(plane, token, "my/chat").status_code == 200
             time.sleep(0.05)
-        until(lambda: again.call("GET", "/readyz", None).status_code == 200)
+        wait_until(lambda: again.call("GET", "/readyz", None).status_code == 200)
         assert ok(again, "GET", "/aliases/my/chat")["origin"] == "store"
         ok(again, "DELETE", "/accounts/mine/key-1")
         assert chat(plane, token, "my/chat").status_code == 503
@@ -171,7 +164,7 @@ def test_rotated_token_keeps_id_and_former_secret(child: Child, plane: DataPlane
     assert "token" not in shown and shown["revoked"] is None
 
     short = ok(child, "POST", f"/tokens/{ident}/rotate", {"overlap_s": 0.5})
-    until(lambda: chat(plane, third["token"], "my/chat").json().get("error", {}).get("code") == "expired_api_key")
+    wait_until(lambda: chat(plane, third["token"], "my/chat").json().get("error", {}).get("code") == "expired_api_key")
     ok(child, "DELETE", f"/tokens/{ident}")
     assert chat(plane, short["token"], "my/chat").status_code == 401
     assert ok(child, "GET", f"/tokens/{ident}")["revoked"] is not None
@@ -261,6 +254,16 @@ def test_a_shipped_alias_may_be_replaced_and_comes_back(child: Child) -> None:
     assert refused(child, "DELETE", "/aliases/headgate/chat")[:2] == (404, "alias_not_found")
 
 
+def test_only_auto_may_be_stored_without_targets(child: Child) -> None:
+    for name in ("mine", "headgate/chat"):
+        status, code, message = refused(child, "PUT", f"/aliases/{name}", {"targets": [], "strategy": "fastest"})
+        assert (status, code) == (400, "invalid_value") and f"{name!r} names no target; name one" in message
+    ok(child, "PUT", "/aliases/auto", {"strategy": "fastest"})
+    auto = ok(child, "GET", "/aliases/auto")
+    assert (auto["strategy"], auto["origin"]) == ("fastest", "store")
+    assert ok(child, "DELETE", "/aliases/auto")["shipped"] is True
+
+
 @pytest.mark.parametrize(
     ("path", "body", "param"),
     [
@@ -337,14 +340,14 @@ def test_creation_is_answered_though_removed_meanwhile(child: Child) -> None:
     with socket.socket(socket.AF_UNIX) as stuck:  # a data process that hears everything and confirms nothing
         stuck.connect(str(child.state / "channel.sock"))
         stuck.sendall(frame(Hello("w0", "b", 0, 1)))
-        until(lambda: ok(child, "GET", "/health")["workers"])
+        wait_until(lambda: ok(child, "GET", "/health")["workers"])
         with ThreadPoolExecutor(2) as side:
             account = side.submit(
                 ok, child, "POST", "/accounts", {"provider": "mine", "key": KEY, "label": "brief"}, 201
             )
             model = side.submit(ok, child, "PUT", "/catalog/mine/m", {"title": "Brief"})
-            until(lambda: ok(child, "GET", "/accounts?provider=mine")["data"])
-            until(lambda: child.call("DELETE", "/admin/v1/catalog/mine/m").status_code == 200)
+            wait_until(lambda: ok(child, "GET", "/accounts?provider=mine")["data"])
+            wait_until(lambda: child.call("DELETE", "/admin/v1/catalog/mine/m").status_code == 200)
             ok(child, "DELETE", "/accounts/mine/brief")
             assert (account.result()["id"], account.result()["pending"]) == ("mine/brief", True)
             assert (model.result()["title"], model.result()["pending"]) == ("Brief", True)

@@ -4,8 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -18,6 +17,7 @@ from headgate.control.store.database import open_store
 from headgate.model import Record, Rotated
 from headgate.wire.records import HEADER, encode, next_sound, scan
 from tests.control.journal_writer import Writer, closed, ident, opened, query, run
+from tests.waiting import eventually
 
 CALLS = 20
 HURT = 7  # the call whose close is damaged
@@ -37,13 +37,6 @@ async def recording(state: Path) -> AsyncIterator[Recorder]:
 
 def outcomes(state: Path) -> dict[str, str | None]:
     return {row["id"]: row["outcome"] for row in query(state / "headgate.db", "SELECT id, outcome FROM requests")}
-
-
-async def until(condition: Callable[[], object]) -> None:
-    end = time.monotonic() + 8
-    while not condition():
-        assert time.monotonic() < end, "it did not come to pass"
-        await asyncio.sleep(0.02)
 
 
 def write_calls(writer: Writer) -> dict[int, int]:
@@ -81,10 +74,10 @@ def test_one_damaged_byte_costs_one_record(spot: str, alive: bool, tmp_path: Pat
         if not alive:
             writer.die()
         async with recording(tmp_path) as recorder:
-            await until(lambda: recorder.lag().damaged)
-            await until(lambda: len([o for o in outcomes(tmp_path).values() if o == "delivered"]) == CALLS - 1)
+            await eventually(lambda: recorder.lag().damaged)
+            await eventually(lambda: len([o for o in outcomes(tmp_path).values() if o == "delivered"]) == CALLS - 1)
             assert recorder.lag().damaged == 1
-            await until(lambda: outcomes(tmp_path)[ident(HURT)] == (None if alive else "lost"))
+            await eventually(lambda: outcomes(tmp_path)[ident(HURT)] == (None if alive else "lost"))
             assert [path.name for path in (tmp_path / "torn").iterdir()] == [f"{writer.path.name}@{begins[HURT]}"]
             assert writer.there is alive
 
@@ -97,8 +90,8 @@ def test_a_length_that_became_zero_is_not_the_end(tmp_path: Path) -> None:
         begins = write_calls(writer)
         os.pwrite(writer.fd, bytes(4), begins[HURT])
         async with recording(tmp_path) as recorder:
-            await until(lambda: recorder.lag().damaged == 1)
-            await until(lambda: outcomes(tmp_path).get(ident(CALLS - 1)) == "delivered")
+            await eventually(lambda: recorder.lag().damaged == 1)
+            await eventually(lambda: outcomes(tmp_path).get(ident(CALLS - 1)) == "delivered")
 
     run(main())
 
@@ -117,8 +110,8 @@ def test_damaged_stretch_inside_a_segment_is_skipped(size: int, tmp_path: Path) 
         later = Writer(tmp_path / "journal", number=1)
         later.write(opened(3), closed(3))
         async with recording(tmp_path) as recorder:
-            await until(lambda: set(outcomes(tmp_path).values()) == {"delivered"} and len(outcomes(tmp_path)) == 3)
-            await until(lambda: not writer.there)
+            await eventually(lambda: set(outcomes(tmp_path).values()) == {"delivered"} and len(outcomes(tmp_path)) == 3)
+            await eventually(lambda: not writer.there)
             assert later.there
             assert recorder.lag().damaged >= 2
 
@@ -131,10 +124,10 @@ def test_unended_segment_ends_with_its_successor(tmp_path: Path) -> None:
         writer.write(opened(1), closed(1))
         later = Writer(tmp_path / "journal", number=1)
         async with recording(tmp_path) as recorder:
-            await until(lambda: outcomes(tmp_path))
+            await eventually(lambda: outcomes(tmp_path))
             assert writer.there, "the next one is made in advance"
             later.write(opened(2))
-            await until(lambda: not writer.there)
+            await eventually(lambda: not writer.there)
             assert recorder.lag().damaged == 0
             assert not (tmp_path / "torn").exists(), "nothing was lost"
 
@@ -150,7 +143,7 @@ def test_a_record_in_the_middle_of_its_write_is_not_damage(tmp_path: Path) -> No
             os.pwrite(writer.fd, whole[:-9], writer.offset)
             await asyncio.sleep(0.5)
             writer.write_bytes(whole)
-            await until(lambda: outcomes(tmp_path).get(ident(1)) == "delivered")
+            await eventually(lambda: outcomes(tmp_path).get(ident(1)) == "delivered")
             assert recorder.lag().damaged == 0
 
     run(main())
@@ -165,7 +158,7 @@ def test_the_damage_that_is_kept_is_bounded(tmp_path: Path) -> None:
         writer = Writer(tmp_path / "journal")
         flip(writer, write_calls(writer)[HURT] + 20)
         async with recording(tmp_path) as recorder:
-            await until(lambda: recorder.lag().damaged == 1)
+            await eventually(lambda: recorder.lag().damaged == 1)
         assert len(list((tmp_path / "torn").iterdir())) == MAX_PIECES
 
     run(main())

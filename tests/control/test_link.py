@@ -38,6 +38,7 @@ from headgate.process.channel import (
 )
 from headgate.resources.compiled import Compiled
 from tests.control.journal_writer import run
+from tests.waiting import eventually
 
 WORLD = World(providers={"up-a": Provider("up-a", "http://127.0.0.1:1/v1")}, aliases={"chat": Alias("chat")})
 
@@ -130,13 +131,6 @@ async def connect(path: Path) -> DataProcess:
     return DataProcess(*await asyncio.open_unix_connection(path))
 
 
-async def until(condition: object, within: float = 30.0) -> None:
-    deadline = time.monotonic() + within
-    while not condition():  # type: ignore[operator]
-        assert time.monotonic() < deadline
-        await asyncio.sleep(0.005)
-
-
 def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "channel.sock"
@@ -146,7 +140,7 @@ def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -
             first, second = await data.greet()
             assert (first.seq, first.world, first.generation) == (0, WORLD, 7)
             assert dict(second.tokens) == told.snapshot.tokens
-            await until(lambda: link.workers and link.workers[0].generation == 7)
+            await eventually(lambda: link.workers and link.workers[0].generation == 7)
             assert (link.workers[0].name, link.workers[0].pid) == ("w0", 4711)
 
     run(main())
@@ -224,7 +218,7 @@ def test_gauges_are_kept_and_events_counted(tmp_path: Path) -> None:
             data = await connect(tmp_path / "s")
             await data.greet()
             data.say(Gauges(1, {"streams": 1.0}), Gauges(2, {"streams": 5.0}), Events(((1, "ejected", "up-a"),), 4))
-            await until(lambda: link.workers[0].dropped_events == 4)
+            await eventually(lambda: link.workers[0].dropped_events == 4)
             assert link.workers[0].gauges == {"streams": 5.0}
 
     run(main())
@@ -271,7 +265,7 @@ def test_a_peer_that_does_not_read_is_dropped_and_delays_nobody(tmp_path: Path) 
                 except BrokenPipeError:
                     break
                 await asyncio.sleep(0)
-            await until(lambda: [worker.name for worker in link.workers] == ["w0"], 60)
+            await eventually(lambda: [worker.name for worker in link.workers] == ["w0"], 60)
             patch = told.add()
             publishing = asyncio.create_task(link.publish(patch, patch.generation))
             assert await good.hear() == patch
@@ -297,7 +291,7 @@ def test_stale_socket_and_deep_path(tmp_path: Path) -> None:
                 descriptor = os.open(folder, os.O_RDONLY)
                 data = await connect(Path(f"/proc/self/fd/{descriptor}/channel.sock"))
                 await data.greet()
-                await until(lambda: link.workers)
+                await eventually(lambda: link.workers)
                 os.close(descriptor)
 
     run(main())
@@ -375,7 +369,7 @@ def test_worker_keeps_old_snapshot_until_discovery(tmp_path: Path) -> None:
             kept, fresh = await connect(tmp_path / "s"), await connect(tmp_path / "s")
             kept.say(Hello("w0", "b0", 6, 4711))
             await fresh.greet("w1")
-            await until(lambda: len(link.workers) == 2, 60)
+            await eventually(lambda: len(link.workers) == 2, 60)
             link.tell(Secrets({}))
             assert await fresh.hear() == Secrets({})
             link.release()

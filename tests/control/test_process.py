@@ -46,6 +46,7 @@ from headgate.process.channel import (
 )
 from tests.control.child import ADMIN, SECRET, Child, compiled
 from tests.control.journal_writer import SECOND, Writer, closed, ident, opened, query
+from tests.waiting import wait_until
 
 
 def declared(world: World) -> list[str]:
@@ -412,7 +413,7 @@ def test_killed_and_started_again_it_goes_on(tmp_path: Path) -> None:
     writer = Writer(tmp_path / "journal")
     with Child(tmp_path) as child:
         writer.write(opened(1))
-        time.sleep(0.6)
+        wait_until(lambda: query(tmp_path / "headgate.db", "SELECT id FROM requests"))
         child.process.kill()
         child.process.wait()
     writer.write(closed(1), opened(2), closed(2))
@@ -438,10 +439,11 @@ def test_bad_file_at_control_restart_keeps_the_last(tmp_path: Path) -> None:
     child.config.write_text("{ this is not JSON")
     with Child(tmp_path, declared=good, secrets={"up-a/0": "sk-kept"}) as child:
         data = DataProcess(tmp_path)
-        time.sleep(1.5)  # the watch's first look finds it
+        wait_until(
+            lambda: child.call("GET", "/admin/v1/health").json()["config"]["reload_error"]
+        )  # the watch's first look
         assert data.aliases == ["chat"] and list(data.tokens) == [b"\xaa" * 32]
         assert data.secrets == {"up-a/0": "sk-kept"}
-        assert child.call("GET", "/admin/v1/health").json()["config"]["reload_error"]
         assert child.log.read_text().count("the last good one stays") == 1
         data.close()
 

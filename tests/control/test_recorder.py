@@ -22,6 +22,7 @@ from headgate.control.ingest.recorder import Recorder
 from headgate.control.store.database import open_store
 from headgate.model import Refused, Rotated
 from headgate.wire.records import HEADER, encode
+from tests import waiting
 from tests.control import postgres_server
 from tests.control.journal_writer import SECOND, T0, Writer, closed, ident, opened, progress, run
 from tests.paths import ROOT
@@ -127,8 +128,7 @@ def test_the_timer_reads_without_being_asked(tmp_path: Path) -> None:
         writer = Writer(tmp_path / "journal")
         async with recording(tmp_path, 0.1):
             writer.write(opened(1), closed(1))
-            await asyncio.sleep(1)
-            assert len(rows(tmp_path)) == 1
+            await waiting.eventually(lambda: len(rows(tmp_path)) == 1)
 
     run(main())
 
@@ -327,8 +327,7 @@ def test_killed_writer_loses_no_receipt(tmp_path: Path) -> None:
     async def main() -> None:
         async with recording(tmp_path, 0.02) as recorder:
             assert child.stdout is not None
-            await asyncio.to_thread(child.stdout.readline)  # it is at work
-            await asyncio.sleep(1.0)
+            await asyncio.to_thread(lambda: [next(child.stdout or ()) for _ in range(2000)])  # it is at work
             child.kill()
             promised = int(child.stdout.read().split()[-1])
             child.wait()
@@ -414,7 +413,7 @@ def test_killed_control_records_each_call_once(tmp_path: Path) -> None:
         assert child.stdout is not None
         assert child.stdout.readline() == b"reading\n"
         until = time.monotonic() + 0.5 + kill * 0.13
-        while time.monotonic() < until:
+        while time.monotonic() < until or number < 120 * (kill + 1):
             writer.write(opened(number), Refused(T0, "invalid_api_key", 1))
             if number >= 10:
                 writer.write(closed(number - 10))

@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 FILE_TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
 ROLES = {"data": "headgate.data", "control": "headgate.app", "builtin": "headgate.testing"}
@@ -106,11 +107,7 @@ class Gateway:
         return pid
 
     def until(self, condition: Callable[[], object], within: float = 30) -> Any:
-        end = time.monotonic() + within
-        while not (found := condition()):
-            assert time.monotonic() < end, f"waited {within} s in vain; its log:\n{self.err.read_text()[-4000:]}"
-            time.sleep(0.01)
-        return found
+        return wait_until(condition, within, why=lambda: f"its log:\n{self.err.read_text()[-4000:]}")
 
     # ------------------------------------------------------------------------------- what it says
 

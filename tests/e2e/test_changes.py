@@ -13,6 +13,7 @@ import pytest
 
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
+from tests.waiting import eventually
 
 
 def test_tokens_work_when_made_and_end_when_revoked(gateway: Make, report: Report) -> None:
@@ -30,8 +31,9 @@ def test_tokens_work_when_made_and_end_when_revoked(gateway: Make, report: Repor
     assert (status, body["error"]["code"]) == (403, "model_not_allowed")
 
     async def revoke_while_it_streams() -> Streamed:
-        running = asyncio.create_task(stream(one.port, "builtin/lorem?rate=60&tokens=120", answer["token"]))
-        await asyncio.sleep(0.3)
+        seen = Streamed()
+        running = asyncio.create_task(stream(one.port, "builtin/lorem?rate=60&tokens=120", answer["token"], seen=seen))
+        await eventually(lambda: seen.text)
         status, revoked = await asyncio.to_thread(one.admin, "DELETE", f"/tokens/{answer['id']}")
         assert status == 200 and revoked["effective"]
         return await running
@@ -58,7 +60,7 @@ def test_a_token_expires(gateway: Make) -> None:
     soon = (datetime.now(UTC) + timedelta(seconds=1.5)).isoformat()
     token = one.admin("POST", "/tokens", {"name": "short", "expires": soon})[1]["token"]
     assert one.chat("builtin/echo", token)[0] == 200
-    time.sleep(1.6)
+    one.until(lambda: one.chat("builtin/echo", token)[0] != 200)
     status, body = one.chat("builtin/echo", token)
     assert (status, body["error"]["code"]) == (401, "expired_api_key")
 
@@ -73,8 +75,9 @@ def reloading(one: Gateway, change: Callable[[], None]) -> Streamed:
     """``change`` while a stream runs, which must not notice."""
 
     async def main() -> Streamed:
-        running = asyncio.create_task(stream(one.port, "builtin/lorem?rate=50&tokens=200"))
-        await asyncio.sleep(0.3)
+        seen = Streamed()
+        running = asyncio.create_task(stream(one.port, "builtin/lorem?rate=50&tokens=200", seen=seen))
+        await eventually(lambda: seen.text)
         await asyncio.to_thread(change)
         return await running
 
@@ -149,9 +152,7 @@ def ending(one: Gateway, signals: int, *models: str) -> tuple[list[Streamed], fl
         running = [
             asyncio.create_task(stream(one.port, model, seen=each)) for model, each in zip(models, seen, strict=True)
         ]
-        async with asyncio.timeout(60):
-            while not all(each.text for each in seen):  # noqa: ASYNC110 - streams set no event
-                await asyncio.sleep(0.02)
+        await eventually(lambda: all(each.text for each in seen))
         told = time.monotonic()
         for _each in range(signals):
             one.process.send_signal(signal.SIGTERM)

@@ -13,8 +13,6 @@ import signal
 import time
 from collections import Counter
 
-import pytest
-
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import ROLES, Gateway, Make, Report, Streamed, stream
 
@@ -80,7 +78,6 @@ async def chaos(one: Gateway, chance: random.Random) -> tuple[list[Streamed], Co
     return seen, done
 
 
-@pytest.mark.alone
 def test_nothing_is_lost_whatever_is_killed(gateway: Make, report: Report) -> None:
     one = gateway("detect: {local_engines: false, environment: false}\n").start()
     print(f"CHAOS_SEED={SEED}")

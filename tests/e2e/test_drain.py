@@ -10,6 +10,7 @@ import urllib.request
 import pytest
 
 from tests.e2e.gateway import Make, Streamed, stream
+from tests.waiting import eventually
 
 
 def test_admin_drain_finishes_running_calls(gateway: Make) -> None:
@@ -45,16 +46,19 @@ def test_what_does_not_end_in_time_is_told_so_and_on_record(gateway: Make, way: 
     assert one.chat("builtin/echo")[0] == 200  # so that the built-in provider runs
 
     async def main() -> list[Streamed]:
-        running = [asyncio.create_task(stream(one.port, "builtin/lorem?rate=30&tokens=3000")) for _ in range(8)]
-        running.append(asyncio.create_task(stream(one.port, "builtin/fault/accept-silence")))
-        await asyncio.sleep(1.0)
+        running = [asyncio.create_task(stream(one.port, "builtin/fault/accept-silence"))]
+        seen = [Streamed() for _ in range(8)]
+        running += [
+            asyncio.create_task(stream(one.port, "builtin/lorem?rate=30&tokens=3000", seen=each)) for each in seen
+        ]
+        await eventually(lambda: all(each.text for each in seen))
         one.process.send_signal(signal.SIGTERM)
         if way == "a second signal":
             await asyncio.sleep(0.5)
             one.process.send_signal(signal.SIGTERM)
         return await asyncio.gather(*running)
 
-    *streams, silent = asyncio.run(main())
+    silent, *streams = asyncio.run(main())
     assert one.process.wait(20) == 0
     assert {(seen.error, seen.done) for seen in streams} == {("draining", False)}
     assert silent.status == 503 and json.loads(silent.body)["error"]["code"] == "draining"

@@ -11,10 +11,9 @@ import time
 from dataclasses import dataclass, field
 from pathlib import Path
 
-import pytest
-
 from headgate.testing.provider import lorem
 from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report, Streamed, stream
+from tests.waiting import eventually
 
 
 @dataclass
@@ -72,7 +71,6 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
     return load, killed
 
 
-@pytest.mark.alone
 def test_killed_data_process_loses_no_receipt(gateway: Make, report: Report) -> None:
     one = gateway().start()
     assert one.chat("builtin/echo")[0] == 200
@@ -105,13 +103,13 @@ def test_killed_data_process_loses_no_receipt(gateway: Make, report: Report) -> 
 async def streams_while(one: Gateway, count: int, seconds: float, happening: object) -> list[Streamed]:
     rate = 40
     model = f"builtin/lorem?rate={rate}&ttft=0.1&tokens={int(rate * seconds)}"
-    running = [asyncio.create_task(stream(one.port, model)) for _ in range(count)]
-    await asyncio.sleep(1.0)
+    seen = [Streamed() for _ in range(count)]
+    running = [asyncio.create_task(stream(one.port, model, seen=each)) for each in seen]
+    await eventually(lambda: all(each.text for each in seen))
     await asyncio.to_thread(happening)  # type: ignore[arg-type]
     return await asyncio.gather(*running)
 
 
-@pytest.mark.alone
 def test_no_stream_notices_that_control_was_killed(gateway: Make, report: Report) -> None:
     one = gateway().start()
     _status, before = one.chat("builtin/echo")
@@ -191,9 +189,10 @@ def test_orphans_end_by_themselves_and_a_new_start_takes_over(gateway: Make) -> 
     assert set(pids) == {"data", "control", "builtin"}
 
     async def main() -> tuple[Streamed, Streamed]:
-        short = asyncio.create_task(stream(one.port, "builtin/lorem?rate=100&tokens=60"))
-        long = asyncio.create_task(stream(one.port, "builtin/lorem?rate=20&tokens=1000"))
-        await asyncio.sleep(0.3)
+        seen = Streamed(), Streamed()
+        short = asyncio.create_task(stream(one.port, "builtin/lorem?rate=100&tokens=60", seen=seen[0]))
+        long = asyncio.create_task(stream(one.port, "builtin/lorem?rate=20&tokens=1000", seen=seen[1]))
+        await eventually(lambda: all(each.text for each in seen))
         os.kill(one.process.pid, signal.SIGKILL)
         return await short, await long
 

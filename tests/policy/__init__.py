@@ -1,0 +1,1 @@
+"""Tests of pure decisions: no sockets, no clocks; time is an argument."""

@@ -9,6 +9,8 @@ import pytest
 from headgate import errors
 from headgate.errors import Kind
 from headgate.model import Account, ModelRow
+from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.attempts.progress import Step
 from headgate.policy.health.accounts import ACTIVE, OUT, PROBE, Accounts
 from headgate.policy.health.affinity import Affinity, Bound
 from headgate.policy.health.targets import Health, blames_our_field, key_of_target
@@ -33,7 +35,7 @@ def test_nothing_is_known_of_the_healthy() -> None:
     health = Health()
     assert health.quiet
     health.served(ONE.attempts[0], 0.0, 1.0)
-    assert health.quiet and health._ailing == {}
+    assert health.quiet and health._failing == {}
     fail(health, 0, 1.0)
     assert not health.quiet
     for at in range(200):
@@ -129,7 +131,28 @@ def test_what_is_no_failure_of_a_target(kind: Kind) -> None:
     health = Health()
     for _ in range(50):
         health.failed(ONE.attempts[0], error(kind, kind.status), 1.0)
-    assert states(health, 1.0) == "..." and health.ailment(TARGETS[0]) is None
+    assert states(health, 1.0) == "..." and health.failures(TARGETS[0]) is None
+
+
+def test_old_failures_count_for_nothing_before_they_are_swept() -> None:
+    health = Health()
+    fail(health, 0, 0.0, 3)
+    assert states(health, 6.0) == states(health, 64.0) == "p.." and states(health, 66.0) == "..."
+
+
+def test_a_decision_takes_nothing_until_its_claims_are_committed() -> None:
+    health, two = Health(), plan()
+    for attempt in two.attempts:
+        health.failed(attempt, error(errors.UPSTREAM_AUTH, 401), 0.0)
+    fail(health, 0, 0.0, 3)
+    steps = [NextAttempt(two, health, lambda: 0.5).first(61.0, 600.0) for _ in range(3)]
+    assert all(step == Step(two.attempts[0], 0.0, "probe", ("account", "target")) for step in steps)
+    health.commit(steps[0].attempt, steps[0].claims, 61.0)
+    assert NextAttempt(two, health, lambda: 0.5).first(61.0, 600.0).attempt is two.attempts[1]
+    assert all(health.may_retry("p0", 61.0) for _ in range(100))
+    for _ in range(10):
+        health.commit(two.attempts[0], ("retry",), 61.0)
+    assert not health.may_retry("p0", 61.0) and health.may_retry("p0", 61.2) and health.may_retry("p1", 61.0)
 
 
 def test_old_failures_are_forgotten() -> None:
@@ -148,7 +171,7 @@ def test_the_tables_are_bounded() -> None:
         health.rejects_usage(attempt.target, 0.0)
         health.learn_trims(key_of_target(attempt.target), True, 0.0)
         health.learn_latency(attempt.target, 1.0, None)
-    assert len(health._ailing) <= 4096 and len(health._learnt) <= 4096 and len(health._trims) <= 4096
+    assert len(health._failing) <= 4096 and len(health._learnt) <= 4096 and len(health._trims) <= 4096
     assert len(health._latency) <= 4096 and sum(len(m) for m in health.accounts._kept.values()) <= 4097
 
 
@@ -226,7 +249,7 @@ def test_cooldowns_without_a_word_double() -> None:
     now, waits = 0.0, []
     for _ in range(10):
         accounts.limited("a/0", "m", None, now)
-        standing = accounts.standing("a/0", "m", now)
+        standing = accounts.state("a/0", "m", now)
         assert standing is not None
         waits.append(standing.until - now)
         now = standing.until
@@ -259,10 +282,12 @@ def test_states_and_their_ways_back() -> None:
     accounts.refused("a/3", 1.0, "n")
     assert accounts.may("a/3", "o", 2.0) == ACTIVE, "two models that a key may not use say nothing of a third"
     for account in ("a/0", "a/1", "a/2", "a/3"):
-        assert accounts.may(account, "m", 7201.0) == PROBE
-        accounts.served(account, "m", 7201.0)
-        accounts.served(account, "n", 7201.0)
-        assert accounts.may(account, "m", 7202.0) == ACTIVE
+        back = found[account][2] + 1
+        assert accounts.may(account, "m", back) == PROBE
+        assert accounts.may(account, "m", back + 601) == ACTIVE, "so long ago that it counts for nothing"
+        accounts.served(account, "m", back)
+        accounts.served(account, "n", back)
+        assert accounts.may(account, "m", back + 1) == ACTIVE
     accounts.served("a/4", "m", 7201.0)
     assert accounts.may("a/4", "m", 1e9) == OUT
     accounts.revive("a/4")

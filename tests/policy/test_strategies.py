@@ -11,15 +11,15 @@ from hypothesis import strategies as st
 from headgate import errors
 from headgate.errors import GatewayError, Retry
 from headgate.model import Account, Alias, ModelRow, Plan, Price, TargetRef
-from headgate.policy.attempts.next_attempt import Course
-from headgate.policy.attempts.strategies import legs, meant
+from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.attempts.strategies import intended_target, order
 from headgate.policy.health.targets import Health
 from tests.policy.worlds import ANYONE, World, call, chain, error, fine, plan, provider, router, status
 
 
 def firsts(one: Plan, health: Health, draws: int = 4000, seed: int = 1) -> Counter[str]:
     chance = Random(seed).random
-    return Counter(legs(one, health, 0.0, chance)[0].target.provider.name for _ in range(draws))
+    return Counter(order(one, health, 0.0, chance)[0].target.provider.name for _ in range(draws))
 
 
 def priced(strategy: str, *prices: int, affinity: str = "none") -> Plan:
@@ -44,7 +44,7 @@ def test_weighted_by_chance() -> None:
     one = gate.plan(call("w"), ANYONE)
     found = firsts(one, Health())
     assert found["c"] == 0 and 2.6 < found["a"] / found["b"] < 3.5
-    assert {len(legs(one, Health(), 0.0, Random(9).random)) for _ in range(10)} == {3}
+    assert {len(order(one, Health(), 0.0, Random(9).random)) for _ in range(10)} == {3}
 
 
 def test_fastest_measures_unknown_targets() -> None:
@@ -76,9 +76,9 @@ def test_the_time_between_tokens_is_learnt_from_streams() -> None:
     one = priced("fastest", 1, 1)
     for tokens, expected in ((0, 0.0), (1, 0.0), (21, 0.1)):
         health = Health()
-        course = Course(one, health, lambda: 0.5)
-        target = course.first(10.0, 60.0).attempt.target
-        course.succeeded(12.5, 10.5, tokens)
+        attempts = NextAttempt(one, health, lambda: 0.5)
+        target = attempts.first(10.0, 60.0).attempt.target
+        attempts.succeeded(12.5, 10.5, tokens)
         known = health.latency(target)
         assert known is not None and (known.first, known.between) == (0.5, expected)
 
@@ -96,8 +96,8 @@ def test_fallback_models_stay_behind_whatever_the_strategy() -> None:
     )
     one = gate.plan(call(headgate={"fallback_models": ["d/m", "c/m"], "preferred_providers": ["c"]}), ANYONE)
     for seed in range(20):
-        order = [leg.target.provider.name for leg in legs(one, Health(), 0.0, Random(seed).random)]
-        assert sorted(order[:2]) == ["a", "b"] and order[2:] == ["d", "c"]
+        names = [leg.target.provider.name for leg in order(one, Health(), 0.0, Random(seed).random)]
+        assert sorted(names[:2]) == ["a", "b"] and names[2:] == ["d", "c"]
 
 
 def test_who_was_meant_where_only_fallbacks_are_left() -> None:
@@ -109,13 +109,13 @@ def test_who_was_meant_where_only_fallbacks_are_left() -> None:
     def whom(model: str, **members: object) -> str:
         one = gate.plan(call(model, headgate={"fallback_models": ["c/n", "b/m"]}, **members), ANYONE)
         first = one.attempts[0].target
-        assert (meant(one, first) is first) is one.ordered, "a course looks who was meant only where it is not plain"
-        return meant(one, first).provider.name
+        assert (intended_target(one, first) is first) is one.ordered, "an ordered plan has no other"
+        return intended_target(one, first).provider.name
 
     assert (whom("a/m"), whom("a/m", max_tokens=11)) == ("a", "a")
     assert (whom("chat"), whom("chat", max_tokens=11)) == ("a", "b"), "a chain's own second is no fallback"
     plain = plan()
-    assert meant(plain, plain.attempts[0].target) is plain.attempts[0].target
+    assert intended_target(plain, plain.attempts[0].target) is plain.attempts[0].target
 
 
 def test_a_preferred_provider_comes_before_the_strategys_choice() -> None:
@@ -177,10 +177,10 @@ def test_no_sequence_of_failures_breaks_the_rules(
     now = 500.0
     outcomes = iter(script)
     while True:
-        course = Course(one, health, random.random)
+        attempts = NextAttempt(one, health, random.random)
         deadline = now + timeout
         try:
-            step = course.first(now, deadline)
+            step = attempts.first(now, deadline)
         except GatewayError as refusal:
             assert refusal.kind in (errors.RATE_LIMITED, errors.UPSTREAM_AUTH, errors.NO_PROVIDER_KEY)
             now += max(1.0, refusal.retry_after or 61.0)
@@ -203,12 +203,12 @@ def test_no_sequence_of_failures_breaks_the_rules(
             now += took
             before = untils(health)
             if failure is None:
-                course.succeeded(now, now, 7)
+                attempts.succeeded(now, now, 7)
                 break
             target = step.attempt.target
             refused[id(target)] += failure.kind is errors.CONTEXT_LENGTH
             assert refused[id(target)] <= 1
-            step = course.after(failure, now, continuing=seen or continuations > 0)
+            step = attempts.after(failure, now, continuing=seen or continuations > 0)
             if failure.retry is Retry.NEVER and failure.kind is not errors.CONTEXT_LENGTH:
                 assert step is None
             after = untils(health)
@@ -247,10 +247,10 @@ def test_no_attempt_on_an_excluded_provider(out: set[str], seed: int, script: li
         aliases=[chain("a/m", "b/m", strategy="weighted")],
     )
     one = gate.plan(call(headgate={"excluded_providers": sorted(out), "fallback_models": ["m"]}), ANYONE)
-    course = Course(one, Health(), Random(seed).random)
-    step = course.first(0.0, 600.0)
+    attempts = NextAttempt(one, Health(), Random(seed).random)
+    step = attempts.first(0.0, 600.0)
     for failure in script:
         if step is None:
             break
         assert step.attempt.target.provider.name not in out
-        step = course.after(failure, 1.0) if failure is not None else None
+        step = attempts.after(failure, 1.0) if failure is not None else None

@@ -1,4 +1,4 @@
-"""Small worlds for the tests of policy: providers, plans, and a driver that plays a call through its course."""
+"""Small worlds for the tests of policy: providers, plans, and a driver that plays a call through its attempts."""
 
 from __future__ import annotations
 
@@ -10,7 +10,8 @@ from headgate import errors
 from headgate.dialects.openai_chat import read
 from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Call, Grant, ModelRow, Plan, Price, Provider, Snapshot, TargetRef
-from headgate.policy.attempts.next_attempt import Course, Step
+from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.attempts.progress import Step
 from headgate.policy.health.targets import Health
 from headgate.policy.routing.router import Router
 
@@ -107,13 +108,16 @@ class World:
     def play(self, one: Plan, timeout: float = 600.0) -> Played:
         played = Played()
         began = self.now
-        course = Course(one, self.health, self.chance)
+        attempts = NextAttempt(one, self.health, self.chance)
         try:
-            step: Step | None = course.first(self.now, began + timeout)
+            step: Step | None = attempts.first(self.now, began + timeout)
+            assert step is not None
+            self.health.traffic[step.attempt.target.provider.name] += 1
         except GatewayError as failure:
             played.error = failure
             return played
         while step is not None:
+            self.health.commit(step.attempt, step.claims, self.now)
             self.now += step.wait
             assert self.now < began + timeout
             attempt = step.attempt
@@ -125,9 +129,9 @@ class World:
             played.error = self.upstreams[name](self.now, visit)
             self.now += self.takes_s
             if played.error is None:
-                course.succeeded(self.now, self.now)
+                attempts.succeeded(self.now, self.now)
                 break
-            step = course.after(played.error, self.now)
+            step = attempts.after(played.error, self.now)
         played.ended = self.now - began
         return played
 

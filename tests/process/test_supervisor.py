@@ -19,6 +19,7 @@ import pytest
 from headgate.process import statedir
 from headgate.process.supervisor import backoff
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 STANDINS = Path(__file__).with_name("standins.py")
 
@@ -59,10 +60,7 @@ class Gateway:
         return [row for row in rows if row[: len(start)] == list(start)]
 
     def until(self, what: Callable[[], object], seconds: float = 40) -> None:
-        end = time.monotonic() + seconds
-        while not what():
-            assert time.monotonic() < end, f"waited in vain; notes: {self.lines()}"
-            time.sleep(0.005)
+        wait_until(what, seconds, step=0.005, why=lambda: f"notes: {self.lines()}")
 
     def get(self, timeout: float = 5) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/", timeout=timeout) as answer:

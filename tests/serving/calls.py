@@ -12,7 +12,7 @@ import sys
 import threading
 import time
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from concurrent.futures import Future
 from functools import cached_property
 from typing import Any
@@ -21,6 +21,7 @@ from headgate.model import Closed, Snapshot, Timeouts
 from headgate.policy.auth import digest
 from headgate.testing import Script, ScriptedUpstream, Seen, exchanges, scripted
 from tests.dataplane import TOKEN, DataPlane, post
+from tests.waiting import wait_until
 
 PATH = "/v1/chat/completions"
 MESSAGES = [{"role": "user", "content": "say something please"}]
@@ -218,14 +219,13 @@ def ask(plane: DataPlane, model: str, *headers: str, **fields: Any) -> Answer:
 
 def closed_by_id(plane: DataPlane, ident: str, seconds: float = 30) -> Closed:
     """The Closed record of one call; waits for it."""
-    until = time.monotonic() + seconds
-    while True:
-        found = [record for record in plane.records() if isinstance(record, Closed) and record.id == ident]
-        assert len(found) <= 1, f"{ident} was closed {len(found)} times"
-        if found:
-            return found[0]
-        assert time.monotonic() < until, f"no Closed for {ident} after {seconds} s"
-        time.sleep(0.02)
+
+    def closed() -> list[Closed]:
+        return [record for record in plane.records() if isinstance(record, Closed) and record.id == ident]
+
+    found = wait_until(closed, seconds, step=0.02, why=f"no Closed for {ident}")
+    assert len(found) == 1, f"{ident} was closed {len(found)} times"
+    return found[0]
 
 
 def at_once(plane: DataPlane) -> float:
@@ -244,15 +244,6 @@ def last_closed(plane: DataPlane) -> Closed:
     """The newest Closed record that is there right now: nothing is waited for."""
     found = [record for record in plane.records() if isinstance(record, Closed)]
     return found[-1]
-
-
-def wait_until(condition: Callable[[], object], within: float = 30.0, step: float = 0.002) -> float:
-    """Waits; returns the instant at which ``condition`` first held."""
-    until = time.monotonic() + within
-    while not condition():
-        assert time.monotonic() < until, f"it did not happen within {within} s"
-        time.sleep(step)
-    return time.monotonic()
 
 
 @contextlib.contextmanager

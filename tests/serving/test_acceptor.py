@@ -8,7 +8,6 @@ import logging
 import os
 import resource
 import socket
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -19,6 +18,7 @@ import uvloop
 from headgate.serving.client import acceptor
 from headgate.serving.client.acceptor import PER_TURN, Acceptor
 from tests.dataplane import DataPlane, read_response
+from tests.waiting import wait_until_steady
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 LOOPS = pytest.mark.parametrize("loop_of", [uvloop.new_event_loop, asyncio.new_event_loop], ids=["uvloop", "asyncio"])
@@ -145,10 +145,7 @@ def test_what_is_in_the_backlog_waits_for_the_next_process(loop_of: LoopOf) -> N
 
 def lowest_free(pid: int) -> int:
     """The descriptor that the process would open next, once it opens and closes none by itself any more."""
-    before: set[int] = set()
-    while (now := {int(name) for name in os.listdir(f"/proc/{pid}/fd")}) != before:
-        before = now
-        time.sleep(0.3)
+    now = wait_until_steady(lambda: {int(name) for name in os.listdir(f"/proc/{pid}/fd")}, 0.3)
     return next(number for number in range(len(now) + 1) if number not in now)
 
 

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from headgate.testing.provider import lorem
 from tests.dataplane import DataPlane, upstream
-from tests.serving.calls import ProviderProcess, Stream, ask, opened, request, wait_until
+from tests.serving.calls import ProviderProcess, Stream, ask, opened, request
+from tests.waiting import wait_until, wait_until_steady
 
 ENDLESS = "up/lorem?rate=0&ttft=0&tokens=100000"  # 17 MB of events
 SLOW = 40
@@ -17,13 +18,7 @@ SLOW = 40
 
 def settled(provider: ProviderProcess) -> list[int]:
     """How many tokens each exchange has been rid of, once that has stopped changing."""
-    levels: list[int] = []
-    while True:
-        now = [seen.tokens for seen in provider.seen()]
-        if now == levels:
-            return levels
-        levels = now
-        time.sleep(0.3)
+    return wait_until_steady(lambda: [seen.tokens for seen in provider.seen()], 0.3)
 
 
 def slow_clients(plane: DataPlane, stack: contextlib.ExitStack, count: int) -> list[Stream]:

@@ -14,8 +14,9 @@ import brotli
 import pytest
 
 from headgate.testing.provider.scripted import Script
-from tests.serving.calls import chunk_event, chunked, document, opened, transcript, wait_until
+from tests.serving.calls import chunk_event, chunked, document, opened, transcript
 from tests.serving.test_failed_attempts import FINE, ask, chain, closed, request
+from tests.waiting import wait_until
 
 TEXT = "world"
 LINES = b"".join(event[6:] + b"\n" for event in FINE.split(b"\n\n")[:-2])

@@ -28,9 +28,9 @@ from tests.serving.calls import (
     opened,
     request,
     scripted_in_thread,
-    wait_until,
 )
 from tests.serving.tls import ca_file, tls_provider
+from tests.waiting import wait_until, wait_until_steady
 
 TIMES = 5
 
@@ -123,10 +123,7 @@ def test_a_client_that_did_not_read_and_then_leaves(gate: DataPlane, provider: P
 
     def reach(stream: object) -> None:
         seen = provider.requests[-1]
-        level = -1
-        while level != seen.tokens:
-            level = seen.tokens
-            time.sleep(0.15)
+        wait_until_steady(lambda: seen.tokens, 0.15)
 
     for how in ("fin", "rst"):
         data = request("up/lorem?rate=0&ttft=0&tokens=100000")
@@ -180,10 +177,7 @@ def test_a_paused_tls_stream_is_left_at_once(secured: tuple[Provider, str], tmp_
 
     def reach(stream: object) -> None:
         seen = provider.requests[-1]
-        level = -1
-        while level != seen.tokens:
-            level = seen.tokens
-            time.sleep(0.15)
+        level = wait_until_steady(lambda: seen.tokens, 0.15)
         assert level < 90_000, "a client that reads nothing has not stopped its TLS upstream"
 
     with DataPlane(tmp_path / "s", upstream(provider.url, ca_file=trusted), limits=Limits()) as plane:

@@ -29,7 +29,8 @@ from headgate.model import (
 from headgate.policy.auth import digest
 from headgate.policy.routing.router import Router
 from tests.dataplane import TOKEN, DataPlane
-from tests.serving.calls import Answer, body, opened, wait_until
+from tests.serving.calls import Answer, body, opened
+from tests.waiting import wait_until
 
 SMALL = "hg_small_0123456789abcdef0123456789abcdef"
 CHAT_ONLY = "hg_chat__0123456789abcdef0123456789abcdef"

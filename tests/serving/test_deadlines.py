@@ -25,8 +25,8 @@ from tests.serving.calls import (
     request,
     scripted_in_thread,
     timeouts,
-    wait_until,
 )
+from tests.waiting import wait_until
 
 SLACK = 10.0  # no deadline ends early; which one has ended a call is told by its error, not by its time
 

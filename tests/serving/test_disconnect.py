@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import statistics
-import time
 from collections.abc import Iterator
 
 import pytest
@@ -11,8 +10,9 @@ import pytest
 from headgate.model import Closed
 from headgate.testing import Provider
 from tests.dataplane import DataPlane, upstream
-from tests.serving.calls import Stream, at_once, closed_by_id, opened, request, wait_until
+from tests.serving.calls import Stream, at_once, closed_by_id, opened, request
 from tests.serving.resuming import AUTH, alias, get, numbered, plane, read_events
+from tests.waiting import wait_until, wait_until_steady
 
 MODEL = "up/lorem?rate=200&ttft=0&tokens=60"
 ENDLESS = "up/lorem?rate=200&ttft=0&tokens=5000"
@@ -82,10 +82,8 @@ def test_departed_slow_client_releases_the_drain(gate: DataPlane, provider: Prov
     data = request("up/lorem?rate=0&ttft=0&tokens=60000", headgate={"on_disconnect": "drain"})
     with opened(gate, data) as stream:
         stream.head()
-        seen, level = provider.requests[-1], -1
-        while level != seen.tokens:  # until the upstream is held
-            level = seen.tokens
-            time.sleep(0.2)
+        seen = provider.requests[-1]
+        level = wait_until_steady(lambda: seen.tokens)  # the upstream is held
         assert level < 60000
         stream.leave("rst")
     # Its tokens' bound (8,192) ends it, or its end.

@@ -16,8 +16,9 @@ import pytest
 from headgate.model import Closed, Limits, Opened
 from headgate.testing import Provider
 from tests.dataplane import DataPlane, upstream
-from tests.serving.calls import Answer, Stream, opened, request, wait_until
+from tests.serving.calls import Answer, Stream, opened, request
 from tests.serving.resuming import AUTH, alias, get_bytes, numbered, plane, read_events
+from tests.waiting import wait_until
 
 LONG = "up/lorem?rate=40&ttft=0&tokens=5000"
 FLOOD = "up/lorem?rate=0&ttft=0&tokens=60000"

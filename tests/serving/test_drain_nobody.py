@@ -23,9 +23,9 @@ from tests.serving.calls import (
     request,
     scripted_in_thread,
     transcript,
-    wait_until,
 )
 from tests.serving.resuming import alias, plane
+from tests.waiting import wait_until
 
 KEY = b"k" * 32
 LATE = "up/lorem?rate=400&ttft=0.5&tokens=30"

@@ -10,9 +10,10 @@ from typing import Any, cast
 
 import pytest
 
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
-from headgate.serving.call.exchange import _summed_up
+from headgate.serving.call.answering import summed_up
 from headgate.serving.loop.fiber import Fiber
 from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
 from headgate.serving.upstream.transport import Pool
@@ -170,7 +171,7 @@ def stream_of(count: int, delta: dict[str, Any]) -> bytes:
 )
 def test_a_long_stream_is_added_up_in_parts_of_equal_cost(delta: dict[str, Any]) -> None:
     body = stream_of(600, delta)
-    parts = answer_in_parts(body, id="i", created=1, model="m")
+    parts = answer_in_parts(body, Reply(ident="i", created=1, model="m"))
     costs = []
     answer = None
     while answer is None:
@@ -200,7 +201,7 @@ def test_other_work_runs_between_the_parts_of_a_long_stream() -> None:
                 loop.call_soon(turn)
 
         async def work() -> None:
-            found.set_result(await _summed_up(answer_in_parts(body, id="i", created=1, model="m")))
+            found.set_result(await summed_up(answer_in_parts(body, Reply(ident="i", created=1, model="m"))))
 
         loop.call_soon(turn)
         Fiber(work(), "sum", lambda fiber: None).step()

@@ -46,10 +46,10 @@ from tests.serving.calls import (
     opened,
     scripted_in_thread,
     transcript,
-    wait_until,
     whole_json,
     whole_stream,
 )
+from tests.waiting import wait_until
 
 PRICE = Price(1_000_000_000, 2_000_000_000)  # 1,000 nano-USD a token of the prompt, 2,000 one of the answer
 KEY = b"k" * 32

@@ -12,8 +12,9 @@ import pytest
 from headgate.model import Closed, Limits, Opened
 from headgate.testing import Provider
 from tests.dataplane import DataPlane, post, upstream
-from tests.serving.calls import PATH, Answer, ask, body, closed_by_id, opened, request, wait_until
+from tests.serving.calls import PATH, Answer, ask, body, closed_by_id, opened, request
 from tests.serving.resuming import AUTH, OTHER, get, numbered, plane, read_events
+from tests.waiting import wait_until
 
 SHORT = "up/lorem?rate=400&ttft=0&tokens=24"
 SLOW = "up/lorem?rate=60&ttft=0&tokens=40"

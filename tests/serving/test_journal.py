@@ -20,7 +20,8 @@ from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.testing import Provider
 from headgate.wire import records
 from tests.dataplane import DataPlane, upstream
-from tests.serving.calls import ask, closed_by_id, last_closed, opened, request, wait_until
+from tests.serving.calls import ask, closed_by_id, last_closed, opened, request
+from tests.waiting import wait_until
 
 
 def test_receipt_precedes_the_last_byte(provider: Provider, tmp_path: Path) -> None:

@@ -20,7 +20,8 @@ from headgate.model import Account, Grant, Provider, Snapshot
 from headgate.policy.auth import digest
 from headgate.process.channel import Ack, Down, Hello, Secrets, frame, up_frames
 from tests.dataplane import TOKEN, DataPlane
-from tests.serving.calls import ask, wait_until
+from tests.serving.calls import ask
+from tests.waiting import wait_until
 
 KEY = b"k" * 32
 ANSWER = {

@@ -15,7 +15,8 @@ from headgate.model import Closed, Opened
 from headgate.model import Pool as PoolLimits
 from headgate.testing.provider import lorem
 from tests.dataplane import DataPlane, post, upstream
-from tests.serving.calls import Answer, ProviderProcess, Stream, ask, body, opened, request, wait_until
+from tests.serving.calls import Answer, ProviderProcess, Stream, ask, body, opened, request
+from tests.waiting import wait_until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 

@@ -11,7 +11,7 @@ import pytest
 
 from headgate.model import Closed, ModelRow
 from headgate.testing.provider.scripted import Script
-from tests.serving.calls import Answer, chunk_event, last_closed, opened, wait_until
+from tests.serving.calls import Answer, chunk_event, last_closed, opened
 from tests.serving.test_failed_attempts import (
     DONE,
     FINE,
@@ -31,6 +31,7 @@ from tests.serving.test_failed_attempts import (
     request,
 )
 from tests.serving.test_recovered import codes, rows
+from tests.waiting import wait_until
 
 INCLUDED = {"stream_options": {"include_usage": True}}
 

@@ -17,8 +17,9 @@ from headgate.policy.auth import digest
 from headgate.serving.replay.kept import MOST_READERS
 from headgate.testing import Provider
 from tests.dataplane import TOKEN, DataPlane, upstream
-from tests.serving.calls import Stream, ask, at_once, closed_by_id, opened, request, wait_until
+from tests.serving.calls import Stream, ask, at_once, closed_by_id, opened, request
 from tests.serving.resuming import AUTH, OTHER, EventSource, alias, get, get_bytes, numbered, plain, plane, read_events
+from tests.waiting import wait_until, wait_until_steady
 
 SHORT = "up/lorem?rate=400&ttft=0&tokens=24"
 LONG = "up/lorem?rate=100&ttft=0&tokens=5000"
@@ -150,10 +151,7 @@ def test_a_half_open_client_holds_nobody_who_comes_back(provider: Provider, tmp_
         sock.connect(("127.0.0.1", gate.port))
         sock.sendall(request("flood"))
         silent = Stream(sock).head()
-        level = -1
-        while level != provider.requests[-1].tokens:  # until the upstream is held
-            level = provider.requests[-1].tokens
-            time.sleep(0.2)
+        level = wait_until_steady(lambda: provider.requests[-1].tokens)  # the upstream is held
         assert level < 60000
         rest = get(gate, path_of(silent), AUTH, timeout=60)
         assert len(numbered(rest.raw)) == 60003 and rest.ended

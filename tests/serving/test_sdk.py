@@ -18,7 +18,8 @@ from headgate.testing.provider import lorem
 from headgate.testing.provider.tools import CALLS
 from tests.dataplane import TOKEN, DataPlane, upstream
 from tests.node.clients import install, run
-from tests.serving.calls import MESSAGES, closed_by_id, timeouts, wait_until
+from tests.serving.calls import MESSAGES, closed_by_id, timeouts
+from tests.waiting import wait_until
 
 LOREM = "up/lorem?rate=0&ttft=0&tokens=30"
 

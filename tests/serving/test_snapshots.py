@@ -36,7 +36,8 @@ from headgate.serving.uplink.link import Link, _Wire
 from headgate.serving.uplink.snapshots import Assembly, Kept, boot_snapshot, load, patched
 from tests.dataplane import TOKEN, DataPlane
 from tests.opcodes import opcodes
-from tests.serving.calls import Answer, opened, wait_until
+from tests.serving.calls import Answer, opened
+from tests.waiting import wait_until
 
 KEY = b"k" * 32
 LISTED = Price(150_000_000, 600_000_000, 75_000_000, None, (), "genai-prices 0.2.3")

@@ -24,10 +24,10 @@ from tests.serving.calls import (
     request,
     scripted_in_thread,
     transcript,
-    wait_until,
     whole_json,
     whole_stream,
 )
+from tests.waiting import wait_until
 
 OK_JSON = whole_json(document())
 ASKED = ("expect_request",)
@@ -134,7 +134,7 @@ def test_unsolicited_bytes_close_an_idle_connection(tmp_path: Path) -> None:
     second: Script = [ASKED, ("send", whole_json(document("clean"))), ("expect_close",)]
     with scripted_in_thread(first, second) as up, DataPlane(tmp_path / "s", upstream(up.url)) as plane:
         assert ask(plane, "up/m", stream=False).status == 200
-        time.sleep(0.15)
+        wait_until(lambda: up.closed_at)
         assert ask(plane, "up/m", stream=False).json["choices"][0]["message"]["content"] == "clean"
         assert len(up.closed_at) == 1
 

@@ -16,8 +16,9 @@ from headgate.model import Provider as ProviderRow
 from headgate.process import trust
 from headgate.testing import Provider
 from tests.dataplane import DataPlane, upstream
-from tests.serving.calls import ask, wait_until
+from tests.serving.calls import ask
 from tests.serving.tls import ca_file, tls_provider
+from tests.waiting import wait_until
 
 AUTHORITY, OTHER = trustme.CA(), trustme.CA()
 PEM = AUTHORITY.cert_pem.bytes()

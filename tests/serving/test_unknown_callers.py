@@ -8,7 +8,6 @@ import json
 import socket
 from collections.abc import Awaitable, Callable
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -20,6 +19,7 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.wire.http import Request
 from tests.dataplane import TOKEN, DataPlane, post, read_response
+from tests.waiting import eventually
 
 CHAT = "/v1/chat/completions"
 MB = 1 << 20
@@ -196,11 +196,6 @@ def on_a_listener(work: Callable[[Listener, Door, int], Awaitable[None]]) -> Non
     asyncio.run(main())
 
 
-async def until(condition: Callable[[], Any]) -> None:
-    while not condition():  # noqa: ASYNC110 - bytes in flight set no event
-        await asyncio.sleep(0.005)
-
-
 @pytest.mark.parametrize("framing", [(LENGTH,), (CHUNKED,), (LENGTH, EXPECT)])
 @pytest.mark.parametrize("method", ["POST", "GET"])
 def test_sixty_unknown_callers_hold_nothing(framing: tuple[str, ...], method: str) -> None:
@@ -235,22 +230,22 @@ def test_known_callers_hold_is_given_back() -> None:
 
         held = listener.bodies
         answered, left, half = await opened(request), await opened(request), await opened(request[:-10])
-        await until(lambda: len(door.calls) == 2 and held.held == 300_000 - 10)
+        await eventually(lambda: len(door.calls) == 2 and held.held == 300_000 - 10)
         for _, egress in door.calls:
             egress.begin(b"")
         door.calls[0][1].end(b"data: x\n\n")
-        await until(lambda: held.held == 200_000 - 10)
+        await eventually(lambda: held.held == 200_000 - 10)
         half.close()
-        await until(lambda: held.held == 100_000)
+        await eventually(lambda: held.held == 100_000)
         answered.close(), left.close()
-        await until(lambda: held.held == 0 and not listener.connections)
+        await eventually(lambda: held.held == 0 and not listener.connections)
         short = request.replace(b"100000", b"30000")[:-70_000]
         twice = await opened(short + short)  # the second one is read ahead
         for position in (2, 3):
-            await until(lambda position=position: len(door.calls) == position + 1)  # type: ignore[misc]
+            await eventually(lambda position=position: len(door.calls) == position + 1)  # type: ignore[misc]
             assert held.held >= 30_000
             door.calls[position][1].answer(200, b"", b"{}")
-        await until(lambda: held.held == 0)
+        await eventually(lambda: held.held == 0)
         twice.close()
 
     on_a_listener(work)

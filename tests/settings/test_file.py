@@ -208,6 +208,8 @@ tokens:
         (PROVIDER + "aliases: {a: {targets: [big]}}", "'big' must be written provider/model; did you mean up-a/big?"),
         (PROVIDER + "aliases: {big: {targets: []}}", "aliases.big: is also the id of a model of provider up-a"),
         ("aliases: {a: {targets: []}}", "aliases.a.targets: names no target"),
+        ("aliases: {a: {}}", "aliases.a: names no target; name one (provider/model), or remove the alias"),
+        ("aliases: {headgate/chat: {strategy: fastest}}", "aliases.headgate/chat: names no target"),
         (PROVIDER + "aliases: {org/small: {}}", "aliases.org/small: is also the id of a model"),
         (PROVIDER + "aliases: {up-a/big: {}}", "aliases.up-a/big: also names a model of provider up-a"),
         ("aliases: {builtin/echo: {}}", "aliases.builtin/echo: also names a model of provider builtin"),
@@ -390,7 +392,7 @@ def test_wrong_overrides_name_their_variable(write: Any, name: str, value: str, 
     ],
 )
 def test_substitution(write: Any, text: str, environ: dict[str, str], expected: str) -> None:
-    row = f"aliases: {{a: {{use_case: '{text}'}}}}"
+    row = f"aliases: {{a: {{targets: [builtin/echo], use_case: '{text}'}}}}"
     assert write(row, environ).file.aliases["a"].use_case == expected
 
 

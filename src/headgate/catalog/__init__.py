@@ -1,1 +1,1 @@
-"""What can be asked for: providers' presets, names, offers, prices and the shipped aliases."""
+"""The models that can be requested: providers' presets, names, offers, prices and the shipped aliases."""

@@ -1,11 +1,11 @@
-"""What can be asked for: every model and alias of a Snapshot as one entry, with what is known of it.  Pure.
+"""The catalog's entries: every model and alias of a Snapshot, with its known properties.  Pure.
 
-Owns which names are listed, in which order, what a query selects, and how an entry reads on the wire; both planes
-answer from it (``/v1/models`` and ``/admin/v1/catalog``).  What it shows, strangers may see: never an address, an
-account or a key.  What is not known is null, never 0.
+Owns the listed names, their order, the selection by a query, and an entry's form on the wire.  Both planes answer
+from it (``/v1/models`` and ``/admin/v1/catalog``).  The entries are public: they never contain an address, an account
+or a key.  An unknown value is null, never 0.
 
-An entry's id is what a client sends as ``model``: an alias; a declared model's own id, once for all the providers that
-have it; ``provider/model`` where a provider takes any id and something is known of this one.  The order is that of the
+A client sends an entry's id as ``model``.  It is an alias, or a declared model's own id, once for all the providers
+that have it.  For known models of a provider that takes any id it is ``provider/model``.  The order is that of the
 configuration, aliases first and the built-in provider last.
 """
 
@@ -79,8 +79,8 @@ class Info(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """One element of the list, as OpenAI's clients read it.  Nobody tells when a model was made, so ``created`` is
-    0.
+    """One element of the list, as OpenAI's clients read it.  Providers do not publish when a model was made, so
+    ``created`` is 0.
     """
 
     id: str
@@ -94,7 +94,8 @@ class Entry(Struct, frozen=True):
     """One name and what is needed to select it.
 
     ``reach`` are the names by which a token may be allowed to use it, ``groups`` the providers under which it is
-    found, ``counted`` its keys among the uses by ``provider/model``: none for an alias, which is counted by its name.
+    found.  ``counted`` are its keys among the uses by ``provider/model``: none for an alias, which is counted by its
+    name.
     """
 
     model: Model
@@ -139,7 +140,7 @@ def shown(entry: Entry, uses: Uses) -> Model:
 
 
 class Catalog:
-    """What a Snapshot's names lead to.  ``offers`` may be given where somebody has them already."""
+    """The targets of a Snapshot's names.  ``offers`` may be given where somebody has them already."""
 
     def __init__(self, snapshot: Snapshot, offers: Offers | None = None) -> None:
         self._snapshot = snapshot
@@ -155,7 +156,7 @@ class Catalog:
     def entries(self) -> Iterator[Entry]:
         """All of them, in order, no id twice: a few µs each, so that a caller with other things to do may pause.
 
-        An alias that leads nowhere is none of them: nobody can use it.
+        An alias that leads nowhere is left out, because it cannot be used.
         """
         aliases, rows = self._snapshot.aliases, self._offers.rows
         for alias in aliases.values():
@@ -261,7 +262,7 @@ def _entry(name: str, owner: str, offers: Sequence[Offer], groups: tuple[str, ..
 
 
 def _served_as(offer: Offer) -> str:
-    """What receipts call it."""
+    """Return its name in receipts."""
     provider, ident, row = offer
     return f"{provider.name}/{(row.upstream_model if row is not None else None) or ident}"
 

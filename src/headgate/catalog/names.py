@@ -1,13 +1,15 @@
 """Which names mean something, and which would shadow each other: (a name, the providers' models) → a sentence or None.
 
-WIRE's order of resolution is an alias, then a model's id, then ``provider/model``; what two of them claim could only
-ever reach one.  Pure: the configuration file and the stored objects are judged by the same functions.
+WIRE's order of resolution is an alias, then a model's id, then ``provider/model``; a name that two of them claim
+could only ever reach one.  Pure: the configuration file and the stored objects are judged by the same functions.
 """
 
 from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterable, Mapping
+
+from headgate.model import AUTO
 
 BUILTIN = "builtin"  # the built-in provider: always there, any model id
 
@@ -22,7 +24,7 @@ def nearest(name: str, known: Iterable[str]) -> str:
 
 
 def ended(sentence: str) -> str:
-    """With a full stop, unless it is a question: what ends in ``nearest`` may be one."""
+    """End with a full stop, unless it is a question: a text that ends in ``nearest`` may be one."""
     return sentence if sentence.endswith(("?", ".", "!")) else f"{sentence}."
 
 
@@ -63,6 +65,11 @@ def taken(alias: str, known: Known) -> str | None:
     if slash and (provider == BUILTIN or (provider in known and _passes(known[provider], model))):
         return f"also names a model of provider {provider}; choose another name"
     return None
+
+
+def without_targets(alias: str, targets: Collection[object]) -> str | None:
+    """Why an alias may not be without targets, or None.  ``auto`` finds its own."""
+    return None if targets or alias == AUTO else "names no target; name one (provider/model), or remove the alias"
 
 
 def _passes(models: Collection[str] | None, model: str) -> bool:

@@ -1,7 +1,7 @@
-"""Who serves a name: the providers' models, resolved in WIRE's order behind the aliases.  Pure.
+"""The providers' models that serve a name, resolved in WIRE's order after the aliases.  Pure.
 
-A model's id of the providers' rows comes first: one id at several providers is a pool in their order, where they mean
-the same model by it (``canonical``), and the model's other ids follow.  Then ``provider/model id``, split at the first
+A model's id of the providers' rows comes first.  One id at several providers is a pool in their order, if they mean
+the same model by it (``canonical``).  The model's other ids follow.  Then ``provider/model id``, split at the first
 slash.  Then what is known of providers that take any id, and other spellings (``spellings``).  The router plans by it
 and the catalog lists by it, so that what is listed can be asked for.
 """
@@ -56,7 +56,7 @@ class Offers:
 
     @property
     def spellings(self) -> Spellings:
-        """What else a name may mean, and what is near to it."""
+        """Other readings of a name, and the names near to it."""
         if self._spellings is None:
             self._spellings = Spellings(self._providers)
         return self._spellings
@@ -80,7 +80,9 @@ def ready(provider: Provider) -> bool:
 
 
 def price_of(provider: Provider, row: ModelRow | None) -> Price:
-    """What a model costs there.  At a provider that takes any id, what its catalog does not say is the provider's."""
+    """Return the price of a model there.  At a provider that takes any id, the provider's own price fills the gaps of
+    its catalog.
+    """
     if row is None or (provider.models is None and row.price.input is None and row.price.output is None):
         return provider.price
     return row.price

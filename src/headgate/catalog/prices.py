@@ -1,7 +1,7 @@
 """Prices and facts of models, from the embedded price list (genai-prices) and the rows of ``providers/``.
 
-Fills only what nobody has said: a price of the file, the store or a row stays as it is, whole.  What the list cannot
-say in our terms (a price by the time of day, a fee per request) stays unknown; unknown is None and never 0.  The list
+Fills only what nobody has said: a price of the file, the store or a row stays as it is, whole.  A price that cannot
+be given per token (by the time of day, with a fee per request) stays unknown.  Unknown is None and never 0.  The list
 is part of an installed package: nothing here reaches the network.
 """
 
@@ -27,8 +27,8 @@ if TYPE_CHECKING:
 LOCAL = Price(0, 0, 0, 0, source="local")  # an engine of one's own: tokens cost nothing
 
 _FIELDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")  # in the order of model.Price
-# Fees that every call has and that tokens do not tell, and outputs whose share we do not count apart: with one of them
-# the price per token alone would be wrong.  Fees for what a client asks for apart (searches, audio) are left out.
+# Fees of every call that do not depend on tokens, and outputs whose share is not counted apart.  With one of them the
+# price per token alone would be wrong.  Fees for what a client asks for apart (searches, audio) are left out.
 _UNSAYABLE = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
 _ASKABLE = re.compile(r"[!-)+-~]{1,200}")  # printable, no spaces; a star stands for many models
 _FRAGMENT = re.compile(r"^ft:|\.ft-|[-.:/]$")  # what names of other models begin with, no model itself
@@ -55,11 +55,11 @@ def price_list() -> str:
 
 
 def enrich(providers: Mapping[str, Provider], rows: Mapping[str, Row], today: date) -> dict[str, Provider]:
-    """The same providers, in the same order, with what is known about their models: ``models`` rows filled in where
-    they say nothing, ``catalog`` added where any model id passes.
+    """Return the same providers, in the same order, with the known values of their models.  Gaps of ``models`` rows
+    are filled; ``catalog`` is added if any model id passes.
 
     ``today`` (UTC) decides which price holds.  Blocking: 0.4 s on the first call (call it in a thread), then < 20 ms.
-    Apply stored overrides before: what they say stays.
+    Apply stored overrides before: their values stay.
     """
     _load()
     by_url = {row.base_url: row for row in rows.values() if not row.local}
@@ -71,7 +71,7 @@ def enrich(providers: Mapping[str, Provider], rows: Mapping[str, Row], today: da
 
 
 def kind_of(model: str) -> str:
-    """What a model is for, by its name (see ``model.ModelRow``); ``chat`` where the name says nothing else."""
+    """Return a model's kind by its name (see ``model.ModelRow``); the default is ``chat``."""
     lowered = model.lower()
     return next((kind for pattern, kind in _KINDS if pattern.search(lowered)), "chat")
 
@@ -115,7 +115,7 @@ def _filled(own: ModelRow, fact: ModelRow | None, row: Row) -> ModelRow:
 
 
 def _known(row: Row, today: date) -> dict[str, ModelRow]:
-    """What the row and the price list know, by id: the row's own models first."""
+    """Return the models of the row and the price list, by id: the row's own models first."""
     remembered = _catalogs.get(row.name)
     if remembered is not None and remembered[:2] == (row, today):
         return remembered[2]
@@ -154,7 +154,7 @@ def _listed(row: Row, model: str, today: date) -> ModelRow | None:
         context_window=info.context_window,
         price=price,
         kind=kind_of(model),
-        retired=bool(info.deprecated),
+        retired=bool(info.deprecated) or model in row.retired or info.id in row.retired,
     )
 
 
@@ -226,7 +226,7 @@ def _clauses(clause: object) -> int:
 
 
 def _price(info: listed.ModelInfo, today: date) -> Price:
-    """What holds today, all day; Price() where that cannot be said."""
+    """Return the price that holds all of today; Price() if there is none."""
     prices = _holding(info, today)
     if prices is None or any(getattr(prices, field, None) for field in _UNSAYABLE):
         return Price()

@@ -21,7 +21,7 @@ _NEEDS = {"vision": "vision", "tool-use": "tools", "extraction": "json_schema", 
 _ONLY = frozenset(("vision", "free"))  # a model without it cannot do the job at all
 _PRIVATE = frozenset(("lead-analysis",))  # personal data: only where nothing is trained on it
 _CHEAP = frozenset(("fast", "classification"))
-_RECOMMENDED = ("chat", "fast", "reasoning", "planning", "coding")  # simple and hard work, whatever it is about
+_RECOMMENDED = ("chat", "fast", "reasoning", "planning", "coding")  # simple and hard work, on any subject
 USE_CASES: Mapping[str, str] = {
     "chat": "general conversation",
     "fast": "short answers, quickly",
@@ -147,7 +147,7 @@ def _general(provider: Provider, row: Row | None) -> _Choice | None:
     if recommended:
         return _Choice(provider, recommended, "recommended by its row")
     models = _chat(provider)
-    if provider.models is None:  # a catalog of facts: what is in it may be long gone, what has a price is likelier not
+    if provider.models is None:  # some of a catalog's models may be retired; those with a price probably exist
         models = [model for model in models if _sum(model) is not None]
     return _Choice(provider, models[0].id, "the first of its models") if models else None
 
@@ -222,8 +222,8 @@ def _auto(serving: list[Provider], rows: Mapping[str, Row], *, computed: bool) -
 
 
 def _eligible(provider: Provider, row: Row | None) -> list[_Choice]:
-    """Of declared models all, what the row recommends first; of an open catalog only what the row recommends, for the
-    cheapest of a catalog is a museum piece, and its dearest another.
+    """Of declared models return all, the row's recommended ones first.  Of an open catalog return only those: its
+    cheapest and its dearest models are usually obsolete.
     """
     general = _general(provider, row)
     if provider.models is None:

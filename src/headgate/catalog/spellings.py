@@ -1,8 +1,8 @@
-"""Names that no row has as they were written: which known model is meant, else what is nearest.  Pure.
+"""Names that no row has in this spelling: find the known model, else the nearest names.  Pure.
 
-Owns the ways in which clients spell one model: without its provider, in another case, with ``models/`` before it, with
-a date, a tag or ``latest`` behind it, with the provider before a colon or behind an ``@``.  Looks only at what the
-providers declare or what is known of them (``Provider.catalog``).  Refuses to guess: two models that fit are none.
+Owns the ways in which clients spell one model: without its provider, in another case, with ``models/`` before it,
+with a date or a tag after it.  The provider may also stand before a colon or after an ``@``.  Uses only the
+providers' declared and known models (``Provider.catalog``).  Never guesses: two models that fit count as none.
 """
 
 from __future__ import annotations
@@ -56,7 +56,9 @@ class Spellings:
     # --------------------------------------------------------------------------------- which is meant
 
     def of(self, name: str) -> list[Offer]:
-        """Who offers what ``name`` means, all of them the same model; empty where nobody does or that is open."""
+        """Return the offers of the model that ``name`` means, all of the same model; empty if there is none or if it
+        is ambiguous.
+        """
         if len(name) > LONGEST:
             return []
         offers = self._exact.get(name)
@@ -177,8 +179,8 @@ def _newest(offers: list[Offer]) -> Offer:
 
 
 def _written(offer: Offer, name: str, base: str) -> Offer | None:
-    """The model under the dated or tagged name that was asked for, where its provider takes any id; None where it
-    does not: the date of another snapshot, or the tag of another price, is another model.
+    """Return the model under the dated or tagged name of the request, if its provider takes any id, else None.  The
+    date of another snapshot, or the tag of another price, is another model.
 
     A date changes no price; a tag such as ``:free`` does, so nothing is known of it then.
     """

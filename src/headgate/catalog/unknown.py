@@ -1,4 +1,4 @@
-"""What a client is told whose model nobody here has: what is missing, or which name is near.  Pure."""
+"""The error for an unknown model: the missing key or provider, or the nearest name.  Pure."""
 
 from __future__ import annotations
 

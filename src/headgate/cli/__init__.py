@@ -1,7 +1,7 @@
 """The ``headgate`` command.  Decides who answers; each answer is imported only then.
 
-``--version`` needs no library at all, ``serve`` only what it starts with: Typer and Rich take longer to import than the
-data process takes to start.
+``--version`` needs no library, ``serve`` only those of its start: Typer and Rich take longer to import than the data
+process takes to start.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """Every command but ``serve``, as Typer sees them: their names and what they are for.
 
-Each noun has a module of its own, which is imported only when its command is run, asked for help or completed: all of
-them together take longer than a command may.
+Each noun has a module of its own.  It is imported only when its command is run, asked for help or completed, because
+all of them together take longer than a command may.
 """
 
 from __future__ import annotations
@@ -25,19 +25,19 @@ from headgate.cli.trouble import Trouble
 COMMANDS = (
     Late("chat", "tasks.chat:command", "Ask a model, and see the answer as it streams."),
     Late("welcome", "tasks.welcome:command", "Show the first tokens, and a line to try one with."),
-    Late("status", "tasks.gate:status", "Show how the gateway is."),
+    Late("status", "tasks.gate:status", "Show the state of the gateway."),
     Late("reload", "tasks.gate:reload", "Read the configuration file again.  Running streams are not touched."),
     Late("drain", "tasks.gate:drain", "Stop the gateway when its running calls have ended."),
     Late("detect", "tasks.gate:detect", "Look for engines on this machine again."),
     Late("usage", "nouns.usage:usage", "Show requests, tokens and cost, by model or anything else."),
     Late("explain", "tasks.explain:explain", "Show where a request would go, and where one went."),
-    Late("doctor", "tasks.doctor:command", "Look at everything that can be wrong."),
-    Late("models", "nouns.models:app", "Models: what can be asked for, what it can do, what it costs."),
-    Late("providers", "nouns.providers:app", "Providers: who answers, and whether their keys hold."),
+    Late("doctor", "tasks.doctor:command", "Check configuration, keys, engines, ports and limits."),
+    Late("models", "nouns.models:app", "Models, with their capabilities and prices."),
+    Late("providers", "nouns.providers:app", "Providers, and the state of their keys."),
     Late("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
     Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
-    Late("token", "nouns.tokens:app", "Agent tokens: who may use the gateway."),
-    Late("requests", "nouns.requests:app", "Requests: what was asked, what came of it, where the time went."),
+    Late("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
+    Late("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
     Late("config", "tasks.config:app", "The configuration file."),
 )
 
@@ -90,7 +90,7 @@ def run() -> int:
     except BrokenPipeError:  # `headgate requests | head`
         _drop_output()
         return 0
-    except OSError as error:  # a full disk behind `>`; what the gateway could not do comes as Trouble
+    except OSError as error:  # a full disk behind `>`; errors of the gateway come as Trouble
         what = error if error.filename else f"standard output cannot be written ({error.strerror or error})"
         print(f"headgate: {what}", file=sys.stderr)
         _drop_output()
@@ -105,7 +105,7 @@ def _complain(trouble: Trouble) -> int:
 
 
 def _drop_output() -> None:
-    """What is still buffered cannot be written: the interpreter is not to try it again at its end."""
+    """Drop the buffered output, which cannot be written: the interpreter must not try it again at its end."""
     with contextlib.suppress(OSError):
         sys.stdout.close()
 

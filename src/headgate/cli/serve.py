@@ -24,7 +24,7 @@ def start(
     log_level: str | None = None,
     log_format: str | None = None,
 ) -> int:
-    """Runs the gateway until it ends.  What is None the configuration says.  Returns the exit code."""
+    """Runs the gateway until it ends.  For None the configuration's value holds.  Returns the exit code."""
     overrides = {
         key: str(value)
         for key, value in (

@@ -1,4 +1,4 @@
-"""What ends a command: a sentence, the next step, an exit code."""
+"""The error that ends a command: a sentence, the next step, an exit code."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of HTTP itself: what clients and proxies between them and the endpoint rely on (RFC 9110, RFC 9112)."""
+"""Checks of HTTP itself: the rules that clients and proxies in between rely on (RFC 9110, RFC 9112)."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ _JSON = "Content-Type: application/json"
 
 
 def _answered(response: Response) -> bool:
-    """Any proper answer of the application's: what it says is judged elsewhere."""
+    """Accept any proper answer of the application; other checks judge its content."""
     return bool(response.status) and response.status < 500 and response.complete
 
 

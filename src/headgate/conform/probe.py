@@ -87,7 +87,7 @@ def _event(block: bytes) -> Event:
 
 
 class Probe:
-    """What checks are given.  ``timeout`` is in seconds and bounds each answer."""
+    """The input of checks.  ``timeout`` is in seconds and bounds each answer."""
 
     def __init__(self, endpoint: Endpoint, token: str | None, model: str | None, timeout: float = 60.0) -> None:
         self.endpoint = endpoint
@@ -163,7 +163,7 @@ class Probe:
 
 
 def _oversized(probe: Probe) -> Response:
-    """Announces a gigabyte and sends a few bytes of it: whoever has a limit can say so at once."""
+    """Announce a gigabyte and send a few bytes of it: an endpoint with a limit can refuse it at once."""
     head = probe.head("POST", "/chat/completions", "Content-Type: application/json", f"Content-Length: {1 << 30}")
     return probe.ask(head + b'{"model":', timeout=5)
 

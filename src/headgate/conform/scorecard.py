@@ -1,4 +1,4 @@
-"""What a run found, for people and for scripts."""
+"""The results of a run, for people and for scripts."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Checks of a stream: what a client may rely on from its first event to its last."""
+"""Checks of a stream, from its first event to its last."""
 
 from __future__ import annotations
 
@@ -200,7 +200,7 @@ def usage(probe: Probe) -> Verdict:
 
 
 def fault_of_usage(given: Any) -> str | None:
-    """What is wrong with a usage object, if anything is."""
+    """Return the fault of a usage object, empty if it has none."""
     counts: list[Any] = [given.get(key) for key in COUNTS] if isinstance(given, dict) else []
     if len(counts) != 3 or any(type(count) is not int or count < 0 for count in counts):
         return f"prompt, completion and total are {counts}"

@@ -1,4 +1,4 @@
-"""What a check is, and the table that all of them stand in.
+"""A check, and the table of all checks.
 
 A check is a small function of a Probe that returns one Verdict.  It says what it looks for and how the absence of that
 has broken clients: a scorecard that does not say why nobody acts on.

@@ -59,8 +59,8 @@ class Endpoint:
 class Response:
     """One answer as it came.
 
-    ``status`` is 0 where none did.  ``pieces`` are (seconds since the request was sent, bytes of the body), one for
-    each HTTP chunk where the body is chunked, else one for each read.  ``ended``: ``complete`` as the framing says,
+    ``status`` is 0 where none did.  ``pieces`` are (seconds since the request was sent, bytes of the body): one for
+    each HTTP chunk if the body is chunked, else one for each read.  ``ended``: ``complete`` as the framing says,
     ``eof`` (also the proper end of a body without framing: ``framed`` is then False), ``reset``, ``timeout``,
     ``garbage``.
     """
@@ -93,7 +93,7 @@ class Response:
 
     @property
     def told(self) -> str:
-        """What happened, in a few words."""
+        """Describe the exchange in a few words."""
         if not self.status:
             return {"timeout": "no answer in time", "eof": "closed without an answer"}.get(self.ended, self.ended)
         return f"{self.status}" + ("" if self.complete else f", {self.ended} before its end")

@@ -148,10 +148,13 @@ class Answer(Struct, gc=False):
 
 
 class Extras(Struct, frozen=True, gc=False):
-    """What the gateway adds to a whole answer, made when its usage is known: the ``headgate`` object, the route trace."""
+    """What the gateway adds to a whole answer when its usage is known: the ``headgate`` object, the route trace."""
 
     metadata: Callable[[Usage], bytes] | None = None
     trace: Callable[[Usage], bytes] | None = None
+
+
+NO_EXTRAS = Extras()
 
 
 # ------------------------------------------------------------------------------------- the two ends of an answer
@@ -170,8 +173,10 @@ class Source(Protocol):
     events: int
     skipped: int
     quiet: float
-    reported: Usage | None
     model: str
+
+    @property
+    def reported(self) -> Usage | None: ...
 
     def feed(self, data: bytes) -> Sequence[Delta]:
         """Read a piece of a streamed body, cut anywhere."""
@@ -237,7 +242,7 @@ class PassThrough(Protocol):
         """The stream of a later attempt at the answer that broke in ``before``; None where that was no pass-through."""
 
     def answer(self, body: bytes, reply: Reply, extras: Extras) -> Answer | Iterator[Answer | None]:
-        """A whole answer.  One that came as a stream is worked through in parts: None after each, at last the Answer."""
+        """A whole answer.  One that came as a stream is read in parts: None after each, at last the Answer."""
 
 
 class Backend(Protocol):
@@ -245,6 +250,7 @@ class Backend(Protocol):
 
     name: str
     passes: PassThrough | None
+    usage_fields: frozenset[str]  # of a request, which only ``ask_usage`` adds
 
     def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
         """The upstream's request.  ``ask_usage``: a stream is to report its usage whether the client asked or not."""

@@ -1,14 +1,15 @@
 """How many tokens a text has that nobody has counted: an estimate, by its characters.
 
-ASCII has about four bytes a token, the rest about two and a half (as ``policy.metering`` estimates prompts).  Most
-upstreams send one token an event; the number of events is the better figure then.  But some send single characters,
-others whole sentences: so events count only where the estimate says that they are about as long as tokens are.
+ASCII has about four bytes a token, the rest about two and a half.  Most upstreams send one token an event; the number
+of events is the better figure then.  But some send single characters, others whole sentences: so events count only
+where the estimate says that they are about as long as tokens are.
 """
 
 from __future__ import annotations
 
 from typing import NamedTuple
 
+SAMPLE = 16 << 10
 _ASCII, _REST = 4, 2.5  # bytes per token
 _LONGEST, _SHORTEST = 1.8, 0.4  # of a piece that may be a token, by the estimate; a character is 0.25, two tokens 2
 _FEW = 4  # of so few tokens an estimate says nothing
@@ -25,11 +26,79 @@ class Tally(NamedTuple):
 NOTHING = Tally()
 
 
+THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # seen, but not what was asked for
+MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
+
+
+class Shown:
+    """What a client has seen of an answer, counted delta by delta.  Knows no API.
+
+    ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``kinds`` are the
+    members of a chat delta that it would have been seen in, which ``policy.attempts.continuation`` judges by.
+    """
+
+    __slots__ = ("_parts", "completion", "content", "kinds", "pieces", "prompt_tokens", "size")
+
+    def __init__(self, prompt_tokens: int, *, keep: bool) -> None:
+        self.prompt_tokens = prompt_tokens
+        self.completion = 0  # tokens, where they are known better than by counting
+        self.kinds: set[str] = set()
+        self.pieces = 0
+        self.size = 0
+        self.content = 0
+        self._parts: list[str] | None = [] if keep else None
+
+    @property
+    def text(self) -> str | None:
+        return "".join(self._parts) if self._parts is not None else None
+
+    @property
+    def estimate(self) -> int:
+        """Tokens, as well as they can be told."""
+        return count(self.pieces, self.size / _ASCII)
+
+    def add(self, kind: str, size: int, text: str = "") -> None:
+        """One delta of ``size`` bytes; ``text`` is its content."""
+        self.kinds.add(kind)
+        self.pieces += 1
+        self.size += size
+        if text:
+            self.content += size
+            if self._parts is not None:
+                self._parts.append(text)
+                if self.content > MOST_KEPT:
+                    self._parts = None
+
+    def forget_text(self) -> None:
+        """The text is not gone on with."""
+        self._parts = None
+
+    def copy(self) -> Shown:
+        """The same, for later comparison; without the text."""
+        other = Shown(self.prompt_tokens, keep=False)
+        other.completion, other.kinds = self.completion, set(self.kinds)
+        other.pieces, other.size, other.content = self.pieces, self.size, self.content
+        return other
+
+
 def estimate(text: str) -> float:
     """Tokens in ``text``."""
     size = len(text.encode(errors="surrogatepass"))
     ascii_size = size if text.isascii() else len(text.encode("ascii", "ignore"))
     return ascii_size / _ASCII + (size - ascii_size) / _REST
+
+
+def estimate_tokens(text: bytes | memoryview) -> int:
+    """Tokens in ``text`` by byte classes, from a sample of its first 16 KiB.
+
+    Within a fifth or so for prose, further off for code and numbers.
+    """
+    sample = bytes(text[:SAMPLE])
+    if sample.isascii():
+        return (len(text) + 3) // 4
+    ascii_bytes = len(sample.decode("ascii", "ignore"))
+    per_byte = (ascii_bytes / _ASCII + (len(sample) - ascii_bytes) / _REST) / len(sample)
+    return max(1, round(len(text) * per_byte))
 
 
 def space_tokens(space: str) -> int:

@@ -6,24 +6,7 @@ from collections.abc import Sequence
 
 from headgate.model import Price, Usage
 
-SAMPLE = 16 << 10
 MILLION = 1_000_000
-
-
-def estimate_tokens(text: bytes | memoryview) -> int:
-    """Tokens in ``text`` by byte classes, looking at 16 KiB at most: ASCII about 4 bytes a token, the rest about 2.5.
-
-    An estimate (basis ``estimated``): within a fifth or so for prose, further off for code and numbers.
-    """
-    size = len(text)
-    if size == 0:
-        return 0
-    sample = bytes(text[:SAMPLE])
-    if sample.isascii():
-        return (size + 3) // 4
-    ascii_bytes = len(sample.decode("ascii", "ignore"))
-    per_byte = (ascii_bytes / 4 + (len(sample) - ascii_bytes) / 2.5) / len(sample)
-    return max(1, round(size * per_byte))
 
 
 def cost(usage: Usage, price: Price) -> int | None:

@@ -75,7 +75,7 @@ class TargetWish(Resource):
 class AliasWish(AliasConduct):
     """The whole alias: what is left out is not kept."""
 
-    targets: list[TargetWish] = Field(min_length=1, max_length=50)
+    targets: list[TargetWish] = Field(default=[], max_length=50, description="Only `auto` may have none.")
     use_case: Text | None = None
     timeouts: TimeoutsWish = TimeoutsWish()
 

@@ -17,7 +17,7 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 from headgate import model
 from headgate.catalog.names import nearest
 from headgate.catalog.presets import Auth, Dialect, Prefill, Row, Training, YesNo
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 from headgate.resources.account import Key, as_key
 from headgate.resources.fields import (
     ModelName,

@@ -1,8 +1,9 @@
-"""Settings: what the operator wrote, checked whole, as the values that the two planes are started with.
+"""Settings: the operator's configuration, checked whole, as the values that start the two planes.
 
-Owns the way from YAML + environment + command line to ``Compiled`` (control) and ``DataSettings`` (data).  ``file.py``
-reads the tree, ``presets.py`` fills in what rows of ``providers/`` say, ``schema.py`` says what may stand in it,
-``check.py`` judges it, ``origins.py`` tells where each value came from; nothing below ``app`` imports this package.
+Owns the way from YAML + environment + command line to ``Compiled`` (control) and ``DataSettings`` (data).
+``file.py`` reads the tree, ``presets.py`` adds the rows of ``providers/``, ``schema.py`` has the allowed keys and
+types.  ``check.py`` checks the sense, ``origins.py`` the origin of each value.  No module below ``app`` imports this
+package.
 """
 
 from __future__ import annotations
@@ -161,7 +162,7 @@ def _absolute(key: str, path: str) -> Path:
 
 
 def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
-    """What a data process is told at birth."""
+    """The boot message of a data process."""
     server = settings.file.server
     limits = Limits(
         max_body=int(server.max_body_mb * _MB),
@@ -231,7 +232,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
 
 
 def fixed(settings: Settings) -> dict[str, str]:
-    """What the processes were told at birth and no reload changes: dotted key → something to compare it by."""
+    """Return the values of the boot messages that no reload changes: dotted key → a value for comparison."""
     admin = settings.admin_token
     return {
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
@@ -253,8 +254,8 @@ def needs_restart(born: Mapping[str, str], new: Settings) -> tuple[str, ...]:
 
 
 def masked(settings: Settings) -> dict[str, Any]:
-    """What is in force, as plain values, the environment's providers too; keys, secrets, the values of extra headers
-    and a database's password are not readable in it.
+    """Return the effective configuration as plain values, with the environment's providers.  Keys, secrets, the
+    values of extra headers and a database's password are masked.
     """
     shown = settings.file.model_dump(mode="json")
     for name, found in settings.found.items():

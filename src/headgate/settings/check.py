@@ -1,7 +1,7 @@
 """From a tree to a valid ``schema.File``: every problem found at once, each a sentence that names its key and its line.
 
-Two passes.  The shape (known keys, types, ranges) is the schema's; the sense (names that must resolve, names that must
-not collide) is judged here, on what the shape let through.
+Two passes.  The schema checks the shape: known keys, types, ranges.  This module checks the sense of values with a
+valid shape: names that must resolve, names that must not collide.
 """
 
 from __future__ import annotations
@@ -42,7 +42,7 @@ PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str], found: Collection[str] = ()) -> File:
     """The validated file, with what its presets say.  ``found``: providers that the environment adds.
 
-    Raises ConfigError with every problem: what has one is left out, and the rest is judged all the same.
+    Raises ConfigError with every problem: a faulty part is left out, and the rest is checked all the same.
     """
     problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in _shape(tree, rows, environ))]
     if not problems:
@@ -197,7 +197,9 @@ def _translated(error: ValidationError) -> Problems:
 
 
 def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -> Problems:
-    """What the schema cannot see.  ``known``: the providers' models; ``found``: providers of which any id may be."""
+    """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
+    which any id may be.
+    """
     for judge in (_ports, _providers, _tokens, _replay):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
@@ -245,8 +247,8 @@ def _aliases(file: File, known: names.Known) -> Problems:
         here: Location = ("aliases", name)
         if sentence := names.taken(name, known):
             yield here, sentence
-        if not alias.targets and "targets" in alias.model_fields_set and name != AUTO:
-            yield (*here, "targets"), "names no target; name one, or remove the alias"
+        if sentence := names.without_targets(name, alias.targets):
+            yield ((*here, "targets") if "targets" in alias.model_fields_set else here), sentence
         for index, entry in enumerate(alias.targets):
             if sentence := names.unresolved(entry.target, known, HERE):
                 yield (*here, "targets", index), sentence

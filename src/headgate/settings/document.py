@@ -1,8 +1,8 @@
 """YAML as it was written: every key is its text, and so is every plain value, until somebody wants a number of it.
 
-Owns the reading of the file's bytes.  YAML 1.1 would make of ``no`` a false, of ``4.10`` the number 4.1, of ``0125`` 85
-and of ``12:30`` 750; as names and strings they are what stands there.  What a plain value means by YAML's rules stays
-with it (``Plain.meant``), for the few places that take any value.  Refuses what YAML lets pass: duplicate keys, loops,
+Owns the reading of the file's bytes.  YAML 1.1 reads ``no`` as false, ``4.10`` as the number 4.1, ``0125`` as 85 and
+``12:30`` as 750.  Here, names and strings keep their text.  The meaning of a plain value by YAML's rules stays with
+it (``Plain.meant``), for the few places that take any value.  Refuses what YAML lets pass: duplicate keys, loops,
 aliases that make a small file a large one, and files that are larger than anybody means.
 """
 
@@ -177,7 +177,7 @@ class _Walk:
         if isinstance(node, yaml.SequenceNode):
             return [self.value_of(item) for item in node.value]
         if isinstance(node, yaml.MappingNode):
-            self._loader.flatten_mapping(node)  # <<: what is merged stands first, so that the table's own wins
+            self._loader.flatten_mapping(node)  # <<: merged values stand first, so that the table's own win
             return {key.value: self.value_of(value) for key, value in node.value}
         return self._scalar(node) if isinstance(node, yaml.ScalarNode) else None
 

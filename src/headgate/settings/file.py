@@ -1,9 +1,8 @@
-"""The configuration file as a plain tree: where it lies, what it says, and where in it each value stands.
+"""The configuration file as a plain tree: its place, its values, and the line of each value.
 
-Owns YAML, ``${NAME}`` and the environment's overrides.  Knows no key of Headgate's but the names of
-the top-level scalars: what a key means is ``schema.py``'s business.  Every complaint carries the YAML path, and the
-line where the value comes from the file.  Refuses files that are larger than anybody means: they are read by a gateway
-that runs.
+Owns YAML, ``${NAME}`` and the environment's overrides.  Of Headgate's keys it knows only the names of the top-level
+scalars; ``schema.py`` has the meaning of a key.  Every complaint carries the YAML path, and the line where the value
+comes from the file.  Refuses files that are larger than anybody means: they are read by a gateway that runs.
 """
 
 from __future__ import annotations
@@ -20,8 +19,8 @@ from headgate.settings.document import MAX_BYTES, ConfigError, Location, dotted
 __all__ = ["ConfigError", "Location", "Tree", "dotted", "find", "read"]
 
 PREFIX = "HEADGATE_"
-# Without this list a Kubernetes service named "headgate" (HEADGATE_PORT=tcp://…) would break every pod beside it:
-# a variable with one underscore is an override only where it names one of these.
+# A variable with one underscore is an override only if it names one of these.  Without this list a Kubernetes service
+# named "headgate" (HEADGATE_PORT=tcp://…) would break every pod beside it.
 TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model", "unpriced"})
 
 
@@ -29,9 +28,9 @@ _OPTIONS = {"control.port": "--control-port", "logging.level": "--log-level", "l
 
 
 class Tree:
-    """Values with their origins, each keyed by location: the file's ``lines``, the ``variables`` and options that
-    replaced values, the names that were ``substituted`` into them, and the ``presets`` (a row's name, or the variable
-    that held its key) that values were taken from.
+    """Values with their origins, each keyed by location.  Origins are the file's ``lines``, the ``variables`` and
+    options that replaced values, and the names that were ``substituted`` into them.  ``presets`` has the row's name
+    of a value, or the variable that held its key.
     """
 
     def __init__(self, path: Path | None) -> None:

@@ -1,4 +1,4 @@
-"""Presets: what a row of ``providers/`` says is put into the tree, where the file does not say otherwise.
+"""Presets: add a row of ``providers/`` to the tree, below the file's own values.
 
 So a provider with a preset is checked, shown and compiled like any other one; where each value came from stays known
 (``Tree.presets``).  Looks at the environment for nothing but the variables that rows name.
@@ -86,7 +86,9 @@ def looks_around(tree: Tree) -> bool:
 
 
 def _taken(row: Row, given: Mapping[str, Any]) -> dict[str, Any]:
-    """What the row says and the file does not.  Headers are put together: one of the row's may be replaced."""
+    """Return the row's values that the file does not have.  Headers are put together: one of the row's may be
+    replaced.
+    """
     taken = {key: value for key, value in fields(row).items() if key not in given}
     headers = given.get("headers")
     if isinstance(headers, dict):

@@ -1,6 +1,6 @@
-"""What the configuration file may say: its tables beside the nouns of ``resources``, and the whole.
+"""The shape of the configuration file: its tables beside the nouns of ``resources``, and the whole.
 
-A key that nothing enforces is refused, never ignored: an unenforced budget is worse than an error.  ``LATER`` tells
+Keys of later versions are refused, never ignored: an unenforced budget is worse than an error.  ``LATER`` tells
 such keys from typing mistakes; the number is the step of the plan that brings the key, None where none is fixed.
 Units as in the file: seconds, megabytes, USD per million tokens.
 """
@@ -81,7 +81,7 @@ class Defaults(Resource):
 
 
 class Replay(Resource):
-    """What is kept of resumable streams."""
+    """The memory for resumable streams."""
 
     max_mb: Annotated[float, Field(gt=0, le=65_536)] = 256
     per_stream_kb: Annotated[float, Field(ge=16, le=65_536)] = 256
@@ -89,7 +89,7 @@ class Replay(Resource):
 
 
 class Logging(Resource):
-    """What the serve terminal shows.  ``calls``: a line per call."""
+    """The log of the serve terminal.  ``calls``: a line per call."""
 
     level: Literal["debug", "info", "warning", "error"] = "info"
     format: Literal["auto", "console", "json"] = "auto"

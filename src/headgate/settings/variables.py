@@ -1,4 +1,4 @@
-"""``${NAME}`` in the file's values: which variables stand there, and what they hold.
+"""``${NAME}`` in the file's values: find the variables, and insert their values.
 
 Knows ``${NAME}``, ``${NAME:-default}`` with further variables in the default, and ``$${…}`` for a literal ``${…}``.
 Refuses every other form that begins with ``${``: passed on as it stands it would be sent somewhere as a key.

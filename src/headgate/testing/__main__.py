@@ -1,8 +1,8 @@
 """The built-in provider as a process.
 
-Without arguments it is a child of the supervisor: its Boot message and its listening socket come on file descriptor
-3, and it ends when that is closed.  With ``--port`` it stands alone.  SIGTERM ends both at once; SIGINT only the
-latter, as the supervisor's children are ended by it.
+Without arguments it is a child of the supervisor.  Its Boot message and its listening socket come on file descriptor
+3; it ends when that is closed.  With ``--port`` it stands alone.  SIGTERM ends both at once; SIGINT only the latter,
+as the supervisor's children are ended by it.
 """
 
 from __future__ import annotations
@@ -97,7 +97,7 @@ async def be_child(parent: socket.socket) -> None:
 
 
 def _on_readable(parent: socket.socket, stop: Callable[[], None]) -> None:
-    """The supervisor says nothing after Boot: what is readable is its end, orderly or not."""
+    """The supervisor sends nothing after Boot: a readable socket is its end, orderly or not."""
     try:
         ended = not parent.recv(4096)
     except BlockingIOError:

@@ -8,7 +8,9 @@ from collections import Counter
 from itertools import pairwise
 from typing import Any
 
-from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.base import Reply
+from headgate.dialects.openai_chat import ChatStream, request
+from headgate.model import Call, ModelRow, Price, Provider, Target, Timeouts
 from headgate.wire.sse import Decoder
 
 IDENT = "chatcmpl-0123456789abcdef01234567"
@@ -18,7 +20,7 @@ MODEL = "target/model"
 
 def run(pieces: list[bytes], *, usage: bool = True, **options: Any) -> tuple[bytes, ChatStream]:
     """The client's bytes and the bridge after them.  The error event is included even where nothing was visible."""
-    stream = ChatStream(IDENT, CREATED, MODEL, usage, provider="up", prompt_tokens=7, **options)
+    stream = ChatStream(Reply(IDENT, CREATED, MODEL, usage, provider="up", prompt_tokens=7, **options))
     out = [stream.feed(piece) for piece in pieces]
     out.append(stream.close())
     return b"".join(out) + stream.tail(), stream
@@ -88,3 +90,11 @@ def check_contract(out: bytes, stream: ChatStream, *, usage: bool) -> list[dict[
         assert set(chunks[-1]) == {"error"} and chunks[-1]["error"]["request_id"] == IDENT
         assert set(chunks[-1]["error"]) == {"message", "type", "param", "code", "request_id"}
     return chunks
+
+
+def rendered(
+    call: Call, model: str, *, ask_usage: bool, row: ModelRow | None = None, quirks: tuple[str, ...] = ()
+) -> bytes:
+    """What an upstream with these facts is sent."""
+    provider = Provider("up", "http://up", quirks=quirks)
+    return request.render(call, Target(provider, model, model, Price(), Timeouts(), row), ask_usage).body

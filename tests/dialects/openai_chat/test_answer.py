@@ -11,12 +11,16 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from headgate import errors
-from headgate.dialects.openai_chat import Answer, ChatStream, answer_from_stream, stream_from_answer, whole_answer
+from headgate.dialects.base import Answer, Extras, Reply
+from headgate.dialects.openai_chat import ChatStream, answer_from_stream, whole_answer
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, check_contract, chunk, events, parse
 from tests.paths import SHARED
 
 NONSTREAM = SHARED / "streams" / "nonstream.json"
 USAGE = {"prompt_tokens": 9, "completion_tokens": 3, "total_tokens": 12}
+
+
+REPLY = Reply(IDENT, CREATED, MODEL, provider="up")
 
 
 def whole(message: Any, finish: str | None = "stop", **members: Any) -> dict[str, Any]:
@@ -28,7 +32,9 @@ def whole(message: Any, finish: str | None = "stop", **members: Any) -> dict[str
 def get(body: Any, extra: bytes | None = None) -> Answer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
     made = None if extra is None else lambda used: extra
-    return whole_answer(raw, id=IDENT, created=CREATED, model=MODEL, extra=made, provider="up", prompt_tokens=7)
+    return whole_answer(
+        raw, Reply(ident=IDENT, created=CREATED, model=MODEL, provider="up", prompt_tokens=7), Extras(metadata=made)
+    )
 
 
 def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:
@@ -128,8 +134,8 @@ def test_a_stream_of_a_whole_answer() -> None:
     calls = [{"id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     body = json.dumps(whole({"role": "assistant", "content": "Hi", "tool_calls": calls}, "tool_calls"), indent=1)
     for usage in (True, False):
-        stream = ChatStream(IDENT, CREATED, MODEL, usage, provider="up")
-        out = stream_from_answer(body.encode(), stream) + stream.tail()
+        stream = ChatStream(Reply(IDENT, CREATED, MODEL, usage, provider="up"))
+        out = stream.whole(body.encode()) + stream.tail()
         chunks = check_contract(out, stream, usage=usage)
         delta = chunks[1]["choices"][0]["delta"]
         assert delta["content"] == "Hi"
@@ -140,16 +146,16 @@ def test_a_stream_of_a_whole_answer() -> None:
 
 @pytest.mark.parametrize("body", [b"", b"<html>", b"{}", b'{"choices":[]}'])
 def test_no_stream_is_made_of_garbage(body: bytes) -> None:
-    stream = ChatStream(IDENT, CREATED, MODEL, False, provider="up")
-    assert stream_from_answer(body, stream) == b""
+    stream = ChatStream(Reply(IDENT, CREATED, MODEL, False, provider="up"))
+    assert stream.whole(body) == b""
     assert stream.error is not None
     assert stream.error.kind is errors.UPSTREAM_GARBAGE
 
 
 def test_no_stream_is_made_of_an_error_or_of_nothing() -> None:
     for body, kind in (({"error": "x"}, errors.UPSTREAM_ERROR_EVENT), (whole({"content": ""}), errors.UPSTREAM_HOLLOW)):
-        stream = ChatStream(IDENT, CREATED, MODEL, False, provider="up")
-        stream_from_answer(json.dumps(body).encode(), stream)
+        stream = ChatStream(Reply(IDENT, CREATED, MODEL, False, provider="up"))
+        stream.whole(json.dumps(body).encode())
         assert stream.error is not None
         assert stream.error.kind is kind
 
@@ -166,7 +172,7 @@ def test_an_answer_of_a_whole_stream() -> None:
         chunk({}, "stop", usage=USAGE),
         "[DONE]",
     )
-    result = answer_from_stream(body, id=IDENT, created=CREATED, model=MODEL, provider="up", extra=lambda used: b"{}")
+    result = answer_from_stream(body, REPLY, Extras(metadata=lambda used: b"{}"))
     assert json.loads(result.body) == {
         "id": IDENT,
         "object": "chat.completion",
@@ -206,7 +212,7 @@ def test_whatever_comes_in_pieces_is_put_together() -> None:
     for piece, token in zip(pieces, "ab", strict=False):
         piece["choices"][0]["logprobs"] = told(token)
     body = events(*pieces, chunk({}, "stop", usage=USAGE), "[DONE]")
-    result = answer_from_stream(body, id=IDENT, created=CREATED, model=MODEL, provider="up")
+    result = answer_from_stream(body, REPLY)
     (choice,) = json.loads(result.body)["choices"]
     assert choice["content_filter_results"] == safe
     assert choice["logprobs"] == {"content": [*told("a")["content"], *told("b")["content"]]}
@@ -220,7 +226,7 @@ def test_whatever_comes_in_pieces_is_put_together() -> None:
 
 
 def test_half_a_stream_is_no_answer() -> None:
-    result = answer_from_stream(events(chunk({"content": "He"})), id=IDENT, created=1, model=MODEL, provider="up")
+    result = answer_from_stream(events(chunk({"content": "He"})), REPLY)
     assert result.error is not None
     assert result.error.kind is errors.UPSTREAM_CUT
 
@@ -266,7 +272,7 @@ def text_of(content: Any) -> Any:
 
 
 def test_parse_is_used_on_tails_too() -> None:
-    stream = ChatStream(IDENT, CREATED, MODEL, True, provider="up")
+    stream = ChatStream(Reply(IDENT, CREATED, MODEL, True, provider="up"))
     stream.feed(events(chunk({"content": "x"}), "[DONE]"))
     finish, usage = parse(stream.tail())
     assert finish["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]

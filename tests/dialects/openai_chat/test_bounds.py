@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from headgate import errors
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import answer, answer_from_stream
 from headgate.dialects.openai_chat.stream.calls import MOST_CALLS
 from headgate.dialects.openai_chat.stream.chunks import MOST_CHOICES, MOST_IN_ONE
@@ -20,7 +21,7 @@ def test_unexpected_index_ends_the_stream(index: float) -> None:
     out, stream = run([body])
     assert stream.error is not None and stream.error.kind is errors.UPSTREAM_GARBAGE
     assert b"[DONE]" not in out
-    whole = answer_from_stream(body, id="i", created=1, model="m")
+    whole = answer_from_stream(body, Reply(ident="i", created=1, model="m"))
     assert whole.error is not None and whole.error.kind is errors.UPSTREAM_GARBAGE
 
 
@@ -69,6 +70,6 @@ def test_a_whole_answer_with_too_many_choices_or_calls_is_none() -> None:
     choice = {"index": 0, "message": {"role": "assistant", "content": "a"}, "finish_reason": "stop"}
     calls = {"role": "assistant", "content": None, "tool_calls": [call(index) for index in range(MOST_CALLS + 1)]}
     for body in (whole(choices=[choice] * (MOST_IN_ONE + 1)), whole(choices=[{"message": calls}])):
-        result = answer(body, id="i", created=1, model="m")
+        result = answer(body, Reply(ident="i", created=1, model="m"))
         assert result.error is not None and result.error.kind is errors.UPSTREAM_GARBAGE
-    assert answer(whole(choices=[choice] * 128), id="i", created=1, model="m").error is None
+    assert answer(whole(choices=[choice] * 128), Reply(ident="i", created=1, model="m")).error is None

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from headgate import errors
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, answer
 from tests.dialects.openai_chat.streams import bytewise, chunk, events, parse, run
 
@@ -57,7 +58,7 @@ def whole(finish: object, **choice: Any) -> bytes:
 
 
 def read(body: bytes) -> Any:
-    return answer(body, id="x", created=1, model="m", provider="up")
+    return answer(body, Reply(ident="x", created=1, model="m", provider="up"))
 
 
 @pytest.mark.parametrize(
@@ -191,7 +192,7 @@ def test_what_is_shown_behind_a_finish_reason_takes_it_back(body: list[Any]) -> 
 
 @pytest.mark.parametrize("body", EARLY.values(), ids=list(EARLY))
 def test_silence_is_no_end_where_finish_reasons_come_early(body: list[Any]) -> None:
-    stream = ChatStream("x", 1, "m", False)
+    stream = ChatStream(Reply("x", 1, "m", False))
     for one in body:
         stream.feed(events(one))
     assert stream.quiet in (0.0, math.inf)
@@ -200,7 +201,7 @@ def test_silence_is_no_end_where_finish_reasons_come_early(body: list[Any]) -> N
 
 
 def test_silence_ends_a_finished_stream() -> None:
-    stream = ChatStream("x", 1, "m", False)
+    stream = ChatStream(Reply("x", 1, "m", False))
     stream.feed(events(ROLE, chunk({"content": "a"})))
     assert stream.quiet == 0.0
     stream.feed(events(chunk({}, "stop")))

@@ -10,8 +10,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from headgate.dialects import bridge
+from headgate.dialects import registry
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, Seam
+from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, check_contract, chunk, events, parse, split
 
 TEXT = st.text(st.sampled_from(' \n\t"\\aäé漢😀{}:,.x'), min_size=1, max_size=60)
@@ -44,14 +46,12 @@ def fed(stream: ChatStream, body: bytes, seed: int) -> bytes:
 
 
 def begun(body: bytes, seed: int) -> tuple[bytes, ChatStream]:
-    stream = ChatStream(IDENT, CREATED, MODEL, True, provider="a", prompt_tokens=7, keep=True)
+    stream = ChatStream(Reply(IDENT, CREATED, MODEL, True, provider="a", prompt_tokens=7, keep=True))
     return fed(stream, body, seed), stream
 
 
 def gone_on(before: ChatStream, seam: Seam, body: bytes, seed: int) -> tuple[bytes, ChatStream]:
-    joined = bridge.join_stream(
-        "openai_chat", before, seam, MODEL, True, provider="b", secrets=(), max_event=1 << 20
-    )  # fmt: skip
+    joined = registry.join_stream(CLIENT, BACKEND, before, seam, Reply(IDENT, 0, MODEL, True, provider="b"))
     assert isinstance(joined, ChatStream)
     return fed(joined, body, seed), joined
 

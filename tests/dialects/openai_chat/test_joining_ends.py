@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from headgate import errors
-from headgate.dialects import bridge
+from headgate.dialects import registry
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, Seam
+from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse
 
 
 def begun(*texts: str) -> ChatStream:
-    stream = ChatStream(IDENT, CREATED, MODEL, False, provider="a", prompt_tokens=7, keep=True)
+    stream = ChatStream(Reply(IDENT, CREATED, MODEL, False, provider="a", prompt_tokens=7, keep=True))
     stream.feed(events(*(chunk({"content": text}) for text in texts)))
     stream.close()
     return stream
 
 
 def gone_on(before: ChatStream, seam: Seam) -> ChatStream:
-    joined = bridge.join_stream("openai_chat", before, seam, MODEL, False, provider="b", secrets=(), max_event=1 << 20)
+    joined = registry.join_stream(CLIENT, BACKEND, before, seam, Reply(IDENT, 0, MODEL, provider="b"))
     assert isinstance(joined, ChatStream)
     return joined
 
@@ -64,7 +66,7 @@ def test_what_was_held_comes_though_no_finish_does() -> None:
 def test_stream_is_whole_after_its_finish_reason() -> None:
     stream = begun("Hello ")
     assert stream.delivered is not None and not stream.delivered.finished
-    stream = ChatStream(IDENT, CREATED, MODEL, False, keep=True)
+    stream = ChatStream(Reply(IDENT, CREATED, MODEL, False, keep=True))
     stream.feed(events(chunk({"content": "Hello"}), chunk({}, "stop"), {"error": {"message": "x"}}))
     assert stream.done and stream.error is None and stream.delivered is not None and stream.delivered.finished
     assert stream.complete("length") and stream.error is None

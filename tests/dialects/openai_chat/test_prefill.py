@@ -50,30 +50,3 @@ def test_what_was_said_is_taken_from_what_may_be_said() -> None:
     assert rest(max_completion_tokens=10, tokens=10)["max_completion_tokens"] == 1
     assert openai_chat.exhausted(read(max_tokens=10), 10) and not openai_chat.exhausted(read(max_tokens=10), 9)
     assert not openai_chat.exhausted(read(), 10_000)
-
-
-@pytest.mark.parametrize(
-    ("members", "obstacle"),
-    [
-        ({}, None),
-        ({"n": 1, "presence_penalty": 0, "logprobs": False, "response_format": {"type": "text"}}, None),
-        ({"tools": [{"type": "function", "function": {"name": "f"}}]}, None),
-        ({"repetition_penalty": 1}, None),
-        ({"n": 2}, "sampled"),
-        ({"logprobs": True}, "sampled"),
-        ({"frequency_penalty": 0.1}, "sampled"),
-        ({"repetition_penalty": 1.1}, "sampled"),
-        ({"modalities": ["text", "audio"]}, "sampled"),
-        ({"tools": [{"type": "web_search"}]}, "sampled"),
-        ({"previous_response_id": "r"}, "sampled"),
-        ({"response_format": {"type": "json_schema", "json_schema": {"name": "s", "schema": {}}}}, "structured"),
-        ({"guided_regex": "a+"}, "structured"),
-    ],
-)
-def test_what_of_a_request_allows_no_continuation(members: dict[str, Any], obstacle: str | None) -> None:
-    assert openai_chat.obstacle(read(**members)) == obstacle
-
-
-def test_stop_strings_in_both_forms() -> None:
-    assert openai_chat.stops(read(stop="x")) == ("x",) and openai_chat.stops(read(stop=["x", "", "y"])) == ("x", "y")
-    assert openai_chat.stops(read()) == openai_chat.stops(read(stop=None)) == ()

@@ -7,15 +7,16 @@ from typing import Any
 
 import pytest
 
-from headgate.dialects.openai_chat import read, render
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.openai_chat import read
+from headgate.dialects.quirks import QUIRKS
+from tests.dialects.openai_chat.streams import rendered
 
 USER = {"role": "user", "content": "Hi"}
 
 
 def sent(*quirks: str, **members: Any) -> dict[str, Any]:
     body = json.dumps({"model": "m", "messages": [USER], **members}, ensure_ascii=False).encode()
-    result: dict[str, Any] = json.loads(render(read(body), "theirs", ask_usage=True, quirks=quirks))
+    result: dict[str, Any] = json.loads(rendered(read(body), "theirs", ask_usage=True, quirks=quirks))
     return result
 
 
@@ -63,14 +64,14 @@ def test_what_does_not_concern_it_stays_byte_for_byte(quirk: str) -> None:
         b'"k":1.00000000000000000001}],"tools":[{"type":"function","function":{"name":"f"}}],'
         b'"temperature":1e0,"model":"m"}'
     )
-    plain = render(read(body), "theirs", ask_usage=True)
-    assert render(read(body), "theirs", ask_usage=True, quirks=(quirk,)) == plain
+    plain = rendered(read(body), "theirs", ask_usage=True)
+    assert rendered(read(body), "theirs", ask_usage=True, quirks=(quirk,)) == plain
 
 
 def test_only_the_upstreams_request_is_edited() -> None:
     call = read(json.dumps({"model": "m", "messages": [{**USER, "name": "Ada"}], "max_tokens": 5}).encode())
     before = dict(call.body)
-    render(call, "theirs", ask_usage=True, quirks=tuple(QUIRKS))
+    rendered(call, "theirs", ask_usage=True, quirks=tuple(QUIRKS))
     assert call.body == before
 
 

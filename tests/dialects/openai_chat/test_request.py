@@ -9,9 +9,10 @@ import pytest
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import read, render
+from headgate.dialects.openai_chat import read
 from headgate.errors import GatewayError
 from headgate.model import NO_OPTIONS, ModelRow, Options
+from tests.dialects.openai_chat.streams import rendered
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
 
@@ -22,7 +23,7 @@ def body(**members: Any) -> bytes:
 
 def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
     options = {"ask_usage": True, **options}
-    result: dict[str, Any] = json.loads(render(read(call_body), "theirs", **options))
+    result: dict[str, Any] = json.loads(rendered(read(call_body), "theirs", **options))
     return result
 
 
@@ -126,7 +127,7 @@ def test_what_is_read() -> None:
     assert not call.trace and call.options is NO_OPTIONS
     assert (call.model, call.stream, call.include_usage, call.max_tokens) == ("m", True, True, 7)
     assert (call.timeout_ms, call.metadata) == (1500, {"team": "a"})
-    assert call.prompt_bytes == len(json.dumps(MESSAGES))
+    assert call.prompt.size == len(json.dumps(MESSAGES))
     assert "headgate" not in call.body
     assert "include_route_trace" not in call.body
 
@@ -161,7 +162,7 @@ def test_nulls_and_absent_members_are_nothing_asked() -> None:
 def test_a_limit_of_minus_one_is_no_limit_and_passes_as_it_came(key: str, value: bytes) -> None:
     call = read(b'{"messages":[{}],"%b":%b}' % (key.encode(), value))
     assert call.max_tokens is None
-    assert b'"%b":%b' % (key.encode(), value) in render(call, "theirs", ask_usage=True)
+    assert b'"%b":%b' % (key.encode(), value) in rendered(call, "theirs", ask_usage=True)
 
 
 @pytest.mark.parametrize("more", [{}, {"stream": False}, {"stream": None}])
@@ -169,7 +170,7 @@ def test_a_limit_of_minus_one_is_no_limit_and_passes_as_it_came(key: str, value:
 def test_stream_options_without_a_stream_are_dropped(more: dict[str, Any], given: Any) -> None:
     call = read(body(stream_options=given, **more))
     assert not call.include_usage
-    assert "stream_options" not in json.loads(render(call, "theirs", ask_usage=True))
+    assert "stream_options" not in json.loads(rendered(call, "theirs", ask_usage=True))
 
 
 OTHER_NAME = {"param_map": {"max_tokens": "max_completion_tokens"}}
@@ -196,21 +197,21 @@ WITH_DEFAULT = {"param_defaults": {"max_tokens": b"512"}}
 def test_a_null_beside_a_limit_never_replaces_it(
     row: dict[str, Any], given: dict[str, Any], expected: dict[str, Any]
 ) -> None:
-    rendered = json.loads(render(read(body(**given)), "theirs", ask_usage=True, row=ModelRow("m", **row)))
-    limits = {key: rendered[key] for key in ("max_tokens", "max_completion_tokens") if key in rendered}
+    asked = json.loads(rendered(read(body(**given)), "theirs", ask_usage=True, row=ModelRow("m", **row)))
+    limits = {key: asked[key] for key in ("max_tokens", "max_completion_tokens") if key in asked}
     assert limits == expected
 
 
 def test_of_doubled_keys_the_last_counts_everywhere() -> None:
     call = read(b'{"model":"cheap","messages":[{}],"model":"dear","stream":true,"stream":false}')
     assert (call.model, call.stream) == ("dear", False)
-    assert render(call, "theirs", ask_usage=True) == b'{"model":"theirs","messages":[{}],"stream":false}'
+    assert rendered(call, "theirs", ask_usage=True) == b'{"model":"theirs","messages":[{}],"stream":false}'
 
 
 def test_everything_unknown_goes_upstream_as_it_came() -> None:
     unknown = b'"seed": 12345678901234567890123, "x":{"a" : [1e400]}, "tier":"fast", "spidergate_options":{}'
     call = read(b'{"messages": [ {"role":"user"} ], ' + unknown + b"}")
-    assert render(call, 'a"b', ask_usage=True) == (
+    assert rendered(call, 'a"b', ask_usage=True) == (
         b'{"messages":[ {"role":"user"} ],"seed":12345678901234567890123,"x":{"a" : [1e400]},"tier":"fast",'
         b'"spidergate_options":{},"model":"a\\"b"}'
     )
@@ -229,9 +230,9 @@ def test_usage_is_asked_of_every_stream_and_of_nothing_else() -> None:
 def test_rendering_leaves_the_call_as_it_was() -> None:
     call = read(body(stream=True))
     before = dict(call.body)
-    render(call, "a", ask_usage=True)
+    rendered(call, "a", ask_usage=True)
     assert call.body == before
-    assert json.loads(render(call, "b", ask_usage=False))["model"] == "b"
+    assert json.loads(rendered(call, "b", ask_usage=False))["model"] == "b"
 
 
 def test_a_model_row_sets_drops_and_renames() -> None:

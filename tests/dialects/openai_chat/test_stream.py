@@ -9,13 +9,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from headgate import errors
-from headgate.dialects.bridge import NoBridge, has_bridge, open_stream
+from headgate.dialects import registry
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream
+from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse, run
 
 
 def new(usage: bool = False, **options: object) -> ChatStream:
-    return ChatStream(IDENT, CREATED, MODEL, usage, provider="up", **options)  # type: ignore[arg-type]
+    return ChatStream(Reply(IDENT, CREATED, MODEL, usage, provider="up", **options))  # type: ignore[arg-type]
 
 
 def test_nothing_is_returned_before_there_is_something_to_see() -> None:
@@ -140,12 +142,9 @@ def test_secrets_do_not_leave_in_an_error_event() -> None:
     assert b"sk-live" not in stream.tail()
 
 
-def test_the_bridge_is_one_table() -> None:
-    assert has_bridge("openai_chat")
-    stream = open_stream("openai_chat", IDENT, CREATED, MODEL, False, provider="up")
-    assert isinstance(stream, ChatStream)
-    with pytest.raises(NoBridge, match="anthropic_messages"):
-        open_stream("anthropic_messages", IDENT, CREATED, MODEL, False)
+def test_the_same_api_on_both_sides_passes_through() -> None:
+    reply = Reply(IDENT, CREATED, MODEL, provider="up")
+    assert isinstance(registry.open_stream(CLIENT, BACKEND, reply), ChatStream)
 
 
 @pytest.mark.parametrize("ends", [0, 1])

@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, answer, answer_from_stream
 from tests.dialects.openai_chat.streams import bytewise, check_contract, chunk, events, run
 
@@ -53,7 +54,7 @@ def test_text_behind_a_tool_call_that_is_held_stays_behind_it() -> None:
 
 
 def test_what_is_held_is_not_what_another_attempt_goes_on_from() -> None:
-    stream = ChatStream("chatcmpl-1", 1, "m", False, hold="tools", keep=True)
+    stream = ChatStream(Reply("chatcmpl-1", 1, "m", False, hold="tools", keep=True))
     sent = b"".join(
         stream.feed(piece)
         for piece in parts(
@@ -72,7 +73,7 @@ def test_what_is_held_is_not_what_another_attempt_goes_on_from() -> None:
 @pytest.mark.parametrize("known", [0, 3], ids=["first", "behind others"])
 def test_text_on_a_failing_chunk_is_not_counted(finish: str, known: int) -> None:
     """It is not sent, so whoever goes on has to say it."""
-    stream = ChatStream("chatcmpl-1", 1, "m", False, keep=True)
+    stream = ChatStream(Reply("chatcmpl-1", 1, "m", False, keep=True))
     said = [f"word{number} " for number in range(known + 1)]
     for piece in parts(ROLE, *(chunk({"content": text}) for text in said)):
         stream.feed(piece)
@@ -83,7 +84,7 @@ def test_text_on_a_failing_chunk_is_not_counted(finish: str, known: int) -> None
 
 def test_a_call_that_is_held_is_not_what_the_client_was_given() -> None:
     """Else whoever goes on is given too little to say, and the bill has it twice."""
-    stream = ChatStream("chatcmpl-1", 1, "m", False, hold="tools", keep=True)
+    stream = ChatStream(Reply("chatcmpl-1", 1, "m", False, hold="tools", keep=True))
     argument = [{"index": 0, "function": {"arguments": "12345678"}}]
     for piece in parts(ROLE, chunk({"content": "one "}), chunk({"content": "two "}), chunk({"tool_calls": CALL})):
         stream.feed(piece)
@@ -94,7 +95,7 @@ def test_a_call_that_is_held_is_not_what_the_client_was_given() -> None:
 
 
 def test_half_a_function_call_is_held_too() -> None:
-    stream = ChatStream("chatcmpl-1", 1, "m", False, hold="tools", keep=True)
+    stream = ChatStream(Reply("chatcmpl-1", 1, "m", False, hold="tools", keep=True))
     sent = stream.feed(events(ROLE, chunk({"function_call": {"name": "f", "arguments": ""}})))
     assert b"function_call" not in sent and not stream.visible
 
@@ -120,7 +121,7 @@ def test_arguments_that_come_as_an_object_go_out_as_a_string() -> None:
     body = json.dumps(
         {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
     )
-    whole = json.loads(answer(body.encode(), id="i", created=1, model="m").body)
+    whole = json.loads(answer(body.encode(), Reply(ident="i", created=1, model="m")).body)
     assert json.loads(whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]) == {"x": [1, "\u00e9"]}
 
 
@@ -153,11 +154,11 @@ def test_empty_chunk_behind_the_finish_is_no_end() -> None:
 
 def test_a_whole_answer_whose_error_is_false_is_an_answer() -> None:
     body = json.dumps({"error": False, "choices": [{"message": {"content": "hi"}, "finish_reason": "stop"}]}).encode()
-    assert answer(body, id="i", created=1, model="m").error is None
+    assert answer(body, Reply(ident="i", created=1, model="m")).error is None
 
 
 def test_estimate_for_a_plain_request_stays_estimate() -> None:
     body = events(ROLE, chunk({"content": "hello"}), chunk({}, "stop"), "[DONE]")
-    read = answer_from_stream(body, id="i", created=1, model="m", prompt_tokens=9)
+    read = answer_from_stream(body, Reply(ident="i", created=1, model="m", prompt_tokens=9))
     assert read.error is None and read.usage is not None
     assert (read.usage.prompt, read.usage.basis) == (9, "estimated")

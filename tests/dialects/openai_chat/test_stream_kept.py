@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, answer
 from headgate.dialects.openai_chat.errors.quotation import Sent
 from tests.dialects.openai_chat.streams import bytewise, chunk, events, parse, run
@@ -75,7 +76,7 @@ def test_payloads_are_found_however_they_are_framed(body: str) -> None:
 
 
 def test_payloads_without_blank_lines_do_not_wait_for_the_end() -> None:
-    stream = ChatStream("x", 1, "m", False)
+    stream = ChatStream(Reply("x", 1, "m", False))
     got = [stream.feed(f"data: {one}\n".encode()) for one in (A, B, A, B)]
     assert [text(piece) for piece in got] == ["", "Hello", "Hel", "lo"]
 
@@ -173,7 +174,7 @@ def test_content_that_is_no_text_is_read_as_one(content: Any, expected: str) -> 
     out, _ = run([events(ROLE, chunk({"content": content}), STOP, "[DONE]")])
     assert text(out) == expected
     body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
-    (choice,) = json.loads(answer(json.dumps(body).encode(), id="x", created=1, model="m").body)["choices"]
+    (choice,) = json.loads(answer(json.dumps(body).encode(), Reply(ident="x", created=1, model="m")).body)["choices"]
     assert choice["message"]["content"] == expected
 
 

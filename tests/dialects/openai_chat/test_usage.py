@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import whole_answer
 from headgate.dialects.openai_chat.usage import MOST_TOKENS
 from headgate.model import Price, Usage
@@ -25,9 +26,7 @@ SPLIT = {**INPUT, "cache_read_input_tokens": 900, "cache_creation_input_tokens":
 def whole(**members: Any) -> tuple[Usage, dict[str, Any]]:
     message = {"role": "assistant", "content": TEXT}
     document = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **members}
-    result = whole_answer(
-        json.dumps(document).encode(), id=IDENT, created=CREATED, model=MODEL, prompt_tokens=ESTIMATED_PROMPT
-    )
+    result = whole_answer(json.dumps(document).encode(), Reply(IDENT, CREATED, MODEL, prompt_tokens=ESTIMATED_PROMPT))
     assert result.error is None
     shown = json.loads(result.body)["usage"]
     return result.usage or Usage(shown["prompt_tokens"], shown["completion_tokens"]), shown

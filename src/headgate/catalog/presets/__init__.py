@@ -1,6 +1,6 @@
-"""Providers as data: one TOML file is one row, and what a row makes of itself.
+"""Providers as data: one TOML file is one row; this module reads rows and makes providers of them.
 
-Owns the rows' format, where rows are found, and what a row says about a provider and its models.  Refuses a row that it
+Owns the rows' format, their folders, and a row's values for a provider and its models.  Refuses a row that it
 does not understand whole: an unknown key, quirk or task is an error with a sentence.  Holds no key and calls nobody.
 """
 
@@ -19,13 +19,13 @@ from msgspec import Meta, Struct
 
 from headgate.catalog.money import RATES, price
 from headgate.catalog.names import nearest
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem
 
 SHIPPED = Path(__file__).parent
-RESERVED = frozenset(("builtin", "headgate"))  # the built-in provider; what the shipped aliases begin with
+RESERVED = frozenset(("builtin", "headgate"))  # the built-in provider; the prefix of the shipped aliases
 TASKS = (
     "chat", "fast", "coding", "extraction", "creative", "research", "planning", "tool-use", "classification",
     "summarization", "translation", "vision", "reasoning", "long-context", "free", "lead-analysis", "research-person",
@@ -40,7 +40,7 @@ Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
 Auth = Literal["bearer", "x-api-key", "api-key", "query", "none"]
-Dialect = Literal["openai_chat"]
+Dialect = Literal["openai_chat", "anthropic_messages"]  # dialects.registry.BACKENDS
 Training = Literal["never", "unknown", "yes"]
 Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
 YesNo = Literal["yes", "no"]
@@ -65,7 +65,7 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
 
 
 class Facts(Struct, frozen=True, forbid_unknown_fields=True):
-    """What is sure about one model of the provider; everything else comes from the price list, or is not known."""
+    """The certain properties of one model of the provider; the others come from the price list, or are unknown."""
 
     title: Text | None = None
     canonical: Text | None = None
@@ -78,7 +78,7 @@ class Facts(Struct, frozen=True, forbid_unknown_fields=True):
 
 class Engine(Struct, frozen=True, forbid_unknown_fields=True):
     """How an engine on this machine is recognised: ``GET probe`` on ``port`` answers 200 with a JSON object that has
-    all of the members ``has``; a dot leads into objects, and into the first item of a list (``data.owned_by``).
+    all of the members ``has``.  A dot leads into objects, and into the first item of a list (``data.owned_by``).
     ``equals``: the value of the first of them.
     """
 
@@ -92,11 +92,12 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     """One provider.  ``name`` is the file's stem, it does not stand in the file.
 
     ``base_url`` may hold ``{VARIABLE}``, which the environment fills.  ``key_env``: the first variable that is set
-    holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern that its own model ids match (the price
-    list knows more names than one can ask for), ``free_suffix`` the end of ids that cost nothing by the provider's own
-    rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``:
-    whether they lose its trailing white space.  ``local``: it runs on hardware of one's
-    own, tokens cost nothing.  ``tasks``: which of its models does what.
+    holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern of its own model ids (the price list has
+    further names that cannot be requested).  ``free_suffix`` is the end of ids that cost nothing by the provider's
+    own rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``: whether they lose
+    its trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: which of
+    its models does what.  ``retired``: ids that the provider has ended, or announced the end of, where the price list
+    does not say so.
     """
 
     name: str
@@ -120,6 +121,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     engine: Engine | None = None
     tasks: Mapping[str, Text] = {}
     models: Mapping[str, Facts] = {}
+    retired: tuple[Text, ...] = ()
 
 
 # ------------------------------------------------------------------------------------- finding
@@ -203,6 +205,8 @@ def _wrong(row: Row) -> Iterable[str]:
     for task in row.tasks:
         if task not in TASKS:
             yield f"tasks: there is no task {task!r}{nearest(task, TASKS)}"
+        if row.tasks[task] in row.retired:
+            yield f"tasks.{task}: {row.tasks[task]} is retired; name another model"
     if row.auth == "none" and row.key_env:
         yield "key_env: auth is none, so a key would never be sent; remove one of the two"
     if row.ids is not None:
@@ -249,7 +253,7 @@ def base_url(row: Row, environ: Mapping[str, str]) -> str:
 def fields(row: Row) -> dict[str, Any]:
     """The row's part of a provider's table, by the configuration file's keys; all but ``base_url`` and ``keys``.
 
-    What a user declares beside ``preset`` replaces it key by key: ``{**fields(row), **declared}``.
+    A user's own keys beside ``preset`` replace those of the row: ``{**fields(row), **declared}``.
     """
     return {
         "preset": row.name,
@@ -284,7 +288,7 @@ def unusable_keys(row: Row, environ: Mapping[str, str]) -> list[str]:
 
 
 def catalog(row: Row) -> dict[str, ModelRow]:
-    """What the row itself knows of the provider's models, by id."""
+    """Return the row's own models, by id."""
     return {
         model: ModelRow(
             id=model,

@@ -1,7 +1,7 @@
 """Which of the models that are known to show first: (the catalog's rows) → those of today, the newest first.
 
-No provider says when a model was made, so a model's generation is read from its id: the first number that is no size
-(``gpt-5.4-mini`` is generation 5.4 of ``gpt``, ``llama-3.3-70b`` 3.3 of ``llama``).
+Providers do not publish a model's age, so its generation is read from its id: the first number that is no size.
+``gpt-5.4-mini`` is generation 5.4 of ``gpt``, ``llama-3.3-70b`` is 3.3 of ``llama``.
 """
 
 from __future__ import annotations
@@ -45,7 +45,8 @@ def generation(ident: str) -> Generation:
 
 
 def of_today(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
-    """The chat models that are neither retired nor museum pieces; what was declared, recommended or used is always.
+    """Return the chat models that are neither retired nor obsolete.  Declared, recommended and used models are always
+    among them.
 
     Newest first: the newest of each family, then those behind it, each as far as it is behind.
     """
@@ -71,7 +72,7 @@ def of_today(rows: Iterable[dict[str, Any]]) -> list[dict[str, Any]]:
 
 
 def _is_snapshot(ident: str, ids: set[str]) -> bool:
-    """Another name, with a date or a tag, of a model that is listed too.  What is free is another offer."""
+    """Another name, with a date or a tag, of a model that is listed too.  Free models are a family of their own."""
     plain = _plain(ident)
     return plain != ident and plain in ids and not ident.endswith(":free")
 

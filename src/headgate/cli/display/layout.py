@@ -1,7 +1,7 @@
 """How answers are laid out: tables, records, frames.  Values in, lines out; no terminal is looked at.
 
-Owns every width.  Nothing is ever cut off: prose is wrapped between words, and where the columns that must stay whole
-(ids, figures) do not fit, a table loses its optional columns first and becomes a record per row then.  ``width`` is in
+Owns every width.  No text is ever cut off.  Prose is wrapped between words.  If the columns that must stay whole
+(ids, figures) do not fit, a table first loses its optional columns, then becomes a record per row.  ``width`` is in
 columns of a terminal; None is a pipe or a file, where every row is one line.
 """
 
@@ -17,7 +17,7 @@ MIN_PROSE = 16  # columns: prose in less than that is a tower of single words
 MIN_FOLD = 28  # columns that may break words (``Column.folds``) do so from this length on
 _JOINERS = "\n\u200c\u200d"
 _STYLES = {"bold": "1", "dim": "2", "red": "31", "green": "32", "yellow": "33", "blue": "34", "cyan": "36"}
-# What is drawn, and its stand-in where an output cannot show it.  Each is one column wide.
+# The drawn characters, and their replacements for outputs that cannot show them.  Each is one column wide.
 GLYPHS = str.maketrans(
     {
         **dict.fromkeys("─├┤", "-"), "│": "|", **dict.fromkeys("╭╮╰╯", "+"), **dict.fromkeys("▏▎▍▌▋▊▉█", "#"),
@@ -87,8 +87,8 @@ class Drawing(Protocol):
 
 
 def visible(text: str, but: str = "") -> str:
-    """``text`` with what a terminal would act upon written out: control characters, changes of direction.  Line ends
-    and the joiners of emoji stay, and what is in ``but``.
+    """``text`` with what a terminal would act upon written out: control characters, changes of direction.  Line ends,
+    the joiners of emoji and the characters in ``but`` stay.
     """
     if text.isprintable():
         return text
@@ -308,16 +308,17 @@ class Group:
 
 
 class Hanging:
-    """A sentence whose further lines are indented."""
+    """A sentence whose further lines are indented.  ``folds``: its words may be broken."""
 
-    def __init__(self, text: Text, indent: int = 2) -> None:
+    def __init__(self, text: Text, indent: int = 2, *, folds: bool = False) -> None:
         self._text = text
         self._indent = indent
+        self._folds = folds
 
     def lines(self, width: int | None) -> Iterator[Text]:
-        for level, line in enumerate(
-            _prose(self._text, None if width is None else max(MIN_FOLD, width - self._indent))
-        ):
+        room = None if width is None else max(MIN_FOLD, width - self._indent)
+        lines = _prose(self._text, room) if room is None or not self._folds else _wrapped(self._text, room)
+        for level, line in enumerate(lines):
             yield Text(" " * self._indent if level else "").append(line)
 
 

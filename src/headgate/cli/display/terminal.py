@@ -1,7 +1,7 @@
-"""What the commands print, in one place: JSON, tables, marks, figures, progress.
+"""The output of the commands, in one place: JSON, tables, marks, figures, progress.
 
-Owns every word for "not known", and what each output can show.  Answers go to standard output, everything said about
-them to standard error; progress is shown to terminals only.  Refuses to print an unknown figure as 0.
+Owns every word for "not known", and the character set of each output.  Answers go to standard output, everything said
+about them to standard error; progress is shown to terminals only.  Refuses to print an unknown figure as 0.
 """
 
 from __future__ import annotations
@@ -39,7 +39,7 @@ def _coloured(out: TextIO) -> bool:
 
 
 def _write(line: str, out: TextIO) -> None:
-    """One line.  What the output's encoding does not have is drawn in ASCII, or written out."""
+    """One line.  Characters that the output's encoding does not have are drawn in ASCII, or written out."""
     encoding = out.encoding or "utf-8"
     try:
         line.encode(encoding)
@@ -49,7 +49,7 @@ def _write(line: str, out: TextIO) -> None:
 
 
 def print_json(answer: Any) -> None:
-    """One line.  What a terminal would act upon, or the output's encoding does not have, is escaped as JSON escapes."""
+    """Print one line.  Control characters, and characters that the output's encoding lacks, are escaped as in JSON."""
     text = json.dumps(answer, ensure_ascii=False)
     try:
         whole = visible(text) == text and bool(text.encode(sys.stdout.encoding or "utf-8"))
@@ -146,7 +146,7 @@ def yes(value: object) -> str:
 
 
 def bar(share: float, width: int) -> str:
-    """A bar of at most ``width`` characters, in eighths; whatever is more than nothing can be seen."""
+    """Return a bar of at most ``width`` characters, in eighths; a value above 0 is always visible."""
     eighths = round(max(0.0, min(1.0, share)) * width * 8)
     if share > 0:
         eighths = max(1, eighths)
@@ -159,7 +159,7 @@ def bar(share: float, width: int) -> str:
 
 @contextmanager
 def waiting(text: str) -> Iterator[Callable[[str], None]]:
-    """A spinner on standard error while something takes its time; what it gives changes its text."""
+    """Show a spinner on standard error during slow work; the yielded function changes its text."""
     if not sys.stderr.isatty():
         yield lambda text: None
         return
@@ -171,7 +171,7 @@ def waiting(text: str) -> Iterator[Callable[[str], None]]:
 
 @contextmanager
 def counting(text: str, total: int) -> Iterator[Callable[[str], None]]:
-    """A bar on standard error; what it gives is called with a word after each of ``total`` steps."""
+    """Show a bar on standard error; call the yielded function with a word after each of ``total`` steps."""
     if not sys.stderr.isatty():
         yield lambda word: None
         return

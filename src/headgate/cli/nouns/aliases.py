@@ -64,30 +64,35 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
 @app.command("set")
 def put(
     name: Name,
-    targets: Annotated[list[str], typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.")],
-    use_case: Annotated[str | None, typer.Option("--use-case", help="What it is good for.")] = None,
+    targets: Annotated[
+        list[str] | None,
+        typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.  Only auto may go without."),
+    ] = None,
+    use_case: Annotated[str | None, typer.Option("--use-case", help="Its purpose.")] = None,
     first_token: Annotated[float | None, typer.Option("--first-token", help="Seconds until the first token.")] = None,
     stall: Annotated[float | None, typer.Option(help="Seconds between two tokens.")] = None,
     total: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
     strategy: Annotated[
-        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: who is asked first.")
+        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: the order of the targets.")
     ] = None,
     weights: Annotated[
         list[int] | None, typer.Option("--weight", help="For weighted: one for each model, in their order.")
     ] = None,
     retries: Annotated[int | None, typer.Option(help="Of one model, at most 2.")] = None,
     on_midstream_failure: Annotated[
-        str | None, typer.Option(help="continue or error: what becomes of a stream that breaks.")
+        str | None, typer.Option(help="continue or error, for a stream that breaks.")
     ] = None,
     on_disconnect: Annotated[
-        str | None, typer.Option(help="cancel, drain or detach: what becomes of a call whose client leaves.")
+        str | None, typer.Option(help="cancel, drain or detach, for a call whose client leaves.")
     ] = None,
     resumable_s: Annotated[
         float | None, typer.Option(help="Seconds that a stream waits for a client that has left.")
     ] = None,
     tool_calls: Annotated[str | None, typer.Option(help="stream, or hold until they are complete.")] = None,
     structured: Annotated[str | None, typer.Option(help="error, or buffer structured answers.")] = None,
-    privacy: Annotated[str | None, typer.Option(help="any, no_train, trusted or own: who may be asked.")] = None,
+    privacy: Annotated[
+        str | None, typer.Option(help="any, no_train, trusted or own: the providers that may be used.")
+    ] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -96,6 +101,7 @@ def put(
 
     One of a shipped alias's name takes its place.
     """
+    targets = targets or []
     limits = {"first_token": first_token, "stall": stall, "total": total}
     conduct = {
         "strategy": strategy,
@@ -121,7 +127,7 @@ def put(
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
-    changed(answer, f"{name} leads to {', '.join(targets)}", as_json)
+    changed(answer, f"{name} leads to {', '.join(targets) or 'what is configured'}", as_json)
 
 
 @app.command("unset")
@@ -142,7 +148,7 @@ _USUAL = {
 
 
 def _departures(row: dict[str, Any]) -> list[str]:
-    """What this alias does otherwise than aliases do."""
+    """Return the settings of this alias that differ from the defaults."""
     return [f"{key} {row[key]}" for key, usual in _USUAL.items() if row[key] != usual]
 
 

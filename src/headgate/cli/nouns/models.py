@@ -1,4 +1,4 @@
-"""``headgate models``: what can be asked for, what it can do, what it costs."""
+"""``headgate models``: the models, with their capabilities and prices."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from headgate.cli.display.terminal import UNKNOWN, changed, facts, number, say, 
 from headgate.cli.parsing.options import Config, Json, StateDir, listed, noun
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
 
-app = noun("Models: what can be asked for, what it can do, what it costs.")
+app = noun("Models, with their capabilities and prices.")
 
 MOST = 2000
 FIRST = 30  # of a table that nobody asked to be longer
@@ -78,7 +78,7 @@ def listing(
             "???CAN",
             "??>USES (30 D)",
             rows=(_cells(row) for row in rows),
-            empty="no model matches; what there is: headgate models --all"
+            empty="no model matches; to list all: headgate models --all"
             if provider or search or capability or free or configured
             else "no model; add a provider: headgate providers presets",
         ),
@@ -114,7 +114,7 @@ def put(
 ) -> None:
     """Say what a model costs and can do.
 
-    For models that the price list is wrong or silent about.  What was set before is replaced.
+    For models that the price list is wrong or silent about.  It replaces the former values whole.
     """
     price = {
         "input": input_price,

@@ -1,4 +1,4 @@
-"""``headgate providers``: who answers, by which address, and whether their keys hold."""
+"""``headgate providers``: the providers, their addresses, and the state of their keys."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headgate.cli.display.terminal import changed, counting, facts, milliseconds
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import Ask, Gateway, Trouble, at, open_gateway
 
-app = noun("Providers: who answers, and whether their keys hold.")
+app = noun("Providers, and the state of their keys.")
 
 CHECK_S = 30.0  # the gateway gives each account 5 s
 Name = Annotated[str, typer.Argument(help="A provider's name.")]
@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="A provider's name.")]
 
 @app.command("list")
 def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """List the providers, whoever declared them."""
+    """List the providers of the file, the vault, the environment and detection."""
     with open_gateway(config, state_dir) as gateway:
         rows = gateway.items("/providers")
     show(
@@ -161,7 +161,7 @@ def resume(
 ) -> None:
     """Use a provider again at once.
 
-    Whatever is held against its keys and models.
+    Rests of keys and ejections of models alike.
     """
     wish = {"account": account.removeprefix(f"{name}/")} if account else {}
     with open_gateway(config, state_dir) as gateway:
@@ -239,7 +239,7 @@ def _picture(row: dict[str, Any]) -> Drawing:
 
 
 def account_table(accounts: list[dict[str, Any]]) -> Drawing:
-    """Accounts without their keys: what may be shown of those is the hint."""
+    """Return accounts without their keys; only the hint of a key may be shown."""
     return table(
         "!ID",
         "KEY",

@@ -1,4 +1,4 @@
-"""``headgate requests``: what was asked, what came of it, where the time went."""
+"""``headgate requests``: the calls, with models, outcomes, timings and cost."""
 
 from __future__ import annotations
 
@@ -28,7 +28,7 @@ from headgate.cli.display.times import before
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import PAGE, Gateway, at, open_gateway
 
-app = noun("Requests: what was asked, what came of it, where the time went.")
+app = noun("Requests: models, outcomes, timings and cost.")
 
 FOLLOW_S = 1.0
 WIDE = 110  # columns: below, an id takes a line of its own
@@ -96,7 +96,7 @@ def one(
     """Show one request: its timeline, its attempts, its cost."""
     with open_gateway(config, state_dir) as gateway:
         row = gateway.call("GET", at("/requests", ident))
-    show(row, as_json, lambda: _picture(row))
+    show(row, as_json, lambda: picture(row))
 
 
 # ------------------------------------------------------------------------------------- lists
@@ -207,7 +207,7 @@ def _tokens(row: dict[str, Any]) -> str:
 
 
 def _model(row: dict[str, Any]) -> str:
-    """What was asked for, and what served where that is another name."""
+    """Return the requested model, and the serving model if that has another name."""
     asked = row["requested_model"] or "–"
     served = f"{row['provider']}/{row['model']}"
     return str(asked if not row["provider"] or served == asked else f"{asked} → {served}")
@@ -216,7 +216,8 @@ def _model(row: dict[str, Any]) -> str:
 # ------------------------------------------------------------------------------------- one
 
 
-def _picture(row: dict[str, Any]) -> Drawing:
+def picture(row: dict[str, Any]) -> Drawing:
+    """One request, as ``requests show`` has it."""
     used = row["usage"]
     parts: list[Drawing] = [
         facts(
@@ -239,6 +240,7 @@ def _picture(row: dict[str, Any]) -> Drawing:
                 ("all attempts cost", usd(row["upstream_cost_usd"]) if len(row["attempts"]) > 1 else None),
                 *(("continued", _seam(seam)) for seam in row["continued"]),
                 ("not continued", row["not_continued"]),
+                ("skipped events", _skipped(row["skipped_events"]) if row["skipped_events"] else None),
                 *(("written by", _share(share)) for share in row["shares"]),
             ],
         ),
@@ -256,6 +258,10 @@ def _manner(row: dict[str, Any]) -> str:
 
 def _seam(seam: dict[str, Any]) -> str:
     return f"after {number(seam['after'])} characters, by {seam['to']} for {seam['from']} ({seam['why']})"
+
+
+def _skipped(events: int) -> str:
+    return f"{number(events)} of the provider's stream could not be read"
 
 
 def _share(share: dict[str, Any]) -> str:

@@ -1,4 +1,4 @@
-"""``headgate token``: who may use the gateway."""
+"""``headgate token``: the credentials of clients."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from headgate.cli.display.times import after, duration
 from headgate.cli.parsing.options import Config, Json, StateDir, listed, noun
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
 
-app = noun("Agent tokens: who may use the gateway.")
+app = noun("Agent tokens: the credentials of clients.")
 
 Ident = Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id as `token list` shows it.")]
 Expires = Annotated[str | None, typer.Option(help="30d, 12h, or a date like 2027-01-31.")]
@@ -53,7 +53,7 @@ def listing(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """List the tokens: what the file declares and what was made here."""
+    """List the tokens, of the file and of the store."""
     with open_gateway(config, state_dir) as gateway:
         rows = gateway.items("/tokens", {"include_revoked": True} if revoked else None)
     show(

@@ -1,4 +1,4 @@
-"""``headgate usage``: how much was used, and what it cost.  What is not known is said, never counted as 0."""
+"""``headgate usage``: requests, tokens and cost.  An unknown price is shown as unknown, never counted as 0."""
 
 from __future__ import annotations
 
@@ -28,9 +28,7 @@ class By(StrEnum):
 
 
 def usage(
-    by: Annotated[
-        By, typer.Option("--by", help="What to group by; alias: the name that clients asked for.")
-    ] = By.model,
+    by: Annotated[By, typer.Option("--by", help="Group by this; alias: the requested name.")] = By.model,
     since: Annotated[str | None, typer.Option(help="From then on: 7d, or a date like 2026-01-31; else 30d.")] = "30d",
     until: Annotated[str | None, typer.Option(help="Until then: as --since.")] = None,
     token: Annotated[str | None, typer.Option(help="Only of this token (its name or id).")] = None,
@@ -98,7 +96,7 @@ def _weight(row: dict[str, Any]) -> int:
 
 
 def _cost(row: dict[str, Any]) -> str:
-    """What is known; a plus where calls without a price come on top of it."""
+    """Return the known cost; a plus marks further calls without a price."""
     if row["unpriced_requests"]:
         return UNKNOWN if not row["cost_usd"] else f"{usd(row['cost_usd'])} + {UNKNOWN}"
     return usd(row["cost_usd"])

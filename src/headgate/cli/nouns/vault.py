@@ -46,7 +46,7 @@ def add(
     provider: Annotated[str, typer.Argument(help="A provider, or the name of a preset.")],
     label: Annotated[str | None, typer.Option(help="To tell several keys of one provider apart.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher is used first.")] = None,
-    free: Annotated[bool, typer.Option("--free", help="What it serves costs nothing.")] = False,
+    free: Annotated[bool, typer.Option("--free", help="Its models cost nothing.")] = False,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -149,8 +149,8 @@ def _key(provider: str) -> str:
 
 
 def _found(gateway: Gateway, environ: Mapping[str, str]) -> list[dict[str, str]]:
-    """What the environment has for the presets: of each the variable that a gateway would use, else the first that is
-    set.  Keys are not in it.
+    """Return the environment's keys for the presets: of each the variable that a gateway would use, else the first
+    that is set.  Keys are not in it.
     """
     from headgate.catalog.presets import first_key, unfilled  # noqa: PLC0415 - late: see late.py
 

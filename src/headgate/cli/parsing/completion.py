@@ -1,7 +1,7 @@
-"""What the shell completes beside commands and options: models, aliases, providers, presets, tokens, accounts, choices.
+"""The shell's completions beside commands and options: models, aliases, providers, presets, tokens, accounts, choices.
 
-Owns the table of what stands where.  Names come from the gateway that runs, which gets half a second; where none does,
-or where it is slow, nothing is completed and nothing is said.
+Owns the table of what stands where.  Names come from the running gateway, which gets half a second.  If none runs, or
+if it is slow, the shell gets no completions and no message.
 """
 
 from __future__ import annotations

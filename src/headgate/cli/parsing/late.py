@@ -1,7 +1,7 @@
 """Commands whose modules are imported when they are needed, and not to be listed.
 
-Owns the root command's look-up: names, synonyms, help and completion of the first word come from ``Late`` entries; the
-module is imported when the command is run, when its own help is shown, or when what follows it is completed.
+Owns the root command's look-up: names, synonyms, help and completion of the first word come from ``Late`` entries.  A
+module is imported when its command is run, when its own help is shown, or when a later word is completed.
 """
 
 from __future__ import annotations

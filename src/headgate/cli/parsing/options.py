@@ -1,4 +1,4 @@
-"""What the commands have in common: their shared options, and how nouns are grouped.
+"""The common parts of the commands: shared options, and the groups of nouns.
 
 A noun without a verb lists (``headgate models --search qwen``).  Singular and plural are the same word.
 """
@@ -15,7 +15,7 @@ StateDir = Annotated[str | None, typer.Option("--state-dir", metavar="DIR", help
 Json = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 
 LIST = "list"
-# What other tools call the verbs: the first of a group that the noun has is meant
+# Other tools' names for the verbs: each stands for the first of its group that the noun has
 _VERBS = (
     ("list", "ls"),
     ("show", "get", "inspect", "info"),

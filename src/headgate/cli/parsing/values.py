@@ -1,6 +1,6 @@
 """Values of the command line: text → str, int, float, bool, choices, lists of them.
 
-Typer would ask pydantic, whose import takes longer than a command may.  What is not of these types is left to Typer.
+Typer would ask pydantic, whose import takes longer than a command may.  Other types are left to Typer.
 """
 
 from __future__ import annotations
@@ -65,7 +65,7 @@ def _usage(parameter: Any) -> str:
 
 
 class _Reader:
-    """Reads one parameter: what Typer calls a runtime parameter."""
+    """Read one parameter (Typer's runtime parameter)."""
 
     def __init__(self, kind: type, many: bool, info: Any) -> None:
         self._kind = kind

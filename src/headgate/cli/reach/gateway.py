@@ -135,7 +135,7 @@ class Gateway:
         except Trouble as trouble:
             if trouble.api_code != "already_exists":
                 raise
-        # Its file was lost: nobody has the secret
+        # Its file was lost, and with it the secret
         return str(self.call("POST", at("/tokens", CLI_NAME, "rotate"), {})["token"])
 
     # --------------------------------------------------------------------------------- where it is
@@ -193,8 +193,8 @@ class Gateway:
 
 
 def _elsewhere(place: locate.Place) -> locate.Running | None:
-    """The running gateway that is meant although it does not run in this place: the one that reads the same file; where
-    this place was never used, the only one.  Raises Trouble (2) where that could be several.
+    """Return the running gateway of another place: the one that reads the same file.  If this place was never used,
+    return the only gateway that runs.  Raises Trouble (2) where that could be several.
     """
     found = list(locate.running(os.environ))
     same = [one for one in found if one.config is not None and one.config == place.config]

@@ -130,7 +130,7 @@ class OverHttp:
         return answers
 
     def close(self) -> None:
-        """Nothing stays open."""
+        """Close the connection."""
 
 
 class OnTheStore:
@@ -156,7 +156,7 @@ class OnTheStore:
 
 
 def plain(params: Mapping[str, Any] | None) -> dict[str, str]:
-    """Query parameters: what is None is not sent, booleans as the API spells them."""
+    """Return query parameters: None is not sent, booleans are spelled as in the API."""
     return {
         name: str(value).lower() if isinstance(value, bool) else str(value)
         for name, value in (params or {}).items()

@@ -1,4 +1,4 @@
-"""The admin API on the store, in this process: what the commands speak to while no gateway runs.
+"""The admin API on the store, in this process, for commands while no gateway runs.
 
 Imports the control plane, so it is itself imported only then.
 """

@@ -8,7 +8,7 @@ from __future__ import annotations
 import json
 import sys
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import partial
@@ -25,17 +25,19 @@ from headgate.process import statedir
 
 Send = Callable[..., "Transcript"]  # (body, live, transcript) → what came
 LOREM, AUTO = "builtin/lorem", "auto"
+_CONTINUED = b": continued after "  # the comment where another target goes on
 
 
 @dataclass
 class Transcript:
-    """What came back.  Times are ``perf_counter`` seconds; None where nothing came."""
+    """The result of one request.  Times are ``perf_counter`` seconds; None where nothing came."""
 
     started: float = field(default_factory=time.perf_counter)
     first: float | None = None
     last: float | None = None
     text: list[str] = field(default_factory=list)
     model: str = ""
+    target: str = ""  # provider/model that the answer comes from
     ident: str | None = None
     finish: str | None = None
     usage: dict[str, Any] | None = None
@@ -97,10 +99,10 @@ def ask(
 
     transcript = transcript or Transcript()
     try:
-        with waiting_for(str(body["model"])) as answered, _opened(url, token, body, proxies) as answer:
+        with waiting_for(str(body["model"])) as answered, _opened(url, token, body, proxies) as (provider, answer):
             for chunk in _chunks(answer, transcript):
                 answered()
-                _take(transcript, chunk, live)
+                _take(transcript, chunk, live, provider)
     except (OSError, http.client.HTTPException) as error:
         reason = getattr(error, "reason", error)
         if isinstance(reason, ConnectionRefusedError):
@@ -116,13 +118,16 @@ def ask(
         if live and transcript.text:
             print(flush=True)
     if not transcript.done:
-        raise Trouble("the stream ended before the answer did", _look(transcript.ident))
+        raise Trouble(_from(transcript.target, "the stream ended before the answer did"), _look(transcript.ident))
     return transcript
 
 
 @contextmanager
-def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterator[IO[bytes]]:
-    """The body of a good answer, to be read line by line.  How long a model may think is the gateway's to decide."""
+def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterator[tuple[str, IO[bytes]]]:
+    """The provider and the body of a good answer, to be read line by line.
+
+    How long a model may think is the gateway's to decide.
+    """
     import urllib.error  # noqa: PLC0415 - late: see line.py
     import urllib.request  # noqa: PLC0415
 
@@ -139,11 +144,13 @@ def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterat
         answer = way.open(request)
     except urllib.error.HTTPError as error:
         with error:
-            raise refused(error.code, error.read(), error.headers.get("x-request-id")) from None
+            raise refused(
+                error.code, error.read(), {name.lower(): value for name, value in error.headers.items()}
+            ) from None
     except ValueError as error:  # no URL, a token that no header may have, a message that is no text
         raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
     with answer:
-        yield answer
+        yield answer.headers.get("x-headgate-provider", ""), answer
 
 
 @contextmanager
@@ -170,11 +177,19 @@ def printable(name: str) -> str:
     return name if name.isprintable() else repr(name)
 
 
-def refused(status: int, body: bytes, ident: str | None = None) -> Trouble:
-    """An error answer as Trouble; where a provider failed, the next step is to look at the call ``ident``."""
+def refused(status: int, body: bytes, headers: Mapping[str, str]) -> Trouble:
+    """An error answer as Trouble.  Where a provider failed it is named, and the next step is to look at the call."""
     message, code = failure(body)
-    step = _look(ident) if status >= 500 else ""
-    return Trouble(message or f"the gateway answered {status}", step, api_code=code)
+    step = _look(headers.get("x-request-id")) if status >= 500 else ""
+    target = "/".join(name for key in ("provider", "model") if (name := headers.get(f"x-headgate-{key}")))
+    return Trouble(_from(target, message or f"the gateway answered {status}"), step, api_code=code)
+
+
+def _from(target: str, message: str) -> str:
+    """``message`` with the ``provider/model`` that it is about; one that names several providers keeps them."""
+    provider = target.partition("/")[0]
+    message = message.removeprefix(f"{provider}: ")
+    return message if not provider or message.startswith(provider) else f"{printable(target)}: {message}"
 
 
 def _look(ident: str | None) -> str:
@@ -184,6 +199,8 @@ def _look(ident: str | None) -> str:
 def _chunks(answer: IO[bytes], transcript: Transcript) -> Iterator[dict[str, Any]]:
     for line in answer:
         if not line.startswith(b"data:"):
+            if line.startswith(_CONTINUED):
+                transcript.target = line.rpartition(b" by ")[2].decode().strip()
             continue
         text = line[5:].strip()
         if text == b"[DONE]":
@@ -192,10 +209,13 @@ def _chunks(answer: IO[bytes], transcript: Transcript) -> Iterator[dict[str, Any
         yield json.loads(text)
 
 
-def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
+def _take(transcript: Transcript, chunk: dict[str, Any], live: bool, provider: str) -> None:
     if error := chunk.get("error"):
-        raise Trouble(f"the answer broke off: {error.get('message', 'no reason given')}", _look(transcript.ident))
+        why = _from(transcript.target, error.get("message") or "no reason given")
+        raise Trouble(f"the answer broke off: {why}", _look(transcript.ident))
     transcript.model = chunk.get("model") or transcript.model
+    if provider and transcript.model and not transcript.target:
+        transcript.target = f"{provider}/{transcript.model}"
     transcript.ident = chunk.get("id") or transcript.ident
     transcript.usage = chunk.get("usage") or transcript.usage
     for choice in chunk.get("choices") or ():
@@ -208,7 +228,7 @@ def _take(transcript: Transcript, chunk: dict[str, Any], live: bool) -> None:
         if text:
             transcript.text.append(text)
             if live:
-                # A terminal would act upon control characters, whoever put them into the model's mouth
+                # A terminal would act upon a model's control characters
                 sys.stdout.write(visible(text, "\t") if sys.stdout.isatty() else text)
                 sys.stdout.flush()
 
@@ -218,7 +238,7 @@ def with_own_token(
 ) -> Transcript:
     """``ask`` with the CLI's own token; one that was revoked meanwhile is replaced once.
 
-    Where nothing can serve a shipped alias, the built-in model answers, and what to set is said.
+    If no provider can serve a shipped alias, the built-in model answers, with the next step.
     """
     url = gateway.addresses()["data"]
     try:
@@ -265,7 +285,7 @@ def command(
     message: Annotated[
         str | None,
         typer.Argument(
-            help="What to say; - reads standard input.  Without it a conversation begins.", show_default=False
+            help="The message; - reads standard input. Without it a conversation begins.", show_default=False
         ),
     ] = None,
     model: Annotated[str, typer.Option("--model", "-m", help="Alias or model.")] = AUTO,

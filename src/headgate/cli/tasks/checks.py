@@ -1,6 +1,6 @@
-"""What ``headgate doctor`` looks at on this machine: no gateway, no network and no store are needed for any of it.
+"""The checks of ``headgate doctor`` on this machine, without gateway, network or store.
 
-Each check gives findings: a mark, a subject, a sentence and the next step.  Nothing is changed by looking.
+Each check gives findings: a mark, a subject, a sentence and the next step.  They change nothing.
 """
 
 from __future__ import annotations
@@ -120,7 +120,9 @@ def _room(subject: str, state: Path) -> Iterator[Finding]:
 
 
 def journal(state: Path) -> Iterator[Finding]:
-    """What the recorder could not read or store; it says so in the log when it happens, and here ever after."""
+    """Report records that the recorder could not read or store.  The log has them once; this check keeps reporting
+    them.
+    """
     torn = state / "torn"
     pieces = sorted(torn.iterdir()) if torn.is_dir() and os.access(torn, os.R_OK | os.X_OK) else []
     if pieces:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from headgate.cli.display import terminal
-from headgate.cli.display.layout import Drawing
+from headgate.cli.display.layout import Drawing, Flexible, Group, Hanging, Text
 from headgate.cli.display.terminal import moment, say, table
 from headgate.cli.parsing.options import Config, Json, StateDir
 from headgate.cli.reach.gateway import Gateway
@@ -22,6 +22,8 @@ from headgate.wire import proxies
 
 if TYPE_CHECKING:
     from headgate.settings import Origin, Settings
+
+VALUE = 24  # columns of a value; a longer one takes what it needs
 
 app = typer.Typer(help="The configuration file.", no_args_is_help=True, rich_markup_mode=None)
 
@@ -63,7 +65,7 @@ def _file(config: str | None, running: dict[str, Any] | None) -> Path | None:
 
 
 def _running(config: str | None, state_dir: str | None) -> dict[str, Any] | None:
-    """What the running gateway says of its configuration, and its state directory; None where none runs."""
+    """Return the running gateway's answer about its configuration, and its state directory; None if none runs."""
     try:
         with Gateway.find(config, {"state_dir": state_dir} if state_dir else {}, announce=False) as gateway:
             if gateway.running:
@@ -75,7 +77,7 @@ def _running(config: str | None, state_dir: str | None) -> dict[str, Any] | None
 
 
 def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str]) -> Iterator[str]:
-    """What the running gateway has of this file, in sentences."""
+    """Return sentences about the running gateway's use of this file."""
     if running is None:
         return
     read = moment(running["reloaded_at"])
@@ -98,7 +100,7 @@ def _about(running: dict[str, Any] | None, path: Path | None, problems: list[str
     elif _changed_since(path, running["reloaded_at"]):
         yield f"the file has changed since the running gateway took it in {read}"
     else:
-        why = "; what is wrong above is so in this shell only" if problems else ""
+        why = "; the problems above exist in this shell only" if problems else ""
         yield f"the running gateway uses this file as it is now, taken in {read}{why}"
     if running["needs_restart"]:
         yield f"the running gateway needs a restart for: {', '.join(running['needs_restart'])}"
@@ -164,6 +166,27 @@ def schema(config: Config = None, state_dir: StateDir = None, as_json: Json = Tr
 
 
 def _origins(values: list[Origin]) -> Drawing:
+    """A table where it is piped.  On a terminal, which may be narrow, the keys of a table stand below its name."""
+    return Flexible(lambda width: _listed(values) if width is None else _grouped(values))
+
+
+def _grouped(values: list[Origin]) -> Drawing:
+    longest = max((len(value.key.rpartition(".")[2]) for value in values), default=0)
+    lines: list[Drawing] = []
+    section = ""
+    for value in values:
+        table_of, _, key = value.key.rpartition(".")
+        if table_of and table_of != section:
+            lines.append(Hanging(Text(table_of, "bold"), folds=True))
+        section = table_of
+        shown = json.dumps(value.value, ensure_ascii=False)
+        name = f"  {key}" if table_of else key
+        line = Text.assemble(f"{name:<{longest + 4}}", f"{shown:<{VALUE}}  ", (value.whence, "dim"))
+        lines.append(Hanging(line, 4, folds=True))
+    return Group(*lines)
+
+
+def _listed(values: list[Origin]) -> Drawing:
     return table(
         "!KEY",
         "~VALUE",

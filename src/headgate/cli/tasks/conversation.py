@@ -1,7 +1,7 @@
 """``headgate chat`` without a message: a conversation in the terminal.
 
-Owns the prompt, its commands and what was said so far.  Ctrl+C stops an answer, Ctrl+D leaves.  Nothing is written to
-disk: lines can be called back with the arrow keys while the conversation lasts.
+Owns the prompt, its commands and what was said so far.  Ctrl+C stops an answer, Ctrl+D leaves.  A conversation is not
+written to disk.  The arrow keys recall its lines while it lasts.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ A line that ends with \\ goes on in the next one; // begins a message with a sla
 
 
 class Conversation:
-    """What was said, and with whom.  Mutable: ``model``, ``system``, ``said``."""
+    """The messages, and the model.  Mutable: ``model``, ``system``, ``said``."""
 
     def __init__(self, send: Send, model: str, system: str | None) -> None:
         self._send = send

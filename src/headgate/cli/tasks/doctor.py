@@ -88,7 +88,7 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
 
 
 def _asked(gateway: Gateway) -> Iterator[Finding]:
-    """What only the admin API knows; the same whether a gateway runs or not."""
+    """The checks that need the admin API; the same with and without a running gateway."""
     health = gateway.call("GET", "/health")
     yield from _health(health, gateway.running)
     yield from _keys(gateway)

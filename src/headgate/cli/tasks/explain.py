@@ -36,7 +36,7 @@ def explain(
 
     In which order, and why not elsewhere.  The id of a request shows what became of it.
 
-    Nothing is sent.  Exit code 1 where the request would be refused.
+    It sends no request.  Exit code 1 where the request would be refused.
     """
     body = _body(what, model)
     if body is None:

@@ -1,4 +1,4 @@
-"""``headgate welcome``: what the first start says, for those whose log does not hold it."""
+"""``headgate welcome``: the text of the first start, for logs that do not hold it."""
 
 from __future__ import annotations
 

@@ -14,7 +14,7 @@ from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import View
 from headgate.control.objects import named
-from headgate.dialects import openai_chat
+from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
 from headgate.policy.routing.explain import AccountView, CandidateView, Explanation
 from headgate.policy.routing.router import Router
@@ -81,7 +81,7 @@ def routes(admin: Admin) -> APIRouter:
     ) -> RouteView:
         """Where a request would go, in which order, and why not elsewhere.  Sends nothing."""
         raw = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
-        call = openai_chat.read(raw)
+        call = DEFAULT.read(raw)
         grant = OPERATOR if token is None else _grant(token)
         answer = await admin.link.ask("explain", grant.id, {"body": raw.decode()})
         if answer is not None and answer.status == 200:
@@ -100,11 +100,10 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _view(found: Explanation, *, live: bool) -> RouteView:
-    return RouteView(
+    return RouteView.of(
+        found,
         requested_model=found.requested,
         alias=found.alias or None,
-        strategy=found.strategy,
-        retries=found.retries,
         live=live,
         code=found.code or None,
         message=found.message or None,
@@ -113,16 +112,9 @@ def _view(found: Explanation, *, live: bool) -> RouteView:
 
 
 def _candidate(one: CandidateView) -> RouteCandidateView:
-    said = {name: getattr(one, name) for name in CandidateView.__struct_fields__}
-    return RouteCandidateView(
-        **{**said, "reason": one.reason or None, "accounts": [_account(account) for account in one.accounts]}
-    )
+    accounts = [_account(account) for account in one.accounts]
+    return RouteCandidateView.of(one, reason=one.reason or None, accounts=accounts)
 
 
 def _account(one: AccountView) -> RouteAccountView:
-    return RouteAccountView(
-        id=one.id,
-        state=one.state,  # type: ignore[arg-type]
-        wait_s=None if one.state == "parked" else round(one.wait_s, 3),
-        headroom=one.headroom,
-    )
+    return RouteAccountView.of(one, wait_s=None if one.state == "parked" else round(one.wait_s, 3))

@@ -237,23 +237,13 @@ def _appeared(file: str | None) -> str | None:
 
 def _workers(admin: Admin) -> list[WorkerView]:
     return [
-        WorkerView(
-            worker=worker.name,
-            pid=worker.pid,
-            boot_id=worker.boot_id,
-            generation=worker.generation,
-            gauges=dict(worker.gauges),
-            gauges_at=worker.gauges_at / 1e9 if worker.gauges_at else None,
-            dropped_events=worker.dropped_events,
-        )
+        WorkerView.of(worker, worker=worker.name, gauges_at=worker.gauges_at / 1e9 if worker.gauges_at else None)
         for worker in admin.link.workers
     ]
 
 
 def _asked(asked: tuple[Asked, ...]) -> list[AskedView]:
-    return [
-        AskedView(engine=one.engine, title=one.title, port=one.port, found=one.found, said=one.said) for one in asked
-    ]
+    return [AskedView.of(one) for one in asked]
 
 
 async def _refusals(engine: AsyncEngine) -> dict[str, int]:

@@ -11,7 +11,7 @@ from pydantic import Field
 
 from headgate.control.api.parts import Workers
 from headgate.control.api.views import View
-from headgate.policy.routing.explain import StandingView
+from headgate.policy.routing.explain import AccountStateView
 
 State = Literal["probe", "cooling", "exhausted", "dead", "denied", "parked"]
 Standings = dict[str, list["RestView"]]
@@ -30,9 +30,9 @@ async def standings(link: Workers) -> Standings:
     """By account; by the provider's name where it needs no key.  Of several data processes the longest rest counts.
     Empty where none answers.
     """
-    worst: dict[tuple[str, str], StandingView] = {}
+    worst: dict[tuple[str, str], AccountStateView] = {}
     for answer in await link.ask_each("standings", {}):
-        for one in msgspec.json.decode(answer.body, type=list[StandingView]) if answer.status == 200 else ():
+        for one in msgspec.json.decode(answer.body, type=list[AccountStateView]) if answer.status == 200 else ():
             known = worst.get((one.account, one.model))
             if known is None or _length(one) > _length(known):
                 worst[one.account, one.model] = one
@@ -53,5 +53,5 @@ def whole(found: Iterable[RestView]) -> RestView | None:
     return next((rest for rest in found if rest.model is None), None)
 
 
-def _length(one: StandingView) -> float:
+def _length(one: AccountStateView) -> float:
     return float("inf") if one.wait_s is None else one.wait_s

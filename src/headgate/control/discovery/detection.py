@@ -1,7 +1,7 @@
 """Engines on this machine: looked for on the ports that their rows name, on 127.0.0.1, all at once.
 
-Refuses to take long (0.35 s whatever answers or does not), to raise, and to take something for an engine that does not
-say so itself: many things listen on 8000 and 8080.
+It takes at most 0.35 s, with or without answers, and raises nothing.  Only an answer that names the engine counts as
+one, because many programs listen on 8000 and 8080.
 """
 
 from __future__ import annotations
@@ -31,7 +31,7 @@ _CONTEXT = ("max_model_len", "loaded_context_length", "max_context_length", "con
 
 @dataclass(frozen=True, slots=True)
 class Asked:
-    """One engine that was looked for.  ``found``: it is there; ``said``: a sentence for people, whatever it was."""
+    """One engine that was looked for.  ``found``: it is there; ``said``: a sentence for people in either case."""
 
     engine: str
     title: str
@@ -49,7 +49,7 @@ class Detected:
 
 
 class _NoEngine(Exception):
-    """What answered, if anything, is not this engine; the message says what was seen."""
+    """The answer, if any, is not this engine's; the message describes it."""
 
 
 def taken(providers: Mapping[str, Provider]) -> frozenset[int]:
@@ -90,7 +90,7 @@ async def _looked_for(row: Row, deadline: float) -> tuple[Asked, Provider | None
 
 
 async def _models(row: Row, engine: Engine) -> list[dict[str, Any]]:
-    """What the engine lists.  Raises what ``_looked_for`` catches."""
+    """Return the models that the engine lists.  Raises what ``_looked_for`` catches."""
     listing = urlsplit(row.base_url).path + "/models"
     answer = await _get(engine.port, engine.probe)
     if not all(_at(answer, path) is not None for path in engine.has):

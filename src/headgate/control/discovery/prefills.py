@@ -1,7 +1,7 @@
-"""What a provider's models do with the trailing white space of a prefill: found out before a stream breaks.
+"""Probe how a provider's models treat the trailing white space of a prefill, before a stream breaks.
 
-Two requests for one token each, for every model that declares a prefill and does not say: the same that a data process
-makes when it first matters (``serving/probing.py``).  Owns these calls.  They cost a few tokens.
+Two requests for one token each, for every model that declares a prefill without ``prefill_trims``.  A data process
+makes the same when it first matters (``serving/probing.py``).  Owns these calls.  They cost a few tokens.
 """
 
 from __future__ import annotations
@@ -12,8 +12,8 @@ from collections.abc import Mapping
 import httpx2
 
 from headgate.control.discovery.probe import DEADLINE_S, TooLarge, asking, read
-from headgate.dialects import openai_chat
-from headgate.model import ModelRow, Provider
+from headgate.dialects import canonical, registry
+from headgate.model import ModelRow, Provider, Target, Timeouts
 
 MOST_MODELS = 8  # of one provider: a check is no load test
 
@@ -25,8 +25,7 @@ async def find_trims(provider: Provider, secrets: Mapping[str, str], account: st
         return {}
     try:
         async with asking(provider, secrets, account) as (client, headers, query):
-            url = f"{provider.base_url}/chat/completions{query}"
-            found = await asyncio.gather(*(_one(client, url, headers, provider, row) for row in rows))
+            found = await asyncio.gather(*(_one(client, query, headers, provider, row) for row in rows))
     except (OSError, ValueError):
         return {}
     return {row.upstream_model or row.id: trims for row, trims in zip(rows, found, strict=True) if trims is not None}
@@ -38,15 +37,20 @@ def _is_open(provider: Provider, row: ModelRow) -> bool:
 
 
 async def _one(
-    client: httpx2.AsyncClient, url: str, headers: Mapping[str, str], provider: Provider, row: ModelRow
+    client: httpx2.AsyncClient, query: str, headers: Mapping[str, str], provider: Provider, row: ModelRow
 ) -> bool | None:
     spelling = provider.prefill if row.prefill is None else row.prefill
+    backend = registry.BACKENDS[provider.dialect]
+    target = Target(provider, row.id, row.upstream_model or row.id, row.price, Timeouts(), row)
     answers = []
-    for call in openai_chat.probes(row.id, spelling):
-        body = openai_chat.render(call, row.upstream_model or row.id, ask_usage=False, row=row, quirks=provider.quirks)
+    for call in canonical.probes(row.id, spelling):
+        rendered = backend.render(call, target, False)
+        url = f"{provider.base_url}{rendered.path}{query}"
+        fields = {**headers, "content-type": "application/json"}
         try:
             async with asyncio.timeout(DEADLINE_S):
-                answers.append(await read(client, "POST", url, {**headers, "content-type": "application/json"}, body))
+                answers.append(await read(client, "POST", url, fields, rendered.body))
         except (TooLarge, TimeoutError, httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError):
             return None
-    return openai_chat.trims(*answers)
+    plain, spaced = answers
+    return canonical.trims(plain, spaced, backend.usage)

@@ -1,7 +1,7 @@
 """Whether a provider answers, and takes its keys: GET base_url/models, once with each account.
 
-Owns these calls; they cost nothing and follow no redirect, so that a key goes nowhere else.  What the provider says is
-shown as one sentence with the key taken out of it; its body is read up to a bound.
+Owns these calls; they cost nothing and follow no redirect, so that a key goes nowhere else.  The provider's error is
+shown as one sentence, with the key removed; its body is read up to a bound.
 """
 
 from __future__ import annotations

@@ -40,14 +40,14 @@ log = structlog.get_logger("headgate.calls")
 
 
 class Names(msgspec.Struct, frozen=True):
-    """What ids mean now: tokens' names by grant id, providers' addresses by name."""
+    """The present meaning of ids: tokens' names by grant id, providers' addresses by name."""
 
     tokens: Mapping[str, str]
     addresses: Mapping[str, str]
 
 
 class CallLog:
-    """``write`` takes whole lines.  Mutable: what has been explained, and when."""
+    """``write`` takes whole lines.  Mutable: the failures that were explained, and the time."""
 
     def __init__(
         self,
@@ -63,7 +63,7 @@ class CallLog:
         self._explained: dict[tuple[str, str, str], float] = {}
 
     def __call__(self, batch: Batch) -> None:
-        """What was committed: a line per closed call, and what was refused before a token was known."""
+        """Log a committed batch: a line per closed call, and the refusals before a token was known."""
         self._take(batch, everything=True)
 
     def failures(self, batch: Batch) -> None:

@@ -1,8 +1,8 @@
 """Journal records → rows.  Pure: no I/O, no clock.
 
-Owns what is known of running calls, per boot.  An Opened and a Closed that come in one batch make one row; a call that
-stays open gets a row without an outcome, so that a restarted control finds it again.  Applying the same records twice
-gives the same rows.
+Owns what is known of running calls, per boot.  An Opened and a Closed that come in one batch make one row.  A call
+that stays open gets a row without an outcome, so that a restarted control finds it again.  Applying the same records
+twice gives the same rows.
 """
 
 from __future__ import annotations
@@ -174,7 +174,7 @@ class Receipts:
         return False
 
     def lose(self, boot: str) -> int:
-        """The boot is gone and all that it wrote has been read: what is still open becomes ``lost``.  Returns how
+        """End a boot that is gone and completely read: its open calls become ``lost``.  Returns how
         many.
         """
         calls = self._boots.pop(boot, {})
@@ -184,7 +184,7 @@ class Receipts:
         return len(calls)
 
     def drain(self) -> Batch:
-        """What has come together since the last time."""
+        """Return the rows collected since the last call."""
         batch = Batch(closed=self._closed)
         for boot, call in self._fresh:
             if not call.done:

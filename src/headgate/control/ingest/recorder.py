@@ -1,9 +1,9 @@
 """Control's reading of the journal: records in, rows and offsets out, in one transaction.
 
-Owns the tail loop.  Exactly once towards the store: what was read and how far commit together, and applying a record
-a second time changes nothing.  A journal file is deleted only when all of it is committed and it is rotated or its
-writer is gone. Refuses to lose a batch: where the store fails, the batch is kept and tried again, and nothing further
-is read; where the store is well and refuses one row, that row alone is set aside (``aside.py``).
+Owns the tail loop.  Exactly once towards the store: the rows and the offset commit together, and applying a record a
+second time changes nothing.  A journal file is deleted only when all of it is committed and it is rotated or its
+writer is gone. Refuses to lose a batch.  If the store fails, the batch is kept and tried again, and reading stops.
+If the store works and refuses one row, only that row is set aside (``aside.py``).
 """
 
 from __future__ import annotations
@@ -30,8 +30,7 @@ from headgate.control.store.receipt_columns import RECEIPT
 from headgate.model import Opened
 
 # Not 100 ms: at 2,000 calls/s a commit every 250 ms takes 32 µs of CPU per call instead of 43, at 50/s half, and an
-# idle recorder 0.12 % of a core instead of 0.34 %.  Nobody sees the difference, since whoever asks waits for
-# `catch_up`.
+# idle recorder 0.12 % of a core instead of 0.34 %.  The delay is not visible, because a question waits for `catch_up`.
 INTERVAL_S = 0.25
 RETRY_S = 1.0
 
@@ -157,7 +156,7 @@ def _spans(batch: Batch) -> Iterator[tuple[str, bool, int | None, int | None]]:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """What is written and not yet in the store."""
+    """Return the bytes that are written and not yet in the store."""
 
     bytes: int
     records: int
@@ -220,7 +219,7 @@ class Recorder:
             self._receipts.remember(row["boot"], Opened(**known), row["completion_tokens"], row["duration_us"] or 0)
 
     async def stop(self, within: float = 10.0) -> None:
-        """Ends the loop after one more reading, for which it has ``within`` seconds; what is left is read next time."""
+        """End the loop after one more reading, within ``within`` seconds; the next start reads the rest."""
         self._stopping = True
         self._wake.set()
         if self._task is not None:
@@ -317,7 +316,7 @@ class Recorder:
         while behind:
             await self._commit(connection)  # a batch that could not be committed comes first
             behind = set()
-            for segment in self._shelf:  # a boot's in their order: what was opened in one may be closed in the next
+            for segment in self._shelf:  # a boot's in their order: a call opened in one may be closed in the next
                 if segment.boot not in behind and self._advance(segment):
                     behind.add(segment.boot)
             await self._commit(connection)
@@ -378,7 +377,7 @@ class Recorder:
         await connection.commit()
 
     async def _days(self, connection: AsyncConnection, batch: Batch) -> list[Row]:
-        """What the batch's closes add to ``usage_days``: asked before they are written, in the same transaction."""
+        """Return the closes' additions to ``usage_days``: read before they are written, in the same transaction."""
         newest = self._newest
         # Raised before they are written: where the answer to a commit is lost nobody knows whether it holds, and the
         # batch comes again

@@ -1,7 +1,7 @@
 """Rows that the store refuses for good: found one by one, and set aside so that all others go on.
 
-Owns ``STATE/unrecorded.jsonl`` (0600), a line per row, for the operator to look into.  Never takes the store's own
-trouble for a row's: a statement that refuses even a specimen is not the row's fault, and nothing is set aside.
+Owns ``STATE/unrecorded.jsonl`` (0600), a line per row, for the operator to look into.  The store's own faults are not
+blamed on a row: if a statement refuses even a specimen, no row is set aside.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection
 
 from headgate.control.ingest.receipts import Row, specimen_rows
 
-# What a driver says of a value that it cannot store.  OverflowError is sqlite3's own, for an integer over 64 bits.
+# The drivers' errors for a value that they cannot store.  OverflowError is sqlite3's own, for an integer over 64 bits.
 REFUSALS = (DataError, IntegrityError, InterfaceError, ProgrammingError, OverflowError, UnicodeError)
 DRIVER_ERRORS = (DBAPIError, OverflowError, UnicodeError)
 REFUSING_STATES = ("22", "23")  # PostgreSQL's classes "data exception" and "integrity constraint violation"
@@ -28,8 +28,8 @@ log = structlog.get_logger("headgate.recorder")
 
 
 def is_refusal(error: BaseException) -> bool:
-    """Whether the store says this of a value, not of itself.  What asyncpg raises has a class of its own for few
-    errors, but always PostgreSQL's code.
+    """Whether the store says this of a value, not of itself.  Few of asyncpg's errors have a class of their own, but
+    all have PostgreSQL's code.
     """
     if isinstance(error, DBAPIError) and error.connection_invalidated:
         return False
@@ -73,7 +73,7 @@ class Aside:
 
 
 async def _refusal(connection: AsyncConnection, statement: str, row: Row) -> str | None:
-    """Why the store does not take this row; None where it does.  Nothing stays written."""
+    """Why the store does not take this row; None where it does.  The rows are rolled back."""
     try:
         await connection.exec_driver_sql(statement, [row])
     except DRIVER_ERRORS as error:

@@ -1,10 +1,10 @@
-"""What is derived from the rows of requests: usage per day, and the bounds of every stretch of time.
+"""The tables derived from the rows of requests: usage per day, and the bounds of every stretch of time.
 
 Pure but for ``recount``.  The recorder writes these changes in the transaction that writes the rows.  A call counts
-once, when it has ended: ``changes`` is told what the store held of it before, so that a record which is applied again
-changes nothing, and one that corrects another (a lost call that had ended after all) replaces it.  Names that a client
-can invent are kept only where the router knew them, and no provider said that there is no such model: asking for what
-does not exist makes no rows.  Such calls stand under empty names.
+once, when it has ended.  ``changes`` gets the store's former row of it.  So a record that is applied again changes
+nothing, and a record that corrects another (a lost call that had ended after all) replaces it.  Names that a client
+can invent are kept only if the router knew them and no provider denied the model.  So requests for unknown models
+make no rows.  Such calls stand under empty names.
 """
 
 from __future__ import annotations
@@ -40,8 +40,8 @@ _shares = msgspec.json.Decoder(tuple[Share, ...])
 def changes(before: Mapping[str, Row], ended: Iterable[tuple[str, Row]]) -> list[Row]:
     """The rows of ``usage_days`` (KEYS, SUMS, first_at) to be added to what stands there.
 
-    ``before``: what the store holds of these calls, by id, where it holds something (a running call's outcome is
-    None); ``ended``: what is written of them now, in order.  Both as COUNTED.
+    ``before``: the store's rows of these calls, by id, if it has any (a running call's outcome is None).  ``ended``:
+    the rows that are written now, in order.  Both as COUNTED.
     """
     held = dict(before)
     days: dict[Row, list[int]] = {}
@@ -96,7 +96,7 @@ def _add(days: dict[Row, list[int]], row: Row, sign: int) -> None:
 
 
 def _move(served: list[int], wrote: list[int], share: Share, sign: int) -> None:
-    """What one target wrote of an answer counts as its own.  The call itself stays with the one that ended it."""
+    """A target's part of an answer counts as its own.  The call itself stays with the one that ended it."""
     cost = max(0, share.cost)
     for index, amount in ((1, share.prompt_tokens), (2, share.completion_tokens), (5, cost)):
         served[index] -= sign * amount
@@ -175,7 +175,7 @@ ZONES_ANEW = (
 
 
 def recount(connection: Connection) -> None:
-    """Makes both tables anew from the rows, whoever wrote those; the caller commits.  Seconds per million rows."""
+    """Rebuild both tables from the rows; the caller commits.  Seconds per million rows."""
     days = days_anew(connection.dialect.name)
     for statement in ("DELETE FROM usage_days", *days, "DELETE FROM request_zones", ZONES_ANEW):
         connection.execute(text(statement))

@@ -30,7 +30,7 @@ TICK_NS = 100_000_000
 SETTLE_S = 0.2  # a record that is not sound for so long is not being written
 WINDOW = 1 << 20  # of a search for the next sound record
 MAX_PIECES = 1000  # in torn/
-TORN = "torn"  # beside the journal folder: what could not be read
+TORN = "torn"  # beside the journal folder: the unreadable bytes
 
 
 class Damage(NamedTuple):
@@ -69,7 +69,7 @@ class Segment:
         return any(os.pread(self._fd, HEADER.size, 0))
 
     def peek(self) -> bytes:
-        """What stands at the offset: up to CHUNK bytes, empty where no record begins.
+        """Return the bytes at the offset: up to CHUNK, empty if no record begins there.
 
         The header is looked at first, since reading a preallocated file's zeros several times a second is work too.
         """
@@ -84,8 +84,8 @@ class Segment:
     def consumed(self, size: int, buffer: bytes) -> bool:
         """Moves on by ``size`` bytes of the ``buffer``.  True where there is more to read: it ends within a record.
 
-        Not where zeros follow, however many were asked for: whoever goes on until nothing more has come commits record
-        by record while a gateway is busy, and never rests (at 1,000 calls/s that cost four times as much).
+        False if zeros follow, for any requested size.  Otherwise a recorder on a busy gateway would commit record by
+        record and never rest.  At 1,000 calls/s that cost four times as much.
         """
         self.offset += size
         rest = buffer[size : size + HEADER.size]
@@ -121,10 +121,11 @@ class Segment:
         return offset - start, count
 
     def damage(self, now: float, settled: bool) -> Damage | None:
-        """What lies between the offset and the next sound record, where the one at the offset is not sound.
+        """Return the bytes between the offset and the next sound record, if the record at the offset is not sound.
 
         ``settled``: nothing will be written here any more, so the whole rest is searched, once.  Else a record counts
-        as damaged only where it stays so for SETTLE_S and a sound one follows: it may be in the middle of its write.
+        as damaged only if it stays so for SETTLE_S and a sound one follows.  Before that it may be in the middle of
+        its write.
         """
         if self.exhausted:
             return None
@@ -193,8 +194,8 @@ class Shelf:
         return iter(self._segments.values())
 
     def discover(self) -> None:
-        """Opens what has appeared.  Lists the folder only where its modification time has changed, or is so young that
-        what appeared since could bear the same: the kernel's clock ticks every few ms.
+        """Opens what has appeared.  List the folder only if its modification time has changed, or is so young that a
+        newer file could bear the same: the kernel's clock ticks every few ms.
         """
         stamp = self._folder.stat().st_mtime_ns
         if stamp == self._stamp:
@@ -211,11 +212,11 @@ class Shelf:
         return [segment for segment in self if segment.boot == boot]
 
     def settled(self, segment: Segment) -> bool:
-        """Nothing will be written to it any more: its writer is gone, or writes to a later one."""
+        """True if it is final: its writer is gone, or writes to a later segment."""
         return segment.free or any(s.number > segment.number and s.begun for s in self.of(segment.boot))
 
     def pass_over(self, segment: Segment, damage: Damage) -> None:
-        """Goes on behind damaged bytes; what they are is kept in ``torn/``.  Raises OSError."""
+        """Skip damaged bytes; they are kept in ``torn/``.  Raises OSError."""
         log.error(
             "the journal is damaged: records were skipped",
             file=segment.name, at=damage.start, bytes=damage.end - damage.start, records=damage.records,

@@ -35,7 +35,7 @@ from headgate.control.refusals import (
     PROVIDER_NOT_FOUND,
     TOO_MANY,
 )
-from headgate.dialects.openai_chat.quirks import QUIRKS
+from headgate.dialects.quirks import QUIRKS
 from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
 from headgate.model import Provider
 from headgate.resources.account import AccountWish
@@ -277,6 +277,8 @@ def put_alias(sources: Sources, name: str, body: AliasWish) -> Objects:
     kept = sources.objects.aliases.get(name)
     if sentence := names.taken(name, models):
         raise GatewayError(NAME_TAKEN, f"The alias {name!r} {sentence}.", param="name")
+    if sentence := names.without_targets(name, body.refs):
+        raise GatewayError(INVALID_VALUE, f"The alias {name!r} {sentence}.", param="targets")
     for ref in body.refs:
         if sentence := names.unresolved(ref.model, models, HERE):
             raise GatewayError(INVALID_VALUE, names.ended(sentence), param="targets")

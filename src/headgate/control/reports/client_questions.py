@@ -1,4 +1,4 @@
-"""Answers to a client's own questions: one request of theirs, and what their token has used.
+"""Answers to a client's own questions: one of its requests, and the usage of its token.
 
 Owns who may ask what.  Every query is bounded to the asker's grant: another tenant's
 request does not exist.  Both wait until the journal has been read up to the moment of asking.
@@ -17,7 +17,7 @@ from headgate.process.channel import Ask
 
 
 class Answers:
-    """What the link calls for an Ask."""
+    """The answering function for an Ask of the link."""
 
     def __init__(self, engine: AsyncEngine, recorder: Recorder) -> None:
         self._engine = engine

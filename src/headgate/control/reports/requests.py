@@ -33,7 +33,7 @@ from headgate.control.store.database import (
 )
 from headgate.control.store.receipt_columns import RECEIPT, ReceiptColumn
 from headgate.model import AttemptRecord, Seam, Share
-from headgate.policy.routing.explain import joined, told
+from headgate.policy.routing.explain import attempt_view, seam_view
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = 1 << 63  # ns: in the year 2262
@@ -60,8 +60,8 @@ _shares = msgspec.json.Decoder(tuple[Share, ...])
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Filters:
-    """What the rows of a list have in common; None: anything.  ``token`` is a grant's id, ``model`` the upstream's
-    model id or ``provider/model`` (either reading passes, as in usage), ``requested`` the name that the client used,
+    """The filter of a list; None: any value.  ``token`` is a grant's id, ``model`` the upstream's model id or
+    ``provider/model`` (either reading passes, as in usage).  ``requested`` is the name that the client used,
     ``outcome`` one of model.Closed's, ``lost`` or ``running``.
     """
 
@@ -93,8 +93,8 @@ class Page:
 
 
 async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: str | None = None) -> Page:
-    """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  Fewer, even none, may come
-    although there is a ``next``: after BUDGET_S what has been found is returned, and the next page goes on from there.
+    """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  It may have fewer
+    although there is a ``next``: after BUDGET_S the rows found so far are returned, and the next page continues there.
 
     Raises ValueError with a sentence on a cursor that is none or a limit out of bounds, SQLAlchemyError.
     """
@@ -121,8 +121,8 @@ async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: s
 async def _read(
     connection: AsyncConnection, filters: Filters, bounds: Bounds, limit: int, until: float
 ) -> tuple[list[RowMapping], str | None]:
-    """The newest rows within ``bounds``, one more than ``limit`` where there are so many; and how far back everything
-    has been looked at, None: to the end.
+    """Return the newest rows within ``bounds``, one more than ``limit`` if there are so many.  Also how far back all
+    rows have been read (None: to the end).
     """
     size = FIRST_WINDOW
     rows: list[RowMapping] = []
@@ -228,7 +228,7 @@ def _readings(filters: Filters) -> list[Filters]:
 
 @dataclass(frozen=True, slots=True)
 class _Window:
-    """What is read next: ``bounds`` of the key, the filter whose index leads, the zones that lead before it.
+    """The next reading: ``bounds`` of the key, the filter whose index leads, the zones that lead before it.
     ``last``: nothing that passes lies further back.
     """
 
@@ -239,7 +239,7 @@ class _Window:
 
 
 async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds, size: int) -> _Window:
-    """Reaches so far back that about ``size`` rows must be looked at, whatever they are.
+    """Return how far back about ``size`` rows of any kind reach.
 
     The rarest filter leads.  Neither database knows which that is: SQLite has no statistics, and PostgreSQL's are about
     a column, not about what lies before a cursor.
@@ -303,8 +303,8 @@ class _Leader:
     also: ColumnElement[bool] | None = None
 
     def conditions(self, within_zones: bool = False) -> Conditions:
-        """Within zones the index must be used inside of each, after it: a value that seems to come from the zone says
-        so to the planner.
+        """Within zones the index must be used inside each, after it.  A value that seems to come from the zone makes
+        the planner do so.
         """
         value = self.value
         nothing = func.substr(request_zones.c.zone, ZONE_LENGTH + 1)
@@ -335,8 +335,8 @@ def _leaders(filters: Filters) -> dict[str, _Leader]:
 async def _rarest(
     connection: AsyncConnection, leaders: Mapping[str, _Leader], bounds: Bounds, size: int
 ) -> tuple[str, int, str]:
-    """Which has the fewest rows, or, where all have ``size``, whose newest ``size`` go back the furthest; how many it
-    has, and how far they go back.
+    """Return the one with the fewest rows, or, if all have ``size``, the one whose newest ``size`` go back the
+    furthest.  Also its count and how far they go back.
     """
     key = requests.c.id
     probes = [
@@ -380,8 +380,8 @@ def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
 
 
 def _zones(filters: Filters, alone: bool) -> Conditions:
-    """What a stretch of time must have for a row in it to pass.  ``alone``: no index leads, so that zones are all there
-    is against reading everything where streams, or the others, are rare.
+    """Return the condition on a stretch of time that may contain a passing row.  ``alone``: no index leads, so that
+    zones are all there is against reading everything where streams, or the others, are rare.
     """
     z = request_zones.c
     found: Conditions = []
@@ -417,10 +417,10 @@ def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
     usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
     attempts = _attempts.decode(row["attempts"] or "[]")
     return found | {
-        "continued": [joined(seam) for seam in _seams.decode(row["continued"] or "[]")],
+        "continued": [seam_view(seam) for seam in _seams.decode(row["continued"] or "[]")],
         "shares": [shared(share) for share in _shares.decode(row["shares"] or "[]")],
         "skipped_events": sum(one.skipped for one in attempts),
-        "attempts": [told(attempt) for attempt in _with_usage(attempts, row)],
+        "attempts": [attempt_view(attempt) for attempt in _with_usage(attempts, row)],
     }
 
 
@@ -434,7 +434,7 @@ def _shown(row: Mapping[str, Any] | RowMapping, columns: Sequence[ReceiptColumn]
 
 
 def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowMapping) -> Sequence[AttemptRecord]:
-    """What the only attempt used is what the call used, and is written down once."""
+    """The usage of an only attempt is the call's, and is stored once."""
     if len(attempts) != 1 or attempts[0].completion_tokens or not row["completion_tokens"]:
         return attempts
     cost = -1 if row["cost"] is None else int(row["cost"])
@@ -443,7 +443,7 @@ def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowM
 
 
 def shared(share: Share) -> dict[str, Any]:
-    """What one target wrote of an answer that several did."""
+    """One target's part of an answer that several targets wrote."""
     return {
         "provider": share.provider,
         "model": share.model,
@@ -454,6 +454,6 @@ def shared(share: Share) -> dict[str, Any]:
 
 
 def _upstream_cost(attempts: Sequence[AttemptRecord]) -> int | None:
-    """What all attempts cost the operator, those that failed included; None where a price is not known."""
+    """Return the operator's cost of all attempts, failed ones included; None if a price is unknown."""
     used = [one for one in attempts if one.prompt_tokens or one.completion_tokens]
     return None if any(one.cost < 0 for one in used) else sum(one.cost for one in used)

@@ -1,7 +1,7 @@
-"""What was used: totals per UTC day, added up from ``store.usage_days``.
+"""Usage: totals per UTC day, added up from ``store.usage_days``.
 
 Owns the JSON of the operator's report and of a client's own.  Days count whole: a window is widened to them, and the
-report says to which.  What has no known price is counted beside the cost, never as 0.
+report says to which.  Calls without a known price are counted beside the cost, never as 0.
 """
 
 from __future__ import annotations
@@ -111,9 +111,9 @@ async def uses_30d(engine: AsyncEngine) -> tuple[dict[str, int], dict[str, int]]
 
 
 async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
-    """The JSON of a client's own GET /v1/usage: what this token has used in all, and of it today and this month (UTC).
+    """Return the JSON of a client's own GET /v1/usage: the token's usage in all, today and this month (UTC).
 
-    ``cost_usd`` sums what is known, null where nothing is; ``since``: Unix seconds of the first call, null without one.
+    ``cost_usd`` sums the known costs, null without any; ``since``: Unix seconds of the first call, null without one.
     """
     async with engine.connect() as connection:
         of_grant = (_day.detail == ALL_NAMES, _day.grant_id == grant, _days())
@@ -133,8 +133,8 @@ async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
 
 
 def _days() -> ColumnElement[bool]:
-    """Every day that there is, each found by one look-up: the key begins with it, so a token's rows are then a look-up
-    per day as well, not a scan of all tokens' rows.
+    """Return every day in the table, each found by one look-up.  The key begins with the day, so a token's rows also
+    take a look-up per day, not a scan of all tokens' rows.
     """
     known = usage_days.alias()
     first = select(func.min(known.c.day).label("day")).where(known.c.detail == ALL_NAMES)

@@ -43,7 +43,7 @@ HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 MEND = "; put a backup in its place, or move it away to begin with an empty one"
-PATIENCE_S = 5.0  # for a free connection: who waits longer is answered that the store is busy
+PATIENCE_S = 5.0  # for a free connection: a longer wait is answered with the error that the store is busy
 
 metadata = MetaData()
 
@@ -73,8 +73,8 @@ superseded_tokens = Table(
 # One row per call; receipt_columns.py has the columns.  `outcome` is NULL while it runs; `completion_tokens` then is
 # what it has delivered so far.
 # Durations are µs, NULL where the call never got there; cost is nano-USD, NULL unknown.  The key is ordered by time,
-# so a table without row ids appends, and a list needs no sorting whatever its filter is: every index ends in the key.
-# The partial indexes hold only the rows that they are for: labelled, failed and running calls.
+# so a table without row ids appends.  Every index ends in the key, so a list with any filter needs no sorting. The
+# partial indexes hold only the rows that they are for: labelled, failed and running calls.
 requests = Table(
     "requests",
     metadata,
@@ -102,7 +102,7 @@ _partial("requests_by_code", WITH_CODE, "code", "id")
 _partial("requests_continued", CONTINUED, "id")
 _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
-# What the rows of one stretch of time have at most, so that a list with a minimum skips the stretches that hold none.
+# The maxima of the rows of one stretch of time, so that a list with a minimum skips the stretches without such rows.
 # `zone` is the start of their ids, the same for about a minute (2**16 ms).  The recorder widens it (control/rollup.py).
 ZONE_LENGTH = len("chatcmpl-") + 7
 request_zones = Table(
@@ -116,8 +116,8 @@ request_zones = Table(
     sqlite_with_rowid=False,
 )
 
-# Ended calls, added up per UTC day by the recorder, in the transaction that writes their rows (control/rollup.py): each
-# three times, so that no question has to read what it does not tell apart.
+# Ended calls, added up per UTC day by the recorder, in the transaction that writes their rows (control/rollup.py):
+# each three times, so that a question reads only the groups that it needs.
 ALL_TOKENS, ALL_NAMES, IN_FULL = range(3)
 usage_days = Table(
     "usage_days",
@@ -141,8 +141,8 @@ usage_days = Table(
     sqlite_with_rowid=False,
 )
 
-# What an operator declares here instead of in the file.  `body` is JSON, checked by the control API's models when it is
-# written and when it is read; the name is what other objects refer to.
+# The operator's objects of the store (others are in the file).  `body` is JSON, checked by the control API's models
+# when it is written and when it is read.  Other objects refer to the name.
 stored_providers = Table(
     "providers",
     metadata,
@@ -235,8 +235,8 @@ def shown(database: str) -> str:
 
 
 def make_engine(database: str) -> AsyncEngine:
-    """An engine whose SQLite connections wait for each other instead of failing, and write ahead; or one that works
-    behind a pooler in transaction mode, too.  Raises StoreUnusable, ImportError, OSError.
+    """Return an engine.  Its SQLite connections wait for each other instead of failing, and write ahead; on
+    PostgreSQL it also works behind a pooler in transaction mode.  Raises StoreUnusable, ImportError, OSError.
     """
     url = async_url(database)
     if url.get_backend_name() == "sqlite":
@@ -258,7 +258,7 @@ def make_engine(database: str) -> AsyncEngine:
 
 
 async def _connect(**arguments: Any) -> Any:
-    """A connection of asyncpg's.  Raises OSError, whatever the driver raises: this happens anywhere in SQLAlchemy."""
+    """A connection of asyncpg's.  Raises OSError for any error of the driver: SQLAlchemy connects in many places."""
     # Late: an extra, which only some have
     import asyncpg  # noqa: PLC0415
 
@@ -340,7 +340,7 @@ def _revision(connection: Connection) -> str | None:
 
 
 def _migrate(database: str) -> None:
-    """Runs the migrations on a loop and an engine of its own: the drivers are async, Alembic is not, and the control
+    """Run the migrations on a loop and an engine of its own.  The drivers are async, Alembic is not, and the control
     process's loop must not stand still meanwhile.
     """
     # Late: Alembic costs 0.2 s at import and nearly every start finds the schema at HEAD

@@ -37,7 +37,7 @@ class BadUrl(ValueError):
 
 @dataclass(frozen=True)
 class Dsn:
-    """What a URL says.  ``hosts``: names, addresses or socket folders with their ports; none: the driver's default.
+    """The values of a URL.  ``hosts``: names, addresses or socket folders with their ports; none: the driver's default.
     ``shown`` is the URL without its password.
     """
 
@@ -257,7 +257,7 @@ _OPTIONS: dict[str, Check] = {
     "sslcompression": _only("0", why="TLS has none any more"),
     "sslsni": _only("1", why="the name is always sent"),
     "load_balance_hosts": _only("disable", why="hosts are tried in their order"),
-    # What other programs want to be told for a pooler: here it always holds
+    # Options that other programs need for a pooler; here their effect always holds
     "pgbouncer": _any,
     "statement_cache_size": _any,
     "prepared_statement_cache_size": _any,

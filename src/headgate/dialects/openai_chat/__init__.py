@@ -5,33 +5,28 @@ refusal; ``error_body`` and ``error_event`` are how the client reads a failure. 
 rule is there, is in the transcripts beside the tests.
 """
 
-from headgate.dialects.openai_chat.answers import Answer, answer
+from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.errors.failures import error_body, error_event, failure, garbage
-from headgate.dialects.openai_chat.errors.quotation import Quotable, Sent
+from headgate.dialects.openai_chat.errors.quotation import Sent
 from headgate.dialects.openai_chat.prefill import (
     as_asked,
-    choices,
     continued,
     exhausted,
-    obstacle,
     probed,
     probes,
-    stops,
     trims,
 )
-from headgate.dialects.openai_chat.quirks import adds_stream_options
 from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.stream.joining import Joined
 from headgate.dialects.openai_chat.stream.stream import ChatStream
-from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, stream_from_answer, whole_answer
+from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, whole_answer
+from headgate.dialects.quirks import adds_stream_options
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import space_tokens
 
 __all__ = [
-    "Answer",
     "ChatStream",
     "Joined",
-    "Quotable",
     "Seam",
     "Sent",
     "adds_stream_options",
@@ -40,21 +35,17 @@ __all__ = [
     "answer_in_parts",
     "as_asked",
     "asked_for",
-    "choices",
     "continued",
     "error_body",
     "error_event",
     "exhausted",
     "failure",
     "garbage",
-    "obstacle",
     "probed",
     "probes",
     "read",
     "render",
     "space_tokens",
-    "stops",
-    "stream_from_answer",
     "trims",
     "whole_answer",
 ]

@@ -9,10 +9,10 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
+from headgate.dialects.base import NO_EXTRAS, Answer, Extras, Reply
 from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
 from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.calls import complete_calls, follows_a_result
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
@@ -24,74 +24,41 @@ _COMPLETION = Raw(b'"chat.completion"')
 _ASSISTANT = Raw(b'"assistant"')
 
 
-class Answer(Struct, gc=False):
-    """A completion for the client, or the ``error`` that it is (``body`` is then empty).
-
-    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
-    ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
-    ``model`` is the name in the body: the upstream's own.
-    """
-
-    body: bytes = b""
-    usage: Usage | None = None
-    text_bytes: int = 0
-    hollow: bool = False
-    finish: str = ""
-    failed: str = ""  # the finish word of a choice that broke off
-    error: GatewayError | None = None
-    skipped: int = 0  # events that could not be read, where it came as a stream
-    model: str = ""
-
-
-def answer(
-    body: bytes,
-    *,
-    id: str,
-    created: int,
-    model: str,
-    extra: Callable[[Usage], bytes] | None = None,
-    trace: Callable[[Usage], bytes] | None = None,
-    provider: str = "The upstream",
-    secrets: tuple[str, ...] = (),
-    prompt_tokens: int = 0,
-    sent: Quotable | None = None,
-) -> Answer:
-    """The client's answer made of an upstream's ``body`` of status 200.
-
-    ``model`` is what stands in it where the upstream names none; ``extra`` makes the ``headgate`` object,
-    ``trace`` the route trace, of the usage; ``prompt_tokens`` is the estimate for an upstream that reports none.
-    """
+def answer(body: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer:
+    """The client's answer made of an upstream's ``body`` of status 200."""
     try:
         top = codec.decode_object(body)
     except GatewayError:
         mended = chunks.parse(body)[1]
         if mended is None:
-            return Answer(error=failures.garbage(body, provider=provider, secrets=secrets, sent=sent))
+            return Answer(error=failures.garbage(body, provider=reply.provider, secrets=reply.secrets, sent=reply.sent))
         top = mended
     if "error" in top and failures.is_error(top):
-        return Answer(error=failures.stream_failure(body, provider=provider, secrets=secrets, sent=sent))
+        return Answer(
+            error=failures.stream_failure(body, provider=reply.provider, secrets=reply.secrets, sent=reply.sent)
+        )
     result = Answer()
     plain = _read_plain(body, result)
     if not plain:
-        failing = partial(failures.stream_failure, provider=provider, secrets=secrets, sent=sent)
-        fault = _edit(top, body, id, result, provider, failing)
+        failing = partial(failures.stream_failure, provider=reply.provider, secrets=reply.secrets, sent=reply.sent)
+        fault = _edit(top, body, reply.ident, result, reply.provider, failing)
         if fault is not None:
             return Answer(error=fault)
-        if result.hollow and follows_a_result(sent.body if sent is not None else b""):
+        if result.hollow and follows_a_result(reply.sent.body if reply.sent is not None else b""):
             result.hollow = False  # an agent's model may have nothing to add
-    result.model = codec.as_text(top.get("model")) or model
+    result.model = codec.as_text(top.get("model")) or reply.model
     whole: chunks.Members = top
-    whole["id"] = id
+    whole["id"] = reply.ident
     whole["object"] = _COMPLETION
-    whole["created"] = created
+    whole["created"] = reply.created
     whole["model"] = result.model
     if not plain:
-        _settle_usage(whole, result, prompt_tokens)
-    used = result.usage or Usage(prompt_tokens, result.text_bytes >> 2)
-    if extra is not None:
-        whole["headgate"] = Raw(extra(used))
-    if trace is not None:
-        whole["route_trace"] = Raw(trace(used))
+        _settle_usage(whole, result, reply.prompt_tokens)
+    used = result.usage or Usage(reply.prompt_tokens, result.text_bytes >> 2)
+    if extras.metadata is not None:
+        whole["headgate"] = Raw(extras.metadata(used))
+    if extras.trace is not None:
+        whole["route_trace"] = Raw(extras.trace(used))
     result.body = codec.encode(whole)
     return result
 

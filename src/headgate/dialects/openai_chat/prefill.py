@@ -1,4 +1,4 @@
-"""Asking for the rest of an answer: what of a request allows it, and the request that does it.
+"""The request for the rest of an answer, and the probes for how a target continues a text.
 
 Engines continue a text where the last message is the assistant's, each in its own spelling: ``trailing`` needs nothing
 else (llama.cpp), ``continue_final_message`` two members beside the messages (vLLM: docs.vllm.ai, Chat API, extra
@@ -8,30 +8,22 @@ parameters; SGLang), ``prefix`` a member of the message
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from msgspec import Raw
 
 from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.openai_chat.prompt import PENALTIES, SHAPING, ChatPrompt
 from headgate.model import Call, ModelRow, Usage
 from headgate.wire import codec
-from headgate.wire.codec import NULL, TRUE, Object
+from headgate.wire.codec import TRUE, Object
 
 SPELLINGS = ("trailing", "continue_final_message", "prefix")
 _PROBED = "One, two,"
 _PROBED_SPACE = " \n\n\n"  # no tokenizer makes one token of a comma and these
 
-# Members that make an answer more than its text: how it was sampled, or a state that only its engine has.
-_STRUCTURED = frozenset(
-    (
-        "grammar", "guided_choice", "guided_grammar", "guided_json", "guided_regex", "json_schema",
-        "structured_outputs", "ebnf", "regex",
-    )
-)  # fmt: skip
-_STATEFUL = frozenset(("audio", "previous_response_id", "conversation", "web_search_options", "plugins", "search"))
-_SHAPED = _STRUCTURED | _STATEFUL | {"response_format", "n", "logprobs", "tools", "modalities", "best_of"}
-_PENALTIES = ("presence_penalty", "frequency_penalty", "repetition_penalty")
 _LENGTHS = ("max_tokens", "max_completion_tokens")
-_FELT = _SHAPED | {*_PENALTIES, *_LENGTHS, "stop"}
-_NOTHING = (b"null", b"false", b"0", b"0.0", b"[]", b"{}")
+_FELT = SHAPING | {*PENALTIES, *_LENGTHS, "stop"}
 
 
 def as_asked(call: Call, row: ModelRow | None) -> Call:
@@ -49,57 +41,6 @@ def as_asked(call: Call, row: ModelRow | None) -> Call:
     for name in _LENGTHS:
         most = codec.as_integer(given.get(name)) or most
     return _copied(call, {**call.body, **given}, most)
-
-
-def obstacle(call: Call) -> str | None:
-    """Why an answer to ``call`` could not be continued by another attempt, whatever it was; None where it could.
-
-    ``structured`` for answers under a grammar, ``sampled`` for what depends on how the text came about (several
-    choices, log probabilities, penalties, audio, tools that the provider runs, its conversation state).
-    """
-    body = call.body
-    if not body.keys() & _SHAPED and not any(name in body for name in _PENALTIES):
-        return None
-    if _says_something(body, _STRUCTURED) or _is_structured(body):
-        return "structured"
-    if _says_something(body, _STATEFUL) or _says_something(body, frozenset(("logprobs",))):
-        return "sampled"
-    if choices(call) > 1 or (codec.as_integer(body.get("best_of")) or 1) > 1:
-        return "sampled"
-    for name in _PENALTIES:
-        neutral = 1 if name == "repetition_penalty" else 0
-        if not codec.is_null(body.get(name)) and codec.as_number(body[name]) != neutral:
-            return "sampled"
-    if "modalities" in body and b'"audio"' in bytes(body["modalities"]):
-        return "sampled"
-    if any(codec.as_text(tool.get("type")) != "function" for tool in codec.as_objects(body.get("tools")) or ()):
-        return "sampled"
-    return None
-
-
-def _says_something(body: Object, names: frozenset[str]) -> bool:
-    return any(bytes(body[name]) not in _NOTHING for name in names & body.keys())
-
-
-def _is_structured(body: Object) -> bool:
-    wanted = codec.as_object(body.get("response_format"))
-    return wanted is not None and codec.as_text(wanted.get("type")) not in (None, "text")
-
-
-def choices(call: Call) -> int:
-    """How many answers are asked for."""
-    return codec.as_integer(call.body["n"]) or 1 if "n" in call.body else 1
-
-
-def stops(call: Call) -> tuple[str, ...]:
-    """The request's stop strings."""
-    raw = call.body.get("stop")
-    if raw is None or raw == NULL:
-        return ()
-    text = codec.as_text(raw)
-    if text is not None:
-        return (text,) if text else ()
-    return tuple(stop for stop in codec.as_texts(raw) or () if stop)
 
 
 def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
@@ -128,19 +69,21 @@ def probes(model: str, spelling: str) -> tuple[Call, Call]:
     """
     question: Object = {"role": codec.raw("user"), "content": codec.raw("Count to three.")}
     body: Object = {"model": codec.raw(model), "messages": codec.raw([question]), "max_tokens": codec.raw(1)}
-    call = Call(body, model, stream=False, include_usage=False, prompt_bytes=len(bytes(body["messages"])), max_tokens=1)
+    prompt = ChatPrompt(body, len(body["messages"]))
+    call = Call(body, model, stream=False, include_usage=False, prompt=prompt, max_tokens=1)
     return continued(call, _PROBED, 0, spelling), continued(call, _PROBED + _PROBED_SPACE, 0, spelling)
 
 
-def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes]) -> bool | None:
-    """What the answers (status, body) to both probes say; None: nothing.  A target that refuses trailing white space is
-    given none either.
+def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes], read: Callable[[bytes], Usage | None]) -> bool | None:
+    """What the answers (status, body) to both probes say; None: nothing.  ``read`` finds the usage in a body.
+
+    A target that refuses trailing white space is given none either.
     """
     if plain[0] != 200:
         return None
     if spaced[0] in (400, 422):
         return True
-    counts = [usage.prompt if (usage := probed(body)) is not None else 0 for _, body in (plain, spaced)]
+    counts = [usage.prompt if (usage := read(body)) is not None else 0 for _, body in (plain, spaced)]
     return counts[0] == counts[1] if spaced[0] == 200 and all(counts) else None
 
 
@@ -169,9 +112,10 @@ def _with_less_to_say(call: Call, body: Object, tokens: int) -> Call:
 
 
 def _copied(call: Call, body: Object, most: int | None) -> Call:
+    prompt = ChatPrompt(body, len(body["messages"]))
     return Call(
-        body, call.model, call.stream, call.include_usage, call.prompt_bytes, most, call.timeout_ms, call.metadata,
-        call.options, call.trace,
+        body, call.model, call.stream, call.include_usage, prompt, most, call.timeout_ms, call.metadata, call.options,
+        call.trace,
     )  # fmt: skip
 
 

@@ -12,13 +12,16 @@ from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat.quirks import UNLIMITED, lacks, renamed
-from headgate.dialects.openai_chat.quirks import apply as apply_quirks
+from headgate.dialects.base import Rendered
+from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.dialects.quirks import UNLIMITED, lacks, renamed
+from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
-from headgate.model import Call, ModelRow, Options
+from headgate.model import Call, ModelRow, Options, Target
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
+PATH = "/chat/completions"
 _LATER = frozenset(("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
@@ -42,23 +45,15 @@ def read(body: bytes) -> Call:
     members = codec.decode_object(body)
     messages = members.get("messages")
     if messages is None or not _begins_with_an_object(messages):
-        raise _invalid("messages", "must be an array of at least one message, and a message is an object")
-    model = _text(members, "model")
-    if model is not None and not 0 < len(model) <= _LONGEST_MODEL:
-        raise _invalid("model", f"must have 1 to {_LONGEST_MODEL} characters")
-    if model is not None and not model.isprintable():
-        raise _invalid("model", _UNPRINTABLE)
-    streamed = members.get("stream")
-    stream = streamed is not None and streamed == TRUE
-    if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:
-        raise _invalid("stream", "must be true or false")
+        raise invalid("messages", "must be an array of at least one message, and a message is an object")
+    model, stream = read_model(members), read_stream(members)
     include_usage = False
     if "stream_options" in members:
         if stream:
             include_usage = _include_usage(members)
         else:
             del members["stream_options"]  # clients send it with every request; upstreams refuse it without a stream
-    call = Call(members, model, stream, include_usage, len(messages))
+    call = Call(members, model, stream, include_usage, ChatPrompt(members, len(messages)))
     if "max_tokens" in members:
         call.max_tokens = _limit(members, "max_tokens")
     if "max_completion_tokens" in members:
@@ -66,10 +61,29 @@ def read(body: bytes) -> Call:
     if "n" in members:
         _count(members, "n", 1)
     if "include_route_trace" in members:
-        call.trace = _wants_trace(members.pop("include_route_trace"))
+        call.trace = read_trace(members.pop("include_route_trace"))
     if "headgate" in members:
-        _read_options(members.pop("headgate"), call)
+        read_options(members.pop("headgate"), call)
     return call
+
+
+def read_model(members: Object) -> str | None:
+    """The model asked for; None where the request leaves it open."""
+    model = _text(members, "model")
+    if model is not None and not 0 < len(model) <= _LONGEST_MODEL:
+        raise invalid("model", f"must have 1 to {_LONGEST_MODEL} characters")
+    if model is not None and not model.isprintable():
+        raise invalid("model", _UNPRINTABLE)
+    return model
+
+
+def read_stream(members: Object) -> bool:
+    """Whether a stream is asked for."""
+    streamed = members.get("stream")
+    stream = streamed is not None and streamed == TRUE
+    if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:
+        raise invalid("stream", "must be true or false")
+    return stream
 
 
 def asked_for(body: bytes) -> str:
@@ -81,16 +95,15 @@ def asked_for(body: bytes) -> str:
     return name if name.isprintable() and len(name) <= _LONGEST_MODEL else ""
 
 
-def render(
-    call: Call, upstream_model: str, *, ask_usage: bool, row: ModelRow | None = None, quirks: tuple[str, ...] = ()
-) -> bytes:
-    """The upstream's request body, with its own id for the model.
+def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
+    """The upstream's request, with its own id for the model.
 
     ``ask_usage`` has a stream report its usage whether the client asked or not; without it (upstreams that reject the
-    field) ``stream_options`` is left out.  ``row`` sets, drops and renames parameters; ``quirks`` are the provider's.
+    field) ``stream_options`` is left out.  The target's row sets, drops and renames parameters; the provider's quirks
+    come last.
     """
     members = call.body.copy()
-    members["model"] = codec.raw(upstream_model)
+    members["model"] = codec.raw(target.upstream_model)
     if call.stream:
         if ask_usage:
             given = codec.as_object(members.get("stream_options")) or {}
@@ -98,14 +111,17 @@ def render(
             members["stream_options"] = codec.raw(given)
         else:
             members.pop("stream_options", None)
+    row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
-        members = _with_parameters(members, row)
+        members = with_parameters(members, row)
+    quirks = target.provider.quirks
     if quirks:
         apply_quirks(members, quirks)
-    return codec.encode(members)
+    return Rendered(PATH, codec.encode(members))
 
 
-def _with_parameters(members: Object, row: ModelRow) -> Object:
+def with_parameters(members: Object, row: ModelRow) -> Object:
+    """A request's members with the parameters that ``row`` sets, drops and renames."""
     for key, value in row.param_defaults.items():
         if lacks(members, key):
             members[key] = Raw(value)
@@ -117,7 +133,8 @@ def _with_parameters(members: Object, row: ModelRow) -> Object:
 # ------------------------------------------------------------------------------------- members
 
 
-def _invalid(param: str, what: str) -> GatewayError:
+def invalid(param: str, what: str) -> GatewayError:
+    """The error of a member that cannot be meant as it stands."""
     return GatewayError(INVALID_VALUE, f"'{param}' {what}.", param=param)
 
 
@@ -135,7 +152,7 @@ def _text(members: Object, key: str) -> str | None:
         return None
     text = codec.as_text(raw)
     if text is None:
-        raise _invalid(key, "must be a string")
+        raise invalid(key, "must be a string")
     return text
 
 
@@ -145,7 +162,7 @@ def _count(members: Object, key: str, least: int) -> int | None:
         return None
     number = codec.as_integer(raw)
     if number is None or number < least:
-        raise _invalid(key, f"must be an integer of at least {least}")
+        raise invalid(key, f"must be an integer of at least {least}")
     return number
 
 
@@ -161,32 +178,34 @@ def _include_usage(members: Object) -> bool:
         return False
     options = codec.as_object(raw)
     if options is None:
-        raise _invalid("stream_options", "must be an object")
+        raise invalid("stream_options", "must be an object")
     asked = options.get("include_usage")
     if asked is None or asked == NULL:
         return False
     flag = codec.as_boolean(asked)
     if flag is None:
-        raise _invalid("stream_options.include_usage", "must be true or false")
+        raise invalid("stream_options.include_usage", "must be true or false")
     return flag
 
 
-def _wants_trace(raw: Raw) -> bool:
+def read_trace(raw: Raw) -> bool:
+    """The value of ``include_route_trace``."""
     flag = None if raw == NULL else codec.as_boolean(raw)
     if flag is None and raw != NULL:
-        raise _invalid("include_route_trace", "must be true or false")
+        raise invalid("include_route_trace", "must be true or false")
     return bool(flag)
 
 
 # ------------------------------------------------------------------------------------- our own options
 
 
-def _read_options(raw: Raw, call: Call) -> None:
+def read_options(raw: Raw, call: Call) -> None:
+    """Read the ``headgate`` object into ``call``."""
     if raw == NULL:
         return
     options = codec.as_object(raw)
     if options is None:
-        raise _invalid("headgate", "must be an object")
+        raise invalid("headgate", "must be an object")
     ways: dict[str, Any] = {}
     for key, value in options.items():
         param = f"headgate.{key}"
@@ -201,9 +220,9 @@ def _read_options(raw: Raw, call: Call) -> None:
         elif key in _LATER:
             raise GatewayError(NOT_YET_SUPPORTED, f"'{param}' is not supported by this version.", param=param)
         else:
-            raise _invalid(param, "is not an option that this gateway knows")
+            raise invalid(param, "is not an option that this gateway knows")
     if ways.get("resumable_s") and ways.get("on_disconnect") == "cancel":
-        raise _invalid("headgate.resumable_s", "keeps a stream for a client, 'on_disconnect: cancel' ends it: say one")
+        raise invalid("headgate.resumable_s", "keeps a stream for a client, 'on_disconnect: cancel' ends it: say one")
     if ways:
         call.options = Options(**ways)
 
@@ -211,21 +230,21 @@ def _read_options(raw: Raw, call: Call) -> None:
 def _max_cost(param: str, raw: Raw) -> int:
     number = codec.as_number(raw)
     if number is None or not 0 <= number <= _MOST_COST_USD:
-        raise _invalid(param, f"must be a number of US dollars from 0 to {_MOST_COST_USD}")
+        raise invalid(param, f"must be a number of US dollars from 0 to {_MOST_COST_USD}")
     return round(number * _NANO)
 
 
 def _retries(param: str, raw: Raw) -> int:
     number = codec.as_integer(raw)
     if number is None or not 0 <= number <= _MOST_RETRIES:
-        raise _invalid(param, f"must be an integer from 0 to {_MOST_RETRIES}")
+        raise invalid(param, f"must be an integer from 0 to {_MOST_RETRIES}")
     return number
 
 
 def _resumable(param: str, raw: Raw) -> float:
     number = codec.as_number(raw)
     if number is None or not 0 <= number <= _LONGEST_RESUMABLE_S:
-        raise _invalid(param, f"must be a number of seconds from 0 to {_LONGEST_RESUMABLE_S}")
+        raise invalid(param, f"must be a number of seconds from 0 to {_LONGEST_RESUMABLE_S}")
     return float(number)
 
 
@@ -233,9 +252,9 @@ def _names(most: int, longest: int) -> Callable[[str, Raw], tuple[str, ...]]:
     def read_names(param: str, raw: Raw) -> tuple[str, ...]:
         names = codec.as_texts(raw)
         if names is None or len(names) > most or not all(0 < len(name) <= longest for name in names):
-            raise _invalid(param, f"must be an array of at most {most} strings of 1 to {longest} characters")
+            raise invalid(param, f"must be an array of at most {most} strings of 1 to {longest} characters")
         if not all(name.isprintable() for name in names):
-            raise _invalid(param, _UNPRINTABLE)
+            raise invalid(param, _UNPRINTABLE)
         return tuple(dict.fromkeys(names))
 
     return read_names
@@ -245,7 +264,7 @@ def _one_of(*words: str) -> Callable[[str, Raw], str]:
     def read_word(param: str, raw: Raw) -> str:
         word = codec.as_text(raw)
         if word not in words:
-            raise _invalid(param, f"must be one of {', '.join(words)}")
+            raise invalid(param, f"must be one of {', '.join(words)}")
         return word
 
     return read_word
@@ -270,7 +289,7 @@ def _timeout(raw: Raw) -> int | None:
         return None
     number = codec.as_integer(raw)
     if number is None or not 1 <= number <= _LONGEST_TIMEOUT_MS:
-        raise _invalid("headgate.timeout_ms", f"must be an integer from 1 to {_LONGEST_TIMEOUT_MS}")
+        raise invalid("headgate.timeout_ms", f"must be an integer from 1 to {_LONGEST_TIMEOUT_MS}")
     return number
 
 
@@ -280,14 +299,14 @@ def _metadata(raw: Raw) -> dict[str, str] | None:
         return None
     pairs = codec.as_object(raw)
     if pairs is None or len(pairs) > _MOST_METADATA:
-        raise _invalid("headgate.metadata", f"must be an object of at most {_MOST_METADATA} strings")
+        raise invalid("headgate.metadata", f"must be an object of at most {_MOST_METADATA} strings")
     metadata: dict[str, str] = {}
     for key, value in pairs.items():
         text = codec.as_text(value)
         if text is None or len(key) > _LONGEST_KEY or len(text) > _LONGEST_VALUE:
             limits = f"keys of at most {_LONGEST_KEY} and values of at most {_LONGEST_VALUE} characters"
-            raise _invalid("headgate.metadata", f"must hold strings, with {limits}")
+            raise invalid("headgate.metadata", f"must hold strings, with {limits}")
         if not key.isprintable() or "\0" in text:
-            raise _invalid("headgate.metadata", f"its keys {_UNPRINTABLE}, its values anything but NUL")
+            raise invalid("headgate.metadata", f"its keys {_UNPRINTABLE}, its values anything but NUL")
         metadata[key] = text
     return metadata

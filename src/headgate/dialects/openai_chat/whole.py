@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from typing import Any
+from collections.abc import Iterator
 
-from headgate.dialects.openai_chat.answers import Answer, answer
-from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
+import msgspec
+
+from headgate.dialects.base import NO_EXTRAS, Answer, Extras, Reply
+from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.normalise import TEXT_KEYS
-from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
-from headgate.model import Usage
-from headgate.ports import StreamBridge
 from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 from headgate.wire.framing import Form
@@ -21,70 +18,29 @@ from headgate.wire.framing import Form
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 
 
-def stream_from_answer(body: bytes, stream: StreamBridge, *, provider: str = "The upstream") -> bytes:
-    """Feeds a whole JSON completion to ``stream``, as the stream that it would have been.
-
-    What is returned is for the client, as from ``stream.feed``; ``stream`` then has its verdict, ``tail()`` its end.
-    """
-    mended, top = chunks.parse(framing.document(body))
-    choices = codec.as_objects(top.get("choices")) if top is not None else None
-    if top is None or (not choices and not failures.is_error(top)):
-        stream.error = failures.garbage(body, provider=provider)
-        return b""
-    out = stream.feed(sse.encode(mended))
-    if stream.error is None:
-        out += stream.feed(sse.encode(b"[DONE]"))
-    return out
-
-
-def whole_answer(body: bytes, **options: Any) -> Answer | Iterator[Answer | None]:
-    """The completion in a body of any form, whatever its media type says; a stream's in parts (``answer_in_parts``).
-
-    ``options`` are those of ``answer``.
-    """
-    result = answer(body, **options)
+def whole_answer(body: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer | Iterator[Answer | None]:
+    """The completion in a body of any form, whatever its media type says; a stream's in parts (``answer_in_parts``)."""
+    result = answer(body, reply, extras)
     if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
         return result
     form = framing.form_of(body)
     if form is Form.ITEMS:
         items = codec.as_list(framing.document(body))
         if items is not None and len(items) == 1:
-            return answer(bytes(items[0]), **options)
+            return answer(bytes(items[0]), reply, extras)
     if form in (Form.EVENTS, Form.LINES, Form.ITEMS):
-        return answer_in_parts(framing.as_events(body, form), **options)
+        return answer_in_parts(framing.as_events(body, form), reply, extras)
     bare = framing.document(body)
-    return result if bare == body else answer(bare, **options)
+    return result if bare == body else answer(bare, reply, extras)
 
 
-def answer_in_parts(
-    data: bytes,
-    *,
-    id: str,
-    created: int,
-    model: str,
-    extra: Callable[[Usage], bytes] | None = None,
-    trace: Callable[[Usage], bytes] | None = None,
-    provider: str = "The upstream",
-    secrets: tuple[str, ...] = (),
-    max_event: int = 8 << 20,
-    prompt_tokens: int = 0,
-    sent: Quotable | None = None,
-) -> Iterator[Answer | None]:
+def answer_in_parts(data: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Iterator[Answer | None]:
     """Read a whole stream part by part, 8 KiB each, and yield None after each; at last, yield the completion that it
     adds up to.  A stream that was cut is an error: half an answer is none.
     """
-    stream = ChatStream(
-        id,
-        created,
-        model,
-        True,
-        provider=provider,
-        secrets=secrets,
-        max_event=max_event,
-        prompt_tokens=prompt_tokens,
-        sent=sent,
-    )
-    decoder = sse.Decoder(max_event=2 * max_event + (64 << 10))
+    told = msgspec.structs.replace(reply, include_usage=True, hold="", keep=False, choices=1)
+    stream = ChatStream(told)
+    decoder = sse.Decoder(max_event=2 * reply.max_event + (64 << 10))
     total = _Total()
 
     def add(events: bytes) -> None:
@@ -102,27 +58,21 @@ def answer_in_parts(
         yield Answer(error=stream.error)
         return
     add(stream.tail())
-    result = answer(
-        total.body(),
-        id=id,
-        created=created,
-        model=stream.model,
-        extra=None if extra is None else lambda _: extra(stream.usage),
-        trace=None if trace is None else lambda _: trace(stream.usage),
-        provider=provider,
-        secrets=secrets,
-        prompt_tokens=prompt_tokens,
-        sent=sent,
+    metadata, trace = extras.metadata, extras.trace
+    used = Extras(
+        None if metadata is None else lambda _: metadata(stream.usage),
+        None if trace is None else lambda _: trace(stream.usage),
     )
+    result = answer(total.body(), msgspec.structs.replace(reply, model=stream.model), used)
     if result.usage is not None:
         result.usage = stream.usage
     result.skipped = stream.skipped
     yield result
 
 
-def answer_from_stream(data: bytes, **how: Any) -> Answer:
+def answer_from_stream(data: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer:
     """The last of ``answer_in_parts``."""
-    *_, last = answer_in_parts(data, **how)
+    *_, last = answer_in_parts(data, reply, extras)
     assert last is not None
     return last
 

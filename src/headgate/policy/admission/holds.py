@@ -7,7 +7,6 @@ from __future__ import annotations
 
 from headgate.errors import JOURNAL_FULL, GatewayError
 from headgate.model import Call, Grant, Hold
-from headgate.policy.metering import estimate_tokens
 
 
 def take(call: Call, grant: Grant, *, journal_accepts: bool) -> Hold:
@@ -18,4 +17,4 @@ def take(call: Call, grant: Grant, *, journal_accepts: bool) -> Hold:
             "the journal has no room for another receipt (is the disk full, or control behind?); try again shortly",
             retry_after=5,
         )
-    return Hold(grant.id, estimate_tokens(memoryview(call.body["messages"])))
+    return Hold(grant.id, call.prompt.tokens)

@@ -48,8 +48,8 @@ FORBIDDEN = "on_midstream_failure is error"
 
 
 def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
-    """``delivered`` is what the client has (None: nothing), ``obstacle`` what the request itself says against it:
-    ``structured`` or ``sampled`` (see ``dialects.openai_chat.obstacle``).
+    """``delivered`` is what the client has (None: nothing), ``obstacle`` what the request itself says against it
+    (``model.Prompt``).
     """
     if delivered is None:
         return C0

@@ -1,8 +1,8 @@
-"""In which order a plan's targets are tried before any of them has failed: (plan, what was learnt, chance) → Legs.
+"""In which order a plan's targets are tried before any of them has failed: (plan, health, chance) → TargetProgress.
 
 ``priority`` is the chain's own order, and ``cheapest`` has been put in order by the router, who knows the call;
-``weighted``, ``fastest`` and ``balanced`` depend on chance and on what was learnt.  Whoever holds the caller's prompt
-cache goes first where the order is ours to choose.
+``weighted``, ``fastest`` and ``balanced`` depend on chance and on measured latency.  Where the order is ours to choose,
+the target that holds the caller's prompt cache goes first.
 """
 
 from __future__ import annotations
@@ -11,10 +11,11 @@ from collections.abc import Callable
 from itertools import groupby
 from math import inf
 
-from headgate.model import Attempt, Candidate, Plan, Target
+from headgate.model import Candidate, Plan, Target
+from headgate.policy.attempts.progress import TargetProgress
 from headgate.policy.health.targets import Health, key_of_target
 
-EXPLORED = 0.01  # of the calls go to a target at random: what was slow once is otherwise never measured again
+EXPLORED = 0.01  # of the calls go to a target at random: one that was slow once is otherwise never measured again
 BEST = 3
 EXPECTED_OUTPUT = 256  # tokens, where only the order of magnitude matters
 LEARNING = frozenset(("fastest", "balanced"))
@@ -25,26 +26,10 @@ LIKELY = 0.5  # among equals no account is likelier than another: whichever is i
 Chance = Callable[[], float]
 
 
-class Leg:
-    """One target of a call's way, with its accounts in the order to try, and what has become of it in this call."""
+def intended_target(plan: Plan, first: Target) -> Target:
+    """The target that the client's own words mean, where ``first`` is the first of the order.
 
-    __slots__ = ("asked", "attempts", "closed", "ready", "refused", "retries", "target", "waits")
-
-    def __init__(self, target: Target, attempts: list[Attempt]) -> None:
-        self.target = target
-        self.attempts = attempts
-        self.asked = False
-        self.retries = 0
-        self.refused: list[Attempt] = []  # their accounts said no
-        self.closed = False  # it has had its chance
-        self.waits = False  # …but might be asked again after a while, if there is no other
-        self.ready = 0.0  # when: it has said so itself
-
-
-def meant(plan: Plan, first: Target) -> Target:
-    """Whom the client's own words mean, where ``first`` is the first target of the order.
-
-    That is ``first``, unless only what the client named as a fallback is left: then the first of the own targets.
+    That is ``first``, unless only targets that the client named as a fallback are left: then the first of its own.
     """
     candidates = plan.candidates
     if not candidates or not candidates[0].reason:
@@ -53,62 +38,62 @@ def meant(plan: Plan, first: Target) -> Target:
     return candidates[0].target if fallen_back else first
 
 
-def legs(plan: Plan, health: Health, now: float, chance: Chance | None) -> list[Leg]:
+def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list[TargetProgress]:
     """The plan's targets in the order to try, each with its accounts in the order to try.
 
     Without ``chance``: the likeliest order.
     """
-    pools: dict[int, Leg] = {}
+    pools: dict[int, TargetProgress] = {}
     for attempt in plan.attempts:
-        leg = pools.get(id(attempt.target))
-        if leg is None:
-            pools[id(attempt.target)] = Leg(attempt.target, [attempt])
+        pool = pools.get(id(attempt.target))
+        if pool is None:
+            pools[id(attempt.target)] = TargetProgress(attempt.target, [attempt])
         else:
-            leg.attempts.append(attempt)
+            pool.attempts.append(attempt)
     found = list(pools.values())
     if plan.ordered:
         return found
     since: dict[int, float] = {}  # the targets with this caller's prompt cache
-    for leg in found:
-        kept = health.affinity.find(plan.affinity, key_of_target(leg.target), now) if plan.affinity else None
+    for one in found:
+        kept = health.affinity.find(plan.affinity, key_of_target(one.target), now) if plan.affinity else None
         if kept is not None:
-            since[id(leg.target)] = kept.since
-        if len(leg.attempts) > 1:
+            since[id(one.target)] = kept.since
+        if len(one.attempts) > 1:
             preferred = kept.account if kept is not None else None
             turn = LIKELY if chance is None else chance()
-            leg.attempts = health.accounts.rotated(leg.attempts, preferred, now, turn)
+            one.attempts = health.accounts.rotated(one.attempts, preferred, now, turn)
     if plan.alias.strategy not in CHOSEN or len(found) == 1:
         return found
     known = {id(candidate.target): candidate for candidate in plan.candidates}
-    order: list[Leg] = []
-    for _, group in groupby(found, lambda leg: known[id(leg.target)].rank):
-        chosen = _chosen(plan, list(group), known, health, chance)
-        chosen.sort(key=lambda leg: since.get(id(leg.target), inf))
-        order += chosen
-    return order
+    ordered: list[TargetProgress] = []
+    for _, group in groupby(found, lambda one: known[id(one.target)].rank):
+        chosen = _choose(plan, list(group), known, health, chance)
+        chosen.sort(key=lambda one: since.get(id(one.target), inf))
+        ordered += chosen
+    return ordered
 
 
-def _chosen(
-    plan: Plan, found: list[Leg], known: dict[int, Candidate], health: Health, chance: Chance | None
-) -> list[Leg]:
+def _choose(
+    plan: Plan, found: list[TargetProgress], known: dict[int, Candidate], health: Health, chance: Chance | None
+) -> list[TargetProgress]:
     if len(found) == 1:
         return found
     if plan.alias.strategy == "weighted":
-        return _by_weight(found, [float(known[id(leg.target)].weight) for leg in found], chance)
-    costs = scores(plan.alias.strategy, [known[id(leg.target)] for leg in found], health)
-    order = sorted(range(len(found)), key=lambda index: costs[index])
-    ranked = [found[index] for index in order]
+        return _by_weight(found, [float(known[id(one.target)].weight) for one in found], chance)
+    costs = scores(plan.alias.strategy, [known[id(one.target)] for one in found], health)
+    places = sorted(range(len(found)), key=lambda index: costs[index])
+    ranked = [found[index] for index in places]
     if chance is not None and chance() < EXPLORED:
         ranked.insert(0, ranked.pop(int(chance() * len(ranked))))
     elif plan.alias.strategy == "balanced":
-        ranked[:BEST] = _by_weight(ranked[:BEST], [costs[index] ** -2 for index in order[:BEST]], chance)
+        ranked[:BEST] = _by_weight(ranked[:BEST], [costs[index] ** -2 for index in places[:BEST]], chance)
     return ranked
 
 
 def scores(strategy: str, candidates: list[Candidate], health: Health) -> list[float]:
     """What a strategy goes by, the least first: seconds for ``fastest``, money × seconds for ``balanced``.  Above 0.
 
-    A target that nobody has asked yet counts as twice as quick as the quickest: so it is measured.  Unknown prices
+    A target without a measurement counts as twice as quick as the quickest, so that it gets one.  Unknown prices
     count as the highest.
     """
     seconds = [_seconds(health, candidate.target) for candidate in candidates]
@@ -127,19 +112,19 @@ def _seconds(health: Health, target: Target) -> float:
     return max(1e-3, known.first + EXPECTED_OUTPUT * known.between) if known is not None else 0.0
 
 
-def _by_weight(found: list[Leg], weights: list[float], chance: Chance | None) -> list[Leg]:
+def _by_weight(found: list[TargetProgress], weights: list[float], chance: Chance | None) -> list[TargetProgress]:
     """A random order in which the heavier come earlier.  Weight 0 comes last."""
     pairs = list(zip(found, weights, strict=True))
     if chance is None:
-        return [leg for leg, _ in sorted(pairs, key=lambda pair: -pair[1])]
-    order: list[Leg] = []
+        return [one for one, _ in sorted(pairs, key=lambda pair: -pair[1])]
+    ordered: list[TargetProgress] = []
     while pairs:
-        place = _drawn([weight for _, weight in pairs], chance())
-        order.append(pairs.pop(place)[0])
-    return order
+        place = _draw([weight for _, weight in pairs], chance())
+        ordered.append(pairs.pop(place)[0])
+    return ordered
 
 
-def _drawn(weights: list[float], chance: float) -> int:
+def _draw(weights: list[float], chance: float) -> int:
     point = chance * sum(weights)
     for index, weight in enumerate(weights):
         point -= weight

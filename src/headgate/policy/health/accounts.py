@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from headgate.model import Account, Attempt
+from headgate.wire.rate_limits import share_left
 
 MAX_REMEMBERED = 4096
 LONGEST_S = 900.0  # whatever an upstream says: a probe costs less than to believe a mistake
@@ -41,20 +42,24 @@ ACTIVE, PROBE, OUT = "active", "probe", "out"
 WHOLE = ""  # in place of a model
 
 
-class Standing(Struct, gc=False):
+class AccountState(Struct, gc=False):
     """Why an account (or one model of it) is not active.
 
-    ``said``: the upstream itself named ``until``.  ``times``: how many rests there have been in a row.  ``since``: its
-    last refusal.  ``lease``: until then a probe is under way.
+    ``declared``: the upstream itself named ``until``.  ``times``: the number of rests in a row.  ``since``: the last
+    refusal.  ``lease``: until then a probe is under way.
     """
 
     name: str  # cooling | exhausted | dead | denied | parked
     until: float
-    said: bool = False
+    declared: bool = False
     times: int = 0
     since: float = 0.0
     asked: float = 0.0
     lease: float = 0.0
+
+    def is_over(self, now: float) -> bool:
+        """True once it has ended for so long that it counts for nothing."""
+        return self.until + STALE_S < now
 
     def may(self, now: float) -> str:
         if now < self.until or now < self.lease:
@@ -73,7 +78,7 @@ class Accounts:
     __slots__ = ("_kept", "_room")
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, Standing]] = {}
+        self._kept: dict[str, dict[str, AccountState]] = {}
         self._room: dict[str, tuple[float, float]] = {}  # account id → (share left, when that was learnt)
 
     def __bool__(self) -> bool:
@@ -82,32 +87,31 @@ class Accounts:
 
     # ------------------------------------------------------------------------------------- may it be used
 
-    def standing(self, account: str, model: str, now: float) -> Standing | None:
+    def state(self, account: str, model: str, now: float) -> AccountState | None:
         """What keeps it from being used, or makes its next use a probe; None: active."""
-        models = self._kept.get(account)
-        if models is None:
-            return None
-        whole, own = models.get(WHOLE), models.get(model)
-        if whole is None or own is None:
-            return whole or own
-        return own if own.until > whole.until else whole
+        states = self._states(account, model, now)
+        return max(states, key=lambda state: state.until, default=None)
 
     def may(self, account: str, model: str, now: float) -> str:
         """``active``; ``probe`` where one request may find out (``claim`` it); ``out``."""
+        found = [state.may(now) for state in self._states(account, model, now)]
+        return OUT if OUT in found else PROBE if found else ACTIVE
+
+    def _states(self, account: str, model: str, now: float) -> list[AccountState]:
         models = self._kept.get(account)
         if models is None:
-            return ACTIVE
-        said = [models[name].may(now) for name in (WHOLE, model) if name in models]
-        return OUT if OUT in said else PROBE if said else ACTIVE
+            return []
+        states = [models[name] for name in (WHOLE, model) if name in models]
+        return [state for state in states if not state.is_over(now)]
 
     def claim(self, account: str, model: str, now: float) -> None:
         """A request is on its way to find out: for a while no other one will."""
         models = self._kept.get(account, {})
         for name in (WHOLE, model):
-            standing = models.get(name)
-            if standing is not None:
-                standing.lease = now + LEASE_S
-                standing.asked = now
+            state = models.get(name)
+            if state is not None:
+                state.lease = now + LEASE_S
+                state.asked = now
 
     # ------------------------------------------------------------------------------------- what happened
 
@@ -116,14 +120,14 @@ class Accounts:
         times = self._rests(account, model, now)
         wait = min(COOL_S * 2 ** min(times - 1, 16), LONGEST_COOL_S) if retry_after is None else retry_after
         name = "exhausted" if wait > FAR_S else "cooling"
-        self._extend(account, model, name, wait, now, said=retry_after is not None)
+        self._extend(account, model, name, wait, now, declared=retry_after is not None)
         if self._others(account, model, ("cooling", "exhausted"), now):
-            self._extend(account, WHOLE, name, wait, now, said=retry_after is not None)
+            self._extend(account, WHOLE, name, wait, now, declared=retry_after is not None)
 
     def spent(self, account: str, retry_after: float | None, now: float) -> None:
         """There is no money or no quota left in it."""
         self._rests(account, WHOLE, now)
-        self._extend(account, WHOLE, "exhausted", retry_after or UNPAID_S, now, said=retry_after is not None)
+        self._extend(account, WHOLE, "exhausted", retry_after or UNPAID_S, now, declared=retry_after is not None)
 
     def refused(self, account: str, now: float, model: str = WHOLE) -> None:
         """Its key is not accepted; with ``model``: it may not use that one."""
@@ -136,15 +140,15 @@ class Accounts:
         if models is None:
             return
         for name in (WHOLE, model):
-            standing = models.get(name)
-            if standing is not None and standing.name != "parked" and began >= standing.since:
+            state = models.get(name)
+            if state is not None and state.name != "parked" and began >= state.since:
                 del models[name]
         if not models:
             del self._kept[account]
 
     def park(self, account: str) -> None:
         """Not used until it is revived."""
-        self._kept.setdefault(account, {})[WHOLE] = Standing("parked", float("inf"))
+        self._kept.setdefault(account, {})[WHOLE] = AccountState("parked", float("inf"))
 
     def revive(self, account: str) -> None:
         """Its key has changed: whatever was held against it is forgotten."""
@@ -153,24 +157,24 @@ class Accounts:
     def sweep(self, now: float) -> None:
         """Forgets what has been over for long."""
         for account, models in list(self._kept.items()):
-            for name, standing in list(models.items()):
-                if standing.until + STALE_S < now:
+            for name, state in list(models.items()):
+                if state.is_over(now):
                     del models[name]
             if not models:
                 del self._kept[account]
 
     def back_in(self, account: str, model: str, now: float) -> float | None:
         """Seconds until a limit of it ends, at least one; None where there is none, or nobody knows."""
-        standing = self.standing(account, model, now)
-        if standing is None or standing.name not in ("cooling", "exhausted"):
+        state = self.state(account, model, now)
+        if state is None or state.name not in ("cooling", "exhausted"):
             return None
-        return max(1.0, standing.until - now)
+        return max(1.0, state.until - now)
 
-    def listed(self) -> list[tuple[str, str, Standing]]:
-        """(account, model or "" for all of it, standing) of whatever is not active."""
+    def listed(self) -> list[tuple[str, str, AccountState]]:
+        """(account, model or "" for all of it, state) of whatever is not active."""
         return [(account, model, one) for account, models in self._kept.items() for model, one in models.items()]
 
-    def _at(self, account: str, model: str, now: float) -> Standing:
+    def _at(self, account: str, model: str, now: float) -> AccountState:
         models = self._kept.get(account)
         if models is None:
             if len(self._kept) >= MAX_REMEMBERED:
@@ -178,12 +182,12 @@ class Accounts:
             models = self._kept[account] = {}
         elif len(models) >= MAX_REMEMBERED and model not in models:  # clients may name any model after a slash
             del models[next(name for name in models if name != WHOLE)]
-        return models.setdefault(model, Standing("cooling", now))
+        return models.setdefault(model, AccountState("cooling", now))
 
     def _forget_one(self) -> None:
         """The oldest that is not parked."""
         for account, models in self._kept.items():
-            if all(standing.name != "parked" for standing in models.values()):
+            if all(state.name != "parked" for state in models.values()):
                 del self._kept[account]
                 return
 
@@ -191,35 +195,35 @@ class Accounts:
         """How many rests this refusal makes.  Those of requests that were under way when a rest began make no new one:
         a burst of calls would else make the longest of the first.
         """
-        standing = self._at(account, model, now)
-        if not standing.times or now >= standing.until or standing.lease > 0:
-            standing.times += 1
-        return standing.times
+        state = self._at(account, model, now)
+        if not state.times or now >= state.until or state.lease > 0:
+            state.times += 1
+        return state.times
 
-    def _extend(self, account: str, model: str, name: str, wait: float, now: float, *, said: bool = False) -> None:
-        standing = self._at(account, model, now)
+    def _extend(self, account: str, model: str, name: str, wait: float, now: float, *, declared: bool = False) -> None:
+        state = self._at(account, model, now)
         wait = min(wait, LONGEST_S)
-        standing.since = standing.asked = now
-        standing.lease = 0.0
-        if now + wait >= standing.until:
-            standing.name, standing.until, standing.said = name, now + wait, said
+        state.since = state.asked = now
+        state.lease = 0.0
+        if now + wait >= state.until:
+            state.name, state.until, state.declared = name, now + wait, declared
 
     def _others(self, account: str, model: str, names: tuple[str, ...], now: float) -> bool:
         return any(
-            other not in (model, WHOLE) and standing.name in names and standing.until > now
-            for other, standing in self._kept.get(account, {}).items()
+            other not in (model, WHOLE) and state.name in names and state.until > now
+            for other, state in self._kept.get(account, {}).items()
         )
 
     # ------------------------------------------------------------------------------------- which one of a pool
 
     def learn_limits(self, account: Account, headers: Mapping[bytes, bytes], now: float) -> None:
         """What an answer's head says is left of the account's limits.  For pools of several accounts."""
-        shares = [share for limit in _LIMITS if (share := _share(headers, limit)) is not None]
-        if not shares:
+        share = share_left(headers)
+        if share is None:
             return
         if len(self._room) >= MAX_REMEMBERED and account.id not in self._room:
             self._room.clear()
-        self._room[account.id] = (min(shares), now)
+        self._room[account.id] = (share, now)
 
     def headroom(self, account: str, now: float) -> float:
         """The share of its limits that is left, as well as is known: 1.0 is all of it."""
@@ -245,18 +249,3 @@ class Accounts:
             places.append((*worth, (index - turn) % len(several), index))
         places.sort()
         return [several[place[-1]] for place in places]
-
-
-_LIMITS = tuple(
-    (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
-) + tuple(
-    (b"anthropic-ratelimit-%b-limit" % kind, b"anthropic-ratelimit-%b-remaining" % kind)
-    for kind in (b"requests", b"tokens", b"input-tokens", b"output-tokens")
-)
-
-
-def _share(headers: Mapping[bytes, bytes], names: tuple[bytes, bytes]) -> float | None:
-    limit, left = headers.get(names[0], b"").strip(), headers.get(names[1], b"").strip()
-    if not (limit.isdigit() and left.isdigit() and len(limit) < 19 and len(left) < 19) or int(limit) == 0:
-        return None
-    return min(1.0, int(left) / int(limit))

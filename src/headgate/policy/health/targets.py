@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Iterable
+from typing import Literal, NamedTuple
 
 from msgspec import Struct
 
@@ -25,7 +26,6 @@ from headgate.policy.health.affinity import Affinity
 MAX_REMEMBERED = 4096
 REMEMBERED_S = 3600.0
 TRIMS_REMEMBERED_S = 86_400.0
-OURS = ("stream_options", "include_usage")
 
 IN_A_ROW = 3
 ENOUGH, WORST_SUCCESS = 20, 0.8
@@ -36,7 +36,7 @@ SWEEP_S = 30.0
 RETRIES_PER_S, RETRIES_SHARE, MOST_RETRIES = 10.0, 0.2, 100.0
 SMOOTHING = 0.2
 
-_AILMENTS = frozenset(
+_FAILURES = frozenset(
     (
         errors.UPSTREAM_UNREACHABLE, errors.UPSTREAM_RESET, errors.UPSTREAM_FAILED, errors.UPSTREAM_GARBAGE,
         errors.UPSTREAM_CUT, errors.UPSTREAM_ERROR_EVENT, errors.UPSTREAM_OVERLOADED, errors.UPSTREAM_TIMEOUT,
@@ -49,13 +49,14 @@ _OF_A_FIELD = (
 _REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
 
 Key = tuple[str, str]
+Claim = Literal["account", "target", "retry"]
 
 
 def key_of_target(target: Target) -> Key:
     return (target.provider.name, target.upstream_model)
 
 
-class Ailment(Struct, gc=False):
+class TargetFailures(Struct, gc=False):
     """A target that has failed lately.  ``since`` is when it was ejected, None where it is not."""
 
     touched: float
@@ -66,8 +67,12 @@ class Ailment(Struct, gc=False):
     until: float = 0.0
     lease: float = 0.0
 
+    def is_over(self, now: float) -> bool:
+        """True once the last failure and the ejection are so long ago that they count for nothing."""
+        return max(self.touched, self.until) + STALE_S < now
+
     @property
-    def poor(self) -> bool:
+    def is_poor(self) -> bool:
         seen = self.good + self.bad
         return self.row >= IN_A_ROW or (seen >= ENOUGH and self.good < WORST_SUCCESS * seen)
 
@@ -79,25 +84,37 @@ class Latency(Struct, gc=False):
     between: float = 0.0
 
 
-class Bucket(Struct, gc=False):
+class RetryBudget(NamedTuple):
+    """Retries ``left`` to a provider at a time, when it had had so many ``calls``."""
+
     left: float
     at: float
-    seen: int
+    calls: int
 
 
 class Health:
-    """What all calls of a process share.  Told by ``policy.course``; ``accounts`` and ``affinity`` are parts of it."""
+    """What all calls of a process share.  ``NextAttempt`` tells it how attempts end, and its caller commits claims."""
 
-    __slots__ = ("_ailing", "_buckets", "_latency", "_learnt", "_swept", "_trims", "accounts", "affinity", "quiet",
-                 "traffic")  # fmt: skip
+    __slots__ = (
+        "_budgets",
+        "_failing",
+        "_latency",
+        "_learnt",
+        "_swept",
+        "_trims",
+        "accounts",
+        "affinity",
+        "quiet",
+        "traffic",
+    )  # fmt: skip
 
     def __init__(self) -> None:
-        self.quiet = True  # no target ails, every account is active
-        self.traffic: defaultdict[str, int] = defaultdict(int)  # calls begun, by provider
+        self.quiet = True  # no target fails, every account is active
+        self.traffic: defaultdict[str, int] = defaultdict(int)  # calls begun, by provider; the exchange counts them
         self.accounts = Accounts()
         self.affinity = Affinity()
-        self._ailing: dict[Key, Ailment] = {}
-        self._buckets: dict[str, Bucket] = {}
+        self._failing: dict[Key, TargetFailures] = {}
+        self._budgets: dict[str, RetryBudget] = {}
         self._latency: dict[Key, Latency] = {}
         self._learnt: dict[tuple[str, str, str], float] = {}  # target, what it refuses → until when that is believed
         self._trims: dict[Key, tuple[bool | None, float]] = {}  # what a probe found, and until when that is believed
@@ -107,6 +124,7 @@ class Health:
 
     def failed(self, attempt: Attempt, error: GatewayError, now: float) -> None:
         """An attempt has failed: counted against its target or its account, where it is theirs."""
+        self.sweep(now)
         kind, target = error.kind, attempt.target
         if kind is errors.RATE_LIMITED:
             self.accounts.limited(key_of(attempt), target.upstream_model, error.retry_after, now)
@@ -117,17 +135,18 @@ class Health:
                 self.accounts.refused(attempt.account.id, now, target.upstream_model)
             else:
                 self.accounts.spent(attempt.account.id, error.retry_after, now)
-        elif kind in _AILMENTS:
+        elif kind in _FAILURES:
             self._failed(key_of_target(target), now)
         self._settle()
 
     def served(self, attempt: Attempt, began: float, now: float) -> None:
         """An attempt that was begun at ``began`` has delivered."""
-        ailment = self._ailing.get(key_of_target(attempt.target))
-        if ailment is not None:
-            self._recover(key_of_target(attempt.target), ailment, began, now)
+        failures = self._failing.get(key_of_target(attempt.target))
+        if failures is not None:
+            self._recover(key_of_target(attempt.target), failures, began, now)
         if self.accounts:
             self.accounts.served(key_of(attempt), attempt.target.upstream_model, began)
+        self.sweep(now)
         self._settle()
 
     def park(self, account: str) -> None:
@@ -142,52 +161,52 @@ class Health:
 
     def readmit(self, provider: str) -> None:
         """What is held against the targets of a provider is forgotten."""
-        for key in [key for key in self._ailing if key[0] == provider]:
-            del self._ailing[key]
+        for key in [key for key in self._failing if key[0] == provider]:
+            del self._failing[key]
         self._settle()
 
     def sweep(self, now: float) -> None:
-        """Forgets what has been over for long; cheap enough for every call that is not on the quiet path."""
+        """Forget what is over.  Decisions ignore it as well, so this only frees memory and restores ``quiet``."""
         if now - self._swept < SWEEP_S:
             return
         self._swept = now
-        for key, ailment in list(self._ailing.items()):
-            if max(ailment.touched, ailment.until) + STALE_S < now:
-                del self._ailing[key]
+        for key, failures in list(self._failing.items()):
+            if failures.is_over(now):
+                del self._failing[key]
         self.accounts.sweep(now)
         self._settle()
 
     def _settle(self) -> None:
-        self.quiet = not self._ailing and not self.accounts
+        self.quiet = not self._failing and not self.accounts
 
     def _failed(self, key: Key, now: float) -> None:
-        ailment = self._ailing.get(key)
-        if ailment is None:
-            if len(self._ailing) >= MAX_REMEMBERED:
-                del self._ailing[next(iter(self._ailing))]
-            ailment = self._ailing[key] = Ailment(now)
-        ailment.touched = now
-        ailment.row += 1
-        ailment.bad += 1
-        if ailment.since is not None:
+        failures = self._failing.get(key)
+        if failures is None:
+            if len(self._failing) >= MAX_REMEMBERED:
+                del self._failing[next(iter(self._failing))]
+            failures = self._failing[key] = TargetFailures(now)
+        failures.touched = now
+        failures.row += 1
+        failures.bad += 1
+        if failures.since is not None:
             # What was under way when it was ejected proves nothing new; a probe does, and so does what came after.
-            if now >= ailment.until or ailment.lease:
-                ailment.until = max(ailment.until, now + (LATE_S if now - ailment.since >= LATE_AFTER_S else NEXT_S))
-                ailment.lease = 0.0
-        elif ailment.poor:
-            ailment.since, ailment.until = now, now + FIRST_S
-        _halve(ailment)
+            if now >= failures.until or failures.lease:
+                failures.until = max(failures.until, now + (LATE_S if now - failures.since >= LATE_AFTER_S else NEXT_S))
+                failures.lease = 0.0
+        elif failures.is_poor:
+            failures.since, failures.until = now, now + FIRST_S
+        _halve(failures)
 
-    def _recover(self, key: Key, ailment: Ailment, began: float, now: float) -> None:
-        ailment.touched = now
-        ailment.row = 0
-        ailment.good += 1
-        if ailment.since is not None:
-            if began >= ailment.since:  # a stream that was begun before says nothing of what is now
-                self._ailing[key] = Ailment(now, good=1)
-        elif ailment.good >= ENOUGH and ailment.bad * ENOUGH <= ailment.good:
-            del self._ailing[key]
-        _halve(ailment)
+    def _recover(self, key: Key, failures: TargetFailures, began: float, now: float) -> None:
+        failures.touched = now
+        failures.row = 0
+        failures.good += 1
+        if failures.since is not None:
+            if began >= failures.since:  # a stream that was begun before says nothing of what is now
+                self._failing[key] = TargetFailures(now, good=1)
+        elif failures.good >= ENOUGH and failures.bad * ENOUGH <= failures.good:
+            del self._failing[key]
+        _halve(failures)
 
     # ------------------------------------------------------------------------------------- who may be asked
 
@@ -196,12 +215,14 @@ class Health:
 
         At most half of them, the longest ejected ones; the others serve, for want of better.
         """
-        ailing = self._ailing
-        if not ailing:
+        failing = self._failing
+        if not failing:
             return {}
         keys = dict.fromkeys(key_of_target(target) for target in targets)
         found = [
-            (one.since, key, one) for key in keys if (one := ailing.get(key)) is not None and one.since is not None
+            (one.since, key, one)
+            for key in keys
+            if (one := failing.get(key)) is not None and one.since is not None and not one.is_over(now)
         ]
         found.sort(key=lambda place: place[:2])
         most = len(keys) // 2
@@ -209,11 +230,24 @@ class Health:
 
     def claim(self, target: Target, now: float) -> None:
         """One request finds out whether the target is well again; others keep away for a while."""
-        self._ailing[key_of_target(target)].lease = now + LEASE_S
+        failures = self._failing.get(key_of_target(target))
+        if failures is not None:
+            failures.lease = now + LEASE_S
 
-    def ailment(self, target: Target) -> Ailment | None:
+    def commit(self, attempt: Attempt, claims: tuple[Claim, ...], now: float) -> None:
+        """Take what a decision for ``attempt`` claims: the probe of its account or target, a retry of its provider."""
+        target = attempt.target
+        for claim in claims:
+            if claim == "account":
+                self.accounts.claim(key_of(attempt), target.upstream_model, now)
+            elif claim == "target":
+                self.claim(target, now)
+            else:
+                self._take_retry(target.provider.name, now)
+
+    def failures(self, target: Target) -> TargetFailures | None:
         """What is known against a target; None: nothing."""
-        return self._ailing.get(key_of_target(target))
+        return self._failing.get(key_of_target(target))
 
     def back_in(self, attempts: Iterable[Attempt], now: float) -> float | None:
         """Seconds until the first of them may be asked again, at least one; None where nobody knows.
@@ -223,27 +257,30 @@ class Health:
         known = []
         for attempt in attempts:
             wait = self.accounts.back_in(key_of(attempt), attempt.target.upstream_model, now)
-            ailment = self._ailing.get(key_of_target(attempt.target))
-            if ailment is not None and ailment.since is not None and ailment.until > now:
-                wait = max(wait or 1.0, ailment.until - now)
+            failures = self._failing.get(key_of_target(attempt.target))
+            if failures is not None and failures.since is not None and failures.until > now:
+                wait = max(wait or 1.0, failures.until - now)
             if wait is not None:
                 known.append(wait)
         return min(known, default=None)
 
     # ------------------------------------------------------------------------------------- retries
 
-    def may_retry(self, pool: str, now: float) -> bool:
-        """Takes one retry from the budget of a provider: a fifth of its calls, and ten a second."""
-        calls = self.traffic[pool]
-        bucket = self._buckets.get(pool)
-        if bucket is None:
-            bucket = self._buckets[pool] = Bucket(RETRIES_PER_S, now, calls)
-        earned = (now - bucket.at) * RETRIES_PER_S + (calls - bucket.seen) * RETRIES_SHARE
-        bucket.left, bucket.at, bucket.seen = min(MOST_RETRIES, bucket.left + max(0.0, earned)), now, calls
-        if bucket.left < 1:
-            return False
-        bucket.left -= 1
-        return True
+    def may_retry(self, provider: str, now: float) -> bool:
+        """True if the provider's budget has a retry left: a fifth of its calls, and ten a second."""
+        return self._budget(provider, now) >= 1
+
+    def _take_retry(self, provider: str, now: float) -> None:
+        left = self._budget(provider, now) - 1
+        self._budgets[provider] = RetryBudget(left, now, self.traffic.get(provider, 0))
+
+    def _budget(self, provider: str, now: float) -> float:
+        budget = self._budgets.get(provider)
+        if budget is None:
+            return RETRIES_PER_S
+        calls = self.traffic.get(provider, 0) - budget.calls
+        earned = (now - budget.at) * RETRIES_PER_S + calls * RETRIES_SHARE
+        return min(MOST_RETRIES, budget.left + max(0.0, earned))
 
     # ------------------------------------------------------------------------------------- how quick
 
@@ -310,13 +347,13 @@ class Health:
         self._learnt[target.provider.name, target.upstream_model, what] = now + REMEMBERED_S
 
 
-def _halve(ailment: Ailment) -> None:
+def _halve(failures: TargetFailures) -> None:
     """The past counts for less and less."""
-    if ailment.good + ailment.bad >= 2 * ENOUGH:
-        ailment.good >>= 1
-        ailment.bad >>= 1
+    if failures.good + failures.bad >= 2 * ENOUGH:
+        failures.good >>= 1
+        failures.bad >>= 1
 
 
-def blames_our_field(error: GatewayError) -> bool:
-    """Whether an upstream's refusal may be of a field that only we have added."""
-    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(OURS)
+def blames_our_field(error: GatewayError, ours: frozenset[str]) -> bool:
+    """Whether an upstream's refusal may be of a field among ``ours``, which only the gateway has added."""
+    return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(ours)

@@ -12,25 +12,15 @@ maker's models it has its order, and across makers it is the market's opinion.
 
 from __future__ import annotations
 
-import re
 from math import inf
 
 from headgate.model import AUTO, Alias, Call, Target
 from headgate.policy.routing.filters import Needs, needs
-from headgate.wire import codec
 
 COMPUTED = "auto"  # the strategy of an alias whose order is computed; nobody declares it
 LONG_PROMPT = 4_000  # tokens: some pages; a chat's instructions and a few turns are shorter
 LONG_OUTPUT = 4_096  # tokens: up to here clients set max_tokens by habit
 LIGHT_EFFORTS = frozenset(("none", "minimal", "low"))  # who asks for any other effort asks for thought
-SCANNED = 16 << 10  # bytes, the newest of the messages: what is asked now decides, and the cost stays bounded
-
-# Between quotes of JSON a line begins behind \n or a quote.
-_CODE = re.compile(
-    rb"```|Traceback \(most recent"
-    rb'|(?:\\n|")(?:\\t| ){0,64}(?:def \w+\(|class \w+[(:{]|import [\w.]+(?:\\n|;|")|from [\w.]+ import '
-    rb"|#include [<\\]|(?:const|let|var) \w+ =|(?:async )?func(?:tion)? \w+\(|(?:pub )?fn \w+[(<])"
-)
 
 
 def is_computed(alias: Alias) -> bool:
@@ -44,12 +34,12 @@ def is_hard(call: Call, wanted: Needs) -> bool:
         bool(wanted.features)  # tools, a schema to keep to, images, sound
         or wanted.prompt > LONG_PROMPT
         or (wanted.output or 0) > LONG_OUTPUT
-        or (codec.as_text(call.body.get("reasoning_effort")) or "none") not in LIGHT_EFFORTS
-        or _CODE.search(memoryview(call.body["messages"])[-SCANNED:]) is not None
+        or (call.prompt.effort or "none") not in LIGHT_EFFORTS
+        or call.prompt.has_code
     )
 
 
-def shown(strategy: str, call: Call) -> str:
+def describe(strategy: str, call: Call) -> str:
     """A strategy's name, for people: with what decides about ``call`` where its order is computed."""
     if strategy != COMPUTED:
         return strategy

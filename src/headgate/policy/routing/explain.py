@@ -5,15 +5,15 @@ What the command line prints and the admin API answers, as it stands; and an att
 
 from __future__ import annotations
 
-from collections import defaultdict
 from math import isinf
 
 from msgspec import Struct
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam, Target
-from headgate.policy.attempts.next_attempt import Course
-from headgate.policy.attempts.strategies import LEARNING, Leg, legs, scores
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam
+from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.attempts.progress import TargetProgress
+from headgate.policy.attempts.strategies import LEARNING, order, scores
 from headgate.policy.health.accounts import OUT, PROBE, Accounts, key_of
 from headgate.policy.health.targets import Health, key_of_target
 
@@ -33,7 +33,7 @@ class AccountView(Struct, frozen=True):
     headroom: float = 1.0
 
 
-class StandingView(Struct, frozen=True):
+class AccountStateView(Struct, frozen=True):
     """Why an account, or one ``model`` of it (empty: all of it), is not used.  ``wait_s``: until its next chance, None
     until something is done about it; ``state``: as in ``AccountView``.
     """
@@ -79,7 +79,7 @@ class Explanation(Struct, frozen=True):
     message: str = ""
 
 
-def told(attempt: AttemptRecord) -> dict[str, object]:
+def attempt_view(attempt: AttemptRecord) -> dict[str, object]:
     """One attempt of a call, in its route trace and in its receipt alike; milliseconds since the call was received."""
     return {
         "provider": attempt.provider,
@@ -96,54 +96,54 @@ def told(attempt: AttemptRecord) -> dict[str, object]:
     }
 
 
-def standings(accounts: Accounts, now: float) -> list[StandingView]:
+def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     """Of every account that is not active."""
     return [
-        StandingView(
+        AccountStateView(
             account, model,
-            PROBE if standing.name != "parked" and standing.may(now) == PROBE else standing.name,
-            None if isinf(standing.until) else max(0.0, standing.until - now),
+            PROBE if state.name != "parked" and state.may(now) == PROBE else state.name,
+            None if isinf(state.until) else max(0.0, state.until - now),
         )
-        for account, model, standing in accounts.listed()
+        for account, model, state in accounts.listed()
     ]  # fmt: skip
 
 
-def joined(seam: Seam) -> dict[str, object]:
+def seam_view(seam: Seam) -> dict[str, object]:
     """Where a broken stream went on, as the answer's own figures, its trace and its receipt have it."""
     return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
 
 
-def failed(requested: str, error: GatewayError) -> Explanation:
+def explain_refusal(requested: str, error: GatewayError) -> Explanation:
     """Of a name that leads nowhere."""
     return Explanation(requested, "", "priority", 0, code=error.kind.code, message=error.message)
 
 
-def described(
+def explain_plan(
     plan: Plan, health: Health | None, now: float, error: GatewayError | None = None, timeout: float | None = None
 ) -> Explanation:
     """Of a plan, in the order in which its targets would most likely be tried: what is out at the moment, last.
 
     ``timeout`` is how long the client would wait, in seconds.
     """
-    health = _Glance(health or Health())
-    order = legs(plan, health, now, None)
-    states = health.ejected([leg.target for leg in order], now)
+    health = health or Health()
+    tried = order(plan, health, now, None)
+    states = health.ejected([one.target for one in tried], now)
     first = None
-    if order:
-        total = order[0].target.timeouts.total
+    if tried:
+        total = tried[0].target.timeouts.total
         try:
-            step = Course(plan, health, lambda: _MIDDLE).first(now, now + min(total, timeout or total))
+            step = NextAttempt(plan, health, lambda: _MIDDLE).first(now, now + min(total, timeout or total))
             first = step.attempt.target
         except GatewayError as refusal:
             error = refusal
     out = {
-        id(leg.target) for leg in order if states.get(key_of_target(leg.target)) == OUT or _all_out(leg, health, now)
+        id(one.target) for one in tried if states.get(key_of_target(one.target)) == OUT or _all_out(one, health, now)
     }
-    order.sort(key=lambda leg: id(leg.target) in out)
-    if order and id(order[0].target) in out:  # all of them: whoever is asked all the same
-        order.sort(key=lambda leg: leg.target is not first)
-    places = {id(leg.target): place for place, leg in enumerate(order, 1) if error is None}
-    pools = {id(leg.target): leg.attempts for leg in order}
+    tried.sort(key=lambda one: id(one.target) in out)
+    if tried and id(tried[0].target) in out:  # all of them: whoever is asked all the same
+        tried.sort(key=lambda one: one.target is not first)
+    places = {id(one.target): place for place, one in enumerate(tried, 1) if error is None}
+    pools = {id(one.target): one.attempts for one in tried}
     strategy = plan.alias.strategy
     used = [one for one in plan.candidates if id(one.target) in pools]
     scored = scores(strategy, used, health) if used and strategy in LEARNING else [None] * len(used)
@@ -154,7 +154,7 @@ def described(
         accounts = tuple(_account(attempt, health, now) for attempt in pools.get(ident, ()))
         state = states.get(key_of_target(one.target))
         place = places.get(ident)
-        reason = one.reason or (_resting(accounts) if place is None and ident in out else "")
+        reason = one.reason or (_why_resting(accounts) if place is None and ident in out else "")
         views.append(_view(one, place, reason, by_target.get(ident), state, accounts, health, now))
     views.sort(key=lambda view: view.place or len(plan.candidates) + 1)
     return Explanation(
@@ -163,52 +163,17 @@ def described(
     )  # fmt: skip
 
 
-class _Unclaimed(Accounts):
-    """Other ``Accounts``, as they are: what is said of them changes nothing."""
-
-    __slots__ = ()
-
-    def __init__(self, accounts: Accounts) -> None:
-        for name in Accounts.__slots__:
-            setattr(self, name, getattr(accounts, name))
-
-    def claim(self, account: str, model: str, now: float) -> None:
-        """Nobody is on the way."""
-
-
-class _Glance(Health):
-    """Another ``Health``, as it is: a course can be asked where a call would begin, and none has begun."""
-
-    __slots__ = ()
-
-    def __init__(self, health: Health) -> None:
-        for name in Health.__slots__:
-            setattr(self, name, getattr(health, name))
-        self.accounts = _Unclaimed(health.accounts)
-        self.traffic = defaultdict(int)
-
-    def sweep(self, now: float) -> None:
-        """Forgets nothing."""
-
-    def claim(self, target: Target, now: float) -> None:
-        """Nobody is on the way."""
-
-    def may_retry(self, pool: str, now: float) -> bool:
-        """Takes nothing from the budget."""
-        return True
-
-
-def _resting(accounts: tuple[AccountView, ...]) -> str:
+def _why_resting(accounts: tuple[AccountView, ...]) -> str:
     """Why a target cannot be asked at all."""
     named = [f"{one.id} is {one.state}" + (f" for {one.wait_s:.0f} s" if one.wait_s else "") for one in accounts]
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f"out: {', '.join(named[:MOST_NAMED])}{more}"
 
 
-def _all_out(leg: Leg, health: Health, now: float) -> bool:
+def _all_out(one: TargetProgress, health: Health, now: float) -> bool:
     """None of its accounts may be used now."""
-    model = leg.target.upstream_model
-    return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in leg.attempts)
+    model = one.target.upstream_model
+    return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in one.attempts)
 
 
 def _view(
@@ -222,12 +187,12 @@ def _view(
     now: float,
 ) -> CandidateView:
     target = one.target
-    ailment = health.ailment(target)
+    failures = health.failures(target)
     latency = health.latency(target)
-    named = {OUT: "ejected", PROBE: "probe", None: "well" if ailment is None else "failing"}[state]
+    named = {OUT: "ejected", PROBE: "probe", None: "well" if failures is None else "failing"}[state]
     return CandidateView(
         target.provider.name, target.model, target.upstream_model, place, reason, named,
-        max(0.0, ailment.until - now) if ailment is not None and state == OUT else 0.0,
+        max(0.0, failures.until - now) if failures is not None and state == OUT else 0.0,
         one.cost / 1e9 if one.cost is not None else None, score, latency.first if latency is not None else None,
         one.weight, _prefill(one, health, now), accounts,
     )  # fmt: skip
@@ -240,10 +205,10 @@ def _prefill(one: Candidate, health: Health, now: float) -> str:
 def _account(attempt: Attempt, health: Health, now: float) -> AccountView:
     account, model = key_of(attempt), attempt.target.upstream_model
     headroom = health.accounts.headroom(account, now)
-    standing = health.accounts.standing(account, model, now)
-    if standing is None:
+    state = health.accounts.state(account, model, now)
+    if state is None:
         return AccountView(account, headroom=headroom)
     if health.accounts.may(account, model, now) == PROBE:
         return AccountView(account, PROBE, headroom=headroom)
-    wait = 0.0 if isinf(standing.until) else max(0.0, standing.until - now)
-    return AccountView(account, standing.name, wait, headroom)
+    wait = 0.0 if isinf(state.until) else max(0.0, state.until - now)
+    return AccountView(account, state.name, wait, headroom)

@@ -6,8 +6,7 @@ have them all.  Estimates exclude nothing that is within a fifth of a limit.
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable, Iterable
+from collections.abc import Iterable
 from ipaddress import ip_address
 from typing import NamedTuple
 from urllib.parse import urlsplit
@@ -22,14 +21,10 @@ from headgate.errors import (
 )
 from headgate.model import FEATURES, Call, Candidate, Options, Provider, Target, Usage
 from headgate.policy import metering
-from headgate.wire import codec
 
 TOLERANCE = 1.2
 EXPECTED_OUTPUT = 1024  # tokens of a call that does not say
 MOST_NAMED = 12
-
-_LARGE = 16 << 10
-_ATTACHED = re.compile(rb'"(?:data:[^"\\]{64,}|[A-Za-z0-9+/=]{1024,})"')  # images and sounds: no words to count
 
 
 class Needs(NamedTuple):
@@ -43,42 +38,8 @@ class Needs(NamedTuple):
 
 def needs(call: Call) -> Needs:
     """What ``call`` asks of any target.  Reads through the messages once."""
-    messages = memoryview(call.body["messages"])
-    text: bytes | memoryview = _ATTACHED.sub(b'""', messages) if len(messages) > _LARGE else messages
-    return Needs(metering.estimate_tokens(text), call.max_tokens, features(call, FEATURES), call.options)
-
-
-# ------------------------------------------------------------------------------------- what a call uses
-
-
-def _has_tools(call: Call) -> bool:
-    return any(call.body.get(key) and codec.as_objects(call.body.get(key)) for key in ("tools", "functions"))
-
-
-def _wants_schema(call: Call) -> bool:
-    form = call.body.get("response_format")
-    return form is not None and b'"json_schema"' in bytes(form)
-
-
-def _shows_images(call: Call) -> bool:
-    return b'"image_url"' in bytes(call.body["messages"])
-
-
-def _plays_audio(call: Call) -> bool:
-    return call.body.get("audio") not in (None, codec.NULL) or b'"input_audio"' in bytes(call.body["messages"])
-
-
-_USES: dict[str, Callable[[Call], bool]] = {
-    "tools": _has_tools,
-    "json_schema": _wants_schema,
-    "vision": _shows_images,
-    "audio": _plays_audio,
-}
-
-
-def features(call: Call, among: Iterable[str]) -> tuple[str, ...]:
-    """Those of ``among`` that the call makes use of."""
-    return tuple(name for name in among if _USES[name](call))
+    prompt = call.prompt
+    return Needs(prompt.text_tokens, call.max_tokens, prompt.uses(FEATURES), call.options)
 
 
 def lacking(target: Target) -> tuple[str, ...]:

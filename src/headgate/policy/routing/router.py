@@ -40,12 +40,9 @@ from headgate.policy.health.targets import Health
 from headgate.policy.routing import difficulty, explain, filters
 from headgate.policy.routing.difficulty import COMPUTED
 from headgate.policy.routing.explain import Explanation
-from headgate.wire import codec
 
 MAX_REMEMBERED = 4096
 SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
-_PREFIX = 4096  # bytes of a conversation's beginning that tell it from others
-_USER = codec.raw("user")
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
 _ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, here
 
@@ -91,10 +88,10 @@ class Router:
         if (
             made.settled
             and call.options is NO_OPTIONS
-            and call.prompt_bytes <= made.most_bytes
+            and call.prompt.size <= made.most_bytes
             and (call.max_tokens or 0) <= made.most_output
             and (not grant.models or requested in grant.models)
-            and not (made.lacks and filters.features(call, made.lacks))
+            and not (made.lacks and call.prompt.uses(made.lacks))
         ):
             plan = made.plan
             return plan if plan.ordered else _for_caller(plan, call, grant, headers or {})
@@ -106,7 +103,7 @@ class Router:
         try:
             base = (self._made.get(requested) or self._make(requested)).plan
         except GatewayError as error:
-            return explain.failed(requested, error)
+            return explain.explain_refusal(requested, error)
         refused = None
         try:
             plan = self._plan_for(call, grant, base, {})
@@ -118,8 +115,8 @@ class Router:
                 candidates = []
             plan = Plan(requested, (), tuple(candidates), base.alias)
         timeout = call.timeout_ms / 1000 if call.timeout_ms else None
-        found = explain.described(plan, health, now, refused, timeout)
-        return replace(found, strategy=difficulty.shown(found.strategy, call))
+        found = explain.explain_plan(plan, health, now, refused, timeout)
+        return replace(found, strategy=difficulty.describe(found.strategy, call))
 
     # ------------------------------------------------------------------------------------- plans
 
@@ -316,30 +313,18 @@ def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes
         return b""
     key = _named(call, headers)
     if not key and mode == "prompt_cache":
-        key = _beginning(call)
+        key = call.prompt.beginning
     return blake2b(grant.id.encode() + b"\0" + key, digest_size=16).digest() if key else b""
 
 
 def _named(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
-    raw = call.body.get("prompt_cache_key")
-    if raw is not None and raw not in (codec.NULL, codec.EMPTY_TEXT):
-        return bytes(raw)
+    key = call.prompt.cache_key
+    if key:
+        return key
     for name in SESSION_HEADERS:
         if headers.get(name):
             return headers[name]
-    raw = call.body.get("user")
-    return b"" if raw is None or raw in (codec.NULL, codec.EMPTY_TEXT) else bytes(raw)
-
-
-def _beginning(call: Call) -> bytes:
-    """The messages up to the first one of a user, or as much of them as tells: the same in every turn."""
-    messages = codec.as_objects(call.body["messages"]) or []
-    said = b""
-    for message in messages:
-        said += b"\0".join(bytes(message.get(key, codec.EMPTY_TEXT)) for key in ("role", "content"))
-        if len(said) > _PREFIX or message.get("role") == _USER:
-            break
-    return said[:_PREFIX]
+    return call.prompt.user
 
 
 def _trims(declared: str | None) -> bool | None:

@@ -10,13 +10,10 @@ from __future__ import annotations
 import logging
 import random
 import time
-from collections.abc import Iterator
-from functools import partial
-from typing import NamedTuple, cast
 from urllib.parse import parse_qsl
 
-from headgate.dialects import bridge as bridges
-from headgate.dialects import openai_chat
+from headgate.dialects.base import Client
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import (
     INTERNAL,
     UNSUPPORTED_ENCODING,
@@ -24,28 +21,25 @@ from headgate.errors import (
     ClientGone,
     GatewayError,
 )
-from headgate.model import Alias, Attempt, Call, Limits, Plan, Usage
+from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
 from headgate.policy.admission import holds
-from headgate.policy.attempts import continuation
-from headgate.policy.attempts.next_attempt import Course
-from headgate.ports import StreamBridge
+from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.serving.call import response_headers
+from headgate.serving.call.answering import Answering, Ending
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
-from headgate.serving.call.recovery import Pause, Recovery, continues
+from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
-from headgate.serving.loop.fiber import next_turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.replay.kept import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
-from headgate.serving.upstream.connection import SUCCESSES, Asking, Upstream
+from headgate.serving.upstream.connection import Asking
 from headgate.serving.upstream.transport import Transport
 from headgate.wire.http import Request, sane_label
 
-PATH = "/chat/completions"
 _READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
 
 log = logging.getLogger("headgate.exchange")
@@ -76,20 +70,23 @@ class Exchange:
         self._replay = replay
         self._health = directory.health
 
-    async def run(self, request: Request, egress: Egress) -> None:
-        """One call, to its end.  Raises nothing."""
+    async def run(self, request: Request, egress: Egress, client: Client) -> None:
+        """One call, to its end, as ``client``'s API has it.  Raises nothing."""
         receipt = Receipt(self._ids, self._journal, request.received)
         try:
-            ending = await self._serve(request, egress, receipt)
+            ending = await self._serve(request, egress, client, receipt)
             if ending is None:
                 return
             if egress.deserted:
                 receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
             else:
-                receipt.close(ending.event, ending.outcome, 200, ending.code, egress.bytes_out)
-            ending.send(egress)
+                receipt.close("finish", "delivered", 200, "", egress.bytes_out)
+            if ending.fields is None:
+                egress.end(ending.data)
+            else:
+                egress.answer(200, ending.fields, ending.data)
         except GatewayError as error:
-            self._refuse(error, request, egress, receipt)
+            self._refuse(error, request, egress, client, receipt)
         except ClientGone:
             if receipt.answered_all:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
@@ -103,40 +100,39 @@ class Exchange:
             if egress.committed:
                 egress.cut()
             else:
-                egress.answer(
-                    fault.kind.status, response_headers.of_error(fault, receipt), openai_chat.error_body(fault)
-                )
+                egress.answer(fault.kind.status, response_headers.of_error(fault, receipt), client.error_body(fault))
 
-    async def _serve(self, request: Request, egress: Egress, receipt: Receipt) -> Ending | None:
+    async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """The stages, in order.  Returns what is left to send once the receipt is closed; None where the call repeats
         another, whose answer this client then reads.
         """
-        directory = self._directory
-        router = directory.router  # one world for the whole call
+        router = self._directory.router  # one world for the whole call
         if b"x-request-id" in request.headers:
             receipt.label = sane_label(request.headers[b"x-request-id"])
         grant = receipt.grant = auth.check(
-            request.headers, router.snapshot.tokens, directory.digester, receipt.at / 1e9
+            request.headers, router.snapshot.tokens, self._directory.digester, receipt.at / 1e9
         )
         receipt.authed = _monotonic()
-        if b"content-encoding" in request.headers and request.headers[b"content-encoding"].lower() != b"identity":
-            raise GatewayError(
-                UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding"
-            )
+        if b"content-encoding" in request.headers:
+            _check_encoding(request.headers[b"content-encoding"])
         if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
             return None
-        call = openai_chat.read(request.body)
+        call = client.read(request.body)
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
         hold = holds.take(call, grant, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
-        self._replay.keep(request, call, plan, receipt, egress)
-        course = Course(plan, self._health, random.random)
+        self._replay.keep(request, client, call, plan, receipt, egress)
+        next_attempt = NextAttempt(plan, self._health, random.random)
         deadline = _deadline(call, plan.attempts[0], receipt)
-        step = course.first(self._wheel.now, deadline)
-        receipt.meant = course.meant
-        relay = self._relay(plan, egress, receipt) if call.stream else _NO_RELAY
+        step = next_attempt.first(self._wheel.now, deadline)
+        self._health.traffic[step.attempt.target.provider.name] += 1
+        if step.claims:
+            self._health.commit(step.attempt, step.claims, self._wheel.now)
+        receipt.meant = next_attempt.intended
+        relay = self._relay(plan, egress, receipt) if call.stream else None
+        answering = Answering(client, call, plan, receipt, relay, self._transport, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)
@@ -151,30 +147,28 @@ class Exchange:
                 account = step.attempt.account
                 if account is not None and len(step.attempt.target.provider.accounts) > 1:
                     self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
-                if upstream.streamed:
-                    ending = await self._stream(upstream, call, step.attempt, receipt, relay, recovery)
-                else:
-                    ending = await self._render(upstream, call, step.attempt, receipt, relay, recovery)
+                ending = await answering.answer(upstream, step.attempt, recovery)
                 finished = True
-                receipt.end(upstream.status, ending.code, recovery and recovery.delivered(step.attempt))
+                receipt.end(upstream.status, "", recovery and recovery.delivered(step.attempt))
                 tokens = receipt.usage.completion if receipt.first_token else 0
-                course.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
                 return ending
             except GatewayError as error:
-                recovery = recovery or Recovery(call, plan, course, self._health, self._wheel, receipt, relay)
+                recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
                 following = recovery.after(error, step)
                 if following is None:
-                    ending = self._conclude(relay, receipt, call)
-                    receipt.end(200, ending.code, recovery.own_usage())
+                    ending = answering.conclude()
+                    receipt.end(200, "", recovery.own_usage())
                     return ending
                 step = following
-                deadline = course.extend(_deadline(call, step.attempt, receipt))
+                deadline = next_attempt.extend(_deadline(call, step.attempt, receipt))
             finally:
                 if asking is not None:
                     asking.release(finished=finished)
             await self._pause(step.wait, relay, egress)
             if recovery.must_probe(step):
-                await self._probe(receipt).find_trims(step.attempt, request.headers, deadline)
+                probe = Probe(self._transport, self._health, self._wheel, self._limits, receipt)
+                await probe.find_trims(step.attempt, request.headers, deadline)
             recovery.prepare(step)
 
     async def _pause(self, seconds: float, relay: Relay | None, egress: Egress) -> None:
@@ -187,9 +181,6 @@ class Exchange:
             await Pause(self._wheel, seconds)
             if egress.gone or egress.deserted:
                 raise ClientGone
-
-    def _probe(self, receipt: Receipt) -> Probe:
-        return Probe(PATH, self._transport, self._health, self._wheel, self._limits, receipt)
 
     def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
         relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
@@ -205,111 +196,13 @@ class Exchange:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
-        return self._transport.ask(
-            attempt,
-            PATH,
-            request.headers,
-            openai_chat.render(
-                asked, target.upstream_model, ask_usage=ask_usage, row=target.row, quirks=target.provider.quirks
-            ),
-            call.stream,
-            deadline,
-            self._limits.max_answer,
-        )
+        rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        return self._transport.ask(attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer)
 
-    async def _stream(
-        self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
-        recovery: Recovery | None,
-    ) -> Ending:  # fmt: skip
-        """Relays until the bridge has seen the end.  An error is raised: another attempt may do better."""
-        joint = recovery.joint(attempt) if recovery is not None else None
-        relay.begin(upstream, self._bridge(upstream, call, attempt, receipt, relay, recovery), joint)
-        try:
-            await relay.start()
-        except ClientGone:
-            bridge = relay.bridge
-            if continuation.judge(bridge.delivered, None) is continuation.WHOLE:  # it has all there is to see
-                receipt.end(upstream.status, "", bridge.own_usage)
-            elif receipt.attempts:
-                receipt.end(0, "client_closed_request", bridge.own_usage)
-            raise
-        finally:
-            relay.stop()
-            receipt.usage = relay.bridge.usage
-            if relay.bridge.skipped:
-                _note_skipped(relay.bridge.skipped, attempt, receipt)
-        return self._conclude(relay, receipt, call)
-
-    async def _render(
-        self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
-        recovery: Recovery | None,
-    ) -> Ending:  # fmt: skip
-        """An answer that came whole, for a client that asked for it so or for a stream.  Raises what is no answer."""
-        provider, secrets = attempt.target.provider.name, self._transport.secrets_of(attempt)
-        if upstream.status not in SUCCESSES:
-            raise openai_chat.failure(
-                upstream.status, upstream.headers, upstream.body, provider=provider, secrets=secrets, now=time.time(),
-                sent=upstream.asking,
-            )  # fmt: skip
-        if call.stream:
-            bridge = self._bridge(upstream, call, attempt, receipt, relay, recovery)
-            relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
-            events = openai_chat.stream_from_answer(upstream.body, bridge, provider=provider)
-            receipt.usage = bridge.usage
-            if bridge.skipped:
-                _note_skipped(bridge.skipped, attempt, receipt)
-            if events:
-                relay.deliver(events)
-            return self._conclude(relay, receipt, call)
-        found = openai_chat.whole_answer(
-            upstream.body, id=receipt.id, created=receipt.created, model=attempt.target.upstream_model,
-            extra=partial(response_headers.metadata, receipt), trace=receipt.trace if call.trace else None,
-            provider=provider, secrets=secrets, prompt_tokens=receipt.usage.prompt, sent=upstream.asking,
-        )  # fmt: skip
-        answer = found if isinstance(found, openai_chat.Answer) else await _summed_up(found)
-        if answer.skipped:
-            _note_skipped(answer.skipped, attempt, receipt)
-        if answer.error is not None:
-            raise answer.error
-        if answer.hollow:
-            receipt.end(upstream.status, UPSTREAM_HOLLOW.code, answer.usage or Usage())  # it may have been billed
-            raise GatewayError(UPSTREAM_HOLLOW, f"{provider} answered with nothing in it")
-        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
-        return Ending("finish", "delivered", "", answer.body, response_headers.of_answer(receipt))
-
-    def _bridge(
-        self, upstream: Upstream, call: Call, attempt: Attempt, receipt: Receipt, relay: Relay,
-        recovery: Recovery | None,
-    ) -> StreamBridge:  # fmt: skip
-        provider, secrets = attempt.target.provider, self._transport.secrets_of(attempt)
-        if recovery is not None and recovery.seam is not None:
-            return bridges.join_stream(
-                provider.dialect, relay.bridge, recovery.seam, attempt.target.upstream_model, call.include_usage,
-                provider=provider.name, secrets=secrets, max_event=self._limits.max_event, sent=upstream.asking,
-            )  # fmt: skip
-        alias = cast(Plan, receipt.plan).alias
-        return bridges.open_stream(
-            provider.dialect, receipt.id, receipt.created, attempt.target.upstream_model, call.include_usage,
-            provider=provider.name, secrets=secrets, max_event=self._limits.max_event,
-            prompt_tokens=receipt.usage.prompt, keep=continues(call, alias),
-            hold=_hold(call, alias) if alias.holds else "", choices=openai_chat.choices(call),
-            sent=upstream.asking,
-        )  # fmt: skip
-
-    def _conclude(self, relay: Relay, receipt: Receipt, call: Call) -> Ending:
-        """What a relay's verdict means.  Raises its error."""
-        bridge = relay.bridge
-        if bridge.error is not None:
-            raise bridge.error
-        relay.mark_seam()
-        extra = response_headers.metadata(receipt, receipt.usage) if call.include_usage else None
-        trace = receipt.trace(bridge.own_usage) if call.trace else None
-        return Ending("finish", "delivered", "", bridge.tail(extra, trace))
-
-    def _refuse(self, error: GatewayError, request: Request, egress: Egress, receipt: Receipt) -> None:
+    def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
         """Ends a call that has no answer, or no whole one."""
         if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
-            receipt.requested = openai_chat.asked_for(request.body) or self._directory.router.snapshot.default_model
+            receipt.requested = client.requested(request.body) or self._directory.router.snapshot.default_model
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:
@@ -320,48 +213,9 @@ class Exchange:
             status = 200 if seen else error.kind.status
             receipt.close("fail", outcome, status, error.kind.code, egress.bytes_out if seen else 0)
         if egress.committed:
-            egress.fail(openai_chat.error_event(error, receipt.id))
+            egress.fail(client.error_event(error, receipt.id))
         else:
-            egress.answer(error.kind.status, response_headers.of_error(error, receipt), openai_chat.error_body(error))
-
-
-class Ending(NamedTuple):
-    """What is left to send when a call's receipt is closed: the terminal events of a stream, or all of a whole
-    answer.
-    """
-
-    event: str  # of the lifecycle: finish | fail
-    outcome: str
-    code: str
-    data: bytes
-    fields: bytes | None = None  # None: a stream whose head is sent
-
-    def send(self, egress: Egress) -> None:
-        if self.fields is None:
-            egress.end(self.data)
-        else:
-            egress.answer(200, self.fields, self.data)
-
-
-async def _summed_up(parts: Iterator[openai_chat.Answer | None]) -> openai_chat.Answer:
-    """The answer that ``parts`` end with, worked through in a turn of the loop each."""
-    for answer in parts:
-        if answer is not None:
-            return answer
-        await next_turn()
-    raise AssertionError("an answer's parts end with the answer")
-
-
-_NO_RELAY = cast(Relay, None)  # a whole answer has none
-
-
-def _note_skipped(events: int, attempt: Attempt, receipt: Receipt) -> None:
-    receipt.skip(events)
-    target = attempt.target
-    log.warning(
-        "%s: %d event(s) of %s/%s could not be read and are not in the answer",
-        receipt.id, events, target.provider.name, target.upstream_model,
-    )  # fmt: skip
+            egress.answer(error.kind.status, response_headers.of_error(error, receipt), client.error_body(error))
 
 
 def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
@@ -370,13 +224,11 @@ def _deadline(call: Call, attempt: Attempt, receipt: Receipt) -> float:
     return receipt.received + (min(total, call.timeout_ms / 1000) if call.timeout_ms else total)
 
 
+def _check_encoding(encoding: bytes) -> None:
+    if encoding.lower() != b"identity":
+        raise GatewayError(UNSUPPORTED_ENCODING, "bodies are read as they are: send this one without Content-Encoding")
+
+
 def _wants_trace(request: Request) -> bool:
     query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
     return query.get("include_route_trace") in ("true", "1", "")
-
-
-def _hold(call: Call, alias: Alias) -> str:
-    """What of a stream is not passed on before it is complete (see ChatStream)."""
-    if alias.structured == "buffer" and openai_chat.obstacle(call) == "structured":
-        return "all"
-    return "tools" if alias.tool_calls == "hold" else ""

@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import time
 
-from headgate.dialects import openai_chat
+from headgate.dialects import canonical
+from headgate.dialects.base import Backend
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy.health.targets import Health, key_of_target
@@ -24,10 +26,7 @@ _monotonic = time.monotonic
 class Probe:
     """What every probe of a call needs."""
 
-    def __init__(
-        self, path: str, transport: Transport, health: Health, wheel: Wheel, limits: Limits, receipt: Receipt
-    ) -> None:
-        self._path = path
+    def __init__(self, transport: Transport, health: Health, wheel: Wheel, limits: Limits, receipt: Receipt) -> None:
         self._transport = transport
         self._health = health
         self._wheel = wheel
@@ -42,7 +41,7 @@ class Probe:
         finished: list[Asking] = []
         answers: list[tuple[int, bytes]] = []
         try:
-            for call in openai_chat.probes(target.model, target.prefill):
+            for call in canonical.probes(target.model, target.prefill):
                 askings.append(self._ask(call, attempt, headers, due))
             for asking in askings:
                 answers.append(await self._answer(asking, attempt))
@@ -53,16 +52,13 @@ class Probe:
             for asking in askings:
                 asking.release(finished=asking in finished)
         plain, spaced = answers
-        found = openai_chat.trims(plain, spaced)
+        found = canonical.trims(plain, spaced, _backend(attempt).usage)
         if found is not None or plain[0] == spaced[0] == 200:
             self._health.learn_trims(key_of_target(target), found, self._wheel.now)
 
     def _ask(self, call: Call, attempt: Attempt, headers: dict[bytes, bytes], due: float) -> Asking:
-        target = attempt.target
-        body = openai_chat.render(
-            call, target.upstream_model, ask_usage=False, row=target.row, quirks=target.provider.quirks
-        )
-        return self._transport.ask(attempt, self._path, headers, body, False, due, self._limits.max_answer)
+        rendered = _backend(attempt).render(call, attempt.target, False)
+        return self._transport.ask(attempt, rendered, headers, False, due, self._limits.max_answer)
 
     async def _answer(self, asking: Asking, attempt: Attempt) -> tuple[int, bytes]:
         began = _monotonic()
@@ -72,6 +68,10 @@ class Probe:
             status, body = upstream.status, upstream.body
         except GatewayError as error:
             code = error.kind.code
-        own = openai_chat.probed(body) if status == 200 else None
+        own = _backend(attempt).usage(body) if status == 200 else None
         self._receipt.probed(attempt, status, code, began, own or Usage())
         return status, body
+
+
+def _backend(attempt: Attempt) -> Backend:
+    return BACKENDS[attempt.target.provider.dialect]

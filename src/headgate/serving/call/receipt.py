@@ -34,6 +34,10 @@ from headgate.wire.codec import encode
 _monotonic = time.monotonic
 
 
+_METADATA = (
+    b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
+    b'"fallback_used":%b,"attempts":%d%b}'
+)
 EVENTS_SKIPPED = "events_skipped"  # the code of a call that was delivered without what could not be read
 
 
@@ -188,6 +192,28 @@ class Receipt:
     def _us(self, instant: float) -> int:
         return int((instant - self.received) * 1e6)
 
+    def metadata(self, usage: Usage) -> bytes:
+        """The ``headgate`` object of an answer, as JSON: who served it, how long that took (ms), what ``usage`` costs
+        (USD).
+        """
+        attempt = self.target
+        assert attempt is not None
+        now = _monotonic()
+        cost = self.cost(usage)
+        return _METADATA % (
+            encode(attempt.target.provider.name),
+            encode(attempt.target.upstream_model),
+            (now - self.received) * 1e3,
+            ((self.first_token or now) - self.received) * 1e3,
+            b"null" if cost is None else b"%.9f" % (cost / 1e9),
+            usage.basis.encode(),
+            b"true" if self.fell_back else b"false",
+            self.made + 1,
+            b',"continued":%b' % encode([explain.seam_view(seam) for seam in self.continued])
+            if self.continued
+            else b"",
+        )
+
     def trace(self, own: Usage) -> bytes:
         """The route trace, as JSON, of a call whose last attempt is about to deliver, or has: with ``own`` used."""
         last = cast(Attempt, self.target)
@@ -205,8 +231,10 @@ class Receipt:
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
-                "attempts": [explain.told(one) for one in (*self.attempts, *((self._told,) if self._told else ()))],
-                **({"continued": [explain.joined(seam) for seam in self.continued]} if self.continued else {}),
+                "attempts": [
+                    explain.attempt_view(one) for one in (*self.attempts, *((self._told,) if self._told else ()))
+                ],
+                **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
             }
         )
 
@@ -297,24 +325,24 @@ class Receipt:
         if not self.opened:
             self._write_opened(False, "", "", None, None)
         usage = self.usage
-        target = self.target.target if self.target is not None else None
+        provider = model = source = ""
+        if self.target is not None:
+            target = self.target.target
+            provider, model, source = target.provider.name, target.upstream_model, target.price.source
         cost = self.cost(usage)
-        ended = _monotonic()
+        duration = _monotonic() - self.received
         self._journal.write(
             Closed(
-                self.id, self.at + int((ended - self.received) * 1e9), outcome, status, code,
-                target.provider.name if target is not None else "",
-                target.upstream_model if target is not None else "",
+                self.id, self.at + int(duration * 1e9), outcome, status, code, provider, model,
                 usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.basis,
                 -1 if cost is None else cost,
-                int((ended - self.received) * 1e6),
+                int(duration * 1e6),
                 int((self.queued - self.asked) * 1e6) if self.queued else -1,
                 int((self.connected - self.queued) * 1e6) if self.connected else -1,
                 int((self.head - self.connected) * 1e6) if self.head else -1,
                 int((self.first_token - self.received) * 1e6) if self.first_token else -1,
                 bytes_out,
-                tuple(self.attempts), usage.cache_write,
-                target.price.source if target is not None else "",
+                tuple(self.attempts), usage.cache_write, source,
                 tuple(self.continued), self.not_continued,
                 self._shares(usage, cost) if self._wrote is not None else (),
             )
@@ -330,6 +358,10 @@ class Receipt:
         self.attempts = []
         self._wrote = None
         self.close("fail" if self.opened else "refuse", "failed", status, code)
+
+
+def _continued(seams: list[Seam]) -> bytes:
+    return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 
 def _edits(row: ModelRow | None) -> dict[str, object] | None:

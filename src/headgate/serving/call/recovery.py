@@ -1,7 +1,7 @@
 """What a failed attempt leads to: another one, and what that one is asked.
 
 Made at a call's first failure, so a call without one pays nothing for it.  Owns what has been learnt in this call: the
-field that its target would not take, and where the client's stream broke.  Decides nothing itself: ``policy.course``
+field that its target would not take, and where the client's stream broke.  Decides nothing itself: ``policy.attempts``
 says who is asked next, ``policy.continuation`` whether a broken stream may go on, the dialect how it is asked for.
 """
 
@@ -9,11 +9,16 @@ from __future__ import annotations
 
 from typing import final
 
-from headgate.dialects import openai_chat
+from msgspec.structs import replace
+
+from headgate.dialects import canonical
+from headgate.dialects import seam as seams
+from headgate.dialects.registry import BACKENDS
 from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
 from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target, Usage
 from headgate.policy.attempts import continuation
-from headgate.policy.attempts.next_attempt import Course, Step
+from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.attempts.progress import Step
 from headgate.policy.health.targets import Health, Key, blames_our_field, key_of_target
 from headgate.ports import StreamBridge
 from headgate.serving.call.receipt import Receipt
@@ -37,20 +42,20 @@ class Recovery:
         self,
         call: Call,
         plan: Plan,
-        course: Course,
+        next_attempt: NextAttempt,
         health: Health,
         wheel: Wheel,
         receipt: Receipt,
         relay: Relay | None,
     ) -> None:
         self.asked = call
-        self.seam: openai_chat.Seam | None = None
+        self.seam: seams.Seam | None = None
         self.broke: GatewayError | None = None  # where the client's stream broke first
         self._have: Delivered | None = None  # what the client has of a stream that broke
         self._break: tuple[Target, str] | None = None  # who wrote the end of that, and the code of what ended it
         self._call = call
         self._plan = plan
-        self._course = course
+        self._next_attempt = next_attempt
         self._health = health
         self._wheel = wheel
         self._receipt = receipt
@@ -78,7 +83,7 @@ class Recovery:
         own = bridge.own_usage if bridge is not None and answered else Usage()
         have = bridge.delivered if bridge is not None else None
         if answered and have is not None and self.seam is None:
-            self._call = openai_chat.as_asked(self._call, step.attempt.target.row)
+            self._call = canonical.as_asked(self._call, step.attempt.target.row)
         if answered and bridge is not None and have is not None and self._is_complete(bridge, have):
             return None
         self._receipt.end(error.upstream_status or 0, error.kind.code, own)
@@ -86,12 +91,12 @@ class Recovery:
             raise error  # the gateway's own end: nothing more is tried, and no other failure is told instead
         if relay is not None and not (answered and have is not None) and self._refused_our_field(error, step.attempt):
             self._bare.add(key_of_target(step.attempt.target))
-            return step._replace(wait=0.0, why="retry" if self.seam is None else step.why)
+            return replace(step, wait=0.0, why="retry" if self.seam is None else step.why, claims=())
         if bridge is None or have is None:
-            following = self._course.after(error, now)
+            following = self._next_attempt.after(error, now)
             if following is None:
                 raise self._last(error, now)
-            return following
+            return self._committed(following)
         if answered:
             self._receipt.carry(bridge.given)
         seam = self.seam
@@ -107,14 +112,15 @@ class Recovery:
             return bridge.complete("stop")
         if not (self._continues and verdict.goes_on):
             return False
-        return openai_chat.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
+        return canonical.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
 
     def _judge(self, have: Delivered) -> continuation.Verdict:
-        return continuation.judge(have, openai_chat.obstacle(self._call))
+        return continuation.judge(have, self._call.prompt.obstacle)
 
     def _refused_our_field(self, error: GatewayError, attempt: Attempt) -> bool:
-        ours = openai_chat.adds_stream_options(self._call)
-        return ours and self.asks_usage(attempt) and blames_our_field(error)
+        backend = BACKENDS[attempt.target.provider.dialect]
+        ours = backend.adds_usage_field(self._call)
+        return ours and self.asks_usage(attempt) and blames_our_field(error, backend.usage_fields)
 
     def _go_on(self, error: GatewayError, step: Step, have: Delivered, spoke: bool, now: float) -> Step:
         broke = self.broke = self.broke or error
@@ -124,14 +130,18 @@ class Recovery:
         self._have = have
         verdict = self._judge(have)
         if not (self._continues and verdict.goes_on):
-            self._course.after(error, now)  # health is told all the same
+            self._next_attempt.after(error, now)  # health is told all the same
             raise self._ended(broke, verdict.why if self._continues else continuation.FORBIDDEN)
         # White space alone is no text to go on with: a target that drops it would be given nothing
         prefill = verdict.prefill and bool(self._have_text.strip())
-        following = self._course.after(error, now, continuing=True, spoke=spoke, unclear=unclear, prefill=prefill)
+        following = self._next_attempt.after(error, now, continuing=True, spoke=spoke, unclear=unclear, prefill=prefill)
         if following is None:
-            raise self._ended(broke, f"{self._course.given_up} ({error.kind.code}: {error.message})")
-        return following
+            raise self._ended(broke, f"{self._next_attempt.given_up} ({error.kind.code}: {error.message})")
+        return self._committed(following)
+
+    def _committed(self, step: Step) -> Step:
+        self._health.commit(step.attempt, step.claims, self._wheel.now)
+        return step
 
     @property
     def _have_text(self) -> str:
@@ -160,14 +170,14 @@ class Recovery:
         text, target = self._have_text, step.attempt.target
         if step.why != "continue":
             self.asked = self._call
-            self.seam = openai_chat.Seam(text, afresh=True)
+            self.seam = seams.Seam(text, afresh=True)
             return
         trims = self._health.trims(target, self._wheel.now)
         given = text.rstrip() if trims else text
-        spent = have.tokens - openai_chat.space_tokens(text[len(given) :])  # the white space is said again
-        self.asked = openai_chat.continued(self._call, given, spent, target.prefill)
-        self.seam = openai_chat.Seam(
-            text, afresh=False, trims=trims, stops=openai_chat.stops(self._call),
+        spent = have.tokens - canonical.space_tokens(text[len(given) :])  # the white space is said again
+        self.asked = canonical.continued(self._call, given, spent, target.prefill)
+        self.seam = seams.Seam(
+            text, afresh=False, trims=trims, stops=self._call.prompt.stops,
             limited=self._call.max_tokens is not None,
         )  # fmt: skip
 

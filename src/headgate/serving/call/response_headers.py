@@ -18,10 +18,8 @@ from headgate.errors import (
     UPSTREAM_UNPAID,
     GatewayError,
 )
-from headgate.model import Seam, Target, Usage
-from headgate.policy.routing import explain
+from headgate.model import Seam, Target
 from headgate.serving.call.receipt import Receipt
-from headgate.wire.codec import encode
 
 _monotonic = time.monotonic
 _TIMING = (
@@ -53,35 +51,6 @@ def _of_route(receipt: Receipt) -> bytes:
     return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
 
 
-def metadata(receipt: Receipt, usage: Usage) -> bytes:
-    """The ``headgate`` object of an answer: who served it, how long that took (ms), what ``usage`` costs (USD)."""
-    attempt = receipt.target
-    assert attempt is not None
-    now = _monotonic()
-    cost = receipt.cost(usage)
-    return _METADATA % (
-        encode(attempt.target.provider.name),
-        encode(attempt.target.upstream_model),
-        (now - receipt.received) * 1e3,
-        ((receipt.first_token or now) - receipt.received) * 1e3,
-        b"null" if cost is None else b"%.9f" % (cost / 1e9),
-        usage.basis.encode(),
-        b"true" if receipt.fell_back else b"false",
-        receipt.made + 1,
-        _continued(receipt.continued) if receipt.continued else b"",
-    )
-
-
-_METADATA = (
-    b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
-    b'"fallback_used":%b,"attempts":%d%b}'
-)
-
-
-def _continued(seams: list[Seam]) -> bytes:
-    return b',"continued":%b' % encode([explain.joined(seam) for seam in seams])
-
-
 def seam_comment(seam: Seam) -> bytes:
     """The comment that marks where another attempt goes on."""
     return b": continued after %d characters by %b\n\n" % (seam.after, _printable(seam.target))
@@ -92,12 +61,14 @@ def of_stream(receipt: Receipt) -> bytes:
 
 
 def of_error(error: GatewayError, receipt: Receipt) -> bytes:
-    """An error's: who we are to the client, and when it may come again."""
+    """An error's: which call failed, which target was asked last, and when the client may come again."""
     out = b"x-request-id: %b\r\n" % (receipt.label or receipt.id).encode()
     if receipt.requested:
         out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
     if receipt.attempts:
-        out += b"x-headgate-attempts: %d\r\n" % len(receipt.attempts)
+        last = receipt.attempts[-1]
+        target = (last.provider.encode(), _printable(last.model), len(receipt.attempts))
+        out += b"x-headgate-provider: %b\r\nx-headgate-model: %b\r\nx-headgate-attempts: %d\r\n" % target
         if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
             out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
     return out + of_refusal(error) + timing(receipt)
@@ -140,7 +111,7 @@ def timing(receipt: Receipt) -> bytes:
     if not routed:
         return b"Server-Timing: gateway;dur=%.3f\r\n" % total
     queued, connected, head = receipt.queued, receipt.connected, receipt.head
-    if head and connected - queued < 0.0005 and queued - asked < 0.0005:  # a pooled connection: nothing to wait for
+    if head and connected - asked < 0.0005:  # a pooled connection: nothing to wait for
         ttfb = (head - connected) * 1e3
         return _POOLED % ((authed - received) * 1e3, (routed - authed) * 1e3, ttfb, total - ttfb)
     queue = (queued - asked) * 1e3 if queued else 0.0

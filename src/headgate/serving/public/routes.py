@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import time
 from collections.abc import Awaitable, Callable, Mapping
+from functools import partial
 
 import msgspec
 
-from headgate.dialects import openai_chat
+from headgate.dialects import registry
+from headgate.dialects.base import Client
 from headgate.errors import (
     DRAINING,
     METHOD_NOT_ALLOWED,
@@ -64,10 +66,14 @@ class Routes:
         self._summary = summary
         lists = Lists(directory, public_catalog)
         self._running: set[Fiber] = set()
+        self._clients: dict[bytes, Client] = {}  # by path
         self._table: dict[bytes, dict[bytes, Operation]] = {}
         self._collections: dict[bytes, dict[bytes, Operation]] = {}
         for prefix in PREFIXES:
-            self._table[f"{prefix}/chat/completions".encode()] = {b"POST": self._chat}
+            for client in registry.CLIENTS.values():
+                path = f"{prefix}{client.path}".encode()
+                self._clients[path] = client
+                self._table[path] = {b"POST": partial(self._call, client)}
             self._table[f"{prefix}/models".encode()] = self._read(lists.models)
             self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
             self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
@@ -123,7 +129,8 @@ class Routes:
 
     def refuse(self, error: GatewayError, egress: Egress, fields: bytes = b"") -> None:
         self._refusals.count(error.kind.code)
-        egress.answer(error.kind.status, response_headers.of_refusal(error) + fields, openai_chat.error_body(error))
+        client = self._clients.get(egress.request.path, registry.DEFAULT)
+        egress.answer(error.kind.status, response_headers.of_refusal(error) + fields, client.error_body(error))
 
     def allowed_origin(self, origin: bytes) -> bytes | None:
         if b"*" in self._origins:
@@ -139,8 +146,8 @@ class Routes:
 
     # --------------------------------------------------------------- operations
 
-    def _chat(self, request: Request, egress: Egress) -> None:
-        self._start(self._exchange.run(request, egress), "chat", egress)
+    def _call(self, client: Client, request: Request, egress: Egress) -> None:
+        self._start(self._exchange.run(request, egress, client), "call", egress)
 
     def _start(self, coroutine: object, name: str, egress: Egress) -> None:
         fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question

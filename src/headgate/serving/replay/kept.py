@@ -12,7 +12,7 @@ import hmac
 import time
 from typing import cast
 
-from headgate.dialects import openai_chat
+from headgate.dialects.base import Client
 from headgate.errors import (
     DRAINING,
     IDEMPOTENCY_MISMATCH,
@@ -71,12 +71,12 @@ class Reader:
     def tell(self, error: GatewayError, ident: str) -> None:
         """Ends its response with ``error``."""
         if self.egress.committed:
-            self.egress.end(openai_chat.error_event(error, ident))
+            self.egress.end(self._kept.api.error_event(error, ident))
         else:
             self.answer(
                 error.kind.status,
                 response_headers.of_refusal(error),
-                openai_chat.error_body(error),
+                self._kept.api.error_body(error),
                 b"application/json",
             )
 
@@ -108,6 +108,7 @@ class Kept(Egress):
     """
 
     # Set in ``become``, which is all the making there is.
+    api: Client  # which its client speaks
     ident: str
     grant: str
     ring: Ring | None
@@ -380,7 +381,7 @@ class Replay:
         kept.follow(egress, 0, REPLAYED)
         return True
 
-    def keep(self, request: Request, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
+    def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
         """Keeps the call that begins with ``egress``, if it or its alias asks for that."""
         alias = plan.alias
         keyed = b"idempotency-key" in request.headers
@@ -399,8 +400,10 @@ class Replay:
             ring = Ring(receipt.id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
-            url = b"x-headgate-stream-url: %b\r\n" % self._url(request.path, receipt.id, until)
+            prefix = request.path.removesuffix(api.path.encode())
+            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt.id, until)
             self._streams[receipt.id] = kept
+        kept.api = api
         kept.become(self, receipt.id, grant, conduct, ring, url, client)
         self._running.add(kept)
         if stored:
@@ -442,8 +445,7 @@ class Replay:
         # A NUL cannot stand in a token, so no digest of a token is ever a signature.
         return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
 
-    def _url(self, path: bytes, ident: str, until: int) -> bytes:
-        prefix = path.partition(b"/chat/")[0]
+    def _url(self, prefix: bytes, ident: str, until: int) -> bytes:
         return b"%b%b/streams/%b?expires=%d&signature=%b" % (
             self._public, prefix, ident.encode(), until, self._sign(ident, str(until)),
         )  # fmt: skip

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import msgspec
 
-from headgate.dialects import openai_chat
+from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
-from headgate.policy.routing.explain import standings
+from headgate.policy.routing.explain import account_states
 from headgate.process.channel import Answer, Ask
 from headgate.serving.uplink.directory import Directory
 
@@ -16,13 +16,13 @@ def answer(ask: Ask, directory: Directory, now: float) -> Answer:
     """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
     try:
         if ask.kind == "standings":
-            return Answer(ask.id, 200, msgspec.json.encode(standings(directory.health.accounts, now)))
+            return Answer(ask.id, 200, msgspec.json.encode(account_states(directory.health.accounts, now)))
         if ask.kind != "explain":
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
-        call = openai_chat.read(ask.params.get("body", "").encode())
+        call = DEFAULT.read(ask.params.get("body", "").encode())
         found = directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
     except GatewayError as error:
-        return Answer(ask.id, error.kind.status, openai_chat.error_body(error))
+        return Answer(ask.id, error.kind.status, DEFAULT.error_body(error))
     return Answer(ask.id, 200, msgspec.json.encode(found))
 
 

@@ -15,6 +15,7 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import cast
 
+from headgate.dialects.base import Rendered
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
 from headgate.model import Attempt, Provider
 from headgate.model import Pool as PoolLimits
@@ -193,9 +194,8 @@ class Transport:
     def ask(
         self,
         attempt: Attempt,
-        path: str,
+        rendered: Rendered,
         headers: dict[bytes, bytes],
-        body: bytes,
         stream: bool,
         deadline: float,
         max_answer: int,
@@ -205,10 +205,11 @@ class Transport:
         ``headers`` are the client's: those that the provider's row allows go along.  Raises GatewayError where the
         account's key is not known.
         """
-        pool, fixed, allowed, _ = self._route(attempt, path)
+        pool, fixed, allowed, _ = self._route(attempt, rendered.path)
+        body = rendered.body
         accept = b"text/event-stream" if stream else b"application/json"
-        head = b"%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
-            fixed, forwarded(headers, allowed), accept, len(body),
+        head = b"%b%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
+            fixed, rendered.fields, forwarded(headers, allowed), accept, len(body),
         )  # fmt: skip
         asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
         asking.headers = headers

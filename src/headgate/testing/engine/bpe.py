@@ -1,7 +1,7 @@
 """A byte-level BPE vocabulary, learned from the fixture engine's own texts when it is first needed.
 
-Real in what matters to a gateway: tokens are bytes, not characters, so that one may end in the middle of a character
-or span the white space between two words.  Small (512 tokens) and always the same.
+It is real where it matters to a gateway: tokens are bytes, not characters.  A token may end in the middle of a
+character or span the white space between two words.  Small (512 tokens) and always the same.
 """
 
 from __future__ import annotations

@@ -1,6 +1,6 @@
 """The texts that the fixture engine has read: prose, code, and characters of many bytes.
 
-Written for this purpose.  What the engine says is a walk through these, so that its answers can be read.  A text is
+Written for this purpose.  The engine's text is a walk through these, so that its answers can be read.  A text is
 kept as its *units*: the smallest pieces that follow each other, white space with what comes behind it.
 """
 
@@ -103,7 +103,7 @@ UNITS: dict[str, tuple[str, ...]] = {
 }
 
 
-# What a seam is easily wrong about: texts that say the same again and again, and white space behind white space.  The
+# Texts that break seams easily: repetitions, and white space after white space.  The
 # vocabulary has not read them.
 REPEATING: dict[str, tuple[str, ...]] = {
     "loop": (" la", " la", " la", ", la"),

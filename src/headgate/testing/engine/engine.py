@@ -1,9 +1,9 @@
 """The fixture engine: a small language model's server without the model, for honest tests of broken streams.
 
-``engine`` as a model of the built-in provider.  What it says is a pure function of (seed, mode, all text so far): see
-``walk``.  How it says it, and how it fails, is set by ``Settings``: as a suffix of the model id,
+``engine`` as a model of the built-in provider.  Its text is a pure function of (seed, mode, all text so far): see
+``walk``.  ``Settings`` set the form of its events and its faults: as a suffix of the model id,
 ``engine?mode=code&chunk=3``, or as ``"engine": {…}`` in the body, which wins.  ``kill`` and ``key`` let one call be
-cut several times: the n-th request with a key dies at ``kill[n-1]``, what comes behind the list is left alone.
+cut several times: the n-th request with a key dies at ``kill[n-1]``; requests beyond the list complete.
 
 It is no engine to talk to: the prompt chooses the words, and nothing else.
 """
@@ -36,7 +36,7 @@ _WHITE = " \n\t"
 class Settings(Struct, forbid_unknown_fields=True):
     """How one answer is made.  Durations are milliseconds."""
 
-    # What is said
+    # The text
     seed: int = 0
     mode: Literal["prose", "code", "multibyte", "loop", "spaces"] = "prose"
     tokens: int = 60
@@ -53,15 +53,15 @@ class Settings(Struct, forbid_unknown_fields=True):
     eol: Literal["lf", "crlf"] = "lf"
     ascii: bool = False  # every other character is escaped
     split: int = 0  # the body is written in pieces of any size, by this seed; 0: an event each
-    # What becomes of a trailing assistant message
+    # The handling of a trailing assistant message
     prefill: Literal[
         "trailing", "continue_final_message", "prefix", "repeat", "ignore", "turn", "refuse"
     ] = "trailing"  # fmt: skip
     trims: bool = False  # the prefill's trailing white space is lost, and generated again
     strict: bool = False  # a prefill that ends in white space is refused
     status: int = 400  # of a refusal
-    # How it fails: after so many events that show something; behind the last one it is after the text and before
-    # the finish, one further after the finish
+    # The fault: after so many visible events.  After the last one it comes between the text and the finish; one
+    # further, after the finish
     kill: list[int] = []
     cut: list[float] = []  # the same, behind this share of the body's bytes, wherever that is; 1 and more: never
     key: str = ""
@@ -75,7 +75,7 @@ class EngineMessage(shapes.Message):
 
 
 class EngineRequest(ChatRequest):
-    """What the engine reads beyond what every model here does."""
+    """The engine's own fields of a request, beyond those of every model here."""
 
     messages: list[EngineMessage]  # type: ignore[assignment]
     stop: str | list[str] | None = None
@@ -126,7 +126,7 @@ def read(body: bytes) -> tuple[EngineRequest, Settings]:
 
 
 class Answer:
-    """All that one request is answered with, before any of it is sent.  Raises Invalid."""
+    """The whole answer to one request, made before any of it is sent.  Raises Invalid."""
 
     def __init__(self, request: EngineRequest, settings: Settings) -> None:
         self.request, self.settings = request, settings

@@ -1,8 +1,8 @@
-"""What the fixture engine says: each token a function of the seed and of all tokens before it, prompt and answer alike.
+"""The fixture engine's text: each token is a function of the seed and of all earlier tokens, of prompt and answer.
 
 The state is a hash over the token ids so far; it chooses the next *unit* of the corpus, whose BPE tokens then follow.
-So an answer that is asked for again with a part of it as prefill goes on with exactly the rest, wherever it was cut,
-in the middle of a unit or of a token included; and a prefix that differs in one character goes on otherwise.
+So a request with a part of an answer as prefill gets exactly the rest.  The cut may be anywhere, also in the middle
+of a unit or of a token.  A prefix that differs in one character gets another continuation.
 """
 
 from __future__ import annotations
@@ -22,7 +22,7 @@ _TEXTS = {**UNITS, **REPEATING}
 
 @cache
 def _followers(mode: str) -> dict[str, tuple[str, ...]]:
-    """What may follow each unit in the corpus; anything may follow what is not in it."""
+    """The possible successors of each unit in the corpus; any unit may follow one that is not in it."""
     units = _TEXTS[mode]
     found: dict[str, list[str]] = {}
     for unit, following in zip(units, units[1:] + units[:1], strict=True):

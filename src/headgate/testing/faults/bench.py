@@ -1,8 +1,8 @@
 """``make faults``: the sixteen provider faults, end to end, through a gateway that runs.
 
-It starts ``headgate serve`` with a configuration of its own (for each fault an alias with one primary and one
-fallback, which share nothing with the others'), plays the providers itself, asks, and judges: see ``faultcases``.
-The faults run side by side, so that a run takes as long as the longest of them.
+It starts ``headgate serve`` with a configuration of its own: each fault has an alias with a primary and a fallback of
+its own.  It plays the providers itself, sends the requests, and judges the answers: see ``faultcases``. The faults
+run side by side, so that a run takes as long as the longest of them.
 
 It proves what a caller of this gateway meets.  It is no load test and no test of providers.
 """
@@ -44,7 +44,7 @@ Runs sixteen provider faults through a gateway of its own and prints what became
 
 
 class Outcome(Struct):
-    """What became of one case; it passed where ``wrong`` is empty."""
+    """The result of one case; it passed if ``wrong`` is empty."""
 
     case: Case
     found: Evidence
@@ -146,7 +146,7 @@ def free_port() -> int:
 async def run(profile: Profile, cases: Iterable[Case] = CASES, *, fallback: bool = True) -> list[Outcome]:
     """Plays all cases at once and judges them.  Raises RuntimeError where the gateway does not start.
 
-    Cases in which nothing but single tokens came late are played again, twice at most: what the machine did does not
+    Cases in which only single tokens came late are played again, twice at most: a pause of the machine does not
     happen each time.
     """
     outcomes = await _run(profile, list(cases), fallback)
@@ -205,7 +205,7 @@ def _log(provider: Provider, case: Case) -> list[Seen]:
 
 
 def _cost(at: Gateway, heard: Heard) -> float | None:
-    """What the gateway says the answer cost, in USD."""
+    """Return the gateway's cost of the answer, in USD."""
     if not heard.ids:
         return None
     request = Request(f"{at.url}/requests/{next(iter(heard.ids))}", headers={"Authorization": f"Bearer {at.token}"})

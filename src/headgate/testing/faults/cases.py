@@ -1,7 +1,7 @@
-"""The sixteen provider faults: what the primary does, and what a gateway must make of it.
+"""The sixteen provider faults: the primary's behaviour, and the gateway's expected reaction.
 
-After the public Failover Bench catalogue (facts restated).  A case is judged by what the providers' own logs say they
-were asked, and when, and by what the client saw: nothing is taken on the gateway's word but what its answer cost.
+After the public Failover Bench catalogue (facts restated).  A case is judged by the providers' own logs (requests and
+times) and by the client's events.  The gateway's own figures are trusted only for the cost of an answer.
 """
 
 from __future__ import annotations
@@ -54,7 +54,7 @@ class Late(str):
 
 
 class Evidence(Struct):
-    """What there is to judge by: the client's answers, the providers' logs, and what the first answer cost (USD)."""
+    """The evidence: the client's answers, the providers' logs, and the cost of the first answer (USD)."""
 
     heard: list[Heard]
     primary: list[Seen]
@@ -139,7 +139,7 @@ def bounded(found: Evidence, seconds: float) -> Iterator[str]:
 
 
 def on_screen(found: Evidence) -> Iterator[str]:
-    """What the primary had said was before the client's eyes before the primary failed, each token at once."""
+    """Check that the client had each of the primary's tokens at once, before the primary failed."""
     heard, seen = found.heard[0], found.primary[0]
     sent = (seen.sent or [])[1 : seen.tokens + 1]  # behind the role chunk
     slowest = max((came - went for came, went in zip(heard.at, sent, strict=False)), default=99.0)

@@ -1,4 +1,4 @@
-"""A streaming client that believes nothing: what came, in which order, and when.
+"""A streaming client that assumes nothing: it records the events, their order and their times.
 
 Used by ``faultbench``.  It reads HTTP/1.1 and SSE by hand, so that what it says of a stream does not depend on what a
 library makes of it.
@@ -71,7 +71,7 @@ class Heard(Struct):
 
 
 async def ask(url: str, token: str, body: dict[str, Any], within: float) -> Heard:
-    """POSTs one chat completion on a connection of its own.  What goes wrong is in the answer."""
+    """POSTs one chat completion on a connection of its own.  Errors are part of the returned answer."""
     heard = Heard(time.monotonic())
     try:
         async with asyncio.timeout(within):

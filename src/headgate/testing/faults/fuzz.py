@@ -4,10 +4,10 @@
 
     python -m headgate.testing.faults.fuzz --streams 10000 --seed 7
 
-Every stream goes through the sockets of one ``headgate serve``.  Its two targets are fixture engines: models of its own
-(what is learnt of one says nothing about another), or shared by many (what is learnt counts).  Chance decides what they
-do with a prefill and its white space, how their bytes are cut into writes, and behind which byte they break.  What the
-whole answer is, is computed here.  A stream is a pure function of the seed and its number.
+Every stream goes through the sockets of one ``headgate serve``.  Its two targets are fixture engines: models of its
+own (knowledge about one does not concern another), or shared by many (knowledge counts).  Chance decides what they do
+with a prefill and its white space, how their bytes are cut into writes, and behind which byte they break.  The whole
+answer is computed here.  A stream is a pure function of the seed and its number.
 
 *exact*: the whole text, once, with its finish and ``[DONE]``.  *truthful*: an error event behind a beginning of the
 text, without ``[DONE]``.  Anything else is *wrong*: most of all a success whose text is not the answer.
@@ -64,7 +64,7 @@ class Target(Struct, frozen=True):
 
 
 class Stream(Struct, frozen=True):
-    """One stream: what is asked, of whom, and what the whole answer is."""
+    """One stream: its request, its targets, and its whole answer."""
 
     number: int
     body: dict[str, Any]
@@ -109,7 +109,7 @@ def stream(seed: int, number: int) -> Stream:
     if engine["mode"] == "multibyte":
         limit = None  # a token may be a part of a character: it is counted where it has not been sent
     if limit is not None:
-        # What was delivered is then known to the token, and so is what is left
+        # Delivered and remaining tokens are then known exactly
         engine |= {"usage": "each", "space": "lead"}
     own = str(chance.randrange(1 << 20)) if chance.random() < 0.6 else ""
     targets = [_target(chance, engine["usage"] == "never", limited=limit is not None) for _ in range(2)]
@@ -130,7 +130,7 @@ def stream(seed: int, number: int) -> Stream:
 
 
 def _said(chance: Random) -> dict[str, Any]:
-    """What both engines say, how its bytes are written, and where they break."""
+    """Choose the engines' text, the writes of its bytes, and the places of the breaks."""
     cuts = [round(chance.random(), 6) for _ in range(chance.choice((1, 1, 1, 2, 2, 3)))]
     return {
         "seed": chance.randrange(1 << 16),
@@ -155,7 +155,7 @@ def _target(chance: Random, silent: bool, limited: bool) -> Target:
     """An engine's way with a prefill, and the provider that says of it what an operator would.
 
     ``silent``: its answers have no usage.  Whether it trims cannot be found out then, and an operator has to say it.
-    ``limited``: it keeps white space.  How much of a limit is spent where it is said again, nobody can know.
+    ``limited``: it keeps white space.  The spent part of a limit cannot be known if the text is repeated.
     """
     spelling = chance.choice((*SPELLINGS, "none"))
     way = chance.choice(("takes", "takes", "takes", "ignores", "refuses"))
@@ -200,7 +200,7 @@ def configuration(url: str, token: str, state: Path) -> dict[str, Any]:
 
 
 class Score:
-    """What became of the streams so far.  Shows it, where somebody looks."""
+    """The results of the streams so far.  Shows it, where somebody looks."""
 
     def __init__(self, count: int) -> None:
         self.count = count

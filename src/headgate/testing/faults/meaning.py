@@ -1,4 +1,4 @@
-"""Faults of meaning and of time: what a provider answers, or fails to, in well-formed HTTP.
+"""Faults of meaning and of time: wrong or missing answers in well-formed HTTP.
 
 First the sixteen of the public failover catalogue, then faults of streams.  Bytes that no HTTP server should send are
 in ``oddities``.

@@ -1,9 +1,9 @@
-"""What a fault is made of: its row in the table, and the means that its act has.
+"""The parts of a fault: its row in the table, and the tools of its act.
 
 A Fault is ``fault/<name>`` as a model.  Its parameters come as a suffix of the model id,
-``fault/stall?after=20&for=30``; every fault knows ``tokens`` (how long the whole answer is), ``rate`` (tokens/s, 0:
-at once) and ``key``.  Faults that count ("once", "for 60 s") count per key, so that tests that run side by side do
-not disturb each other; a count is forgotten after two idle minutes, or by POST /__reset.
+``fault/stall?after=20&for=30``.  Every fault has ``tokens`` (the length of the whole answer), ``rate`` (tokens/s, 0:
+at once) and ``key``.  Faults that count ("once", "for 60 s") count per key, so that parallel tests do not disturb
+each other.  A count is forgotten after two idle minutes, or by POST /__reset.
 """
 
 from __future__ import annotations
@@ -29,8 +29,8 @@ Act = Callable[["Scene"], Awaitable[None]]
 class Fault(Struct, frozen=True):
     """One way to go wrong.  ``params`` are the parameters it knows, with their defaults (seconds and counts).
 
-    ``survivable``: the whole answer is in it, and a streaming client that is strict about the right things gets all
-    of it at the first attempt.
+    ``survivable``: the whole answer is in it.  A streaming client that is strict about the right rules gets all of it
+    at the first attempt.
     """
 
     name: str

@@ -55,12 +55,12 @@ def tokens(count: int) -> list[str]:
 
 
 def text(count: int) -> str:
-    """The first ``count`` tokens as one string: what a client must have got, exactly."""
+    """Return the first ``count`` tokens as one string: the exact text that a client must get."""
     return "".join(tokens(count))
 
 
 def remaining(planned: list[str], said: str | None) -> list[str]:
-    """What is still to be said when the conversation ends with the assistant's own ``said`` (a prefill).
+    """Return the rest of the answer after the assistant's own text ``said`` (a prefill).
 
     Where ``said`` is no beginning of the planned text it is somebody else's, and the text starts afresh.
     """

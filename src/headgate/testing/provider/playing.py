@@ -37,7 +37,7 @@ class Pace:
 
 
 def capped(chat: ChatRequest, tokens: list[str]) -> tuple[list[str], str]:
-    """What of ``tokens`` the client's ``max_tokens`` admits, and the finish reason."""
+    """Return the part of ``tokens`` that the client's ``max_tokens`` admits, and the finish reason."""
     if chat.cap is not None and chat.cap < len(tokens):
         return tokens[: chat.cap], "length"
     return tokens, "stop"

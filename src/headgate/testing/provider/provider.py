@@ -3,8 +3,8 @@ socket.
 
     POST …/chat/completions    models ``echo``, ``lorem``, ``engine`` and ``fault/<name>``, streamed or not
     GET  …/models, …/models/ID what there is
-    GET  /__seen               what it has been asked, where it keeps that (``keep``)
-    POST /__reset              forgets what the faults have counted, and what was seen
+    GET  /__seen               the requests that it got, if it keeps them (``keep``)
+    POST /__reset              forgets the counts of the faults and the requests seen
 
 ``echo`` says the last user message, word by word and at once.  ``lorem`` says a fixed text at ``rate`` tokens/s after
 ``ttft`` seconds, ``tokens`` of them: ``lorem?rate=100&ttft=0.2&tokens=400`` as the model, or ``"lorem": {"rate":
@@ -46,7 +46,7 @@ _chat_decoder = msgspec.json.Decoder(ChatRequest)
 
 
 class Provider:
-    """What ``serve`` gives: the address, and what the provider has seen.
+    """The value of ``serve``: the address, and the requests that the provider has seen.
 
     ``requests`` are the last ``keep`` exchanges, oldest first.
     """
@@ -197,7 +197,7 @@ async def serve(
     tls: ssl.SSLContext | None = None,
     timed: bool = False,
 ) -> AsyncIterator[Provider]:
-    """Serves in the running loop until the block is left; what runs then is cut off.
+    """Serve in the running loop until the block is left; calls that still run are cut off.
 
     ``sock`` is a bound socket that is used instead of ``host`` and ``port`` (0: any free one).  With ``keys``, only
     those bearer keys are let in.  ``keep`` is how many exchanges are remembered, with their headers and bodies (0:
@@ -228,5 +228,5 @@ async def _cut_off(provider: Provider) -> None:
 
 
 def exchanges(answer: bytes) -> list[Seen]:
-    """What GET /__seen answered, as ``Seen``."""
+    """Return the answer of GET /__seen as ``Seen``."""
     return msgspec.json.decode(answer, type=list[Seen])

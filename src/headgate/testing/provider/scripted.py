@@ -62,8 +62,8 @@ class ScriptedUpstream:
     """The running upstream.
 
     ``requests`` are those that scripts waited for, ``received`` the raw bytes of each connection, ``closed_at`` when
-    (``time.monotonic()``) each ``expect_close`` saw the client leave, ``failures`` the steps that could not be done,
-    in words: a test that cares asserts it empty.
+    (``time.monotonic()``) each ``expect_close`` saw the client leave, ``failures`` the failed steps, in words: a test
+    should assert that it is empty.
     """
 
     def __init__(self, scripts: Sequence[Script]) -> None:

@@ -1,8 +1,7 @@
 """A small HTTP/1.1 server that can also misbehave: it owns a test provider's connections and the answers on them.
 
 It refuses nothing that a test may want to do to a client: raw bytes, resets, half-closes, silence.  It is no server
-for the open internet: it has no limits of head or body and no timeouts, and listens on loopback unless told
-otherwise.
+for the open internet: it has no limits of head or body and no timeouts.  It listens on loopback by default.
 """
 
 from __future__ import annotations
@@ -44,11 +43,11 @@ class Request(Struct):
 
 
 class Seen(Struct):
-    """What the server remembers of one exchange.  Instants are ``time.monotonic()`` seconds.
+    """The server's record of one exchange.  Instants are ``time.monotonic()`` seconds.
 
-    ``how`` is empty while it runs, ``complete`` when the server did all that it meant to (a deliberate cut included),
-    ``client_closed`` when the client left first.  ``tokens`` counts what was sent of the answer; ``sent`` says when
-    each piece of its body was, where the server keeps that (``timed``).
+    ``how`` is empty while it runs.  ``complete``: the server sent all that it planned (a deliberate cut included).
+    ``client_closed``: the client left first.  ``tokens`` counts what was sent of the answer; ``sent`` says when each
+    piece of its body was, where the server keeps that (``timed``).
     """
 
     method: str
@@ -64,9 +63,7 @@ class Seen(Struct):
 
 
 class Journal(Struct):
-    """The exchanges seen, oldest first, at most ``requests.maxlen`` of them (0: none), and who wants to hear of
-    changes.
-    """
+    """The exchanges, oldest first, at most ``requests.maxlen`` of them (0: none), and the listeners for changes."""
 
     requests: deque[Seen]
     timed: bool = False
@@ -162,7 +159,7 @@ class Reply:
         self.end()
 
     def close(self) -> None:
-        """FIN after what was written, whatever the framing had promised."""
+        """Send FIN after the written bytes, even if the framing announced more."""
         self._connection.finished(self, stay=False)
         self._transport.close()
 

@@ -80,7 +80,7 @@ class ChatRequest(Struct):
 
     @property
     def prefill(self) -> str | None:
-        """The text of a trailing assistant message: what the answer is to go on from."""
+        """Return the text of a trailing assistant message, which the answer continues."""
         last = self.messages[-1] if self.messages else None
         return last.text if last and last.role == "assistant" else None
 

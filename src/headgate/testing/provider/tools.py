@@ -1,6 +1,6 @@
 """Tool calls as providers stream them: in pieces, side by side, late, and with the wrong finish reason.
 
-The calls are the same in every answer (``CALLS``), whatever tools the request offers.
+The calls are the same in every answer (``CALLS``), for any tools of the request.
 """
 
 from __future__ import annotations

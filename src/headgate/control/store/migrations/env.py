@@ -1,4 +1,4 @@
-"""What Alembic runs: the migrations, on the connection that ``store`` hands in.  There is no offline mode."""
+"""Alembic's entry: run the migrations on the connection that ``store`` passes in.  There is no offline mode."""
 
 from __future__ import annotations
 

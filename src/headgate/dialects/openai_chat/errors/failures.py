@@ -9,10 +9,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate import errors
+from headgate.dialects.base import Quotable
 from headgate.dialects.openai_chat.errors import classes, complaint, detection, limits
 from headgate.dialects.openai_chat.errors.classes import Evidence
 from headgate.dialects.openai_chat.errors.complaint import Complaint
-from headgate.dialects.openai_chat.errors.quotation import Quotable, Quotations
+from headgate.dialects.openai_chat.errors.quotation import Quotations
 from headgate.dialects.openai_chat.normalise import one_line
 from headgate.errors import GatewayError, Kind
 from headgate.wire import codec, sse

@@ -9,9 +9,11 @@ from __future__ import annotations
 import unicodedata
 from bisect import bisect_left
 from collections.abc import Callable, Mapping
-from typing import NamedTuple, Protocol
+from typing import NamedTuple
 
 import msgspec
+
+from headgate.dialects.base import Quotable
 
 MOST_SENT = 1 << 20  # bytes: a longer request is taken to hold whatever words there are
 _LONG = 60  # letters in a row that are the request's as well: no chance makes that
@@ -20,16 +22,6 @@ _FARTHEST = 127  # letters to each side that are compared
 _OURS = b'"stream_options":{"include_usage":true}'  # of every stream that we ask for
 _OPENING, _CLOSING = "\"'`“”‘’«»„<>[]{}():=", "\"'`“”‘’«»“<>[]{}()…"
 _DROPPED = bytes(byte for byte in range(128) if not chr(byte).isalnum())
-
-
-class Quotable(Protocol):
-    """What an upstream was asked, and may quote: the client's header fields and the request's body."""
-
-    @property
-    def headers(self) -> Mapping[bytes, bytes]: ...
-
-    @property
-    def body(self) -> bytes: ...
 
 
 class Sent(NamedTuple):

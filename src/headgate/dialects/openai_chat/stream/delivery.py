@@ -10,11 +10,11 @@ import math
 from msgspec import Raw
 
 from headgate import errors
+from headgate.dialects.base import Quotable
 from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
 from headgate.dialects.openai_chat.stream import calls, chunks, finishes
-from headgate.dialects.openai_chat.stream.envelope import Face
+from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
 from headgate.dialects.tally import Tally
 from headgate.errors import GatewayError
@@ -42,7 +42,7 @@ class Delivery:
     _choices: dict[int, chunks.Choice]
     _ending: chunks.Choice | None  # whose finish reason the chunk at hand brings, and nothing else
     _expects: int
-    _face: Face
+    _face: Envelope
     _held: list[bytes] | None
     _hold: str
     _kinds: set[str]  # of what there was to see

@@ -19,7 +19,7 @@ _MOST_CARRIED = 32
 _LARGEST_CARRIED = 64 << 10
 
 
-class Face:
+class Envelope:
     """``model`` is the target's id until the upstream has given its own, which then stays.  ``carried`` holds top-level
     members of chunks that were not sent.
     """

@@ -11,17 +11,17 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects import tally
+from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.errors.quotation import Quotable
 from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
-from headgate.dialects.openai_chat.stream.envelope import Face
+from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
 from headgate.dialects.tally import NOTHING, Tally
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
-from headgate.wire import codec, sse
+from headgate.wire import codec, framing, sse
 from headgate.wire.codec import EMPTY_TEXT, Object
 
 _DONE = b"data: [DONE]\n\n"
@@ -46,38 +46,23 @@ class ChatStream(Delivery):
     ends without ``[DONE]`` before all of them have finished was cut.  ``sent``: the request, which an error may quote.
     """
 
-    def __init__(
-        self,
-        ident: str,
-        created: int,
-        model: str,
-        include_usage: bool,
-        *,
-        provider: str = "The upstream",
-        secrets: tuple[str, ...] = (),
-        max_event: int = 8 << 20,
-        prompt_tokens: int = 0,
-        hold: str = "",
-        choices: int = 1,
-        keep: bool = False,
-        sent: Quotable | None = None,
-    ) -> None:
+    def __init__(self, reply: Reply) -> None:
         self.visible = False
         self.done = False
         self.error: GatewayError | None = None
         self.events = 0
         self.quiet = 0.0
         self.skipped = 0
-        self.ident = ident
-        self._include_usage = include_usage
-        self.provider = provider
-        self._secrets = secrets
-        self._sent = sent
-        self._prompt_tokens = prompt_tokens
-        self._max_event = max_event
-        self._decoder = sse.Decoder(max_event + len(b"data: "))
+        self.ident = reply.ident
+        self._include_usage = reply.include_usage
+        self.provider = reply.provider
+        self._secrets = reply.secrets
+        self._sent = reply.sent
+        self._prompt_tokens = reply.prompt_tokens
+        self._max_event = reply.max_event
+        self._decoder = sse.Decoder(reply.max_event + len(b"data: "))
         self._template = Template()
-        self._face = Face(ident, created, model, include_usage)
+        self._face = Envelope(reply.ident, reply.created, reply.model, reply.include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
         self._shown: Tally | None = None  # before what is held
@@ -88,16 +73,26 @@ class ChatStream(Delivery):
         self._begun = False
         self._noticed = False  # its server has said that it is at work, which is no progress, as a comment is none
         self._kinds: set[str] = set()  # of what there was to see
-        self._said: bytearray | None = bytearray() if keep else None  # the content, as it stands in JSON
+        self._said: bytearray | None = bytearray() if reply.keep else None  # the content, as it stands in JSON
         self._saying = self._said  # where the text of the chunks that the template knows goes
         self._said_room = _MOST_SAID  # how long it may be before it is looked at
         self._said_saved = 0  # bytes that it was longer before its escapes were taken out
-        self._hold = hold
-        self._expects = choices
-        self._held: list[bytes] | None = [] if hold == "all" else None
+        self._hold = reply.hold
+        self._expects = reply.choices
+        self._held: list[bytes] | None = [] if reply.hold == "all" else None
         self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
     # ------------------------------------------------------------------------------- the bridge
+
+    @property
+    def envelope(self) -> Envelope:
+        """What every chunk of the client's stream has in common."""
+        return self._face
+
+    @property
+    def is_reported(self) -> bool:
+        """Whether the upstream has said what the answer used."""
+        return self._usage_raw is not None
 
     @property
     def model(self) -> str:
@@ -166,6 +161,18 @@ class ChatStream(Delivery):
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
+
+    def whole(self, body: bytes) -> bytes:
+        """Take an answer that came whole, as the stream that it would have been."""
+        mended, top = chunks.parse(framing.document(body))
+        choices = codec.as_objects(top.get("choices")) if top is not None else None
+        if top is None or (not choices and not failures.is_error(top)):
+            self.error = failures.garbage(body, provider=self.provider)
+            return b""
+        out = self.feed(sse.encode(mended))
+        if self.error is None:
+            out += self.feed(sse.encode(b"[DONE]"))
+        return out
 
     def _bound_said(self, said: bytearray) -> None:
         """Forgets a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
@@ -383,7 +390,3 @@ class ChatStream(Delivery):
         if self._decoder.overflowed and not self._ended:
             said = f"{self.provider} sent an event of more than {self._max_event} bytes."
             self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
-
-    # ------------------------------------------------------------------------------- chunks
-
-    # ------------------------------------------------------------------------------- what goes out

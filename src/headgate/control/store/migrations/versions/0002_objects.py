@@ -1,5 +1,5 @@
-"""What an operator declares in the store: providers, their accounts, aliases, overrides of the price list; and the
-secrets of rotated tokens that are still good for a while.
+"""The operator's objects in the store: providers, their accounts, aliases, overrides of the price list.  Also the
+former secrets of rotated tokens, during their overlap.
 """
 
 from __future__ import annotations

@@ -1,5 +1,5 @@
 """Lists and sums that stay quick at ten million rows: indexes for the filters, bounds per stretch of time, usage per
-day; and what a call was priced with.
+day.  Also the price of a call.
 
 A store of ten million rows takes minutes to get here, once; the data process serves meanwhile.
 """

@@ -1,4 +1,4 @@
-"""Streams that went on at another target: where, who wrote how much of them, and why some could not."""
+"""Continued streams: their seams, the parts of each target, and the reason if a stream could not be continued."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The sixteen provider faults as a course meets them, and the classes of errors, with manual time."""
+"""The sixteen provider faults as a call meets them, and the classes of errors, with manual time."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import pytest
 from headgate import errors
 from headgate.errors import GatewayError, Kind
 from headgate.model import ModelRow, Timeouts
-from headgate.policy.attempts.next_attempt import Course
+from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.health.targets import Health
 from tests.policy.worlds import World, always, error, fine, once, plan, status
 
@@ -57,9 +57,9 @@ def test_6_7_a_silent_route_is_tried_once() -> None:
 
 def test_8_9_a_cut_is_continued_elsewhere() -> None:
     one = plan(ModelRow("m"), ModelRow("m", prefill="trailing"))
-    course = Course(one, Health(), lambda: 0.5)
-    course.first(0.0, 600.0)
-    step = course.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True)
+    attempts = NextAttempt(one, Health(), lambda: 0.5)
+    attempts.first(0.0, 600.0)
+    step = attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True)
     assert step is not None and (step.attempt.target.provider.name, step.why, step.wait) == ("p1", "continue", 0.0)
 
 
@@ -89,18 +89,18 @@ def test_13_a_clients_own_mistake_is_never_retried(kind: Kind) -> None:
 def test_14_a_refused_prefill_is_asked_afresh_and_remembered() -> None:
     one = plan(ModelRow("m"), ModelRow("m", prefill="trailing"), ModelRow("m", prefill="prefix"))
     health = Health()
-    course = Course(one, health, lambda: 0.5)
-    course.first(0.0, 600.0)
+    attempts = NextAttempt(one, health, lambda: 0.5)
+    attempts.first(0.0, 600.0)
     broken = error(errors.UPSTREAM_CUT)
-    first = course.after(broken, 1.0, continuing=True)
+    first = attempts.after(broken, 1.0, continuing=True)
     assert first is not None and first.why == "continue"
-    again = course.after(error(errors.UPSTREAM_REFUSED, 400), 1.1, continuing=True, spoke=False)
+    again = attempts.after(error(errors.UPSTREAM_REFUSED, 400), 1.1, continuing=True, spoke=False)
     assert again is not None and (again.attempt, again.why, again.wait) == (first.attempt, "restart", 0.0)
     assert not health.takes_prefill(first.attempt.target, 2.0)
     assert health.takes_prefill(first.attempt.target, 1.1 + 3601)
-    second = course.after(broken, 2.0, continuing=True)  # the refused one did not count
+    second = attempts.after(broken, 2.0, continuing=True)  # the refused one did not count
     assert second is not None and (second.attempt.target.provider.name, second.why) == ("p2", "continue")
-    assert course.after(broken, 3.0, continuing=True) is None
+    assert attempts.after(broken, 3.0, continuing=True) is None
 
 
 def test_15_an_outage_of_a_minute() -> None:
@@ -257,22 +257,22 @@ def test_the_retry_budget_of_a_pool() -> None:
 
 def test_short_deadline_is_not_held_against_the_target() -> None:
     health = Health()
-    course = Course(plan(), health, lambda: 0.5)
-    course.first(0.0, 0.5)
-    assert course.after(error(errors.UPSTREAM_TIMEOUT), 0.5) is None
+    attempts = NextAttempt(plan(), health, lambda: 0.5)
+    attempts.first(0.0, 0.5)
+    assert attempts.after(error(errors.UPSTREAM_TIMEOUT), 0.5) is None
     assert health.quiet
-    course = Course(plan(), health, lambda: 0.5)
-    course.first(0.0, Timeouts().total)
-    course.after(error(errors.UPSTREAM_TIMEOUT), Timeouts().total)
+    attempts = NextAttempt(plan(), health, lambda: 0.5)
+    attempts.first(0.0, Timeouts().total)
+    attempts.after(error(errors.UPSTREAM_TIMEOUT), Timeouts().total)
     assert not health.quiet
 
 
 def test_the_end_of_a_call_never_comes_nearer() -> None:
-    course = Course(plan(), Health(), lambda: 0.0)
-    course.first(0.0, 2.0)
-    assert course.extend(10.0) == 10.0 and course.extend(2.0) == 10.0
-    assert course.after(status(503), 9.0) is not None
-    assert course.after(status(503), 9.96) is None
+    attempts = NextAttempt(plan(), Health(), lambda: 0.0)
+    attempts.first(0.0, 2.0)
+    assert attempts.extend(10.0) == 10.0 and attempts.extend(2.0) == 10.0
+    assert attempts.after(status(503), 9.0) is not None
+    assert attempts.after(status(503), 9.96) is None
 
 
 def test_a_failure_that_says_when() -> None:
@@ -287,11 +287,11 @@ def test_a_failure_that_says_when() -> None:
 
 
 def steps(one: object, failures: int = 3, **more: bool) -> list[tuple[str, str]]:
-    course = Course(one, Health(), lambda: 0.5)  # type: ignore[arg-type]
-    course.first(0.0, 600.0)
+    attempts = NextAttempt(one, Health(), lambda: 0.5)  # type: ignore[arg-type]
+    attempts.first(0.0, 600.0)
     found = []
     for at in range(failures):
-        step = course.after(error(errors.UPSTREAM_CUT), 1.0 + at, continuing=True, **more)
+        step = attempts.after(error(errors.UPSTREAM_CUT), 1.0 + at, continuing=True, **more)
         if step is None:
             break
         found.append((step.attempt.target.provider.name, step.why))
@@ -317,20 +317,20 @@ def test_who_goes_on(rows: tuple[ModelRow, ...], prefill: bool, expected: list[t
 
 
 def test_a_silent_attempt_to_go_on_does_not_count() -> None:
-    course = Course(plan(*[ABLE] * 5), Health(), lambda: 0.0)
-    course.first(0.0, 600.0)
+    attempts = NextAttempt(plan(*[ABLE] * 5), Health(), lambda: 0.0)
+    attempts.first(0.0, 600.0)
     went = []
     for now, spoke in ((1.0, True), (2.0, False), (3.0, False), (4.0, True), (5.0, False), (6.0, True)):
-        step = course.after(error(errors.UPSTREAM_OVERLOADED), now, continuing=True, spoke=spoke)
+        step = attempts.after(error(errors.UPSTREAM_OVERLOADED), now, continuing=True, spoke=spoke)
         went.append(step.attempt.target.provider.name if step is not None else "")
     assert went == ["p1", "p2", "p3", "p4", "p0", ""]
 
 
 def test_target_silent_twice_does_not_continue() -> None:
-    course = Course(plan(ABLE), Health(), lambda: 0.0)
-    course.first(0.0, 600.0)
+    attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
+    attempts.first(0.0, 600.0)
     went = [
-        course.after(error(errors.UPSTREAM_FAILED), now, continuing=True, spoke=spoke) is not None
+        attempts.after(error(errors.UPSTREAM_FAILED), now, continuing=True, spoke=spoke) is not None
         for now, spoke in ((1.0, True), (2.0, False), (3.0, False))
     ]
     assert went == [True, True, False]
@@ -339,14 +339,14 @@ def test_target_silent_twice_does_not_continue() -> None:
 @pytest.mark.parametrize("code", [429, 500, 502, 503])
 @pytest.mark.parametrize(("asks", "waits"), [(1.0, True), (20.0, True), (61.0, False)])
 def test_continuation_waits_for_retry_after(code: int, asks: float, waits: bool) -> None:
-    course = Course(plan(ABLE), Health(), lambda: 0.0)
-    course.first(0.0, 600.0)
-    assert course.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
-    step = course.after(status(code, asks), 2.0, continuing=True, spoke=False)
+    attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
+    attempts.first(0.0, 600.0)
+    assert attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
+    step = attempts.after(status(code, asks), 2.0, continuing=True, spoke=False)
     assert (step is not None) == waits
     if step is not None:
         assert (step.wait, step.why) == (asks, "continue")
-    other = Course(plan(ABLE, ABLE), Health(), lambda: 0.0)
+    other = NextAttempt(plan(ABLE, ABLE), Health(), lambda: 0.0)
     other.first(0.0, 600.0)
     assert other.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
     elsewhere = other.after(status(code, asks), 2.0, continuing=True, spoke=False)
@@ -354,16 +354,16 @@ def test_continuation_waits_for_retry_after(code: int, asks: float, waits: bool)
 
 
 def test_a_wait_to_go_on_ends_before_the_call_does() -> None:
-    course = Course(plan(ABLE), Health(), lambda: 0.0)
-    course.first(0.0, 10.0)
-    assert course.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
-    assert course.after(status(429, 9.0), 2.0, continuing=True, spoke=False) is None
+    attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
+    attempts.first(0.0, 10.0)
+    assert attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
+    assert attempts.after(status(429, 9.0), 2.0, continuing=True, spoke=False) is None
 
 
 def test_going_on_ends_where_the_request_itself_is_refused() -> None:
-    course = Course(plan(ABLE, ABLE), Health(), lambda: 0.5)
-    course.first(0.0, 600.0)
-    assert course.after(error(errors.CONTENT_FILTER, 400), 1.0, continuing=True) is None
+    attempts = NextAttempt(plan(ABLE, ABLE), Health(), lambda: 0.5)
+    attempts.first(0.0, 600.0)
+    assert attempts.after(error(errors.CONTENT_FILTER, 400), 1.0, continuing=True) is None
 
 
 def test_ejected_target_continues_last() -> None:
@@ -371,18 +371,18 @@ def test_ejected_target_continues_last() -> None:
     one = plan(ABLE, ABLE, ABLE)
     for _ in range(3):
         health.failed(one.attempts[1], error(errors.UPSTREAM_CUT), 0.0)
-    course = Course(one, health, lambda: 0.5)
-    course.first(0.0, 600.0)
-    step = course.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True)
+    attempts = NextAttempt(one, health, lambda: 0.5)
+    attempts.first(0.0, 600.0)
+    step = attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True)
     assert step is not None and step.attempt.target.provider.name == "p2"
 
 
 def test_broken_target_continues_after_the_others() -> None:
-    course = Course(plan(*[ModelRow("m", prefill="trailing")] * 3), Health(), lambda: 0.0)
-    assert course.first(0.0, 600.0).attempt.target.provider.name == "p0"
+    attempts = NextAttempt(plan(*[ModelRow("m", prefill="trailing")] * 3), Health(), lambda: 0.0)
+    assert attempts.first(0.0, 600.0).attempt.target.provider.name == "p0"
     went = []
     for now in (1.0, 2.0):
-        step = course.after(error(errors.UPSTREAM_CUT), now, continuing=True)
+        step = attempts.after(error(errors.UPSTREAM_CUT), now, continuing=True)
         assert step is not None and step.why == "continue"
         went.append(step.attempt.target.provider.name)
     assert went == ["p1", "p2"]

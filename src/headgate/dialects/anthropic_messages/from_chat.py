@@ -1,0 +1,196 @@
+"""The members of a chat completion → those of a Messages request.
+
+Members that this API has no form for are left out: how an answer is sampled (seed, penalties, logprobs), its format,
+and what only one provider knows.
+"""
+
+from __future__ import annotations
+
+from msgspec import Raw
+
+from headgate.wire import codec
+from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
+
+_AS_THEY_ARE = ("top_p", "top_k", "stream")
+_HOTTEST = 1  # chat's temperature goes to 2
+_SYSTEM = ("system", "developer")
+_BETWEEN = "\n\n"  # system messages
+_NO_PARAMETERS = codec.raw({"type": "object", "properties": {}})
+_TYPE_TEXT = codec.raw("text")
+
+
+def members(body: Object) -> Object:
+    """Of an upstream's request; without the model, and without ``max_tokens`` where ``body`` sets no limit."""
+    system, messages = _messages(codec.as_objects(body["messages"]) or [])
+    found: Object = {"messages": codec.raw(messages)}
+    if system:
+        found["system"] = codec.raw(system)
+    for name in ("max_completion_tokens", "max_tokens"):
+        most = codec.as_integer(body.get(name))
+        if most is not None and most > 0:
+            found["max_tokens"] = codec.raw(most)
+            break
+    for key in _AS_THEY_ARE:
+        if not codec.is_null(body.get(key)):
+            found[key] = body[key]
+    temperature = codec.as_number(body.get("temperature"))
+    if temperature is not None:
+        found["temperature"] = codec.raw(_HOTTEST) if temperature > _HOTTEST else body["temperature"]
+    stop = codec.as_text(body.get("stop"))
+    stops = [stop] if stop is not None else codec.as_texts(body.get("stop")) or []
+    if any(stops):
+        found["stop_sequences"] = codec.raw([stop for stop in stops if stop])
+    user = codec.as_text(body.get("user"))
+    if user:
+        found["metadata"] = codec.raw({"user_id": user})
+    return found | _tools(body)
+
+
+# ------------------------------------------------------------------------------------- messages
+
+
+def _messages(given: list[Object]) -> tuple[str, list[Object]]:
+    """The system prompt, and messages whose roles take turns."""
+    system: list[str] = []
+    turns: list[tuple[str, list[Object]]] = []
+    for message in given:
+        role = codec.as_text(message.get("role")) or ""
+        if role in _SYSTEM:
+            system.append(_text(message.get("content")))
+            continue
+        speaker = "assistant" if role == "assistant" else "user"
+        blocks = [_result(message)] if role == "tool" else _blocks(message.get("content"))
+        if role == "assistant":
+            blocks += map(_tool_use, codec.as_objects(message.get("tool_calls")) or ())
+        if turns and turns[-1][0] == speaker:
+            turns[-1][1].extend(blocks)
+        elif blocks:
+            turns.append((speaker, blocks))
+    prompt = _BETWEEN.join(text for text in system if text)
+    if not turns and prompt:  # a system prompt alone is a question here
+        return "", [{"role": codec.raw("user"), "content": codec.raw(prompt)}]
+    if turns and turns[-1][0] == "assistant":
+        _trim(turns)
+    return prompt, [{"role": codec.raw(role), "content": _content(blocks)} for role, blocks in turns]
+
+
+def _trim(turns: list[tuple[str, list[Object]]]) -> None:
+    """Without the white space at the end of a prefill: the API refuses it."""
+    blocks = turns[-1][1]
+    text = codec.as_text(blocks[-1].get("text")) if _kind(blocks[-1]) == "text" else None
+    if text is None:
+        return
+    if text.rstrip():
+        blocks[-1] = _text_block(text.rstrip())
+        return
+    blocks.pop()
+    if blocks:
+        _trim(turns)
+    else:
+        turns.pop()
+
+
+def _content(blocks: list[Object]) -> Raw:
+    return blocks[0]["text"] if len(blocks) == 1 and _kind(blocks[0]) == "text" else codec.raw(blocks)
+
+
+def _blocks(raw: Raw | None) -> list[Object]:
+    """A content's parts as blocks.  Empty text is refused by the API."""
+    text = codec.as_text(raw)
+    if text is not None:
+        return [_text_block(text)] if text else []
+    found: list[Object] = []
+    for part in codec.as_objects(raw) or ():
+        kind = _kind(part)
+        if kind in ("text", "refusal"):
+            inner = codec.as_text(part.get(kind))
+            if inner:
+                found.append(_text_block(inner))
+        elif kind == "image_url":
+            found.append(_image(part))
+        else:
+            found.append(part)
+    return found
+
+
+def _text_block(text: str) -> Object:
+    return {"type": _TYPE_TEXT, "text": codec.raw(text)}
+
+
+def _image(part: Object) -> Object:
+    image = codec.as_object(part.get("image_url")) or {"url": part.get("image_url", NULL)}
+    url = codec.as_text(image.get("url")) or ""
+    source = {"type": "url", "url": url}
+    if url.startswith("data:"):
+        head, _, data = url.removeprefix("data:").partition(",")
+        source = {"type": "base64", "media_type": head.partition(";")[0], "data": data}
+    return {"type": codec.raw("image"), "source": codec.raw(source)}
+
+
+def _result(message: Object) -> Object:
+    found: Object = {"type": codec.raw("tool_result"), "tool_use_id": message.get("tool_call_id", NULL)}
+    blocks = _blocks(message.get("content"))
+    if blocks:
+        found["content"] = _content(blocks)
+    return found
+
+
+def _tool_use(call: Object) -> Object:
+    function = codec.as_object(call.get("function")) or {}
+    return {
+        "type": codec.raw("tool_use"),
+        "id": call.get("id", NULL),
+        "name": function.get("name", NULL),
+        "input": _input(codec.as_text(function.get("arguments")) or ""),
+    }
+
+
+def _input(arguments: str) -> Raw:
+    """Arguments as the object that they have to be here; a model may have written anything."""
+    data = arguments.encode()
+    return Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT
+
+
+def _text(raw: Raw | None) -> str:
+    text = codec.as_text(raw)
+    if text is not None:
+        return text
+    return _BETWEEN.join(codec.as_text(part.get("text")) or "" for part in codec.as_objects(raw) or ())
+
+
+def _kind(part: Object) -> str:
+    return codec.as_text(part.get("type")) or ""
+
+
+# ------------------------------------------------------------------------------------- tools
+
+
+def _tools(body: Object) -> Object:
+    tools = codec.as_objects(body.get("tools"))
+    if not tools:
+        return {}
+    found: Object = {"tools": codec.raw([_tool(tool) for tool in tools])}
+    choice = _tool_choice(body.get("tool_choice"))
+    if codec.as_boolean(body.get("parallel_tool_calls")) is False and choice.get("type") != "none":
+        choice = {"type": "auto", **choice, "disable_parallel_tool_use": True}
+    if choice:
+        found["tool_choice"] = codec.raw(choice)
+    return found
+
+
+def _tool(tool: Object) -> Object:
+    function = codec.as_object(tool.get("function"))
+    if function is None:
+        return tool
+    found = {key: function[key] for key in ("name", "description") if not codec.is_null(function.get(key))}
+    schema = function.get("parameters")
+    found["input_schema"] = _NO_PARAMETERS if schema is None or schema in (NULL, EMPTY_OBJECT) else schema
+    return found
+
+
+def _tool_choice(raw: Raw | None) -> dict[str, object]:
+    word = codec.as_text(raw)
+    if word is not None:
+        return {"type": "any" if word == "required" else word}
+    function = codec.as_object((codec.as_object(raw) or {}).get("function"))
+    return {"type": "tool", "name": function.get("name", NULL)} if function is not None else {}

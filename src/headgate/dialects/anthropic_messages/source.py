@@ -1,0 +1,268 @@
+"""A Messages upstream's answer as deltas (docs.anthropic.com/en/docs/build-with-claude/streaming)."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from msgspec import Raw, Struct
+
+from headgate import errors
+from headgate.dialects.base import Delta, Finish, ReasoningDelta, Reply, TextDelta, ToolDelta, ToolStart
+from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.stream import finishes
+from headgate.errors import GatewayError
+from headgate.model import Usage
+from headgate.wire import codec, sse
+from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
+
+_QUIET = 2.0  # seconds behind a stop reason
+_PLAIN = ("end_turn", "stop_sequence", "max_tokens", "tool_use")  # stop reasons that a finish reason says all of
+# docs.anthropic.com/en/api/errors: an error's type is the word for its status, which an event does not have
+_STATUSES = {
+    "invalid_request_error": 400,
+    "authentication_error": 401,
+    "billing_error": 402,
+    "permission_error": 403,
+    "not_found_error": 404,
+    "request_too_large": 413,
+    "rate_limit_error": 429,
+    "api_error": 500,
+    "timeout_error": 504,
+    "overloaded_error": 529,
+}
+_WITHOUT_TEXT = ("redacted_thinking", "fallback")  # blocks of which a client misses nothing
+
+
+class _Block(Struct, gc=False):
+    """A content block that has begun.  ``call`` is its place among the tool calls; -1: it is none."""
+
+    call: int = -1
+    given: bytes = b""  # the input that came with its start
+    fed: bool = False  # more of its input has come
+
+
+class MessagesSource:
+    """Implements ``base.Source``."""
+
+    def __init__(self, reply: Reply) -> None:
+        self.done = False
+        self.error: GatewayError | None = None
+        self.events = 0
+        self.skipped = 0
+        self.quiet = 0.0
+        self.model = ""
+        self._reply = reply
+        self._decoder = sse.Decoder(reply.max_event + len(b"data: "))
+        self._blocks: dict[int, _Block] = {}
+        self._calls = 0
+        self._finish: Finish | None = None
+        self._usage: Raw | None = None
+        self._counted = False  # the answer's tokens have been reported, and not only its prompt's
+
+    @property
+    def reported(self) -> Usage | None:
+        if self._usage is None or (self.done and not self._counted):
+            return None
+        estimate = Usage(self._reply.prompt_tokens)
+        usage, _ = usages.read(self._usage, estimate)
+        return None if usage is estimate else usage
+
+    def feed(self, data: bytes) -> Sequence[Delta]:
+        if self.done or self.error is not None:
+            return ()
+        deltas: list[Delta] = []
+        for event in self._decoder.feed(data):
+            self._take(event, deltas)
+            if self.done or self.error is not None:
+                return deltas
+        if self._decoder.overflowed:
+            said = f"{self._reply.provider} sent an event of more than {self._reply.max_event} bytes."
+            self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
+        return deltas
+
+    def close(self, clean: bool = True) -> Sequence[Delta]:
+        if self.done or self.error is not None:
+            return ()
+        deltas: list[Delta] = []
+        for event in self._decoder.close() if clean else ():
+            self._take(event, deltas)
+            if self.done or self.error is not None:
+                return deltas
+        if self._finish is not None:  # all that is missing is the event that says so
+            self.done = True
+        else:
+            said = f"{self._reply.provider} closed the connection before its answer was complete."
+            self.error = GatewayError(errors.UPSTREAM_CUT, said)
+        return deltas
+
+    def whole(self, body: bytes) -> Sequence[Delta]:
+        deltas: list[Delta] = []
+        top = _object(body)
+        self.events = 1
+        if top is not None and _text(top.get("type")) == "message":
+            self._message(top, deltas)
+        elif top is not None and failures.is_error(top):
+            self._fail(body)
+        else:
+            reply = self._reply
+            self.error = failures.garbage(body, provider=reply.provider, secrets=reply.secrets, sent=reply.sent)
+        return deltas
+
+    # ------------------------------------------------------------------------------- events
+
+    def _take(self, event: sse.Event, deltas: list[Delta]) -> None:
+        self.events += 1
+        if event.name == b"error" or event.error:
+            self._fail(event.data or event.error)
+            return
+        if event.data.strip() == b"[DONE]":  # of servers that only nearly speak this API
+            self.done = self._finish is not None
+            return
+        top = _object(event.data)
+        if top is None:
+            self.skipped += 1
+            return
+        match _text(top.get("type")) or event.name.decode(errors="replace"):
+            case "content_block_delta":
+                self._delta(top, deltas)
+            case "content_block_start":
+                self._start(top, deltas)
+            case "content_block_stop":
+                self._stop(_index(top), deltas)
+            case "message_start":
+                self._head(codec.as_object(top.get("message")) or {})
+            case "message_delta":
+                self._end(top, deltas)
+            case "message_stop":
+                self._finish = self._finish or self._meant("", "", deltas)
+                self.done = True
+            case "message":
+                self._message(top, deltas)
+            case "ping":
+                pass
+            case _:
+                if failures.is_error(top):
+                    self._fail(event.data)
+
+    def _head(self, message: Object) -> None:
+        self.model = _text(message.get("model")) or self.model
+        self._use(message.get("usage"))
+
+    def _use(self, raw: Raw | None) -> None:
+        if raw is not None and codec.as_object(raw):
+            self._usage = usages.merge(self._usage, raw)
+
+    def _start(self, top: Object, deltas: list[Delta]) -> None:
+        index, given = _index(top), codec.as_object(top.get("content_block")) or {}
+        block = self._blocks[index] = _Block()
+        match _text(given.get("type")):
+            case "text":
+                _add_text(given.get("text"), deltas)
+            case "thinking":
+                self._think(given, deltas)
+            case "tool_use":
+                block.call, self._calls = self._calls, self._calls + 1
+                block.given = bytes(given.get("input", EMPTY_OBJECT))
+                deltas.append(ToolStart(block.call, _text(given.get("id")), _text(given.get("name"))))
+            case kind if kind not in _WITHOUT_TEXT:
+                self.skipped += 1
+
+    def _delta(self, top: Object, deltas: list[Delta]) -> None:
+        delta = codec.as_object(top.get("delta")) or {}
+        match _text(delta.get("type")):
+            case "text_delta":
+                _add_text(delta.get("text"), deltas)
+            case "thinking_delta" | "signature_delta":
+                self._think(delta, deltas)
+            case "input_json_delta":
+                block = self._blocks.get(_index(top))
+                piece = _text(delta.get("partial_json"))
+                if block is None:
+                    self.skipped += 1
+                elif piece and block.call >= 0:
+                    block.fed = True
+                    deltas.append(ToolDelta(block.call, piece))
+
+    def _think(self, given: Object, deltas: list[Delta]) -> None:
+        text, signature = _text(given.get("thinking")), _text(given.get("signature"))
+        if text or signature:
+            deltas.append(ReasoningDelta(text, signature))
+
+    def _stop(self, index: int, deltas: list[Delta]) -> None:
+        block = self._blocks.pop(index, None)
+        if block is not None and block.call >= 0 and not block.fed:
+            input_ = Raw(block.given)
+            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.given.decode()))
+
+    def _end(self, top: Object, deltas: list[Delta]) -> None:
+        usage = top.get("usage")
+        self._use(usage)
+        self._counted = self._counted or "output_tokens" in (codec.as_object(usage) or {})
+        delta = codec.as_object(top.get("delta")) or {}
+        word = _text(delta.get("stop_reason"))
+        if word:
+            self._meant(word, _text(delta.get("stop_sequence")), deltas)
+            self.quiet = _QUIET
+
+    def _meant(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
+        """The end of the answer, once."""
+        for index in sorted(self._blocks):
+            self._stop(index, deltas)
+        reason = finishes.reason_of(word) or "stop"
+        if reason == finishes.FAILED:
+            self._fail(codec.encode({"error": {"message": word}}), word)
+        elif self._calls and reason == "stop":
+            reason = "tool_calls"
+        elif reason == "tool_calls" and not self._calls:
+            reason = "stop"
+        self._finish = Finish(reason, "" if word in _PLAIN else word, stop)
+        if self.error is None:
+            deltas.append(self._finish)
+        return self._finish
+
+    def _message(self, top: Object, deltas: list[Delta]) -> None:
+        """An answer that came whole."""
+        self._head(top)
+        self._counted = True
+        for i, raw in enumerate(codec.as_list(top.get("content")) or ()):
+            self._start({"index": codec.raw(i), "content_block": raw}, deltas)
+            self._stop(i, deltas)
+        self._meant(_text(top.get("stop_reason")), _text(top.get("stop_sequence")), deltas)
+        self.done = self.error is None
+
+    def _fail(self, data: bytes, finish: str = "") -> None:
+        reply = self._reply
+        given = codec.as_object((_object(data) or {}).get("error")) or {}
+        status = _STATUSES.get(_text(given.get("type")))
+        if status is not None:
+            self.error = failures.failure(
+                status, {}, data, provider=reply.provider, secrets=reply.secrets, sent=reply.sent
+            )
+        else:
+            self.error = failures.stream_failure(
+                data, provider=reply.provider, secrets=reply.secrets, sent=reply.sent, finish=finish
+            )
+
+
+def _object(data: bytes) -> Object | None:
+    found = codec.as_object(data)
+    return found if found is not None else codec.as_object(codec.repair(data))
+
+
+def _text(raw: Raw | None) -> str:
+    if raw is None:
+        return ""
+    text = codec.as_text(raw)
+    return text if text is not None else codec.as_text(codec.repair(bytes(raw))) or ""
+
+
+def _index(top: Object) -> int:
+    index = codec.as_integer(top.get("index"))
+    return index if index is not None else 0
+
+
+def _add_text(raw: Raw | None, deltas: list[Delta]) -> None:
+    text = _text(raw)
+    if text:
+        deltas.append(TextDelta(text))

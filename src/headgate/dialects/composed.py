@@ -1,0 +1,278 @@
+"""A Source and a Face as one stream: how any provider's API serves a client of any other.
+
+Owns what a stream knows beside its bytes: what the client has seen, what is held back, whether the answer is hollow,
+and where a later attempt goes on.  Knows no API.  Clients of the provider's own API get its pass-through instead.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from collections.abc import Set as AbstractSet
+
+from headgate import errors
+from headgate.dialects import tally
+from headgate.dialects.base import (
+    Delta,
+    Face,
+    Finish,
+    ReasoningDelta,
+    RefusalDelta,
+    Reply,
+    Source,
+    TextDelta,
+    ToolDelta,
+    ToolStart,
+)
+from headgate.dialects.seam import Seam
+from headgate.dialects.tally import Shown
+from headgate.errors import GatewayError
+from headgate.model import Delivered, Usage
+
+_MOST_HELD = 64 << 10  # deltas
+_TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
+_KINDS = {TextDelta: "content", ReasoningDelta: "reasoning_content", RefusalDelta: "refusal"}
+
+
+class ComposedStream:
+    """Implements ``ports.StreamBridge``.  With ``seam`` it continues an answer of which the client has ``before``."""
+
+    def __init__(
+        self, source: Source, face: Face, reply: Reply, seam: Seam | None = None, before: Shown | None = None
+    ) -> None:
+        self.source = source
+        self.face = face
+        self.ident = reply.ident
+        self.shown = Shown(reply.prompt_tokens, keep=reply.keep or seam is not None) if before is None else before
+        self.seam = seam
+        self.visible = before is not None
+        self.done = False
+        self.error: GatewayError | None = None
+        self.events = 0
+        self.skipped = 0
+        self.quiet = 0.0
+        self._reply = reply
+        self._begun = False
+        self._finish: Finish | None = None
+        self._hold = reply.hold if seam is None else ""
+        self._held: list[Delta] | None = [] if self._hold == "all" else None
+        self._said = Shown(0, keep=False)  # all of this attempt's, whatever of it the client has
+        self._has_before = self.shown.copy() if before is not None else None
+
+    # ------------------------------------------------------------------------------- the bridge
+
+    def feed(self, data: bytes) -> bytes:
+        return self._take(self.source.feed(data))
+
+    def whole(self, body: bytes) -> bytes:
+        """Take an answer that came whole, as the stream that it would have been."""
+        return self._take(self.source.whole(body))
+
+    def close(self, clean: bool = True) -> bytes:
+        return self._take(self.source.close(clean))
+
+    def complete(self, reason: str) -> bool:
+        if self._finish is None:
+            self._finish = Finish(reason)
+        self.error = None
+        self.done = True
+        return True
+
+    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
+        if self.error is not None:
+            return self.face.error(self.error)
+        return self.face.tail(self._finish or Finish("stop"), self.usage, extra, trace)
+
+    @property
+    def model(self) -> str:
+        return self.source.model or self._reply.model
+
+    @property
+    def begun(self) -> bool:
+        return self._begun if self.seam is None else self.seam.begun
+
+    @property
+    def progress(self) -> int:
+        return self.shown.estimate
+
+    @property
+    def delivered(self) -> Delivered | None:
+        if not self.visible:
+            return None
+        shown = self.shown
+        return Delivered(shown.text, frozenset(shown.kinds), 1, self.given.completion, self._finish is not None)
+
+    # ------------------------------------------------------------------------------- usage
+
+    @property
+    def usage(self) -> Usage:
+        """Of the whole answer: what the provider reports, or an estimate of what the client has been given."""
+        before, reported = self._has_before, self.source.reported
+        if before is None:
+            return self._own(Usage(self._reply.prompt_tokens, self._said.estimate))
+        new = max(0, self.shown.estimate - before.estimate)
+        if reported is not None and self.done:
+            if self.seam is not None and self.seam.afresh:
+                return reported
+            new = reported.completion
+        return Usage(before.prompt_tokens, before.completion + new, basis="estimated")
+
+    @property
+    def given(self) -> Usage:
+        before = self._has_before
+        if before is not None:
+            return Usage(before.prompt_tokens, before.completion + max(0, self.shown.estimate - before.estimate))
+        whole = self.usage
+        if self._held is None and self._said.size == self.shown.size:
+            return whole
+        return Usage(whole.prompt, min(whole.completion, self.shown.estimate), whole.cached, whole.cache_write)
+
+    @property
+    def own_usage(self) -> Usage:
+        """Of this attempt alone, as its provider bills it."""
+        if self.source.reported is None and not (self._begun or self.done):
+            return Usage()
+        before = self._has_before
+        given = before.completion if before is not None and self.seam is not None and not self.seam.afresh else 0
+        return self._own(Usage(self.shown.prompt_tokens + given, self._said.estimate))
+
+    def _own(self, estimate: Usage) -> Usage:
+        reported = self.source.reported
+        if reported is None:
+            return estimate
+        if not self.done and estimate.completion > reported.completion:  # the report is not the last word
+            return Usage(
+                reported.prompt, estimate.completion, reported.cached, reported.cache_write, reported.reasoning
+            )
+        return reported
+
+    # ------------------------------------------------------------------------------- deltas
+
+    def _take(self, deltas: Sequence[Delta]) -> bytes:
+        if self.done or self.error is not None:
+            return b""
+        out: list[Delta] = []
+        for delta in deltas:
+            if isinstance(delta, Finish):
+                self._finish = delta
+            else:
+                self._pass(delta, out)
+            if self.done or self.error is not None:
+                break
+        source = self.source
+        self.events, self.skipped = source.events, source.skipped
+        if self.error is None and not self.done:
+            self._judge(out)
+        self.quiet = source.quiet if self._finish is not None else math.inf if self.quiet else 0.0
+        if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
+            held, self._held, self._hold = self._held, None, ""
+            self._show(held)
+            self.shown.forget_text()  # what was held may be a tool call, and is not gone on with
+            out += held
+        if not out and not (self.done and not self.visible):
+            return b""
+        self.visible = True
+        return self.face.put(out, self.model)
+
+    def _pass(self, delta: Delta, out: list[Delta]) -> None:
+        """Into ``out`` goes what the client gets now."""
+        passed: Delta | None = delta
+        self._said.add(kind_of(delta), size_of(delta))
+        seam = self.seam
+        if seam is not None:
+            passed = self._after(seam, delta, out)
+        if passed is None or self.error is not None:
+            return
+        self._begun = True
+        if self._held is None and self._hold == "tools" and isinstance(passed, ToolStart | ToolDelta):
+            self._held = []
+        if self._held is not None:
+            self._held.append(passed)
+        else:
+            self._show((passed,))
+            out.append(passed)
+
+    def _show(self, deltas: Sequence[Delta]) -> None:
+        for delta in deltas:
+            self.shown.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
+
+    def _after(self, seam: Seam, delta: Delta, out: list[Delta]) -> Delta | None:
+        """What of a later attempt's delta is new to the client."""
+        if isinstance(delta, ReasoningDelta):
+            return None  # never two chains of thought
+        if isinstance(delta, TextDelta):
+            if seam.stopped:
+                return None
+            text = delta.text if seam.settled else seam.take(delta.text)
+            if self._diverges(seam):
+                return None
+            if seam.stopped:
+                self._finish = Finish("stop")
+                self.done = True
+            return TextDelta(text) if text else None
+        if not seam.settled:
+            held = seam.close()
+            if self._diverges(seam):
+                return None
+            if held:
+                self._show((TextDelta(held),))
+                out.append(TextDelta(held))
+        return delta
+
+    def _diverges(self, seam: Seam) -> bool:
+        if not (seam.diverged or seam.unclear):
+            return False
+        said = "gave another answer than the one that broke off, so it cannot be continued."
+        if seam.unclear:
+            said = "may have begun the answer again instead of going on with it."
+        self.error = GatewayError(errors.UPSTREAM_DIVERGED, f"{self._reply.provider} {said}")
+        return True
+
+    # ------------------------------------------------------------------------------- the end
+
+    def _judge(self, out: list[Delta]) -> None:
+        """Take over the source's verdict."""
+        source, seam = self.source, self.seam
+        if source.error is not None:
+            self.error = source.error
+            self._finish = None
+        elif source.done:
+            if self._is_hollow:
+                said = f"{self._reply.provider} answered with nothing: no text, no tool call, no refusal."
+                self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
+                self._finish = None
+                return
+            if seam is not None and not seam.settled:
+                held = seam.close()
+                if self._diverges(seam):
+                    self._finish = None
+                    return
+                if held:
+                    self._show((TextDelta(held),))
+                    out.append(TextDelta(held))
+            self.done = True
+
+    @property
+    def _is_hollow(self) -> bool:
+        if self.seam is not None:
+            return not self.seam.begun and self._said.kinds <= tally.THOUGHTS
+        return is_hollow(self._said.kinds, self._finish)
+
+
+def is_hollow(kinds: AbstractSet[str], finish: Finish | None) -> bool:
+    """True if an answer has nothing but reasoning in it, and its end does not say why."""
+    return kinds <= tally.THOUGHTS and not (finish is not None and finish.reason in _TELLING)
+
+
+def kind_of(delta: Delta) -> str:
+    """The member of a chat delta that ``delta`` would be seen in."""
+    return _KINDS.get(type(delta), "tool_calls" if isinstance(delta, ToolStart | ToolDelta) else "other")
+
+
+def size_of(delta: Delta) -> int:
+    """Bytes of what a client sees of ``delta``."""
+    if isinstance(delta, TextDelta | ReasoningDelta | RefusalDelta):
+        return len(delta.text.encode(errors="surrogatepass"))
+    if isinstance(delta, ToolStart):
+        return len(delta.name)
+    return len(delta.arguments) if isinstance(delta, ToolDelta) else 0

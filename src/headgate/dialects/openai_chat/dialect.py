@@ -1,0 +1,81 @@
+"""Chat completions on both sides: what callers of this API and its providers are to the rest of the house."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+import msgspec
+
+from headgate.dialects import quirks
+from headgate.dialects.base import PassThrough, Reply
+from headgate.dialects.openai_chat import prefill, request
+from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.face import ChatFace
+from headgate.dialects.openai_chat.source import ChatSource
+from headgate.dialects.openai_chat.stream.joining import Joined
+from headgate.dialects.openai_chat.stream.stream import ChatStream
+from headgate.dialects.openai_chat.whole import whole_answer
+from headgate.dialects.seam import Seam
+from headgate.errors import GatewayError
+from headgate.ports import StreamBridge
+
+NAME = "openai_chat"
+
+
+class ChatClient:
+    """Implements ``base.Client``."""
+
+    name = NAME
+    path = request.PATH
+    prefix = "chatcmpl-"
+
+    read = staticmethod(request.read)
+    requested = staticmethod(request.asked_for)
+    error_body = staticmethod(failures.error_body)
+    error_event = staticmethod(failures.error_event)
+
+    def face(self, reply: Reply, before: StreamBridge | None = None) -> ChatFace:
+        return ChatFace(reply, before)
+
+
+class ChatPassThrough:
+    """Implements ``base.PassThrough``."""
+
+    def stream(self, reply: Reply) -> ChatStream:
+        return ChatStream(reply)
+
+    def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> Joined | None:
+        if not isinstance(before, ChatStream):
+            return None
+        joined = Joined(msgspec.structs.replace(reply, ident=before.ident, created=0, keep=True))
+        joined.join(before, seam)
+        return joined
+
+    answer = staticmethod(whole_answer)
+
+
+class ChatBackend:
+    """Implements ``base.Backend``."""
+
+    name = NAME
+    passes: PassThrough | None = ChatPassThrough()
+    usage_fields = frozenset(("stream_options", "include_usage"))
+
+    adds_usage_field = staticmethod(quirks.adds_stream_options)
+    usage = staticmethod(prefill.probed)
+
+    render = staticmethod(request.render)
+
+    def source(self, reply: Reply) -> ChatSource:
+        return ChatSource(reply)
+
+    def failure(
+        self, status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float
+    ) -> GatewayError:
+        return failures.failure(
+            status, headers, body, provider=reply.provider, secrets=reply.secrets, now=now, sent=reply.sent
+        )
+
+
+CLIENT = ChatClient()
+BACKEND = ChatBackend()

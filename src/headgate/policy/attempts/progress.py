@@ -1,0 +1,86 @@
+"""How far one call has got: which of its targets have been tried, and what is known of each since.
+
+Made only for calls whose plan leaves the order open, or at a call's first failure.  Owned by that call alone.
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from headgate.model import Attempt, Target
+from headgate.policy.health.targets import Claim
+
+MOST_RETRIES = 2  # of a target, in one call
+
+
+class Step(Struct, frozen=True, gc=False):
+    """``attempt`` is to be made ``wait`` seconds from now.  ``why``: first | retry | account | fallback | probe |
+    continue | restart (model.AttemptRecord).
+
+    ``claims`` are what the attempt takes from the state that all calls share: see ``Health.commit``.
+    """
+
+    attempt: Attempt
+    wait: float = 0.0
+    why: str = "first"
+    claims: tuple[Claim, ...] = ()
+
+
+class TargetProgress:
+    """One target of a call, its accounts in the order to try, and what this call has learnt of it."""
+
+    __slots__ = ("asked", "attempts", "closed", "ready", "refused", "retries", "target", "waits")
+
+    def __init__(self, target: Target, attempts: list[Attempt]) -> None:
+        self.target = target
+        self.attempts = attempts
+        self.asked = False
+        self.retries = 0
+        self.refused: list[Attempt] = []  # their accounts refused this call
+        self.closed = False  # it has had its chance
+        self.waits = False  # it may be asked again after a while, if there is no other
+        self.ready = 0.0  # when, by its own Retry-After
+
+
+class CallProgress:
+    """The targets of a call in their order, and the counts that bound its attempts."""
+
+    __slots__ = ("_small", "_window", "broken", "made", "plain", "silent", "targets")
+
+    def __init__(self, targets: list[TargetProgress], made: int = 0) -> None:
+        self.targets = targets
+        self.made = made  # attempts
+        self.broken = 0  # how often the client's stream has broken off: an attempt sent text, and not all of it
+        self.silent: list[TargetProgress] = []  # who was to continue the stream and sent nothing, each time
+        self.plain: list[TargetProgress] = []  # who is given no prefill any more in this call
+        self._window = -1  # the prompt has been found too long for a context of so many tokens
+        self._small: set[str | None] = set()  # …and for these models, at any provider
+
+    def find(self, attempt: Attempt) -> TargetProgress:
+        return next(one for one in self.targets if one.target is attempt.target)
+
+    def may_continue(self, one: TargetProgress) -> bool:
+        """True if it may be asked to continue the client's stream, at once or after a wait."""
+        open_ = not one.closed or one.waits
+        return open_ and self.fits(one) and self.silent.count(one) < MOST_RETRIES
+
+    def note_too_small(self, one: TargetProgress) -> None:
+        """The prompt is too long for this target's context."""
+        one.closed = True
+        self._window = max(self._window, _window(one.target))
+        self._small |= {one.target.upstream_model, _canonical(one.target) or one.target.model}
+
+    def fits(self, one: TargetProgress) -> bool:
+        """True if the prompt is not known to be too long.  Once it was, only a larger declared context fits."""
+        if not self._small:
+            return True
+        target = one.target
+        return _window(target) > self._window and not {target.upstream_model, _canonical(target)} & self._small
+
+
+def _window(target: Target) -> int:
+    return (target.row.context_window or 0) if target.row is not None else 0
+
+
+def _canonical(target: Target) -> str | None:
+    return target.row.canonical if target.row is not None else None

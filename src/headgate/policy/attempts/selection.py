@@ -1,0 +1,252 @@
+"""Which target may be asked now, with which account, and after which wait: (progress, health, time) → Step.
+
+Changes nothing that calls share: a Step names its claims, and the caller commits them.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from msgspec.structs import replace
+
+from headgate import errors
+from headgate.errors import GatewayError
+from headgate.model import Attempt, Plan
+from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
+from headgate.policy.health.accounts import ACTIVE, ALONE_S, OUT, PROBE, REFUSED, AccountState, key_of
+from headgate.policy.health.targets import Health, key_of_target
+
+LONGEST_WAIT_S = 60.0  # where there is no other target; the clients' own libraries wait no longer either
+BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 2.0
+MARGIN_S = 0.05
+
+
+class Selection:
+    """One call's.  ``deadline``: the end of the whole call, monotonic seconds."""
+
+    __slots__ = ("_chance", "_health", "_plan", "_progress", "deadline")
+
+    def __init__(
+        self, plan: Plan, health: Health, progress: CallProgress, chance: Callable[[], float], deadline: float
+    ) -> None:
+        self._plan = plan
+        self._health = health
+        self._progress = progress
+        self._chance = chance
+        self.deadline = deadline
+
+    # ------------------------------------------------------------------------------------- nothing has been sent yet
+
+    def any_target(self, now: float) -> Step | None:
+        """The next attempt for a client that has seen nothing: at a usable target, else the least bad one."""
+        return self._usable(now) or self._least_bad(now) or self._soonest(now)
+
+    def same_target(
+        self, one: TargetProgress, attempt: Attempt, now: float, most: int, least: float, *, at_once: bool = False
+    ) -> Step | None:
+        """``attempt`` once more, after ``least`` seconds or longer: where its ``most`` retries, the provider's budget
+        and the deadline allow.
+        """
+        if one.retries >= min(most, self._plan.retries):
+            return None
+        wait = 0.0 if at_once else least + self._jitter(one.retries)
+        if not self._in_time(now + wait) or not self._health.may_retry(one.target.provider.name, now):
+            return None
+        one.retries += 1
+        return Step(attempt, wait, "retry", ("retry",))
+
+    def other_account(self, one: TargetProgress, now: float) -> Step | None:
+        """The first account of a target that may be used."""
+        accounts = self._health.accounts
+        for attempt in one.attempts:
+            if attempt in one.refused:
+                continue
+            may = accounts.may(key_of(attempt), one.target.upstream_model, now)
+            if may == PROBE:
+                return Step(attempt, 0.0, "probe", ("account",))
+            if may == ACTIVE:
+                return Step(attempt, 0.0, "fallback")
+        return None
+
+    def is_ejected(self, one: TargetProgress, now: float) -> bool:
+        return key_of_target(one.target) in self._ejected(now)
+
+    def _usable(self, now: float) -> Step | None:
+        """The first target of the order that has not had its chance, is well, and has an account to use."""
+        ejected = self._ejected(now)
+        for one in self._progress.targets:
+            state = ejected.get(key_of_target(one.target), ACTIVE)
+            if one.closed or state == OUT or not self._progress.fits(one):
+                continue
+            step = self.other_account(one, now)
+            if step is not None:
+                return replace(step, why="probe", claims=(*step.claims, "target")) if state == PROBE else step
+        return None
+
+    def _least_bad(self, now: float) -> Step | None:
+        """Every target is out: of those that have not had their chance, the first to be back is asked all the same.
+
+        A rest that the upstream itself asked for is respected (``_soonest``); our own guesses are not.
+        """
+        best: tuple[float, Attempt] | None = None
+        for one in self._progress.targets:
+            if one.closed or not self._progress.fits(one):
+                continue
+            usable = self._by_guess(one, now)
+            if usable is not None:
+                failures = self._health.failures(one.target)
+                badness = max(failures.until if failures is not None else 0.0, usable[0])
+                if best is None or badness < best[0]:
+                    best = (badness, usable[1])
+        return Step(best[1], 0.0, "fallback", ("account",)) if best is not None else None
+
+    def _by_guess(self, one: TargetProgress, now: float) -> tuple[float, Attempt] | None:
+        """The account of a target that only our own guess keeps from being used, and until when; of several the first
+        to be back.
+        """
+        best: tuple[float, Attempt] | None = None
+        for attempt in one.attempts:
+            state = self._state(attempt, now)
+            if attempt in one.refused or (state is not None and not _is_a_guess(state, now)):
+                continue
+            until = state.until if state is not None else 0.0
+            if best is None or until < best[0]:
+                best = (until, attempt)
+        return best
+
+    def _soonest(self, now: float) -> Step | None:
+        """There is no other target: the attempt that may be made again soonest, where that is soon enough."""
+        best: Step | None = None
+        for one in self._progress.targets:
+            again = one.closed
+            spent = not one.waits or one.retries >= min(self._plan.retries, MOST_RETRIES)
+            if not self._progress.fits(one) or (again and spent):
+                continue
+            for attempt in one.attempts:
+                wait = self._wait_for(one, attempt, now)
+                if wait is not None and (best is None or wait < best.wait):
+                    best = Step(attempt, wait, "retry" if again else "fallback")
+        if best is None or best.wait > LONGEST_WAIT_S or not self._in_time(now + best.wait):
+            return None
+        return self._retried(best, now) if best.why == "retry" else best
+
+    # ------------------------------------------------------------------------------------- part of it has been sent
+
+    def continuation(self, last: TargetProgress, now: float, prefill: bool) -> Step | None:
+        """The attempt that continues a stream of which the client has a part; ``last`` broke it.
+
+        Targets that have sent nothing come last, and before them those whose stream has broken already.
+        """
+        progress = self._progress
+        able = [one for one in progress.targets if progress.may_continue(one)]
+        able.sort(key=lambda one: (progress.silent.count(one), one is last, one.asked))
+        return self._continue_now(able, last, now, prefill) or self._continue_later(able, now, prefill)
+
+    def _continue_now(self, able: list[TargetProgress], last: TargetProgress, now: float, prefill: bool) -> Step | None:
+        """At a target that may be asked now, or after a short pause."""
+        ways = ("continue", "restart") if prefill else ("restart",)
+        ejected = self._ejected(now)
+        for least_bad in (False, True):
+            for why in ways:
+                for one in able:
+                    if one.ready > now or (why == "continue" and not self._takes_prefill(one, now)):
+                        continue
+                    if not least_bad and one is not last and ejected.get(key_of_target(one.target)) == OUT:
+                        continue
+                    step = self.other_account(one, now)
+                    paused = step is None
+                    if step is None and least_bad and (guess := self._by_guess(one, now)) is not None:
+                        step = Step(guess[1])
+                    if step is not None:
+                        before = self._progress.broken + len(self._progress.silent) - 1
+                        wait = self._jitter(before) if paused or (one is last and before) else 0.0
+                        return replace(step, wait=wait, why=why) if self._in_time(now + wait) else None
+        return None
+
+    def _continue_later(self, able: list[TargetProgress], now: float, prefill: bool) -> Step | None:
+        """No target may be asked now: at the one that may be asked soonest, where that is soon enough."""
+        best: Step | None = None
+        for one in able:
+            if one.retries >= min(MOST_RETRIES, self._plan.retries):
+                continue
+            for attempt in one.attempts:
+                wait = self._wait_for(one, attempt, now)
+                if wait is not None and (best is None or wait < best.wait):
+                    continues = prefill and self._takes_prefill(one, now)
+                    best = Step(attempt, wait, "continue" if continues else "restart")
+        if best is None or best.wait > LONGEST_WAIT_S or not self._in_time(now + best.wait):
+            return None
+        return self._retried(best, now)
+
+    def _takes_prefill(self, one: TargetProgress, now: float) -> bool:
+        return one not in self._progress.plain and self._health.takes_prefill(one.target, now)
+
+    # ------------------------------------------------------------------------------------- what both need
+
+    def _retried(self, step: Step, now: float) -> Step | None:
+        if not self._health.may_retry(step.attempt.target.provider.name, now):
+            return None
+        self._progress.find(step.attempt).retries += 1
+        return replace(step, claims=("retry",))
+
+    def _wait_for(self, one: TargetProgress, attempt: Attempt, now: float) -> float | None:
+        """Seconds until ``attempt`` may be made; None where its account has to be changed first."""
+        state = self._state(attempt, now)
+        if state is not None and state.name in (*REFUSED, "parked"):
+            return None
+        named = state is not None and (state.declared or state.name == "exhausted")
+        until = state.until if state is not None and named else 0.0
+        return max(0.0, max(until, one.ready) - now) + self._jitter(one.retries)
+
+    def _state(self, attempt: Attempt, now: float) -> AccountState | None:
+        return self._health.accounts.state(key_of(attempt), attempt.target.upstream_model, now)
+
+    def _ejected(self, now: float) -> dict[tuple[str, str], str]:
+        return self._health.ejected([one.target for one in self._progress.targets], now)
+
+    def _in_time(self, at: float) -> bool:
+        return at + MARGIN_S < self.deadline
+
+    def _jitter(self, times: int) -> float:
+        """Full jitter: anything up to a bound that doubles."""
+        return self._chance() * float(min(LONGEST_BACKOFF_S, BACKOFF_S * 2**times))
+
+    def refusal(self, now: float) -> GatewayError:
+        """Why no attempt can be made at all, as the client reads it."""
+        names = ", ".join(dict.fromkeys(one.target.provider.name for one in self._progress.targets))
+        attempts = [attempt for one in self._progress.targets for attempt in one.attempts]
+        states = [state for attempt in attempts if (state := self._state(attempt, now)) is not None]
+        limited = [state.until for state in states if state.name in ("cooling", "exhausted")]
+        if limited:
+            wait = max(1.0, min(limited) - now)
+            return GatewayError(
+                errors.RATE_LIMITED,
+                f"{names}: every account has reached its limit; the first may be asked again in {wait:.0f} s",
+                retry_after=wait,
+            )
+        if any(state.name == "dead" for state in states):
+            return GatewayError(
+                errors.UPSTREAM_AUTH,
+                f"{names} refused the credentials that this gateway has for it; they are tried again now and then, and "
+                "at once when they have been changed",
+            )
+        if any(state.name == "denied" for state in states):
+            return GatewayError(
+                errors.UPSTREAM_MODEL_DENIED,
+                f"{names} does not let this gateway use the model; it is asked again now and then",
+            )
+        return GatewayError(
+            errors.NO_PROVIDER_KEY,
+            f"no key for {names} is known here yet; add one under providers: in the configuration, or try again "
+            "shortly",
+            retry_after=2,
+        )
+
+
+def _is_a_guess(state: AccountState, now: float) -> bool:
+    """True if only our own idea of how long a rest should be keeps an account from being used."""
+    if state.name == "denied":
+        return True  # of this model alone: where no other target serves it, the client reads the provider's own reason
+    if state.name == "dead":
+        return now - state.asked >= ALONE_S
+    return state.name == "cooling" and (not state.declared or now >= state.until)
