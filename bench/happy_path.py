@@ -34,7 +34,8 @@ from headgate.serving.public.streams import Streams
 from headgate.serving.replay.kept import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
-from headgate.serving.upstream import connection as upstreams
+from headgate.serving.upstream.carriers import HTTP, Carriers
+from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.dialler import Dialer
 from headgate.serving.upstream.transport import Pool, Transport
 
@@ -91,7 +92,9 @@ class Bench:
         refusals = Refusals(journal)
         transport = Transport(directory, Dialer({}), wheel, self.turn)
         replay = Replay(wheel, settings.limits, directory.digester)
-        exchange = Exchange(directory, journal, refusals, transport, wheel, settings.limits, Ids(1), replay)
+        exchange = Exchange(
+            directory, journal, refusals, Carriers({HTTP: transport}), wheel, settings.limits, Ids(1), replay
+        )
         streams = Streams(replay, directory)
         routes = Routes(exchange, directory, None, refusals, (), dict, streams)  # type: ignore[arg-type]  # no control
         listener = Listener(routes, wheel, self.turn, Limits())
@@ -105,14 +108,14 @@ class Bench:
             client.connection_made(CountingTransport([]))  # type: ignore[arg-type]
 
     def _add_upstream(self, pool: Pool) -> None:
-        connection = upstreams.Upstream(pool)
+        connection = HttpUpstream(pool)
         transport = CountingTransport(self.sent)
         transport.protocol = connection
         connection.connection_made(transport)  # type: ignore[arg-type]
         pool._members.add(connection)
         pool.put(connection)
 
-    def ask(self, request: bytes) -> list[upstreams.Upstream]:
+    def ask(self, request: bytes) -> list[HttpUpstream]:
         """One request on every connection; gives the upstream connections that were asked."""
         for client in self.clients:
             client.data_received(request)
@@ -121,7 +124,7 @@ class Bench:
         self.sent.clear()
         return asked
 
-    def answer(self, asked: list[upstreams.Upstream], data: bytes) -> None:
+    def answer(self, asked: list[HttpUpstream], data: bytes) -> None:
         for upstream in asked:
             upstream.get_buffer(65536)[: len(data)] = data
             upstream.buffer_updated(len(data))

@@ -34,6 +34,7 @@ from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.uplink.link import Link
 from headgate.serving.uplink.snapshots import Kept, boot_snapshot, load
+from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.dialler import Dialer
 from headgate.serving.upstream.transport import Transport
 from headgate.wire.proxies import ProxyNotServed
@@ -74,7 +75,7 @@ class DataProcess:
         )
         self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(
-            self.directory, self.journal, self.refusals, self.transport, self.wheel, settings.limits,
+            self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
             Ids(secrets.randbits(28)), self.replay,
         )  # fmt: skip
         self.routes = Routes(

@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import Protocol
+from collections.abc import Generator, Mapping
+from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Delivered, Record, Snapshot, Usage
+from headgate.model import Attempt, Delivered, Record, Rendered, Snapshot, Usage
 
 
 class Clock(Protocol):
@@ -98,3 +98,111 @@ class StreamBridge(Protocol):
         ``extra`` is the answer's ``headgate`` object, encoded; it goes into the usage chunk, where one was asked for.
         ``trace`` is the route trace, which makes one where there is none.
         """
+
+
+class Sink(Protocol):
+    """Where the bytes of a streamed body go."""
+
+    def feed(self, data: bytes) -> None:
+        """Take what one read brought."""
+
+    def ended(self) -> None:
+        """The body is complete."""
+
+    def failed(self, error: GatewayError) -> None:
+        """The body will not be complete."""
+
+
+class StreamDeadlines(Protocol):
+    """What the pump tells of a stream's progress; see ``serving.upstream.patience``.
+
+    ``heard`` is the instant of the last event, in the seconds of the loop's wheel.
+    """
+
+    heard: float
+
+    def begin_stalling(self) -> None:
+        """The first token has come: from now on the silence between events is bounded."""
+
+    def begin_ending(self, seconds: float) -> None:
+        """Everything has come but the end, which may take so many seconds."""
+
+
+class Upstream(Protocol):
+    """One attempt's answer, as a call sees it.
+
+    ``streamed``: the body comes piece by piece to the sink that is attached.  Else all of it is in ``body``.
+    """
+
+    status: int
+    headers: dict[bytes, bytes]
+    """Lower-case names."""
+    body: bytes
+    streamed: bool
+
+    @property
+    def asking(self) -> Asking | None:
+        """The question that this answers; None once the connection has failed or is released."""
+
+    @property
+    def patience(self) -> StreamDeadlines: ...
+
+    def attach(self, sink: Sink) -> None:
+        """Give the body to ``sink`` from here on, beginning with what is here already."""
+
+    def detach(self) -> None:
+        """Give the body to nobody any more."""
+
+    def pause(self) -> None:
+        """The client is slow: read no more.  The upstream is not stalling meanwhile."""
+
+    def resume(self) -> None: ...
+
+
+class Asking(Protocol):
+    """One request on its way.  Awaited, it gives the Upstream, with a streamed answer's head or all of a whole one.
+
+    Raises GatewayError where no answer comes.  The caller must ``release`` it, however the wait ends.  Instants are
+    monotonic seconds: ``queued`` when a way to the upstream was there or began to be made, ``connected`` when the
+    request was sent.
+    """
+
+    @property
+    def headers(self) -> Mapping[bytes, bytes]:
+        """The client's header fields, of which some went along."""
+
+    @property
+    def body(self) -> bytes: ...
+
+    @property
+    def queued(self) -> float: ...
+
+    @property
+    def connected(self) -> float: ...
+
+    def __await__(self) -> Generator[Any, None, Upstream]: ...
+
+    def release(self, *, finished: bool) -> None:
+        """The call is done with it.  ``finished``: it has seen the answer's end, so the way may serve again."""
+
+
+class Carrier(Protocol):
+    """One kind of way to the upstreams: HTTP, or a link that a hoster has opened.  ``Provider.carrier`` names it."""
+
+    def ask(
+        self,
+        attempt: Attempt,
+        rendered: Rendered,
+        headers: dict[bytes, bytes],
+        stream: bool,
+        deadline: float,
+        max_answer: int,
+    ) -> Asking:
+        """Send an attempt's request.  ``headers`` are the client's.
+
+        ``deadline`` is the latest end of the attempt, in monotonic seconds; ``max_answer`` bounds a whole answer, in
+        bytes.  Raises GatewayError where the request cannot be sent, as with an unknown key.
+        """
+
+    def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
+        """Return the texts that must not reach a client in an answer."""

@@ -1,11 +1,11 @@
-"""How much of an answer a client surely has when its stream breaks."""
+"""How much of an answer a client least_tokens has when its stream breaks."""
 
 from __future__ import annotations
 
 import pytest
 
 from headgate.model import Delivered, Usage
-from headgate.policy.attempts.continuation import surely
+from headgate.policy.attempts.continuation import least_tokens
 
 
 @pytest.mark.parametrize(
@@ -21,4 +21,4 @@ from headgate.policy.attempts.continuation import surely
     ],
 )
 def test_pieces_are_no_tokens(text: str | None, pieces: int, usage: Usage, expected: int) -> None:
-    assert surely(Delivered(text, frozenset({"content"}), 1, pieces), usage) == expected
+    assert least_tokens(Delivered(text, frozenset({"content"}), 1, pieces), usage) == expected

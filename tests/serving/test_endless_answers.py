@@ -15,7 +15,9 @@ from headgate.dialects.openai_chat import answer_in_parts
 from headgate.model import Timeouts
 from headgate.serving.call.answering import summed_up
 from headgate.serving.loop.fiber import Fiber
-from headgate.serving.upstream.connection import MAX_HEAD, Asking, Upstream
+from headgate.serving.upstream.answer import MAX_HEAD
+from headgate.serving.upstream.asking import HttpAsking
+from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.transport import Pool
 from headgate.testing import Script
 from tests.dataplane import DataPlane, upstream
@@ -89,9 +91,9 @@ class Wire:
         pool = cast(
             Pool, SimpleNamespace(wheel=wheel, turn=turn, lost=lambda upstream: None, put=lambda upstream: None)
         )
-        self.upstream = Upstream(pool)
+        self.upstream = HttpUpstream(pool)
         self.upstream.connection_made(cast(Any, self))
-        self.asking = Asking(pool, b"", b"", stream, Timeouts(), 1e9, max_answer)
+        self.asking = HttpAsking(pool, b"", b"", stream, Timeouts(), 1e9, max_answer)
         self.upstream.send(self.asking)
 
     def write(self, data: bytes) -> None:

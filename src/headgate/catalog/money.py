@@ -11,12 +11,12 @@ RATES = ("input", "output", "cached_input", "cache_write")  # of a price, in the
 
 
 def nano(usd: Decimal | None) -> int | None:
-    """Exact: whoever checks a price lets no more than nine decimals pass."""
+    """Exact: the checks of a price allow at most nine decimals."""
     return None if usd is None else int(usd.scaleb(9))
 
 
 def usd(nano: int | None) -> float | None:
-    """What people and clients read."""
+    """The form for people and clients."""
     return None if nano is None else int(nano) / NANO
 
 

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import Call, Target, Usage
+from headgate.model import Call, Rendered, Target, Usage
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -118,14 +118,6 @@ class Reply(Struct, gc=False):
     choices: int = 1
     keep: bool = False
     sent: Quotable | None = None
-
-
-class Rendered(Struct, frozen=True, gc=False):
-    """A request for an upstream: where, with which further header lines (``Name: value\\r\\n``), and its body."""
-
-    path: str
-    body: bytes
-    fields: bytes = b""
 
 
 class Answer(Struct, gc=False):

@@ -26,8 +26,8 @@ T = TypeVar("T")
 class ControlBoot(Struct, frozen=True):
     """The boot message of the control process.
 
-    ``first_token`` is set on the first start of a state directory only: the token that the supervisor prints, for the
-    store to keep the digest of.  ``declared`` is the last good configuration file, compiled, and ``secrets`` its
+    ``first_token`` is set on the first start of a state directory only: the token that the supervisor prints.  The
+    store keeps its digest.  ``declared`` is the last good configuration file, compiled, and ``secrets`` its
     providers' keys.  A control process that starts again while the file is broken keeps that configuration.  ``born``
     are the keys that a reload cannot change, as ``settings.fixed`` gives them.
     """

@@ -94,10 +94,9 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     ``base_url`` may hold ``{VARIABLE}``, which the environment fills.  ``key_env``: the first variable that is set
     holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern of its own model ids (the price list has
     further names that cannot be requested).  ``free_suffix`` is the end of ids that cost nothing by the provider's
-    own rule.  ``prefill``: how all of its models are asked to go on with a text; ``prefill_trims``: whether they lose
-    its trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: which of
-    its models does what.  ``retired``: ids that the provider has ended, or announced the end of, where the price list
-    does not say so.
+    own rule.  ``prefill``: the form in which its models continue a text; ``prefill_trims``: whether they lose its
+    trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: its model for
+    each task.  ``retired``: ids that the provider has ended, or will end, if the price list does not know it.
     """
 
     name: str

@@ -19,7 +19,7 @@ Name = Annotated[str, typer.Argument(help="A provider's name.")]
 
 @app.command("list")
 def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """List the providers of the file, the vault, the environment and detection."""
+    """List the providers, of every origin."""
     with open_gateway(config, state_dir) as gateway:
         rows = gateway.items("/providers")
     show(

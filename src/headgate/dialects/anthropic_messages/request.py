@@ -7,7 +7,6 @@ API gets the former: signatures of thinking are bound to the exact bytes of a co
 from __future__ import annotations
 
 from headgate.dialects.anthropic_messages import from_chat, to_chat
-from headgate.dialects.base import Rendered
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -17,7 +16,7 @@ from headgate.dialects.openai_chat.request import (
     read_trace,
     with_parameters,
 )
-from headgate.model import Call, ModelRow, Target
+from headgate.model import Call, ModelRow, Rendered, Target
 from headgate.wire import codec
 
 NAME = "anthropic_messages"

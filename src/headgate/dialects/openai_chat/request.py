@@ -12,12 +12,11 @@ from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.base import Rendered
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.quirks import UNLIMITED, lacks, renamed
 from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
-from headgate.model import Call, ModelRow, Options, Target
+from headgate.model import Call, ModelRow, Options, Rendered, Target
 from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 

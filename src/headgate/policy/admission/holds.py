@@ -1,6 +1,6 @@
-"""May this call run now: take a Hold, settle it at the end.
+"""Admission: whether a call may run now.
 
-What is limited today is what protects the gateway itself: no call is admitted whose receipt could not be written.
+The only limit today protects the gateway itself: a call is admitted if its receipt can be written.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from headgate.model import Call, Grant, Hold
 
 
 def take(call: Call, grant: Grant, *, journal_accepts: bool) -> Hold:
-    """The lease of one running call.  Raises GatewayError (503) where its receipt would have no room."""
+    """Return the lease of one running call.  Raises GatewayError (503) if its receipt would have no room."""
     if not journal_accepts:
         raise GatewayError(
             JOURNAL_FULL,

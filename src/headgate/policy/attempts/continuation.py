@@ -1,4 +1,4 @@
-"""When a stream breaks after the client has seen some of it: may it go on, and how.
+"""Whether a stream that broke after the client had seen a part of it may be continued, and how.
 
 ::
 
@@ -11,7 +11,7 @@
     C5     several choices, log probabilities, audio, …     error event
     —      all of it, with its finish reason                complete, whatever came behind it
 
-Judged once, when it happens: nothing of this is on the way of a stream that does not break.
+Called only for a stream that has broken: one that does not break pays nothing.
 """
 
 from __future__ import annotations
@@ -66,9 +66,11 @@ def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
     return C1 if delivered.text else C2
 
 
-def surely(delivered: Delivered, usage: Usage) -> int:
-    """How many tokens the client has at least: what the provider reported, or what pieces and characters both allow.
-    Pieces alone tell nothing, for some upstreams send a character each; tokens are two and more on average.
+def least_tokens(delivered: Delivered, usage: Usage) -> int:
+    """Return the tokens that the client has at least: as reported, or as pieces and characters both allow.
+
+    The number of pieces alone is not enough: some upstreams send one character in each.  Tokens have two or more on
+    average.
     """
     reported = usage.completion if usage.basis == "provider" else 0
     return max(reported, min(delivered.tokens, len(delivered.text or "") >> 1))

@@ -61,7 +61,7 @@ def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list
         if len(one.attempts) > 1:
             preferred = kept.account if kept is not None else None
             turn = LIKELY if chance is None else chance()
-            one.attempts = health.accounts.rotated(one.attempts, preferred, now, turn)
+            one.attempts = health.accounts.in_order(one.attempts, preferred, now, turn)
     if plan.alias.strategy not in CHOSEN or len(found) == 1:
         return found
     known = {id(candidate.target): candidate for candidate in plan.candidates}
@@ -91,7 +91,9 @@ def _choose(
 
 
 def scores(strategy: str, candidates: list[Candidate], health: Health) -> list[float]:
-    """What a strategy goes by, the least first: seconds for ``fastest``, money × seconds for ``balanced``.  Above 0.
+    """Return the figures that a strategy sorts by, the least first, above 0.
+
+    ``fastest``: seconds; ``balanced``: money × seconds.
 
     A target without a measurement counts as twice as quick as the quickest, so that it gets one.  Unknown prices
     count as the highest.

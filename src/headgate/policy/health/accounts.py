@@ -1,4 +1,4 @@
-"""Which credentials of the providers may be used now: one provider's refusal, and how much room it says is left.
+"""The state of the providers' credentials: whether each may be used now, and how much of its limits is left.
 
 ::
 
@@ -10,9 +10,9 @@
 
 A 429 is of the account *and the model*; of the whole account once a second model of it has met the same.  A model that
 an account may not use is of the two alone, however many there are.  A refused key, and one without money, is of the
-whole account.  Times only ever extend, but none lasts longer than ``LONGEST_S`` without a probe; ``revive`` is the way
-back when a key has changed, when a check has succeeded, and by an operator's word.
-Only what is not active is stored.  ``now`` is monotonic seconds.
+whole account.  Times only ever extend, but none lasts longer than ``LONGEST_S`` without a probe; ``revive`` ends a
+rest when a key has changed, when a check has succeeded, and when an operator asks for it.
+Only accounts that are not active are stored.  ``now`` is monotonic seconds.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headgate.model import Account, Attempt
 from headgate.wire.rate_limits import share_left
 
 MAX_REMEMBERED = 4096
-LONGEST_S = 900.0  # whatever an upstream says: a probe costs less than to believe a mistake
+LONGEST_S = 900.0  # whatever an upstream declares: a probe costs less than believing a mistake
 COOL_S, LONGEST_COOL_S = 5.0, 300.0  # where an upstream does not say: doubled each time
 FAR_S = 600.0  # a reset further away than this is a quota's, not a rate's
 UNPAID_S = 600.0
@@ -33,7 +33,7 @@ DEAD_S = (60.0, 300.0, LONGEST_S)  # the first rest, the second, every later one
 ALONE_S = 60.0
 LEASE_S = 10.0  # how long one probe keeps others away; leases need no release by a call whose client has left
 STALE_S = 600.0
-LEARNT_S = 60.0  # nearly all rate limits are of a minute: what was used of one has come back by then
+LEARNT_S = 60.0  # nearly all rate limits are per minute: they have recovered by then
 LITTLE = 0.05
 
 REFUSED = ("dead", "denied")
@@ -88,12 +88,12 @@ class Accounts:
     # ------------------------------------------------------------------------------------- may it be used
 
     def state(self, account: str, model: str, now: float) -> AccountState | None:
-        """What keeps it from being used, or makes its next use a probe; None: active."""
+        """Return the state that keeps it from being used, or makes its next use a probe; None: active."""
         states = self._states(account, model, now)
         return max(states, key=lambda state: state.until, default=None)
 
     def may(self, account: str, model: str, now: float) -> str:
-        """``active``; ``probe`` where one request may find out (``claim`` it); ``out``."""
+        """``active``; ``probe`` if one request may try it (``claim`` it); ``out``."""
         found = [state.may(now) for state in self._states(account, model, now)]
         return OUT if OUT in found else PROBE if found else ACTIVE
 
@@ -105,7 +105,7 @@ class Accounts:
         return [state for state in states if not state.is_over(now)]
 
     def claim(self, account: str, model: str, now: float) -> None:
-        """A request is on its way to find out: for a while no other one will."""
+        """A request probes it: for a while no other one does."""
         models = self._kept.get(account, {})
         for name in (WHOLE, model):
             state = models.get(name)
@@ -151,11 +151,11 @@ class Accounts:
         self._kept.setdefault(account, {})[WHOLE] = AccountState("parked", float("inf"))
 
     def revive(self, account: str) -> None:
-        """Its key has changed: whatever was held against it is forgotten."""
+        """Its key has changed: forget its state."""
         self._kept.pop(account, None)
 
     def sweep(self, now: float) -> None:
-        """Forgets what has been over for long."""
+        """Forget the states that are over."""
         for account, models in list(self._kept.items()):
             for name, state in list(models.items()):
                 if state.is_over(now):
@@ -164,14 +164,14 @@ class Accounts:
                 del self._kept[account]
 
     def back_in(self, account: str, model: str, now: float) -> float | None:
-        """Seconds until a limit of it ends, at least one; None where there is none, or nobody knows."""
+        """Return the seconds until a limit of it ends, at least one; None if there is none, or that is not known."""
         state = self.state(account, model, now)
         if state is None or state.name not in ("cooling", "exhausted"):
             return None
         return max(1.0, state.until - now)
 
     def listed(self) -> list[tuple[str, str, AccountState]]:
-        """(account, model or "" for all of it, state) of whatever is not active."""
+        """Return (account, model or "" for all of it, state) of every account that is not active."""
         return [(account, model, one) for account, models in self._kept.items() for model, one in models.items()]
 
     def _at(self, account: str, model: str, now: float) -> AccountState:
@@ -217,7 +217,7 @@ class Accounts:
     # ------------------------------------------------------------------------------------- which one of a pool
 
     def learn_limits(self, account: Account, headers: Mapping[bytes, bytes], now: float) -> None:
-        """What an answer's head says is left of the account's limits.  For pools of several accounts."""
+        """Learn from an answer's head how much of the account's limits is left.  For pools of several accounts."""
         share = share_left(headers)
         if share is None:
             return
@@ -226,15 +226,15 @@ class Accounts:
         self._room[account.id] = (share, now)
 
     def headroom(self, account: str, now: float) -> float:
-        """The share of its limits that is left, as well as is known: 1.0 is all of it."""
+        """Return the share of its limits that is left, as far as is known: 1.0 is all of it."""
         learnt = self._room.get(account)
         if learnt is None:
             return 1.0
         share, at = learnt
         return 1.0 - (1.0 - share) * max(0.0, 1.0 - (now - at) / LEARNT_S)
 
-    def rotated(self, pool: Iterable[Attempt], preferred: str | None, now: float, chance: float) -> list[Attempt]:
-        """One target's accounts in the order to try: priority, free before paid, the one that holds the caller's
+    def in_order(self, pool: Iterable[Attempt], preferred: str | None, now: float, chance: float) -> list[Attempt]:
+        """Return one target's accounts in the order to try: priority, free before paid, the one that holds the caller's
         prompt cache, then those with most room.  ``chance`` in [0, 1) says who begins among equals.
         """
         several = list(pool)

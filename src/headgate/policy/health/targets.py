@@ -1,12 +1,12 @@
-"""What has been learnt by asking: how targets fare, what they cannot do, how quick they are, what may be retried.
+"""The health of targets, as earlier attempts have shown it: ejections, retry budgets, latencies, unsupported features.
 
 A target is ejected after three failures in a row, or when fewer than 80 % of twenty succeed: for 5 s, then for 10 s at
-a time (30 s after five minutes).  Then one live request finds out, and fails over like any other.  At most half of the
-targets that a call may choose from are ejected.  What an upstream says about keys, limits or the request itself is no
+a time (30 s after five minutes).  Then one live request probes it, and fails over like any other.  At most half of the
+targets that a call may choose from are ejected.  A refusal because of keys, limits or the request itself is no
 failure of the target; accounts have their own file.
 
-Nothing is stored of what is well: while ``quiet`` holds, a call needs to ask nothing here.  Targets are named by
-provider and upstream model; ``now`` is monotonic seconds; every table is bounded, for clients may name any model.
+Only failing targets are stored: while ``quiet`` holds, a call skips all of this.  Targets are named by provider and
+upstream model; ``now`` is monotonic seconds; every table is bounded, for clients may name any model.
 """
 
 from __future__ import annotations
@@ -93,7 +93,10 @@ class RetryBudget(NamedTuple):
 
 
 class Health:
-    """What all calls of a process share.  ``NextAttempt`` tells it how attempts end, and its caller commits claims."""
+    """The health state that all calls of a process share.
+
+    ``NextAttempt`` tells it how attempts end; the caller commits the claims of each decision.
+    """
 
     __slots__ = (
         "_budgets",
@@ -123,7 +126,7 @@ class Health:
     # ------------------------------------------------------------------------------------- what happened
 
     def failed(self, attempt: Attempt, error: GatewayError, now: float) -> None:
-        """An attempt has failed: counted against its target or its account, where it is theirs."""
+        """An attempt has failed: count it against its target or its account, where it is theirs."""
         self.sweep(now)
         kind, target = error.kind, attempt.target
         if kind is errors.RATE_LIMITED:
@@ -155,12 +158,12 @@ class Health:
         self._settle()
 
     def revive(self, account: str) -> None:
-        """This account's key has changed: whatever was held against it is forgotten."""
+        """This account's key has changed: forget its state."""
         self.accounts.revive(account)
         self._settle()
 
     def readmit(self, provider: str) -> None:
-        """What is held against the targets of a provider is forgotten."""
+        """Forget the failures of a provider's targets."""
         for key in [key for key in self._failing if key[0] == provider]:
             del self._failing[key]
         self._settle()
@@ -189,7 +192,7 @@ class Health:
         failures.row += 1
         failures.bad += 1
         if failures.since is not None:
-            # What was under way when it was ejected proves nothing new; a probe does, and so does what came after.
+            # Attempts that were under way at the ejection prove nothing new; a probe does, and so do later ones.
             if now >= failures.until or failures.lease:
                 failures.until = max(failures.until, now + (LATE_S if now - failures.since >= LATE_AFTER_S else NEXT_S))
                 failures.lease = 0.0
@@ -211,9 +214,9 @@ class Health:
     # ------------------------------------------------------------------------------------- who may be asked
 
     def ejected(self, targets: Iterable[Target], now: float) -> dict[Key, str]:
-        """Of ``targets``: those that are ejected (``out``) or may be tried by one request (``probe``: ``claim`` it).
+        """Return those of ``targets`` that are ejected: ``out``, or ``probe`` where one request may try it (``claim``).
 
-        At most half of them, the longest ejected ones; the others serve, for want of better.
+        At most half of them, the longest ejected ones; the others serve.
         """
         failing = self._failing
         if not failing:
@@ -229,7 +232,7 @@ class Health:
         return {key: OUT if now < max(one.until, one.lease) else PROBE for _, key, one in found[:most]}
 
     def claim(self, target: Target, now: float) -> None:
-        """One request finds out whether the target is well again; others keep away for a while."""
+        """One request probes the target; others keep away for a while."""
         failures = self._failing.get(key_of_target(target))
         if failures is not None:
             failures.lease = now + LEASE_S
@@ -246,13 +249,13 @@ class Health:
                 self._take_retry(target.provider.name, now)
 
     def failures(self, target: Target) -> TargetFailures | None:
-        """What is known against a target; None: nothing."""
+        """Return the failures of a target; None: there are none."""
         return self._failing.get(key_of_target(target))
 
     def back_in(self, attempts: Iterable[Attempt], now: float) -> float | None:
-        """Seconds until the first of them may be asked again, at least one; None where nobody knows.
+        """Return the seconds until the first of them may be asked again, at least one; None if that is not known.
 
-        Of one that is neither limited nor ejected nothing is known: it may fail as it just did, or not.
+        It is not known of one that is neither limited nor ejected: it may fail as it just did, or not.
         """
         known = []
         for attempt in attempts:
@@ -282,7 +285,7 @@ class Health:
         earned = (now - budget.at) * RETRIES_PER_S + calls * RETRIES_SHARE
         return min(MOST_RETRIES, budget.left + max(0.0, earned))
 
-    # ------------------------------------------------------------------------------------- how quick
+    # ------------------------------------------------------------------------------------- latency
 
     def learn_latency(self, target: Target, first: float, between: float | None) -> None:
         """Seconds to the first token, and between tokens where that is known."""
@@ -299,10 +302,10 @@ class Health:
     def latency(self, target: Target) -> Latency | None:
         return self._latency.get(key_of_target(target))
 
-    # ------------------------------------------------------------------------------------- what a target cannot do
+    # ------------------------------------------------------------------------------------- unsupported features
 
     def asks_usage(self, target: Target, now: float) -> bool:
-        """Whether a stream of this target may be asked for its usage."""
+        """True if a stream of this target may be asked for its usage."""
         return not self._learnt or self._believes(target, "usage", now)
 
     def rejects_usage(self, target: Target, now: float) -> None:
@@ -312,7 +315,7 @@ class Health:
         self._disbelieve(target, "usage", now)
 
     def takes_prefill(self, target: Target, now: float) -> bool:
-        """Whether the target says that it goes on with a text, and has not shown otherwise."""
+        """True if the target declares that it continues a text, and has not shown otherwise."""
         return target.prefill != "none" and self._believes(target, "prefill", now)
 
     def rejects_prefill(self, target: Target, now: float) -> None:
@@ -320,7 +323,7 @@ class Health:
         self._disbelieve(target, "prefill", now)
 
     def trims(self, target: Target, now: float) -> bool | None:
-        """Whether the target drops a prefill's trailing white space, as it declares or a probe has found; None: that is
+        """True if the target drops a prefill's trailing white space, as it declares or a probe has found; None: that is
         not known.
         """
         if target.prefill_trims is not None:
@@ -329,11 +332,11 @@ class Health:
         return found if now < until else None
 
     def probes_trims(self, target: Target, now: float) -> bool:
-        """Whether a probe has still to find that out."""
+        """True if a probe has still to find that out."""
         return target.prefill_trims is None and now >= self._trims.get(key_of_target(target), (None, 0.0))[1]
 
     def learn_trims(self, key: Key, trims: bool | None, now: float) -> None:
-        """What a probe has found of a target; None: its answers do not tell."""
+        """Remember the finding of a probe; None: its answers do not tell."""
         if len(self._trims) >= MAX_REMEMBERED:
             self._trims.clear()
         self._trims[key] = trims, now + TRIMS_REMEMBERED_S
@@ -355,5 +358,5 @@ def _halve(failures: TargetFailures) -> None:
 
 
 def blames_our_field(error: GatewayError, ours: frozenset[str]) -> bool:
-    """Whether an upstream's refusal may be of a field among ``ours``, which only the gateway has added."""
+    """True if an upstream's refusal may be of a field among ``ours``, which only the gateway has added."""
     return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(ours)

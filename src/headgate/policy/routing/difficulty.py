@@ -1,13 +1,12 @@
-"""Whether a request is hard: what the order of a computed ``auto`` depends on.
+"""Whether a request is hard: the order of a computed ``auto`` depends on it.
 
-Told by what a call shows without being understood: how long it is, what it uses, how much it wants.  That is coarse on
-purpose.  Reading it any better takes a model, and the two ways of being wrong are bearable: a simple request that is
-taken for a hard one costs a little more, and a hard one that is taken for a simple one gets the answer that ``auto``
-would have given without an order; whoever knows better names a model.  So each bound is where requests of the simple
-kind (a question, a label, a short text) have ended for nearly all clients.
+Judged by length, features and requested output alone, coarse on purpose: anything better takes a model.  Both mistakes
+are bearable.  A simple request that is taken for a hard one costs a little more.  A hard one that is taken for a simple
+one gets the answer that ``auto`` would have given without an order.  A client that knows better names a model.  So each
+bound lies above nearly all simple requests (a question, a label, a short text).
 
-Strength is not known: no provider says it, and rankings age in weeks.  The list price stands in for it.  Within one
-maker's models it has its order, and across makers it is the market's opinion.
+A model's strength is not known: no provider states it, and rankings age in weeks.  The list price stands in for it: it
+orders the models of one maker, and across makers it is the market's opinion.
 """
 
 from __future__ import annotations
@@ -17,19 +16,19 @@ from math import inf
 from headgate.model import AUTO, Alias, Call, Target
 from headgate.policy.routing.filters import Needs, needs
 
-COMPUTED = "auto"  # the strategy of an alias whose order is computed; nobody declares it
+COMPUTED = "auto"  # the strategy of an alias whose order is computed; it cannot be declared
 LONG_PROMPT = 4_000  # tokens: some pages; a chat's instructions and a few turns are shorter
 LONG_OUTPUT = 4_096  # tokens: up to here clients set max_tokens by habit
-LIGHT_EFFORTS = frozenset(("none", "minimal", "low"))  # who asks for any other effort asks for thought
+LIGHT_EFFORTS = frozenset(("none", "minimal", "low"))  # any other effort asks for reasoning
 
 
 def is_computed(alias: Alias) -> bool:
-    """Whether ``alias`` is the ``auto`` that has been bound to what is there, and is given no other order."""
+    """True if ``alias`` is the shipped ``auto``, without an order of its own."""
     return alias.name == AUTO and alias.why is not None and alias.strategy == "priority"
 
 
 def is_hard(call: Call, wanted: Needs) -> bool:
-    """Whether ``call``, which needs ``wanted``, is for the strongest rather than for the cheapest."""
+    """True if ``call``, which needs ``wanted``, is for the strongest target rather than the cheapest."""
     return (
         bool(wanted.features)  # tools, a schema to keep to, images, sound
         or wanted.prompt > LONG_PROMPT
@@ -40,16 +39,16 @@ def is_hard(call: Call, wanted: Needs) -> bool:
 
 
 def describe(strategy: str, call: Call) -> str:
-    """A strategy's name, for people: with what decides about ``call`` where its order is computed."""
+    """Return a strategy's name for people; of a computed order with the class of ``call``: ``auto (hard)``."""
     if strategy != COMPUTED:
         return strategy
     return f"{strategy} ({'hard' if is_hard(call, needs(call)) else 'simple'})"
 
 
 def badness(target: Target, cost: int | None, *, hard: bool) -> float:
-    """What targets are put in order by, the least first, for a call that is expected to ``cost`` so much there.
+    """Return the sort key of a target, the least first, for a call that is expected to ``cost`` so much there.
 
-    Simple: what costs least; hard: whose list price is the highest.  What is not known comes last.
+    Simple calls: the lowest cost; hard ones: the highest list price.  An unknown figure comes last.
     """
     if not hard:
         return inf if cost is None else cost

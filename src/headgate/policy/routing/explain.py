@@ -1,6 +1,6 @@
-"""What the router thinks of a call, and what became of one, for people.  Decides nothing, and changes nothing.
+"""The views of a plan, an account, an attempt and a seam, for people.  Decides nothing, and changes nothing.
 
-What the command line prints and the admin API answers, as it stands; and an attempt as the route trace has it.
+The command line prints them and the admin API answers with them, unchanged.
 """
 
 from __future__ import annotations
@@ -45,9 +45,9 @@ class AccountStateView(Struct, frozen=True):
 
 
 class CandidateView(Struct, frozen=True):
-    """One target that was looked at.  ``place`` is its turn, from 1; None: not used, and ``reason`` says why.
+    """One target that was considered.  ``place`` is its turn, from 1; None: not used, and ``reason`` says why.
 
-    ``state``: well | failing | ejected | probe.  Durations in seconds, None where nothing was learnt.
+    ``state``: well | failing | ejected | probe.  Durations in seconds, None where nothing is known.
     """
 
     provider: str
@@ -80,7 +80,7 @@ class Explanation(Struct, frozen=True):
 
 
 def attempt_view(attempt: AttemptRecord) -> dict[str, object]:
-    """One attempt of a call, in its route trace and in its receipt alike; milliseconds since the call was received."""
+    """Return an attempt as route trace and receipt have it; milliseconds since the call was received."""
     return {
         "provider": attempt.provider,
         "model": attempt.model,
@@ -97,7 +97,7 @@ def attempt_view(attempt: AttemptRecord) -> dict[str, object]:
 
 
 def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
-    """Of every account that is not active."""
+    """Return the state of every account that is not active."""
     return [
         AccountStateView(
             account, model,
@@ -109,19 +109,21 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
 
 
 def seam_view(seam: Seam) -> dict[str, object]:
-    """Where a broken stream went on, as the answer's own figures, its trace and its receipt have it."""
+    """Return a seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
     return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
 
 
 def explain_refusal(requested: str, error: GatewayError) -> Explanation:
-    """Of a name that leads nowhere."""
+    """Return the explanation of a name that has no plan."""
     return Explanation(requested, "", "priority", 0, code=error.kind.code, message=error.message)
 
 
 def explain_plan(
     plan: Plan, health: Health | None, now: float, error: GatewayError | None = None, timeout: float | None = None
 ) -> Explanation:
-    """Of a plan, in the order in which its targets would most likely be tried: what is out at the moment, last.
+    """Return the explanation of a plan, its targets in the order in which they would most likely be tried.
+
+    Targets that are out at the moment come last.
 
     ``timeout`` is how long the client would wait, in seconds.
     """
@@ -140,7 +142,7 @@ def explain_plan(
         id(one.target) for one in tried if states.get(key_of_target(one.target)) == OUT or _all_out(one, health, now)
     }
     tried.sort(key=lambda one: id(one.target) in out)
-    if tried and id(tried[0].target) in out:  # all of them: whoever is asked all the same
+    if tried and id(tried[0].target) in out:  # all are out: the one that is asked all the same comes first
         tried.sort(key=lambda one: one.target is not first)
     places = {id(one.target): place for place, one in enumerate(tried, 1) if error is None}
     pools = {id(one.target): one.attempts for one in tried}
@@ -164,14 +166,14 @@ def explain_plan(
 
 
 def _why_resting(accounts: tuple[AccountView, ...]) -> str:
-    """Why a target cannot be asked at all."""
+    """Return the reason why a target cannot be asked at all."""
     named = [f"{one.id} is {one.state}" + (f" for {one.wait_s:.0f} s" if one.wait_s else "") for one in accounts]
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f"out: {', '.join(named[:MOST_NAMED])}{more}"
 
 
 def _all_out(one: TargetProgress, health: Health, now: float) -> bool:
-    """None of its accounts may be used now."""
+    """True if none of its accounts may be used now."""
     model = one.target.upstream_model
     return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in one.attempts)
 

@@ -1,7 +1,7 @@
-"""Why a target cannot serve a call: (target, what the call needs) → a reason or nothing.
+"""Why a target cannot serve a call: (target, Needs) → a reason, or an empty string.
 
-A reason is ``code: sentence``.  What is not declared is not known, and does not exclude: a row without capabilities may
-have them all.  Estimates exclude nothing that is within a fifth of a limit.
+A reason is ``code: sentence``.  An undeclared property excludes nothing: a row without capabilities may have them all.
+Estimates exclude nothing that is within a fifth of a limit.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ MOST_NAMED = 12
 
 
 class Needs(NamedTuple):
-    """What one call asks of a target.  Tokens of the prompt are estimated."""
+    """The requirements of one call.  ``prompt``: its estimated tokens."""
 
     prompt: int
     output: int | None
@@ -37,13 +37,13 @@ class Needs(NamedTuple):
 
 
 def needs(call: Call) -> Needs:
-    """What ``call`` asks of any target.  Reads through the messages once."""
+    """Return the requirements of ``call``.  Reads through the messages once."""
     prompt = call.prompt
     return Needs(prompt.text_tokens, call.max_tokens, prompt.uses(FEATURES), call.options)
 
 
-def lacking(target: Target) -> tuple[str, ...]:
-    """The features that a target declares not to have."""
+def missing_features(target: Target) -> tuple[str, ...]:
+    """Return the features that a target declares not to have."""
     known = target.row.capabilities if target.row is not None else ()
     return tuple(name for name in FEATURES if name not in known) if known else ()
 
@@ -51,32 +51,32 @@ def lacking(target: Target) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------- why a target is not used
 
 
-def standing(target: Target, *, privacy: str, unpriced: str) -> str:
-    """What excludes a target from every call of an alias."""
+def why_never(target: Target, *, privacy: str, unpriced: str) -> str:
+    """Return the reason that excludes a target from every call of an alias, or an empty string."""
     if not ready(target.provider):
         return f"no_key: {target.provider.name} has no key here"
     if unpriced == "refuse" and not known(target.price):
         return "price_unknown: its price is not known; give it one, or set unpriced: allow"
-    return crossing(target.provider, privacy)
+    return why_private(target.provider, privacy)
 
 
-def passing(target: Target, wanted: Needs) -> str:
-    """What excludes a target from one call."""
+def why_not(target: Target, wanted: Needs) -> str:
+    """Return the reason that excludes a target from one call, or an empty string."""
     options = wanted.options
     if target.provider.name in options.excluded_providers:
         return f"excluded: {target.provider.name} is among excluded_providers"
-    lacks = lacking(target)
+    lacks = missing_features(target)
     missing = [name for name in wanted.features if name in lacks]
     if missing:
         return f"capability: it does not have {', '.join(missing)}"
     return (
-        _roomy(target, wanted)
-        or (crossing(target.provider, options.privacy) if options.privacy is not None else "")
-        or _affordable(target, wanted)
+        _why_too_long(target, wanted)
+        or (why_private(target.provider, options.privacy) if options.privacy is not None else "")
+        or _why_too_dear(target, wanted)
     )
 
 
-def _roomy(target: Target, wanted: Needs) -> str:
+def _why_too_long(target: Target, wanted: Needs) -> str:
     row = target.row
     if row is None:
         return ""
@@ -89,9 +89,9 @@ def _roomy(target: Target, wanted: Needs) -> str:
     return ""
 
 
-def crossing(provider: Provider, privacy: str) -> str:
-    """What forbids to send a call that is bound to ``privacy`` to a provider."""
-    if privacy == "any" or is_own(provider):  # what never leaves your machines trains nobody
+def why_private(provider: Provider, privacy: str) -> str:
+    """Return the reason why a call bound to ``privacy`` may not be sent to a provider, or an empty string."""
+    if privacy == "any" or is_own(provider):  # a prompt that stays on your machines trains no foreign model
         return ""
     if privacy == "own":
         return f"privacy: {provider.name} is not a machine of your own"
@@ -101,7 +101,7 @@ def crossing(provider: Provider, privacy: str) -> str:
 
 
 def is_own(provider: Provider) -> bool:
-    """Whether a provider is reached on this machine or in a private network."""
+    """True if a provider is reached on this machine or in a private network."""
     if provider.origin in ("builtin", "detected"):
         return True
     host = (urlsplit(provider.base_url).hostname or "").rstrip(".")
@@ -112,7 +112,7 @@ def is_own(provider: Provider) -> bool:
     return (address.is_loopback or address.is_private) and not address.is_link_local
 
 
-def _affordable(target: Target, wanted: Needs) -> str:
+def _why_too_dear(target: Target, wanted: Needs) -> str:
     limit = wanted.options.max_cost
     if limit is None:
         return ""
@@ -125,7 +125,7 @@ def _affordable(target: Target, wanted: Needs) -> str:
 
 
 def expected_cost(target: Target, prompt: int, output: int | None) -> int | None:
-    """nano-USD that a call is expected to cost at a target; None where its price is not known."""
+    """Return the nano-USD that a call is expected to cost at a target; None if its price is not known."""
     most = target.row.max_output if target.row is not None else None
     if output is None:
         output = min(EXPECTED_OUTPUT, most) if most is not None else EXPECTED_OUTPUT
@@ -136,7 +136,7 @@ def expected_cost(target: Target, prompt: int, output: int | None) -> int | None
 
 
 def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> GatewayError:
-    """Why none of ``candidates`` may serve ``shown``, as its client reads it.  Nothing has been spent."""
+    """Return the error for a name, ``shown``, that none of ``candidates`` may serve."""
     every = list(candidates)
     keyed = [one for one in every if _code(one) != "no_key"]
     if not keyed:
@@ -149,7 +149,7 @@ def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> Ga
     allowed = [one for one in keyed if _code(one) != "not_allowed"]
     if not allowed:
         return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}", param="model")
-    named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_said(one)}" for one in every[:MOST_NAMED])
+    named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_sentence(one)}" for one in every[:MOST_NAMED])
     if len(every) > MOST_NAMED:
         named += f"; and {len(every) - MOST_NAMED} more"
     if all(_code(one) == "context_window" for one in allowed):
@@ -161,5 +161,5 @@ def _code(candidate: Candidate) -> str:
     return candidate.reason.partition(":")[0]
 
 
-def _said(candidate: Candidate) -> str:
+def _sentence(candidate: Candidate) -> str:
     return candidate.reason.partition(": ")[2]

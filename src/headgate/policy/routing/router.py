@@ -1,8 +1,8 @@
-"""Which targets may serve, in which order: (the call, who asks, the world) → Plan.  What ``headgate explain`` prints.
+"""The targets that may serve a call, in order: (Call, Grant, Snapshot) → Plan.  ``headgate explain`` prints it.
 
 Names resolve in WIRE's order: an alias, then what ``offers`` says.  A bare model keeps its model: it may change
-provider, never the model.  Whatever excludes a target is a function of ``filters``; what depends on chance or on what
-was learnt is ``strategies``'.
+provider, never the model.  ``filters`` holds the reasons that exclude a target, ``strategies`` the orders that
+depend on chance or on measurements.
 
 Pure.  A plan that depends on nothing but its name is made once for a Snapshot and costs one look-up then.
 """
@@ -48,10 +48,10 @@ _ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, her
 
 
 class _Made(NamedTuple):
-    """A name's plan, and the calls that it holds for as it is: those within these bounds that use none of ``lacks``."""
+    """A name's plan, reused for calls within these bounds that use none of the features ``lacks``."""
 
     plan: Plan
-    settled: bool  # what this very call costs has no say
+    fixed: bool  # the order does not depend on the cost of the call
     most_bytes: float
     most_output: float
     lacks: tuple[str, ...]
@@ -60,7 +60,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before`` is the Router of an earlier one: where only tokens have changed since, who serves what is taken over.
+    ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since.
     """
 
     __slots__ = ("_made", "offers", "snapshot")
@@ -75,7 +75,7 @@ class Router:
         self._made: dict[str, _Made] = {}
 
     def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
-        """What to try for ``call``.  ``headers`` are looked through for a session, where that matters.
+        """Return the plan of ``call``.  ``headers`` may name its session, for the prompt cache.
 
         Raises GatewayError: 404 where nothing has the name, 403 where this token may not use it, 503 where its
         providers have no key, 422 (or 400: the prompt is too long) where no target qualifies.  Nothing is spent by
@@ -86,7 +86,7 @@ class Router:
         if made is None:
             made = self._make(requested)
         if (
-            made.settled
+            made.fixed
             and call.options is NO_OPTIONS
             and call.prompt.size <= made.most_bytes
             and (call.max_tokens or 0) <= made.most_output
@@ -94,11 +94,11 @@ class Router:
             and not (made.lacks and call.prompt.uses(made.lacks))
         ):
             plan = made.plan
-            return plan if plan.ordered else _for_caller(plan, call, grant, headers or {})
+            return plan if plan.ordered else _with_affinity(plan, call, grant, headers or {})
         return self._plan_for(call, grant, made.plan, headers or {})
 
     def explain(self, call: Call, grant: Grant, health: Health | None, now: float) -> Explanation:
-        """The plan with every candidate's reason, scores and state.  Raises nothing: an error is part of it."""
+        """Return the plan with every candidate's reason, scores and state.  Raises nothing: an error is part of it."""
         requested = call.model or self.snapshot.default_model
         try:
             base = (self._made.get(requested) or self._make(requested)).plan
@@ -121,7 +121,7 @@ class Router:
     # ------------------------------------------------------------------------------------- plans
 
     def _make(self, requested: str) -> _Made:
-        """The name's plan for a call that asks for nothing special."""
+        """Return and remember a name's plan for a call without options."""
         alias, candidates = self._resolve(requested)
         usable = [candidate.target for candidate in candidates if not candidate.reason]
         attempts = tuple(attempt for target in usable for attempt in _accounts(target))
@@ -135,11 +135,11 @@ class Router:
         outputs = [row.max_output for row in rows if row.max_output is not None]
         made = _Made(
             plan,
-            settled=bool(attempts) and not (chosen and alias.strategy in _PRICED),
+            fixed=bool(attempts) and not (chosen and alias.strategy in _PRICED),
             # A token has two and a half bytes at least: within these bounds no estimate can exceed a window.
             most_bytes=min(windows, default=inf),
             most_output=min([*outputs, *(0.8 * window for window in windows)], default=inf),
-            lacks=tuple(name for name in FEATURES if any(name in filters.lacking(one) for one in usable)),
+            lacks=tuple(name for name in FEATURES if any(name in filters.missing_features(one) for one in usable)),
         )
         if len(self._made) >= MAX_REMEMBERED:  # clients may name any model after a provider's slash
             self._made.clear()
@@ -147,7 +147,7 @@ class Router:
         return made
 
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
-        """A plan of this very call."""
+        """Return the plan of one call."""
         candidates = self._candidates(call, grant, base)
         left = [candidate for candidate in candidates if not candidate.reason]
         if not left:
@@ -156,14 +156,14 @@ class Router:
         attempts = tuple(attempt for target in usable for attempt in _accounts(target))
         chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
         pools = len(attempts) > len(usable)
-        strays = left[0].rank >= FALLBACK  # nothing of the name's own is left: who was meant is looked for (``meant``)
+        strays = left[0].rank >= FALLBACK  # none of the name's own targets is left: see ``intended_target``
         retries = base.retries if call.options.retries is None else call.options.retries
         ordered = not (pools or chosen or strays)
         plan = Plan(base.requested, attempts, tuple(candidates), base.alias, retries, ordered)
-        return plan if plan.ordered else _for_caller(plan, call, grant, headers)
+        return plan if plan.ordered else _with_affinity(plan, call, grant, headers)
 
     def _candidates(self, call: Call, grant: Grant, base: Plan) -> list[Candidate]:
-        """Every target that was looked at, in the order to try, with what excludes it."""
+        """Return every target that was considered, in the order to try, with its reason against it."""
         options = call.options
         preferred = {name: place for place, name in enumerate(options.preferred_providers)}
         found = [
@@ -175,15 +175,15 @@ class Router:
                 found.append((candidate, name, FALLBACK + len(found)))
         wanted = filters.needs(call)
         priced = base.alias.strategy in _PRICED or options.max_cost is not None
-        privacy = base.alias.privacy  # the name's own boundary: what else the client names does not cross it either
+        privacy = base.alias.privacy  # the name's own boundary holds for the client's fallback_models too
         candidates = []
         for one, name, rank in found:
             target = one.target
             reason = (
                 one.reason
-                or filters.crossing(target.provider, privacy)
-                or _forbidden(grant, name, target)
-                or filters.passing(target, wanted)
+                or filters.why_private(target.provider, privacy)
+                or _why_forbidden(grant, name, target)
+                or filters.why_not(target, wanted)
             )
             cost = filters.expected_cost(target, wanted.prompt, wanted.output) if priced else None
             candidates.append(Candidate(target, reason, cost, one.weight, rank))
@@ -219,7 +219,7 @@ class Router:
                 if named is not None:
                     return self._resolve(named)
                 raise unknown(requested, snapshot, self.offers)
-            return NO_ALIAS, self._judged([(target, 1) for target in targets], NO_ALIAS)
+            return NO_ALIAS, self._judge([(target, 1) for target in targets], NO_ALIAS)
         weighted = [
             (self._target(*offer, alias), ref.weight) for ref in alias.targets for offer in self.offers.of(ref.model)
         ]
@@ -230,7 +230,7 @@ class Router:
                 f"{shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
                 "Ask for builtin/lorem to try the gateway itself",
             )
-        candidates = self._judged(weighted, alias)
+        candidates = self._judge(weighted, alias)
         if difficulty.is_computed(alias) and any(known(one.target.price) for one in candidates):
             alias = replace(alias, strategy=COMPUTED)
             candidates.sort(key=lambda one: not filters.is_own(one.target.provider))  # of equals, what is near
@@ -241,26 +241,26 @@ class Router:
         found = [name for name in self.snapshot.aliases if name.casefold() == folded]
         return found[0] if len(found) == 1 else None
 
-    def _judged(self, weighted: list[tuple[Target, int]], alias: Alias) -> list[Candidate]:
+    def _judge(self, weighted: list[tuple[Target, int]], alias: Alias) -> list[Candidate]:
         unpriced = self.snapshot.unpriced
         return _each_once(
-            Candidate(target, filters.standing(target, privacy=alias.privacy, unpriced=unpriced), weight=weight)
+            Candidate(target, filters.why_never(target, privacy=alias.privacy, unpriced=unpriced), weight=weight)
             for target, weight in weighted
         )
 
     def _target(self, provider: Provider, model: str, row: ModelRow | None, alias: Alias | None) -> Target:
         timeouts = self.snapshot.timeouts
         if alias is not None and alias.timeouts:
-            timeouts = _replaced(timeouts, alias.timeouts)
+            timeouts = _replace_timeouts(timeouts, alias.timeouts)
         raised = row.timeouts if row is not None else {}
         if raised:  # a model row may raise a deadline, never lower it
-            timeouts = _replaced(
+            timeouts = _replace_timeouts(
                 timeouts, {name: max(value, getattr(timeouts, name)) for name, value in raised.items()}
             )
-        # Who has sent no head by then has sent no token either.  A row that raises the head's means that.
+        # Without a head there is no token either.  A row that raises only ``headers`` means both.
         latest = max(timeouts.first_token, raised.get("headers", 0.0))
         if timeouts.headers > latest:
-            timeouts = _replaced(timeouts, {"headers": latest})
+            timeouts = _replace_timeouts(timeouts, {"headers": latest})
         price = price_of(provider, row)
         if row is None:
             return Target(
@@ -272,7 +272,7 @@ class Router:
 
 
 def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
-    """A target that is named twice is tried once: as it was named first, or first without a reason against it."""
+    """Keep a target that is named twice once: its first mention, or the first one without a reason against it."""
     found: dict[tuple[str, str], Candidate] = {}
     for one in candidates:
         key = (one.target.provider.name, one.target.upstream_model)
@@ -289,35 +289,35 @@ def _accounts(target: Target) -> list[Attempt]:
     return [Attempt(target, account) for account in ordered]
 
 
-def _forbidden(grant: Grant, name: str, target: Target) -> str:
-    """``name`` is what was asked for; a token that may use it may use all of its targets."""
+def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
+    """``name`` is the requested name; a token that may use it may use all of its targets."""
     may = grant.models
     if not may or name in may or f"{target.provider.name}/{target.model}" in may or target.model in may:
         return ""
     return f"not_allowed: the API key {grant.name!r} may not use it"
 
 
-def _replaced(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeouts:
+def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeouts:
     return Timeouts(**{name: changes.get(name, getattr(timeouts, name)) for name in Timeouts.__struct_fields__})
 
 
-def _for_caller(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
-    """A plan whose order is open, with whose prompt cache may settle it."""
+def _with_affinity(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
+    """An unordered plan.  The account with the prompt cache may decide its order."""
     affinity = _affinity(call, grant, plan.alias.affinity, headers)
     return Plan(plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity)
 
 
 def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes]) -> bytes:
-    """Whose prompt cache this call would use: what the caller itself names, else how its conversation begins."""
+    """Return the key of the call's prompt cache: the caller's own name for it, else the conversation's beginning."""
     if mode == "none":
         return b""
-    key = _named(call, headers)
+    key = _session(call, headers)
     if not key and mode == "prompt_cache":
         key = call.prompt.beginning
     return blake2b(grant.id.encode() + b"\0" + key, digest_size=16).digest() if key else b""
 
 
-def _named(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+def _session(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
     key = call.prompt.cache_key
     if key:
         return key

@@ -19,14 +19,14 @@ from headgate.dialects.registry import BACKENDS
 from headgate.errors import UPSTREAM_HOLLOW, ClientGone, GatewayError
 from headgate.model import Alias, Attempt, Call, Limits, Plan, Usage
 from headgate.policy.attempts import continuation
-from headgate.ports import StreamBridge
+from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.recovery import Recovery, continues
 from headgate.serving.call.relay import Relay
 from headgate.serving.loop.fiber import next_turn
-from headgate.serving.upstream.connection import SUCCESSES, Upstream
-from headgate.serving.upstream.transport import Transport
+from headgate.serving.upstream.carriers import Carriers
+from headgate.wire.http import SUCCESSES
 
 log = logging.getLogger("headgate.exchange")
 
@@ -48,16 +48,18 @@ class Answering(Struct, frozen=True):  # made in C, once a call
     plan: Plan
     receipt: Receipt
     relay: Relay | None
-    transport: Transport
+    carriers: Carriers
     limits: Limits
 
     async def answer(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
         """What is left to send when the attempt has delivered.  Raises ClientGone, and what is no answer."""
         client, receipt, target = self.client, self.receipt, attempt.target
-        backend = BACKENDS[target.provider.dialect]
+        provider = target.provider
+        backend = BACKENDS[provider.dialect]
         reply = Reply(
-            receipt.id, receipt.created, target.upstream_model, self.call.include_usage, target.provider.name,
-            self.transport.secrets_of(attempt), self.limits.max_event, receipt.usage.prompt, sent=upstream.asking,
+            receipt.id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
+            self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.usage.prompt,
+            sent=upstream.asking,
         )  # fmt: skip
         if upstream.streamed:
             return await self._stream(upstream, reply, attempt, recovery)

@@ -25,6 +25,7 @@ from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
 from headgate.policy.admission import holds
 from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.ports import Asking
 from headgate.serving.call import response_headers
 from headgate.serving.call.answering import Answering, Ending
 from headgate.serving.call.probing import Probe
@@ -36,8 +37,7 @@ from headgate.serving.loop.wheel import Wheel
 from headgate.serving.replay.kept import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
-from headgate.serving.upstream.connection import Asking
-from headgate.serving.upstream.transport import Transport
+from headgate.serving.upstream.carriers import Carriers
 from headgate.wire.http import Request, sane_label
 
 _READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
@@ -54,7 +54,7 @@ class Exchange:
         directory: Directory,
         journal: Journal,
         refusals: Refusals,
-        transport: Transport,
+        carriers: Carriers,
         wheel: Wheel,
         limits: Limits,
         ids: Ids,
@@ -63,7 +63,7 @@ class Exchange:
         self._directory = directory
         self._journal = journal
         self._refusals = refusals
-        self._transport = transport
+        self._carriers = carriers
         self._wheel = wheel
         self._limits = limits
         self._ids = ids
@@ -132,7 +132,7 @@ class Exchange:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
         receipt.meant = next_attempt.intended
         relay = self._relay(plan, egress, receipt) if call.stream else None
-        answering = Answering(client, call, plan, receipt, relay, self._transport, self._limits)
+        answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)
@@ -167,7 +167,7 @@ class Exchange:
                     asking.release(finished=finished)
             await self._pause(step.wait, relay, egress)
             if recovery.must_probe(step):
-                probe = Probe(self._transport, self._health, self._wheel, self._limits, receipt)
+                probe = Probe(self._carriers, self._health, self._wheel, self._limits, receipt)
                 await probe.find_trims(step.attempt, request.headers, deadline)
             recovery.prepare(step)
 
@@ -197,7 +197,9 @@ class Exchange:
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
-        return self._transport.ask(attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer)
+        return self._carriers[target.provider.carrier].ask(
+            attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
+        )
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
         """Ends a call that has no answer, or no whole one."""

@@ -14,10 +14,10 @@ from headgate.dialects.registry import BACKENDS
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy.health.targets import Health, key_of_target
+from headgate.ports import Asking
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.upstream.connection import Asking
-from headgate.serving.upstream.transport import Transport
+from headgate.serving.upstream.carriers import Carriers
 
 PATIENCE_S = 5.0
 _monotonic = time.monotonic
@@ -26,8 +26,8 @@ _monotonic = time.monotonic
 class Probe:
     """What every probe of a call needs."""
 
-    def __init__(self, transport: Transport, health: Health, wheel: Wheel, limits: Limits, receipt: Receipt) -> None:
-        self._transport = transport
+    def __init__(self, carriers: Carriers, health: Health, wheel: Wheel, limits: Limits, receipt: Receipt) -> None:
+        self._carriers = carriers
         self._health = health
         self._wheel = wheel
         self._limits = limits
@@ -58,7 +58,8 @@ class Probe:
 
     def _ask(self, call: Call, attempt: Attempt, headers: dict[bytes, bytes], due: float) -> Asking:
         rendered = _backend(attempt).render(call, attempt.target, False)
-        return self._transport.ask(attempt, rendered, headers, False, due, self._limits.max_answer)
+        carrier = self._carriers[attempt.target.provider.carrier]
+        return carrier.ask(attempt, rendered, headers, False, due, self._limits.max_answer)
 
     async def _answer(self, asking: Asking, attempt: Attempt) -> tuple[int, bytes]:
         began = _monotonic()

@@ -27,8 +27,8 @@ from headgate.model import (
 )
 from headgate.policy import lifecycle, metering
 from headgate.policy.routing import explain
+from headgate.ports import Asking
 from headgate.serving.uplink.journal import Journal
-from headgate.serving.upstream.connection import Asking
 from headgate.wire.codec import encode
 
 _monotonic = time.monotonic

@@ -112,7 +112,8 @@ class Recovery:
             return bridge.complete("stop")
         if not (self._continues and verdict.goes_on):
             return False
-        return canonical.exhausted(self._call, continuation.surely(have, bridge.usage)) and bridge.complete("length")
+        tokens = continuation.least_tokens(have, bridge.usage)
+        return canonical.exhausted(self._call, tokens) and bridge.complete("length")
 
     def _judge(self, have: Delivered) -> continuation.Verdict:
         return continuation.judge(have, self._call.prompt.obstacle)

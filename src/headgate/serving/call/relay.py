@@ -14,13 +14,12 @@ from typing import cast
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
 from headgate.model import Seam
-from headgate.ports import StreamBridge
+from headgate.ports import StreamBridge, StreamDeadlines, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER, Wheel
-from headgate.serving.upstream.connection import Upstream
 
 log = logging.getLogger("headgate.relay")
 _monotonic = time.monotonic
@@ -36,14 +35,15 @@ class Relay:
     """
 
     __slots__ = (
-        "_early", "_flowing", "_joint", "_keep_alive", "_quiet", "_receipt", "_seen", "_wheel", "bridge", "done", "due",
-        "egress", "slot", "upstream",
+        "_early", "_flowing", "_joint", "_keep_alive", "_patience", "_quiet", "_receipt", "_seen", "_wheel", "bridge",
+        "done", "due", "egress", "slot", "upstream",
     )  # fmt: skip
 
     def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
         self.egress = egress
         self.bridge = cast(StreamBridge, None)  # until ``begin``
         self.upstream = cast(Upstream, None)
+        self._patience: StreamDeadlines
         self.done: Signal[None]
         self.due = NEVER
         self.slot = -1
@@ -71,6 +71,7 @@ class Relay:
         self.bridge = bridge
         self._joint = joint
         self.upstream = upstream
+        self._patience = upstream.patience
         self._seen = 0
         self._quiet = 0.0
         self._flowing = False
@@ -89,7 +90,7 @@ class Relay:
 
     def stop(self) -> None:
         """Detaches both ends, whatever happened."""
-        self.upstream.sink = None
+        self.upstream.detach()
         self.egress.source = None
         self._wheel.drop(self)
 
@@ -119,10 +120,9 @@ class Relay:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
             self._seen = bridge.events
-            upstream = self.upstream
-            upstream.heard = self._wheel.now
+            self._patience.heard = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
-                upstream.begin_stalling()
+                self._patience.begin_stalling()
             if bridge.quiet:
                 self._mind_the_end(bridge.quiet)
 
@@ -132,9 +132,9 @@ class Relay:
             return  # what comes behind the end does not put it off
         self._quiet = quiet
         if quiet < math.inf:
-            self.upstream.begin_ending(quiet)
+            self._patience.begin_ending(quiet)
         else:
-            self.upstream.begin_stalling()
+            self._patience.begin_stalling()
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(
@@ -172,7 +172,7 @@ class Relay:
             receipt.first_token = _monotonic()
         if not self._flowing:
             self._flowing = True
-            self.upstream.begin_stalling()
+            self._patience.begin_stalling()
             self.mark_seam()
         self.egress.send(events)
 

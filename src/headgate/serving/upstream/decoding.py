@@ -5,18 +5,16 @@ Nearly every answer is plain, and one check shows it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-from typing import TYPE_CHECKING
+from collections.abc import Callable, Mapping
+from typing import Protocol
 
 from headgate.errors import UPSTREAM_CUT, UPSTREAM_GARBAGE, UPSTREAM_TOO_LARGE, GatewayError
+from headgate.ports import Sink
 from headgate.wire.coding import CodingError, TooLargeError, TruncatedError
 from headgate.wire.framing import Form
 from headgate.wire.intake import Intake
 
 MOST_A_TURN = 256 << 10  # of what a body expands to
-if TYPE_CHECKING:
-    from headgate.serving.upstream.connection import Sink, Upstream
-
 _STREAMS = (Form.EVENTS, Form.LINES, Form.ITEMS)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"json-seq", b"jsonlines")
 _FIELDS = (b"data:", b"event", b"id:", b"retry")
@@ -56,14 +54,36 @@ def error_of(error: CodingError) -> GatewayError:
     return GatewayError(kind, f"the provider's answer {error}")
 
 
+class PausableBody(Protocol):
+    """What an Unpacker needs of the connection that a body comes from."""
+
+    headers: dict[bytes, bytes]
+    sink: Sink | None
+
+    @property
+    def reading(self) -> bool:
+        """False while a slow client has it wait."""
+
+    def hold(self) -> None:
+        """Read no more before what is here has gone."""
+
+    def read_on(self) -> None: ...
+
+    def later(self, step: Callable[[None], None]) -> None:
+        """Do ``step`` in the next turn, when what was written in this one has been sent."""
+
+    def fail(self, error: GatewayError) -> None:
+        """Close the connection and end the body with ``error``."""
+
+
 class Unpacker:
     """Stands between a connection and its sink until a stream has shown that it is plainly events, as nearly all are.
 
-    Otherwise it stays, decodes the body, and passes on a bounded part in a turn: a few bytes may expand a
+    Otherwise it stays, decodes the body, and passes on a bounded part in a turn.  A few bytes may expand a
     thousandfold, and a slow client must be able to pause it.
     """
 
-    def __init__(self, upstream: Upstream, sink: Sink, intake: Intake | None, most: int) -> None:
+    def __init__(self, upstream: PausableBody, sink: Sink, intake: Intake | None, most: int) -> None:
         self._upstream = upstream
         self._sink = sink
         self._intake = intake

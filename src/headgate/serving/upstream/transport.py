@@ -15,14 +15,14 @@ from collections import OrderedDict
 from collections.abc import Collection
 from typing import cast
 
-from headgate.dialects.base import Rendered
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
-from headgate.model import Attempt, Provider
+from headgate.model import Attempt, Provider, Rendered
 from headgate.model import Pool as PoolLimits
 from headgate.ports import Directory
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.upstream.connection import Asking, Upstream
+from headgate.serving.upstream.asking import HttpAsking
+from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.dialler import Dialer, Origin, origin_of
 from headgate.wire.http import forwardable, forwarded
 from headgate.wire.signing import credential, header_values, hidden_values
@@ -46,9 +46,9 @@ class Pool:
         self.limits = provider.pool
         self._ca_file = provider.ca_file
         self._dialer = dialer
-        self._idle: dict[Upstream, None] = {}  # in order of use
-        self._members: set[Upstream] = set()
-        self._waiting: OrderedDict[Asking, None] = OrderedDict()  # a call that leaves is removed: it holds a body
+        self._idle: dict[HttpUpstream, None] = {}  # in order of use
+        self._members: set[HttpUpstream] = set()
+        self._waiting: OrderedDict[HttpAsking, None] = OrderedDict()  # without those that left: each holds a body
         self._dialing: set[asyncio.Task[None]] = set()
         self._trusted_since = float("-inf")  # older connections were checked by other authorities
 
@@ -56,7 +56,7 @@ class Pool:
     def size(self) -> int:
         return len(self._members) + len(self._dialing)
 
-    def ask(self, asking: Asking) -> None:
+    def ask(self, asking: HttpAsking) -> None:
         """Sends a request on the connection that was used last, on a new one, or on the next that comes free."""
         asking.queued = _monotonic()
         idle = self._idle
@@ -73,14 +73,14 @@ class Pool:
             self._waiting[asking] = None
             self.wheel.set(asking, min(now + self.limits.wait_s, asking.deadline))
 
-    def dial(self, asking: Asking) -> None:
+    def dial(self, asking: HttpAsking) -> None:
         """Makes a connection for a request, in a task of this pool."""
         task = asyncio.get_running_loop().create_task(
             self._dial(asking), name=f"connect {self._origin.host}:{self._origin.port}"
         )
         self._dialing.add(task)
 
-    def put(self, upstream: Upstream) -> None:
+    def put(self, upstream: HttpUpstream) -> None:
         """A clean connection comes back."""
         if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
             upstream.abort()  # a waiting call gets a new one in its place
@@ -93,14 +93,14 @@ class Pool:
         self._idle[upstream] = None
         self.wheel.set(upstream, self.wheel.now + self.limits.idle_s)
 
-    def lost(self, upstream: Upstream) -> None:
+    def lost(self, upstream: HttpUpstream) -> None:
         """A connection is closed or will be: its place is free."""
         if upstream in self._members:
             self._members.discard(upstream)
             self._idle.pop(upstream, None)
             self._fill_place()
 
-    def forget(self, asking: Asking) -> None:
+    def forget(self, asking: HttpAsking) -> None:
         """A call that waited for a connection waits no more."""
         self._waiting.pop(asking, None)
         self.wheel.drop(asking)
@@ -113,7 +113,7 @@ class Pool:
                 asking.queued = _monotonic()
                 self.dial(asking)
 
-    def _next_waiting(self) -> Asking | None:
+    def _next_waiting(self) -> HttpAsking | None:
         if not self._waiting:
             return None
         asking, _ = self._waiting.popitem(last=False)
@@ -133,14 +133,14 @@ class Pool:
         for upstream in list(self._members):
             upstream.abort()
 
-    async def _dial(self, asking: Asking) -> None:
+    async def _dial(self, asking: HttpAsking) -> None:
         task = cast("asyncio.Task[None]", asyncio.current_task())
         error: GatewayError | None = None
-        upstream: Upstream | None = None
+        upstream: HttpUpstream | None = None
         connect_s = max(0.0, min(asking.timeouts.connect, asking.deadline - _monotonic()))
         try:
             async with asyncio.timeout(connect_s):
-                upstream = await self._dialer.dial(self._origin, self._ca_file, lambda: Upstream(self))
+                upstream = await self._dialer.dial(self._origin, self._ca_file, lambda: HttpUpstream(self))
         except TimeoutError:
             error = GatewayError(UPSTREAM_TIMEOUT, f"no connection to the provider within {connect_s:.3g} s")
         except (OSError, ssl.SSLError, ssl.CertificateError) as cause:
@@ -199,7 +199,7 @@ class Transport:
         stream: bool,
         deadline: float,
         max_answer: int,
-    ) -> Asking:
+    ) -> HttpAsking:
         """Sends an attempt's request; await what is returned.
 
         ``headers`` are the client's: those that the provider's row allows go along.  Raises GatewayError where the
@@ -211,7 +211,7 @@ class Transport:
         head = b"%b%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
             fixed, rendered.fields, forwarded(headers, allowed), accept, len(body),
         )  # fmt: skip
-        asking = Asking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
+        asking = HttpAsking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
         asking.headers = headers
         pool.ask(asking)
         return asking

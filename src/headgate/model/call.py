@@ -1,0 +1,206 @@
+"""The values of one call: what was asked for, where it may go, what has been set aside, used and delivered."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+from msgspec import Raw, Struct
+
+from headgate.model.config import Account, Alias, ModelRow, Price, Provider, Timeouts
+
+
+class Options(Struct, frozen=True, gc=False):
+    """What one request says about its own way: the members of its ``headgate`` object.  None: not said."""
+
+    max_cost: int | None = None  # nano-USD
+    fallback_models: tuple[str, ...] = ()
+    preferred_providers: tuple[str, ...] = ()
+    excluded_providers: tuple[str, ...] = ()
+    retries: int | None = None
+    privacy: str | None = None
+    on_disconnect: str | None = None
+    resumable_s: float | None = None
+    on_midstream_failure: str | None = None
+
+
+NO_OPTIONS = Options()
+
+
+class Prompt(Protocol):
+    """What policy may know of a request.  Made by the client's dialect; a member costs something only when it is read.
+
+    ``obstacle``: why another attempt cannot continue the answer.  ``structured``: it follows a grammar; ``sampled``: it
+    depends on how it came about (several choices, log probabilities, penalties, audio, tools that the provider runs,
+    its conversation state); None: nothing is in the way.
+    """
+
+    @property
+    def size(self) -> int:
+        """Bytes of the conversation."""
+
+    @property
+    def tokens(self) -> int:
+        """Estimated tokens of the conversation, quickly: for admission."""
+
+    @property
+    def text_tokens(self) -> int:
+        """Estimated tokens without attached images and sounds: for routing."""
+
+    def uses(self, names: Iterable[str]) -> tuple[str, ...]:
+        """Return those of the features ``names`` (see ``FEATURES``) that the request uses."""
+
+    @property
+    def effort(self) -> str | None:
+        """The reasoning effort that the client asks for; None: it names none."""
+
+    @property
+    def cache_key(self) -> bytes:
+        """The client's own name for a prompt cache, or b""."""
+
+    @property
+    def user(self) -> bytes:
+        """The client's name for its user, or b""."""
+
+    @property
+    def beginning(self) -> bytes:
+        """The part of the conversation that is the same in each of its turns."""
+
+    @property
+    def has_code(self) -> bool:
+        """True if the newest part of the conversation holds source code."""
+
+    @property
+    def stops(self) -> tuple[str, ...]:
+        """Stop strings."""
+
+    @property
+    def choices(self) -> int:
+        """Number of answers that are asked for."""
+
+    @property
+    def obstacle(self) -> str | None: ...
+
+
+class Call(Struct, gc=False):
+    """What a client asks for.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
+
+    ``native`` are the members as the client sent them, where its API (``dialect``) is another one; None as soon as the
+    gateway has changed the request.
+    """
+
+    body: dict[str, Raw]
+    model: str | None
+    stream: bool
+    include_usage: bool
+    prompt: Prompt
+    max_tokens: int | None = None
+    timeout_ms: int | None = None
+    metadata: Mapping[str, str] | None = None
+    options: Options = NO_OPTIONS
+    trace: bool = False  # the route trace is wanted in the answer
+    dialect: str = ""  # of the client, where ``native`` is set
+    native: dict[str, Raw] | None = None
+
+
+class Target(Struct, frozen=True):
+    """Where an attempt goes: a provider, one of its models, and the deadlines that hold there.
+
+    ``prefill`` is how it is asked to go on with a text; ``none``: it cannot.  ``prefill_trims``: whether it drops
+    that text's trailing white space; None: it does not say.
+    """
+
+    provider: Provider
+    model: str
+    upstream_model: str
+    price: Price
+    timeouts: Timeouts
+    row: ModelRow | None = None
+    prefill: str = "none"
+    prefill_trims: bool | None = None
+
+
+class Rendered(Struct, frozen=True, gc=False):
+    """A request for an upstream: where, with which further header lines (``Name: value\\r\\n``), and its body."""
+
+    path: str
+    body: bytes
+    fields: bytes = b""
+
+
+class Attempt(Struct, frozen=True):
+    """One upstream request: which target, with which account (``None``: the provider needs none)."""
+
+    target: Target
+    account: Account | None
+
+
+class Candidate(Struct, frozen=True):
+    """A target that was looked at: used where ``reason`` is empty, else why not (``code: sentence``).
+
+    ``cost`` is what the call is expected to cost there (nano-USD, None unknown or not asked for), ``weight`` its share
+    with the strategy ``weighted``; a strategy chooses among those of one ``rank``, lower ranks come first.
+    """
+
+    target: Target
+    reason: str = ""
+    cost: int | None = None
+    weight: int = 1
+    rank: int = 0
+
+
+NO_ALIAS = Alias("")
+
+
+class Plan(Struct, frozen=True):
+    """What may be tried, in order of preference: one Attempt per usable (target, account).
+
+    ``requested`` is the name that the client used, after defaulting.  ``alias`` says how its calls are conducted
+    (``NO_ALIAS``, all defaults, for a bare model).  ``retries`` is how often one target is asked again.
+    ``ordered``: the attempts stand in the order to try; else chance, the accounts' headroom and ``affinity`` (a digest
+    of whose prompt cache this is, empty: nobody's) have a say.
+    """
+
+    requested: str
+    attempts: tuple[Attempt, ...]
+    candidates: tuple[Candidate, ...] = ()
+    alias: Alias = NO_ALIAS
+    retries: int = 2
+    ordered: bool = True
+    affinity: bytes = b""
+
+
+class Hold(Struct, gc=False):
+    """What admission has set aside for a running call; a lease, returned by ``admission.settle``."""
+
+    grant_id: str
+    tokens: int = 0
+
+
+class Usage(Struct, gc=False):
+    """Token counts with their basis: ``provider`` (reported), ``counted`` or ``estimated``.
+
+    ``cached`` and ``cache_write`` are parts of ``prompt``, ``reasoning`` is part of ``completion``, as OpenAI counts.
+    """
+
+    prompt: int = 0
+    completion: int = 0
+    cached: int = 0
+    cache_write: int = 0
+    reasoning: int = 0
+    basis: str = "estimated"
+
+
+class Delivered(Struct, frozen=True):
+    """What a client has seen of a stream that broke.
+
+    ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``kinds``: the
+    delta's members that were seen.  ``tokens``: of the content, as well as can be told.  ``finished``: with its finish
+    reasons; what went wrong came behind them.
+    """
+
+    text: str | None
+    kinds: frozenset[str]
+    choices: int
+    tokens: int
+    finished: bool = False

@@ -1,0 +1,240 @@
+"""Configuration as the data plane sees it: providers, models, aliases, tokens, limits, and the Snapshot of them all."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+
+from msgspec import Struct, field
+
+AUTO = "auto"  # the alias that is always there
+FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
+CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
+
+
+class Timeouts(Struct, frozen=True, gc=False):
+    """Deadlines of one attempt.  Non-streamed calls use ``connect`` and ``total`` only."""
+
+    connect: float = 3.0
+    headers: float = 60.0
+    first_token: float = 60.0
+    stall: float = 60.0
+    total: float = 600.0
+
+
+class PriceTier(Struct, frozen=True, gc=False):
+    """What a call of more than ``above`` prompt tokens costs instead, all of it."""
+
+    above: int
+    input: int | None = None
+    output: int | None = None
+    cached_input: int | None = None
+    cache_write: int | None = None
+
+
+class Price(Struct, frozen=True, gc=False, omit_defaults=True):
+    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free.
+
+    ``tiers`` come in rising order.  ``source`` is the price list's snapshot id: ``file``, ``store`` or
+    ``genai-prices <version>``; empty where nothing is known.
+    """
+
+    input: int | None = None
+    output: int | None = None
+    cached_input: int | None = None
+    cache_write: int | None = None
+    tiers: tuple[PriceTier, ...] = ()
+    source: str = ""
+
+
+FREE = Price(0, 0, 0, 0)
+
+
+class Pool(Struct, frozen=True, gc=False):
+    """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
+
+    max_connections: int = 1000
+    idle_s: float = 60.0
+    max_age_s: float = 600.0
+    wait_s: float = 5.0
+
+
+class Account(Struct, frozen=True, gc=False):
+    """One credential of a provider, by reference: ``id`` is the key into the Secrets.
+
+    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.
+    """
+
+    id: str
+    label: str | None = None
+    priority: int = 0
+    free: bool = False
+
+
+class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
+    """What one provider offers under one id.  ``kind``: chat | embedding | image | speech | transcription | other."""
+
+    id: str
+    upstream_model: str | None = None
+    canonical: str | None = None
+    context_window: int | None = None
+    max_output: int | None = None
+    capabilities: tuple[str, ...] = ()
+    prefill: str | None = None  # none | trailing | continue_final_message | prefix; None: as its provider
+    price: Price = Price()
+    tokenizer: str | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    param_defaults: Mapping[str, bytes] = field(default_factory=dict)
+    param_drop: tuple[str, ...] = ()
+    param_map: Mapping[str, str] = field(default_factory=dict)
+    title: str | None = None
+    kind: str = "chat"
+    retired: bool = False  # its maker has announced its end, or ended it
+    prefill_trims: str | None = None  # yes | no: is a prefill's trailing white space lost; None: as its provider
+
+
+class Provider(Struct, frozen=True, omit_defaults=True):
+    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash; ``catalog`` then
+    holds what is known of some of them (prices, context windows): facts, no fence.
+
+    ``headers``: a value that is empty is a secret, kept where keys are (``wire.signing.header_secret``).
+
+    ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
+    engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
+    """
+
+    name: str
+    base_url: str
+    dialect: str = "openai_chat"
+    auth: str = "bearer"  # bearer | x-api-key | api-key | query | sigv4 | none
+    accounts: tuple[Account, ...] = ()
+    ca_file: str | None = None
+    pool: Pool = Pool()
+    headers: Mapping[str, str] = field(default_factory=dict)
+    forward_headers: tuple[str, ...] = ("openai-organization", "openai-project")
+    quirks: tuple[str, ...] = ()
+    training: str = "unknown"
+    models: Mapping[str, ModelRow] | None = None
+    price: Price = Price()  # of models that have no row of their own
+    origin: str = "file"
+    title: str | None = None
+    preset: str | None = None
+    catalog: Mapping[str, ModelRow] = field(default_factory=dict)
+    prefill: str = "none"  # of models whose row does not say
+    prefill_trims: str | None = None  # the same; None: a probe finds out
+    carrier: str = "http"  # the kind of way to it: a key of serving.upstream.carriers
+
+
+class TargetRef(Struct, frozen=True, gc=False):
+    """One entry of an alias's chain: ``model`` is ``provider/model id``."""
+
+    model: str
+    weight: int = 1
+
+
+class Alias(Struct, frozen=True):
+    """A name for a job.  ``timeouts`` holds only the keys that the alias sets.
+
+    ``origin``: ``file``, ``store``, or ``shipped`` (bound by us to whatever is configured; ``why`` says how).
+    """
+
+    name: str
+    targets: tuple[TargetRef, ...] = ()
+    use_case: str | None = None
+    timeouts: Mapping[str, float] = field(default_factory=dict)
+    retries: int | None = None
+    origin: str = "file"
+    why: str | None = None
+    strategy: str = "priority"  # priority | weighted | cheapest | fastest | balanced
+    on_midstream_failure: str = "continue"  # continue | error
+    on_disconnect: str = "cancel"  # cancel | drain | detach
+    drain_s: float = 120.0
+    drain_tokens: int = 8192
+    resumable_s: float = 0.0
+    early_commit_s: float | None = None
+    tool_calls: str = "stream"  # stream | hold
+    structured: str = "error"  # error | buffer
+    affinity: str = "prompt_cache"  # none | prompt_cache | session
+    privacy: str = "any"  # any | no_train | trusted | own
+
+    @property
+    def holds(self) -> bool:
+        """Some of its streams are not passed on before they are complete."""
+        return self.tool_calls == "hold" or self.structured == "buffer"
+
+
+class Grant(Struct, frozen=True, gc=False):
+    """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
+
+    ``models`` empty means all.  ``expires`` is Unix seconds.
+    """
+
+    id: str
+    name: str
+    scopes: tuple[str, ...] = ("gate:chat", "gate:models", "gate:usage")
+    models: tuple[str, ...] = ()
+    expires: float | None = None
+    origin: str = "file"
+
+
+class Snapshot(Struct, frozen=True):
+    """The world as one call sees it, from its first byte to its last.
+
+    ``tokens`` maps HMAC-SHA256(instance key, whole token) to its Grant.
+    """
+
+    generation: int = 0
+    tokens: Mapping[bytes, Grant] = field(default_factory=dict)
+    providers: Mapping[str, Provider] = field(default_factory=dict)
+    aliases: Mapping[str, Alias] = field(default_factory=dict)
+    default_model: str = "auto"
+    timeouts: Timeouts = Timeouts()
+    retries: int = 2
+    unpriced: str = "allow"  # allow | refuse: a target whose price is not known
+    # Services that are known and may not be configured, with some of their models: errors name the next step
+    presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+
+
+class Limits(Struct, frozen=True, gc=False):
+    """What the listener, the transport and the dialects refuse to exceed.  Bytes and seconds."""
+
+    max_body: int = 20 << 20
+    max_bodies: int = 512 << 20  # of all requests that arrive and of the calls that run; at least ``max_body``
+    max_answer: int = 32 << 20
+    max_event: int = 8 << 20
+    max_head: int = 32 << 10
+    max_header_fields: int = 100
+    max_connections: int = 20_000
+    header_timeout: float = 10.0
+    body_timeout: float = 60.0
+    idle_timeout: float = 75.0
+    keep_alive: float = 10.0
+    drain: float = 60.0
+    replay_max: int = 256 << 20  # what all kept calls may take
+    replay_per_stream: int = 256 << 10
+    replay_ttl: float = 300.0  # how long a kept stream stays after its end
+    idempotency_ttl: float = 600.0  # the same, of an answer to an Idempotency-Key
+
+
+class DataSettings(Struct, frozen=True):
+    """All that a data process is told at birth; it reads no file but its instance key and its last snapshot."""
+
+    state_dir: str
+    worker: str = "w0"
+    limits: Limits = Limits()
+    cors_origins: tuple[str, ...] = ()
+    public_catalog: bool = True
+    control_url: str = ""
+    log_level: str = "info"
+    log_format: str = "auto"
+    public_url: str = ""  # what clients reach this gateway under; empty: links are relative
+
+
+class DataBoot(Struct, frozen=True):
+    """The one message on a data process's boot socket; the listening socket comes with it (SCM_RIGHTS).
+
+    ``snapshot`` is compiled from the file alone; ``secrets`` maps Account.id to the provider's key.
+    """
+
+    settings: DataSettings
+    snapshot: Snapshot
+    secrets: Mapping[str, str] = field(default_factory=dict)

@@ -1,0 +1,117 @@
+"""The deadlines of one attempt: how long each phase of an answer may take, and the whole of it.
+
+Owns the phase that an attempt is in and the instant that ends it.  A deadline that moves with each event costs one
+assignment (``heard``): the wheel looks at it when the slot comes up.  Knows no socket: any kind of upstream has one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+from headgate.errors import UPSTREAM_TIMEOUT, GatewayError
+from headgate.model import Timeouts
+from headgate.serving.loop.wheel import NEVER, Wheel
+
+_OVER = ""  # the phase between two attempts
+_NONE = Timeouts()
+_PHASES = {
+    "headers": "the response head",
+    "first_token": "the first token",
+    "stall": "the next token",
+    "end": "the end of the answer",
+    "total": "the whole answer",
+}
+
+
+class Patience:
+    """One attempt's deadlines, for one attempt after another.
+
+    ``begin`` starts an attempt, ``end`` disarms it, ``drop`` takes it off the wheel for good: the only end of one that
+    is paused.  ``out_of_time`` gets the error of a deadline that has passed.  No phase lasts beyond ``deadline``, the
+    latest end of the attempt.
+    """
+
+    __slots__ = (
+        "_deadline", "_ending", "_out_of_time", "_paused", "_timeouts", "_wheel", "due", "heard", "phase", "slot",
+    )  # fmt: skip
+
+    def __init__(self, wheel: Wheel, out_of_time: Callable[[GatewayError], None]) -> None:
+        self._wheel = wheel
+        self._out_of_time = out_of_time
+        self._timeouts = _NONE
+        self._deadline = NEVER
+        self._ending = 0.0  # seconds that the end was given
+        self._paused = False
+        self.phase = _OVER  # while paused, the phase to go on with
+        self.heard = 0.0  # the wheel's now at the last event: the pump assigns it
+        self.due = NEVER
+        self.slot = -1
+
+    def begin(self, timeouts: Timeouts, deadline: float, streamed: bool) -> None:
+        """The request has been sent.  Only a streamed answer has a deadline for its head."""
+        self._timeouts = timeouts
+        self._deadline = deadline
+        self.phase = "total"
+        if streamed:
+            self._expect("headers", timeouts.headers)
+        else:
+            self._wheel.set(self, deadline)
+
+    def end(self) -> None:
+        """The attempt is over: nothing is waited for, whoever still speaks of it."""
+        self.phase = _OVER
+        self.due = NEVER
+
+    def drop(self) -> None:
+        """There will be no other attempt."""
+        self.end()
+        self._wheel.drop(self)
+
+    def begin_first_token(self) -> None:
+        """The head of a streamed answer has come."""
+        self._expect("first_token", self._timeouts.first_token)
+
+    def begin_stalling(self) -> None:
+        """The first token has come: from now on the silence between events is bounded."""
+        self.heard = self._wheel.now
+        self._expect("stall", self._timeouts.stall)
+
+    def begin_ending(self, seconds: float) -> None:
+        """Everything has come but the end itself."""
+        if self.phase in ("stall", "first_token", "end"):
+            self._ending = seconds
+            self._expect("end", seconds)
+
+    def pause(self) -> None:
+        """Nobody reads: the upstream cannot stall.  Only the whole attempt is bounded."""
+        self._paused = True
+        self.due = self._deadline
+
+    def resume(self) -> None:
+        """Gives the phase its full time again."""
+        self._paused = False
+        if self.phase == "first_token":
+            self.begin_first_token()
+        elif self.phase == "end":
+            self._expect("end", self._ending)
+        else:
+            self.begin_stalling()
+
+    def _expect(self, phase: str, seconds: float) -> None:
+        if self.phase == _OVER:
+            return
+        self.phase = phase
+        if not self._paused:
+            self._wheel.set(self, min(self._wheel.now + seconds, self._deadline))
+
+    def expire(self, now: float) -> None:
+        """The wheel: the deadline of the phase has passed, if nothing has been heard in it since."""
+        if self.phase == "stall" and not self._paused:
+            quiet_until = self.heard + self._timeouts.stall
+            if now < min(quiet_until, self._deadline):
+                self._expect("stall", quiet_until - now)
+                return
+        phase = "total" if now >= self._deadline else self.phase
+        self._out_of_time(
+            GatewayError(UPSTREAM_TIMEOUT, f"the provider did not answer in time ({_PHASES[phase]} took too long)")
+        )
