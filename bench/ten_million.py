@@ -117,7 +117,7 @@ class Rows:
         label = f"order-{number}" if number % 20 == 0 else None
         # fmt: off
         return (
-            f"chatcmpl-{at // 1_000_000:011x}5a17e00{number & 0xFFFFFF:06x}", "w0-0123456789ab", at, grant, requested,
+            f"{at // 1_000_000:011x}5a17e00{number & 0xFFFFFF:06x}", "w0-0123456789ab", at, grant, requested,
             chance.random() < 0.7, label, None, None, provider, model, prompt, completion, "provider",
             at + duration * 1000, outcome, status, code, prompt // 3, 0, 0, cost, duration, 20, 0, 180_000,
             300_000, completion * 190, ATTEMPTS % (provider, model, provider), "genai-prices 0.2.3",
@@ -270,7 +270,7 @@ class Live:
 
     def _call(self, now: int) -> bytes:
         self.written = self._number = self._number + 1
-        ident = f"chatcmpl-{now // 1_000_000:011x}11fe000{self._number & 0xFFFFFF:06x}"
+        ident = f"{now // 1_000_000:011x}11fe000{self._number & 0xFFFFFF:06x}"
         provider, model = MODELS[self._number % 40]
         opened = Opened(ident, now, TOKENS[self._number % 200], ALIASES[0], True, 100, "", -1, -1, provider, model)
         return encode(opened) + encode(

@@ -15,9 +15,7 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import re
 import resource
-import secrets
 import socket
 import sys
 import time
@@ -30,7 +28,7 @@ import msgspec
 
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
-from headgate.process import boot, locate, statedir, stdio, welcome
+from headgate.process import boot, credentials, locate, statedir, stdio, welcome
 from headgate.process.boot import BuiltinBoot, ControlBoot, Ready
 from headgate.process.log import VOICE
 from headgate.process.statedir import url_of
@@ -45,7 +43,6 @@ BACKLOG = 4096
 LOREM = "builtin/lorem"
 LAST_LIFE_S = 15.0  # for the processes of a supervisor that was killed: control reads the journal to its end
 LOOK_S = 0.05
-_FIRST = re.compile(r"hg_pat_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 EXIT_CONFIG, EXIT_PORT, EXIT_STORE = 2, 3, 4
 
 
@@ -105,8 +102,8 @@ class _Run:
             # Its last life's processes may still be about to leave its ports
             self._patience = LAST_LIFE_S if statedir.abandoned(state) else 0.0
             self._lock = statedir.prepare(state)
-            self._instance_key = statedir.instance_key(state)
-            self._admin = statedir.Admin(state, self._settings.admin_token)
+            self._instance_key = credentials.instance_key(state)
+            self._admin = statedir.Admin(state, self._settings.admin_token, credentials.mint_admin)
             self._first: tuple[str, Grant] | None = _first_token(state) if self._admin.first else None
         except statedir.StateError as error:
             raise Refusal(EXIT_STORE, str(error)) from error
@@ -149,7 +146,7 @@ class _Run:
             on_draining=self._draining,
         )
 
-    def _data(self) -> Orders:
+    def _data(self, worker: str) -> Orders:
         """Return a data process's boot message: the file as it is now, so that a restart never undoes a reload."""
         from headgate.settings import data_settings  # noqa: PLC0415 - see _load
 
@@ -158,7 +155,7 @@ class _Run:
             token, grant = self._first
             tokens = {**snapshot.tokens, digest(self._instance_key, token.encode()): grant}
             snapshot = msgspec.structs.replace(snapshot, tokens=tokens)
-        return DataBoot(data_settings(self._settings), snapshot, keys), (self._data_listener.fileno(),)
+        return DataBoot(data_settings(self._settings, worker), snapshot, keys), (self._data_listener.fileno(),)
 
     def _declared(self) -> tuple[Snapshot, dict[str, str]]:
         """Return the file's content, or its last good content if it is broken now, and its providers' keys."""
@@ -328,8 +325,8 @@ def _first_token(state: Path) -> tuple[str, Grant]:
     """
     file = state / welcome.FIRST_TOKEN
     token = statedir.read_token(file)
-    if token is None or not _FIRST.fullmatch(token):
-        token = f"hg_pat_{secrets.token_hex(4)}_{secrets.token_urlsafe(32)}"
+    if token is None or not credentials.is_minted(token):
+        token = credentials.mint(credentials.fresh_id())
         statedir.write_private(file, token.encode() + b"\n")
     return token, Grant(id=token.split("_")[2], name="first", origin="store")
 
@@ -372,7 +369,7 @@ def _loader(order: ControlBoot) -> Callable[[], Compiled]:
 
     A file that was read once stays the file: if it is removed, its last content stays.
     """
-    key = statedir.instance_key(Path(order.state_dir))
+    key = credentials.instance_key(Path(order.state_dir))
     path, blank = order.config_path, order.config_blank
 
     def reload() -> Compiled:

@@ -21,6 +21,8 @@ from pathlib import Path
 from headgate import __version__
 from headgate.model import DataBoot
 from headgate.process import boot, stdio
+from headgate.process.channel import Hello
+from headgate.process.credentials import instance_key
 from headgate.process.log import configure
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.call.receipt import Ids
@@ -38,6 +40,7 @@ from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.dialler import Dialer
 from headgate.serving.upstream.transport import Transport
 from headgate.wire.proxies import ProxyNotServed
+from headgate.wire.receipt_ids import salt_digits
 
 try:
     from uvloop import run
@@ -67,16 +70,16 @@ class DataProcess:
         self.journal = Journal(folder, settings.worker, boot_id, self.turn)
         self.refusals = Refusals(self.journal)
         saved = state / f"snapshot-{settings.worker}.bin"
-        key = (state / "instance.key").read_bytes()
+        key = instance_key(state)
         self.directory = Directory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
-        self.link = Link(
-            state / "channel.sock", Kept(saved), settings.worker, boot_id, self.directory, self.wheel, self._ending.set
-        )
+        salt = secrets.randbits(28)
+        hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt))
+        self.link = Link(state / "channel.sock", Kept(saved), hello, self.directory, self.wheel, self._ending.set)
         self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
-            Ids(secrets.randbits(28)), self.replay,
+            Ids(salt), self.replay,
         )  # fmt: skip
         self.routes = Routes(
             exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,

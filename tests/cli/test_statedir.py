@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from headgate.process import statedir
+from headgate.process import credentials, statedir
 
 HOLD = """
 import sys, time
 from pathlib import Path
-from headgate import statedir
+from headgate.process import credentials, statedir
 statedir.prepare(Path(sys.argv[1]), command=sys.argv[2] == "command")
 print("held", flush=True)
 time.sleep(float(sys.argv[3]))
@@ -85,7 +85,7 @@ def test_looking_never_stops_a_start(tmp_path: Path) -> None:
 SLOW_HAND = """
 import os, sys, time
 from pathlib import Path
-from headgate import statedir
+from headgate.process import credentials, statedir
 sign = os.pwrite
 def slowly(*args):
     print("has it", flush=True)
@@ -128,7 +128,7 @@ def test_a_process_that_is_stopped_in_the_gate_is_a_sentence(tmp_path: Path, mon
 def test_a_token_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / statedir.ADMIN_TOKEN).write_bytes(bytes([0x93, 0xFF]))
     with pytest.raises(statedir.StateError, match="damaged"):
-        statedir.Admin(tmp_path, None)
+        statedir.Admin(tmp_path, None, credentials.mint_admin)
 
 
 def test_a_lock_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -59,7 +59,7 @@ def run(main: Coroutine[Any, Any, T]) -> T:
 
 def ident(number: int) -> str:
     """As serving/receipt.Ids makes them, of the instant that ``opened`` gives the call."""
-    return f"chatcmpl-{(T0 + number) // 1_000_000:011x}{number:013x}"
+    return f"{(T0 + number) // 1_000_000:011x}{number:013x}"
 
 
 def opened(number: int, **changes: Any) -> Opened:

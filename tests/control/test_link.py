@@ -131,6 +131,27 @@ async def connect(path: Path) -> DataProcess:
     return DataProcess(*await asyncio.open_unix_connection(path))
 
 
+def test_a_question_about_a_call_goes_to_the_process_that_took_it(tmp_path: Path) -> None:
+    async def main() -> None:
+        path = tmp_path / "channel.sock"
+        async with linked(path) as (link, _told):
+            first, second = await connect(path), await connect(path)
+            for data, name, salt in ((first, "w0", "aaaaaaa"), (second, "w1", "bbbbbbb")):
+                await data.greet(name)
+                data.say(Hello(name, "b0", 7, 4711, salt))
+            await eventually(lambda: [worker.salt for worker in link.workers] == ["aaaaaaa", "bbbbbbb"])
+            asked = asyncio.create_task(link.ask("x", "", {"id": "chatcmpl-01976f2a5b0bbbbbbb000001"}))
+            while not isinstance(question := await second.hear(), Ask):
+                pass
+            second.say(Answer(question.id, 200, b"second"))
+            answer = await asked
+            assert answer is not None and answer.body == b"second"
+            for unknown in ("01976f2a5b0ccccccc000001", "a label"):
+                assert await link.ask("x", "", {"id": unknown}) is None
+
+    run(main())
+
+
 def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -> None:
     async def main() -> None:
         path = tmp_path / "channel.sock"

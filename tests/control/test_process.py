@@ -23,7 +23,6 @@ from typing import Any
 import httpx2
 import pytest
 
-from headgate.control.identity.credentials import instance_key
 from headgate.control.snapshot.compose import compose
 from headgate.model import Grant, Refused
 from headgate.policy.auth import digest
@@ -44,6 +43,7 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
+from headgate.process.credentials import instance_key
 from tests.control.child import ADMIN, SECRET, Child, compiled
 from tests.control.journal_writer import SECOND, Writer, closed, ident, opened, query
 from tests.waiting import wait_until
@@ -350,10 +350,14 @@ def test_a_blocked_store_delays_a_reload_and_ends_nothing(tmp_path: Path) -> Non
 def test_client_finds_its_own_requests(shared: Child, data: DataProcess) -> None:
     writer = Writer(shared.state / "journal", "w0-asking")
     writer.write(opened(1, grant="asker", label="my-label"), closed(1), opened(2, grant="asker", label="my-label"))
-    status, found = data.ask("request", "asker", id=ident(1))
-    assert status == 200
+    status, found = data.ask("request", "asker", id=f"chatcmpl-{ident(1)}")
+    assert status == 200 and data.ask("request", "asker", id=ident(1)) == (200, found)
     assert found["object"] == "headgate.request"
-    assert (found["id"], found["model"], found["requested_model"]) == (ident(1), "big-0613", "headgate/chat")
+    assert (found["id"], found["model"], found["requested_model"]) == (
+        f"chatcmpl-{ident(1)}",
+        "big-0613",
+        "headgate/chat",
+    )
     assert (found["outcome"], found["status"], found["provider"], found["stream"]) == ("delivered", 200, "up-a", True)
     assert found["cost_usd"] == 0.00011
     assert found["timings_ms"] == {"total": 1000.0, "queue": None, "connect": None, "ttfb": None, "ttft": 250.0}
@@ -362,7 +366,7 @@ def test_client_finds_its_own_requests(shared: Child, data: DataProcess) -> None
     assert "up-a/0" not in json.dumps(found)  # the operator's accounts are not a client's business
 
     status, found = data.ask("request", "asker", id="my-label")  # the latest
-    assert (status, found["id"], found["outcome"]) == (200, ident(2), None)
+    assert (status, found["id"], found["outcome"]) == (200, f"chatcmpl-{ident(2)}", None)
     for grant, name in (("other", ident(1)), ("other", "my-label"), ("asker", "chatcmpl-nobody"), ("asker", "nothing")):
         status, found = data.ask("request", grant, id=name)
         assert (status, found["error"]["code"], found["error"]["param"]) == (404, "request_not_found", None)

@@ -17,10 +17,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
+from headgate.control.ingest.feed import WAITING
+from headgate.control.ingest.receipts import Batch
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.store.database import open_store
-from headgate.model import Refused, Rotated
+from headgate.model import Record, Refused, Rotated
 from headgate.wire.records import HEADER, encode
 from tests import waiting
 from tests.control import postgres_server
@@ -70,6 +73,62 @@ async def eventually(recorder: Recorder, condition: Callable[[], bool], within: 
         assert time.monotonic() < deadline, "it did not come to pass"
         await recorder.catch_up()
         await asyncio.sleep(0.05)
+
+
+def test_records_of_an_earlier_release_are_kept_under_bare_ids(tmp_path: Path) -> None:
+    """Its ids begin with ``chatcmpl-``, in segments that it left and of calls that run while it is replaced."""
+
+    def old(record: Record) -> Record:
+        return replace(record, id=f"chatcmpl-{record.id}")
+
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        async with recording(tmp_path) as recorder:
+            writer.write(*map(old, (opened(1), closed(1), opened(2), progress(2, 7))))
+            await recorder.catch_up()
+            found = {name: row["outcome"] for name, row in rows(tmp_path).items()}
+            assert found == {ident(1): "delivered", ident(2): None}
+        async with recording(tmp_path) as recorder:  # which has the second from the store
+            writer.write(*map(old, (progress(2, 9), closed(2))))
+            await recorder.catch_up()
+            assert [row["outcome"] for row in rows(tmp_path).values()] == ["delivered", "delivered"]
+        writer.die()
+
+    run(main())
+
+
+def test_feed_listeners_get_committed_rows_and_cannot_hurt_ingest(tmp_path: Path) -> None:
+    """One listener raises, one never returns; both cost nothing but their own batches."""
+
+    async def main() -> None:
+        writer = Writer(tmp_path / "journal")
+        seen: list[str] = []
+        never = asyncio.Event()
+
+        async def look(batch: Batch) -> None:
+            assert {row[0] for row in batch.closed} <= rows(tmp_path).keys(), "it is committed"
+            seen.extend(row[0] for row in batch.closed)
+
+        async def fail(_batch: Batch) -> None:
+            raise RuntimeError("a defect of the listener")
+
+        async def wait(_batch: Batch) -> None:
+            await never.wait()
+
+        async with recording(tmp_path) as recorder:
+            for name, listener in (("fail", fail), ("wait", wait), ("look", look)):
+                recorder.feed.listen(name, listener)
+            count = WAITING + 3
+            for number in range(count):
+                writer.write(opened(number), closed(number))
+                await recorder.catch_up()
+            await eventually(recorder, lambda: len(seen) == count)
+            assert seen == [ident(number) for number in range(count)]
+            assert len(rows(tmp_path)) == count
+            assert recorder.feed.dropped == {"fail": 0, "wait": 2, "look": 0}
+        writer.die()
+
+    run(main())
 
 
 def test_open_and_close_in_one_batch_are_one_row(tmp_path: Path) -> None:
@@ -391,7 +450,9 @@ def test_killed_journal_is_read_to_its_end(tmp_path: Path) -> None:
 READER = """
     import asyncio, sys
     from pathlib import Path
-    from headgate.control.ingest.recorder import Recorder
+    from headgate.control.ingest.feed import WAITING
+from headgate.control.ingest.receipts import Batch
+from headgate.control.ingest.recorder import Recorder
     from headgate.control.store.database import open_store
     async def main():
         engine = await open_store(sys.argv[2])

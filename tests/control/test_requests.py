@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager
@@ -26,7 +27,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
     """Call ``number`` of one a minute."""
     at = T0 + number * 60 * SECOND
     values: dict[str, Any] = {
-        "id": f"chatcmpl-{at // 1_000_000:011x}{number:013x}",
+        "id": f"{at // 1_000_000:011x}{number:013x}",
         "boot": "w0-b0",
         "created_at": at,
         "grant_id": "g1",
@@ -198,6 +199,19 @@ def test_what_is_no_cursor_and_no_limit_is_refused_in_a_sentence(database: str) 
     with_store(database, [], check)
 
 
+def test_a_cursor_of_an_earlier_release_goes_on(database: str) -> None:
+    rows = [row(number) for number in range(3)]
+
+    async def check(engine: AsyncEngine) -> None:
+        cursor = base64.urlsafe_b64encode(f"chatcmpl-{rows[2]['id']}".encode()).decode()
+        assert [found["id"] for found in (await page(engine, Filters(), 10, cursor)).rows] == [
+            rows[1]["id"],
+            rows[0]["id"],
+        ]
+
+    with_store(database, rows, check)
+
+
 def test_one_is_found_by_its_id_or_by_the_latest_of_its_label(database: str) -> None:
     theirs = f"chatcmpl-{'d' * 24}"  # a label that looks like an id of ours
     rows = [row(0, label="mine"), row(1, label="mine", grant_id="g2"), row(2, label=theirs)]
@@ -208,6 +222,7 @@ def test_one_is_found_by_its_id_or_by_the_latest_of_its_label(database: str) -> 
         assert found is not None
         assert (found["id"], found["token"], found["price_snapshot"]) == (rows[0]["id"], "g1", "file")
         assert found["attempts"][0]["account"] == "up-a/0"
+        assert await one(engine, f"chatcmpl-{rows[0]['id']}") == await one(engine, f"msg_{rows[0]['id']}") == found
         by_label = await one(engine, "mine")
         assert by_label is not None and by_label["id"] == rows[1]["id"]
         own = await one(engine, "mine", "g1")

@@ -21,7 +21,6 @@ from sqlalchemy import Connection, inspect, select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.identity import tokens
-from headgate.control.identity.credentials import instance_key, mint, public_id
 from headgate.control.store.database import (
     MIGRATIONS,
     REVISIONS,
@@ -36,6 +35,8 @@ from headgate.control.store.database import (
 )
 from headgate.model import Grant
 from headgate.policy.auth import digest
+from headgate.process.credentials import instance_key, make_key, mint, public_id
+from headgate.process.statedir import StateError
 
 
 def within(database: str, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
@@ -87,12 +88,97 @@ def test_migrations_add_up_old_rows_and_undo(database: str) -> None:
             (1, *start, "g", "", "", "", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
             (2, *start, "g", "p", "m", "r", "delivered", 1, 3, 4, 0, 0, 5, 0, 1750000000000000000),
         ]
-        assert [tuple(zone) for zone in zones] == [("chatcmpl-01976f2", True, False, 5, 6)]
+        assert [tuple(zone) for zone in zones] == [("01976f2", True, False, 5, 6)]
         await step(engine, lambda config: command.downgrade(config, "base"))
         async with engine.connect() as connection:
             assert await connection.run_sync(lambda sync: inspect(sync).get_table_names()) == ["alembic_version"]
 
     within(database, check)
+
+
+def _insert(number: int) -> str:
+    """The rows of a multi-row INSERT: of a time each, every tenth with a label, a few that run or failed."""
+    ident = f"chatcmpl-{0x01976F2A5B0 + number * 7:011x}5a17e00{number & 0xFFFFFF:06x}"
+    label = f"'order-{number}'" if number % 10 == 0 else "NULL"
+    outcome, code = ("'failed'", "'x'") if number % 7 == 0 else ("'delivered'", "''")
+    if number % 100 == 1:
+        outcome = code = "NULL"
+    return (
+        f"('{ident}', 'b', {number}, 'g{number % 3}', 'r', true, {label}, 'p', 'm{number % 5}', 3, 4, 'provider', "
+        f"{outcome}, {code}, 5, 6)"
+    )
+
+
+COLUMNS = (
+    "id, boot, created_at, grant_id, requested, stream, label, provider, model, prompt_tokens, completion_tokens, "
+    "basis, outcome, code, cost, duration_us"
+)
+MANY = 20_000
+
+
+def test_ids_lose_their_prefix_and_get_it_back(database: str) -> None:
+    """Every row of an earlier release, and nothing else of it; indexes and zones with it."""
+
+    async def read(engine: AsyncEngine) -> list[tuple[object, ...]]:
+        async with engine.connect() as connection:
+            found = await connection.exec_driver_sql(f"SELECT {COLUMNS} FROM requests ORDER BY created_at")
+            zones = await connection.exec_driver_sql("SELECT zone FROM request_zones ORDER BY zone")
+            return [*map(tuple, found.all()), *map(tuple, zones.all())]
+
+    async def check(engine: AsyncEngine) -> None:
+        await step(engine, lambda config: command.downgrade(config, "0004"))
+        async with engine.begin() as connection:
+            for begin in range(0, MANY, 500):
+                rows = ", ".join(map(_insert, range(begin, begin + 500)))
+                await connection.exec_driver_sql(f"INSERT INTO requests ({COLUMNS}) VALUES {rows}")
+            await connection.exec_driver_sql(
+                "INSERT INTO request_zones SELECT substr(id, 1, 16), true, false, 5, 6 FROM requests GROUP BY 1"
+            )
+        before = await read(engine)
+        await step(engine, lambda config: command.upgrade(config, "head"))
+        async with engine.connect() as connection:
+            differences = await connection.run_sync(
+                lambda sync: compare_metadata(MigrationContext.configure(sync), metadata)
+            )
+        assert differences == []
+        after = await read(engine)
+        assert after == [(str(ident).removeprefix("chatcmpl-"), *rest) for ident, *rest in before]
+        assert len(after) > MANY and all(len(str(ident)) == 24 for ident, *_ in after[:MANY])
+        await step(engine, lambda config: command.downgrade(config, "0004"))
+        assert await read(engine) == before
+
+    within(database, check)
+
+
+def test_a_migration_of_ids_that_is_cut_leaves_the_store_as_it_was(tmp_path: Path) -> None:
+    """SQLite commits DDL at once, unless a transaction is open."""
+
+    class Cut(Exception):
+        pass
+
+    def schema(path: Path) -> list[tuple[str, ...]]:
+        with closing(sqlite3.connect(path)) as connection:
+            return [
+                *connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name"),
+                *connection.execute("SELECT id FROM requests"),
+                *connection.execute("SELECT version_num FROM alembic_version"),
+            ]
+
+    async def check(engine: AsyncEngine) -> None:
+        await step(engine, lambda config: command.downgrade(config, "0004"))
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(f"INSERT INTO requests ({COLUMNS}) VALUES {_insert(1)}, {_insert(2)}")
+        before = schema(tmp_path / "headgate.db")
+
+        def cut(config: Config) -> None:
+            command.upgrade(config, "head")
+            raise Cut
+
+        with pytest.raises(Cut):
+            await step(engine, cut)
+        assert schema(tmp_path / "headgate.db") == before
+
+    within(f"sqlite:///{tmp_path}/headgate.db", check)
 
 
 async def step(engine: AsyncEngine, do: Callable[[Config], None]) -> None:
@@ -185,10 +271,17 @@ def test_tokens_are_made_listed_and_revoked(database: str, tmp_path: Path) -> No
 
 
 def test_a_damaged_key_is_not_replaced(tmp_path: Path) -> None:
-    (tmp_path / "instance.key").write_bytes(b"short")
-    with pytest.raises(ValueError, match="damaged"):
-        instance_key(tmp_path)
-    assert (tmp_path / "instance.key").read_bytes() == b"short"
+    for content in (b"short", b"x" * 33):
+        (tmp_path / "instance.key").write_bytes(content)
+        with pytest.raises(StateError, match=f"damaged: {len(content)} bytes instead of 32"):
+            instance_key(tmp_path)
+        assert (tmp_path / "instance.key").read_bytes() == content
+
+
+def test_two_processes_that_make_a_key_agree(tmp_path: Path) -> None:
+    first = make_key(tmp_path / "instance.key")
+    assert make_key(tmp_path / "instance.key") == first == instance_key(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["instance.key"]
 
 
 def test_minted_tokens_differ_and_foreign_ones_have_no_public_id() -> None:

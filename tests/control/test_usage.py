@@ -34,7 +34,7 @@ def call(
     number: int, days_ago: int = 0, grant: str = "g1", requested: str = "headgate/chat", **end: Any
 ) -> list[Record]:
     at = NOON - days_ago * DAY + number
-    ident = f"chatcmpl-{at // 1_000_000:011x}{number:013x}"
+    ident = f"{at // 1_000_000:011x}{number:013x}"
     return [
         opened(number, id=ident, at=at, grant=grant, requested=requested),
         closed(number, id=ident, at=at + SECOND, **end),

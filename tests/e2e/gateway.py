@@ -145,13 +145,13 @@ class Gateway:
         return dict(body)
 
     def rows(self) -> dict[str, dict[str, Any]]:
-        """The store's requests, once control has read all that the journal holds; none is there twice (primary key)."""
+        """The store's requests by their clients' ids, once control has read all that the journal holds."""
         self.until(self._recorded, 60)
         # Control answers this when it has committed all that was written before the question.
         self.until(lambda: self.get("/v1/usage")[0] == 200)
         with closing(sqlite3.connect(self.state / "headgate.db")) as connection:
             connection.row_factory = sqlite3.Row
-            return {row["id"]: dict(row) for row in connection.execute("SELECT * FROM requests")}
+            return {f"chatcmpl-{row['id']}": dict(row) for row in connection.execute("SELECT * FROM requests")}
 
     def _recorded(self) -> bool:
         try:

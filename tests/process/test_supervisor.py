@@ -16,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.process import statedir
+from headgate.process import credentials, statedir
 from headgate.process.supervisor import backoff
 from tests.ports import free_port
 from tests.waiting import wait_until
@@ -401,14 +401,14 @@ def test_the_v6_wildcard_takes_both_families() -> None:
 
 
 def test_declared_admin_token_ends_with_its_declaration(tmp_path: Path) -> None:
-    first = statedir.Admin(tmp_path, "a-declared-admin-token")
+    first = statedir.Admin(tmp_path, "a-declared-admin-token", credentials.mint_admin)
     assert first.first and not first.made
     first.keep()
     assert statedir.read_token(tmp_path / statedir.ADMIN_TOKEN) == "a-declared-admin-token"
-    after = statedir.Admin(tmp_path, None)
+    after = statedir.Admin(tmp_path, None, credentials.mint_admin)
     assert after.made and not after.first and after.token != "a-declared-admin-token"
     after.keep()
-    again = statedir.Admin(tmp_path, None)
+    again = statedir.Admin(tmp_path, None, credentials.mint_admin)
     assert again.token == after.token and not again.made
 
 

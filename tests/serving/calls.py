@@ -20,6 +20,7 @@ from typing import Any
 from headgate.model import Closed, Snapshot, Timeouts
 from headgate.policy.auth import digest
 from headgate.testing import Script, ScriptedUpstream, Seen, exchanges, scripted
+from headgate.wire.receipt_ids import bare
 from tests.dataplane import TOKEN, DataPlane, post
 from tests.waiting import wait_until
 
@@ -221,7 +222,7 @@ def closed_by_id(plane: DataPlane, ident: str, seconds: float = 30) -> Closed:
     """The Closed record of one call; waits for it."""
 
     def closed() -> list[Closed]:
-        return [record for record in plane.records() if isinstance(record, Closed) and record.id == ident]
+        return [record for record in plane.records() if isinstance(record, Closed) and record.id == bare(ident)]
 
     found = wait_until(closed, seconds, step=0.02, why=f"no Closed for {ident}")
     assert len(found) == 1, f"{ident} was closed {len(found)} times"

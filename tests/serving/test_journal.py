@@ -19,6 +19,7 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.testing import Provider
 from headgate.wire import records
+from headgate.wire.receipt_ids import bare
 from tests.dataplane import DataPlane, upstream
 from tests.serving.calls import ask, closed_by_id, last_closed, opened, request
 from tests.waiting import wait_until
@@ -32,7 +33,7 @@ def test_receipt_precedes_the_last_byte(provider: Provider, tmp_path: Path) -> N
         def client() -> None:
             for _ in range(15):
                 answer = ask(plane, "up/lorem?rate=0&ttft=0&tokens=20")
-                ident = answer.headers["x-headgate-stream-id"]
+                ident = bare(answer.headers["x-headgate-stream-id"])
                 if not any(
                     isinstance(r, Closed) and r.id == ident and r.outcome == "delivered" for r in plane.records()
                 ):
@@ -65,7 +66,7 @@ def test_kill_9_the_moment_that_a_client_has_done(provider: Provider, tmp_path: 
         with opened(plane, request("up/lorem?rate=300&ttft=0&tokens=60")) as stream:
             stream.head().until(b"[DONE]")
             os.kill(plane.process.pid, signal.SIGKILL)
-        ident = stream.headers["x-headgate-stream-id"]
+        ident = bare(stream.headers["x-headgate-stream-id"])
         plane.process.wait(60)
         before = plane.records()
         assert [r.outcome for r in before if isinstance(r, Closed) and r.id == ident] == ["delivered"]
@@ -94,7 +95,7 @@ def test_a_torn_write_hides_nothing_before_it(tmp_path: Path) -> None:
 def test_progress_is_recorded_every_five_seconds(gate: DataPlane) -> None:
     with opened(gate, request("up/lorem?rate=40&ttft=0&tokens=100000")) as stream:
         stream.head()
-        ident = stream.headers["x-headgate-stream-id"]
+        ident = bare(stream.headers["x-headgate-stream-id"])
 
         def reported() -> bool:
             return any(isinstance(r, Progress) and r.id == ident for r in gate.records())
@@ -200,7 +201,7 @@ def test_a_full_disk_refuses_new_calls_and_recovers(provider: Provider, tmp_path
         assert closed_by_id(plane, first.headers["x-headgate-stream-id"]).outcome == "delivered"
         assert closed_by_id(plane, running.headers["x-headgate-stream-id"]).outcome == "cancelled"
         answer = ask(plane, "up/echo")
-        assert last_closed(plane).id == answer.headers["x-headgate-stream-id"]
+        assert last_closed(plane).id == bare(answer.headers["x-headgate-stream-id"])
         assert any(isinstance(r, Refused) and r.code == "journal_full" for r in plane.wait_for(Refused))
 
 

@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from itertools import pairwise
 from pathlib import Path
 
 from headgate.model import Snapshot
-from headgate.process.channel import Answer, address, frame
+from headgate.process.channel import Answer, Hello, address, frame
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.link import Link
@@ -32,7 +33,7 @@ async def connections(folder: Path, greeting: bytes, count: int) -> list[float]:
         server = await asyncio.start_unix_server(accepted, reachable)
     loop = asyncio.get_running_loop()
     directory = Directory(b"k" * 32, Snapshot(), {})
-    link = Link(path, Kept(folder / "saved"), "w0", "b0", directory, Wheel(loop), lambda: None)
+    link = Link(path, Kept(folder / "saved"), Hello("w0", "b0", 0, os.getpid()), directory, Wheel(loop), lambda: None)
     task = asyncio.create_task(link.run())
     async with asyncio.timeout(60):
         await enough.wait()

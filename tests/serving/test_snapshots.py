@@ -8,6 +8,7 @@ import asyncio
 import contextlib
 import itertools
 import json
+import os
 import socket
 import statistics
 import subprocess
@@ -39,6 +40,7 @@ from tests.opcodes import opcodes
 from tests.serving.calls import Answer, opened
 from tests.waiting import wait_until
 
+HELLO = Hello("w0", "b", 0, os.getpid())
 KEY = b"k" * 32
 LISTED = Price(150_000_000, 600_000_000, 75_000_000, None, (), "genai-prices 0.2.3")
 
@@ -366,7 +368,14 @@ def test_broken_connection_is_read_to_its_end(tmp_path: Path) -> None:
     async def main() -> int:
         directory = Directory(KEY, Snapshot(), {})
         loop = asyncio.get_running_loop()
-        link = Link(tmp_path / "c", Kept(tmp_path / "kept"), "w0", "b", directory, Wheel(loop), lambda: None)
+        link = Link(
+            tmp_path / "c",
+            Kept(tmp_path / "kept"),
+            HELLO,
+            directory,
+            Wheel(loop),
+            lambda: None,
+        )
         said: list[Any] = []
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "c"))
@@ -412,7 +421,7 @@ def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     async def main() -> tuple[list[list[float]], list[int]]:
         directory = Directory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
-        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), "w0", "b", directory, wheel, lambda: None)
+        link = Link(tmp_path / "none", Kept(tmp_path / "kept"), HELLO, directory, wheel, lambda: None)
         wire = _Wire(link)
         found = []
         for generation in range(1, 6):

@@ -7,6 +7,7 @@ import time
 from pathlib import Path
 
 import pytest
+from msgspec.structs import replace
 
 from headgate.model import Closed
 from headgate.model import Pool as PoolLimits
@@ -43,6 +44,21 @@ def through(
             time.sleep(pause)
         assert up.failures == []
         return answers
+
+
+def test_no_header_is_sent_twice(tmp_path: Path) -> None:
+    """The operator's value wins over the client's; the transport's own fields are neither's."""
+    with scripted_in_thread([ASKED, ("send", OK_JSON)]) as up:
+        headers = {"Content-Type": "text/plain", "accept": "x/y", "User-Agent": "mine", "X-Team": "a"}
+        row = replace(upstream(up.url), headers=headers, forward_headers=("content-type", "x-team", "x-trace"))
+        with DataPlane(tmp_path / "s", row) as plane:
+            ask(plane, "up/m", "x-team: b", "x-trace: c", stream=False)
+        head = bytes(up.received[0]).partition(b"\r\n\r\n")[0].decode()
+    lines = [line.partition(": ") for line in head.split("\r\n")[1:]]
+    sent = {name.lower(): value for name, _, value in lines}
+    assert len(sent) == len(lines), head
+    assert sent["content-type"] == sent["accept"] == "application/json"
+    assert (sent["user-agent"], sent["x-team"], sent["x-trace"]) == ("mine", "a", "c")
 
 
 # ------------------------------------------------------------------------------- pooled connections

@@ -100,7 +100,7 @@ tokens:
     )
     assert settings.state_dir == Path("~/here").expanduser()
     assert (settings.data_url, settings.control_url) == ("http://127.0.0.1:4100", "http://[::1]:4101")
-    told = data_settings(settings)
+    told = data_settings(settings, "w0")
     assert (told.limits.max_body, told.limits.max_head, told.limits.drain) == (3 << 19, 16 << 10, 7)
     assert (told.cors_origins, told.public_catalog, told.worker) == (("https://app.example.com",), False, "w0")
     assert told.control_url == "http://[::1]:4101"
@@ -156,6 +156,7 @@ tokens:
         ("database: /tmp/x", "database: must be sqlite:///PATH"),
         ("admin_token: short", "admin_token: is too short to be a secret: at least 16"),
         ("providers: {Up: {base_url: 'http://x'}}", "providers.Up: a provider's name may have a-z, 0-9 and - only"),
+        (f"providers: {{{'a' * 65}: {{base_url: 'http://x'}}}}", "a-z, 0-9 and - only, at most 64 of them"),
         ("providers: {builtin: {base_url: 'http://x'}}", "providers.builtin: the name builtin is reserved"),
         ("providers: {p: {}}", "providers.p.base_url: is missing"),
         ("providers: {p: {base_url: 'ftp://x'}}", "providers.p.base_url: must be http://"),
@@ -186,10 +187,15 @@ tokens:
         ),
         ("providers: {p: {base_url: 'http://x', ca_file: no.pem}}", "providers.p.ca_file: no.pem does not exist"),
         ("providers: {p: {base_url: 'http://x', headers: {Host: x}}}", "providers.p.headers: 'Host' cannot be set here"),
+        *(
+            (f"providers: {{p: {{base_url: 'http://x', headers: {{{name}: x}}}}}}", f"headers: '{name}' cannot be set")
+            for name in ("content-type", "Accept", "Accept-Encoding")
+        ),
+        ("providers: {p: {base_url: 'http://x', headers: {X-A: a, x-a: b}}}", "headers: 'x-a' is there twice"),
         ("providers: {p: {base_url: 'http://x', headers: {a: \"b\\r\\nc: d\"}}}", "providers.p.headers: the value of 'a'"),
         (
             "providers: {p: {base_url: 'http://x', forward_headers: [Authorization]}}",
-            "providers.p.forward_headers: 'Authorization' is never taken over",
+            "providers.p.forward_headers: 'Authorization' cannot be set here: the gateway sets it",
         ),
         (
             "providers:\n  p:\n    base_url: http://x\n    models:\n      m:\n        price: {inputt: 1}",
@@ -304,7 +310,7 @@ aliases:
 
 def test_the_keys_of_routing_continuation_and_resumption_compile(write: Any) -> None:
     settings = write(STEP_4)
-    told = data_settings(settings)
+    told = data_settings(settings, "w0")
     assert told.public_url == "https://gate.example.com"
     assert (told.limits.replay_max, told.limits.replay_per_stream, told.limits.replay_ttl) == (32 << 20, 64 << 10, 30)
     world = compile(settings, KEY, "").world

@@ -228,7 +228,8 @@ tokens: [{name: t, secret: hg_test_0123456789abcdef}]
     )
     snapshot = compose(1, compiled(settings), {})
     ours, theirs = socket.socketpair()
-    for message in (DataBoot(data_settings(settings), snapshot, {}), ControlBoot("s", "d", "h", 1, "a", None, "u")):
+    data = DataBoot(data_settings(settings, "w0"), snapshot, {})
+    for message in (data, ControlBoot("s", "d", "h", 1, "a", None, "u")):
         told = msgspec.structs.replace(message, declared=snapshot) if isinstance(message, ControlBoot) else message
         threading.Thread(target=send, args=(ours, told)).start()
         assert receive(theirs, type(told))[0] == told

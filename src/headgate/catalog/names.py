@@ -7,14 +7,26 @@ could only ever reach one.  Pure: the configuration file and the stored objects 
 from __future__ import annotations
 
 import difflib
+import re
 from collections.abc import Collection, Iterable, Mapping
 
 from headgate.model import AUTO
 
 BUILTIN = "builtin"  # the built-in provider: always there, any model id
+PROVIDER_NAME = r"[a-z0-9-]{1,64}"
 
 Known = Mapping[str, Collection[str] | None]
 """Providers' model ids by provider; None: any id may follow the slash."""
+
+
+def unfit_provider(name: str) -> str | None:
+    """Why no provider may have this name, or None."""
+    if re.fullmatch(PROVIDER_NAME, name):
+        return None
+    return (
+        "a provider's name may have a-z, 0-9 and - only, at most 64 of them: it is the part before the slash in a "
+        "model's name"
+    )
 
 
 def nearest(name: str, known: Iterable[str]) -> str:

@@ -79,7 +79,7 @@ async def _on_the_store(
     try:
         try:
             publishing = await set_up(state_dir, engine, load)
-        except (VaultLocked, ValueError, OSError) as error:
+        except (VaultLocked, statedir.StateError) as error:
             raise StoreUnusable(str(error)) from error
         publishing.publication.link = Nobody()
         await publishing.publication.begin(await asyncio.to_thread(load))

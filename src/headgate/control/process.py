@@ -30,6 +30,7 @@ from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
 from headgate.control.identity.vault import VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
+from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.receipts import Batch
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.reports.client_questions import Answers
@@ -227,15 +228,14 @@ class Control:
             )
         except SQLAlchemyError as error:
             raise CannotStart(STORE_UNUSABLE, f"the store cannot be used: {error}") from error
-        except (VaultLocked, ValueError, OSError) as error:  # a key's file is gone, damaged, or cannot be read
+        except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
-        write = self._call_log(publishing.publication)
-        return publishing, Recorder(engine, self._state / "journal", on_written=write)
+        recorder = Recorder(engine, self._state / "journal")
+        if self._boot.log_calls and self._boot.log_level != "error":
+            recorder.feed.listen("call log", self._call_log(publishing.publication))
+        return publishing, recorder
 
-    def _call_log(self, publication: Publication) -> Callable[[Batch], None] | None:
-        if not self._boot.log_calls or self._boot.log_level == "error":
-            return None
-
+    def _call_log(self, publication: Publication) -> Listener:
         made_of: Snapshot | None = None
         kept = Names({}, {})
 
@@ -248,7 +248,12 @@ class Control:
             return kept
 
         write = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
-        return write if self._boot.log_level in ("debug", "info") else write.failures
+        show = write if self._boot.log_level in ("debug", "info") else write.failures
+
+        async def take(batch: Batch) -> None:
+            show(batch)
+
+        return take
 
     async def _answer_data(self, link: Link, recorder: Recorder) -> asyncio.Task[None]:
         try:

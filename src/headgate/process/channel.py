@@ -117,12 +117,15 @@ class Drain(Struct, frozen=True, tag="drain"):
 
 
 class Hello(Struct, frozen=True, tag="hello"):
-    """First frame of a connection.  ``generation`` is what the data process holds."""
+    """First frame of a connection.  ``generation`` is what the data process holds; ``salt`` stands in the ids of its
+    calls (``wire.receipt_ids``).
+    """
 
     worker: str
     boot_id: str
     generation: int
     pid: int
+    salt: str = ""
 
 
 class Ack(Struct, frozen=True, tag="ack"):

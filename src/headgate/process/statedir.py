@@ -1,4 +1,4 @@
-"""The state directory: its lock, its instance key, its admin token; all 0700 and 0600.
+"""The state directory: its lock and its admin token; all 0700 and 0600.
 
 Owns the files that must exist there before either plane starts.  The store, the journal and the sockets in it belong
 to the planes.
@@ -6,13 +6,12 @@ to the planes.
 
 from __future__ import annotations
 
-import base64
 import contextlib
 import fcntl
 import json
 import os
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -20,14 +19,12 @@ LOCK = "lock"
 # Held for the moment in which the lock is taken and signed, or read.  So a process that finds the lock taken can read
 # its holder.
 LOCK_GATE = "lock.gate"
-INSTANCE_KEY = "instance.key"
 ADMIN_TOKEN = "admin.token"
 # Beside admin.token while that is a copy of the configuration's: a token that is removed from the file must stop
 # working.
 ADMIN_DECLARED = "admin.token.declared"
 # The addresses of the running gateway, for the CLI: the command line may have changed those of the configuration.
 ADDRESSES = "listening.json"
-KEY_BYTES = 32
 COMMAND_S = 10.0  # a command that works on the store is done sooner
 LOOK_AGAIN_S = 0.01
 
@@ -182,21 +179,6 @@ def _parse_holder(text: bytes) -> Holder:
     return Holder(int(pid) if pid.isdigit() else None, role == "command")
 
 
-def instance_key(path: Path) -> bytes:
-    """Return the key under which tokens are digested; made on first use.  Without the key every token is lost."""
-    file = path / INSTANCE_KEY
-    try:
-        key = file.read_bytes()
-    except FileNotFoundError:
-        key = os.urandom(KEY_BYTES)
-        write_private(file, key)
-    except OSError as error:
-        raise StateError(f"{file} cannot be read ({error.strerror})") from error
-    if len(key) < KEY_BYTES:
-        raise StateError(f"{file} is damaged: restore it from a backup, or remove it and issue every token anew")
-    return key
-
-
 def write_private(file: Path, content: bytes) -> None:
     """Replaces ``file`` in one step, readable by its owner only from its first byte on."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
@@ -230,7 +212,7 @@ def url_of(host: str, port: int) -> str:
 class Admin:
     """The admin token of this run.  ``first``: the state directory is new; ``made``: the token must be shown."""
 
-    def __init__(self, path: Path, declared: str | None) -> None:
+    def __init__(self, path: Path, declared: str | None, mint: Callable[[], str]) -> None:
         self._path = path
         self._declared = declared
         kept = read_token(path / ADMIN_TOKEN)
@@ -238,7 +220,7 @@ class Admin:
         if kept is not None and declared is None and (path / ADMIN_DECLARED).exists():
             kept = None
         self.made = declared is None and kept is None
-        self.token = declared or kept or "hg_admin_" + base64.urlsafe_b64encode(os.urandom(32)).rstrip(b"=").decode()
+        self.token = declared or kept or mint()
 
     def keep(self) -> None:
         """Writes the token for the CLI, once both planes answer: until then a failed start stays a first one."""

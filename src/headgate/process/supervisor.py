@@ -2,7 +2,7 @@
 
 Owns the children's lives, and none of their work.  It is a small synchronous loop.  It sleeps in ``select`` until a
 child sends a message, a child dies, a signal comes, or the built-in provider's first connection waits.  Children are
-spawned, never forked: no copied locks, no copied memory.  Mutable state: the three slots, the phase and its deadline.
+spawned, never forked: no copied locks, no copied memory.  Mutable state: the slots, the phase and its deadline.
 """
 
 from __future__ import annotations
@@ -29,6 +29,7 @@ HEALTHY_S = 60.0
 MAX_DELAY_S = 5.0
 BOOT_TIMEOUT_S = 10.0  # for a child to take its boot message (it may still be importing), or to end its sentence
 END_S = 15.0  # for control to ingest the last receipts
+WORKERS = 1  # data processes
 HOPELESS = 3  # deaths after which the log lists the missing services
 GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
@@ -62,7 +63,7 @@ class Duties:
     every start.  ``listeners`` stay open while a process is away: connections wait, none is refused.
     """
 
-    data: Callable[[], Orders]
+    data: Callable[[str], Orders]  # of the worker with this name
     control: Callable[[], Orders]
     builtin: Callable[[], Orders]
     data_listener: socket.socket
@@ -83,10 +84,11 @@ class _Phase(Enum):
 
 @dataclass
 class _Slot:
-    """One child's place: its present process, and the time of the next start."""
+    """One child's place: its present process, and the time of the next start.  ``worker`` names a data process."""
 
     name: str
     argv: tuple[str, ...]
+    worker: str = ""
     pid: int | None = None
     channel: socket.socket | None = None
     ready: Ready | None = None
@@ -107,7 +109,7 @@ class Supervisor:
     """Construct, ``spawn_planes``, then ``run`` (or ``abandon``).  Owns the process's signals from construction on."""
 
     def __init__(self, commands: Commands) -> None:
-        self._data = _Slot("data", commands.data)
+        self._workers = tuple(_Slot("data", commands.data, f"w{number}") for number in range(WORKERS))
         self._control = _Slot("control", commands.control)
         self._builtin = _Slot("builtin", commands.builtin)
         self._phase = _Phase.STARTING
@@ -129,7 +131,8 @@ class Supervisor:
 
     def spawn_planes(self) -> None:
         """Starts data and control without their boot messages: they import while the settings are read."""
-        self._spawn(self._data)
+        for slot in self._workers:
+            self._spawn(slot)
         self._spawn(self._control)
 
     def _spawn(self, slot: _Slot) -> None:
@@ -171,14 +174,15 @@ class Supervisor:
 
     def run(self, duties: Duties) -> int:
         """Run until a signal or a child's Failed ends it.  Return the exit code."""
-        if self._data.pid is None:
+        if not self._serving:
             self.spawn_planes()
-        self._brief(self._data, duties.data())
+        for slot in self._workers:
+            self._brief(slot, duties.data(slot.worker))
         self._brief(self._control, duties.control())
         self._await_builtin(duties)
         while True:
             now = time.monotonic()
-            if self._phase is _Phase.DRAINING and (self._data.pid is None or now >= self._deadline):
+            if self._phase is _Phase.DRAINING and (not self._serving or now >= self._deadline):
                 self._end_control(duties, now)
             if self._phase is _Phase.ENDING and self._ended(now):
                 return self._exit
@@ -199,8 +203,22 @@ class Supervisor:
             moments.append(self._deadline)
         return max(0.0, min(moments) - now) if moments else None
 
-    def _slots(self) -> tuple[_Slot, _Slot, _Slot]:
-        return self._data, self._control, self._builtin
+    def _slots(self) -> tuple[_Slot, ...]:
+        return *self._workers, self._control, self._builtin
+
+    @property
+    def _serving(self) -> bool:
+        """True if any data process lives."""
+        return any(slot.pid is not None for slot in self._workers)
+
+    @property
+    def _data_ready(self) -> Ready | None:
+        """The first worker's answer, once every worker has answered; they listen on the same socket."""
+        return self._workers[0].ready if all(slot.ready for slot in self._workers) else None
+
+    def _kill_workers(self, number: signal.Signals) -> None:
+        for slot in self._workers:
+            self._kill(slot, number)
 
     def _restart_due(self, duties: Duties, now: float) -> None:
         for slot in self._slots():
@@ -211,7 +229,7 @@ class Supervisor:
                 self._await_builtin(duties)
             else:
                 self._spawn(slot)
-                self._brief(slot, duties.data() if slot is self._data else duties.control())
+                self._brief(slot, duties.data(slot.worker) if slot.worker else duties.control())
 
     def _await_builtin(self, duties: Duties) -> None:
         """The built-in provider is started by its first connection, and so again after a death."""
@@ -256,12 +274,12 @@ class Supervisor:
             say(f"the {slot.name} process answers again")
         self._adopted = self._adopted or slot is self._control
         self._say_answering(duties)
-        if self._phase is _Phase.STARTING and self._data.ready and self._control.ready:
+        if self._phase is _Phase.STARTING and (data := self._data_ready) and self._control.ready:
             self._phase = _Phase.RUNNING
-            duties.on_listening(self._data.ready, self._control.ready)
+            duties.on_listening(data, self._control.ready)
 
     def _say_answering(self, duties: Duties) -> None:
-        if self._phase is _Phase.STARTING and self._data.ready and self._adopted and not self._answering:
+        if self._phase is _Phase.STARTING and self._data_ready and self._adopted and not self._answering:
             self._answering = True
             duties.on_answering()
 
@@ -284,7 +302,7 @@ class Supervisor:
             duties.on_draining()
             self._drain(duties, duties.drain_s)
         elif self._stops == 2:
-            self._kill(self._data, signal.SIGTERM)
+            self._kill_workers(signal.SIGTERM)
             self._deadline = time.monotonic() + 2.0
         else:
             self._deadline = time.monotonic()
@@ -294,8 +312,9 @@ class Supervisor:
         self._deadline = time.monotonic() + seconds + GRACE_S
         # Our copy too: with it open, new connections would wait for a process that accepts no more.
         duties.data_listener.close()
-        self._data.due = self._control.due = None
-        self._kill(self._data, signal.SIGTERM)
+        for slot in (*self._workers, self._control):
+            slot.due = None
+        self._kill_workers(signal.SIGTERM)
 
     def _end_control(self, duties: Duties, now: float) -> None:
         """End control after the data process, so that its last receipts are ingested."""
@@ -303,7 +322,7 @@ class Supervisor:
             self._selector.unregister(duties.builtin_listener)
         self._phase = _Phase.ENDING
         self._deadline = now + (END_S if self._stops < 2 else 2.0)
-        self._kill(self._data, signal.SIGKILL)
+        self._kill_workers(signal.SIGKILL)
         if self._control.pid is None and self._exit == 0 and self._stops < 2:
             self._spawn(self._control)  # it was in back-off: once more, to read the journal
             self._brief(self._control, duties.control())

@@ -7,39 +7,21 @@ from __future__ import annotations
 
 import contextlib
 import re
+from collections.abc import Mapping
 from datetime import UTC, date, datetime
 from decimal import Decimal
 from typing import Annotated, Any, ClassVar, Self
 
-from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr
+from pydantic import AfterValidator, BaseModel, BeforeValidator, ConfigDict, Field, SecretStr, ValidationInfo
 from pydantic_core import PydanticCustomError
 
-from headgate.catalog.names import nearest
+from headgate.catalog.names import PROVIDER_NAME, nearest
 from headgate.model import CAPABILITIES
 from headgate.wire import credentials, urls
+from headgate.wire.http import unfit_field
 
 _SECONDS = re.compile(r"[0-9]{1,20}(\.[0-9]{1,20})?")
-_HEADER_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-# The transport frames, routes and authenticates the request; a header that says otherwise would smuggle or leak.
-_OURS = frozenset(
-    (
-        "host",
-        "content-length",
-        "transfer-encoding",
-        "connection",
-        "keep-alive",
-        "te",
-        "trailer",
-        "upgrade",
-        "expect",
-        "proxy-connection",
-        "authorization",
-        "x-api-key",
-        "api-key",
-        "cookie",
-        "proxy-authorization",
-    )
-)
+_OF_KEYS = frozenset(("authorization", "x-api-key", "api-key"))
 
 STORE = "store"  # as a context: what is read or written is the store's JSON; as an origin: it is declared there
 
@@ -107,25 +89,34 @@ def _url(value: str) -> str:
 
 
 def header_names(value: list[str]) -> list[str]:
-    """Names of headers that may be handed on from the client, in lower case."""
+    """Names of headers that may be forwarded from the client, in lower case."""
     for name in value:
-        if not _HEADER_NAME.fullmatch(name):
-            raise wrong(f"{name!r} is not a header name")
-        if name.lower() in _OURS:
-            raise wrong(f"{name!r} is never taken over from the client: the gateway sets it")
+        if sentence := unfit_field(name):
+            raise wrong(sentence)
     return [name.lower() for name in value]
 
 
-def header_values(value: dict[str, str]) -> dict[str, str]:
-    """Headers that may be sent with every request to a provider."""
-    for name, text in value.items():
-        if not _HEADER_NAME.fullmatch(name):
-            raise wrong(f"{name!r} is not a header name")
-        if name.lower() in _OURS:
-            raise wrong(f"{name!r} cannot be set here: the gateway sets it (keys belong in keys:)")
-        if any(ord(c) < 32 or ord(c) in (127,) or ord(c) > 255 for c in text):
-            raise wrong(f"the value of {name!r} has characters that no header may have")
+def header_values(value: dict[str, str], info: ValidationInfo) -> dict[str, str]:
+    """Headers that may be sent with every request to a provider.  A stored one of an earlier release is read as it is:
+    the transport leaves out the fields that it writes itself, and the next change must be sound.
+    """
+    if info.context != STORE and (sentence := unfit_headers(value)):
+        raise wrong(sentence)
     return value
+
+
+def unfit_headers(value: Mapping[str, str]) -> str | None:
+    """Why these headers may not be sent with every request to a provider, or None."""
+    seen: set[str] = set()
+    for name, text in value.items():
+        if sentence := unfit_field(name):
+            return f"{sentence} (keys belong in keys:)" if name.lower() in _OF_KEYS else sentence
+        if name.lower() in seen:
+            return f"{name!r} is there twice, in another case"
+        if any(ord(c) < 32 or ord(c) in (127,) or ord(c) > 255 for c in text):
+            return f"the value of {name!r} has characters that no header may have"
+        seen.add(name.lower())
+    return None
 
 
 def credential(value: SecretStr) -> SecretStr:
@@ -168,7 +159,7 @@ Credential = Annotated[SecretStr, AfterValidator(credential)]
 Url = Annotated[str, AfterValidator(_url)]
 # A name that clients may send as `model`: an alias, a model's id, provider/model
 ModelName = Annotated[str, Field(pattern=r"^\S+$", min_length=1, max_length=256), AfterValidator(printable)]
-ProviderName = Annotated[str, Field(pattern=r"^[a-z0-9-]{1,64}$", examples=["openai"])]
+ProviderName = Annotated[str, Field(pattern=f"^{PROVIDER_NAME}$", examples=["openai"])]
 Label = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["team"])]
 Text = Annotated[str, Field(min_length=1, max_length=256), AfterValidator(printable)]
 Capability = Annotated[str, Field(examples=["tools"]), AfterValidator(capability)]

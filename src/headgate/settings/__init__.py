@@ -161,7 +161,7 @@ def _absolute(key: str, path: str) -> Path:
 # ------------------------------------------------------------------------------------- for the planes
 
 
-def data_settings(settings: Settings, worker: str = "w0") -> DataSettings:
+def data_settings(settings: Settings, worker: str) -> DataSettings:
     """The boot message of a data process."""
     server = settings.file.server
     limits = Limits(

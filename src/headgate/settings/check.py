@@ -6,7 +6,6 @@ valid shape: names that must resolve, names that must not collide.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, get_args
@@ -36,7 +35,6 @@ PATTERN = (
 )
 MAX_TURNS = 8  # of taking out what has a problem
 Problems = Iterator[tuple[Location, str]]
-PROVIDER_NAME = re.compile(r"[a-z0-9-]+")
 
 
 def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str], found: Collection[str] = ()) -> File:
@@ -217,11 +215,8 @@ def _providers(tree: Tree, file: File) -> Problems:
         if name in RESERVED:
             what = "the built-in provider" if name == BUILTIN else "the shipped aliases"
             yield here, f"the name {name} is reserved for {what}; choose another"
-        elif not PROVIDER_NAME.fullmatch(name):
-            yield (
-                here,
-                "a provider's name may have a-z, 0-9 and - only: it is the part before the slash in a model's name",
-            )
+        elif sentence := names.unfit_provider(name):
+            yield here, sentence
         if not row.base_url:
             yield (*here, "base_url"), "is missing; write it, or preset: with the name of a known provider"
         if row.auth == "none" and row.keys:

@@ -30,15 +30,16 @@ LAST_CHUNK = b"0\r\n\r\n"
 # 9112 §6.3, RFC 9110 §7.2).  Or a client and its proxy could disagree on the caller.
 ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type"))
 
-# RFC 9110 §7.6.1, and the fields between the gateway and the upstream.  Never forwarded, even if a provider row
-# allows it.
-HOP_BY_HOP = frozenset(
+# Fields of a request to an upstream that the transport writes: they frame, route and authenticate it (RFC 9110 §7.6.1).
+# The file, the admin API, a provider row and a client may not add a second one.
+TRANSPORT_FIELDS = frozenset(
     (
-        b"connection", b"keep-alive", b"proxy-connection", b"te", b"trailer", b"transfer-encoding", b"upgrade",
-        b"host", b"content-length", b"content-type", b"expect", b"authorization", b"proxy-authorization", b"cookie",
-        b"x-api-key", b"api-key", b"accept-encoding",
+        "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
+        "host", "content-length", "content-type", "expect", "authorization", "proxy-authorization", "cookie",
+        "x-api-key", "api-key", "accept", "accept-encoding",
     )
 )  # fmt: skip
+_FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 
 
 class Request(Struct, gc=False):
@@ -122,9 +123,19 @@ def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
     return "".join(out).encode("latin-1", "replace")
 
 
-def forwardable(allowed: Iterable[str]) -> tuple[bytes, ...]:
-    """Names of the client's headers that may go to an upstream: the provider row's allow-list, minus hop-by-hop."""
-    return tuple(name for name in (name.lower().encode() for name in allowed) if name not in HOP_BY_HOP)
+def unfit_field(name: str) -> str | None:
+    """Why no configuration may name this header field, or None."""
+    if not _FIELD_NAME.fullmatch(name):
+        return f"{name!r} is not a header name"
+    return f"{name!r} cannot be set here: the gateway sets it" if name.lower() in TRANSPORT_FIELDS else None
+
+
+def forwardable(allowed: Iterable[str], fixed: Iterable[str]) -> tuple[bytes, ...]:
+    """Names of the client's headers that may go to an upstream: the provider row's allow-list, without the fields that
+    the transport or the row itself (``fixed``) writes.
+    """
+    taken = TRANSPORT_FIELDS.union(name.lower() for name in fixed)
+    return tuple(name.encode() for name in (name.lower() for name in allowed) if name not in taken)
 
 
 def forwarded(headers: dict[bytes, bytes], allowed: tuple[bytes, ...]) -> bytes:

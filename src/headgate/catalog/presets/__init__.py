@@ -18,11 +18,12 @@ import msgspec
 from msgspec import Meta, Struct
 
 from headgate.catalog.money import RATES, price
-from headgate.catalog.names import nearest
+from headgate.catalog.names import nearest, unfit_provider
 from headgate.dialects.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem
+from headgate.wire.http import unfit_field
 
 SHIPPED = Path(__file__).parent
 RESERVED = frozenset(("builtin", "headgate"))  # the built-in provider; the prefix of the shipped aliases
@@ -33,7 +34,6 @@ TASKS = (
 MAX_BYTES = 64 << 10
 MAX_ROWS = 500
 
-_NAME = re.compile(r"[a-z0-9-]{1,64}")
 _PLACEHOLDER = re.compile(r"\{([A-Z][A-Z0-9_]{1,63})\}")
 
 Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
@@ -172,8 +172,8 @@ def _read(path: Path) -> Row:
 
 def parse(name: str, text: str) -> Row:
     """One row from its TOML.  Raises BadRow with a sentence that names the key."""
-    if not _NAME.fullmatch(name):
-        raise BadRow("the file's name is the provider's: a-z, 0-9 and - only, then .toml")
+    if sentence := unfit_provider(name):
+        raise BadRow(f"the file's name is the provider's, then .toml: {sentence}")
     if name in RESERVED:
         raise BadRow(f"the name {name} is reserved; call the file otherwise")
     try:
@@ -198,6 +198,9 @@ def _wrong(row: Row) -> Iterable[str]:
         yield "base_url: must be https://HOST[:PORT]/PATH (or http://), with {VARIABLE} where the user's own name goes"
     if row.base_url.endswith("/"):
         yield "base_url: must not end with /"
+    for header in (*row.headers, *row.forward_headers):
+        if sentence := unfit_field(header):
+            yield f"headers: {sentence}"
     for quirk in row.quirks:
         if quirk not in QUIRKS:
             yield f"quirks: there is no quirk {quirk!r}{nearest(quirk, QUIRKS)}"

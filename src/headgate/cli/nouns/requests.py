@@ -88,7 +88,12 @@ def listing(
 
 @app.command("show")
 def one(
-    ident: Annotated[str, typer.Argument(metavar="ID", help="chatcmpl-…, or the client's own x-request-id.")],
+    ident: Annotated[
+        str,
+        typer.Argument(
+            metavar="ID", help="A request's id, with or without chatcmpl-, or the client's own x-request-id."
+        ),
+    ],
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,

@@ -16,7 +16,7 @@ from headgate.cli.reach.line import Answered, Ask, plain
 from headgate.cli.trouble import StoreTrouble, Trouble
 from headgate.control.offline import offline
 from headgate.control.store.database import StoreUnusable
-from headgate.process import statedir
+from headgate.process import credentials, statedir
 from headgate.resources.compiled import Compiled
 from headgate.settings import ConfigError, compile, load
 
@@ -51,7 +51,7 @@ class Store:
 
     def _compiled(self) -> Compiled:
         fresh = load(self._config, os.environ, self._overrides)
-        return compile(fresh, statedir.instance_key(self.state_dir), NOWHERE)
+        return compile(fresh, credentials.instance_key(self.state_dir), NOWHERE)
 
     def ask(self, ask: Ask) -> Answered:
         return self._run(self._ask(ask))

@@ -23,7 +23,7 @@ from headgate.cli.reach.gateway import Gateway
 from headgate.cli.tasks import checks
 from headgate.cli.tasks.checks import Finding
 from headgate.cli.trouble import StoreTrouble, Trouble
-from headgate.process import statedir
+from headgate.process import credentials, statedir
 
 _MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
 REFUSED = frozenset({401, 403})
@@ -76,7 +76,7 @@ def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
             yield from checks.free_ports(settings)
         yield from checks.descriptors(settings)
     with ExitStack() as stack:
-        if holder is None and not (state / statedir.INSTANCE_KEY).exists():
+        if holder is None and not (state / credentials.INSTANCE_KEY).exists():
             overrides = {**overrides, "state_dir": stack.enter_context(tempfile.TemporaryDirectory(prefix="headgate-"))}
             gateway = Gateway.find(config, overrides, announce=False)
         try:

@@ -23,6 +23,7 @@ from headgate.errors import (
     GatewayError,
     Kind,
 )
+from headgate.process.statedir import StateError
 from headgate.resources import wording
 
 RETRY_AFTER_S = 1
@@ -85,6 +86,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(HTTPException, _on_http)
     app.add_exception_handler(SQLAlchemyError, _on_store)
     app.add_exception_handler(OSError, _on_store)
+    app.add_exception_handler(StateError, _on_store)  # a first key cannot be written
     app.add_exception_handler(Exception, _on_defect)
 
 

@@ -193,7 +193,12 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
     async def get_request(
         ident: Annotated[
-            Printable, Path(min_length=1, max_length=512, description="A `chatcmpl-` id, or a label: its latest call.")
+            Printable,
+            Path(
+                min_length=1,
+                max_length=512,
+                description="An id, with or without its prefix, or a label: its latest call.",
+            ),
         ],
     ) -> Response:
         """One call, with every attempt."""

@@ -17,10 +17,10 @@ from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.identity.credentials import fresh_id, mint, public_id
 from headgate.control.store.database import superseded_tokens, tokens
 from headgate.model import Grant
 from headgate.policy.auth import digest
+from headgate.process.credentials import fresh_id, mint, public_id
 
 FIRST = "first"  # the name of the token that the first start makes
 ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide once in a while

@@ -18,7 +18,7 @@ from pathlib import Path
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
-from headgate.control.identity.credentials import make_key, read_key
+from headgate.process.credentials import make_key, read_key
 
 FILE = "vault.key"
 VERSION = b"\x01"  # sealed with the key in the file itself
@@ -40,9 +40,9 @@ class Vault:
     """Seals and opens.  Mutable: the key, until the first sealing has made it."""
 
     def __init__(self, state_dir: Path, sealed: Iterable[bytes]) -> None:
-        """``sealed``: what the store has.  Raises VaultLocked, ValueError (a damaged key file), OSError."""
+        """``sealed``: what the store has.  Raises VaultLocked, StateError (the key's file is damaged or unreadable)."""
         self._path = state_dir / FILE
-        self._key = read_key(self._path, "all stored provider keys")
+        self._key = read_key(self._path, "add every stored provider key anew")
         known = key_id(self._key) if self._key else None
         lost = [one for one in sealed if one[len(VERSION) : _HEADER] != known]
         if lost:
@@ -56,7 +56,7 @@ class Vault:
         return f"Vault({self._path})"
 
     def seal(self, account: str, key: str) -> bytes:
-        """A provider's key for the store.  ``account``: its id.  Raises OSError where a first key cannot be kept."""
+        """A provider's key for the store.  ``account``: its id.  Raises StateError where a first key cannot be kept."""
         if self._key is None:
             self._key = make_key(self._path)
         header = VERSION + key_id(self._key)

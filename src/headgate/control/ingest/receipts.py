@@ -13,6 +13,7 @@ from operator import attrgetter
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from headgate.control.store.receipt_columns import BLANK, CAPPED, JSON, KNOWN, RECEIPT, TEXT, ReceiptColumn
 from headgate.model import Closed, Opened, Price, Progress, Record, Refused, Rotated, Usage
@@ -25,6 +26,7 @@ _encode = msgspec.json.Encoder().encode
 # Of tokens, and of nano-USD (a million dollars), in one call.  More is a fault of whoever reported it, and must not
 # make a sum that the store's integers cannot hold.
 MOST = 1 << 50
+EARLIER_PREFIX = "chatcmpl-"
 _UNOPENED = Opened("", 0, "", "", False, 0)
 EARLY = tuple(column for column in RECEIPT if column.early)
 _CREATED, _REQUESTED = (EARLY.index(column) for column in EARLY if column.name in ("created_at", "requested"))
@@ -142,7 +144,7 @@ class Receipts:
         while True:
             try:
                 for record, end in scan(buffer, end):  # noqa: B020  (a fresh scan goes on where the last one stopped)
-                    if self._take(boot, record):
+                    if self._take(boot, _with_bare_id(record)):
                         return end, True
                 return end, False
             except msgspec.DecodeError:
@@ -223,6 +225,12 @@ def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
     for index in _GONE:
         row[index] = -1
     return _bounds(row)
+
+
+def _with_bare_id(record: Record) -> Record:
+    """A record as this release writes it: the ids of earlier ones began with ``chatcmpl-``."""
+    ident = getattr(record, "id", "")
+    return replace(record, id=ident[9:]) if ident[:9] == EARLIER_PREFIX else record
 
 
 def _as_lost(call: Running) -> Closed:

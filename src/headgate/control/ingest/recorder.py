@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
@@ -21,6 +21,7 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
+from headgate.control.ingest.feed import Feed
 from headgate.control.ingest.receipts import EARLY, Batch, Receipts, Row
 from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, Work, is_refusal
 from headgate.control.ingest.rollup import BOUNDS, COUNTED, KEYS, SUMS, changes, columns_of, zones
@@ -170,15 +171,9 @@ class Lag:
 class Recorder:
     """``start`` it, ask it to ``catch_up``, ``stop`` it."""
 
-    def __init__(
-        self,
-        engine: AsyncEngine,
-        folder: Path,
-        interval: float = INTERVAL_S,
-        on_written: Callable[[Batch], None] | None = None,
-    ) -> None:
-        """``on_written`` hears of each batch once it is in the store."""
-        self._on_written = on_written
+    def __init__(self, engine: AsyncEngine, folder: Path, interval: float = INTERVAL_S) -> None:
+        """``feed`` gets each batch once it is in the store."""
+        self.feed = Feed()
         self._engine = engine
         self._interval = interval
         self._sql = Statements.compile(engine)
@@ -227,6 +222,7 @@ class Recorder:
             for task in late:
                 task.cancel()
                 await asyncio.wait([task])
+        await self.feed.close()
         self._shelf.close()
 
     async def catch_up(self) -> None:
@@ -351,8 +347,8 @@ class Recorder:
         if self._pending or moved:
             await self._write(connection, self._pending, list(moved.items()))
             self._positions.update(moved)
-            if self._on_written is not None and self._pending:
-                self._on_written(self._pending)
+            if self._pending:
+                self.feed.publish(self._pending)
         self._pending = None
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:

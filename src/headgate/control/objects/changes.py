@@ -7,7 +7,6 @@ what an alias leads to, is refused.
 
 from __future__ import annotations
 
-import re
 from collections.abc import Callable, Collection, Iterable, Mapping
 from dataclasses import replace
 from typing import TypeVar
@@ -40,11 +39,11 @@ from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
 from headgate.model import Provider
 from headgate.resources.account import AccountWish
 from headgate.resources.alias import AliasWish
+from headgate.resources.fields import unfit_headers
 from headgate.resources.model_row import FactsWish
 from headgate.resources.provider import ProviderBody
 
 MAX_PROVIDERS, MAX_ACCOUNTS, MAX_ALIASES, MAX_MODELS = 200, 1000, 2000, 5000
-PROVIDER_NAME = re.compile(r"[a-z0-9-]{1,64}")
 V = TypeVar("V")
 
 Seal = Callable[[str, str], bytes]
@@ -69,9 +68,8 @@ def _without(kept: Mapping[str, V], gone: Iterable[str]) -> dict[str, V]:
 
 def add_provider(sources: Sources, name: str, body: ProviderBody) -> Objects:
     """A provider that is not there yet.  One of the environment or of detection may be replaced by it."""
-    if not PROVIDER_NAME.fullmatch(name):
-        sentence = "A provider's name may have a-z, 0-9 and - only: it is the part before the slash in a model's name."
-        raise GatewayError(INVALID_VALUE, sentence, param="name")
+    if sentence := names.unfit_provider(name):
+        raise GatewayError(INVALID_VALUE, f"{sentence[0].upper()}{sentence[1:]}.", param="name")
     if name in RESERVED:
         raise GatewayError(INVALID_VALUE, f"The name {name} is reserved; choose another.", param="name")
     _not_of_file(sources, name)
@@ -143,6 +141,8 @@ def _judged(sources: Sources, name: str, kept: StoredProvider) -> Objects:
         if quirk not in QUIRKS:
             near = names.nearest(quirk, QUIRKS)
             raise GatewayError(INVALID_VALUE, names.ended(f"There is no quirk {quirk!r}{near}"), param="quirks")
+    if sentence := unfit_headers(kept.body.headers or {}):
+        raise GatewayError(INVALID_VALUE, names.ended(sentence), param="headers")
     try:
         provider = stored_provider(name, kept.body, sources.compiled.rows, sources.environ)
     except Unusable as error:

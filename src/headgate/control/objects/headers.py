@@ -16,7 +16,7 @@ Seal = Callable[[str, str], bytes]
 
 
 def sealed(name: str, body: ProviderBody, rows: Mapping[str, Row], seal: Seal) -> ProviderBody:
-    """A body for the store: secrets are sealed as accounts are.  Raises OSError."""
+    """A body for the store: secrets are sealed as accounts are.  Raises statedir.StateError."""
     secret = dict(own(body.preset, body.headers or {}, rows))
     if not secret:
         return body

@@ -9,7 +9,6 @@ page may come back short, with a cursor to go on from.
 from __future__ import annotations
 
 import base64
-import re
 import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -34,6 +33,8 @@ from headgate.control.store.database import (
 from headgate.control.store.receipt_columns import RECEIPT, ReceiptColumn
 from headgate.model import AttemptRecord, Seam, Share
 from headgate.policy.routing.explain import attempt_view, seam_view
+from headgate.wire import receipt_ids
+from headgate.wire.receipt_ids import bare, first_of
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = 1 << 63  # ns: in the year 2262
@@ -42,17 +43,14 @@ MAX_LIMIT = 500
 BUDGET_S = 0.15  # of looking for rows that pass several filters; then the page ends as it is
 FIRST_WINDOW, WIDEST_WINDOW = 1000, 16_000  # rows that are looked at before the clock is
 ROWS_A_ZONE = 50  # a guess: at a hundred thousand calls a day they are eighty
-IDENT_LENGTH = 33
 DELIVERED = "delivered"
 RUNNING = "running"  # as an outcome: of calls that have none yet
 COLUMNS = {name: name for name in ("label", "code", "outcome", "requested", "model", "provider")} | {
     "token": "grant_id"
 }
-PREFIX = "chatcmpl-"
 _PUBLIC = tuple(column for column in RECEIPT if column.shown and not column.private)
 _PRIVATE = tuple(column for column in RECEIPT if column.private)
 AFTER = "g"  # comes after any hex digit
-_IDENT = re.compile(r"chatcmpl-[0-9a-f]{24}")
 _attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
 _seams = msgspec.json.Decoder(tuple[Seam, ...])
 _shares = msgspec.json.Decoder(tuple[Share, ...])
@@ -152,7 +150,8 @@ async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> Row
     """As ``one``, the row."""
     labelled = select(requests).where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
     # A label may look like an id of ours: that of a client which is a gateway itself
-    queries = [select(requests).where(requests.c.id == ident)] if ident.startswith(PREFIX) else []
+    own = bare(ident)
+    queries = [] if own is None else [select(requests).where(requests.c.id == own)]
     async with engine.connect() as connection:
         for query in (*queries, labelled):
             owned = query if grant is None else query.where(requests.c.grant_id == grant)
@@ -189,18 +188,13 @@ Bounds = tuple[str | None, str | None]
 
 def _bounds(filters: Filters, before: str | None) -> Bounds:
     """``since``, ``until`` and the cursor, all as bounds of the key: the first that passes, the first that does not."""
-    ends = [end for end in (before, None if filters.until is None else _first_ident(filters.until)) if end is not None]
-    return None if filters.since is None else _first_ident(filters.since), min(ends, default=None)
+    ends = [end for end in (before, None if filters.until is None else first_of(filters.until)) if end is not None]
+    return None if filters.since is None else first_of(filters.since), min(ends, default=None)
 
 
 def _between(key: ColumnElement[str], bounds: Bounds) -> Conditions:
     first, end = bounds
     return [*([] if first is None else [key >= first]), *([] if end is None else [key < end])]
-
-
-def _first_ident(ns: int) -> str:
-    """The lowest id of the millisecond in which ``ns`` is; see serving/receipt.Ids."""
-    return f"{PREFIX}{ns // 1_000_000:011x}"
 
 
 def _cursor(ident: str) -> str:
@@ -209,10 +203,10 @@ def _cursor(ident: str) -> str:
 
 def _ident(cursor: str) -> str:
     try:
-        ident = base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii")
+        ident = bare(base64.b64decode(cursor.encode(), altchars=b"-_", validate=True).decode("ascii"))
     except ValueError:
-        ident = ""
-    if not _IDENT.fullmatch(ident):
+        ident = None
+    if ident is None:
         raise ValueError("This cursor is not the `next` of a page of requests.")
     return ident
 
@@ -260,7 +254,7 @@ async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds,
         count, lowest = await _reach(connection, [probe.limit(size // ROWS_A_ZONE)])
         if count < size // ROWS_A_ZONE:
             return _Window(bounds, leader, zones, last=True)
-        lowest = max(lowest.ljust(IDENT_LENGTH, "0"), first or "")
+        lowest = max(lowest.ljust(receipt_ids.LENGTH, "0"), first or "")
     elif not leaders:
         return _Window(bounds, None, [], last=True)
     return _Window((lowest, end), leader, zones, last=False)

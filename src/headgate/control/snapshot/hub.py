@@ -38,6 +38,7 @@ from headgate.process.channel import (
     frame,
     up_frames,
 )
+from headgate.wire import receipt_ids
 
 MAX_UNSENT = 64 << 20  # several whole Snapshots
 MAX_ASKS = 256  # questions of one peer at a time; more are answered 503 at once
@@ -83,6 +84,7 @@ class Worker:
     name: str
     boot_id: str
     pid: int
+    salt: str = ""
     generation: int = -1
     gauges: Mapping[str, float] = field(default_factory=dict)
     gauges_at: int = 0
@@ -182,7 +184,7 @@ class Peer(asyncio.Protocol):
         """
         if self.worker is None:
             log.info("data process connected", worker=hello.worker, pid=hello.pid, generation=hello.generation)
-        self.worker = Worker(hello.worker, hello.boot_id, hello.pid)
+        self.worker = Worker(hello.worker, hello.boot_id, hello.pid, hello.salt)
         source = self._link.source
         self.waiting = not source.settled and hello.generation == source.inherited > 0
         if not self.waiting:
@@ -240,8 +242,19 @@ class Link:
         """The data processes that have said Hello."""
         return sorted((p.worker for p in self.peers if p.worker is not None), key=lambda w: (w.name, w.pid))
 
+    def process_of(self, ident: str) -> Peer | None:
+        """The data process that took the call with this receipt id; None where it is not connected."""
+        found = receipt_ids.bare(ident)
+        salt = None if found is None else receipt_ids.salt_of(found)
+        return next((peer for peer in self.peers if peer.worker is not None and peer.worker.salt == salt), None)
+
     async def ask(self, kind: str, grant: str, params: Mapping[str, str], within: float = ASK_S) -> Answer | None:
-        """A question to one of the data processes; None where none answers in ``within`` seconds."""
+        """A question to the data process that took the call ``params["id"]``; without an id, to the first that answers
+        any.  None where there is no such process, or no answer in ``within`` seconds.
+        """
+        if "id" in params:
+            owner = self.process_of(params["id"])
+            return None if owner is None else await owner.put(kind, grant, params, within)
         for peer in sorted(self.peers, key=lambda peer: peer.worker.name if peer.worker is not None else ""):
             if peer.worker is not None and not peer.waiting:
                 return await peer.put(kind, grant, params, within)

@@ -8,7 +8,6 @@ from pathlib import Path
 
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.identity.credentials import instance_key
 from headgate.control.identity.tokens import adopt_first
 from headgate.control.identity.vault import Vault
 from headgate.control.objects import registry
@@ -17,6 +16,7 @@ from headgate.control.snapshot.agent_tokens import AgentTokens
 from headgate.control.snapshot.keyring import Keyring
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.upkeep import Upkeep
+from headgate.process.credentials import instance_key
 from headgate.resources.compiled import Compiled
 
 
@@ -35,7 +35,7 @@ async def set_up(
     own_ports: frozenset[int] = frozenset(),
     first_token: str | None = None,
 ) -> Publishing:
-    """Raises SQLAlchemyError, and VaultLocked, ValueError or OSError where a key's file is gone or damaged."""
+    """Raises SQLAlchemyError, and VaultLocked or StateError where a key's file is gone or damaged."""
     key = instance_key(state)
     if first_token is not None:
         await adopt_first(engine, key, first_token)

@@ -38,7 +38,7 @@ from headgate.control.store import postgres
 from headgate.control.store.receipt_columns import RECEIPT
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0004")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -104,7 +104,7 @@ _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
 # The maxima of the rows of one stretch of time, so that a list with a minimum skips the stretches without such rows.
 # `zone` is the start of their ids, the same for about a minute (2**16 ms).  The recorder widens it (control/rollup.py).
-ZONE_LENGTH = len("chatcmpl-") + 7
+ZONE_LENGTH = 7
 request_zones = Table(
     "request_zones",
     metadata,

@@ -82,6 +82,7 @@ def _phase(name: str) -> ReceiptColumn:
 
 # In the order of the table.  The first ones are the call's identity, which no later record changes.
 RECEIPT = (
+    # Bare, see wire.receipt_ids
     _of_opened("id", Text, "id", required=True, shown="id", view=str),
     # Which data process: `<worker>-<boot id>`; no record has it
     ReceiptColumn("boot", Text, early=True, required=True, shown="process", view=str, private=True),

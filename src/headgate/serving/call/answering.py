@@ -57,7 +57,7 @@ class Answering(Struct, frozen=True):  # made in C, once a call
         provider = target.provider
         backend = BACKENDS[provider.dialect]
         reply = Reply(
-            receipt.id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
+            receipt.client_id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
             self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.usage.prompt,
             sent=upstream.asking,
         )  # fmt: skip
@@ -153,7 +153,7 @@ class Answering(Struct, frozen=True):  # made in C, once a call
         target = attempt.target
         log.warning(
             "%s: %d event(s) of %s/%s could not be read and are not in the answer",
-            self.receipt.id, events, target.provider.name, target.upstream_model,
+            self.receipt.client_id, events, target.provider.name, target.upstream_model,
         )  # fmt: skip
 
 

@@ -72,7 +72,7 @@ class Exchange:
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing."""
-        receipt = Receipt(self._ids, self._journal, request.received)
+        receipt = Receipt(self._ids, client.prefix, self._journal, request.received)
         try:
             ending = await self._serve(request, egress, client, receipt)
             if ending is None:
@@ -94,8 +94,8 @@ class Exchange:
                 receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
             egress.cut()  # one that is read to its end for nobody is not kept any longer either
         except Exception:  # the edge of a call: a bug of ours must not take the process with it
-            log.exception("a bug in the exchange of %s", receipt.id)
-            fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.id}")
+            log.exception("a bug in the exchange of %s", receipt.client_id)
+            fault = GatewayError(INTERNAL, f"a fault in the gateway; its log tells more under {receipt.client_id}")
             receipt.give_up(fault.kind.status, fault.kind.code)
             if egress.committed:
                 egress.cut()
@@ -215,7 +215,7 @@ class Exchange:
             status = 200 if seen else error.kind.status
             receipt.close("fail", outcome, status, error.kind.code, egress.bytes_out if seen else 0)
         if egress.committed:
-            egress.fail(client.error_event(error, receipt.id))
+            egress.fail(client.error_event(error, receipt.client_id))
         else:
             egress.answer(error.kind.status, response_headers.of_error(error, receipt), client.error_body(error))
 

@@ -30,6 +30,7 @@ from headgate.policy.routing import explain
 from headgate.ports import Asking
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import encode
+from headgate.wire.receipt_ids import first_of, salt_digits
 
 _monotonic = time.monotonic
 
@@ -42,13 +43,10 @@ EVENTS_SKIPPED = "events_skipped"  # the code of a call that was delivered witho
 
 
 class Ids:
-    """Receipt ids: time-ordered, unique over all processes, and the ``chatcmpl-`` ids that clients see.
-
-    24 hex digits: milliseconds since 1970 (11), random per process (7), a counter (6).
-    """
+    """Bare receipt ids, unique over all processes; ``wire.receipt_ids`` says what their digits are."""
 
     def __init__(self, salt: int) -> None:
-        self._salt = f"{salt & 0xFFFFFFF:07x}"
+        self._salt = salt_digits(salt)
         self._count = 0
         self._millisecond = 0
         self._prefix = ""
@@ -58,7 +56,7 @@ class Ids:
         millisecond = now // 1_000_000
         if millisecond != self._millisecond:
             self._millisecond = millisecond
-            self._prefix = f"chatcmpl-{millisecond:011x}{self._salt}"
+            self._prefix = first_of(now) + self._salt
         self._count = count = (self._count + 1) & 0xFFFFFF
         return f"{self._prefix}{count:06x}"
 
@@ -91,9 +89,10 @@ class Receipt:
     _priced: Usage | None = None  # what ``cost`` was last asked, and its answer
     _price: int | None = None
 
-    def __init__(self, ids: Ids, journal: Journal, received: float) -> None:
+    def __init__(self, ids: Ids, prefix: str, journal: Journal, received: float) -> None:
         self.at = time.time_ns()
         self.id = ids.next(self.at)
+        self.client_id = prefix + self.id  # as the client reads it
         self.received = received
         self.usage = Usage()
         self.attempts: list[AttemptRecord] = []

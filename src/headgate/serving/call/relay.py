@@ -108,7 +108,7 @@ class Relay:
         try:
             events = bridge.feed(data)
         except Exception:  # a read that we could not understand must not become a hole in the answer
-            log.exception("a bug in the bridge of %s", self._receipt.id)
+            log.exception("a bug in the bridge of %s", self._receipt.client_id)
             self._break()
             return
         if events:
@@ -138,7 +138,7 @@ class Relay:
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(
-            INTERNAL, f"a fault in the gateway; its log tells more under {self._receipt.id}"
+            INTERNAL, f"a fault in the gateway; its log tells more under {self._receipt.client_id}"
         )
         self.done.set(None)
 
@@ -154,7 +154,7 @@ class Relay:
         try:
             events = bridge.close(error is None)
         except Exception:  # as above
-            log.exception("a bug in the bridge of %s", self._receipt.id)
+            log.exception("a bug in the bridge of %s", self._receipt.client_id)
             self._break()
             return
         if events:

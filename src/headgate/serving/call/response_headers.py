@@ -34,7 +34,7 @@ _POOLED = (
 def of_answer(receipt: Receipt) -> bytes:
     """A whole answer's, and (with the stream's id) a stream's."""
     return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b" % (
-        (receipt.label or receipt.id).encode(),
+        (receipt.label or receipt.client_id).encode(),
         _printable(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
         _of_route(receipt) if receipt.attempts or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
@@ -57,12 +57,12 @@ def seam_comment(seam: Seam) -> bytes:
 
 
 def of_stream(receipt: Receipt) -> bytes:
-    return b"x-headgate-stream-id: %b\r\n%b" % (receipt.id.encode(), of_answer(receipt))
+    return b"x-headgate-stream-id: %b\r\n%b" % (receipt.client_id.encode(), of_answer(receipt))
 
 
 def of_error(error: GatewayError, receipt: Receipt) -> bytes:
     """An error's: which call failed, which target was asked last, and when the client may come again."""
-    out = b"x-request-id: %b\r\n" % (receipt.label or receipt.id).encode()
+    out = b"x-request-id: %b\r\n" % (receipt.label or receipt.client_id).encode()
     if receipt.requested:
         out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
     if receipt.attempts:

@@ -17,6 +17,7 @@ from headgate.serving.public.catalog import rest_of
 from headgate.serving.replay.kept import Kept, Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.wire.http import Request
+from headgate.wire.receipt_ids import bare
 
 _KNOWN = frozenset(("after", "expires", "signature"))
 
@@ -37,12 +38,12 @@ class Streams:
         kept = self._find(request, query)
         after = on_disconnect.count(query["after"], "after") if "after" in query else 0
         if last_event_id := request.headers.get(b"last-event-id"):  # newer than the address it comes with
-            after = on_disconnect.event_number(kept.ident, last_event_id)
+            after = on_disconnect.event_number(kept.client_id, last_event_id)
         last = kept.ring.last if kept.ring is not None else 0
         if after > last:
             raise GatewayError(INVALID_VALUE, f"this stream has sent {last} events so far.", param="after")
         if kept.over and after == last:
-            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % kept.ident.encode())
+            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % kept.client_id.encode())
         else:
             kept.follow(egress, after)
 
@@ -51,11 +52,11 @@ class Streams:
         kept = self._find(request, _query(request))
         status = "finished" if kept.over else "stopped"
         kept.stop(GatewayError(STREAM_STOPPED, "this stream was stopped by a DELETE"))
-        body = {"id": kept.ident, "object": "headgate.stream", "status": status}
+        body = {"id": kept.client_id, "object": "headgate.stream", "status": status}
         egress.answer(200, b"", msgspec.json.encode(body))
 
     def _find(self, request: Request, query: dict[str, str]) -> Kept:
-        ident = rest_of(request.path, b"/streams/") or ""
+        ident = bare(rest_of(request.path, b"/streams/") or "") or ""
         if "signature" in query and self._replay.vouches(ident, query.get("expires", ""), query["signature"]):
             return self._replay.find(ident, None)
         directory = self._directory

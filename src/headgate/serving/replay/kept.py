@@ -109,7 +109,8 @@ class Kept(Egress):
 
     # Set in ``become``, which is all the making there is.
     api: Client  # which its client speaks
-    ident: str
+    id: str
+    client_id: str
     grant: str
     ring: Ring | None
     key: bytes | None
@@ -122,12 +123,13 @@ class Kept(Egress):
     slot = -1
 
     def become(
-        self, replay: Replay, ident: str, grant: str, conduct: Conduct, ring: Ring | None, url: bytes, client: Egress
+        self, replay: Replay, receipt: Receipt, conduct: Conduct, ring: Ring | None, url: bytes, client: Egress
     ) -> None:
         self._replay = replay
         self._wheel = replay.wheel
-        self.ident = ident
-        self.grant = grant
+        self.id = receipt.id
+        self.client_id = receipt.client_id
+        self.grant = receipt.grant.id if receipt.grant is not None else ""
         self.ring = ring
         self.key = None
         self._grace = conduct.grace
@@ -272,7 +274,7 @@ class Kept(Egress):
     def _lose(self, reader: Reader) -> None:
         """It was slower than the ring is long."""
         self.readers.remove(reader)
-        reader.tell(GatewayError(STREAM_EXPIRED, "read too slowly: the next events are no longer kept"), self.ident)
+        reader.tell(GatewayError(STREAM_EXPIRED, "read too slowly: the next events are no longer kept"), self.client_id)
         self._see_who_is_left()
 
     def leave_out(self, reader: Reader) -> None:
@@ -333,7 +335,7 @@ class Kept(Egress):
     def _dismiss(self, error: GatewayError) -> None:
         readers, self.readers = self.readers, []
         for reader in readers:
-            reader.tell(error, self.ident)
+            reader.tell(error, self.client_id)
         self._replay.forget(self)
 
     def expire(self, now: float) -> None:
@@ -391,27 +393,26 @@ class Replay:
         stored = (keyed or conduct.resumable) and self.memory.take(WEIGHT)
         if not (stored or conduct.drains):  # not requested, or no room for it: a call like any other
             return
-        grant = receipt.grant.id if receipt.grant is not None else ""
         client = egress.hand_over()
         egress.__class__ = Kept
         kept = cast(Kept, egress)
         ring, url = None, b""
         if stored and conduct.resumable:
-            ring = Ring(receipt.id, self._limits.replay_per_stream, self.memory)
+            ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             prefix = request.path.removesuffix(api.path.encode())
-            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt.id, until)
+            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
             self._streams[receipt.id] = kept
         kept.api = api
-        kept.become(self, receipt.id, grant, conduct, ring, url, client)
+        kept.become(self, receipt, conduct, ring, url, client)
         self._running.add(kept)
         if stored:
             kept.weight = WEIGHT
         if stored and keyed:
             kept.key = on_disconnect.idempotency_key(request)
             kept.fingerprint = on_disconnect.fingerprint(request)
-            self._keyed[grant, kept.key] = kept
+            self._keyed[kept.grant, kept.key] = kept
 
     def close(self) -> None:
         """The process ends, and with it all that is kept."""
@@ -421,7 +422,7 @@ class Replay:
     # --------------------------------------------------------------- for the streams endpoint
 
     def find(self, ident: str, grant: str | None) -> Kept:
-        """The stream, if ``grant`` is its owner's (None: a signature vouches for the asker).
+        """The stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
 
         Raises GatewayError: 410 where it was there, 404.
         """
@@ -445,9 +446,9 @@ class Replay:
         # A NUL cannot stand in a token, so no digest of a token is ever a signature.
         return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
 
-    def _url(self, prefix: bytes, ident: str, until: int) -> bytes:
+    def _url(self, prefix: bytes, receipt: Receipt, until: int) -> bytes:
         return b"%b%b/streams/%b?expires=%d&signature=%b" % (
-            self._public, prefix, ident.encode(), until, self._sign(ident, str(until)),
+            self._public, prefix, receipt.client_id.encode(), until, self._sign(receipt.id, str(until)),
         )  # fmt: skip
 
     # --------------------------------------------------------------- called by kept calls
@@ -476,8 +477,8 @@ class Replay:
             kept.whole = None
         if kept.ring is not None:
             kept.ring.clear()
-        if self._streams.pop(kept.ident, None) is not None:
-            self._gone[kept.ident] = kept.grant
+        if self._streams.pop(kept.id, None) is not None:
+            self._gone[kept.id] = kept.grant
             if len(self._gone) > MOST_REMEMBERED:
                 del self._gone[next(iter(self._gone))]
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
 import random
 import time
 from collections.abc import Callable, Mapping
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import cast
 
 import msgspec
+from msgspec.structs import replace
 
 from headgate.errors import CONTROL_AWAY, GatewayError
 from headgate.process.channel import (
@@ -53,21 +53,20 @@ log = logging.getLogger("headgate.link")
 
 
 class Link:
-    """One connection to control, whenever there is one."""
+    """One connection to control, whenever there is one.  ``hello`` says who we are; its generation is filled in."""
 
     def __init__(
         self,
         path: Path,
         kept: Kept,
-        worker: str,
-        boot_id: str,
+        hello: Hello,
         directory: Directory,
         wheel: Wheel,
         drain: Callable[[], None],
     ) -> None:
         self._path = path
         self._kept = kept
-        self._hello = (worker, boot_id)
+        self._hello = hello
         self._directory = directory
         self._wheel = wheel
         self._drain = drain
@@ -141,8 +140,8 @@ class Link:
             self._events, self._dropped = [], 0
 
     def _say_hello(self) -> None:
-        worker, boot_id = self._hello
-        cast(_Wire, self._wire).send(Hello(worker, boot_id, self._directory.snapshot.generation, os.getpid()))
+        hello = replace(self._hello, generation=self._directory.snapshot.generation)
+        cast(_Wire, self._wire).send(hello)
 
     # --------------------------------------------------------------- down
 

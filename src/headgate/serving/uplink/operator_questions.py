@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+
 import msgspec
 
 from headgate.dialects.registry import DEFAULT
@@ -15,15 +17,25 @@ from headgate.serving.uplink.directory import Directory
 def answer(ask: Ask, directory: Directory, now: float) -> Answer:
     """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
     try:
-        if ask.kind == "standings":
-            return Answer(ask.id, 200, msgspec.json.encode(account_states(directory.health.accounts, now)))
-        if ask.kind != "explain":
+        question = QUESTIONS.get(ask.kind)
+        if question is None:
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
-        call = DEFAULT.read(ask.params.get("body", "").encode())
-        found = directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
+        found = question(ask, directory, now)
     except GatewayError as error:
         return Answer(ask.id, error.kind.status, DEFAULT.error_body(error))
     return Answer(ask.id, 200, msgspec.json.encode(found))
+
+
+def _standings(_ask: Ask, directory: Directory, now: float) -> object:
+    return account_states(directory.health.accounts, now)
+
+
+def _explain(ask: Ask, directory: Directory, now: float) -> object:
+    call = DEFAULT.read(ask.params.get("body", "").encode())
+    return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
+
+
+QUESTIONS: Mapping[str, Callable[[Ask, Directory, float], object]] = {"standings": _standings, "explain": _explain}
 
 
 def _asker(ident: str, directory: Directory) -> Grant:

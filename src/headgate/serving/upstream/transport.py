@@ -24,14 +24,11 @@ from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.dialler import Dialer, Origin, origin_of
-from headgate.wire.http import forwardable, forwarded
+from headgate.wire.http import TRANSPORT_FIELDS, forwardable, forwarded
 from headgate.wire.signing import credential, header_values, hidden_values
 
-USER_AGENT = b"headgate"
-_HEAD = (
-    b"POST %b HTTP/1.1\r\nHost: %b\r\nUser-Agent: %b\r\n"
-    b"Accept-Encoding: identity\r\nContent-Type: application/json\r\n%b"
-)
+USER_AGENT = "headgate"
+_HEAD = b"POST %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nContent-Type: application/json\r\n%b"
 
 _monotonic = time.monotonic
 
@@ -235,7 +232,7 @@ class Transport:
         pool, head = self._make_route(provider, account, path)
         if len(self._routes) > 4096:
             self._routes.clear()
-        route = self._routes[key] = (pool, head, forwardable(provider.forward_headers), provider)
+        route = self._routes[key] = (pool, head, forwardable(provider.forward_headers, provider.headers), provider)
         return route
 
     def _make_route(self, provider: Provider, account: str, path: str) -> tuple[Pool, bytes]:
@@ -261,9 +258,7 @@ class Transport:
         if proxy is not None:
             target = f"http://{origin.authority}{target}"
             lines += proxy.authorization
-        head = _HEAD % (
-            target.encode(), origin.authority.encode(), USER_AGENT, lines,
-        )  # fmt: skip
+        head = _HEAD % (target.encode(), origin.authority.encode(), lines)
         for name, value in self._headers(provider).items():
             head += f"{name}: {value}\r\n".encode()
         return pool, head
@@ -276,7 +271,10 @@ class Transport:
                 f"the headers of the provider {provider.name!r} are not known here yet; try again shortly",
                 retry_after=2,
             )
-        return found
+        # A store or a snapshot of an earlier release may still have a field that the transport writes itself
+        own = {name: value for name, value in found.items() if name.lower() not in TRANSPORT_FIELDS}
+        replaced = "user-agent" in {name.lower() for name in (*own, *provider.forward_headers)}
+        return own if replaced else {"User-Agent": USER_AGENT, **own}
 
     def check_trust(self) -> None:
         """Called once a second: connections that were checked by a CA file which has changed are not used again."""

@@ -1,0 +1,94 @@
+"""The instance key, the vault's key and fresh tokens: where randomness becomes a credential.
+
+Both processes and the CLI read keys and make tokens through this file.  Nothing here logs a token, and none is stored.
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import secrets
+from pathlib import Path
+
+from headgate.process.statedir import StateError
+
+INSTANCE_KEY = "instance.key"
+KEY_BYTES = 32
+_TOKEN = re.compile(r"hg_pat_([A-Za-z0-9]+)_[A-Za-z0-9_-]{16,}")
+_MINTED = re.compile(r"hg_pat_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
+
+
+def instance_key(state_dir: Path) -> bytes:
+    """The key under which tokens are hashed: 32 bytes in STATE/instance.key (0600), made where there is none.
+
+    Raises StateError where the file is not a key, or cannot be read or written.
+    """
+    path = state_dir / INSTANCE_KEY
+    return read_key(path, "issue every token anew") or make_key(path)
+
+
+def read_key(path: Path, remedy: str) -> bytes | None:
+    """A file's 32 bytes, None where there is no file.  ``remedy``: the step that follows when the key is given up.
+
+    Raises StateError where the file is not a key, or cannot be read.
+    """
+    try:
+        key = path.read_bytes()
+    except FileNotFoundError:
+        return None
+    except OSError as error:
+        raise StateError(f"{path} cannot be read ({error.strerror})") from error
+    if len(key) != KEY_BYTES:
+        raise StateError(
+            f"{path} is damaged: {len(key)} bytes instead of {KEY_BYTES}; restore it from a backup, or remove it and "
+            f"{remedy}"
+        )
+    return key
+
+
+def make_key(path: Path) -> bytes:
+    """Write a fresh key (0600), unless another process was first; return the one that is there.  Raises StateError."""
+    # Written whole under another name and then linked: a second process sees all of it or nothing, and the first wins
+    draft = path.with_name(f"{path.name}.{os.getpid()}")
+    try:
+        descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+        try:
+            os.write(descriptor, secrets.token_bytes(KEY_BYTES))
+            os.fsync(descriptor)
+        finally:
+            os.close(descriptor)
+        try:
+            os.link(draft, path)
+        except FileExistsError:
+            pass
+        finally:
+            draft.unlink()
+        return path.read_bytes()
+    except OSError as error:
+        raise StateError(f"{path} cannot be written ({error.strerror})") from error
+
+
+def public_id(token: str) -> str | None:
+    """The public part of an agent token, None where it is not one of ours."""
+    match = _TOKEN.fullmatch(token)
+    return match[1] if match else None
+
+
+def is_minted(token: str) -> bool:
+    """True if ``token`` has the exact form of an agent token that ``mint`` makes."""
+    return _MINTED.fullmatch(token) is not None
+
+
+def fresh_id() -> str:
+    """A token's public id: eight hex digits."""
+    return secrets.token_hex(4)
+
+
+def mint(ident: str) -> str:
+    """A fresh agent token of this public id: 256 bits of secret."""
+    return f"hg_pat_{ident}_{secrets.token_urlsafe(32)}"
+
+
+def mint_admin() -> str:
+    """A fresh admin token: 256 bits of secret."""
+    return f"hg_admin_{secrets.token_urlsafe(32)}"
