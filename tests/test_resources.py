@@ -12,7 +12,7 @@ from headgate.model import Alias, ModelRow, Price, TargetRef
 from headgate.resources import wording
 from headgate.resources.alias import AliasWish
 from headgate.resources.fields import Resource
-from headgate.resources.model_row import FactsWish, Model
+from headgate.resources.model_row import FactsWish, ModelTable
 from headgate.resources.provider import ProviderBody, ProviderEdit
 
 CONDUCT = {
@@ -66,7 +66,7 @@ def test_a_stored_alias_is_told_as_before() -> None:
 
 def test_an_empty_price_is_unknown_in_the_store_and_unsaid_in_the_file() -> None:
     assert FactsWish.model_validate({"price": {}}).row("m").price == Price(source="store")
-    assert Model.model_validate({"price": {}}).row("m").price == Price()
+    assert ModelTable.model_validate({"price": {}}).row("m").price == Price()
 
 
 def test_facts_lie_over_or_beneath_a_row() -> None:

@@ -12,11 +12,10 @@ from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.objects import headers, registry
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.offline import Nobody
-from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store
 from headgate.model import Provider
 from headgate.process.channel import World
-from headgate.process.credentials import instance_key
 from headgate.resources import header_secrets
 from headgate.resources.compiled import Compiled
 from headgate.resources.provider import ProviderBody
@@ -61,8 +60,7 @@ def test_a_store_of_an_earlier_release_is_sealed_at_the_start(tmp_path: Path) ->
         await registry.save(engine, Objects(), Objects({"p": StoredProvider(1, 1, body)}))
         for _ in range(2):  # the second start finds it sealed
             stored = await registry.load(engine)
-            vault = Vault(tmp_path, headers.all_sealed_blobs(stored))
-            publication = Publication(engine, instance_key(tmp_path), vault, stored, lambda: compiled, lambda: None)
+            publication = (await set_up(tmp_path, engine, lambda: compiled)).publication
             publication.link = Nobody()
             await publication.begin(compiled)
             assert publication.secrets == {"p/header:x-team": SECRET}

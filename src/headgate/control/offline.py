@@ -13,16 +13,13 @@ import httpx2
 
 from headgate.control.api.app import PREFIX, build
 from headgate.control.api.parts import Admin
-from headgate.control.identity.vault import Vault, VaultLocked
+from headgate.control.identity.vault import VaultLocked
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.objects import registry
-from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.snapshot.hub import Worker
-from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
 from headgate.process.channel import Answer, Down, Patch
-from headgate.process.credentials import instance_key
 from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX
@@ -80,21 +77,18 @@ async def _on_the_store(
     engine = await open_store(database)
     recorder = Recorder(engine, state_dir / "journal")
     try:
-        stored = await registry.load(engine)
         try:
-            key = instance_key(state_dir)
-            vault = Vault(state_dir, all_sealed_blobs(stored))
+            publishing = await set_up(state_dir, engine, load)
         except (VaultLocked, statedir.StateError) as error:
             raise StoreUnusable(str(error)) from error
-        publication = Publication(engine, key, vault, stored, load, lambda: None)
-        publication.link = Nobody()
-        await publication.begin(await asyncio.to_thread(load))
-        await publication.settle()
+        publishing.publication.link = Nobody()
+        await publishing.publication.begin(await asyncio.to_thread(load))
+        await publishing.upkeep.settle()
         (state_dir / "journal").mkdir(mode=0o700, exist_ok=True)
         await recorder.start()
         await recorder.catch_up()
         token = secrets.token_urlsafe(32)  # of this one client
-        app = build(Admin(engine, publication, Nobody(), recorder, "", None), token)
+        app = build(Admin(engine, publishing, Nobody(), recorder, "", None), token)
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app, raise_app_exceptions=False),
             base_url=URL,

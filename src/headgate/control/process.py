@@ -28,25 +28,23 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.tokens import adopt_first
-from headgate.control.identity.vault import Vault, VaultLocked
+from headgate.control.identity.vault import VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.objects import registry
-from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.reports.client_questions import Answers
 from headgate.control.snapshot.compose import world_of
 from headgate.control.snapshot.hub import Hub
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.seeking import seek
+from headgate.control.snapshot.setup import Publishing, set_up
+from headgate.control.snapshot.upkeep import Upkeep
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.errors import GatewayError
 from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
 from headgate.process import locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
-from headgate.process.credentials import instance_key
 from headgate.process.log import Line, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
 
@@ -175,7 +173,8 @@ class Control:
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
 
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
-        publication, recorder = await self._begin(engine, listener.getsockname()[1])
+        publishing, recorder = await self._begin(engine, listener.getsockname()[1])
+        publication, upkeep = publishing.publication, publishing.upkeep
         link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder))
         publication.link = link
         tasks = []
@@ -187,10 +186,10 @@ class Control:
             # FastAPI costs 0.3 s at import: in a thread, while the link and the recorder are at work already.  Before
             # the file is read in another: two threads importing pydantic at once can wait for each other for good.
             imported = await asyncio.to_thread(_import_web)
-            tasks.append(asyncio.create_task(self._watch(publication), name="configuration watch"))
-            tasks.append(asyncio.create_task(publication.each_minute(), name="each minute"))
-            tasks.append(asyncio.create_task(seek(publication), name="seek engines"))
-            admin = Admin(engine, publication, link, recorder, self._boot.data_url, self._ask_to_drain)
+            tasks.append(asyncio.create_task(self._watch(publishing), name="configuration watch"))
+            tasks.append(asyncio.create_task(upkeep.each_minute(), name="each minute"))
+            tasks.append(asyncio.create_task(seek(publication, upkeep), name="seek engines"))
+            admin = Admin(engine, publishing, link, recorder, self._boot.data_url, self._ask_to_drain)
             web = imported.server(
                 admin,
                 self._boot.admin_token,
@@ -209,19 +208,14 @@ class Control:
             await recorder.stop(LAST_READING_S)
             await link.close()
 
-    async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publication, Recorder]:
+    async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publishing, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
-            key = instance_key(self._state)
-            if self._boot.first_token is not None:
-                await adopt_first(engine, key, self._boot.first_token)
-            stored = await registry.load(engine)
-            vault = Vault(self._state, all_sealed_blobs(stored))
-            publication = Publication(
-                engine, key, vault, stored, self._load, self._say_reloaded, own_ports(self._boot, port)
-            )
+            ports = own_ports(self._boot, port)
+            first = self._boot.first_token
+            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first)
             declared = self._boot.declared
-            await publication.begin(
+            await publishing.publication.begin(
                 Compiled(
                     world_of(declared),
                     dict(declared.tokens),
@@ -237,8 +231,8 @@ class Control:
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
         recorder = Recorder(engine, self._state / "journal")
         if self._boot.log_calls and self._boot.log_level != "error":
-            recorder.feed.listen("call log", self._call_log(publication))
-        return publication, recorder
+            recorder.feed.listen("call log", self._call_log(publishing.publication))
+        return publishing, recorder
 
     def _call_log(self, publication: Publication) -> Listener:
         made_of: Snapshot | None = None
@@ -322,7 +316,7 @@ class Control:
             task.result()
             raise RuntimeError(f"the task {task.get_name()!r} ended by itself")
 
-    async def _watch(self, publication: Publication) -> None:
+    async def _watch(self, publishing: Publishing) -> None:
         """Reads the file, looks around, then reloads when the file has changed or SIGHUP came.  A bad file has been
         logged by the time that it raises.
 
@@ -330,33 +324,33 @@ class Control:
         began with.
         """
         read = self._boot.config_stamp
-        while locate.unfinished(read, locate.stamp(self._path(publication)), time.time()):  # noqa: ASYNC110
+        while locate.unfinished(read, locate.stamp(self._path(publishing.publication)), time.time()):  # noqa: ASYNC110
             await asyncio.sleep(LOOK_S)
-        read = locate.stamp(self._path(publication))
-        done = await self._reload_once(publication)
-        await publication.settle()
+        read = locate.stamp(self._path(publishing.publication))
+        done = await self._reload_once(publishing.upkeep)
+        await publishing.upkeep.settle()
         self._settled.set()
         while True:
             try:
                 async with asyncio.timeout(WATCH_S):
                     await self._reload.wait()
-                now = locate.stamp(self._path(publication))
+                now = locate.stamp(self._path(publishing.publication))
             except TimeoutError:
-                now = locate.stamp(self._path(publication))
+                now = locate.stamp(self._path(publishing.publication))
                 if (now == read and done) or locate.unfinished(read, now, time.time()):
                     continue
             self._reload.clear()
             read = now
-            done = await self._reload_once(publication)
+            done = await self._reload_once(publishing.upkeep)
 
     def _path(self, publication: Publication) -> str | Path | None:
         """The file that is watched; where there was none so far, one that has been made since."""
         return publication.sources.compiled.path or self._boot.config_path or locate.appeared(os.environ)
 
-    async def _reload_once(self, publication: Publication) -> bool:
+    async def _reload_once(self, upkeep: Upkeep) -> bool:
         """False where the store was in the way: the file is as it was, so that nothing else would try again."""
         try:
-            await publication.reload()
+            await upkeep.reload()
         except (ValueError, OSError):
             return True
         except (SQLAlchemyError, GatewayError) as error:  # blocked, or busy with changes that wait for it

@@ -1,7 +1,7 @@
 """What is declared of one model: its facts, its name upstream, its price, what becomes of the client's parameters.
 
 ``FactsWish`` is what the operator knows better than the price list, ``ModelWish`` a model of a stored provider,
-``Model`` a model of the file.
+``ModelTable`` a model of the file.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headgate.resources.price import PriceWish
 from headgate.resources.timeouts import TimeoutsWish
 
 
-class _Declared(Resource):
+class _ModelFields(Resource):
     """``SOURCE``: the ``Price.source`` of what is declared here."""
 
     SOURCE: ClassVar[str]
@@ -70,7 +70,7 @@ class _Declared(Resource):
                 return value
 
 
-class FactsWish(_Declared):
+class FactsWish(_ModelFields):
     """What is known better here than in the price list; null or left out: not said."""
 
     SOURCE = STORE
@@ -121,7 +121,7 @@ class Params(Resource):
     map: Annotated[dict[str, str], AfterValidator(_parameter_map)] = {}
 
 
-class Model(_Declared):
+class ModelTable(_ModelFields):
     """A model of the configuration file."""
 
     LATER = {"tokenizer": None}

@@ -1,8 +1,8 @@
 """A provider: who is called, at which address, and what is known of its models.
 
 ``ProviderWish`` is a whole one for the store, ``ProviderEdit`` a change of it, ``ProviderBody`` what the store holds;
-in all three, what is not set is as the preset has it, else the default.  ``Provider`` is one of the file, which the
-preset's row has been put into (``settings.presets``).
+in all three, what is not set is as the preset has it, else the default.  ``ProviderTable`` is one of the file;
+``settings.presets`` has put the preset's row into it.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ from headgate.resources.fields import (
     header_values,
     wrong,
 )
-from headgate.resources.model_row import Model, ModelWish
+from headgate.resources.model_row import ModelTable, ModelWish
 
 MAX_MODELS = 2000
 
@@ -50,7 +50,7 @@ class PoolWish(Resource):
     wait_s: Annotated[float, Field(ge=0, le=3600, allow_inf_nan=False)] | None = None
 
 
-class _Declared(Resource):
+class _ProviderFields(Resource):
     def declared(self) -> dict[str, Any]:
         """What is set, by the names and in the types of ``model.Provider``; accounts are added elsewhere."""
         found = {name: value for name, value in self if value is not None}
@@ -58,14 +58,14 @@ class _Declared(Resource):
         if (most := found.pop("max_connections", None)) is not None:
             limits["max_connections"] = most
         if (models := found.pop("models", None)) is not None:
-            found["models"] = {ident: (facts or Model()).row(ident) for ident, facts in models.items()}
+            found["models"] = {ident: (facts or ModelTable()).row(ident) for ident, facts in models.items()}
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
         return {name: plain[name] for name in model.Provider.__struct_fields__ if name in plain} | {
             "pool": model.Pool(**limits)
         }
 
 
-class ProviderEdit(_Declared):
+class ProviderEdit(_ProviderFields):
     """Only what is sent changes; null: as the preset has it, else the default."""
 
     preset: ProviderName | None = Field(default=None, description="A row of GET /presets: everything it says holds.")
@@ -140,7 +140,7 @@ class PoolLimits(PoolWish):
     wait_s: Annotated[float, Field(ge=0, le=3600)] = 5
 
 
-class Provider(_Declared):
+class ProviderTable(_ProviderFields):
     """A provider of the configuration file.  An empty ``base_url`` was never given."""
 
     preset: str | None = None
@@ -157,7 +157,7 @@ class Provider(_Declared):
     training: Training = "unknown"
     prefill: Annotated[Prefill, BeforeValidator(as_prefill)] = "none"
     prefill_trims: Annotated[YesNo, BeforeValidator(as_yes_no)] | None = None
-    models: dict[str, Model | None] | None = None
+    models: dict[str, ModelTable | None] | None = None
 
     def accounts(self, name: str) -> dict[model.Account, str]:
         """Its accounts with their keys."""

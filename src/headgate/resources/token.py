@@ -64,7 +64,7 @@ def _secret(value: SecretStr) -> SecretStr:
 Secret = Annotated[SecretStr, AfterValidator(_secret)]
 
 
-class Token(Resource):
+class TokenTable(Resource):
     """A token of the configuration file, with its secret."""
 
     LATER = dict.fromkeys(["tenant", "limits", "budget", "free_only"], 5)

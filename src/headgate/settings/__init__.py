@@ -26,7 +26,7 @@ from headgate.process.locate import default_state_dir
 from headgate.process.statedir import url_of
 from headgate.resources.compiled import Compiled
 from headgate.resources.header_secrets import secrets_of, without_secrets
-from headgate.resources.provider import Provider as DeclaredProvider
+from headgate.resources.provider import ProviderTable
 from headgate.settings.check import check, flat
 from headgate.settings.file import ConfigError, Tree, find, read
 from headgate.settings.origins import Origin, origins
@@ -67,7 +67,7 @@ class Settings:
     path: Path | None
     state_dir: Path
     database: str = field(repr=False)  # its password would be in it
-    found: Mapping[str, DeclaredProvider] = field(default_factory=dict)
+    found: Mapping[str, ProviderTable] = field(default_factory=dict)
     rows: Mapping[str, Row] = field(default_factory=dict, repr=False)
     tree: Tree = field(default_factory=lambda: Tree(None), repr=False)
 
@@ -126,7 +126,7 @@ def _load(config: str | None, environ: Mapping[str, str], overrides: Mapping[str
         problems += error.problems
     if problems:
         raise ConfigError(problems, store=about_store)
-    found = {name: DeclaredProvider.model_validate(table) for name, table in tables.items()}
+    found = {name: ProviderTable.model_validate(table) for name, table in tables.items()}
     return Settings(file, path, state, database, found, known, tree)
 
 

@@ -12,11 +12,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
-from headgate.resources.alias import Alias, Retries
+from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.fields import Positive, Resource, Url, wrong
-from headgate.resources.provider import Provider
+from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
-from headgate.resources.token import Secret, Token
+from headgate.resources.token import Secret, TokenTable
 
 BUILTIN = "builtin"
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -118,9 +118,11 @@ class File(Resource):
     default_model: Annotated[str, Field(min_length=1)] = "auto"
     detect: Detect = Detect()
     unpriced: Literal["allow", "refuse"] = "allow"
-    providers: dict[str, Annotated[Provider, BeforeValidator(_as_table, json_schema_input_type=Provider | None)]] = {}
+    providers: dict[
+        str, Annotated[ProviderTable, BeforeValidator(_as_table, json_schema_input_type=ProviderTable | None)]
+    ] = {}
     defaults: Defaults = Defaults()
     replay: Replay = Replay()
     logging: Logging = Logging()
-    aliases: dict[str, Alias] = {}
-    tokens: list[Token] = []
+    aliases: dict[str, AliasTable] = {}
+    tokens: list[TokenTable] = []

@@ -86,7 +86,7 @@ def routes(admin: Admin) -> APIRouter:
     async def add_account(wish: AccountWish) -> ChangedAccount:
         """Seals a key into the store.  `provider` may be a preset's name: the provider is then made from it."""
         account, effective = await publication.change(
-            lambda sources: changes.add_account(sources, publication.seal, wish)
+            lambda sources: changes.add_account(sources, publication.keyring.seal, wish)
         )
         return changed(account, effective)
 
@@ -111,7 +111,7 @@ def routes(admin: Admin) -> APIRouter:
             said[name] = getattr(wish, name)
         if wish.key is not None:
             key = wish.key.get_secret_value()
-            said |= {"sealed": publication.seal(ident, key), "hint": hint(key)}
+            said |= {"sealed": publication.keyring.seal(ident, key), "hint": hint(key)}
         after, effective = await publication.change(
             lambda sources: (edited := changes.edit_account(sources, ident, lambda one: replace(one, **said)),
                              edited.accounts[ident])
@@ -153,7 +153,7 @@ def views(publication: Publication) -> Iterator[AccountView]:
 def _stored(publication: Publication, account: StoredAccount) -> AccountView:
     problem = problem_of_account(account, publication.snapshot.providers)
     state: Literal["active", "unused", "damaged", "shadowed"] = "unused" if problem else "active"
-    if account.id in publication.damaged:
+    if account.id in publication.keyring.damaged:
         state, problem = "damaged", "the sealed key does not open; set it anew with PATCH"
     elif account.id in publication.sources.compiled.secrets:
         state, problem = "shadowed", "the configuration file declares an account of this id"

@@ -100,11 +100,10 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _view(found: Explanation, *, live: bool) -> RouteView:
-    return RouteView(
+    return RouteView.of(
+        found,
         requested_model=found.requested,
         alias=found.alias or None,
-        strategy=found.strategy,
-        retries=found.retries,
         live=live,
         code=found.code or None,
         message=found.message or None,
@@ -113,16 +112,9 @@ def _view(found: Explanation, *, live: bool) -> RouteView:
 
 
 def _candidate(one: CandidateView) -> RouteCandidateView:
-    said = {name: getattr(one, name) for name in CandidateView.__struct_fields__}
-    return RouteCandidateView(
-        **{**said, "reason": one.reason or None, "accounts": [_account(account) for account in one.accounts]}
-    )
+    accounts = [_account(account) for account in one.accounts]
+    return RouteCandidateView.of(one, reason=one.reason or None, accounts=accounts)
 
 
 def _account(one: AccountView) -> RouteAccountView:
-    return RouteAccountView(
-        id=one.id,
-        state=one.state,  # type: ignore[arg-type]
-        wait_s=None if one.state == "parked" else round(one.wait_s, 3),
-        headroom=one.headroom,
-    )
+    return RouteAccountView.of(one, wait_s=None if one.state == "parked" else round(one.wait_s, 3))

@@ -134,7 +134,7 @@ class Probe(View):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("gateway")
-    publication = admin.publication
+    publication, upkeep = admin.publication, admin.publishing.upkeep
 
     @api.get("/health")
     async def health() -> Health:
@@ -158,16 +158,16 @@ def routes(admin: Admin) -> APIRouter:
             config=ConfigView(
                 file=publication.sources.compiled.path,
                 appeared=_appeared(publication.sources.compiled.path),
-                reloaded_at=publication.reloaded_at,
-                reload_error=publication.reload_error,
-                needs_restart=list(publication.needs_restart),
+                reloaded_at=upkeep.reloaded_at,
+                reload_error=upkeep.reload_error,
+                needs_restart=list(upkeep.needs_restart),
             ),
             refusals=RefusalsView(window_s=REFUSALS_WINDOW_S, codes=await _refusals(admin.engine)),
             prices=PricesView(snapshot=prices.price_list() or None),
             detection=DetectionView(
                 enabled=publication.sources.compiled.detect_engines,
-                found=list(publication.detected.providers),
-                asked=_asked(publication.detected.asked),
+                found=list(upkeep.detected.providers),
+                asked=_asked(upkeep.detected.asked),
             ),
         )
 
@@ -177,7 +177,7 @@ def routes(admin: Admin) -> APIRouter:
         too.
         """
         try:
-            done = await publication.reload()
+            done = await upkeep.reload()
         except (ValueError, OSError) as error:
             raise GatewayError(INVALID_CONFIG, str(error)) from error
         return ReloadResult(
@@ -191,7 +191,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.post("/detect")
     async def detect() -> DetectResult:
         """Looks for engines on this machine again.  Where the configuration turns that off, none is used."""
-        found, effective = await publication.detect()
+        found, effective = await upkeep.detect()
         return DetectResult(
             enabled=publication.sources.compiled.detect_engines,
             found=list(found.providers),
@@ -236,22 +236,13 @@ def _appeared(file: str | None) -> str | None:
 
 def _workers(admin: Admin) -> list[WorkerView]:
     return [
-        WorkerView(
-            worker=worker.name,
-            pid=worker.pid,
-            boot_id=worker.boot_id,
-            generation=worker.generation,
-            gauges=dict(worker.gauges),
-            gauges_at=worker.gauges_at / 1e9 if worker.gauges_at else None,
-        )
+        WorkerView.of(worker, worker=worker.name, gauges_at=worker.gauges_at / 1e9 if worker.gauges_at else None)
         for worker in admin.link.workers
     ]
 
 
 def _asked(asked: tuple[Asked, ...]) -> list[AskedView]:
-    return [
-        AskedView(engine=one.engine, title=one.title, port=one.port, found=one.found, said=one.said) for one in asked
-    ]
+    return [AskedView.of(one) for one in asked]
 
 
 async def _refusals(engine: AsyncEngine) -> dict[str, int]:

@@ -12,6 +12,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.setup import Publishing
 from headgate.process.channel import Answer, Down
 
 
@@ -33,9 +34,13 @@ class Admin:
     """One per application.  ``drain`` asks the supervisor to end the gateway; None where nothing runs."""
 
     engine: AsyncEngine
-    publication: Publication
+    publishing: Publishing
     link: Workers
     recorder: Recorder
     data_url: str
     drain: Callable[[], None] | None
     started_at: float = field(default_factory=time.time)
+
+    @property
+    def publication(self) -> Publication:
+        return self.publishing.publication

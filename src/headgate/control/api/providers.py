@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Annotated, Literal
 
 from fastapi import APIRouter, Path
@@ -19,8 +20,8 @@ from headgate.control.api.views import Changed, Origin, Page, View, seconds
 from headgate.control.discovery.prefills import find_trims
 from headgate.control.discovery.probe import check
 from headgate.control.objects import changes
-from headgate.control.objects.assemble import problem_of_provider
-from headgate.control.objects.registry import StoredProvider
+from headgate.control.objects.assemble import Sources, problem_of_provider
+from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.refusals import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Provider
@@ -173,12 +174,12 @@ def routes(admin: Admin) -> APIRouter:
     async def add_provider(wish: ProviderWish) -> ChangedProvider:
         """Stores a provider.  Its keys are added with POST /accounts."""
         body = ProviderBody.of(wish)
-        _, effective = await publication.change(
-            lambda sources: (
-                changes.add_provider(sources, wish.name, publication.seal_headers(wish.name, body)),
-                None,
-            )
-        )
+
+        def added(sources: Sources) -> tuple[Objects, None]:
+            sealed = publication.keyring.seal_headers(wish.name, body, sources.compiled)
+            return changes.add_provider(sources, wish.name, sealed), None
+
+        _, effective = await publication.change(added)
         return changed(wish.name, effective)
 
     @api.get("/providers/{name}", responses=documented(404))
@@ -189,12 +190,12 @@ def routes(admin: Admin) -> APIRouter:
     @api.patch("/providers/{name}", responses=documented(404, 409))
     async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
         """Changes a stored provider."""
-        _, effective = await publication.change(
-            lambda sources: (
-                changes.edit_provider(sources, name, lambda body: publication.seal_headers(name, body.edited(wish))),
-                None,
-            )
-        )
+
+        def edited(sources: Sources) -> tuple[Objects, None]:
+            seal = partial(publication.keyring.seal_headers, name, compiled=sources.compiled)
+            return changes.edit_provider(sources, name, lambda body: seal(body.edited(wish))), None
+
+        _, effective = await publication.change(edited)
         return changed(name, effective)
 
     @api.delete("/providers/{name}", responses=documented(404, 409))

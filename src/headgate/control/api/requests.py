@@ -5,11 +5,11 @@ from __future__ import annotations
 import asyncio
 import re
 from decimal import Decimal
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AfterValidator, Field
+from pydantic import AfterValidator, Field, create_model
 
 from headgate.catalog.money import NANO
 from headgate.control.api.errors import documented
@@ -19,6 +19,7 @@ from headgate.control.api.tokens import token_id
 from headgate.control.api.views import Page, View
 from headgate.control.refusals import TOKEN_NOT_FOUND
 from headgate.control.reports import requests, usage
+from headgate.control.store.receipt_columns import RECEIPT
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
 from headgate.resources.fields import printable
 
@@ -43,25 +44,21 @@ _PUBLIC_ID = re.compile(r"[0-9a-f]{8}|file-\S+")
 _encode = msgspec.json.Encoder().encode
 
 
-class UsageView(View):
+def _columns(group: str = "") -> type[View]:
+    """A view's fields, of the receipt's columns."""
+    paths = ((column, *column.shown.rpartition(".")) for column in RECEIPT if column.shown)
+    fields: dict[str, Any] = {name: (column.view, ...) for column, place, _dot, name in paths if place == group}
+    return create_model("Columns", __base__=View, **fields)
+
+
+class UsageView(_columns("usage")):  # type: ignore[misc]
     """``basis``: `provider` (reported), `counted` or `estimated`."""
 
-    prompt_tokens: int
-    completion_tokens: int
     total_tokens: int
-    cached_tokens: int
-    reasoning_tokens: int
-    basis: str
 
 
-class TimingsView(View):
+class TimingsView(_columns("timings_ms")):  # type: ignore[misc]
     """Milliseconds, null where the call never got there."""
-
-    total: float | None
-    queue: float | None
-    connect: float | None
-    ttfb: float | None
-    ttft: float | None
 
 
 class AttemptView(View):
@@ -104,7 +101,7 @@ class ShareView(View):
     cost_usd: float | None
 
 
-class RequestView(View):
+class RequestView(_columns()):  # type: ignore[misc]
     """One call.  ``outcome`` and ``status`` are null while it runs; ``cost_usd`` is null where the price is unknown.
 
     ``cost_usd`` is what the caller pays, ``upstream_cost_usd`` what all attempts cost together.  ``not_continued``: why
@@ -112,28 +109,12 @@ class RequestView(View):
     """
 
     object: Literal["headgate.request"]
-    id: str
-    created: int
-    label: str | None
-    model: str
-    requested_model: str
-    provider: str
-    stream: bool
-    status: int | None
-    code: str | None
-    outcome: str | None
     usage: UsageView
-    cost_usd: float | None
     upstream_cost_usd: float | None
-    price_snapshot: str | None
     continued: list[SeamView]
-    not_continued: str | None
     shares: list[ShareView]
     timings_ms: TimingsView
     attempts: list[AttemptView]
-    token: str
-    process: str
-    bytes_out: int | None
 
 
 class FiguresView(View):

@@ -79,7 +79,7 @@ class Revoked(Changed):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("tokens")
-    publication = admin.publication
+    publication, agents = admin.publication, admin.publishing.tokens
 
     @api.get("/tokens")
     async def list_tokens(
@@ -90,7 +90,7 @@ def routes(admin: Admin) -> APIRouter:
         """Every token: those of the file first, then those of the store, oldest first."""
         after = None if cursor is None else _read_cursor(cursor)
         rows = await tokens.page(admin.engine, limit + 1, after, include_revoked)
-        declared = [shown(grant, None) for grant in publication.file_tokens()] if after is None else []
+        declared = [shown(grant, None) for grant in agents.of_file()] if after is None else []
         more = len(rows) > limit
         page = rows[:limit]
         listed = [shown(row.grant, row.created_at, row.revoked_at) for row in page]
@@ -101,7 +101,7 @@ def routes(admin: Admin) -> APIRouter:
         """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
         named.models(wish.models, publication.snapshot)
         _expiry(wish.expires)
-        minted, effective = await publication.create(wish.grant())
+        minted, effective = await agents.create(wish.grant())
         return NewToken.now(effective, shown(minted.grant, minted.created_at), token=minted.token)
 
     @api.get("/tokens/{ident}", responses=documented(404, 409))
@@ -111,7 +111,7 @@ def routes(admin: Admin) -> APIRouter:
         row = await tokens.one(admin.engine, ident)
         if row is not None:
             return shown(row.grant, row.created_at, row.revoked_at)
-        return shown(next(grant for grant in publication.file_tokens() if grant.id == ident), None)
+        return shown(next(grant for grant in agents.of_file() if grant.id == ident), None)
 
     @api.patch("/tokens/{ident}", responses=documented(404, 409))
     async def edit_token(ident: Ident, wish: TokenEdit) -> EditedToken:
@@ -127,20 +127,20 @@ def routes(admin: Admin) -> APIRouter:
             named.models(set(changes.get("models", ())) - set(grant.models), publication.snapshot)
             return msgspec.structs.replace(grant, **changes)
 
-        row, effective = await publication.edit_token(ident, edited)
+        row, effective = await agents.edit(ident, edited)
         return EditedToken.now(effective, shown(row.grant, row.created_at))
 
     @api.post("/tokens/{ident}/rotate", responses=documented(404, 409))
     async def rotate_token(ident: Ident, wish: Rotation | None = None) -> RotatedToken:
         """Makes a new secret for the same token: its id, rights and usage stay.  It is shown in this answer only."""
-        minted, until, effective = await publication.rotate(ident, (wish or Rotation()).overlap_s)
+        minted, until, effective = await agents.rotate(ident, (wish or Rotation()).overlap_s)
         view = shown(minted.grant, minted.created_at)
         return RotatedToken.now(effective, view, token=minted.token, former_valid_until=until)
 
     @api.delete("/tokens/{ident}", responses=documented(404, 409))
     async def revoke_token(ident: Ident) -> Revoked:
         """Revokes a token for good.  Calls that are running with it go on to their end."""
-        ident, effective = await publication.revoke(ident)
+        ident, effective = await agents.revoke(ident)
         return Revoked.now(effective, id=ident)
 
     return api
@@ -151,7 +151,7 @@ async def token_id(admin: Admin, wanted: str) -> str:
     (404, 409), SQLAlchemyError.
     """
     try:
-        return named.token_id(wanted, admin.publication.all_tokens())
+        return named.token_id(wanted, admin.publishing.tokens.all())
     except GatewayError as refusal:
         ident = await tokens.revoked_id(admin.engine, wanted) if refusal.kind is TOKEN_NOT_FOUND else None
         if ident is None:

@@ -15,14 +15,14 @@ import structlog
 
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.receipts import Batch
-from headgate.control.store.database import requests
+from headgate.control.store.receipt_columns import RECEIPT
 from headgate.model import AttemptRecord
 from headgate.process.log import Form, Line, drawn, safe
 
 MOST = 100
 QUIET_S = 30.0
 KEPT = 1000  # failures that are remembered as explained
-COLUMNS = tuple(column.name for column in requests.c)
+COLUMNS = tuple(column.name for column in RECEIPT)
 FINE = frozenset({"delivered", "cancelled"})
 _ATTEMPTS = msgspec.json.Decoder(tuple[AttemptRecord, ...])
 _STEPS = {

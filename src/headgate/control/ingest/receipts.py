@@ -7,37 +7,92 @@ twice gives the same rows.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
+from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from headgate.control.store.receipt_columns import BLANK, CAPPED, JSON, KNOWN, RECEIPT, TEXT, ReceiptColumn
 from headgate.model import Closed, Opened, Price, Progress, Record, Refused, Rotated, Usage
 from headgate.policy.metering import cost
 from headgate.wire.records import HEADER, scan
 
 Row = tuple[Any, ...]
 
-_attempts = msgspec.json.Encoder().encode
-_UNOPENED = Opened("", 0, "", "", False, 0)
+_encode = msgspec.json.Encoder().encode
 # Of tokens, and of nano-USD (a million dollars), in one call.  More is a fault of whoever reported it, and must not
 # make a sum that the store's integers cannot hold.
 MOST = 1 << 50
 EARLIER_PREFIX = "chatcmpl-"
+_UNOPENED = Opened("", 0, "", "", False, 0)
+EARLY = tuple(column for column in RECEIPT if column.early)
+_CREATED, _REQUESTED = (EARLY.index(column) for column in EARLY if column.name in ("created_at", "requested"))
+
+
+def _source(column: ReceiptColumn) -> str:
+    """Where a running call has the value."""
+    field = column.opened or column.closed
+    return f"opened.{field}" if field in Opened.__struct_fields__ else field
+
+
+# By position: `id` and `boot` are first in both rows
+_of_running = attrgetter(*(_source(column) for column in EARLY[2:]))
+_of_opened = attrgetter(*(column.opened for column in RECEIPT[2:] if column.opened))
+_of_closed = attrgetter(*(column.closed for column in RECEIPT if column.closed))
+_GONE = tuple(index for index, column in enumerate(RECEIPT) if column.until_closed)
+
+
+class _Bounds:
+    """What a store can hold: PostgreSQL has no NUL in its texts, and the integers have 64 bits."""
+
+    def __init__(self, columns: Sequence[ReceiptColumn]) -> None:
+        self._texts, self._counts, self._known, self._blanks, self._json = (
+            tuple(index for index, column in enumerate(columns) if kind in column.write)
+            for kind in (TEXT, CAPPED, KNOWN, BLANK, JSON)
+        )
+
+    def __call__(self, row: list[Any]) -> Row:
+        # No function per value: this is done for every call, and half of what it costs would be the calls of those
+        for index in self._texts:
+            if "\0" in row[index]:
+                row[index] = row[index].replace("\0", "\ufffd")
+        for index in self._counts:
+            if row[index] > MOST:
+                row[index] = MOST
+        for index in self._known:
+            if not 0 <= row[index] <= MOST:
+                row[index] = None
+        for index in self._blanks:
+            if not row[index]:
+                row[index] = None
+        for index in self._json:
+            if row[index] is not None:
+                row[index] = _encode(row[index]).decode()
+        return tuple(row)
+
+
+_early_bounds, _bounds = _Bounds(EARLY), _Bounds(RECEIPT)
 
 
 class Running:
     """A call that has been opened and not closed.  ``stored``: it has a row."""
 
-    __slots__ = ("at", "completion", "done", "opened", "stored")
+    __slots__ = ("at", "completion_tokens", "done", "opened", "stored")
+    basis = "estimated"
 
     def __init__(self, opened: Opened) -> None:
         self.opened = opened
-        self.completion = 0
+        self.completion_tokens = 0
         self.at = opened.at  # when it was last heard of
         self.done = False
         self.stored = False
+
+    @property
+    def duration_us(self) -> int:
+        return (self.at - self.opened.at) // 1000
 
 
 @dataclass(slots=True)
@@ -76,7 +131,7 @@ class Receipts:
         """A running call as the store has it from an earlier life of control."""
         call = Running(opened)
         call.stored = True
-        call.completion = completion
+        call.completion_tokens = completion
         call.at = opened.at + elapsed_us * 1000
         self._boots.setdefault(boot, {})[opened.id] = call
 
@@ -110,7 +165,7 @@ class Receipts:
             case Progress():
                 known = self._boots.get(boot, {}).get(record.id)
                 if known is not None:
-                    known.completion = record.completion_tokens
+                    known.completion_tokens = record.completion_tokens
                     known.at = record.at
                     self._heard[record.id] = known
             case Refused():
@@ -140,7 +195,7 @@ class Receipts:
                 self._heard.pop(call.opened.id, None)
         for ident, call in self._heard.items():
             if not call.done:
-                batch.progressed.append((call.completion, (call.at - call.opened.at) // 1000, ident))
+                batch.progressed.append((call.completion_tokens, call.duration_us, ident))
         batch.refused = [(second, code, count) for (second, code), count in self._refused.items()]
         self._fresh, self._heard, self._closed, self._refused = [], {}, [], {}
         return batch
@@ -158,48 +213,24 @@ def specimen_rows() -> dict[str, Row]:
 
 
 def _open_row(boot: str, call: Running) -> Row:
-    o = call.opened
-    # fmt: off
-    return (
-        o.id, boot, o.at, o.grant, _text(o.requested), o.stream, _text(o.label) or None,
-        _known(o.price_input), _known(o.price_output), o.provider, _text(o.model), min(o.prompt_tokens, MOST),
-        min(call.completion, MOST),
-        "estimated", (call.at - o.at) // 1000,
-    )
-    # fmt: on
+    return _early_bounds([call.opened.id, boot, *_of_running(call)])
 
 
-def _closed_row(boot: str, o: Opened, c: Closed) -> Row:
-    opened_at = o.at or c.at - c.duration_us * 1000
-    # fmt: off
-    return (
-        c.id, boot, opened_at, o.grant, _text(o.requested or c.model), o.stream, _text(o.label) or None, None, None,
-        c.provider, _text(c.model), min(c.prompt_tokens, MOST), min(c.completion_tokens, MOST), c.basis,
-        c.at, c.outcome, c.status, _text(c.code), min(c.cached_tokens, MOST), min(c.reasoning_tokens, MOST),
-        min(c.cache_write_tokens, MOST), c.cost if 0 <= c.cost <= MOST else None,
-        c.duration_us, _known(c.queue_us), _known(c.connect_us), _known(c.ttfb_us), _known(c.ttft_us),
-        c.bytes_out, _attempts(c.attempts).decode(), c.price_source or None,
-        _attempts(c.continued).decode() if c.continued else None, c.not_continued or None,
-        _attempts(c.shares).decode() if c.shares else None,
-    )
-    # fmt: on
+def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
+    row = [closed.id, boot, *_of_opened(opened), *_of_closed(closed)]
+    if not opened.at:
+        row[_CREATED] = closed.at - closed.duration_us * 1000
+    if not opened.requested:
+        row[_REQUESTED] = closed.model
+    for index in _GONE:
+        row[index] = -1
+    return _bounds(row)
 
 
 def _with_bare_id(record: Record) -> Record:
     """A record as this release writes it: the ids of earlier ones began with ``chatcmpl-``."""
     ident = getattr(record, "id", "")
     return replace(record, id=ident[9:]) if ident[:9] == EARLIER_PREFIX else record
-
-
-def _text(value: str) -> str:
-    """Return a text that a store can keep.  PostgreSQL has no NUL, and a NUL in a name must not take a call out of
-    the accounts.
-    """
-    return value.replace("\0", "\ufffd") if "\0" in value else value
-
-
-def _known(value: int) -> int | None:
-    return value if value >= 0 else None
 
 
 def _as_lost(call: Running) -> Closed:
@@ -213,18 +244,22 @@ def _as_lost(call: Running) -> Closed:
         provider=opened.provider,
         model=opened.model,
         prompt_tokens=opened.prompt_tokens,
-        completion_tokens=call.completion,
+        completion_tokens=call.completion_tokens,
         cached_tokens=0,
         reasoning_tokens=0,
-        basis="estimated",
+        basis=call.basis,
         cost=_lost_cost(call),
-        duration_us=(call.at - opened.at) // 1000,
+        duration_us=call.duration_us,
     )
 
 
 def _lost_cost(call: Running) -> int:
     """nano-USD of a call of which only the estimate is known; -1 where its price is unknown."""
     opened = call.opened
-    price = Price(_known(opened.price_input), _known(opened.price_output))
-    priced = cost(Usage(prompt=opened.prompt_tokens, completion=call.completion), price)
+    price = Price(_rate(opened.price_input), _rate(opened.price_output))
+    priced = cost(Usage(prompt=opened.prompt_tokens, completion=call.completion_tokens), price)
     return -1 if priced is None else priced
+
+
+def _rate(recorded: int) -> int | None:
+    return None if recorded < 0 else recorded

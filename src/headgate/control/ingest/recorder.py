@@ -22,11 +22,12 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from sqlalchemy.sql.base import Executable
 
 from headgate.control.ingest.feed import Feed
-from headgate.control.ingest.receipts import Batch, Receipts, Row
+from headgate.control.ingest.receipts import EARLY, Batch, Receipts, Row
 from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, Work, is_refusal
 from headgate.control.ingest.rollup import BOUNDS, COUNTED, KEYS, SUMS, changes, columns_of, zones
 from headgate.control.ingest.segments import Segment, Shelf
 from headgate.control.store.database import journal_offsets, refusals, request_zones, requests, upsert, usage_days
+from headgate.control.store.receipt_columns import RECEIPT
 from headgate.model import Opened
 
 # Not 100 ms: at 2,000 calls/s a commit every 250 ms takes 32 µs of CPU per call instead of 43, at 50/s half, and an
@@ -35,16 +36,19 @@ INTERVAL_S = 0.25
 RETRY_S = 1.0
 
 # Written when a call opens; everything else when it closes
-OPEN_COLUMNS = (
-    *("id", "boot", "created_at", "grant_id", "requested", "stream", "label", "price_input", "price_output"),
-    *("provider", "model", "prompt_tokens", "completion_tokens", "basis", "duration_us"),
-)
-CLOSE_COLUMNS = tuple(column.name for column in requests.c)
-IDENTITY = OPEN_COLUMNS[:7]  # of a call: a close never changes it; the prices are of no use then and go
+OPEN_COLUMNS = tuple(column.name for column in EARLY)
+CLOSE_COLUMNS = tuple(column.name for column in RECEIPT)
+# Of a call: a close never changes it; the prices are of no use then and go
+IDENTITY = tuple(column.name for column in EARLY if not column.closed and not column.until_closed)
 
 _counted = itemgetter(*columns_of(CLOSE_COLUMNS))
 _close_span = itemgetter(*(CLOSE_COLUMNS.index(name) for name in ("id", "stream", "cost", "duration_us")))
 _open_span = itemgetter(*(OPEN_COLUMNS.index(name) for name in ("id", "stream")))
+
+# The fields of a running call's Opened, and where its row has them
+_REMEMBERED = {
+    field: column.name for column in EARLY if (field := column.opened or column.closed) in Opened.__struct_fields__
+}
 
 log = structlog.get_logger("headgate.recorder")
 
@@ -204,21 +208,10 @@ class Recorder:
 
     async def _remember_running(self, connection: AsyncConnection) -> None:
         columns = [requests.c[name] for name in OPEN_COLUMNS]
-        for row in await connection.execute(select(*columns).where(requests.c.outcome.is_(None))):
-            opened = Opened(
-                id=row.id,
-                at=row.created_at,
-                grant=row.grant_id,
-                requested=row.requested,
-                stream=row.stream,
-                prompt_tokens=row.prompt_tokens,
-                label=row.label or "",
-                price_input=-1 if row.price_input is None else row.price_input,
-                price_output=-1 if row.price_output is None else row.price_output,
-                provider=row.provider,
-                model=row.model,
-            )
-            self._receipts.remember(row.boot, opened, row.completion_tokens, row.duration_us or 0)
+        running = await connection.execute(select(*columns).where(requests.c.outcome.is_(None)))
+        for row in running.mappings():
+            known = {field: row[name] for field, name in _REMEMBERED.items() if row[name] is not None}
+            self._receipts.remember(row["boot"], Opened(**known), row["completion_tokens"], row["duration_us"] or 0)
 
     async def stop(self, within: float = 10.0) -> None:
         """End the loop after one more reading, within ``within`` seconds; the next start reads the rest."""

@@ -20,6 +20,7 @@ import msgspec
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headgate.catalog.money import NANO, usd
 from headgate.control.store.database import (
     CONTINUED,
     LABELLED,
@@ -29,11 +30,11 @@ from headgate.control.store.database import (
     request_zones,
     requests,
 )
+from headgate.control.store.receipt_columns import RECEIPT, ReceiptColumn
 from headgate.model import AttemptRecord, Seam, Share, receipt_ids
 from headgate.model.receipt_ids import bare, first_of
 from headgate.policy.routing.explain import attempt_view, seam_view
 
-NANO = 1_000_000_000
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = 1 << 63  # ns: in the year 2262
 NO_INSTANT = "Give an instant as Unix seconds or in ISO 8601, such as 2026-01-31T12:00:00Z."
@@ -46,6 +47,8 @@ RUNNING = "running"  # as an outcome: of calls that have none yet
 COLUMNS = {name: name for name in ("label", "code", "outcome", "requested", "model", "provider")} | {
     "token": "grant_id"
 }
+_PUBLIC = tuple(column for column in RECEIPT if column.shown and not column.private)
+_PRIVATE = tuple(column for column in RECEIPT if column.private)
 AFTER = "g"  # comes after any hex digit
 _attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
 _seams = msgspec.json.Decoder(tuple[Seam, ...])
@@ -391,50 +394,36 @@ def view(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
     """A row as the operator sees it: as its client does, and whose it is, and which accounts were used."""
     found = receipt(row)
     attempts = _with_usage(_attempts.decode(row["attempts"] or "[]"), row)
-    accounts = [attempt.account or None for attempt in _attempts.decode(row["attempts"] or "[]")]
     found["attempts"] = [
-        {"account": account, **attempt} for account, attempt in zip(accounts, found["attempts"], strict=True)
+        {"account": one.account or None, **attempt} for one, attempt in zip(attempts, found["attempts"], strict=True)
     ]
     found["upstream_cost_usd"] = usd(_upstream_cost(attempts))
-    return {**found, "token": row["grant_id"], "process": row["boot"], "bytes_out": row["bytes_out"]}
+    return found | _shown(row, _PRIVATE)
 
 
 def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
     """A row as clients see it: the operator's account names stay out.  ``outcome`` and ``status`` are null while it
     runs.
     """
-    return {
-        "id": row["id"],
-        "object": "headgate.request",
-        "created": row["created_at"] // NANO,
-        "label": row["label"],
-        "model": row["model"],
-        "requested_model": row["requested"],
-        "provider": row["provider"],
-        "stream": bool(row["stream"]),
-        "status": row["status"],
-        "code": row["code"] or None,
-        "outcome": row["outcome"],
-        "usage": {
-            "prompt_tokens": row["prompt_tokens"],
-            "completion_tokens": row["completion_tokens"],
-            "total_tokens": row["prompt_tokens"] + row["completion_tokens"],
-            "cached_tokens": row["cached_tokens"] or 0,
-            "reasoning_tokens": row["reasoning_tokens"] or 0,
-            "basis": row["basis"],
-        },
-        "cost_usd": usd(row["cost"]),
-        "price_snapshot": row["price_source"],
+    found = {"id": row["id"], "object": "headgate.request", **_shown(row, _PUBLIC)}
+    usage = found["usage"]
+    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
+    attempts = _attempts.decode(row["attempts"] or "[]")
+    return found | {
         "continued": [seam_view(seam) for seam in _seams.decode(row["continued"] or "[]")],
-        "not_continued": row["not_continued"],
         "shares": [shared(share) for share in _shares.decode(row["shares"] or "[]")],
-        "timings_ms": {
-            "total": _ms(row["duration_us"]),
-            **{phase: _ms(row[f"{phase}_us"]) for phase in ("queue", "connect", "ttfb", "ttft")},
-        },
-        "skipped_events": sum(one.skipped for one in _attempts.decode(row["attempts"] or "[]")),
-        "attempts": [attempt_view(attempt) for attempt in _with_usage(_attempts.decode(row["attempts"] or "[]"), row)],
+        "skipped_events": sum(one.skipped for one in attempts),
+        "attempts": [attempt_view(attempt) for attempt in _with_usage(attempts, row)],
     }
+
+
+def _shown(row: Mapping[str, Any] | RowMapping, columns: Sequence[ReceiptColumn]) -> dict[str, Any]:
+    found: dict[str, Any] = {}
+    for column in columns:
+        group, _, name = column.shown.rpartition(".")
+        place = found.setdefault(group, {}) if group else found
+        place[name] = column.read(row[column.name])
+    return found
 
 
 def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowMapping) -> Sequence[AttemptRecord]:
@@ -461,12 +450,3 @@ def _upstream_cost(attempts: Sequence[AttemptRecord]) -> int | None:
     """Return the operator's cost of all attempts, failed ones included; None if a price is unknown."""
     used = [one for one in attempts if one.prompt_tokens or one.completion_tokens]
     return None if any(one.cost < 0 for one in used) else sum(one.cost for one in used)
-
-
-def usd(nano: int | None) -> float | None:
-    """Dollars of nano-USD."""
-    return None if nano is None else int(nano) / NANO
-
-
-def _ms(us: int | None) -> float | None:
-    return None if us is None else us / 1000

@@ -15,8 +15,8 @@ from typing import Any
 from sqlalchemy import ColumnElement, case, desc, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headgate.catalog.money import NANO, usd
 from headgate.control.ingest.rollup import DAY_NS
-from headgate.control.reports.requests import NANO, usd
 from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, usage_days
 
 DAY_S = DAY_NS // NANO

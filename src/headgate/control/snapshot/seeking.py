@@ -8,6 +8,7 @@ import structlog
 from sqlalchemy.exc import SQLAlchemyError
 
 from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.upkeep import Upkeep
 from headgate.errors import GatewayError
 from headgate.model import AUTO
 
@@ -16,13 +17,13 @@ SEEK_S = 3.0  # a look costs some refused connections on this machine
 log = structlog.get_logger("headgate.control")
 
 
-async def seek(publication: Publication, pause_s: float = SEEK_S) -> None:
+async def seek(publication: Publication, upkeep: Upkeep, pause_s: float = SEEK_S) -> None:
     """Looks again and again while `auto` leads nowhere.  Ends by being cancelled."""
     while True:
         await asyncio.sleep(pause_s)
         if publication.sources.compiled.detect_engines and not _leads(publication):
             try:
-                await publication.detect()
+                await upkeep.detect()
             except (GatewayError, SQLAlchemyError) as error:  # the store is busy or away: a little later it may be back
                 log.warning("engines that were found cannot be used yet", error=str(error))
                 continue

@@ -35,6 +35,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headgate.control.store import postgres
+from headgate.control.store.receipt_columns import RECEIPT
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
 REVISIONS = ("0001", "0002", "0003", "0004", "0005")
@@ -69,47 +70,15 @@ superseded_tokens = Table(
     Column("until", Float, nullable=False),  # Unix seconds
 )
 
-# One row per call.  `outcome` is NULL while it runs; `completion_tokens` then is what it has delivered so far.
+# One row per call; receipt_columns.py has the columns.  `outcome` is NULL while it runs; `completion_tokens` then is
+# what it has delivered so far.
 # Durations are µs, NULL where the call never got there; cost is nano-USD, NULL unknown.  The key is ordered by time,
 # so a table without row ids appends.  Every index ends in the key, so a list with any filter needs no sorting. The
 # partial indexes hold only the rows that they are for: labelled, failed and running calls.
 requests = Table(
     "requests",
     metadata,
-    Column("id", Text, primary_key=True),  # bare, see model.receipt_ids
-    Column("boot", Text, nullable=False),  # which data process: `<worker>-<boot id>`
-    Column("created_at", BigInteger, nullable=False),
-    Column("grant_id", Text, nullable=False),
-    Column("requested", Text, nullable=False),
-    Column("stream", Boolean, nullable=False),
-    Column("label", Text),
-    Column("price_input", BigInteger),  # of a running call: its price if it is lost
-    Column("price_output", BigInteger),
-    Column("provider", Text, nullable=False),
-    Column("model", Text, nullable=False),
-    Column("prompt_tokens", BigInteger, nullable=False),
-    Column("completion_tokens", BigInteger, nullable=False),
-    Column("basis", Text, nullable=False),
-    Column("closed_at", BigInteger),
-    Column("outcome", Text),
-    Column("status", Integer),
-    Column("code", Text),
-    Column("cached_tokens", BigInteger),
-    Column("reasoning_tokens", BigInteger),
-    Column("cache_write_tokens", BigInteger),
-    Column("cost", BigInteger),
-    Column("duration_us", BigInteger),
-    Column("queue_us", BigInteger),
-    Column("connect_us", BigInteger),
-    Column("ttfb_us", BigInteger),
-    Column("ttft_us", BigInteger),
-    Column("bytes_out", BigInteger),
-    Column("attempts", Text),  # JSON: an array of model.AttemptRecord, each an array
-    Column("price_source", Text),  # model.Price.source; NULL where nothing was priced
-    # Of a stream that broke: JSON arrays of model.Seam and model.Share, and why it could not go on; NULL of all others
-    Column("continued", Text),
-    Column("not_continued", Text),
-    Column("shares", Text),
+    *(Column(one.name, one.kind, primary_key=one.name == "id", nullable=not one.required) for one in RECEIPT),
     sqlite_with_rowid=False,
 )
 Index("requests_by_grant", requests.c.grant_id, requests.c.id)

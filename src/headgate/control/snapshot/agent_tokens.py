@@ -1,0 +1,101 @@
+"""Agent tokens as the operator changes them: first in the store, then at every data process."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import replace
+
+from sqlalchemy.ext.asyncio import AsyncEngine
+
+from headgate.control.identity import tokens
+from headgate.control.identity.tokens import Minted, Stored
+from headgate.control.objects import named
+from headgate.control.refusals import MANAGED_BY_FILE, TOKEN_NOT_FOUND
+from headgate.control.snapshot.publication import Publication
+from headgate.errors import GatewayError
+from headgate.model import Grant
+
+
+class AgentTokens:
+    """``key``: the instance's, which digests are made with."""
+
+    def __init__(self, publication: Publication, engine: AsyncEngine, key: bytes) -> None:
+        self._publication = publication
+        self._engine = engine
+        self._key = key
+
+    async def create(self, wish: Grant) -> tuple[Minted, bool]:
+        """A new token, and whether it is effective.  Raises GatewayError (its name is taken), SQLAlchemyError."""
+        async with self._publication.turn():
+            named.free_name(wish.name, self.all())
+            minted = await tokens.create(self._engine, self._key, wish)
+            self._publication.tokens[minted.digest] = minted.grant
+            generation = await self._publication.publish_tokens()
+        return minted, await self._publication.effective(generation)
+
+    async def revoke(self, wanted: str) -> tuple[str, bool]:
+        """The id of the token with this id or name, and whether every connected data process refuses it now.  Raises
+        GatewayError, SQLAlchemyError.
+        """
+        async with self._publication.turn():
+            ident = named.token_id(wanted, self.all())
+            # A token of the store first: a file-declared one may bear the same id and must not shield it
+            if not await tokens.revoke(self._engine, ident):
+                self._refuse(ident)
+            self._publication.tokens = {
+                digest: grant for digest, grant in self._publication.tokens.items() if grant.id != ident
+            }
+            generation = await self._publication.publish_tokens()
+        return ident, await self._publication.effective(generation)
+
+    async def edit(self, wanted: str, edit: Callable[[Grant], Grant]) -> tuple[Stored, bool]:
+        """A token with another name, scopes, models or expiry.  Raises GatewayError, SQLAlchemyError."""
+        async with self._publication.turn():
+            ident = named.token_id(wanted, self.all())
+            entry = await self._good(ident)
+            grant = edit(entry.grant)
+            if grant.name != entry.grant.name:
+                named.free_name(grant.name, self.all(), ident)
+            await tokens.edit(self._engine, grant)
+            await self._renew(ident)
+            generation = await self._publication.publish_tokens()
+        return replace(entry, grant=grant), await self._publication.effective(generation)
+
+    async def rotate(self, wanted: str, overlap_s: float) -> tuple[Minted, float | None, bool]:
+        """A new secret for a token, until when the former one is good beside it (Unix seconds), and whether that is
+        effective.  Raises GatewayError, SQLAlchemyError.
+        """
+        async with self._publication.turn():
+            ident = named.token_id(wanted, self.all())
+            minted, until = await tokens.rotate(self._engine, self._key, await self._good(ident), overlap_s)
+            await self._renew(ident)
+            generation = await self._publication.publish_tokens()
+        return minted, until, await self._publication.effective(generation)
+
+    async def _renew(self, ident: str) -> None:
+        self._publication.tokens = {**self._others(ident), **await tokens.grants(self._engine, ident)}
+
+    def _others(self, ident: str) -> dict[bytes, Grant]:
+        return {digest: grant for digest, grant in self._publication.tokens.items() if grant.id != ident}
+
+    async def _good(self, ident: str) -> Stored:
+        entry = await tokens.one(self._engine, ident)
+        if entry is None or entry.revoked_at is not None:
+            self._refuse(ident)
+        assert entry is not None
+        return entry
+
+    def _refuse(self, ident: str) -> None:
+        if any(grant.id == ident for grant in self.of_file()):
+            raise GatewayError(
+                MANAGED_BY_FILE,
+                f"The token {ident!r} is declared in the configuration file: change it there and reload.",
+            )
+        raise GatewayError(TOKEN_NOT_FOUND, f"There is no token {ident!r} that is in use.")
+
+    def of_file(self) -> list[Grant]:
+        return list(self._publication.sources.compiled.tokens.values())
+
+    def all(self) -> list[Grant]:
+        """Every token that is good, those of the store first.  One that was rotated may stand there twice."""
+        return [*self._publication.tokens.values(), *self.of_file()]
