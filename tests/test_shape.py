@@ -34,7 +34,7 @@ LONG_FILES: dict[str, int] = {
     "headgate/control/reports/requests.py": 472,
     "headgate/control/snapshot/publication.py": 408,
     "headgate/control/store/database.py": 412,
-    "headgate/serving/replay/kept.py": 485,
+    "headgate/serving/replay/kept.py": 484,
     "headgate/testing/engine/engine.py": 438,
 }
 
