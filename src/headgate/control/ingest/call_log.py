@@ -17,6 +17,7 @@ from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.receipts import Batch
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.model import AttemptRecord
+from headgate.model.bounded import Bounded
 from headgate.process.log import Form, Line, drawn, safe
 
 MOST = 100
@@ -61,7 +62,7 @@ class CallLog:
         self._form = form
         self._names = names
         self._clock = clock
-        self._explained: dict[tuple[str, str, str], float] = {}
+        self._explained: Bounded[tuple[str, str, str], float] = Bounded(KEPT)
 
     def listener(self, *, everything: bool) -> Listener:
         """Return the listener for the recorder's feed; without ``everything`` it shows warnings only."""
@@ -107,9 +108,7 @@ class CallLog:
         key, now = (attempt.account or attempt.provider, attempt.model, attempt.code), self._clock()
         if now - self._explained.get(key, -QUIET_S) < QUIET_S:
             return False
-        if len(self._explained) >= KEPT:
-            self._explained.clear()
-        self._explained[key] = now
+        self._explained.put(key, now)
         return True
 
 

@@ -22,6 +22,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from headgate.model import Account, Attempt
+from headgate.model.bounded import Bounded
 from headgate.wire.rate_limits import share_left
 
 MAX_REMEMBERED = 4096
@@ -79,7 +80,8 @@ class Accounts:
 
     def __init__(self) -> None:
         self._kept: dict[str, dict[str, AccountState]] = {}
-        self._room: dict[str, tuple[float, float]] = {}  # account id → (share left, when that was learnt)
+        # Account id → share left, and when that was learnt
+        self._room: Bounded[str, tuple[float, float]] = Bounded(MAX_REMEMBERED)
 
     def __bool__(self) -> bool:
         """Whether any account is not active."""
@@ -221,9 +223,7 @@ class Accounts:
         share = share_left(headers)
         if share is None:
             return
-        if len(self._room) >= MAX_REMEMBERED and account.id not in self._room:
-            self._room.clear()
-        self._room[account.id] = (share, now)
+        self._room.put(account.id, (share, now))
 
     def headroom(self, account: str, now: float) -> float:
         """Return the share of its limits that is left, as far as is known: 1.0 is all of it."""

@@ -9,8 +9,9 @@ Bounded: the least recently used goes first.  ``now`` is monotonic seconds.
 
 from __future__ import annotations
 
-from collections import OrderedDict
 from typing import NamedTuple
+
+from headgate.model.bounded import Bounded
 
 MAX_REMEMBERED = 65_536
 CACHE_S = 300.0
@@ -37,7 +38,7 @@ class Affinity:
     __slots__ = ("_bound",)
 
     def __init__(self) -> None:
-        self._bound: OrderedDict[tuple[bytes, tuple[str, str]], Binding] = OrderedDict()
+        self._bound: Bounded[tuple[bytes, tuple[str, str]], Binding] = Bounded(MAX_REMEMBERED)
 
     def find(self, key: bytes, target: tuple[str, str], now: float) -> Binding | None:
         """Where at this target the caller's cache lies, if it still lives."""
@@ -51,8 +52,5 @@ class Affinity:
         kept = self.find(key, bound.target, now)
         if kept is not None and kept.account != bound.account:
             return
-        place = (key, bound.target)
-        self._bound[place] = Binding(bound.account, now if kept is None else kept.since, now + CACHE_S)
-        self._bound.move_to_end(place)
-        if len(self._bound) > MAX_REMEMBERED:
-            self._bound.popitem(last=False)
+        since = now if kept is None else kept.since
+        self._bound.put((key, bound.target), Binding(bound.account, since, now + CACHE_S))

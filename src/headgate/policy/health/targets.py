@@ -20,6 +20,7 @@ from msgspec import Struct
 from headgate import errors
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Target
+from headgate.model.bounded import Bounded
 from headgate.policy.health.accounts import LEASE_S, OUT, PROBE, Accounts, key_of
 from headgate.policy.health.affinity import Affinity
 
@@ -116,11 +117,12 @@ class Health:
         self.traffic: defaultdict[str, int] = defaultdict(int)  # calls begun, by provider; the exchange counts them
         self.accounts = Accounts()
         self.affinity = Affinity()
-        self._failing: dict[Key, TargetFailures] = {}
+        self._failing: Bounded[Key, TargetFailures] = Bounded(MAX_REMEMBERED)
         self._budgets: dict[str, RetryBudget] = {}
-        self._latency: dict[Key, Latency] = {}
-        self._learnt: dict[tuple[str, str, str], float] = {}  # target, what it refuses → until when that is believed
-        self._trims: dict[Key, tuple[bool | None, float]] = {}  # what a probe found, and until when that is believed
+        self._latency: Bounded[Key, Latency] = Bounded(MAX_REMEMBERED)
+        # Target and what it refuses → until when that is believed; what a probe found, and until when
+        self._learnt: Bounded[tuple[str, str, str], float] = Bounded(MAX_REMEMBERED)
+        self._trims: Bounded[Key, tuple[bool | None, float]] = Bounded(MAX_REMEMBERED)
         self._swept = 0.0
 
     # ------------------------------------------------------------------------------------- what happened
@@ -185,9 +187,8 @@ class Health:
     def _failed(self, key: Key, now: float) -> None:
         failures = self._failing.get(key)
         if failures is None:
-            if len(self._failing) >= MAX_REMEMBERED:
-                del self._failing[next(iter(self._failing))]
-            failures = self._failing[key] = TargetFailures(now)
+            failures = TargetFailures(now)
+            self._failing.put(key, failures)
         failures.touched = now
         failures.row += 1
         failures.bad += 1
@@ -206,7 +207,7 @@ class Health:
         failures.good += 1
         if failures.since is not None:
             if began >= failures.since:  # a stream that was begun before says nothing of what is now
-                self._failing[key] = TargetFailures(now, good=1)
+                self._failing.put(key, TargetFailures(now, good=1))
         elif failures.good >= ENOUGH and failures.bad * ENOUGH <= failures.good:
             del self._failing[key]
         _halve(failures)
@@ -291,9 +292,7 @@ class Health:
         """Seconds to the first token, and between tokens where that is known."""
         known = self._latency.get(key_of_target(target))
         if known is None:
-            if len(self._latency) >= MAX_REMEMBERED:
-                del self._latency[next(iter(self._latency))]
-            self._latency[key_of_target(target)] = Latency(first, between or 0.0)
+            self._latency.put(key_of_target(target), Latency(first, between or 0.0))
             return
         known.first += SMOOTHING * (first - known.first)
         if between is not None:
@@ -337,17 +336,13 @@ class Health:
 
     def learn_trims(self, key: Key, trims: bool | None, now: float) -> None:
         """Remember the finding of a probe; None: its answers do not tell."""
-        if len(self._trims) >= MAX_REMEMBERED:
-            self._trims.clear()
-        self._trims[key] = trims, now + TRIMS_REMEMBERED_S
+        self._trims.put(key, (trims, now + TRIMS_REMEMBERED_S))
 
     def _believes(self, target: Target, what: str, now: float) -> bool:
         return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now
 
     def _disbelieve(self, target: Target, what: str, now: float) -> None:
-        if len(self._learnt) >= MAX_REMEMBERED:
-            self._learnt.clear()
-        self._learnt[target.provider.name, target.upstream_model, what] = now + REMEMBERED_S
+        self._learnt.put((target.provider.name, target.upstream_model, what), now + REMEMBERED_S)
 
 
 def _halve(failures: TargetFailures) -> None:

@@ -35,6 +35,7 @@ from headgate.model import (
     Target,
     Timeouts,
 )
+from headgate.model.bounded import Bounded
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
 from headgate.policy.health.targets import Health
 from headgate.policy.routing import difficulty, explain, filters
@@ -72,7 +73,7 @@ class Router:
             self.offers = before.offers
         else:
             self.offers = Offers(snapshot.providers)
-        self._made: dict[str, _Made] = {}
+        self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
 
     def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
         """Return the plan of ``call``.  ``headers`` may name its session, for the prompt cache.
@@ -141,9 +142,7 @@ class Router:
             most_output=min([*outputs, *(0.8 * window for window in windows)], default=inf),
             lacks=tuple(name for name in FEATURES if any(name in filters.missing_features(one) for one in usable)),
         )
-        if len(self._made) >= MAX_REMEMBERED:  # clients may name any model after a provider's slash
-            self._made.clear()
-        self._made[requested] = made
+        self._made.put(requested, made)  # clients may name any model after a provider's slash
         return made
 
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:

@@ -13,6 +13,7 @@ import time
 from headgate.dialects.base import Client
 from headgate.errors import IDEMPOTENCY_MISMATCH, STREAM_EXPIRED, STREAM_NOT_FOUND, GatewayError
 from headgate.model import NO_OPTIONS, Call, Limits, Plan
+from headgate.model.bounded import Bounded
 from headgate.policy import on_disconnect
 from headgate.policy.auth import Digester
 from headgate.serving.call.receipt import Receipt
@@ -40,7 +41,7 @@ class Replay:
         self._streams: dict[str, KeptStream] = {}
         self._keyed: dict[tuple[str, bytes], KeptStream] = {}
         self._running: set[KeptStream] = set()
-        self._gone: dict[str, str] = {}  # stream id → its owner's grant id
+        self._gone: Bounded[str, str] = Bounded(MOST_REMEMBERED)  # stream id → its owner's grant id
 
     # --------------------------------------------------------------- for the exchange
 
@@ -156,9 +157,7 @@ class Replay:
         if kept.ring is not None:
             kept.ring.clear()
         if self._streams.pop(kept.id, None) is not None:
-            self._gone[kept.id] = kept.grant
-            if len(self._gone) > MOST_REMEMBERED:
-                del self._gone[next(iter(self._gone))]
+            self._gone.put(kept.id, kept.grant)
 
     def gauges(self) -> dict[str, float]:
         return {"streams_kept": len(self._streams), "replay_bytes": self.memory.used}

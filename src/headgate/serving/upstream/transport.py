@@ -18,6 +18,7 @@ from typing import cast
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
 from headgate.model import Attempt, Provider, Rendered
 from headgate.model import Pool as PoolLimits
+from headgate.model.bounded import Bounded
 from headgate.ports import Directory
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
@@ -29,6 +30,7 @@ from headgate.wire.signing import credential, header_values, hidden_values
 
 USER_AGENT = "headgate"
 _HEAD = b"POST %b HTTP/1.1\r\nHost: %b\r\nAccept-Encoding: identity\r\nContent-Type: application/json\r\n%b"
+MOST_ROUTES = 4096
 
 _monotonic = time.monotonic
 
@@ -185,7 +187,7 @@ class Transport:
         self._dialer = dialer
         self._wheel = wheel
         self._pools: dict[tuple[Origin, str | None, PoolLimits], Pool] = {}
-        self._routes: dict[tuple[int, str, str], Route] = {}
+        self._routes: Bounded[tuple[int, str, str], Route] = Bounded(MOST_ROUTES)
         self._secrets: object = None
 
     def ask(
@@ -230,9 +232,8 @@ class Transport:
         if found is not None and found[3] is provider:  # an id alone may be a dead provider's
             return found
         pool, head = self._make_route(provider, account, path)
-        if len(self._routes) > 4096:
-            self._routes.clear()
-        route = self._routes[key] = (pool, head, forwardable(provider.forward_headers, provider.headers), provider)
+        route = (pool, head, forwardable(provider.forward_headers, provider.headers), provider)
+        self._routes.put(key, route)
         return route
 
     def _make_route(self, provider: Provider, account: str, path: str) -> tuple[Pool, bytes]:
