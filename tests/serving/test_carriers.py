@@ -18,7 +18,7 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.public.routes import Routes
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.kept import Replay
+from headgate.serving.replay.keeper import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.upstream.carriers import HTTP, Carriers

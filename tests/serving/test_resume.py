@@ -14,7 +14,7 @@ import pytest
 
 from headgate.model import Closed, Limits
 from headgate.policy.auth import digest
-from headgate.serving.replay.kept import MOST_READERS
+from headgate.serving.replay.stream import MOST_READERS
 from headgate.testing import Provider
 from tests.dataplane import TOKEN, DataPlane, upstream
 from tests.serving.calls import Stream, ask, at_once, closed_by_id, opened, request

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from headgate.model import Limits
-from headgate.serving.replay.kept import WEIGHT
+from headgate.serving.replay.keeper import WEIGHT
 from headgate.serving.replay.ring import HEADER
 from headgate.testing import Script
 from tests.dataplane import DataPlane, upstream

@@ -16,13 +16,16 @@ import pytest
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
+from headgate.dialects import registry
 from headgate.errors import STREAM_STOPPED, ClientGone, GatewayError
 from headgate.model import NO_ALIAS, Limits, Options
 from headgate.policy.auth import Digester
 from headgate.serving.client.egress import Egress
+from headgate.serving.client.response import ResponseWriter
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay import kept as replay_module
-from headgate.serving.replay.kept import Kept, Replay
+from headgate.serving.replay import stream as stream_module
+from headgate.serving.replay.keeper import Replay
+from headgate.serving.replay.stream import KeptStream
 from headgate.wire.http import Request
 from tests.serving.resuming import numbered, unchunked
 
@@ -48,7 +51,7 @@ class Clock:
             self.turn()
 
 
-class Client:
+class Client(ResponseWriter):
     """A connection with one response."""
 
     def __init__(self, wheel: Wheel, key: bool) -> None:
@@ -57,16 +60,18 @@ class Client:
         self.out = b""
         headers = {b"idempotency-key": b"k"} if key else {}
         self.request = Request(b"POST", b"/v1/chat/completions", b"", headers, b"{}", "1.1", True, 0.0)
-        self.transport = SimpleNamespace(abort=self.ended)
-        self.egress = Egress(cast(Any, self), self.request)
+        self.transport: Any = SimpleNamespace(abort=self.ended)
+        self._turn: Any = SimpleNamespace(write=self.written)
+        self._running, self._chunked = self.request, True
+        self.egress = Egress(cast(Any, self))
 
-    def respond_with(self, egress: Egress) -> None:
+    def report_to(self, egress: Egress) -> None:
         self.egress = egress
 
-    def common_fields(self, request: Request) -> bytes:
+    def common_fields(self) -> bytes:
         return b""
 
-    def write(self, data: bytes) -> None:
+    def written(self, transport: Any, data: bytes) -> None:
         assert not self.closed
         self.out += data
 
@@ -140,7 +145,7 @@ OPERATIONS = st.one_of(
 @pytest.fixture(autouse=True, scope="module")
 def small_pieces() -> Iterator[None]:
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(replay_module, "PIECE", 500)
+        patch.setattr(stream_module, "PIECE", 500)
         yield
 
 
@@ -170,9 +175,11 @@ async def play(operations: list[Any], end: str, key: bool, room: int, leaving: s
         alias=NO_ALIAS,
         attempts=(SimpleNamespace(target=SimpleNamespace(timeouts=SimpleNamespace(total=600.0))),),
     )
-    receipt = SimpleNamespace(id=IDENT, at=0, grant=SimpleNamespace(id="t0"))
-    replay.keep(first.request, cast(Any, SimpleNamespace(options=options, stream=True)), cast(Any, plan),
-                cast(Any, receipt), egress)  # fmt: skip
+    receipt = SimpleNamespace(id=IDENT, client_id=IDENT, at=0, grant=SimpleNamespace(id="t0"))
+    replay.keep(
+        first.request, registry.DEFAULT, cast(Any, SimpleNamespace(options=options, stream=True)), cast(Any, plan),
+        cast(Any, receipt), egress,
+    )  # fmt: skip
     left: list[Client] = []
     upstream = Upstream()
     begun = end != "answer"
@@ -213,19 +220,19 @@ async def play(operations: list[Any], end: str, key: bool, room: int, leaving: s
                 clients.append(another)
             except GatewayError:
                 assert not another.out
-        elif what == "delete" and isinstance(egress, Kept) and not number:
-            egress.stop(GatewayError(STREAM_STOPPED, "stopped"))
+        elif what == "delete" and isinstance(egress.sink, KeptStream) and not number:
+            egress.sink.stop(GatewayError(STREAM_STOPPED, "stopped"))
         elif what == "wait":
             clock.advance(float(number))
         elif what == "turn":
             await asyncio.sleep(0)
         check()
     if end == "close":  # the process ends
-        running = isinstance(egress, Kept) and not egress.over
+        running = isinstance(egress.sink, KeptStream) and not egress.over
         replay.close()
         assert not running or (egress.over and call.gone == 1)
         for client in clients:  # whoever has not left has been told, wherever it was
-            assert client.closed or not isinstance(egress, Kept), client.out
+            assert client.closed or not isinstance(egress.sink, KeptStream), client.out
         return
     if end != "nothing" and not call.gone and not egress.gone and not egress.over:
         egress.source = None  # as the relay does at its end

@@ -173,9 +173,9 @@ class Door:
         if self.reads_body(request):
             self.calls.append((request, egress))
         else:
-            self.refuse(GatewayError(MISSING_KEY, "who is it?"), egress)
+            self.refuse(GatewayError(MISSING_KEY, "who is it?"), request, egress)
 
-    def refuse(self, error: GatewayError, egress: Egress) -> None:
+    def refuse(self, error: GatewayError, request: Request, egress: Egress) -> None:
         egress.answer(error.kind.status, b"", b"{}")
 
     def allowed_origin(self, origin: bytes) -> bytes | None:

@@ -12,7 +12,7 @@ from collections.abc import Callable
 import brotli
 import pytest
 
-from headgate.wire.coding import STEP, CodingError, TooLargeError, TruncatedError, decode, decoder
+from headgate.wire.bodies.coding import STEP, CodingError, TooLargeError, TruncatedError, decode, decoder
 
 if sys.version_info >= (3, 14):
     from compression import zstd

@@ -8,9 +8,9 @@ import json
 import pytest
 
 from headgate.wire import sse
-from headgate.wire.coding import CodingError, TooLargeError
-from headgate.wire.framing import Form, Items, Lines, Sniffer, as_events, document, form_of
-from headgate.wire.intake import Intake
+from headgate.wire.bodies.coding import CodingError, TooLargeError
+from headgate.wire.bodies.framing import Form, Items, Lines, Sniffer, as_events, document, form_of
+from headgate.wire.bodies.intake import Intake
 
 CHUNK = b'{"choices":[{"index":0,"delta":{"content":"a"}}]}'
 PRETTY = json.dumps({"choices": [{"a": {}}, {"b": []}], "x": {"y": 1}}, indent=2).encode()

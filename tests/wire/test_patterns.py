@@ -22,7 +22,8 @@ import pytest
 
 import headgate
 from headgate.cli.display import generations
-from headgate.wire import coding, http, proxies
+from headgate.wire import http, proxies
+from headgate.wire.bodies import coding
 
 SHORT, FACTOR = 1000, 4
 MOST_GROWTH = FACTOR * 2.2  # four times the text may take that much: sixteen times would be quadratic

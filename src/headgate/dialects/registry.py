@@ -16,8 +16,8 @@ from headgate.dialects.tally import THOUGHTS, Shown
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
-from headgate.wire import framing
-from headgate.wire.framing import Form
+from headgate.wire.bodies import framing
+from headgate.wire.bodies.framing import Form
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
 CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT)}

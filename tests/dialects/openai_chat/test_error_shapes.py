@@ -9,6 +9,7 @@ import pytest
 
 from headgate import errors
 from headgate.dialects.openai_chat import failure
+from headgate.dialects.openai_chat.dialect import BACKEND
 from headgate.dialects.openai_chat.errors.failures import stream_failure
 from headgate.errors import GatewayError
 from headgate.policy.health.targets import blames_our_field
@@ -159,7 +160,7 @@ def test_the_field_at_fault(body: Any, param: str | None, message: str) -> None:
 @pytest.mark.parametrize("status", [200, 400, 422, 409, 500])
 def test_a_refusal_of_a_field_that_we_added_names_it(status: int, body: Any) -> None:
     error = stream_failure(raw(body), provider="up") if status == 200 else fail(status, body)
-    assert blames_our_field(error)
+    assert blames_our_field(error, BACKEND.usage_fields)
 
 
 def test_half_a_character_in_a_python_value_can_be_passed_on() -> None:

@@ -49,7 +49,7 @@ class ChatFace:
             self._envelope.model = codec.raw(model)
             says = not deltas or isinstance(deltas[0], TextDelta | RefusalDelta)
             parts.append(self._chunk({"role": "assistant", "content": "" if says else None}))
-        parts += [self._chunk(_members(delta)) for delta in deltas]
+        parts += [self._chunk(members) for delta in deltas if (members := _members(delta))]
         return b"".join(parts)
 
     def tail(self, finish: Finish, usage: Usage, extra: bytes | None, trace: bytes | None) -> bytes:
@@ -106,7 +106,7 @@ def _members(delta: Delta) -> Members:
         case TextDelta():
             return {"content": delta.text}
         case ReasoningDelta():
-            return {"reasoning_content": delta.text}
+            return {"reasoning_content": delta.text} if delta.text else {}  # a signature alone says nothing here
         case RefusalDelta():
             return {"refusal": delta.text}
         case ToolStart():

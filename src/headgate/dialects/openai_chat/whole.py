@@ -11,9 +11,10 @@ from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.normalise import TEXT_KEYS
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
-from headgate.wire import codec, framing, sse
+from headgate.wire import codec, sse
+from headgate.wire.bodies import framing
+from headgate.wire.bodies.framing import Form
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
-from headgate.wire.framing import Form
 
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 

@@ -34,7 +34,7 @@ from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay.kept import Replay
+from headgate.serving.replay.keeper import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.upstream.carriers import Carriers

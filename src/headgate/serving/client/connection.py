@@ -13,7 +13,7 @@ import asyncio
 import socket
 import time
 from collections import deque
-from typing import TYPE_CHECKING, cast
+from typing import Protocol, cast
 
 from headgate.errors import (
     DRAINING,
@@ -22,13 +22,14 @@ from headgate.errors import (
     REQUEST_TIMEOUT,
     GatewayError,
 )
-from headgate.serving.client.arrival import COUNTED_FROM, Arrival
+from headgate.model import Limits
+from headgate.serving.client.application import Application
+from headgate.serving.client.arrival import COUNTED_FROM, Arrival, Bodies
 from headgate.serving.client.egress import Egress
-from headgate.serving.loop.wheel import NEVER
+from headgate.serving.client.response import ResponseWriter
+from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.wire.http import CONTINUE, Request
-
-if TYPE_CHECKING:
-    from headgate.serving.client.listener import Listener
 
 READ_AHEAD = 64 << 10  # what a client may send while its response runs; more closes the connection
 HIGH_WATER, LOW_WATER = 64 << 10, 16 << 10  # of a client's write buffer, inside the 256 KiB that a stream may hold
@@ -38,20 +39,44 @@ HEAD, BODY = 1, 2
 MAX_QUEUED = 64  # pipelined requests waiting behind a running one
 
 
-class Connection(Arrival, asyncio.Protocol):
+class Reception(Protocol):
+    """The part of the listener that its connections need."""
+
+    app: Application
+    wheel: Wheel
+    turn: Turn
+    limits: Limits
+    bodies: Bodies
+    connections: set[Connection]
+    draining: bool
+
+    def date(self) -> bytes:
+        """Return the Date line of a response."""
+
+    def refuses_when_draining(self, request: Request) -> bool:
+        """True if a process that drains does not answer ``request``."""
+
+    def check_idle(self) -> None:
+        """See whether the last connection has gone."""
+
+
+class Connection(Arrival, ResponseWriter, asyncio.Protocol):
     """One client connection.  At most one response runs; pipelined requests wait in order."""
 
     __slots__ = (
-        "_ahead", "_app", "_close", "_dead", "_egress", "_kept", "_linger_until", "_lingering", "_listener", "_phase",
-        "_queue", "due", "paused", "slot", "transport", "wheel",
+        "_ahead", "_app", "_chunked", "_close", "_dead", "_egress", "_kept", "_linger_until", "_lingering", "_listener",
+        "_phase", "_queue", "_running", "_turn", "due", "paused", "slot", "transport", "wheel",
     )  # fmt: skip
 
-    def __init__(self, listener: Listener) -> None:
+    def __init__(self, listener: Reception) -> None:
         super().__init__(listener.limits, listener.bodies)
         self._listener = listener
         self._app = listener.app
         self.wheel = listener.wheel
+        self._turn = listener.turn
         self._egress: Egress | None = None
+        self._running: Request | None = None  # with _egress
+        self._chunked = True
         self._queue: deque[Request] | None = None
         self._close = False
         self._dead = False
@@ -97,7 +122,7 @@ class Connection(Arrival, asyncio.Protocol):
         self._dead = True
         if self._bodies.held:
             self._release_bodies()
-        self._queue = None
+        self._queue = self._running = None
         egress, self._egress = self._egress, None
         if egress is not None:
             egress.leave()
@@ -195,30 +220,34 @@ class Connection(Arrival, asyncio.Protocol):
     def _begin(self, request: Request) -> None:
         self.due = NEVER
         self._phase = 0
-        egress = self._egress = Egress(self, request)
+        self._running = request
+        self._chunked = request.version != "1.0"
+        egress = self._egress = Egress(self)
         if not request.keep_alive or self._listener.draining:
             self._close = True
         self._listener.turn.run(self._start, egress)  # a step of its own: a thousand pipelined ones are no recursion
 
     def _start(self, egress: Egress) -> None:
-        request = egress.request
-        if egress.gone:
+        request = self._running
+        if egress.gone or request is None:
             return
         if request.method == b"CONNECT":
             self._close = True  # the next bytes are for the other end of a tunnel that does not exist
-            self._app.refuse(GatewayError(METHOD_NOT_ALLOWED, "this is a gateway, not a forward proxy"), egress)
+            self._app.refuse(
+                GatewayError(METHOD_NOT_ALLOWED, "this is a gateway, not a forward proxy"), request, egress
+            )
         elif self._listener.draining and self._listener.refuses_when_draining(request):
             self._app.refuse(
-                GatewayError(DRAINING, "this gateway is shutting down; connect again", retry_after=1), egress
+                GatewayError(DRAINING, "this gateway is shutting down; connect again", retry_after=1), request, egress
             )
         else:
             self._app.call(request, egress)
 
     def ended(self) -> None:
-        """End the running response (called by its egress)."""
-        if self._bodies.held and self._egress is not None:
-            self._release(self._egress.request)
-        self._egress = None
+        """End the running response."""
+        if self._bodies.held and self._running is not None:
+            self._release(self._running)
+        self._egress = self._running = None
         self._ahead = 0
         if self._dead:
             return
@@ -242,12 +271,8 @@ class Connection(Arrival, asyncio.Protocol):
         self._drop_body()
         for request in self._queue or ():
             self._release(request)
-        if self._egress is not None:
-            self._release(self._egress.request)
-
-    def write(self, data: bytes) -> None:
-        """Send when the records of this turn are written; in order."""
-        self._listener.turn.write(self.transport, data)
+        if self._running is not None:
+            self._release(self._running)
 
     def _finish(self) -> None:
         self._queue = None
@@ -262,8 +287,9 @@ class Connection(Arrival, asyncio.Protocol):
         self._lingering = 1
         self._drop_body()
         empty = Request(b"", b"", b"", self._headers, b"", "1.1", False, time.monotonic())
-        egress = self._egress = Egress(self, empty)
-        self._app.refuse(error, egress)
+        self._running, self._chunked = empty, True
+        egress = self._egress = Egress(self)
+        self._app.refuse(error, empty, egress)
 
     def _hang_up(self, _: None) -> None:
         if not self._lingering:
@@ -274,16 +300,17 @@ class Connection(Arrival, asyncio.Protocol):
         self._linger_until = self.wheel.now + self._limits.body_timeout
         self.wheel.set(self, self.wheel.now + LINGER_S)
 
-    def respond_with(self, egress: Egress) -> None:
-        """Hand the running response over to ``egress``."""
+    def report_to(self, egress: Egress) -> None:
+        """See ``egress.ResponseSink``."""
         self._egress = egress
 
     def close_after_response(self) -> None:
         self._close = True
 
-    def common_fields(self, request: Request) -> bytes:
+    def common_fields(self) -> bytes:
         """Date, the connection's fate, and CORS where the request has an origin that may read the answer."""
-        out = self._listener.date()
+        out, request = self._listener.date(), self._running
+        assert request is not None  # a response runs
         if self._close:
             out += b"Connection: close\r\n"
         elif request.version == "1.0":

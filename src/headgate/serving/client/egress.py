@@ -1,27 +1,17 @@
-"""The client's side of one call: its head, its events, its end.
+"""The response of one call: its head, its events, its end.
 
-Owns the order and framing of the bytes written for one request, and knows whether the client is still there.  It
-makes no decisions: the content comes from the exchange and the relay.  All bytes are sent at the end of the turn in
-which they came.  So a response ends only when its receipt is on record (see ``turn``).
+Owns what has been sent of it and whether its client is still there; knows no framing.  It makes no decisions: the
+content comes from the exchange and the relay, and goes to the ``sink``: the client's connection, or the keeper of a
+kept stream.  All bytes are sent at the end of the turn in which they came.  So a response ends only when its receipt is
+on record (see ``turn``).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+from typing import Protocol
 
 from headgate.errors import ClientGone
-from headgate.wire.http import LAST_CHUNK, Request, chunk, status_line
-
-if TYPE_CHECKING:
-    from headgate.serving.client.connection import Connection
-
-JOIN_BELOW = 16 << 10
-STREAM_HEAD = (
-    b"HTTP/1.1 200 OK\r\n"
-    b"Content-Type: text/event-stream; charset=utf-8\r\n"
-    b"Cache-Control: no-cache\r\n"
-    b"X-Accel-Buffering: no\r\n"
-)
+from headgate.serving.loop.wheel import Wheel
 
 
 class Source(Protocol):
@@ -38,9 +28,32 @@ class Owner(Protocol):
         """Raise ClientGone in it when the client leaves."""
 
 
+class ResponseSink(Protocol):
+    """The receiver of a response.  Each method that sends returns the number of bytes of body that go to a client."""
+
+    wheel: Wheel
+
+    @property
+    def paused(self) -> bool:
+        """True while the client is slow."""
+
+    def report_to(self, egress: Egress) -> None:
+        """Tell ``egress`` from now on when the client leaves or is slow."""
+
+    def answer(self, status: int, fields: bytes, body: bytes, content_type: bytes) -> int: ...
+    def empty(self, status: int, fields: bytes) -> None: ...
+    def begin(self, fields: bytes) -> None: ...
+    def send(self, events: bytes) -> int: ...
+
+    def end(self, events: bytes, *, whole: bool) -> int:
+        """Send the last events and the end.  ``whole``: the stream is complete and has not failed."""
+
+    def cut(self) -> None: ...
+
+
 class Egress:
-    """One response.  Exactly one of: ``answer``; or ``begin``, then ``send`` any number of times, then ``end``,
-    ``fail`` or ``cut``.
+    """One response.  Exactly one of: ``answer``; ``empty``; or ``begin``, then ``send`` any number of times, then
+    ``end``, ``fail`` or ``cut``.
     """
 
     committed = False  # a head has been written: the status is fixed
@@ -52,91 +65,71 @@ class Egress:
     owner: Owner | None = None  # notified when the client leaves
     source: Source | None = None  # notified when the client is slow
 
-    def __init__(self, connection: Connection, request: Request) -> None:
-        self._connection = connection
-        self.request = request
-        self._chunked = request.version != "1.0"
+    def __init__(self, sink: ResponseSink) -> None:
+        self.sink = sink
 
     def answer(self, status: int, fields: bytes, body: bytes, content_type: bytes = b"application/json") -> None:
         """A whole response.  ``fields`` are further header lines, each with its CRLF."""
         if self.gone or self.over:
             return
-        connection = self._connection
-        head = b"%bContent-Type: %b\r\nContent-Length: %d\r\n%b%b\r\n" % (
-            status_line(status), content_type, len(body), fields, connection.common_fields(self.request),
-        )  # fmt: skip
-        if self.request.method == b"HEAD":
-            body = b""
         self.committed = self.over = True
-        self.bytes_out += len(body)
-        if len(body) < JOIN_BELOW:
-            connection.write(head + body)
-        else:  # joining a head and a large body costs more than parsing it did
-            connection.write(head)
-            connection.write(body)
-        connection.ended()
+        self.bytes_out += self.sink.answer(status, fields, body, content_type)
 
     def empty(self, status: int, fields: bytes) -> None:
         """A response that has no body (204, 304)."""
         if self.gone or self.over:
             return
         self.committed = self.over = True
-        self._connection.write(status_line(status) + fields + self._connection.common_fields(self.request) + b"\r\n")
-        self._connection.ended()
+        self.sink.empty(status, fields)
 
     def begin(self, fields: bytes) -> None:
         """Commits a stream: status 200 and its head, sent with the first event."""
         self.committed = True
-        if self.gone:
-            return
-        connection = self._connection
-        framing = b"Transfer-Encoding: chunked\r\n" if self._chunked else b""
-        if not self._chunked:  # HTTP/1.0: the body ends with the connection
-            connection.close_after_response()
-        connection.write(b"".join((STREAM_HEAD, framing, fields, connection.common_fields(self.request), b"\r\n")))
+        if not self.gone:
+            self.sink.begin(fields)
 
     def send(self, events: bytes) -> None:
         """Whole events, as the bridge made them."""
         if self.gone:
             return
-        connection = self._connection
-        self.wrote_at = connection.wheel.now
-        self.bytes_out += len(events)
-        connection.write(chunk(events) if self._chunked else events)
+        sink = self.sink
+        self.wrote_at = sink.wheel.now
+        self.bytes_out += sink.send(events)
 
     def end(self, events: bytes) -> None:
         """The last events and the end of the body."""
-        if self.gone or self.over:
-            return
-        self.over = True
-        self.bytes_out += len(events)
-        self._connection.write(chunk(events) + LAST_CHUNK if self._chunked else events)
-        self._connection.ended()
+        self._end(events, whole=True)
 
     def fail(self, events: bytes) -> None:
         """Send the event with the reason for the end, and the end of the body."""
-        self.end(events)
+        self._end(events, whole=False)
+
+    def _end(self, events: bytes, *, whole: bool) -> None:
+        if self.gone or self.over:
+            return
+        self.over = True
+        self.bytes_out += self.sink.end(events, whole=whole)
 
     def cut(self) -> None:
         """Ends the connection without ending the body: the client can tell."""
         if not self.gone and not self.over:
             self.over = True
-            self._connection.transport.abort()
+            self.sink.cut()
 
     @property
     def paused(self) -> bool:
-        return self._connection.paused
+        return self.sink.paused
 
-    def hand_over(self) -> Egress:
-        """Return a new Egress that continues the client's response; this one has no client any more."""
-        connection = self._connection
-        client = Egress(connection, self.request)
-        connection.respond_with(client)
-        del self._connection, self.request
+    def divert(self, sink: ResponseSink) -> Egress:
+        """Send this response to ``sink`` from now on.  Returns an Egress of its own for the client that had it."""
+        client = Egress(self.sink)
+        self.sink.report_to(client)
+        self.sink = sink
+        sink.report_to(self)
         return client
 
     def leave(self) -> None:
-        """Notify the owner that the client is gone (called by the connection)."""
+        """Notify the owner that the client is gone (called by the sink)."""
         if self.over or self.gone:
             return
         self.gone = True

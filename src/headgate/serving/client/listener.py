@@ -11,14 +11,12 @@ import contextlib
 import logging
 import socket
 from email.utils import formatdate
-from typing import Protocol
 
-from headgate.errors import GatewayError
 from headgate.model import Limits
 from headgate.serving.client.acceptor import Acceptor
+from headgate.serving.client.application import Application
 from headgate.serving.client.arrival import Bodies
 from headgate.serving.client.connection import Connection
-from headgate.serving.client.egress import Egress
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.wire.http import Request
@@ -26,25 +24,6 @@ from headgate.wire.http import Request
 FLUSH_S = 1.0  # for the last bytes: a second signal leaves two seconds for all steps
 
 log = logging.getLogger("headgate.listener")
-
-
-class Application(Protocol):
-    """The receiver of the listener's requests."""
-
-    def call(self, request: Request, egress: Egress) -> None:
-        """Answers now or later.  Must not raise."""
-
-    def reads_body(self, request: Request) -> bool:
-        """True if the answer depends on the body of ``request``, of which only the head has come.
-
-        False for an unknown caller: the body is not kept, and ``call`` gets the request without it.
-        """
-
-    def refuse(self, error: GatewayError, egress: Egress) -> None:
-        """Answers a request that could not be read."""
-
-    def allowed_origin(self, origin: bytes) -> bytes | None:
-        """The value of Access-Control-Allow-Origin, or None where the origin is not configured."""
 
 
 class Listener:

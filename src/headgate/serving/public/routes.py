@@ -26,7 +26,7 @@ from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Fiber, Signal, next_turn
 from headgate.serving.public.catalog import Lists, Page, refuse_parameters, rest_of, unchanged
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.kept import CUT_SHORT
+from headgate.serving.replay.stream import CUT_SHORT
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.uplink.link import Link
@@ -45,7 +45,7 @@ Listing = Callable[[Request], Awaitable[Page]]
 
 
 class Routes:
-    """See listener.Application."""
+    """See application.Application."""
 
     def __init__(
         self,
@@ -104,7 +104,9 @@ class Routes:
         operations = self._table.get(request.path) or self._collection(request.path)
         if operations is None:
             self.refuse(
-                GatewayError(ROUTE_NOT_FOUND, f"there is nothing at {request.path[:200].decode('latin-1')}"), egress
+                GatewayError(ROUTE_NOT_FOUND, f"there is nothing at {request.path[:200].decode('latin-1')}"),
+                request,
+                egress,
             )
             return
         operation = operations.get(request.method)
@@ -114,7 +116,9 @@ class Routes:
             self._preflight(request, egress, operations)
         else:
             allowed = ", ".join(sorted(name.decode() for name in operations))
-            self.refuse(GatewayError(METHOD_NOT_ALLOWED, f"this path takes {allowed}"), egress, _allow(operations))
+            self.refuse(
+                GatewayError(METHOD_NOT_ALLOWED, f"this path takes {allowed}"), request, egress, _allow(operations)
+            )
 
     def reads_body(self, request: Request) -> bool:
         operations = self._table.get(request.path) or self._collection(request.path)
@@ -127,9 +131,9 @@ class Routes:
             return False  # ``call`` comes to the same verdict, and answers and counts it
         return True
 
-    def refuse(self, error: GatewayError, egress: Egress, fields: bytes = b"") -> None:
+    def refuse(self, error: GatewayError, request: Request, egress: Egress, fields: bytes = b"") -> None:
         self._refusals.count(error.kind.code)
-        client = self._clients.get(egress.request.path, registry.DEFAULT)
+        client = self._clients.get(request.path, registry.DEFAULT)
         egress.answer(error.kind.status, response_headers.of_refusal(error) + fields, client.error_body(error))
 
     def allowed_origin(self, origin: bytes) -> bytes | None:
@@ -162,7 +166,7 @@ class Routes:
             try:
                 operation(request, egress)
             except GatewayError as error:
-                self.refuse(error, egress)
+                self.refuse(error, request, egress)
 
         return refusing
 
@@ -200,7 +204,7 @@ class Routes:
         except ClientGone:
             return
         except GatewayError as error:
-            self.refuse(error, egress)
+            self.refuse(error, request, egress)
             return
         fields = b"Cache-Control: no-store\r\n"
         if answer.status == 503:
@@ -219,7 +223,7 @@ class Routes:
         except ClientGone:
             return
         except GatewayError as error:
-            self.refuse(error, egress)
+            self.refuse(error, request, egress)
             return
         fields = b"%bETag: %b\r\n" % (page.fields, page.etag)
         if unchanged(request, page.etag):

@@ -15,7 +15,8 @@ from headgate.model.receipt_ids import bare
 from headgate.policy import auth, on_disconnect
 from headgate.serving.client.egress import Egress
 from headgate.serving.public.catalog import rest_of
-from headgate.serving.replay.kept import Kept, Replay
+from headgate.serving.replay.keeper import Replay
+from headgate.serving.replay.stream import KeptStream
 from headgate.serving.uplink.directory import Directory
 from headgate.wire.http import Request
 
@@ -55,7 +56,7 @@ class Streams:
         body = {"id": kept.client_id, "object": "headgate.stream", "status": status}
         egress.answer(200, b"", msgspec.json.encode(body))
 
-    def _find(self, request: Request, query: dict[str, str]) -> Kept:
+    def _find(self, request: Request, query: dict[str, str]) -> KeptStream:
         ident = bare(rest_of(request.path, b"/streams/") or "") or ""
         if "signature" in query and self._replay.vouches(ident, query.get("expires", ""), query["signature"]):
             return self._replay.find(ident, None)

@@ -10,7 +10,7 @@ import httptools
 
 from headgate.errors import UPSTREAM_TOO_LARGE, GatewayError
 from headgate.serving.upstream.decoding import error_of
-from headgate.wire.coding import CodingError, decode
+from headgate.wire.bodies.coding import CodingError, decode
 from headgate.wire.http import SUCCESSES
 
 MAX_HEAD = 64 << 10
@@ -29,15 +29,15 @@ class AnswerReader:
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
-        self._gathered = bytearray()  # of a whole answer, what came in the reads before
+        self._gathered = bytearray()  # of a whole answer: the bytes of earlier reads
         self.on_body = self._pieces.append  # httptools calls it for each piece: no Python frame
         self._parser = httptools.HttpResponseParser(self)
         self.headers: dict[bytes, bytes] = {}
 
-    # --------------------------------------------------------------- what the parser calls
+    # --------------------------------------------------------------- called by the parser
 
     def on_message_begin(self) -> None:
-        if self._complete:  # a second answer to one request: llhttp stops here, and what it has read stands
+        if self._complete:  # a second answer to one request: llhttp stops here, and the first answer stands
             raise httptools.HttpParserError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
@@ -94,7 +94,7 @@ class AnswerReader:
         return max_answer if self.status in SUCCESSES else MAX_ERROR_BODY
 
     def _decode(self, limit: int) -> None:
-        """Undo the codings of a whole body.  Where that fails, a refusal is known by its status alone."""
+        """Decode a whole body.  If that fails, a refusal is classified by its status alone."""
         try:
             self.body = decode(self.headers.get(b"content-encoding", b""), self.body, limit)
         except CodingError as error:

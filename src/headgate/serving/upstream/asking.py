@@ -33,7 +33,7 @@ class HttpAsking(Signal[ports.Upstream]):
     """Implements ``ports.Asking``; waits for a connection where the pool has none."""
 
     upstream: Lane | None = None
-    left = False  # nobody waits any more
+    left = False  # no call waits any more
     headers: Mapping[bytes, bytes] = {}  # the client's, of which some went along
     queued = connected = 0.0
     due = NEVER  # of the wait for a connection

@@ -22,8 +22,8 @@ from headgate.serving.upstream.answer import MAX_HEAD, AnswerReader
 from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.decoding import Unpacker, intake_of, is_plainly_events, is_stream
 from headgate.serving.upstream.patience import Patience
+from headgate.wire.bodies.intake import Intake
 from headgate.wire.http import SUCCESSES
-from headgate.wire.intake import Intake
 
 READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent bytes this bounds what a stream can hold
 JOIN_BELOW = 16 << 10
@@ -58,9 +58,9 @@ class ConnectionPool(Protocol):
 class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     """Implements ``ports.Upstream``: one connection, and the request that runs on it.
 
-    The answer comes in one of two ways: *streamed*, where the request asked for it and the upstream agreed (a status of
-    success, and a body that is events by its type or by how it begins): then the asking is set and the body goes to
-    ``sink``; else *whole*: it is set when all of it is in ``body``.
+    An answer is *streamed* if the request asked for it and the upstream agreed.  It agrees with a status of success
+    and a body of events, by its type or its first bytes.  Then the asking is set and the body goes to ``sink``.
+    Otherwise it is *whole*: the asking is set when all of it is in ``body``.
     """
 
     asking: HttpAsking | None = None
@@ -185,7 +185,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         self._pool.wheel.drop(self)
         self.patience.drop()
 
-    # --------------------------------------------------------------- what the transport calls
+    # --------------------------------------------------------------- called by the transport
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         self._transport = cast(asyncio.Transport, transport)
@@ -300,7 +300,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     # --------------------------------------------------------------- the answer
 
     def _deliver(self) -> None:
-        """What the last read brought, to whoever waits for it."""
+        """Pass the bytes of the last read to their receiver."""
         asking = self.asking
         assert asking is not None  # a read outside of an answer has been refused (``_expects``)
         if asking.stream and not self.streamed:

@@ -77,7 +77,7 @@ class Patience:
         self._expect("stall", self._timeouts.stall)
 
     def begin_ending(self, seconds: float) -> None:
-        """Everything has come but the end itself."""
+        """Wait for the end; the rest has come."""
         if self.phase in ("stall", "first_token", "end"):
             self._ending = seconds
             self._expect("end", seconds)

@@ -47,7 +47,7 @@ class Pool:
         self._dialer = dialer
         self._idle: dict[HttpUpstream, None] = {}  # in order of use
         self._members: set[HttpUpstream] = set()
-        self._waiting: OrderedDict[HttpAsking, None] = OrderedDict()  # without those that left: each holds a body
+        self._waiting: OrderedDict[HttpAsking, None] = OrderedDict()  # a call that leaves is removed
         self._dialing: set[asyncio.Task[None]] = set()
         self._trusted_since = float("-inf")  # older connections were checked by other authorities
 

@@ -21,7 +21,8 @@ from headgate.dialects.openai_chat.stream.splice import Template
 from headgate.dialects.tally import NOTHING, Tally
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
-from headgate.wire import codec, framing, sse
+from headgate.wire import codec, sse
+from headgate.wire.bodies import framing
 from headgate.wire.codec import EMPTY_TEXT, Object
 
 _DONE = b"data: [DONE]\n\n"

@@ -6,9 +6,9 @@ without end meets a limit, or a slow client, like any other.
 
 from __future__ import annotations
 
-from headgate.wire import coding, framing
-from headgate.wire.coding import Decoder, TooLargeError
-from headgate.wire.framing import Form, Items, Lines, Sniffer, as_events
+from headgate.wire.bodies import coding, framing
+from headgate.wire.bodies.coding import Decoder, TooLargeError
+from headgate.wire.bodies.framing import Form, Items, Lines, Sniffer, as_events
 
 _HEAD = 16
 

@@ -1,0 +1,163 @@
+"""The calls that outlast the connection they came in on: their output is kept, and several clients may read it.
+
+Owns which calls are kept, how long and in how much memory, and how they are found: by stream id, and by
+Idempotency-Key.  A kept call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.
+Other calls only pass ``Replay.keep``: they pay one comparison, and none per event.
+"""
+
+from __future__ import annotations
+
+import hmac
+import time
+
+from headgate.dialects.base import Client
+from headgate.errors import IDEMPOTENCY_MISMATCH, STREAM_EXPIRED, STREAM_NOT_FOUND, GatewayError
+from headgate.model import NO_OPTIONS, Call, Limits, Plan
+from headgate.model.bounded import Bounded
+from headgate.policy import on_disconnect
+from headgate.policy.auth import Digester
+from headgate.serving.call.receipt import Receipt
+from headgate.serving.client.egress import Egress
+from headgate.serving.loop.wheel import Wheel
+from headgate.serving.replay.ring import Memory, Ring
+from headgate.serving.replay.stream import KeptStream
+from headgate.wire.http import Request
+
+WEIGHT = 3 << 10  # what a kept call takes beside its events; measured: 2.3 KB
+MOST_REMEMBERED = 20_000  # ids of streams that are gone: their clients read "expired", not "unknown"
+_UNKNOWN = "there is no such stream for this key: it was not resumable, or the gateway has been restarted since"
+REPLAYED = b"x-headgate-idempotent-replay: true\r\n"
+
+
+class Replay:
+    """All kept calls of this process: by stream id, and by Idempotency-Key."""
+
+    def __init__(self, wheel: Wheel, limits: Limits, digester: Digester, public_url: str = "") -> None:
+        self.wheel = wheel
+        self.memory = Memory(limits.replay_max)
+        self._limits = limits
+        self._digester = digester
+        self._public = public_url.rstrip("/").encode()
+        self._streams: dict[str, KeptStream] = {}
+        self._keyed: dict[tuple[str, bytes], KeptStream] = {}
+        self._running: set[KeptStream] = set()
+        self._gone: Bounded[str, str] = Bounded(MOST_REMEMBERED)  # stream id → its owner's grant id
+
+    # --------------------------------------------------------------- for the exchange
+
+    def repeat(self, request: Request, grant: str, egress: Egress) -> bool:
+        """True if this call (it has an Idempotency-Key) has been made before: then ``egress`` gets that call's answer.
+
+        Raises GatewayError: 400, 409, and 410 where the answer is no longer kept whole.
+        """
+        key = on_disconnect.idempotency_key(request)
+        kept = self._keyed.get((grant, key))
+        if kept is None:
+            return False
+        if not hmac.compare_digest(kept.fingerprint, on_disconnect.fingerprint(request)):
+            raise GatewayError(
+                IDEMPOTENCY_MISMATCH,
+                "this Idempotency-Key has been used for another request; take a new one for each",
+                param="Idempotency-Key",
+            )
+        if kept.over and kept.ring is None and kept.whole is None:
+            raise GatewayError(STREAM_EXPIRED, "the answer of this Idempotency-Key is no longer kept")
+        kept.follow(egress, 0, REPLAYED)
+        return True
+
+    def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
+        """Keeps the call that begins with ``egress``, if it or its alias asks for that."""
+        alias = plan.alias
+        keyed = b"idempotency-key" in request.headers
+        if not keyed and call.options is NO_OPTIONS and not alias.resumable_s and alias.on_disconnect == "cancel":
+            return
+        conduct = on_disconnect.conduct(call.options, alias, stream=call.stream, keyed=keyed)
+        stored = (keyed or conduct.resumable) and self.memory.take(WEIGHT)
+        if not (stored or conduct.drains):  # not requested, or no room for it: a call like any other
+            return
+        ring, url = None, b""
+        if stored and conduct.resumable:
+            ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
+            total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
+            until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
+            prefix = request.path.removesuffix(api.path.encode())
+            url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
+        kept = KeptStream(self, api, receipt, conduct, ring, url, egress)
+        if ring is not None:
+            self._streams[receipt.id] = kept
+        self._running.add(kept)
+        if stored:
+            kept.weight = WEIGHT
+        if stored and keyed:
+            kept.key = on_disconnect.idempotency_key(request)
+            kept.fingerprint = on_disconnect.fingerprint(request)
+            self._keyed[kept.grant, kept.key] = kept
+
+    def close(self) -> None:
+        """The process ends, and with it all that is kept."""
+        for kept in {*self._running, *self._streams.values()}:
+            kept.close()
+
+    # --------------------------------------------------------------- for the streams endpoint
+
+    def find(self, ident: str, grant: str | None) -> KeptStream:
+        """The stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
+
+        Raises GatewayError: 410 where it was there, 404.
+        """
+        kept = self._streams.get(ident)
+        owner = kept.grant if kept is not None else self._gone.get(ident)
+        if owner is not None and grant in (None, owner):
+            if kept is not None:
+                return kept
+            raise GatewayError(STREAM_EXPIRED, "this stream is no longer kept; ask again with a new call")
+        raise GatewayError(STREAM_NOT_FOUND, _UNKNOWN)
+
+    def vouches(self, ident: str, expires: str, signature: str) -> bool:
+        """True if the gateway has signed the link.  Raises GatewayError (410) if it is too old."""
+        if not hmac.compare_digest(self._sign(ident, expires), signature.encode()):
+            return False
+        if int(expires) <= time.time():
+            raise GatewayError(STREAM_EXPIRED, "this link has expired")
+        return True
+
+    def _sign(self, ident: str, expires: str) -> bytes:
+        # A NUL cannot stand in a token, so no digest of a token is ever a signature.
+        return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
+
+    def _url(self, prefix: bytes, receipt: Receipt, until: int) -> bytes:
+        return b"%b%b/streams/%b?expires=%d&signature=%b" % (
+            self._public, prefix, receipt.client_id.encode(), until, self._sign(receipt.id, str(until)),
+        )  # fmt: skip
+
+    # --------------------------------------------------------------- called by kept calls
+
+    def outlive(self, kept: KeptStream) -> None:
+        """The call has ended: its answer stays for a while."""
+        self._running.discard(kept)
+        seconds = self._limits.replay_ttl if kept.key is None else self._limits.idempotency_ttl
+        self.wheel.set(kept, self.wheel.now + seconds)
+
+    def release_key(self, kept: KeptStream) -> None:
+        """Forget the key: the next request with it is executed as a new call."""
+        if kept.key is not None:
+            self._keyed.pop((kept.grant, kept.key), None)
+            kept.key = None
+
+    def forget(self, kept: KeptStream) -> None:
+        """Drop all that is kept of it.  A second call has no effect."""
+        self.wheel.drop(kept)
+        self._running.discard(kept)
+        self.release_key(kept)
+        self.memory.used -= kept.weight
+        kept.weight = 0
+        if kept.whole is not None:
+            self.memory.used -= len(kept.whole[1])
+            kept.whole = None
+        if kept.ring is not None:
+            kept.ring.clear()
+        if self._streams.pop(kept.id, None) is not None:
+            self._gone.put(kept.id, kept.grant)
+
+    def gauges(self) -> dict[str, float]:
+        return {"streams_kept": len(self._streams), "replay_bytes": self.memory.used}

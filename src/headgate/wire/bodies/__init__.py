@@ -1,0 +1,1 @@
+"""Bodies: content codings undone, their form recognised, streams of any form brought into events.  Pure."""
