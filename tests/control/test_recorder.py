@@ -450,9 +450,7 @@ def test_killed_journal_is_read_to_its_end(tmp_path: Path) -> None:
 READER = """
     import asyncio, sys
     from pathlib import Path
-    from headgate.control.ingest.feed import WAITING
-from headgate.control.ingest.receipts import Batch
-from headgate.control.ingest.recorder import Recorder
+    from headgate.control.ingest.recorder import Recorder
     from headgate.control.store.database import open_store
     async def main():
         engine = await open_store(sys.argv[2])
