@@ -32,8 +32,7 @@ class Resource(BaseModel):
     ``LATER``: keys of the file that are documented but not served yet, with the step of the plan that brings each.
     """
 
-    # Validators are built when they are used: a command that reads the file needs one of them
-    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True, defer_build=True)
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
     LATER: ClassVar[dict[str, int | None]] = {}
 
     @classmethod
