@@ -327,7 +327,7 @@ def test_bug_after_a_broken_connection_ends_the_call() -> None:
         raise RuntimeError("a bug")
 
     bridge = SimpleNamespace(close=close, error=None)
-    relay = Relay(cast(Egress, None), cast(Receipt, SimpleNamespace(id="x")), cast(Wheel, None), 10.0)
+    relay = Relay(cast(Egress, None), cast(Receipt, SimpleNamespace(client_id="x")), cast(Wheel, None), 10.0)
     relay.bridge, relay.done = cast(StreamBridge, bridge), Signal()
     relay.failed(GatewayError(UPSTREAM_CUT, "cut"))
     assert relay.done.done and bridge.error.kind.code == "internal_error"
