@@ -13,7 +13,6 @@ from typing import Annotated, Any
 
 import typer
 
-from headgate.catalog.names import nearest
 from headgate.cli.display.terminal import changed, counting, draw, facts, moment, say, show, table, yes
 from headgate.cli.nouns.providers import account_table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
@@ -134,6 +133,8 @@ def _takes_keys(gateway: Gateway, provider: str) -> None:
     there = {row["name"]: row for row in gateway.items("/providers")}
     known = {**dict.fromkeys((row["name"] for row in gateway.items("/presets")), None), **there}
     if provider not in known:
+        from headgate.catalog.names import nearest  # noqa: PLC0415 - late: see late.py
+
         near = nearest(provider, known)
         sentence = f"there is no provider and no service {provider!r}{near}"
         raise Trouble(sentence, "headgate providers presets, or headgate providers add NAME --base-url URL", 2)

@@ -42,7 +42,7 @@ def accounts(part: str) -> Iterable[str]:
 
 def presets(part: str) -> Iterable[str]:
     """The rows that Headgate ships; no gateway is needed."""
-    return sorted(path.stem for path in (Path(__file__).parent.parent / "providers").glob("*.toml"))
+    return sorted(path.stem for path in (Path(__file__).parents[2] / "catalog" / "presets").glob("*.toml"))
 
 
 def either(*sources: Source) -> Source:
