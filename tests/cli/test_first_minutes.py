@@ -174,6 +174,7 @@ def test_an_engine_that_starts_later_is_found(tmp_path: Path, start: Start) -> N
         assert "My engine answers" in one.good("detect")
 
 
+@pytest.mark.alone  # engines are looked for within a moment of the start
 def test_the_first_curl_names_an_engine_that_is_there(tmp_path: Path, start: Start) -> None:
     port = free_port()
     _with_engine_row(tmp_path, port)

@@ -79,7 +79,7 @@ def test_one_damaged_byte_costs_one_record(spot: str, alive: bool, tmp_path: Pat
             assert recorder.lag().damaged == 1
             await eventually(lambda: outcomes(tmp_path)[ident(HURT)] == (None if alive else "lost"))
             assert [path.name for path in (tmp_path / "torn").iterdir()] == [f"{writer.path.name}@{begins[HURT]}"]
-            assert writer.there is alive
+            await eventually(lambda: writer.there is alive)
 
     run(main())
 

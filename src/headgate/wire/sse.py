@@ -46,6 +46,7 @@ class Decoder:
         "_data",
         "_error",
         "_id",
+        "_indented",
         "_line",
         "_line_by_line",
         "_name",
@@ -72,6 +73,7 @@ class Decoder:
         self._named = b""  # the name when _data began
         self._id = b""
         self._error = b""
+        self._indented = False  # the fields of this event stand behind blanks
         self._line_by_line = False  # no blank lines stand between this stream's payloads
 
     def feed(self, data: bytes) -> list[Event]:
@@ -159,8 +161,9 @@ class Decoder:
                 self.retry = int(value)
         elif name == b"error":
             self._error = value
-        elif name[:1] in _INDENT:
+        elif name[:1] in _INDENT and (self._indented or not self._data):  # else a field of another name, and ignored
             self._field(line.lstrip(b" \t"), events)
+            self._indented = True
 
     def _add(self, value: bytes, events: list[Event]) -> None:
         """One line of data.  Where it cannot belong to the lines before, those are an event."""
@@ -185,6 +188,7 @@ class Decoder:
             self._data = []
             self._size = 0
             self._error = b""
+            self._indented = False
         self._name = b""
 
 
