@@ -53,6 +53,8 @@ from headgate.model.limits import (
     CallLimits,
     Hold,
     Quota,
+    Spent,
+    Standing,
     Tenant,
     Want,
 )
@@ -115,6 +117,8 @@ __all__ = [
     "Seam",
     "Share",
     "Snapshot",
+    "Spent",
+    "Standing",
     "Target",
     "TargetRef",
     "Tenant",

@@ -121,7 +121,7 @@ class Exchange:
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
-        hold = holds.take(call, grant, journal_accepts=self._journal.accepting)
+        hold = holds.take(call, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call.stream)
         self._replay.keep(request, client, call, plan, receipt, egress)
         next_attempt = NextAttempt(plan, self._health, random.random)

@@ -14,7 +14,6 @@ from headgate.model import (
     AttemptRecord,
     Closed,
     Grant,
-    Hold,
     ModelRow,
     Opened,
     Plan,
@@ -69,7 +68,6 @@ class Receipt:
     requested = ""
     opened = False
     plan: Plan | None = None
-    hold: Hold | None = None
     grant: Grant | None = None
     target: Attempt | None = None
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
@@ -104,13 +102,12 @@ class Receipt:
         """Unix seconds, as OpenAI's ``created``."""
         return self.at // 1_000_000_000
 
-    def open(self, plan: Plan, hold: Hold, stream: bool) -> None:
+    def open(self, plan: Plan, prompt_tokens: int, stream: bool) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
         self.step("admit")
         self.routed = _monotonic()
         self.plan = plan
-        self.hold = hold
-        self.usage.prompt = hold.prompt
+        self.usage.prompt = prompt_tokens
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price
