@@ -136,9 +136,7 @@ def script(ctx: Any, option: str, shell: str) -> None:
     if shell not in known:
         said = f"there is no completion for the shell {shell}" if shell else "the shell is not known"
         raise Trouble(said, f"headgate {option} SHELL, with one of: {', '.join(known)}", code=2)
-    carry_out = (
-        typer_completion.show_callback if option == "--show-completion" else typer_completion.install_callback
-    )
+    carry_out = typer_completion.show_callback if option == "--show-completion" else typer_completion.install_callback
     carry_out(ctx, ctx.command.params[0], shell)
 
 
