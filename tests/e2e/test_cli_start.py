@@ -10,7 +10,6 @@ import contextlib
 import http.server
 import json
 import os
-import statistics
 import subprocess
 import sys
 import threading
