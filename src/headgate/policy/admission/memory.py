@@ -158,10 +158,10 @@ class MemoryCounters:
                 part.meter.held -= hold.cost
         self._unswept = self._unswept or list(self._meters)
         for key in self._unswept[-SWEPT:]:
-            meter = self._meters.get(key)
-            if meter is not None:
-                meter.catch_up(now)
-                if meter.idle:
+            known = self._meters.get(key)
+            if known is not None:
+                known.catch_up(now)
+                if known.idle:
                     del self._meters[key]
         del self._unswept[-SWEPT:]
         return len(expired)
