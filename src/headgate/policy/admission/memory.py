@@ -23,12 +23,15 @@ SWEPT = 256  # meters that one sweep looks at
 
 
 class Portion(Struct):
-    """A hold's share of one meter.  ``tokens``: of the last minute's, by the newest ``entry``."""
+    """A hold's share of one meter.  ``tokens`` of the last minute are its own, the newest of them in ``entry``; its
+    request is in ``first``.
+    """
 
     quota: Quota
     meter: Meter
     tokens: int = 0
     entry: Counted | None = None
+    first: Counted | None = None
 
 
 @final
@@ -72,7 +75,7 @@ class MemoryCounters:
             if quota.timed:
                 weight = tokens if tokens <= quota.tpm else quota.tpm
                 entry = meter.add(now, 1, weight)
-                parts.append(Portion(quota, meter, weight, entry))
+                parts.append(Portion(quota, meter, weight, entry, entry))
             else:
                 parts.append(Portion(quota, meter))
             meter.running += 1
@@ -133,7 +136,8 @@ class MemoryCounters:
             if quota.model and (served is None or not is_model(served, quota.model)):
                 meter.today -= hold.taken >= meter.day_ends - DAY_S
                 if entry is not None:
-                    meter.take_back(entry, 1, part.tokens)
+                    meter.take_back(part.first, 1, 0)
+                    meter.take_back(entry, 0, part.tokens)
                 continue
             meter.spent += cost
             if entry is None:
