@@ -92,6 +92,17 @@ class Quota(Struct, frozen=True, gc=False):
     model: str = ""
 
 
+class Quotas(Struct, frozen=True, gc=False):
+    """All that a call counts against.  ``hard``: some budget must not be overrun; ``metered``: or its tokens count."""
+
+    each: tuple[Quota, ...] = ()
+    hard: bool = False
+    metered: bool = False
+
+
+NO_QUOTAS = Quotas()
+
+
 class Want(Struct, gc=False):
     """What a call wants to hold.
 
@@ -104,7 +115,7 @@ class Want(Struct, gc=False):
     """
 
     owner: str
-    quotas: tuple[Quota, ...]
+    quotas: Quotas
     prompt: int
     output: int
     least: int

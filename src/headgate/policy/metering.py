@@ -14,6 +14,7 @@ from msgspec import Struct
 from headgate.model import NOTHING, UNLIMITED, Price, Share, Target, Usage, Used
 
 MILLION = 1_000_000
+_HALF = MILLION // 2
 TIER_MARGIN = 2  # by which factor an estimated prompt may be off, where that decides about the tier
 
 
@@ -108,7 +109,7 @@ def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None
 
 def ceiling_cost(prompt: int, output: int, price: Price) -> int:
     """As ``cost``, at a ``ceiling``: of a prompt that nothing is known about."""
-    return (prompt * (price.input or 0) + output * (price.output or 0) + MILLION // 2) // MILLION
+    return (prompt * price.input + output * price.output + _HALF) // MILLION  # type: ignore[operator]  # both known
 
 
 def affordable(price: Price, prompt: int, most: int) -> int:

@@ -66,7 +66,7 @@ def several(source: Source) -> Source:
     return complete
 
 
-OUTCOMES = choices("delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost")
+OUTCOMES = choices("delivered", "failed", "cancelled", "truncated", "hollow", "refused", "budget_exceeded", "lost")
 SCOPES = choices("gate:chat", "gate:models", "gate:usage")
 CAPABILITIES = choices("tools", "json_schema", "vision", "reasoning", "audio")
 WHERE: dict[str, dict[str, Source]] = {

@@ -39,7 +39,9 @@ Instant = Annotated[
     Query(min_length=1, max_length=64, description="Unix seconds, or ISO 8601 (UTC where no zone is given).",
           examples=["2027-01-31T12:00:00Z"]),
 ]  # fmt: skip
-Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost", "running"]
+Outcome = Literal[
+    "delivered", "failed", "cancelled", "truncated", "hollow", "refused", "budget_exceeded", "lost", "running"
+]
 _PUBLIC_ID = re.compile(r"[0-9a-f]{8}|file-\S+")
 _encode = msgspec.json.Encoder().encode
 

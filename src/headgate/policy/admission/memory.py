@@ -11,10 +11,10 @@ from typing import Final, final
 
 from msgspec import Struct
 
-from headgate.model import UNLIMITED, Hold, Quota, Spent, Standing, Target, Usage, Want
+from headgate.model import UNLIMITED, Hold, Quota, Quotas, Spent, Standing, Target, Usage, Want
 from headgate.policy import metering
 from headgate.policy.admission import refusals
-from headgate.policy.admission.meters import MINUTE, Counted, Meter
+from headgate.policy.admission.meters import GONE, MINUTE, MOST_ENTRIES, Counted, Meter
 from headgate.policy.admission.periods import DAY_S
 from headgate.policy.admission.quotas import is_model
 
@@ -45,13 +45,13 @@ class MemoryCounters:
         self._now = 0.0
 
     def take(self, want: Want, now: float) -> Hold:
-        known, quotas = self._meters, want.quotas
+        known = self._meters
         covered, price = want.output, want.price
         cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
         tokens = want.prompt + want.least
         blocked = False
         meters = []
-        for quota in quotas:
+        for quota in want.quotas.each:
             meter = known.get(quota.key)
             if meter is None or meter.quota is not quota:
                 meter = self._meter(quota, now)
@@ -74,7 +74,14 @@ class MemoryCounters:
             quota = meter.quota
             if quota.timed:
                 weight = tokens if tokens <= quota.tpm else quota.tpm
-                entry = meter.add(now, 1, weight)
+                entries = meter.entries
+                if len(entries) < MOST_ENTRIES:
+                    meter.requests += 1
+                    meter.tokens += weight
+                    entry = Counted(now, 1, weight, now)
+                    entries.append(entry)
+                else:
+                    entry = meter.add(now, 1, weight)
                 parts.append(Portion(quota, meter, weight, entry, entry))
             else:
                 parts.append(Portion(quota, meter))
@@ -85,7 +92,7 @@ class MemoryCounters:
         if covered < want.longest:
             if want.whole:
                 hold.cap = covered if covered < want.output else 0
-            elif any(quota.most < UNLIMITED or quota.tpm < UNLIMITED for quota in quotas):
+            elif want.quotas.metered:
                 hold.reach = covered
         self._open[want.owner] = hold
         return hold
@@ -143,7 +150,10 @@ class MemoryCounters:
             if entry is None:
                 continue
             surplus = part.tokens - tokens
-            if surplus > 0:
+            if 0 < surplus <= entry.tokens and entry.at != GONE:
+                entry.tokens -= surplus
+                meter.tokens -= surplus
+            elif surplus > 0:
                 meter.take_back(entry, 0, surplus)
             elif surplus < 0:  # used by now, whenever
                 meter.add(now, 0, -surplus)
@@ -179,19 +189,22 @@ class MemoryCounters:
 
     # ------------------------------------------------------------------------------------- what is left
 
-    def standing(self, quotas: Iterable[Quota], now: float) -> Standing:
+    def standing(self, quotas: Quotas, now: float) -> Standing:
         found = Standing()
-        for quota in quotas:
-            if not (quota.timed or quota.rpd < UNLIMITED):
-                continue
-            meter = self._known(quota, now)
+        for quota in quotas.each:
+            meter = self._meters.get(quota.key)
+            if meter is None:
+                meter = self._meter(quota, now)
             if now >= meter.until:
                 meter.catch_up(now)
-            reset = meter.entries[-1].at + MINUTE - now if meter.entries else 0.0
-            if quota.rpm - meter.requests < found.requests_left:
-                found.requests, found.requests_left, found.requests_reset = quota.rpm, quota.rpm - meter.requests, reset
-            if quota.tpm - meter.tokens < found.tokens_left:
-                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, quota.tpm - meter.tokens, reset
+            entries = meter.entries
+            reset = entries[-1].at + MINUTE - now if entries else 0.0
+            left = quota.rpm - meter.requests
+            if left < found.requests_left:
+                found.requests, found.requests_left, found.requests_reset = quota.rpm, left, reset
+            left = quota.tpm - meter.tokens
+            if left < found.tokens_left:
+                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, left, reset
             if quota.rpd - meter.today < found.requests_left:
                 found.requests, found.requests_left = quota.rpd, quota.rpd - meter.today
                 found.requests_reset = meter.day_ends - now
