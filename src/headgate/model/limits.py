@@ -103,29 +103,38 @@ class Quotas(Struct, frozen=True, gc=False):
 NO_QUOTAS = Quotas()
 
 
-class Want(Struct, gc=False):
-    """What a call wants to hold.
+class Extent(Struct, frozen=True, gc=False):
+    """How much of an answer is to be held, in tokens.
 
-    ``owner``: the call's id, whose salt names the process.  ``prompt``: its estimated tokens.  ``output``: tokens of
-    the answer that are to be covered now, out of ``longest`` that there may be.  Where a hard budget cannot pay
-    ``output``, fewer will do: at least ``least``, at most ``fewer``.  ``share``: the call takes one of so many parts of
-    what is left, unless that is less than ``least``.  ``step``: tokens of an extension.  ``whole``: the answer cannot
-    be stopped midway.  ``price``: the highest of all targets that may serve; None (unknown): no quota's budget is hard.
-    After ``lease_s`` seconds the hold is released, if it still stands.
+    ``output``: what is to be covered now, out of ``longest`` that there may be.  Where a hard budget cannot pay that,
+    fewer will do: at least ``least``, at most ``fewer``.  ``share``: the call takes one of so many parts of what is
+    left, unless that is less than ``least``.  ``step``: of an extension.  ``whole``: the answer cannot be stopped
+    midway.
     """
 
-    owner: str
-    quotas: Quotas
-    prompt: int
     output: int
     least: int
-    price: Price | None = None
-    lease_s: float = 900.0
     longest: int = UNLIMITED
     fewer: int = UNLIMITED
     share: int = 1
     step: int = 1024
     whole: bool = False
+
+
+class Want(Struct, gc=False):
+    """What a call wants to hold.
+
+    ``owner``: the call's id, whose salt names the process.  ``prompt``: its estimated tokens.  ``price``: the highest
+    of all targets that may serve; None (unknown): no quota's budget is hard.  After ``lease_s`` seconds the hold is
+    released, if it still stands.
+    """
+
+    owner: str
+    quotas: Quotas
+    prompt: int
+    extent: Extent
+    price: Price | None = None
+    lease_s: float = 900.0
 
 
 class Hold(Struct):
@@ -150,15 +159,15 @@ class Hold(Struct):
 
 class Standing(Struct, gc=False):
     """What is left of the limits on requests and on tokens that are nearest to their end; all again in ``…_reset``
-    seconds.  ``UNLIMITED``: there is no such limit.
+    whole seconds.  ``UNLIMITED``: there is no such limit.
     """
 
     requests: int = UNLIMITED
     requests_left: int = UNLIMITED
-    requests_reset: float = 0.0
+    requests_reset: int = 0
     tokens: int = UNLIMITED
     tokens_left: int = UNLIMITED
-    tokens_reset: float = 0.0
+    tokens_reset: int = 0
 
 
 class Spent(Struct, frozen=True, gc=False):

@@ -46,9 +46,10 @@ class MemoryCounters:
 
     def take(self, want: Want, now: float) -> Hold:
         known = self._meters
-        covered, price = want.output, want.price
+        extent, price = want.extent, want.price
+        covered = extent.output
         cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
-        tokens = want.prompt + want.least
+        tokens = want.prompt + extent.least
         blocked = False
         meters = []
         for quota in want.quotas.each:
@@ -62,7 +63,7 @@ class MemoryCounters:
                 or meter.running >= quota.parallel
                 or meter.today >= quota.rpd
                 or meter.tokens + tokens > quota.tpm
-                or meter.spent + meter.held + cost * want.share > quota.most
+                or meter.spent + meter.held + cost * extent.share > quota.most
             ):
                 blocked = True
             meters.append(meter)
@@ -89,9 +90,9 @@ class MemoryCounters:
             meter.today += 1
             meter.held += cost
         hold = Hold(want, parts, now, now + want.lease_s, covered, cost)
-        if covered < want.longest:
-            if want.whole:
-                hold.cap = covered if covered < want.output else 0
+        if covered < extent.longest:
+            if extent.whole:
+                hold.cap = covered if covered < extent.output else 0
             elif want.quotas.metered:
                 hold.reach = covered
         self._open[want.owner] = hold
@@ -101,11 +102,12 @@ class MemoryCounters:
         if tokens < hold.reach:
             return hold.reach
         want, price = hold.want, hold.want.price
-        if hold.settled or tokens >= want.longest:
+        longest = want.extent.longest
+        if hold.settled or tokens >= longest:
             return UNLIMITED  # there is nothing to hold: its upstream has its own end, or it has ended
         if want.owner not in self._open:
             self._reopen(hold, now)
-        covered = min(tokens + want.step, want.longest)
+        covered = min(tokens + want.extent.step, longest)
         if price is not None:
             room = min((self._room(part, now) for part in hold.parts), default=UNLIMITED)
             if room < UNLIMITED:
@@ -121,7 +123,7 @@ class MemoryCounters:
                 part.entry = part.meter.add(now, 0, covered - hold.covered)
         hold.cost += more
         hold.covered = covered
-        hold.reach = covered if covered < want.longest else UNLIMITED
+        hold.reach = covered if covered < longest else UNLIMITED
         hold.expires = max(hold.expires, now + want.lease_s)
         return hold.reach
 
@@ -190,25 +192,29 @@ class MemoryCounters:
     # ------------------------------------------------------------------------------------- what is left
 
     def standing(self, quotas: Quotas, now: float) -> Standing:
+        if len(quotas.each) == 1:
+            return self._standing(quotas.each[0], now)
         found = Standing()
-        for quota in quotas.each:
-            meter = self._meters.get(quota.key)
-            if meter is None:
-                meter = self._meter(quota, now)
-            if now >= meter.until:
-                meter.catch_up(now)
-            entries = meter.entries
-            reset = entries[-1].at + MINUTE - now if entries else 0.0
-            left = quota.rpm - meter.requests
-            if left < found.requests_left:
-                found.requests, found.requests_left, found.requests_reset = quota.rpm, left, reset
-            left = quota.tpm - meter.tokens
-            if left < found.tokens_left:
-                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, left, reset
-            if quota.rpd - meter.today < found.requests_left:
-                found.requests, found.requests_left = quota.rpd, quota.rpd - meter.today
-                found.requests_reset = meter.day_ends - now
+        for one in (self._standing(quota, now) for quota in quotas.each):
+            if one.requests_left < found.requests_left:
+                found.requests, found.requests_left = one.requests, one.requests_left
+                found.requests_reset = one.requests_reset
+            if one.tokens_left < found.tokens_left:
+                found.tokens, found.tokens_left, found.tokens_reset = one.tokens, one.tokens_left, one.tokens_reset
         return found
+
+    def _standing(self, quota: Quota, now: float) -> Standing:
+        meter = self._meters.get(quota.key)
+        if meter is None:
+            meter = self._meter(quota, now)
+        if now >= meter.until:
+            meter.catch_up(now)
+        entries, limit = meter.entries, quota.rpm
+        reset = until = int(entries[-1].at + (MINUTE + 0.999) - now) if entries else 0
+        left, today = limit - meter.requests, quota.rpd - meter.today
+        if today < left:
+            limit, left, until = quota.rpd, today, int(meter.day_ends + 0.999 - now)
+        return Standing(limit, left, until, quota.tpm, quota.tpm - meter.tokens, reset)
 
     def spent(self, key: str, now: float) -> tuple[int, int]:
         """nano-USD that a holder has spent in its budget's period, and that its running calls hold."""
@@ -258,20 +264,20 @@ class MemoryCounters:
 
 def _fit(want: Want, meters: list[Meter], now: float) -> int:
     """The completion tokens that the hold can cover, if not all that are wanted.  Raises GatewayError (402, 429)."""
-    covered = want.output
-    price = want.price
+    extent, price = want.extent, want.price
+    covered = extent.output
     if price is not None and metering.ceiling_cost(want.prompt, covered, price):
         meter = min(meters, key=_room_of)
         room = meter.room
-        if metering.ceiling_cost(want.prompt, covered, price) * want.share > room:
-            least = min(want.least, covered)
+        if metering.ceiling_cost(want.prompt, covered, price) * extent.share > room:
+            least = min(extent.least, covered)
             payable = metering.affordable(price, want.prompt, room)
             if payable < least:
                 raise refusals.over_budget(meter, metering.ceiling_cost(want.prompt, least, price))
-            part = metering.affordable(price, want.prompt, room // want.share)
-            covered = max(least, min(part, payable, want.output))
-            if covered < want.output:
-                covered = max(least, min(covered, want.fewer))
+            part = metering.affordable(price, want.prompt, room // extent.share)
+            covered = max(least, min(part, payable, extent.output))
+            if covered < extent.output:
+                covered = max(least, min(covered, extent.fewer))
     refused = refusals.over_limit(want, meters, now)
     if refused is not None:
         raise refused
