@@ -289,8 +289,9 @@ def row(target: Target, **facts: object) -> Target:
 
 
 def wanted(asked: Call, made: Plan, *quotas: Quota) -> Want:
-    wants = Wants(Calibration())
-    return wants.make("id", quotas_of(quotas), asked, wants.terms(made), asked.prompt.tokens)
+    found = Wants(Calibration()).make("id", quotas_of(quotas), asked, made, asked.prompt.tokens)
+    assert found is not None
+    return found
 
 
 def test_a_stream_wants_its_first_step() -> None:

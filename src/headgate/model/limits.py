@@ -93,11 +93,15 @@ class Quota(Struct, frozen=True, gc=False):
 
 
 class Quotas(Struct, frozen=True, gc=False):
-    """All that a call counts against.  ``hard``: some budget must not be overrun; ``metered``: or its tokens count."""
+    """All that a call counts against.  ``hard``: some budget must not be overrun; ``metered``: or its tokens count.
+
+    ``plain``: the only one has a limit per minute and none per day.
+    """
 
     each: tuple[Quota, ...] = ()
     hard: bool = False
     metered: bool = False
+    plain: bool = False
 
 
 NO_QUOTAS = Quotas()
@@ -137,26 +141,6 @@ class Want(Struct, gc=False):
     lease_s: float = 900.0
 
 
-class Hold(Struct):
-    """What admission has set aside for a running call: a lease, ended by ``Counters.settle``.
-
-    ``covered``: completion tokens that it pays for.  ``reach``: how many may have come before it has to be extended;
-    ``UNLIMITED``: it covers all that there can be.  ``cap``: the ``max_tokens`` of an answer that cannot be stopped
-    midway and may not be as long as asked; 0: none.  ``cost``: nano-USD of ``prompt`` and ``covered``.  ``expires``:
-    Unix seconds, which its holder may put off.  ``parts``: what the counters that gave it know of it.
-    """
-
-    want: Want
-    parts: Sequence[Any]
-    taken: float
-    expires: float
-    covered: int
-    cost: int
-    reach: int = UNLIMITED
-    cap: int = 0
-    settled: bool = False
-
-
 class Standing(Struct, gc=False):
     """What is left of the limits on requests and on tokens that are nearest to their end; all again in ``…_reset``
     whole seconds.  ``UNLIMITED``: there is no such limit.
@@ -168,6 +152,28 @@ class Standing(Struct, gc=False):
     tokens: int = UNLIMITED
     tokens_left: int = UNLIMITED
     tokens_reset: int = 0
+
+
+class Hold(Struct):
+    """What admission has set aside for a running call: a lease, ended by ``Counters.settle``.
+
+    ``covered``: completion tokens that it pays for.  ``reach``: how many may have come before it has to be extended;
+    ``UNLIMITED``: it covers all that there can be.  ``cap``: the ``max_tokens`` of an answer that cannot be stopped
+    midway and may not be as long as asked; 0: none.  ``cost``: nano-USD of ``prompt`` and ``covered``.  ``expires``:
+    Unix seconds, which its holder may put off.  ``left``: requests and tokens of the only quota, when it was given.
+    ``parts``: what the counters that gave it know of it.
+    """
+
+    want: Want
+    parts: Sequence[Any]
+    taken: float
+    expires: float
+    covered: int
+    cost: int
+    reach: int = UNLIMITED
+    cap: int = 0
+    settled: bool = False
+    left: tuple[int, int] | None = None
 
 
 class Spent(Struct, frozen=True, gc=False):

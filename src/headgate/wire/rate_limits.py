@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.model import UNLIMITED, Standing
+from headgate.model import UNLIMITED, Quota, Standing
 
 _LIMITS = tuple(
     (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
@@ -29,6 +29,7 @@ _OF_REQUESTS = (
 _OF_TOKENS = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n"
 _SHORT = b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
 _BOTH = _OF_REQUESTS + _OF_TOKENS + _SHORT
+_JUST_BOTH = _BOTH.replace(b": %b", b": 1m0s").replace(b"reset: %d", b"reset: 60")
 
 
 def fields_of(standing: Standing) -> bytes:
@@ -47,6 +48,13 @@ def fields_of(standing: Standing) -> bytes:
     if most < UNLIMITED:
         return (_OF_TOKENS + _SHORT) % (most, rest, _MINUTE[until], most, rest, until)
     return b""
+
+
+def fields_at_once(quota: Quota, requests: int, tokens: int) -> bytes:
+    """As ``fields_of``, of one quota per minute that has just been counted: all is there again in a minute."""
+    if quota.rpm < UNLIMITED and quota.tpm < UNLIMITED:
+        return _JUST_BOTH % (quota.rpm, requests, quota.tpm, tokens, quota.rpm, requests)
+    return fields_of(Standing(quota.rpm, requests, 60, quota.tpm, tokens, 60))
 
 
 def _duration(seconds: int) -> bytes:

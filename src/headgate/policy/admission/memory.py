@@ -24,7 +24,7 @@ SWEPT = 256  # meters that one sweep looks at
 
 class Portion(Struct):
     """A hold's share of one meter.  ``tokens`` of the last minute are its own, the newest of them in ``entry``; its
-    request is in ``first``.
+    request is in ``first``, where that is another.
     """
 
     quota: Quota
@@ -51,22 +51,22 @@ class MemoryCounters:
         cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
         tokens = want.prompt + extent.least
         blocked = False
-        meters = []
+        meters: list[Meter] = []
         for quota in want.quotas.each:
-            meter = known.get(quota.key)
-            if meter is None or meter.quota is not quota:
-                meter = self._meter(quota, now)
-            if now >= meter.until:
-                meter.catch_up(now)
+            found = known.get(quota.key)
+            if found is None or found.quota is not quota:
+                found = self._meter(quota, now)
+            if now >= found.until:
+                found.catch_up(now)
             if (
-                meter.requests >= quota.rpm
-                or meter.running >= quota.parallel
-                or meter.today >= quota.rpd
-                or meter.tokens + tokens > quota.tpm
-                or meter.spent + meter.held + cost * extent.share > quota.most
+                found.requests >= quota.rpm
+                or found.running >= quota.parallel
+                or found.today >= quota.rpd
+                or found.tokens + tokens > quota.tpm
+                or found.spent + found.held + cost * extent.share > quota.most
             ):
                 blocked = True
-            meters.append(meter)
+            meters.append(found)
         if blocked:
             covered = _fit(want, meters, now)
             cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
@@ -74,7 +74,7 @@ class MemoryCounters:
         for meter in meters:
             quota = meter.quota
             if quota.timed:
-                weight = tokens if tokens <= quota.tpm else quota.tpm
+                weight = min(tokens, quota.tpm) if blocked else tokens
                 entries = meter.entries
                 if len(entries) < MOST_ENTRIES:
                     meter.requests += 1
@@ -83,13 +83,15 @@ class MemoryCounters:
                     entries.append(entry)
                 else:
                     entry = meter.add(now, 1, weight)
-                parts.append(Portion(quota, meter, weight, entry, entry))
+                parts.append(Portion(quota, meter, weight, entry))
             else:
                 parts.append(Portion(quota, meter))
             meter.running += 1
             meter.today += 1
             meter.held += cost
         hold = Hold(want, parts, now, now + want.lease_s, covered, cost)
+        if want.quotas.plain:
+            hold.left = quota.rpm - meter.requests, quota.tpm - meter.tokens
         if covered < extent.longest:
             if extent.whole:
                 hold.cap = covered if covered < extent.output else 0
@@ -120,6 +122,7 @@ class MemoryCounters:
             part.meter.held += more
             if part.quota.timed:
                 part.tokens += covered - hold.covered
+                part.first = part.first or part.entry
                 part.entry = part.meter.add(now, 0, covered - hold.covered)
         hold.cost += more
         hold.covered = covered
@@ -145,18 +148,19 @@ class MemoryCounters:
             if quota.model and (served is None or not is_model(served, quota.model)):
                 meter.today -= hold.taken >= meter.day_ends - DAY_S
                 if entry is not None:
-                    meter.take_back(part.first, 1, 0)
+                    meter.take_back(part.first or entry, 1, 0)
                     meter.take_back(entry, 0, part.tokens)
                 continue
             meter.spent += cost
             if entry is None:
                 continue
             surplus = part.tokens - tokens
-            if 0 < surplus <= entry.tokens and entry.at != GONE:
-                entry.tokens -= surplus
-                meter.tokens -= surplus
-            elif surplus > 0:
-                meter.take_back(entry, 0, surplus)
+            if surplus > 0:
+                if surplus <= entry.tokens and entry.at != GONE:
+                    entry.tokens -= surplus
+                    meter.tokens -= surplus
+                else:
+                    meter.take_back(entry, 0, surplus)
             elif surplus < 0:  # used by now, whenever
                 meter.add(now, 0, -surplus)
 
@@ -174,10 +178,10 @@ class MemoryCounters:
                 part.meter.held -= hold.cost
         self._unswept = self._unswept or list(self._meters)
         for key in self._unswept[-SWEPT:]:
-            known = self._meters.get(key)
-            if known is not None:
-                known.catch_up(now)
-                if known.idle:
+            seen = self._meters.get(key)
+            if seen is not None:
+                seen.catch_up(now)
+                if seen.idle:
                     del self._meters[key]
         del self._unswept[-SWEPT:]
         return len(expired)
@@ -192,8 +196,6 @@ class MemoryCounters:
     # ------------------------------------------------------------------------------------- what is left
 
     def standing(self, quotas: Quotas, now: float) -> Standing:
-        if len(quotas.each) == 1:
-            return self._standing(quotas.each[0], now)
         found = Standing()
         for one in (self._standing(quota, now) for quota in quotas.each):
             if one.requests_left < found.requests_left:
@@ -204,9 +206,7 @@ class MemoryCounters:
         return found
 
     def _standing(self, quota: Quota, now: float) -> Standing:
-        meter = self._meters.get(quota.key)
-        if meter is None:
-            meter = self._meter(quota, now)
+        meter = self._known(quota, now)
         if now >= meter.until:
             meter.catch_up(now)
         entries, limit = meter.entries, quota.rpm

@@ -53,22 +53,19 @@ class Wants:
         self._learnt = learnt
         self._terms: Bounded[str, Terms] = Bounded(MAX_REMEMBERED)
 
-    def terms(self, plan: Plan) -> Terms:
+    def make(self, owner: str, quotas: Quotas, call: Call, plan: Plan, estimated: int) -> Want | None:
+        """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
+
+        None: a quota's budget is hard, and not all targets of the plan are priced: see ``priced``.
+        """
         terms = self._terms.get(plan.requested)
         if terms is None or terms.attempts is not plan.attempts:
             terms = _terms(plan, self._learnt)
             self._terms.put(plan.requested, terms)
-        return terms
-
-    def make(self, owner: str, quotas: Quotas, call: Call, terms: Terms, estimated: int) -> Want:
-        """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
-
-        Where a quota's budget is hard, the plan's targets are priced: see ``priced``.
-        """
-        factor = 0.0
-        for learnt in terms.learnt:
-            if learnt.factor > factor:
-                factor = learnt.factor
+        if quotas.hard and not terms.is_priced:
+            return None
+        learnt = terms.learnt
+        factor = learnt[0].factor if len(learnt) == 1 else max(one.factor for one in learnt)
         prompt = int(estimated * factor) + 1
         price = terms.price or metering.ceiling([target.price for target in terms.targets], prompt)
         covered = quotas.hard and (terms.unseen or not call.stream)
