@@ -157,7 +157,7 @@ def test_streams_start_without_control(gateway: Make) -> None:
     token = one.cli("token", "create", "laptop").stdout.strip()
     assert one.chat("builtin/echo", token)[0] == 200
     with held_away(one):
-        one.until(lambda: "is in use: stop what listens there" in one.log)
+        one.until(lambda: "is in use; stop what listens there" in one.log)
         made = one.cli("token", "create", "other")
         assert made.returncode == 1 and made.stdout == ""
         assert made.stderr.startswith("headgate: ") and "→" in made.stderr and "Traceback" not in made.stderr

@@ -10,15 +10,15 @@ from pydantic import Field
 
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
-from headgate.control.api.accounts import AccountView, lived
-from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
+from headgate.control.api.nouns.accounts import AccountView, lived
+from headgate.control.api.nouns.accounts import views as account_views
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
-from headgate.control.api.views import Changed, Origin, Page, View, seconds
+from headgate.control.api.views import Changed, Origin, Page, View, seconds, view_of
 from headgate.control.discovery.prefills import find_trims
-from headgate.control.discovery.probe import check
+from headgate.control.discovery.probe import Result, check
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
 from headgate.control.objects.registry import Objects, StoredProvider
@@ -88,15 +88,8 @@ class DeletedProvider(Changed):
     accounts: list[str]
 
 
-class CheckResult(View):
+class CheckResult(view_of(Result)):  # type: ignore[misc]
     """``models``: how many the provider lists, null where it does not say.  ``account``: null where none is needed."""
-
-    account: str | None
-    ok: bool
-    status: int | None
-    latency_ms: float | None
-    models: int | None
-    message: str
 
 
 class CheckView(View):

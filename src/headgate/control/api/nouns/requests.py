@@ -13,9 +13,9 @@ from pydantic import AfterValidator, Field, create_model
 
 from headgate.catalog.money import NANO
 from headgate.control.api.errors import documented
+from headgate.control.api.nouns.tokens import token_id
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.tokens import token_id
 from headgate.control.api.views import Page, View
 from headgate.control.refusals import TOKEN_NOT_FOUND
 from headgate.control.reports import requests, usage

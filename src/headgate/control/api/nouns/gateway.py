@@ -16,7 +16,7 @@ from headgate.catalog import prices
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, View
+from headgate.control.api.views import Changed, View, view_of
 from headgate.control.discovery.detection import Asked
 from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
 from headgate.control.store.database import refusals
@@ -75,14 +75,8 @@ class PricesView(View):
     snapshot: str | None
 
 
-class AskedView(View):
+class AskedView(view_of(Asked)):  # type: ignore[misc]
     """An engine that was looked for on this machine.  ``said``: what was there."""
-
-    engine: str
-    title: str
-    port: int
-    found: bool
-    said: str
 
 
 class DetectionView(View):
