@@ -22,7 +22,7 @@ KNOWN = (*CAPABILITIES, *KINDS)
 SYNONYMS = {"function_calling": "tools", "tool_use": "tools"}  # what other catalogs call a capability
 
 
-class Selection(Struct, frozen=True):
+class CatalogQuery(Struct, frozen=True):
     """The parameters of GET /models.  ``limit`` 1–2000."""
 
     provider: str | None = None
@@ -35,10 +35,10 @@ class Selection(Struct, frozen=True):
     offset: int = 0
 
 
-def read(query: bytes) -> Selection:
+def read(query: bytes) -> CatalogQuery:
     """Return the selection that a URL's query string asks for.  Raises GatewayError (400) with the parameter's name."""
     found = {name: _PARAMETERS[name](name, value) for name, value in parameters.read(query, _PARAMETERS).items()}
-    return Selection(**found)  # type: ignore[arg-type]  # each value by the reader of its name
+    return CatalogQuery(**found)  # type: ignore[arg-type]  # each value by the reader of its name
 
 
 def _bad(name: str, message: str) -> GatewayError:
@@ -106,7 +106,7 @@ _ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
 
 
 def select(
-    listed: Iterable[Entry], wanted: Selection, uses: Uses, allowed: Collection[str] = ()
+    listed: Iterable[Entry], wanted: CatalogQuery, uses: Uses, allowed: Collection[str] = ()
 ) -> tuple[list[Entry], int]:
     """The page that ``wanted`` asks for, and how many there are without ``limit`` and ``offset``.
 
@@ -116,12 +116,12 @@ def select(
 
 
 def ordered(listed: Iterable[Entry], sort_by: str, uses: Uses) -> list[Entry]:
-    """By one of the orders of a Selection; the built-in provider is last in each."""
+    """By one of the orders of a CatalogQuery; the built-in provider is last in each."""
     by = _ORDERS[sort_by]
     return sorted(listed, key=lambda entry: (entry.last, by(entry, uses)))
 
 
-def page(listed: Iterable[Entry], wanted: Selection, allowed: Collection[str] = ()) -> tuple[list[Entry], int]:
+def page(listed: Iterable[Entry], wanted: CatalogQuery, allowed: Collection[str] = ()) -> tuple[list[Entry], int]:
     """``select`` of what is in order already."""
     found = list(listed)
     if allowed:
@@ -136,7 +136,7 @@ def permitted(entry: Entry, allowed: Collection[str]) -> bool:
     return any(name in allowed for name in entry.reach)
 
 
-def _tests(wanted: Selection) -> list[Callable[[Entry], bool]]:
+def _tests(wanted: CatalogQuery) -> list[Callable[[Entry], bool]]:
     tests: list[Callable[[Entry], bool]] = []
     if wanted.provider is not None:
         provider = wanted.provider

@@ -12,7 +12,8 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.reports.requests import find, receipt
+from headgate.control.reports.receipts import receipt
+from headgate.control.reports.requests import find
 from headgate.control.reports.usage import of_grant
 from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError, Kind

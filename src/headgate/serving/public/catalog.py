@@ -159,7 +159,7 @@ class _Shelf:
         for signal in waiting:
             signal.set(None)
 
-    def page(self, wanted: selection.Selection, uses: Uses, allowed: tuple[str, ...]) -> bytes:
+    def page(self, wanted: selection.CatalogQuery, uses: Uses, allowed: tuple[str, ...]) -> bytes:
         found, total = selection.page(self._ordered(wanted.sort_by, uses), wanted, frozenset(allowed))
         texts = self._texts
         rows = b",".join(

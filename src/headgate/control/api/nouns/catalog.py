@@ -10,7 +10,7 @@ from fastapi import APIRouter, Path, Query, Response
 from headgate.catalog import entries, selection
 from headgate.catalog.entries import Entry
 from headgate.catalog.names import ended, nearest
-from headgate.catalog.selection import MAX_LIMIT, MAX_WORDS, Selection
+from headgate.catalog.selection import MAX_LIMIT, MAX_WORDS, CatalogQuery
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
@@ -91,6 +91,12 @@ class DeletedModel(Changed):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("catalog")
+    _add_reading(api, admin)
+    _add_changes(api, admin)
+    return api
+
+
+def _add_reading(api: APIRouter, admin: Admin) -> None:
     publication = admin.publication
     made: list[tuple[int, entries.Catalog, list[Entry]]] = []  # of the Snapshot that was asked about last
 
@@ -115,7 +121,7 @@ def routes(admin: Admin) -> APIRouter:
         """The models and aliases that can be asked for, as GET /v1/models lists them."""
         if capability is not None:
             capability = selection.capability("capability", capability)
-        wanted = Selection(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
+        wanted = CatalogQuery(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
         page, total = selection.select(current()[1], wanted, publication.uses)
         body = {
             "object": "list",
@@ -139,6 +145,10 @@ def routes(admin: Admin) -> APIRouter:
         unique = {view.target: view.model_dump() for view in said}
         return Response(_encode({**shown, "overrides": list(unique.values())}), media_type="application/json")
 
+
+def _add_changes(api: APIRouter, admin: Admin) -> None:
+    publication = admin.publication
+
     @api.put("/catalog/{name:path}", responses=documented(404, 409))
     async def put_model(name: Target, wish: FactsWish) -> ChangedModel:
         """Says what is known better about `provider/model` than in the price list; whole: what is left out is not
@@ -154,8 +164,6 @@ def routes(admin: Admin) -> APIRouter:
         """Forgets what was said; the price list holds again."""
         _, effective = await publication.change(lambda sources: (changes.drop_model(sources, name), None))
         return DeletedModel.now(effective, target=name)
-
-    return api
 
 
 def _override(target: str, stored: StoredModel) -> OverrideView:

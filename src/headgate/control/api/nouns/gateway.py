@@ -128,6 +128,12 @@ class Probe(View):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("gateway")
+    _add_health(api, admin)
+    _add_orders(api, admin)
+    return api
+
+
+def _add_health(api: APIRouter, admin: Admin) -> None:
     publication, upkeep = admin.publication, admin.publishing.upkeep
 
     @api.get("/health")
@@ -165,6 +171,10 @@ def routes(admin: Admin) -> APIRouter:
             ),
         )
 
+
+def _add_orders(api: APIRouter, admin: Admin) -> None:
+    publication, upkeep = admin.publication, admin.publishing.upkeep
+
     @api.post("/reload")
     async def reload() -> ReloadResult:
         """Reads the configuration file again.  Where it is bad, the last good one stays; what the store declares stays
@@ -201,8 +211,6 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(NOTHING_RUNS, "No gateway runs, so there is nothing to drain.")
         admin.drain()
         return Draining()
-
-    return api
 
 
 def probes(admin: Admin) -> APIRouter:
