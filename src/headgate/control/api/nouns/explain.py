@@ -12,6 +12,7 @@ from pydantic import Field
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
+from headgate.control.api.standings import State
 from headgate.control.api.views import View, view_of
 from headgate.control.objects import named
 from headgate.dialects.registry import DEFAULT
@@ -25,7 +26,7 @@ OPERATOR = Grant("", "the operator")
 class RouteAccountView(view_of(AccountView)):  # type: ignore[misc]
     """``wait_s``: until its next chance.  ``headroom``: the share of its limits that is left, as well as is known."""
 
-    state: Literal["active", "probe", "cooling", "exhausted", "dead", "denied", "parked"]
+    state: Literal["active", State]
     wait_s: float | None = Field(description="Null: until something is done about it.")
 
 

@@ -12,6 +12,7 @@ from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, create_model
 
 from headgate.catalog.money import NANO
+from headgate.catalog.words import Outcome
 from headgate.control.api.errors import documented
 from headgate.control.api.nouns.tokens import token_id
 from headgate.control.api.parts import Admin
@@ -41,7 +42,6 @@ Instant = Annotated[
     Query(min_length=1, max_length=64, description="Unix seconds, or ISO 8601 (UTC where no zone is given).",
           examples=["2027-01-31T12:00:00Z"]),
 ]  # fmt: skip
-Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost", "running"]
 _PUBLIC_ID = re.compile(r"[0-9a-f]{8}|file-\S+")
 _encode = msgspec.json.Encoder().encode
 
@@ -143,7 +143,7 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
         model: Word = None,
         requested: Word = None,
         provider: Word = None,
-        outcome: Annotated[Outcome | None, Query()] = None,
+        outcome: Annotated[Literal[Outcome, "running"] | None, Query()] = None,
         code: Word = None,
         stream: bool | None = None,
         label: Word = None,
