@@ -141,16 +141,24 @@ usage_days = Table(
     sqlite_with_rowid=False,
 )
 
-# The operator's objects of the store (others are in the file).  `body` is JSON, checked by the control API's models
-# when it is written and when it is read.  Other objects refer to the name.
-stored_providers = Table(
-    "providers",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-)
+
+def _objects(name: str, key: str) -> Table:
+    """A table of the operator's objects (others are in the file).  ``body`` is JSON, checked by the resource's class
+    when it is written and when it is read.  Other objects refer to the key.
+    """
+    return Table(
+        name,
+        metadata,
+        Column(key, Text, primary_key=True),
+        Column("body", Text, nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("updated_at", BigInteger, nullable=False),
+    )
+
+
+stored_providers = _objects("providers", "name")
+stored_aliases = _objects("aliases", "name")
+model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
 # Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
 stored_accounts = Table(
@@ -164,25 +172,6 @@ stored_accounts = Table(
     Column("priority", Integer, nullable=False),
     Column("free", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-)
-
-stored_aliases = Table(
-    "aliases",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-)
-
-# Prices and facts that the operator knows better than the price list.
-model_overrides = Table(
-    "model_overrides",
-    metadata,
-    Column("id", Text, primary_key=True),  # `<provider>/<model id>`
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
 )
 
 # How far each journal file has been read; committed together with what was read.
