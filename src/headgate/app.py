@@ -312,7 +312,7 @@ def _first_token(state: Path) -> tuple[str, Grant]:
     if token is None or not credentials.is_minted(token):
         token = credentials.mint(credentials.fresh_id())
         statedir.write_private(file, token.encode() + b"\n")
-    return token, Grant(id=token.split("_")[2], name="first", origin="store")
+    return token, Grant(id=credentials.public_id(token) or "", name="first", origin="store")
 
 
 def _address(ready: Ready) -> str:
