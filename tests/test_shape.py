@@ -25,9 +25,7 @@ CIRCLES: dict[str, int] = {}
 LONG_FILES: dict[str, int] = {}
 
 # Functions above FUNCTION_LINES.
-LONG_FUNCTIONS: dict[str, int] = {
-    "headgate/serving/call/exchange.py:Exchange._serve": 68,
-}
+LONG_FUNCTIONS: dict[str, int] = {}
 
 # Functions with more than PARAMETERS parameters, CLI commands and routes apart: those have one for each option.
 MANY_PARAMETERS: dict[str, int] = {}
