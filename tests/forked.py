@@ -19,9 +19,11 @@ import signal
 import socket
 import subprocess
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 from headgate.process.boot import CHILD_FD
 from tests.paths import ROOT
@@ -111,6 +113,24 @@ def spawn(entry: str, *arguments: str, modules: tuple[str, ...] = ()) -> tuple[F
     ours, theirs = socket.socketpair()
     with theirs:
         return fork(entry, *arguments, modules=modules, fds={CHILD_FD: theirs.fileno()}), ours
+
+
+def run(
+    entry: str, *arguments: str, stdin: str | None = None, timeout: float = 60, **options: Any
+) -> subprocess.CompletedProcess[str]:
+    """``subprocess.run`` with what it prints, for an entry; ``options`` are those of ``fork``."""
+    with tempfile.TemporaryFile() as given, tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as err:
+        given.write((stdin or "").encode())
+        given.seek(0)
+        fds = {0: given.fileno(), 1: out.fileno(), 2: err.fileno()}
+        process = fork(entry, *arguments, fds=fds, **options)
+        try:
+            code = process.wait(timeout)
+        finally:
+            process.kill()
+        out.seek(0)
+        err.seek(0)
+        return subprocess.CompletedProcess(process.args, code, out.read().decode(), err.read().decode())
 
 
 def _server(modules: tuple[str, ...]) -> socket.socket:

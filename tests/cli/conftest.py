@@ -18,8 +18,12 @@ from typing import Any
 import pytest
 
 from headgate.testing import Provider, serve_in_thread
+from tests import forked
 from tests.ports import free_port
 
+# What commands import when they need it, the admin API on the store above all
+IMPORTED = ("headgate.cli.commands", "headgate.cli.reach.store", "headgate.cli.tasks.doctor", "headgate.cli.tasks.chat")
+OF_PYTHON = ("PYTHON", "LC_", "LANG", "LD_")  # variables that are read when Python starts
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
 
 
@@ -42,6 +46,11 @@ class Shell:
     def run(
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}
     ) -> subprocess.CompletedProcess[str]:
+        if not any(name.startswith(OF_PYTHON) for name in environ):
+            return forked.run(
+                "headgate.cli:main", *arguments, modules=IMPORTED, stdin=stdin, cwd=self.home,
+                environ={**self.environ, **environ},
+            )  # fmt: skip
         return subprocess.run(
             [sys.executable, "-m", "headgate", *arguments],
             cwd=self.home,
