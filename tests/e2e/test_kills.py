@@ -62,10 +62,10 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
     clients = [load.client("builtin/lorem?rate=400&ttft=0.01&tokens=20") for _ in range(24)]
     clients += [load.client("builtin/lorem?rate=50&ttft=0.01&tokens=100") for _ in range(8)]
     tasks = [asyncio.create_task(work) for work in (*clients, load.stranger())]
-    await asyncio.sleep(1.5)
+    await eventually(lambda: sum(seen.done for seen in load.streams) > len(clients))
     one.kill("data")
     killed = time.monotonic()
-    await asyncio.sleep(1.5)
+    await eventually(lambda: sum(seen.done and seen.began > killed for seen in load.streams) > len(clients))
     load.stop = True
     await asyncio.gather(*tasks)
     return load, killed
