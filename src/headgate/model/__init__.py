@@ -1,8 +1,9 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
-Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
-Plan, Hold, Usage, Used), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
-because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
+Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), limits and budgets (CallLimits, Budget,
+Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage, Used), and what is remembered of it (Opened,
+Progress, Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up
+through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
@@ -18,7 +19,6 @@ from headgate.model.call import (
     Call,
     Candidate,
     Delivered,
-    Hold,
     Options,
     Plan,
     Prompt,
@@ -31,7 +31,6 @@ from headgate.model.config import (
     AUTO,
     CAPABILITIES,
     FEATURES,
-    FREE,
     Account,
     Alias,
     DataBoot,
@@ -40,13 +39,30 @@ from headgate.model.config import (
     Limits,
     ModelRow,
     Pool,
-    Price,
-    PriceTier,
     Provider,
     Snapshot,
     TargetRef,
     Timeouts,
 )
+from headgate.model.limits import (
+    HARD,
+    NO_LIMITS,
+    NO_QUOTAS,
+    PERIODS,
+    SOFT,
+    UNLIMITED,
+    Budget,
+    CallGroup,
+    CallLimits,
+    Hold,
+    Quota,
+    Quotas,
+    Spent,
+    Standing,
+    Tenant,
+    Want,
+)
+from headgate.model.prices import FREE, Price, PriceTier
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -64,14 +80,23 @@ __all__ = [
     "CAPABILITIES",
     "FEATURES",
     "FREE",
+    "HARD",
     "NOTHING",
     "NO_ALIAS",
+    "NO_LIMITS",
     "NO_OPTIONS",
+    "NO_QUOTAS",
+    "PERIODS",
+    "SOFT",
+    "UNLIMITED",
     "Account",
     "Alias",
     "Attempt",
     "AttemptRecord",
+    "Budget",
     "Call",
+    "CallGroup",
+    "CallLimits",
     "Candidate",
     "Closed",
     "DataBoot",
@@ -90,6 +115,8 @@ __all__ = [
     "Progress",
     "Prompt",
     "Provider",
+    "Quota",
+    "Quotas",
     "Record",
     "Refused",
     "Rendered",
@@ -97,9 +124,13 @@ __all__ = [
     "Seam",
     "Share",
     "Snapshot",
+    "Spent",
+    "Standing",
     "Target",
     "TargetRef",
+    "Tenant",
     "Timeouts",
     "Usage",
     "Used",
+    "Want",
 ]

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
-from headgate.model import Alias, Grant, Provider, Timeouts
+from headgate.model import Alias, CallGroup, Grant, Provider, Tenant, Timeouts
 from headgate.process import frames
 from headgate.process.frames import Frames
 
@@ -42,6 +42,8 @@ class World(Struct, frozen=True):
     retries: int = 2
     unpriced: str = "allow"
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):

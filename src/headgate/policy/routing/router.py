@@ -36,6 +36,7 @@ from headgate.model import (
     Timeouts,
 )
 from headgate.model.bounded import Bounded
+from headgate.policy.admission.quotas import QuotaTable
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
 from headgate.policy.health.targets import Health
 from headgate.policy.routing import difficulty, explain, filters
@@ -64,7 +65,7 @@ class Router:
     ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since.
     """
 
-    __slots__ = ("_made", "offers", "snapshot")
+    __slots__ = ("_made", "offers", "quotas", "snapshot")
 
     def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
         self.snapshot = snapshot
@@ -73,6 +74,7 @@ class Router:
             self.offers = before.offers
         else:
             self.offers = Offers(snapshot.providers)
+        self.quotas = QuotaTable(snapshot)
         self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
 
     def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
@@ -310,13 +312,14 @@ def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes
     """Return the key of the call's prompt cache: the caller's own name for it, else the conversation's beginning."""
     if mode == "none":
         return b""
-    key = _session(call, headers)
+    key = session_of(call, headers)
     if not key and mode == "prompt_cache":
         key = call.prompt.beginning
     return blake2b(grant.id.encode() + b"\0" + key, digest_size=16).digest() if key else b""
 
 
-def _session(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+def session_of(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's name for the call's session, or b""."""
     key = call.prompt.cache_key
     if key:
         return key

@@ -53,7 +53,7 @@ class Delivery:
     _sent: Quotable | None
     _shown: Tally | None  # before what is held
     _template: Template
-    _text_bytes: int
+    size: int
     _text_events: int
 
     # ------------------------------------------------------------------------------- chunks
@@ -225,12 +225,12 @@ class Delivery:
         self._kinds.update(seen)
         for key in seen:
             if key == "tool_calls":
-                self._text_bytes += state.tools.take_size()
+                self.size += state.tools.take_size()
             elif key == "reasoning" and "reasoning_content" in seen:
                 continue  # the same text under both names
             elif key in normalise.TEXT_KEYS:
                 text = bytes(delta[key])[1:-1]
-                self._text_bytes += len(text)
+                self.size += len(text)
                 if key == "content" and self._said is not None and self._held is None:
                     self._said += text
 
@@ -238,7 +238,7 @@ class Delivery:
     def _tally(self) -> Tally:
         said = self._said
         content = len(said) + self._said_saved if said is not None else 0
-        return Tally(self._text_events, self._text_bytes, content)
+        return Tally(self._text_events, self.size, content)
 
     def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
         """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""

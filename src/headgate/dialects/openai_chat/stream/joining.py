@@ -50,7 +50,7 @@ class ContinuedStream(ChatStream):
         self._said = self._saying = before._said
         self._said_saved, self._said_room = before._said_saved, before._said_room
         self._begins = self._counted = before._given
-        self._text_events, self._text_bytes = self._begins[:2]
+        self._text_events, self.size = self._begins[:2]
 
     @property
     def used(self) -> Used:
@@ -113,7 +113,7 @@ class ContinuedStream(ChatStream):
                 return
             if held:
                 self._text_events += 1
-                self._text_bytes += len(held.encode())
+                self.size += len(held.encode())
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
         super()._finish_up(parts)

@@ -69,7 +69,7 @@ class ChatStream(Delivery):
         self._usage_raw: Raw | None = None
         self._shown: Tally | None = None  # before what is held
         self._counted = NO_TEXT  # what had come when the last usage did
-        self._text_bytes = 0
+        self.size = 0
         self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
         self._begun = False
@@ -104,7 +104,7 @@ class ChatStream(Delivery):
     @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
-        return (self._text_bytes + 3) >> 2
+        return (self.size + 3) >> 2
 
     @property
     def used(self) -> Used:
@@ -161,7 +161,7 @@ class ChatStream(Delivery):
                     at = after
                     self.events += 1
                     self._text_events += 1
-                    self._text_bytes += len(text)
+                    self.size += len(text)
                     if saying is not None:
                         saying += text
                     continue
@@ -229,6 +229,12 @@ class ChatStream(Delivery):
         self.error = None
         self.done = True
         return True
+
+    def stop(self, reason: str) -> None:
+        for choice in self._choices.values():
+            if not choice.finish_sent:
+                choice.finish, choice.ending, choice.word = reason, None, ""
+        self.done = True
 
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
