@@ -14,10 +14,12 @@ from pydantic import AfterValidator, BeforeValidator, Field
 
 from headgate.catalog.words import Level, LogForm
 from headgate.resources.alias import AliasTable, Retries
+from headgate.resources.callers.group import GroupTable
+from headgate.resources.callers.tenant import TenantName, TenantWish
+from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
-from headgate.resources.token import Secret, TokenTable
 
 BUILTIN = "builtin"
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -104,7 +106,6 @@ class File(Resource):
         "shared_state": 9,
         "master_key": 5,
         "brand": 6,
-        "tenants": 5,
         "cache": 5,
         "traces": 7,
         "telemetry": 7,
@@ -127,3 +128,5 @@ class File(Resource):
     logging: Logging = Logging()
     aliases: dict[str, AliasTable] = {}
     tokens: list[TokenTable] = []
+    tenants: dict[TenantName, TenantWish] = {}
+    budgets: list[GroupTable] = []
