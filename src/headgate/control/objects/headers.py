@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 from headgate.catalog.presets import Row
 from headgate.control.objects.registry import Objects, StoredProvider
@@ -32,7 +33,7 @@ def all_sealed(objects: Objects, rows: Mapping[str, Row], seal: Seal) -> Objects
         name: StoredProvider(kept.created_at, kept.updated_at, sealed(name, kept.body, rows, seal))
         for name, kept in objects.providers.items()
     }
-    return Objects(providers, objects.accounts, objects.aliases, objects.models)
+    return replace(objects, providers=providers)
 
 
 def sealed_secrets(objects: Objects) -> dict[str, bytes]:

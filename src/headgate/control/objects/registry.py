@@ -20,11 +20,15 @@ from headgate.control.store.database import (
     model_overrides,
     stored_accounts,
     stored_aliases,
+    stored_groups,
     stored_providers,
+    stored_tenants,
     upsert,
 )
 from headgate.resources import wording
 from headgate.resources.alias import AliasWish
+from headgate.resources.callers.group import GroupWish
+from headgate.resources.callers.tenant import TenantWish
 from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish
 from headgate.resources.provider import ProviderBody
@@ -57,6 +61,16 @@ class StoredModel(StoredNoun):
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTenant(StoredNoun):
+    body: TenantWish
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGroup(StoredNoun):
+    body: GroupWish
+
+
+@dataclass(frozen=True, slots=True)
 class StoredAccount:
     """A sealed key.  ``hint`` is what may be shown of it."""
 
@@ -81,6 +95,8 @@ class Objects:
     accounts: Mapping[str, StoredAccount] = field(default_factory=dict)
     aliases: Mapping[str, StoredAlias] = field(default_factory=dict)
     models: Mapping[str, StoredModel] = field(default_factory=dict)
+    tenants: Mapping[str, StoredTenant] = field(default_factory=dict)
+    groups: Mapping[str, StoredGroup] = field(default_factory=dict)
 
 
 def now(before: StoredNoun | None = None) -> tuple[int, int]:
@@ -95,6 +111,8 @@ async def load(engine: AsyncEngine) -> Objects:
         providers = await _bodies(connection, stored_providers, ProviderBody)
         aliases = await _bodies(connection, stored_aliases, AliasWish)
         models = await _bodies(connection, model_overrides, FactsWish)
+        tenants = await _bodies(connection, stored_tenants, TenantWish)
+        groups = await _bodies(connection, stored_groups, GroupWish)
         rows = await connection.execute(select(stored_accounts).order_by(stored_accounts.c.created_at))
         accounts = [_account(row) for row in rows]
     return Objects(
@@ -102,6 +120,8 @@ async def load(engine: AsyncEngine) -> Objects:
         {account.id: account for account in accounts},
         {name: StoredAlias(*times, body) for name, times, body in aliases},
         {name: StoredModel(*times, body) for name, times, body in models},
+        {name: StoredTenant(*times, body) for name, times, body in tenants},
+        {name: StoredGroup(*times, body) for name, times, body in groups},
     )
 
 
@@ -127,13 +147,21 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
         await _save_bodies(engine, connection, stored_providers, before.providers, after.providers)
         await _save_bodies(engine, connection, stored_aliases, before.aliases, after.aliases)
         await _save_bodies(engine, connection, model_overrides, before.models, after.models)
+        await _save_bodies(engine, connection, stored_tenants, before.tenants, after.tenants)
+        await _save_bodies(engine, connection, stored_groups, before.groups, after.groups)
         await _delete(connection, stored_accounts, before.accounts, after.accounts)
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
                 await _upsert(engine, connection, stored_accounts, {"id": ident, **asdict(account)})
 
 
-Bodies = Mapping[str, StoredProvider] | Mapping[str, StoredAlias] | Mapping[str, StoredModel]
+Bodies = (
+    Mapping[str, StoredProvider]
+    | Mapping[str, StoredAlias]
+    | Mapping[str, StoredModel]
+    | Mapping[str, StoredTenant]
+    | Mapping[str, StoredGroup]
+)
 
 
 async def _save_bodies(

@@ -128,8 +128,6 @@ async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
         "since": rows[0][-1] // NANO if rows else None,
         "today": _own([row for row in rows if row.day == today]),
         "month": _own([row for row in rows if row.day >= month]),
-        "budget": None,
-        "alert": None,
     }
 
 

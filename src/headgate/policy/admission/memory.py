@@ -211,7 +211,7 @@ class MemoryCounters:
         return found
 
     def use(self, quota: Quota, now: float) -> QuotaUse:
-        meter = self._known(quota, now)
+        meter = self._meter(quota, now)
         meter.catch_up(now)
         resets = None if quota.budget is None or meter.period_ends == NEVER else meter.period_ends
         return QuotaUse(

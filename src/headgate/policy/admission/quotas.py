@@ -68,7 +68,7 @@ class QuotaTable:
         return tenant.over_budget if tenant is not None else ""
 
     def _make(self, grant: Grant) -> Quotas:
-        return quotas_of(tuple(quota for quota in map(self._quota, self.holders(grant)) if quota is not None))
+        return quotas_of(tuple(quota for quota in map(self.quota, self.holders(grant)) if quota is not None))
 
     def holders(self, grant: Grant) -> list[Grant | Tenant]:
         """Whose quotas a token's calls count against: its own, its parent's, its tenant's."""
@@ -79,18 +79,20 @@ class QuotaTable:
             found.append(tenant)
         return found
 
-    def named(self, key: str) -> Quota | None:
-        """The quota whose counters have this key; None: there is none."""
+    def named(self, key: str) -> tuple[str, Quota] | None:
+        """The name of a holder, and the quota whose counters have this key; None: there is none."""
         kind, _, name = key.partition(":")
         if kind == "group":
-            return next((quota for _group, quota in self._groups if quota.key == key), None)
+            return next(((name, quota) for _group, quota in self._groups if quota.key == key), None)
         if kind == "tenant":
-            tenant = self._snapshot.tenants.get(name)
-            return None if tenant is None else self._quota(tenant)
-        grant = next((one for one in self._snapshot.tokens.values() if one.id == name), None)
-        return None if grant is None else self._quota(grant)
+            holder: Grant | Tenant | None = self._snapshot.tenants.get(name)
+        else:
+            holder = next((one for one in self._snapshot.tokens.values() if one.id == name), None)
+        quota = self.quota(holder) if holder is not None else None
+        return (holder.name, quota) if holder is not None and quota is not None else None
 
-    def _quota(self, holder: Grant | Tenant) -> Quota | None:
+    def quota(self, holder: Grant | Tenant) -> Quota | None:
+        """A token's or a tenant's own; None where nothing of it is counted."""
         if isinstance(holder, Grant):
             key, shown = f"token:{holder.id}", f"the API key {holder.name!r}"
         else:

@@ -89,8 +89,15 @@ class InsteadAlias(Resource):
     alias: ModelName
 
 
+def _over_budget(value: Any) -> Any:
+    if value != "refuse" and not isinstance(value, dict | InsteadAlias):
+        raise wrong("must be refuse, or {alias: NAME} with the alias that serves instead")
+    return value
+
+
 OverBudget = Annotated[
     Literal["refuse"] | InsteadAlias,
+    BeforeValidator(_over_budget),
     Field(description="`refuse`, or the alias that serves what the budget cannot pay."),
 ]
 
