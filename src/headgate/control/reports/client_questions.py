@@ -6,7 +6,7 @@ child, does not exist.  What reads calls waits until the journal has been read u
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from typing import Any, Protocol
 
 import msgspec
@@ -14,7 +14,6 @@ from pydantic import ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO, usd
-from headgate.control.identity.tokens import Minted, Stored
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.reports.receipts import receipt
 from headgate.control.reports.requests import find
@@ -30,12 +29,27 @@ from headgate.resources.callers.token import ChildWish
 Status = tuple[int, Any]
 
 
+class Child(Protocol):
+    """A token that is kept."""
+
+    @property
+    def grant(self) -> Grant: ...
+
+    @property
+    def created_at(self) -> int: ...
+
+
+class NewChild(Child, Protocol):
+    @property
+    def token(self) -> str: ...
+
+
 class ChildTokens(Protocol):
     """Tokens within tokens: see ``snapshot.agent_tokens``."""
 
-    async def create_child(self, parent: str, wish: ChildWish) -> tuple[Minted, bool]: ...
+    async def create_child(self, parent: str, wish: ChildWish) -> tuple[NewChild, bool]: ...
 
-    async def children(self, parent: str) -> list[Stored]: ...
+    async def children(self, parent: str) -> Sequence[Child]: ...
 
     async def revoke_child(self, parent: str, ident: str) -> bool: ...
 
