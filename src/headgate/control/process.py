@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.vault import VaultLocked
+from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
@@ -211,9 +211,8 @@ class Control:
     async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publishing, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
-            ports = own_ports(self._boot, port)
-            first = self._boot.first_token
-            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first)
+            ports, first, master = own_ports(self._boot, port), self._boot.first_token, self._boot.master_key
+            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first, master)
             declared = self._boot.declared
             await publishing.publication.begin(
                 Compiled(

@@ -42,6 +42,7 @@ from headgate.model.config import (
     PriceTier,
     Provider,
     Snapshot,
+    Spend,
     TargetRef,
     Timeouts,
 )
@@ -94,6 +95,7 @@ __all__ = [
     "Seam",
     "Share",
     "Snapshot",
+    "Spend",
     "Target",
     "TargetRef",
     "Timeouts",

@@ -10,8 +10,9 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
@@ -40,6 +41,12 @@ def _as_table(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _master_key(value: SecretStr) -> SecretStr:
+    if parse_key(value.get_secret_value()) is None:
+        raise wrong(KEY_FORM.removeprefix("it "))
+    return value
+
+
 Host = Annotated[str, AfterValidator(_host)]
 
 
@@ -64,10 +71,10 @@ class Server(Resource):
 
 
 class Control(Resource):
-    LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
     allowed_hosts: list[Host | Literal["*"]] = []
+    public_url: Url | None = None
 
 
 class Detect(Resource):
@@ -101,7 +108,6 @@ class File(Resource):
 
     LATER = {
         "shared_state": 9,
-        "master_key": 5,
         "brand": 6,
         "tenants": 5,
         "cache": 5,
@@ -115,6 +121,8 @@ class File(Resource):
     state_dir: str | None = None
     database: Annotated[str | None, Field(repr=False)] = None  # a password may stand in it
     admin_token: Secret | None = None
+    master_key: Annotated[SecretStr, AfterValidator(_master_key)] | None = None
+    master_key_file: str | None = None
     default_model: Annotated[str, Field(min_length=1)] = "auto"
     detect: Detect = Detect()
     unpriced: Literal["allow", "refuse"] = "allow"

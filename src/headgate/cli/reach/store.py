@@ -38,9 +38,8 @@ class Store:
         self._open = AsyncExitStack()
         self._runner = asyncio.Runner()
         try:
-            self._client = self._run(
-                self._open.enter_async_context(offline(self.state_dir, settings.database, self._compiled))
-            )
+            on_store = offline(self.state_dir, settings.database, self._compiled, settings.master_key)
+            self._client = self._run(self._open.enter_async_context(on_store))
         except (statedir.StateError, StoreUnusable) as error:
             self._runner.close()
             kind = StoreTrouble if isinstance(error, StoreUnusable) else Trouble

@@ -18,7 +18,7 @@ from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import Row, Unfilled, base_url, catalog, fields
 from headgate.catalog.shipped_aliases import shipped
 from headgate.control.objects.registry import Objects, StoredAccount
-from headgate.model import Account, Alias, ModelRow, Provider
+from headgate.model import Alias, ModelRow, Provider
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
 from headgate.resources.fields import STORE
@@ -116,7 +116,7 @@ def _with_accounts(provider: Provider, objects: Objects) -> Provider:
         return provider
     own = {account.id for account in provider.accounts}
     added = tuple(
-        Account(one.id, one.label, one.priority, one.free)
+        one.terms.account(one.id, one.label, one.priority, one.free)
         for one in objects.accounts.values()
         if one.provider == provider.name and one.id not in own
     )

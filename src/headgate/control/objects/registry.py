@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import structlog
@@ -24,6 +24,7 @@ from headgate.control.store.database import (
     upsert,
 )
 from headgate.resources import wording
+from headgate.resources.account import AccountTerms
 from headgate.resources.alias import AliasWish
 from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish
@@ -58,7 +59,7 @@ class StoredModel(StoredNoun):
 
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
-    """A sealed key.  ``hint`` is what may be shown of it."""
+    """A sealed key.  ``hint`` is what may be shown of it, ``terms`` what holds for its use."""
 
     provider: str
     label: str
@@ -67,6 +68,7 @@ class StoredAccount:
     priority: int
     free: bool
     created_at: int
+    terms: AccountTerms = field(default_factory=AccountTerms)
 
     @property
     def id(self) -> str:
@@ -96,7 +98,7 @@ async def load(engine: AsyncEngine) -> Objects:
         aliases = await _bodies(connection, stored_aliases, AliasWish)
         models = await _bodies(connection, model_overrides, FactsWish)
         rows = await connection.execute(select(stored_accounts).order_by(stored_accounts.c.created_at))
-        accounts = [_account(row) for row in rows]
+        accounts = [account for row in rows if (account := _account(row)) is not None]
     return Objects(
         {name: StoredProvider(*times, body) for name, times, body in providers},
         {account.id: account for account in accounts},
@@ -105,9 +107,15 @@ async def load(engine: AsyncEngine) -> Objects:
     )
 
 
-def _account(row: Row[Any]) -> StoredAccount:
+def _account(row: Row[Any]) -> StoredAccount | None:
     values = {one.name: getattr(row, one.name) for one in fields(StoredAccount)}
-    return StoredAccount(**{**values, "sealed": bytes(row.sealed), "free": bool(row.free)})
+    try:
+        terms = AccountTerms.from_store(row.terms)
+    except ValidationError as error:  # never without its limits and its owner
+        wrong = wording.sentence(error)
+        log.error("an object in the store cannot be read; left out", table="accounts", name=row.id, error=wrong)
+        return None
+    return StoredAccount(**{**values, "sealed": bytes(row.sealed), "free": bool(row.free), "terms": terms})
 
 
 async def _bodies(connection: AsyncConnection, table: Table, kind: type[B]) -> list[tuple[str, tuple[int, int], B]]:
@@ -130,7 +138,9 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
         await _delete(connection, stored_accounts, before.accounts, after.accounts)
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
-                await _upsert(engine, connection, stored_accounts, {"id": ident, **asdict(account)})
+                values = {one.name: getattr(account, one.name) for one in fields(StoredAccount)}
+                values |= {"id": ident, "terms": account.terms.to_store()}
+                await _upsert(engine, connection, stored_accounts, values)
 
 
 Bodies = Mapping[str, StoredProvider] | Mapping[str, StoredAlias] | Mapping[str, StoredModel]

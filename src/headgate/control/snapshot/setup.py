@@ -9,13 +9,14 @@ from pathlib import Path
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.identity.tokens import adopt_first
-from headgate.control.identity.vault import Vault
+from headgate.control.identity.vault import open_vault
 from headgate.control.objects import registry
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.snapshot.agent_tokens import AgentTokens
 from headgate.control.snapshot.keyring import Keyring
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.upkeep import Upkeep
+from headgate.process.boot import MasterKey
 from headgate.process.credentials import instance_key
 from headgate.resources.compiled import Compiled
 
@@ -34,12 +35,14 @@ async def set_up(
     reloaded: Callable[[], None] = lambda: None,
     own_ports: frozenset[int] = frozenset(),
     first_token: str | None = None,
+    master_key: MasterKey = MasterKey(),  # noqa: B008  (it is frozen)
 ) -> Publishing:
     """Raises SQLAlchemyError, and VaultLocked or StateError where a key's file is gone or damaged."""
     key = instance_key(state)
     if first_token is not None:
         await adopt_first(engine, key, first_token)
     stored = await registry.load(engine)
-    publication = Publication(engine, Keyring(Vault(state, all_sealed_blobs(stored))), stored)
+    vault = await open_vault(engine, state, master_key, all_sealed_blobs(stored))
+    publication = Publication(engine, Keyring(vault), stored)
     upkeep = Upkeep(publication, engine, load, reloaded, own_ports)
     return Publishing(publication, AgentTokens(publication, engine, key), upkeep)

@@ -38,7 +38,7 @@ from headgate.control.store import postgres
 from headgate.control.store.receipt_columns import RECEIPT
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
@@ -152,7 +152,19 @@ stored_providers = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
-# Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
+# The keys that seal what is secret in the other tables, wrapped with the master key (identity/vault.py).  The newest
+# seals, every one opens.
+data_keys = Table(
+    "data_keys",
+    metadata,
+    Column("id", Text, primary_key=True),  # public
+    Column("wrapped", LargeBinary, nullable=False),
+    Column("wrapper", Text, nullable=False),  # the master key's id
+    Column("created_at", BigInteger, nullable=False),
+)
+
+# Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of
+# resources.account.AccountTerms.
 stored_accounts = Table(
     "accounts",
     metadata,
@@ -164,6 +176,26 @@ stored_accounts = Table(
     Column("priority", Integer, nullable=False),
     Column("free", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("terms", Text, nullable=False, server_default="{}"),
+)
+
+# Links with which others put a key into the vault.  A link's secret is nowhere: `digest` is its HMAC-SHA256 under the
+# instance key, and `withdrawal` that of the link that removes the key again.
+invites = Table(
+    "invites",
+    metadata,
+    Column("id", Text, primary_key=True),  # public
+    Column("digest", LargeBinary, nullable=False),
+    Column("provider", Text, nullable=False),
+    Column("label", Text, nullable=False),  # of the account that it makes
+    Column("note", Text, nullable=False),  # for the contributor
+    Column("created_at", BigInteger, nullable=False),
+    Column("expires_at", BigInteger, nullable=False),
+    Column("used_at", BigInteger),
+    Column("revoked_at", BigInteger),
+    Column("account", Text),  # that it made
+    Column("withdrawal", LargeBinary),
+    Column("withdrawn_at", BigInteger),
 )
 
 stored_aliases = Table(
