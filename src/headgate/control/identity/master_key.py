@@ -24,7 +24,7 @@ REMEDY = "add every stored provider key anew"
 
 
 class VaultLocked(Exception):
-    """The key that wrapped the store's data keys is not here.  The message is a sentence for the operator; exit code 4."""
+    """The store's data keys do not open.  The message is a sentence for the operator; exit code 4."""
 
 
 @dataclass(frozen=True)
