@@ -11,7 +11,7 @@ from headgate import __version__
 from headgate.control.api import aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
 from headgate.control.api.door import Door, Hosts
 from headgate.control.api.parts import Admin
-from headgate.control.api.vault import accounts
+from headgate.control.api.vault import accounts, keys
 
 PREFIX = "/admin/v1"
 ABOUT = """
@@ -22,6 +22,7 @@ Provider keys go in and never come out.
 TAGS = [
     {"name": "providers", "description": "Who is called, and what is known of services."},
     {"name": "accounts", "description": "Providers' keys, sealed in the store."},
+    {"name": "vault", "description": "What seals them, and the vault as a whole."},
     {"name": "aliases", "description": "Names for jobs."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
@@ -50,7 +51,7 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
-    for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
+    for noun in (providers, accounts, keys, aliases, catalog, tokens, requests, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     docs.install(app)

@@ -16,6 +16,7 @@ from headgate.control.snapshot.agent_tokens import AgentTokens
 from headgate.control.snapshot.keyring import Keyring
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.upkeep import Upkeep
+from headgate.control.snapshot.vault_keys import VaultKeys
 from headgate.process.boot import MasterKey
 from headgate.process.credentials import instance_key
 from headgate.resources.compiled import Compiled
@@ -26,6 +27,7 @@ class Publishing:
     publication: Publication
     tokens: AgentTokens
     upkeep: Upkeep
+    vault: VaultKeys
 
 
 async def set_up(
@@ -45,4 +47,5 @@ async def set_up(
     vault = await open_vault(engine, state, master_key, all_sealed_blobs(stored))
     publication = Publication(engine, Keyring(vault), stored)
     upkeep = Upkeep(publication, engine, load, reloaded, own_ports)
-    return Publishing(publication, AgentTokens(publication, engine, key), upkeep)
+    keys = VaultKeys(publication, engine, state)
+    return Publishing(publication, AgentTokens(publication, engine, key), upkeep, keys)
