@@ -24,7 +24,8 @@ from headgate.control.objects.registry import Objects, StoredAccount, StoredProv
 from headgate.control.offline import Nobody
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import set_up
-from headgate.control.store.database import data_keys, open_store
+from headgate.control.store.database import open_store
+from headgate.control.store.vault_tables import data_keys
 from headgate.model import Provider
 from headgate.process.boot import MasterKey
 from headgate.process.channel import World

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.identity import master_key
 from headgate.control.identity.key_wrapping import KEY_ID_BYTES, NONCE_BYTES, KeyWrapper, LocalKey, WrongKey, key_id
 from headgate.control.identity.master_key import FILE, Found, VaultLocked
-from headgate.control.store.database import data_keys
+from headgate.control.store.vault_tables import data_keys
 from headgate.process.boot import MasterKey
 from headgate.process.credentials import KEY_BYTES, read_key
 

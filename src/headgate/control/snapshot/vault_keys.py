@@ -45,7 +45,7 @@ class VaultFinding:
 
 
 @dataclass(frozen=True, slots=True)
-class Rotated:
+class ResealedBatch:
     """``resealed`` now, ``left`` for the next batch; ``damaged``: secrets that do not open, under any key."""
 
     key: str
@@ -90,7 +90,7 @@ class VaultKeys:
 
     # ------------------------------------------------------------------------------------- keys
 
-    async def rotate(self, most: int, *, new_key: bool) -> Rotated:
+    async def rotate(self, most: int, *, new_key: bool) -> ResealedBatch:
         """Seals at most ``most`` secrets with the newest data key, which is made now where ``new_key`` says so.  Keys
         that are not needed any more go with the last batch.  Raises SQLAlchemyError, GatewayError.
         """
@@ -103,7 +103,7 @@ class VaultKeys:
                     await self.vault.drop_keys(self._engine, all_sealed_blobs(self._objects))
             blobs = all_sealed_blobs(self._objects)
             damaged = sum(not self.vault.is_current(blob) for blob in blobs) - left
-            return Rotated(self.vault.current, done, left, damaged)
+            return ResealedBatch(self.vault.current, done, left, damaged)
 
     async def rewrap(self, key: bytes) -> bool:
         """See ``Vault.rewrap``."""

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     event,
@@ -34,7 +33,11 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from headgate.control.store import postgres
+from headgate.control.store import (
+    postgres,
+    vault_tables,  # noqa: F401 - its tables are part of the schema
+)
+from headgate.control.store.metadata import metadata as metadata
 from headgate.control.store.receipt_columns import RECEIPT
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
@@ -44,8 +47,6 @@ MIGRATIONS = Path(__file__).with_name("migrations")
 
 MEND = "; put a backup in its place, or move it away to begin with an empty one"
 PATIENCE_S = 5.0  # for a free connection: a longer wait is answered with the error that the store is busy
-
-metadata = MetaData()
 
 # Agent tokens.  The token itself is nowhere: `digest` is HMAC-SHA256(instance key, whole token).
 tokens = Table(
@@ -152,17 +153,6 @@ stored_providers = Table(
     Column("updated_at", BigInteger, nullable=False),
 )
 
-# The keys that seal what is secret in the other tables, wrapped with the master key (identity/vault.py).  The newest
-# seals, every one opens.
-data_keys = Table(
-    "data_keys",
-    metadata,
-    Column("id", Text, primary_key=True),  # public
-    Column("wrapped", LargeBinary, nullable=False),
-    Column("wrapper", Text, nullable=False),  # the master key's id
-    Column("created_at", BigInteger, nullable=False),
-)
-
 # Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of
 # resources.account.AccountTerms.
 stored_accounts = Table(
@@ -177,25 +167,6 @@ stored_accounts = Table(
     Column("free", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
     Column("terms", Text, nullable=False, server_default="{}"),
-)
-
-# Links with which others put a key into the vault.  A link's secret is nowhere: `digest` is its HMAC-SHA256 under the
-# instance key, and `withdrawal` that of the link that removes the key again.
-invites = Table(
-    "invites",
-    metadata,
-    Column("id", Text, primary_key=True),  # public
-    Column("digest", LargeBinary, nullable=False),
-    Column("provider", Text, nullable=False),
-    Column("label", Text, nullable=False),  # of the account that it makes
-    Column("note", Text, nullable=False),  # for the contributor
-    Column("created_at", BigInteger, nullable=False),
-    Column("expires_at", BigInteger, nullable=False),
-    Column("used_at", BigInteger),
-    Column("revoked_at", BigInteger),
-    Column("account", Text),  # that it made
-    Column("withdrawal", LargeBinary),
-    Column("withdrawn_at", BigInteger),
 )
 
 stored_aliases = Table(

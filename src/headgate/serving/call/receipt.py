@@ -7,6 +7,7 @@ exactly once.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 from typing import cast
 
 from headgate.model import (
@@ -80,6 +81,7 @@ class Receipt:
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
     made = 0  # attempts that are over; probes are none
     answered_all = False  # the last attempt has delivered
+    passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
     _state = lifecycle.RECEIVED
     _started = 0.0
@@ -230,6 +232,7 @@ class Receipt:
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
+                **({"passed_over": self.passed_over} if self.passed_over else {}),
                 "attempts": [
                     explain.attempt_view(one) for one in (*self.attempts, *((self._told,) if self._told else ()))
                 ],

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from collections.abc import Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path, Query
@@ -145,18 +146,7 @@ def routes(admin: Admin) -> APIRouter:
         tested = await _tried_anew(publication, ident, wish) if wish.test and wish.key else None
         refuse_bad(tested, force=wish.force)
 
-        def edited(one: StoredAccount) -> StoredAccount:
-            said: dict[str, Any] = {name: getattr(wish, name) for name in wish.model_fields_set & {"priority", "free"}}
-            if wish.key is not None:  # sealed here, where no rotation can drop the key that seals
-                key = wish.key.get_secret_value()
-                said |= {"sealed": publication.keyring.seal(ident, key), "hint": hint(key)}
-            return replace(one, **said, terms=wish.edited(one.terms))
-
-        def alter(sources: Sources) -> tuple[Objects, StoredAccount]:
-            after = changes.edit_account(sources, ident, edited)
-            return after, after.accounts[ident]
-
-        after, effective = await publication.change(alter)
+        after, effective = await publication.change(partial(_edited, publication, ident, wish))
         return changed(after, effective, tested)
 
     @api.delete("/accounts/{wanted:path}", responses=documented(404, 409))
@@ -167,6 +157,16 @@ def routes(admin: Admin) -> APIRouter:
         return DeletedAccount.now(effective, id=ident)
 
     return api
+
+
+def _edited(publication: Publication, ident: str, wish: AccountEdit, sources: Sources) -> tuple[Objects, StoredAccount]:
+    """With what was sent.  A key is sealed here, where no rotation can drop the data key that seals it."""
+    said: dict[str, Any] = {name: getattr(wish, name) for name in wish.model_fields_set & {"priority", "free"}}
+    if wish.key is not None:
+        key = wish.key.get_secret_value()
+        said |= {"sealed": publication.keyring.seal(ident, key), "hint": hint(key)}
+    after = changes.edit_account(sources, ident, lambda one: replace(one, **said, terms=wish.edited(one.terms)))
+    return after, after.accounts[ident]
 
 
 async def tried(publication: Publication, wish: AccountWish) -> Result:
