@@ -58,6 +58,7 @@ async def offline(
     database: str,
     load: Callable[[], Compiled],
     master_key: MasterKey = MasterKey(),  # noqa: B008  (it is frozen)
+    public_url: str = "",
 ) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of ``/admin/v1`` while nothing runs; its base URL is the API's root, the admin token is on it.
 
@@ -70,7 +71,7 @@ async def offline(
     """
     lock = statedir.prepare(state_dir, command=True)
     try:
-        async with _on_the_store(state_dir, database, load, master_key) as client:
+        async with _on_the_store(state_dir, database, load, master_key, public_url) as client:
             yield client
     finally:
         os.close(lock)
@@ -78,13 +79,13 @@ async def offline(
 
 @contextlib.asynccontextmanager
 async def _on_the_store(
-    state_dir: Path, database: str, load: Callable[[], Compiled], master_key: MasterKey
+    state_dir: Path, database: str, load: Callable[[], Compiled], master_key: MasterKey, public_url: str
 ) -> AsyncIterator[httpx2.AsyncClient]:
     engine = await open_store(database)
     recorder = Recorder(engine, state_dir / "journal")
     try:
         try:
-            publishing = await set_up(state_dir, engine, load, master_key=master_key)
+            publishing = await set_up(state_dir, engine, load, master_key=master_key, public_url=public_url)
         except (VaultLocked, statedir.StateError) as error:
             raise StoreUnusable(str(error)) from error
         publishing.publication.link = Nobody()

@@ -211,8 +211,9 @@ class Control:
     async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publishing, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
-            ports, first, master = own_ports(self._boot, port), self._boot.first_token, self._boot.master_key
-            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first, master)
+            boot, ports = self._boot, own_ports(self._boot, port)
+            more = (ports, boot.first_token, boot.master_key, boot.public_url)
+            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, *more)
             declared = self._boot.declared
             await publishing.publication.begin(
                 Compiled(

@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -204,7 +205,7 @@ def control_fields(settings: Settings) -> dict[str, Any]:
         "database": settings.database,
         "host": control.host,
         "port": control.port,
-        "allowed_hosts": tuple(control.allowed_hosts),
+        "allowed_hosts": _allowed_hosts(settings),
         "public_url": control.public_url or "",
         "data_url": settings.data_url,
         "log_level": logging.level,
@@ -213,6 +214,16 @@ def control_fields(settings: Settings) -> dict[str, Any]:
         "master_key": settings.master_key,
         "born": fixed(settings),
     }
+
+
+def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """The names that the control plane is reached under, and that of ``public_url``.  An empty tuple allows every name
+    where it listens for other machines, so that one alone is not added there.
+    """
+    control = settings.file.control
+    public = urlsplit(control.public_url or "").hostname
+    listed = bool(control.allowed_hosts) or control.host in ("127.0.0.1", "::1", "localhost")
+    return (*control.allowed_hosts, public) if public and listed else tuple(control.allowed_hosts)
 
 
 def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compiled:

@@ -13,6 +13,7 @@ from headgate.control.identity.vault import open_vault
 from headgate.control.objects import registry
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.snapshot.agent_tokens import AgentTokens
+from headgate.control.snapshot.contributors import Contributors
 from headgate.control.snapshot.keyring import Keyring
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.upkeep import Upkeep
@@ -28,6 +29,7 @@ class Publishing:
     tokens: AgentTokens
     upkeep: Upkeep
     vault: VaultKeys
+    contributors: Contributors
 
 
 async def set_up(
@@ -38,6 +40,7 @@ async def set_up(
     own_ports: frozenset[int] = frozenset(),
     first_token: str | None = None,
     master_key: MasterKey = MasterKey(),  # noqa: B008  (it is frozen)
+    public_url: str = "",
 ) -> Publishing:
     """Raises SQLAlchemyError, and VaultLocked or StateError where a key's file is gone or damaged."""
     key = instance_key(state)
@@ -48,4 +51,5 @@ async def set_up(
     publication = Publication(engine, Keyring(vault), stored)
     upkeep = Upkeep(publication, engine, load, reloaded, own_ports)
     keys = VaultKeys(publication, engine, state)
-    return Publishing(publication, AgentTokens(publication, engine, key), upkeep, keys)
+    contributors = Contributors(publication, engine, key, public_url)
+    return Publishing(publication, AgentTokens(publication, engine, key), upkeep, keys, contributors)

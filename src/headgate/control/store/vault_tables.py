@@ -31,7 +31,8 @@ invites = Table(
     Column("expires_at", BigInteger, nullable=False),
     Column("used_at", BigInteger),
     Column("revoked_at", BigInteger),
-    Column("account", Text),  # that it made
+    Column("account", Text),  # that it made, and when: another one may have that id by now
+    Column("account_at", BigInteger),
     Column("withdrawal", LargeBinary),
     Column("withdrawn_at", BigInteger),
 )

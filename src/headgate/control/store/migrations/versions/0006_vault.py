@@ -35,6 +35,7 @@ def upgrade() -> None:
         sa.Column("used_at", sa.BigInteger),
         sa.Column("revoked_at", sa.BigInteger),
         sa.Column("account", sa.Text),
+        sa.Column("account_at", sa.BigInteger),
         sa.Column("withdrawal", sa.LargeBinary),
         sa.Column("withdrawn_at", sa.BigInteger),
     )
