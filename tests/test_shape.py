@@ -27,7 +27,7 @@ CIRCLES: dict[str, int] = {
 # Files above FILE_LINES.
 LONG_FILES: dict[str, int] = {
     "headgate/catalog/entries.py": 424,
-    "headgate/control/process.py": 404,
+    "headgate/control/process.py": 405,
     "headgate/control/reports/requests.py": 452,
     "headgate/testing/engine/engine.py": 438,
 }

@@ -92,10 +92,12 @@ def refused(child: Child, method: str, path: str, body: Any = None) -> tuple[int
     return answer.status_code, error["code"], error["message"]
 
 
-def chat(plane: DataPlane, token: str, model: str) -> httpx2.Response:
+def chat(plane: DataPlane, token: str, model: str, query: str = "") -> httpx2.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
     headers = {"authorization": f"Bearer {token}"}
-    return httpx2.post(f"{plane.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=10)
+    return httpx2.post(
+        f"{plane.url}/v1/chat/completions{query}", json=body, headers=headers, trust_env=False, timeout=10
+    )
 
 
 def serve_mine(child: Child, upstream: str) -> str:

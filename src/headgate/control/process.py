@@ -214,11 +214,10 @@ class Control:
             boot, ports = self._boot, own_ports(self._boot, port)
             more = (ports, boot.first_token, boot.master_key, boot.public_url)
             publishing = await set_up(self._state, engine, self._load, self._say_reloaded, *more)
-            declared = self._boot.declared
             await publishing.publication.begin(
                 Compiled(
-                    world_of(declared),
-                    dict(declared.tokens),
+                    world_of(boot.declared),
+                    dict(boot.declared.tokens),
                     self._boot.secrets,
                     rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
                     path=self._boot.config_path,
@@ -230,6 +229,7 @@ class Control:
         except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
         recorder = Recorder(engine, self._state / "journal")
+        recorder.feed.listen("spend limits", publishing.spend.take)
         if self._boot.log_calls and self._boot.log_level != "error":
             recorder.feed.listen("call log", self._call_log(publishing.publication))
         return publishing, recorder

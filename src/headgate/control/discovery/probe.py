@@ -18,11 +18,14 @@ import httpx2
 import msgspec
 from msgspec.structs import replace
 
+from headgate.dialects.openai_chat.errors import complaint
 from headgate.dialects.openai_chat.errors.failures import failure
+from headgate.dialects.openai_chat.normalise import one_line
 from headgate.errors import UPSTREAM_AUTH, UPSTREAM_MODEL_DENIED
 from headgate.model import Account, Provider
 from headgate.process import trust
 from headgate.wire.proxies import Proxies
+from headgate.wire.redaction import scrub
 from headgate.wire.signing import credential, header_values, hidden_values
 
 DEADLINE_S = 5.0
@@ -42,6 +45,7 @@ class Result:
     models: int | None
     message: str
     refused: bool = False  # the provider says that the key is not good
+    words: str = ""  # the provider's own, of a refusal
 
 
 class TooLarge(Exception):
@@ -169,7 +173,8 @@ def _judged(
         return Result(account, False, status, latency, None, sentence)
     said = failure(status, {}, body, provider=provider.name, secrets=hidden)
     refused = said.kind in (UPSTREAM_AUTH, UPSTREAM_MODEL_DENIED)
-    return Result(account, False, status, latency, None, _scrubbed(said.message, hidden), refused)
+    words = one_line(scrub(_scrubbed(complaint.read(body).message or "", hidden), hidden)) if refused else ""
+    return Result(account, False, status, latency, None, _scrubbed(said.message, hidden), refused, words)
 
 
 def _count(body: bytes) -> int | None:

@@ -100,12 +100,11 @@ class Contributors:
         account = f"{invite.provider}/{invite.label}"
         tested = await try_key(provider, account, wish.key.get_secret_value(), self._publication.secrets)
         if tested.refused:
-            raise GatewayError(KEY_REFUSED, f"The provider refuses this key: {tested.message.rstrip('.')}.")
+            said = (tested.words or tested.message).rstrip(".")
+            raise GatewayError(KEY_REFUSED, f"The provider refuses this key: {said}.")
         if tested.status is None:
             said = tested.message.rstrip(".")
-            raise GatewayError(
-                KEY_REFUSED, f"The key could not be tried ({said}). Nothing was stored; try again later."
-            )
+            raise GatewayError(KEY_REFUSED, f"The key could not be tried ({said}). Try again later.")
         async with self._order:
             if not await invites.take(self._engine, invite.id):
                 return await self._refused(token)

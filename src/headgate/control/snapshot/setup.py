@@ -12,10 +12,12 @@ from headgate.control.identity.tokens import adopt_first
 from headgate.control.identity.vault import open_vault
 from headgate.control.objects import registry
 from headgate.control.objects.headers import all_sealed_blobs
+from headgate.control.reports.account_spend import AccountSpend
 from headgate.control.snapshot.agent_tokens import AgentTokens
 from headgate.control.snapshot.contributors import Contributors
 from headgate.control.snapshot.keyring import Keyring
 from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.spend_limits import SpendLimits
 from headgate.control.snapshot.upkeep import Upkeep
 from headgate.control.snapshot.vault_keys import VaultKeys
 from headgate.process.boot import MasterKey
@@ -30,6 +32,7 @@ class Publishing:
     upkeep: Upkeep
     vault: VaultKeys
     contributors: Contributors
+    spend: SpendLimits
 
 
 async def set_up(
@@ -49,7 +52,8 @@ async def set_up(
     stored = await registry.load(engine)
     vault = await open_vault(engine, state, master_key, all_sealed_blobs(stored))
     publication = Publication(engine, Keyring(vault), stored)
-    upkeep = Upkeep(publication, engine, load, reloaded, own_ports)
+    spend = SpendLimits(publication, AccountSpend(engine))
+    upkeep = Upkeep(publication, engine, load, reloaded, own_ports, spend.apply)
     keys = VaultKeys(publication, engine, state)
     contributors = Contributors(publication, engine, key, public_url)
-    return Publishing(publication, AgentTokens(publication, engine, key), upkeep, keys, contributors)
+    return Publishing(publication, AgentTokens(publication, engine, key), upkeep, keys, contributors, spend)

@@ -12,7 +12,7 @@ import stat
 import time
 from collections import defaultdict
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Literal
@@ -139,7 +139,7 @@ class VaultKeys:
         for one in keys:
             ident = f"{one.provider}/{one.label}"
             try:
-                sources = _replaced(sources, _added(sources, self._publication.keyring.seal, one))
+                sources = replace(sources, objects=_added(sources, self._publication.keyring.seal, one))
                 stored.append(ident)
             except GatewayError as error:
                 if error.kind is ALREADY_EXISTS:
@@ -207,7 +207,3 @@ def _added(sources: Sources, seal: changes.Seal, one: ExportedKey) -> Objects:
         **{name: getattr(terms, name) for name in AccountTerms.model_fields},
     )  # fmt: skip
     return changes.add_account(sources, seal, wish)[0]
-
-
-def _replaced(sources: Sources, objects: Objects) -> Sources:
-    return Sources(sources.compiled, objects, sources.detected, sources.environ, sources.enrich)

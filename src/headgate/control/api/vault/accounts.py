@@ -189,7 +189,7 @@ async def _tried_anew(publication: Publication, ident: str, wish: AccountEdit) -
 def refuse_bad(tested: Result | None, *, force: bool) -> None:
     """Raises GatewayError where the provider has refused the key.  Its words have been scrubbed."""
     if tested is not None and tested.refused and not force:
-        sentence = f"The provider refuses this key: {tested.message}".rstrip(".")
+        sentence = f"The provider refuses this key: {tested.words or tested.message}".rstrip(".")
         raise GatewayError(KEY_REFUSED, f"{sentence}. Nothing was stored; `force` stores it all the same.", param="key")
 
 

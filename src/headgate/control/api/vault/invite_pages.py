@@ -21,10 +21,10 @@ from sqlalchemy.exc import SQLAlchemyError
 
 from headgate.control.api.parts import Admin
 from headgate.control.identity.invites import Invite
+from headgate.control.objects.assemble import Sources, all_providers
 from headgate.control.refusals import INVITE_OVER
 from headgate.control.snapshot.contributors import PATH, Contributors
 from headgate.errors import GatewayError
-from headgate.model import Snapshot
 from headgate.model.bounded import Bounded
 
 MINUTE_S = 60.0
@@ -103,7 +103,7 @@ def routes(admin: Admin) -> APIRouter:
     @pages.get(PATH + "withdraw/{token}")
     async def ask_to_withdraw(token: str) -> HTMLResponse:
         async def page() -> HTMLResponse:
-            return _page(200, "Remove your key?", _leaving(await contributors.look_back(token), publication.snapshot))
+            return _page(200, "Remove your key?", _leaving(await contributors.look_back(token), publication.sources))
 
         return await answered(token, page)
 
@@ -111,7 +111,7 @@ def routes(admin: Admin) -> APIRouter:
     async def withdraw(token: str) -> HTMLResponse:
         async def page() -> HTMLResponse:
             invite = await contributors.withdraw(token)
-            name = _title(invite, publication.snapshot)
+            name = _title(invite, publication.sources)
             return _page(200, "Your key was removed", f"<p>Your key for {name} is not stored here any more.</p>")
 
         return await answered(token, page)
@@ -120,7 +120,7 @@ def routes(admin: Admin) -> APIRouter:
     async def ask_for_key(token: str) -> HTMLResponse:
         async def page() -> HTMLResponse:
             invite = await contributors.look(token)
-            return _page(200, f"Your key for {_title(invite, publication.snapshot)}", _form(invite))
+            return _page(200, f"Your key for {_title(invite, publication.sources)}", _form(invite))
 
         return await answered(token, page)
 
@@ -129,17 +129,17 @@ def routes(admin: Admin) -> APIRouter:
         given = parse_qs((await request.body()).decode("latin-1"), keep_blank_values=True).get("key", [""])[0]
 
         async def page() -> HTMLResponse:
-            return await _taken(contributors, publication.snapshot, token, given)
+            return await _taken(contributors, publication.sources, token, given)
 
         return await answered(token, page)
 
     return pages
 
 
-async def _taken(contributors: Contributors, snapshot: Snapshot, token: str, key: str) -> HTMLResponse:
+async def _taken(contributors: Contributors, sources: Sources, token: str, key: str) -> HTMLResponse:
     """The page after a key was sent.  Raises GatewayError where the link is not good."""
     invite = await contributors.look(token)
-    title = _title(invite, snapshot)
+    title = _title(invite, sources)
     try:
         if not key.strip():
             return _page(400, f"Your key for {title}", _form(invite, "No key was given."))
@@ -152,7 +152,7 @@ async def _taken(contributors: Contributors, snapshot: Snapshot, token: str, key
     return _page(
         200,
         "Thank you, your key is stored",
-        f"<p>{title} has taken it ({escape(done.said)}). It is kept encrypted, and nobody here can read it.</p>"
+        f"<p>{title} has taken it ({escape(done.said)}). It is kept encrypted, and is shown to nobody.</p>"
         "<p><strong>Keep this link.</strong> It removes your key again, and it is shown only now:</p>"
         f'<p><code><a href="{link}">{link}</a></code></p>',
     )
@@ -165,7 +165,7 @@ def _form(invite: Invite, wrong: str = "") -> str:
     return (
         f"{note}{problem}"
         "<p>You were asked to lend a key of yours to a Headgate gateway. It is tried once, then stored encrypted. "
-        "Those who run the gateway cannot read it, and you can remove it at any time.</p>"
+        "Those who run the gateway are not shown it, and you can remove it at any time.</p>"
         '<form method="post"><label for="key">API key</label>'
         '<input id="key" name="key" type="password" autocomplete="off" spellcheck="false" autofocus required '
         'maxlength="4096"><button>Store the key</button></form>'
@@ -173,17 +173,17 @@ def _form(invite: Invite, wrong: str = "") -> str:
     )
 
 
-def _leaving(invite: Invite, snapshot: Snapshot) -> str:
+def _leaving(invite: Invite, sources: Sources) -> str:
     return (
-        f"<p>The gateway will not use your key for {_title(invite, snapshot)} any more, and forgets it. This cannot be "
+        f"<p>The gateway will not use your key for {_title(invite, sources)} any more, and forgets it. This cannot be "
         "undone.</p>"
         '<form method="post"><button class="remove">Remove the key</button></form>'
     )
 
 
-def _title(invite: Invite, snapshot: Snapshot) -> str:
-    provider = snapshot.providers.get(invite.provider)
-    return escape((provider and provider.title) or invite.provider)
+def _title(invite: Invite, sources: Sources) -> str:
+    provider, row = all_providers(sources).get(invite.provider), sources.compiled.rows.get(invite.provider)
+    return escape((provider and provider.title) or (row and row.title) or invite.provider)
 
 
 def _refusal(status: int, sentence: str, more: dict[str, str] | None = None) -> HTMLResponse:
