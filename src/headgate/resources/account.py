@@ -27,7 +27,7 @@ class SpendLimit(Resource):
 
 
 class AccountTerms(Resource):
-    """What holds for the use of a key, whoever declares it."""
+    """The terms of a key's use, in the file, the API and the store."""
 
     owner: TenantName | None = Field(default=None, description="The tenant whose key it is; null: everybody's.")
     share: bool = Field(default=False, description="Other tenants may use an owner's key too, after their own.")

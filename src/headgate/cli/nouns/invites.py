@@ -24,7 +24,7 @@ def create(
 ) -> None:
     """Make a link.  It is shown once, and good once, for 72 hours.
 
-    Its holder pastes a key on a page of the control plane (control.public_url); nobody here sees it.
+    Its holder pastes a key on a page of the control plane (control.public_url); the operator never sees it.
     """
     wish: dict[str, Any] = {"provider": provider}
     wish |= ({"label": label} if label else {}) | ({"note": note} if note else {})
@@ -61,7 +61,7 @@ def revoke(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """End a link that nobody has used."""
+    """End an unused link."""
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("DELETE", at("/invites", ident))
     changed(answer, f"revoked {ident}", as_json)

@@ -121,7 +121,7 @@ def import_(
 
 
 def doctor(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Check the vault: every seal, its keys, its files, keys that nobody uses or that are there twice.
+    """Check the vault: every seal, its keys, its files, unused keys and duplicates.
 
     Exit code 1 where something is wrong.
     """

@@ -115,7 +115,7 @@ async def withdraw(engine: AsyncEngine, ident: str) -> bool:
 
 
 async def revoke(engine: AsyncEngine, ident: str) -> bool:
-    """Ends a link that nobody has used.  False where there is none."""
+    """Ends an unused link.  False where there is none."""
     still = and_(invites.c.id == ident, invites.c.used_at.is_(None), invites.c.revoked_at.is_(None))
     async with engine.begin() as connection:
         done = await connection.execute(update(invites).where(still).values(revoked_at=time.time_ns()))

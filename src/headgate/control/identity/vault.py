@@ -123,11 +123,11 @@ class Vault:
                 await connection.execute(
                     update(data_keys).where(data_keys.c.id == ident).values(wrapped=wrapped, wrapper=wrapper.id)
                 )
-        if self.found.file:
+        was = self.found
+        self.found = Found(wrapper, was.place if was.file else "the request that changed it", was.file)
+        if was.file:
             master_key.adopt_next(self._state)
-        place = self.found.place if self.found.file else "the request that changed it"
-        self.found = Found(wrapper, place, self.found.file)
-        return self.found.file
+        return was.file
 
 
 async def open_vault(engine: AsyncEngine, state: Path, declared: MasterKey, sealed: Iterable[bytes]) -> Vault:

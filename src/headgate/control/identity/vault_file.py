@@ -2,7 +2,7 @@
 
 ``magic · version (1) · scrypt's log2 n, r, p (1 each) · salt (16) · nonce (12) · ciphertext and tag`` of JSON, sealed
 with AES-256-GCM; everything before the ciphertext is associated data.  scrypt (RFC 7914) costs 128 MB and a third of a
-second, for whoever guesses too.  Refuses parameters that would cost an importer more than eight times that.
+second, for an attacker too.  Refuses parameters that would cost an importer more than eight times that.
 """
 
 from __future__ import annotations

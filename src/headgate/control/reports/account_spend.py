@@ -66,7 +66,7 @@ class AccountSpend:
         return sum(costs.get(account, 0) for day, costs in self._spent.items() if day >= first)
 
     def forget(self, now: float) -> None:
-        """What is no part of the running month."""
+        """Drops the days before the running month."""
         first = int(period("month", now)[0]) // DAY_S
         for day in [day for day in self._spent if day < first]:
             del self._spent[day]

@@ -121,7 +121,7 @@ class Publication:
         return made, await self.effective(generation)
 
     async def rewrite(self, alter: Callable[[Objects], tuple[Objects, T]]) -> T:
-        """Writes stored objects that say the same as before: nobody has to be told.  Raises SQLAlchemyError,
+        """Writes stored objects that say the same as before, so no data process is told.  Raises SQLAlchemyError,
         GatewayError (503).
         """
         async with self.turn():

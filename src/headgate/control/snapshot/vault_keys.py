@@ -184,7 +184,7 @@ class VaultKeys:
                 yield VaultFinding("warning", ident, "it has expired: give it a later date, or remove it")
 
     def _twice(self) -> Iterator[VaultFinding]:
-        """Accounts with the same key, found by fingerprints that are of use to nobody else."""
+        """Accounts with the same key, found by fingerprints of this one look."""
         once = os.urandom(32)
         found: dict[bytes, list[str]] = defaultdict(list)
         for ident, secret in self._publication.secrets.items():

@@ -74,7 +74,7 @@ def key_of(attempt: Attempt) -> str:
     return attempt.account.id if attempt.account is not None else attempt.target.provider.name
 
 
-def is_own(account: Account, tenant: str) -> bool:
+def belongs_to(account: Account, tenant: str) -> bool:
     """True if it is the tenant's own key.  Where there is no tenant, no key is."""
     return bool(tenant) and account.owner == tenant
 
@@ -260,6 +260,6 @@ class Accounts:
                 return several
             room = self.headroom(account.id, now) if self._room else 1.0
             worth = (-account.priority, not account.free, account.id != preferred, room < LITTLE, -int(room * 4))
-            places.append((not is_own(account, tenant), *worth, (index - turn) % len(several), index))
+            places.append((not belongs_to(account, tenant), *worth, (index - turn) % len(several), index))
         places.sort()
         return [several[place[-1]] for place in places]

@@ -37,7 +37,7 @@ from headgate.model import (
 )
 from headgate.model.bounded import Bounded
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
-from headgate.policy.health.accounts import is_own
+from headgate.policy.health.accounts import belongs_to
 from headgate.policy.health.targets import Health
 from headgate.policy.routing import difficulty, explain, filters
 from headgate.policy.routing.difficulty import COMPUTED
@@ -311,7 +311,7 @@ def _accounts(target: Target, tenant: str) -> list[Attempt]:
     if target.provider.auth == "none":
         return [Attempt(target, None)]
     usable = (account for account in target.provider.accounts if account.may_serve(tenant))
-    ordered = sorted(usable, key=lambda one: (not is_own(one, tenant), -one.priority, not one.free))
+    ordered = sorted(usable, key=lambda one: (not belongs_to(one, tenant), -one.priority, not one.free))
     return [Attempt(target, account) for account in ordered]
 
 

@@ -152,7 +152,7 @@ async def _taken(contributors: Contributors, sources: Sources, token: str, key: 
     return _page(
         200,
         "Thank you, your key is stored",
-        f"<p>{title} has taken it ({escape(done.said)}). It is kept encrypted, and is shown to nobody.</p>"
+        f"<p>{title} has taken it ({escape(done.said)}). It is kept encrypted, and is never shown.</p>"
         "<p><strong>Keep this link.</strong> It removes your key again, and it is shown only now:</p>"
         f'<p><code><a href="{link}">{link}</a></code></p>',
     )

@@ -19,7 +19,7 @@ Ident = Annotated[str, Path(pattern="^[0-9a-f]{8}$", description="The invite's i
 
 
 class InviteWish(Resource):
-    """Whoever has the link may store one key for ``provider``."""
+    """The holder of the link may store one key for ``provider``."""
 
     provider: ProviderName
     label: Label | None = Field(default=None, description="Of the account that it makes; left out: invite-ID.")
@@ -54,7 +54,7 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.post("/invites", status_code=201, responses=documented(404, 409))
     async def create_invite(wish: InviteWish) -> NewInvite:
-        """Makes a link.  Its holder pastes a key on a page of the control plane; nobody here sees it."""
+        """Makes a link.  Its holder pastes a key on a page of the control plane; the operator never sees it."""
         invite, link = await contributors.create(wish.provider, wish.label, wish.note)
         return NewInvite(**_view(invite).model_dump(), link=link)
 
@@ -65,7 +65,7 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.delete("/invites/{ident}", responses=documented(404, 409))
     async def revoke_invite(ident: Ident) -> InviteView:
-        """Ends a link that nobody has used."""
+        """Ends an unused link."""
         return _view(await contributors.revoke(ident))
 
     return api
