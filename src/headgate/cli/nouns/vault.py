@@ -17,7 +17,7 @@ import typer
 from headgate.cli.display.terminal import changed, counting, draw, facts, moment, number, say, show, table, usd, yes
 from headgate.cli.display.times import after
 from headgate.cli.nouns import vault_keys
-from headgate.cli.nouns.providers import account_table
+from headgate.cli.nouns.providers import CHECK_S, account_table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import Gateway, Trouble, at, open_gateway
 
@@ -234,7 +234,7 @@ def _limit(limit: dict[str, Any] | None) -> str | None:
 
 def _stored(gateway: Gateway, method: str, path: str, wish: dict[str, Any]) -> dict[str, Any]:
     try:
-        return gateway.call(method, path, wish)
+        return gateway.call(method, path, wish, timeout_s=CHECK_S)
     except Trouble as trouble:
         if trouble.api_code == "key_refused":
             trouble.step = "give another key, or store this one with --force"

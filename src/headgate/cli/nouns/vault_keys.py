@@ -20,6 +20,7 @@ from headgate.cli.parsing.options import Config, Json, StateDir
 from headgate.cli.reach.gateway import Gateway, Trouble, open_gateway
 
 BATCH = 50
+DERIVE_S = 30.0  # a key from a passphrase, on a busy machine
 MARKS = {"good": Text("✓", "green"), "warning": Text("!", "yellow"), "bad": Text("✗", "red")}
 
 
@@ -84,7 +85,7 @@ def export(
         raise Trouble(f"{file} exists already", "choose another name, or remove it", 2)
     passphrase = _passphrase(twice=True)
     with open_gateway(config, state_dir) as gateway:
-        answer = gateway.call("POST", "/vault/export", {"passphrase": passphrase})
+        answer = gateway.call("POST", "/vault/export", {"passphrase": passphrase}, timeout_s=DERIVE_S)
     try:
         descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         with os.fdopen(descriptor, "wb") as stream:
@@ -111,7 +112,7 @@ def import_(
         raise Trouble(f"{file} cannot be read ({error.strerror})", code=2) from error
     wish = {"passphrase": _passphrase(), "data": base64.b64encode(content).decode()}
     with open_gateway(config, state_dir) as gateway:
-        answer = gateway.call("POST", "/vault/import", wish)
+        answer = gateway.call("POST", "/vault/import", wish, timeout_s=DERIVE_S)
     there = f"; {count(len(answer['there']), 'key')} were there already" if answer["there"] else ""
     changed(answer, f"stored {count(len(answer['stored']), 'key')}{there}", as_json)
     for ident, reason in answer["refused"].items():

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import binascii
 from typing import Annotated, Literal
 
 from fastapi import APIRouter
@@ -162,7 +161,7 @@ def routes(admin: Admin) -> APIRouter:
         """Stores the keys of an exported vault that are not there yet.  Those that are there stay as they are."""
         try:
             data = base64.b64decode(wish.data, validate=True)
-        except binascii.Error as error:
+        except ValueError as error:  # binascii's too
             raise GatewayError(INVALID_VALUE, "`data` is no base64.", param="data") from error
         found, effective = await keys.take_in(data, wish.passphrase.get_secret_value())
         return ImportView.now(
