@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from headgate import __version__
-from headgate.control.api import aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
+from headgate.control.api import docs, errors
 from headgate.control.api.door import Door, Hosts
+from headgate.control.api.nouns import aliases, catalog, explain, gateway, providers, requests, tokens
 from headgate.control.api.parts import Admin
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 

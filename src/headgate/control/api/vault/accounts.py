@@ -18,7 +18,7 @@ from headgate.catalog.money import NANO
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.standings import RestView, Standings, rests, standings, whole
+from headgate.control.api.standings import RestView, Standings, State, rests, standings, whole
 from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.discovery.probe import Result, try_key
 from headgate.control.identity.vault import hint
@@ -74,10 +74,7 @@ class AccountView(View):
     origin: Literal["file", "store", "environment"]
     managed_by_file: bool
     created: int | None
-    state: Literal[
-        "active", "unused", "damaged", "shadowed", "expired", "overspent",
-        "probe", "cooling", "exhausted", "dead", "denied", "parked", "limited",
-    ]  # fmt: skip
+    state: Literal["active", "unused", "damaged", "shadowed", "expired", "overspent", State]
     wait_s: float | None = Field(default=None, description="Until its next chance, where there is one to wait for.")
     rests: list[RestView] = Field(default_factory=list)
     problem: str | None
