@@ -41,6 +41,7 @@ from headgate.model.config import (
     Pool,
     Provider,
     Snapshot,
+    Spend,
     TargetRef,
     Timeouts,
 )
@@ -126,6 +127,7 @@ __all__ = [
     "Seam",
     "Share",
     "Snapshot",
+    "Spend",
     "Spent",
     "Standing",
     "Target",

@@ -10,9 +10,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from headgate.catalog.words import Level, LogForm
+from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.callers.group import GroupTable
 from headgate.resources.callers.tenant import TenantName, TenantWish
@@ -43,6 +44,12 @@ def _as_table(value: Any) -> Any:
     return {} if value is None else value
 
 
+def _master_key(value: SecretStr) -> SecretStr:
+    if parse_key(value.get_secret_value()) is None:
+        raise wrong(KEY_FORM.removeprefix("it "))
+    return value
+
+
 Host = Annotated[str, AfterValidator(_host)]
 
 
@@ -67,10 +74,10 @@ class Server(Resource):
 
 
 class Control(Resource):
-    LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
     allowed_hosts: list[Host | Literal["*"]] = []
+    public_url: Url | None = None
 
 
 class Detect(Resource):
@@ -104,7 +111,6 @@ class File(Resource):
 
     LATER = {
         "shared_state": 9,
-        "master_key": 5,
         "brand": 6,
         "cache": 5,
         "traces": 7,
@@ -117,6 +123,8 @@ class File(Resource):
     state_dir: str | None = None
     database: Annotated[str | None, Field(repr=False)] = None  # a password may stand in it
     admin_token: Secret | None = None
+    master_key: Annotated[SecretStr, AfterValidator(_master_key)] | None = None
+    master_key_file: str | None = None
     default_model: Annotated[str, Field(min_length=1)] = "auto"
     detect: Detect = Detect()
     unpriced: Literal["allow", "refuse"] = "allow"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import structlog
@@ -26,6 +26,7 @@ from headgate.control.store.database import (
     upsert,
 )
 from headgate.resources import wording
+from headgate.resources.account import AccountTerms
 from headgate.resources.alias import AliasWish
 from headgate.resources.callers.group import GroupWish
 from headgate.resources.callers.tenant import TenantWish
@@ -72,7 +73,7 @@ class StoredGroup(StoredNoun):
 
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
-    """A sealed key.  ``hint`` is what may be shown of it."""
+    """A sealed key.  ``hint`` is what may be shown of it, ``terms`` what holds for its use."""
 
     provider: str
     label: str
@@ -81,6 +82,7 @@ class StoredAccount:
     priority: int
     free: bool
     created_at: int
+    terms: AccountTerms = field(default_factory=AccountTerms)
 
     @property
     def id(self) -> str:
@@ -114,7 +116,7 @@ async def load(engine: AsyncEngine) -> Objects:
         tenants = await _bodies(connection, stored_tenants, TenantWish)
         groups = await _bodies(connection, stored_groups, GroupWish)
         rows = await connection.execute(select(stored_accounts).order_by(stored_accounts.c.created_at))
-        accounts = [_account(row) for row in rows]
+        accounts = [account for row in rows if (account := _account(row)) is not None]
     return Objects(
         {name: StoredProvider(*times, body) for name, times, body in providers},
         {account.id: account for account in accounts},
@@ -125,9 +127,15 @@ async def load(engine: AsyncEngine) -> Objects:
     )
 
 
-def _account(row: Row[Any]) -> StoredAccount:
+def _account(row: Row[Any]) -> StoredAccount | None:
     values = {one.name: getattr(row, one.name) for one in fields(StoredAccount)}
-    return StoredAccount(**{**values, "sealed": bytes(row.sealed), "free": bool(row.free)})
+    try:
+        terms = AccountTerms.from_store(row.terms)
+    except ValidationError as error:  # never without its limits and its owner
+        wrong = wording.sentence(error)
+        log.error("an object in the store cannot be read; left out", table="accounts", name=row.id, error=wrong)
+        return None
+    return StoredAccount(**{**values, "sealed": bytes(row.sealed), "free": bool(row.free), "terms": terms})
 
 
 async def _bodies(connection: AsyncConnection, table: Table, kind: type[B]) -> list[tuple[str, tuple[int, int], B]]:
@@ -152,7 +160,9 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
         await _delete(connection, stored_accounts, before.accounts, after.accounts)
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
-                await _upsert(engine, connection, stored_accounts, {"id": ident, **asdict(account)})
+                values = {one.name: getattr(account, one.name) for one in fields(StoredAccount)}
+                values |= {"id": ident, "terms": account.terms.to_store()}
+                await _upsert(engine, connection, stored_accounts, values)
 
 
 Bodies = (
