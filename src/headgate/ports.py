@@ -6,7 +6,21 @@ from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Hold, Quotas, Rendered, Snapshot, Standing, Target, Usage, Used, Want
+from headgate.model import (
+    Attempt,
+    Delivered,
+    Hold,
+    Quota,
+    Quotas,
+    QuotaUse,
+    Rendered,
+    Snapshot,
+    Standing,
+    Target,
+    Usage,
+    Used,
+    Want,
+)
 
 
 class Directory(Protocol):
@@ -41,6 +55,9 @@ class Counters(Protocol):
 
     def standing(self, quotas: Quotas, now: float) -> Standing:
         """Return what is left of the limits per minute and day."""
+
+    def use(self, quota: Quota, now: float) -> QuotaUse:
+        """Return what one holder has used, and what its running calls hold."""
 
     def sweep(self, now: float) -> int:
         """Release the holds whose leases have expired; return their number.  Call it every second or so."""

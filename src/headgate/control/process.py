@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -28,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.vault import VaultLocked
+from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
@@ -43,7 +42,7 @@ from headgate.control.store.database import StoreUnusable, open_store
 from headgate.errors import GatewayError
 from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
-from headgate.process import locate, statedir
+from headgate.process import listening, locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.process.log import Line, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
@@ -175,7 +174,7 @@ class Control:
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
         publishing, recorder = await self._begin(engine, listener.getsockname()[1])
         publication, upkeep = publishing.publication, publishing.upkeep
-        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder))
+        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder, publishing.tokens))
         publication.link = link
         tasks = []
         try:
@@ -211,14 +210,13 @@ class Control:
     async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publishing, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
-            ports = own_ports(self._boot, port)
-            first = self._boot.first_token
-            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first)
-            declared = self._boot.declared
+            boot, ports = self._boot, own_ports(self._boot, port)
+            more = (ports, boot.first_token, boot.master_key, boot.public_url)
+            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, *more)
             await publishing.publication.begin(
                 Compiled(
-                    world_of(declared),
-                    dict(declared.tokens),
+                    world_of(boot.declared),
+                    dict(boot.declared.tokens),
                     self._boot.secrets,
                     rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
                     path=self._boot.config_path,
@@ -230,6 +228,7 @@ class Control:
         except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
         recorder = Recorder(engine, self._state / "journal")
+        recorder.feed.listen("spend limits", publishing.spend.take)
         if self._boot.log_calls and self._boot.log_level != "error":
             recorder.feed.listen("call log", self._call_log(publishing.publication))
         return publishing, recorder
@@ -378,22 +377,9 @@ def own_ports(boot: ControlBoot, port: int) -> frozenset[int]:
 def bind(host: str, port: int) -> socket.socket:
     """The admin API's listening socket.  Raises CannotStart."""
     try:
-        family, kind, proto, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise CannotStart(BAD_CONFIG, f"control.host {host!r} is not an address: {error.strerror or error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if boot_channel.both_families(family, address[0]):
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            sentence = f"port {port} on {host} is in use: stop what listens there, or set control.port to another"
-            raise CannotStart(PORT_IN_USE, sentence) from error
-        raise CannotStart(BAD_CONFIG, f"control cannot listen on {host}:{port}: {error.strerror}") from error
+        listener = listening.listen(host, port, "control", "--control-port")
+    except listening.CannotListen as error:
+        raise CannotStart(BAD_CONFIG if isinstance(error, listening.BadHost) else PORT_IN_USE, str(error)) from error
     listener.setblocking(False)
     return listener
 

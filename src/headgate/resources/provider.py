@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from headgate import model
 from headgate.catalog.names import nearest
-from headgate.catalog.presets import Auth, Dialect, Prefill, Row, Training, YesNo
+from headgate.catalog.presets import Dialect, Prefill, Row, YesNo
+from headgate.catalog.words import Auth, Training
 from headgate.dialects.quirks import QUIRKS
 from headgate.resources.account import Key, as_key
 from headgate.resources.fields import (
@@ -162,7 +163,7 @@ class ProviderTable(_ProviderFields):
     def accounts(self, name: str) -> dict[model.Account, str]:
         """Its accounts with their keys."""
         return {
-            model.Account(f"{name}/{label}", key.label, key.priority, key.free): key.key.get_secret_value()
+            key.account(f"{name}/{label}", key.label, key.priority, key.free): key.key.get_secret_value()
             for label, key in zip(self.labels, self.keys, strict=True)
         }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -20,7 +20,10 @@ from headgate.catalog.presets import Row as PresetRow
 from headgate.catalog.shipped_aliases import PREFIX
 from headgate.model import AUTO
 from headgate.process import trust
+from headgate.process.credentials import read_master_key
+from headgate.process.statedir import StateError
 from headgate.resources import wording
+from headgate.resources.callers.allowance import Allowance
 from headgate.resources.fields import Resource
 from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
@@ -42,7 +45,7 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
 
     Raises ConfigError with every problem: a faulty part is left out, and the rest is checked all the same.
     """
-    problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in _shape(tree, rows, environ))]
+    problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in expand(tree, rows, environ))]
     if not problems:
         try:
             file = File.model_validate(_valued(File, _present(File, tree.root)))
@@ -57,10 +60,6 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
     for here, _words in problems:
         pruned.drop(here)
     raise ConfigError([*(words for _here, words in problems), *_of_the_rest(tree, pruned, found)])
-
-
-def _shape(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str]) -> list[tuple[Location, str]]:
-    return [*_unknown(File, tree.root, ()), *expand(tree, rows, environ)]
 
 
 def _of_the_rest(tree: Tree, pruned: Pruned, found: Collection[str]) -> Iterator[str]:
@@ -108,40 +107,29 @@ def _row_of(annotation: Any) -> type[Resource] | None:
     return next((row for part in get_args(annotation) if (row := _row_of(part))), None)
 
 
-def _tables(
-    row: type[Resource], tree_row: dict[str, Any], location: Location
-) -> Iterator[tuple[type[Resource], dict[str, Any], Location]]:
-    """The tables directly below one: itself a value, a value of a mapping, or an item of a list."""
-    for name, field in row.model_fields.items():
-        inner, value = _row_of(field.annotation), tree_row.get(name)
-        if inner is None:
-            continue
-        if isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, dict):
-                    yield inner, item, (*location, name, index)
-        elif isinstance(value, dict):
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Resource):
-                yield inner, value, (*location, name)
-            else:
-                for key, item in value.items():
-                    if isinstance(item, dict):
-                        yield inner, item, (*location, name, key)
+def _row_at(location: Location) -> type[Resource]:
+    """The table of the schema at a place of the file: a value itself, one of a mapping, or an item of a list."""
+    row: type[Resource] = File
+    parts = iter(location)
+    for name in parts:
+        annotation = row.model_fields[str(name)].annotation
+        if _is_collection(annotation):
+            next(parts, None)  # the key or the index
+        row = _row_of(annotation) or row
+    return row
 
 
-def _unknown(row: type[Resource], value: dict[str, Any], location: Location) -> Problems:
-    for key in value:
-        here = (*location, key)
-        if key in row.model_fields:
-            continue
-        if key in row.LATER:
-            step = row.LATER[key]
-            when = f"it comes with step {step}" if step else "it comes later"
-            yield here, f"not supported in this version ({when}); remove the key"
-        else:
-            yield here, f"unknown key{nearest(key, row.model_fields)}"
-    for inner, item, below in _tables(row, value, location):
-        yield from _unknown(inner, item, below)
+def _is_collection(annotation: Any) -> bool:
+    return get_origin(annotation) in (dict, list) or any(map(_is_collection, get_args(annotation)))
+
+
+def _unknown(location: Location) -> str:
+    row, key = _row_at(location[:-1]), location[-1]
+    if key not in row.LATER:
+        return f"unknown key{nearest(str(key), row.model_fields)}"
+    step = row.LATER[str(key)]
+    when = f"it comes with step {step}" if step else "it comes later"
+    return f"not supported in this version ({when}); remove the key"
 
 
 def _present(row: type[Resource], value: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +176,10 @@ def _value(field: FieldInfo | None, item: Any) -> Any:
 def _translated(error: ValidationError) -> Problems:
     for detail in error.errors(include_url=False, include_input=False):  # pydantic's own text may quote a secret
         location = tuple(part for part in detail["loc"] if part != "[key]")
-        yield location, _SENTENCES.get(detail["type"]) or wording.phrase(detail)
+        if detail["type"] == "extra_forbidden":
+            yield location, _unknown(location)
+        else:
+            yield location, _SENTENCES.get(detail["type"]) or wording.phrase(detail)
 
 
 # ------------------------------------------------------------------------------------- sense
@@ -198,14 +189,31 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
     """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
     which any id may be.
     """
-    for judge in (_ports, _providers, _tokens, _replay):
+    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
+    yield from _over_budget(file, {**dict.fromkeys(found), **known})
 
 
 def _ports(tree: Tree, file: File) -> Problems:
     if file.server.port == file.control.port and file.server.host == file.control.host:
         yield ("control", "port"), f"is the data plane's port too ({file.server.port}); choose another"
+
+
+def _master_key(tree: Tree, file: File) -> Problems:
+    if not file.master_key_file:
+        return
+    if file.master_key is not None:
+        yield ("master_key_file",), "master_key is set too; remove one of the two"
+    try:
+        read_master_key(beside(tree.path, file.master_key_file))
+    except StateError as error:
+        yield ("master_key_file",), str(error)
+
+
+def beside(path: Path | None, name: str) -> Path:
+    """A file that the configuration names: relative to the configuration's own folder."""
+    return ((path.parent if path else Path()) / Path(name).expanduser()).absolute()
 
 
 def _providers(tree: Tree, file: File) -> Problems:
@@ -244,10 +252,12 @@ def _aliases(file: File, known: names.Known) -> Problems:
             yield here, sentence
         if sentence := names.without_targets(name, alias.targets):
             yield ((*here, "targets") if "targets" in alias.model_fields_set else here), sentence
+        if sentence := names.unfit_tenant_alias(name, alias.targets, file.tenants):
+            yield here, sentence
         for index, entry in enumerate(alias.targets):
             if sentence := names.unresolved(entry.target, known, HERE):
                 yield (*here, "targets", index), sentence
-    if sentence := _no_model(file, known):
+    if sentence := _no_model(file.default_model, file, known):
         yield ("default_model",), sentence
 
 
@@ -255,8 +265,28 @@ def _known(file: File) -> dict[str, Collection[str] | None]:
     return {name: row.models for name, row in file.providers.items()}
 
 
-def _no_model(file: File, known: names.Known) -> str | None:
-    name = file.default_model
+def _over_budget(file: File, known: names.Known) -> Problems:
+    for location, holder in _holders(file):
+        if holder.instead and (sentence := _no_model(holder.instead, file, known)):
+            yield (*location, "over_budget", "alias"), sentence
+
+
+def _holders(file: File) -> Iterator[tuple[Location, Allowance]]:
+    for index, token in enumerate(file.tokens):
+        yield ("tokens", index), token
+    for name, tenant in file.tenants.items():
+        yield ("tenants", name), tenant
+
+
+def _groups(tree: Tree, file: File) -> Problems:
+    idents: set[str] = set()
+    for index, group in enumerate(file.budgets):
+        if group.ident in idents:
+            yield ("budgets", index), f"two budgets are called {group.ident}; give each a name of its own"
+        idents.add(group.ident)
+
+
+def _no_model(name: str, file: File, known: names.Known) -> str | None:
     plain = [*file.aliases, AUTO, *(PREFIX + task for task in TASKS), *names.owners(known)]
     if name in plain or names.unresolved(name, known, HERE) is None:
         return None
@@ -271,6 +301,9 @@ def _tokens(tree: Tree, file: File) -> Problems:
             yield ("tokens", index, "name"), f"two tokens are called {token.name}"
         if (secret := token.secret.get_secret_value()) in secrets:
             yield ("tokens", index, "secret"), "another token has the same secret"
+        if token.tenant is not None and token.tenant not in file.tenants:
+            near = nearest(token.tenant, file.tenants) or "; declare it under tenants:"
+            yield ("tokens", index, "tenant"), f"there is no tenant {token.tenant}{near}"
         names.add(token.name)
         secrets.add(secret)
 

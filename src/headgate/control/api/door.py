@@ -12,12 +12,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fastapi.responses import JSONResponse
+from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.control.api import docs
 from headgate.control.api.errors import rendered
 from headgate.control.refusals import FOREIGN_ORIGIN, INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
+from headgate.control.snapshot.contributors import PATH
 from headgate.errors import PAYLOAD_TOO_LARGE
 
 PROBES = frozenset({"/livez", "/readyz"})
@@ -96,18 +97,22 @@ class Door:
             refusal = rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
         await (refusal or self._app)(scope, whole or receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(scope["headers"])
+        linked = scope["type"] == "http" and scope["path"].startswith(PATH)
+        if linked:
+            headers.pop(b"origin", None)  # without a referrer a browser says null; the link itself is what lets in
         checked = self._hosts if scope.get("path") not in PROBES else None
         if checked is not None and (sentence := checked.problem(headers)):
             return rendered(FOREIGN_ORIGIN, sentence)
-        refusal = None if scope["type"] == "http" and scope["path"] in OPEN_PATHS else self._stranger(headers)
+        is_open = scope["type"] == "http" and (linked or scope["path"] in OPEN_PATHS)
+        refusal = None if is_open else self._stranger(headers)
         if refusal is not None:
             return refusal
         length = headers.get(b"content-length", b"0")
         return None if length.isdigit() and int(length) <= MAX_BODY else rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
 
-    def _stranger(self, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
+    def _stranger(self, headers: Mapping[bytes, bytes]) -> Response | None:
         given = headers.get(b"authorization")
         if given is None and b"x-api-key" in headers:
             given = b"Bearer " + headers[b"x-api-key"]

@@ -39,6 +39,7 @@ _SUMS: dict[str, ColumnElement[Any]] = {
     "cost": func.sum(_day.cost),
     "unpriced_requests": func.sum(_day.unpriced),
 }
+FIGURES = tuple("cost_usd" if name == "cost" else name for name in _SUMS)  # of a total, in JSON
 _KEYS: dict[str, Sequence[ColumnElement[Any]]] = {
     "model": (case((_day.model == "", ""), else_=_day.provider), _day.model),
     "provider": (_day.provider,),
@@ -127,8 +128,6 @@ async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
         "since": rows[0][-1] // NANO if rows else None,
         "today": _own([row for row in rows if row.day == today]),
         "month": _own([row for row in rows if row.day >= month]),
-        "budget": None,
-        "alert": None,
     }
 
 

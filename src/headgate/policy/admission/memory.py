@@ -11,11 +11,11 @@ from typing import Final, final
 
 from msgspec import Struct
 
-from headgate.model import UNLIMITED, Hold, Quota, Quotas, Spent, Standing, Target, Usage, Want
+from headgate.model import UNLIMITED, Hold, Quota, Quotas, QuotaUse, Spent, Standing, Target, Usage, Want
 from headgate.policy import metering
 from headgate.policy.admission import refusals
 from headgate.policy.admission.meters import GONE, MINUTE, MOST_ENTRIES, Counted, Meter
-from headgate.policy.admission.periods import DAY_S
+from headgate.policy.admission.periods import DAY_S, NEVER
 from headgate.policy.admission.quotas import is_model
 
 LEAST_STEP: Final = 64  # tokens: an extension by fewer is none, but for the end of an answer
@@ -215,6 +215,14 @@ class MemoryCounters:
         if today < left:
             limit, left, until = quota.rpd, today, int(meter.day_ends + 0.999 - now)
         return Standing(limit, left, until, quota.tpm, quota.tpm - meter.tokens, reset)
+
+    def use(self, quota: Quota, now: float) -> QuotaUse:
+        meter = self._meter(quota, now)
+        meter.catch_up(now)
+        resets = None if quota.budget is None or meter.period_ends == NEVER else meter.period_ends
+        return QuotaUse(
+            quota.key, meter.spent, meter.held, resets, meter.requests, meter.tokens, meter.today, meter.running
+        )
 
     def spent(self, key: str, now: float) -> tuple[int, int]:
         """nano-USD that a holder has spent in its budget's period, and that its running calls hold."""

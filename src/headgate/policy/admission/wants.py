@@ -22,7 +22,7 @@ MAX_REMEMBERED = 4096
 LEASE_S = 60.0  # beyond the last deadline of a call
 
 
-class Terms(Struct, frozen=True):
+class PlanTerms(Struct, frozen=True):
     """What holds for every call of one plan.
 
     ``price``: the highest of its targets; None: it depends on the prompt's size, or one is unknown (``is_priced``).
@@ -51,7 +51,7 @@ class Wants:
 
     def __init__(self, learnt: Calibration) -> None:
         self._learnt = learnt
-        self._terms: Bounded[str, Terms] = Bounded(MAX_REMEMBERED)
+        self._terms: Bounded[str, PlanTerms] = Bounded(MAX_REMEMBERED)
 
     def make(self, owner: str, quotas: Quotas, call: Call, plan: Plan, estimated: int) -> Want | None:
         """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
@@ -103,7 +103,7 @@ def _is_priced(price: Price) -> bool:
     return price.input is not None and price.output is not None
 
 
-def _terms(plan: Plan, learnt: Calibration) -> Terms:
+def _terms(plan: Plan, learnt: Calibration) -> PlanTerms:
     attempts = plan.attempts
     targets = tuple({id(one.target): one.target for one in attempts}.values())
     tiered = any(target.price.tiers for target in targets)
@@ -115,7 +115,7 @@ def _terms(plan: Plan, learnt: Calibration) -> Terms:
     else:
         longest, cap = (max(windows) if len(windows) == len(targets) else WIDEST), CAPPED
     first = plan.alias.hold_tokens
-    return Terms(
+    return PlanTerms(
         attempts,
         targets,
         tuple(learnt.of(target) for target in targets),

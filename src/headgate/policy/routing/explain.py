@@ -9,11 +9,13 @@ from math import isinf
 
 from msgspec import Struct
 
+from headgate.catalog.money import usd
 from headgate.errors import GatewayError
 from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import TargetProgress
 from headgate.policy.attempts.strategies import LEARNING, order, scores
+from headgate.policy.health.account_limits import LIMITED
 from headgate.policy.health.accounts import OUT, PROBE, Accounts, key_of
 from headgate.policy.health.targets import Health, key_of_target
 
@@ -22,7 +24,8 @@ _MIDDLE = 0.5
 
 
 class AccountView(Struct, frozen=True):
-    """``state``: active | probe | cooling | exhausted | dead | denied | parked.  ``wait_s``: until its next chance,
+    """``state``: active | probe | cooling | exhausted | dead | denied | parked; by its own terms expired | overspent |
+    limited.  ``wait_s``: until its next chance,
     where there is one.
     ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
     """
@@ -79,26 +82,43 @@ class Explanation(Struct, frozen=True):
     message: str = ""
 
 
-def attempt_view(attempt: AttemptRecord) -> dict[str, object]:
-    """Return an attempt as route trace and receipt have it; milliseconds since the call was received."""
-    return {
-        "provider": attempt.provider,
-        "model": attempt.model,
-        "why": attempt.why,
-        "status": attempt.status or None,
-        "code": attempt.code or None,
-        "started_ms": attempt.started_us / 1000,
-        "ended_ms": attempt.ended_us / 1000,
-        "prompt_tokens": attempt.prompt_tokens,
-        "completion_tokens": attempt.completion_tokens,
-        "cost_usd": attempt.cost / 1e9 if attempt.cost >= 0 else None,
-        "skipped_events": attempt.skipped,
-    }
+class ShownAttempt(Struct, frozen=True):
+    """One upstream request, as route trace and receipt have it; milliseconds since the call was received."""
+
+    provider: str
+    model: str
+    why: str
+    status: int | None
+    code: str | None
+    started_ms: float
+    ended_ms: float
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    skipped_events: int
+
+
+class ShownSeam(Struct, frozen=True, rename={"origin": "from", "target": "to"}):
+    """A seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
+
+    after: int
+    origin: str
+    target: str
+    why: str
+
+
+def attempt_view(attempt: AttemptRecord) -> ShownAttempt:
+    """Return an attempt as people and clients see it: without its account."""
+    return ShownAttempt(
+        attempt.provider, attempt.model, attempt.why, attempt.status or None, attempt.code or None,
+        attempt.started_us / 1000, attempt.ended_us / 1000, attempt.prompt_tokens, attempt.completion_tokens,
+        usd(attempt.cost) if attempt.cost >= 0 else None, attempt.skipped,
+    )  # fmt: skip
 
 
 def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     """Return the state of every account that is not active."""
-    return [
+    resting = [
         AccountStateView(
             account, model,
             PROBE if state.name != "parked" and state.may(now) == PROBE else state.name,
@@ -106,11 +126,13 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
         )
         for account, model, state in accounts.listed()
     ]  # fmt: skip
+    limited = accounts.limits.limited(now)
+    return [*resting, *(AccountStateView(account, "", LIMITED, until - now) for account, until in limited)]
 
 
-def seam_view(seam: Seam) -> dict[str, object]:
-    """Return a seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
-    return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
+def seam_view(seam: Seam) -> ShownSeam:
+    """Return a seam as people and clients see it."""
+    return ShownSeam(seam.after, seam.origin, seam.target, seam.why)
 
 
 def explain_refusal(requested: str, error: GatewayError) -> Explanation:
@@ -174,8 +196,11 @@ def _why_resting(accounts: tuple[AccountView, ...]) -> str:
 
 def _all_out(one: TargetProgress, health: Health, now: float) -> bool:
     """True if none of its accounts may be used now."""
-    model = one.target.upstream_model
-    return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in one.attempts)
+    model, accounts = one.target.upstream_model, health.accounts
+    return all(
+        accounts.own_state(attempt, now) is not None or accounts.may(key_of(attempt), model, now) == OUT
+        for attempt in one.attempts
+    )
 
 
 def _view(
@@ -195,7 +220,7 @@ def _view(
     return CandidateView(
         target.provider.name, target.model, target.upstream_model, place, reason, named,
         max(0.0, failures.until - now) if failures is not None and state == OUT else 0.0,
-        one.cost / 1e9 if one.cost is not None else None, score, latency.first if latency is not None else None,
+        usd(one.cost), score, latency.first if latency is not None else None,
         one.weight, _prefill(one, health, now), accounts,
     )  # fmt: skip
 
@@ -207,10 +232,11 @@ def _prefill(one: Candidate, health: Health, now: float) -> str:
 def _account(attempt: Attempt, health: Health, now: float) -> AccountView:
     account, model = key_of(attempt), attempt.target.upstream_model
     headroom = health.accounts.headroom(account, now)
-    state = health.accounts.state(account, model, now)
+    own = health.accounts.own_state(attempt, now)
+    state = own or health.accounts.state(account, model, now)
     if state is None:
         return AccountView(account, headroom=headroom)
-    if health.accounts.may(account, model, now) == PROBE:
+    if own is None and health.accounts.may(account, model, now) == PROBE:
         return AccountView(account, PROBE, headroom=headroom)
     wait = 0.0 if isinf(state.until) else max(0.0, state.until - now)
     return AccountView(account, state.name, wait, headroom)
