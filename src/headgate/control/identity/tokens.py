@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, count
+from typing import Any
 
 import msgspec
 from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import Change, changed_secret, record
 from headgate.control.store.database import superseded_tokens, tokens
 from headgate.model import Grant
 from headgate.policy.auth import digest
@@ -74,7 +76,14 @@ async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant
                 **_columns(grant),
             )
         )
+        await record(connection, Change("token", grant.id, "created", None, described(grant)))
     return minted
+
+
+def described(grant: Grant) -> dict[str, Any]:
+    """A token as the audit log shows it."""
+    shown: dict[str, Any] = msgspec.to_builtins(grant)
+    return {name: value for name, value in shown.items() if name not in ("id", "origin")}
 
 
 def _columns(grant: Grant) -> dict[str, object]:
@@ -180,10 +189,13 @@ def ending(grant: Grant, until: float) -> Grant:
 async def edit(engine: AsyncEngine, grant: Grant) -> bool:
     """Writes a token's name, scopes, models and expiry.  False where no good token has its id."""
     async with engine.begin() as connection:
-        result = await connection.execute(
-            update(tokens).where(tokens.c.id == grant.id, tokens.c.revoked_at.is_(None)).values(**_columns(grant))
-        )
-    return result.rowcount == 1
+        row = (await connection.execute(select(tokens).where(tokens.c.id == grant.id))).first()
+        if row is None or row.revoked_at is not None:
+            return False
+        await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(**_columns(grant)))
+        before = described(_stored(row).grant)
+        await record(connection, Change("token", grant.id, "changed", before, described(grant)))
+    return True
 
 
 async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: float) -> tuple[Minted, float | None]:
@@ -206,6 +218,8 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
                 insert(superseded_tokens).values(digest=entry.digest, token_id=grant.id, until=until)
             )
         await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(digest=minted.digest))
+        after = changed_secret({"former_valid_until": until})
+        await record(connection, Change("token", grant.id, "rotated", None, after))
     return minted, until
 
 
@@ -216,4 +230,6 @@ async def revoke(engine: AsyncEngine, ident: str) -> bool:
             update(tokens).where(tokens.c.id == ident, tokens.c.revoked_at.is_(None)).values(revoked_at=time.time_ns())
         )
         await connection.execute(delete(superseded_tokens).where(superseded_tokens.c.token_id == ident))
+        if result.rowcount == 1:
+            await record(connection, Change("token", ident, "revoked"))
     return result.rowcount == 1

@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headgate.control.audit.chain import Change, changed_secret, differences, record
 from headgate.control.store.database import (
     model_overrides,
     stored_accounts,
@@ -25,7 +26,7 @@ from headgate.control.store.database import (
 )
 from headgate.resources import wording
 from headgate.resources.alias import AliasWish
-from headgate.resources.fields import Resource
+from headgate.resources.fields import STORE, Resource
 from headgate.resources.model_row import FactsWish
 from headgate.resources.provider import ProviderBody
 
@@ -122,7 +123,7 @@ async def _bodies(connection: AsyncConnection, table: Table, kind: type[B]) -> l
 
 
 async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
-    """Writes what differs, in one transaction.  Raises SQLAlchemyError."""
+    """Writes what differs, and the audit log's rows of it, in one transaction.  Raises SQLAlchemyError."""
     async with engine.begin() as connection:
         await _save_bodies(engine, connection, stored_providers, before.providers, after.providers)
         await _save_bodies(engine, connection, stored_aliases, before.aliases, after.aliases)
@@ -131,6 +132,42 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
                 await _upsert(engine, connection, stored_accounts, {"id": ident, **asdict(account)})
+        await record(connection, *changes_between(before, after))
+
+
+def changes_between(before: Objects, after: Objects) -> list[Change]:
+    """The audit log's account of a change: bodies and accounts without what is sealed in them."""
+    return [
+        *differences("provider", *_described(before.providers, after.providers)),
+        *differences("account", *_described(before.accounts, after.accounts)),
+        *differences("alias", *_described(before.aliases, after.aliases)),
+        *differences("model", *_described(before.models, after.models)),
+    ]
+
+
+Described = dict[str, dict[str, Any]]
+
+
+def _described(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Described, Described]:
+    was = {name: _shown(kept) for name, kept in before.items() if after.get(name) is not kept}
+    will = {name: _shown(kept) for name, kept in after.items() if before.get(name) is not kept}
+    for name in was.keys() & will.keys():
+        if _sealed(before[name]) != _sealed(after[name]):
+            will[name] = changed_secret(will[name])
+    return was, will
+
+
+def _shown(kept: StoredNoun | StoredAccount) -> dict[str, Any]:
+    if isinstance(kept, StoredAccount):
+        return {"priority": kept.priority, "free": kept.free}
+    body: Resource = kept.body  # type: ignore[attr-defined]  # every StoredNoun has one, of its own type
+    return body.model_dump(mode="json", exclude_defaults=True, exclude={"sealed_headers"}, context=STORE)
+
+
+def _sealed(kept: StoredNoun | StoredAccount) -> object:
+    if isinstance(kept, StoredAccount):
+        return kept.sealed
+    return kept.body.sealed_headers if isinstance(kept, StoredProvider) else None
 
 
 Bodies = Mapping[str, StoredProvider] | Mapping[str, StoredAlias] | Mapping[str, StoredModel]

@@ -21,7 +21,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     event,
@@ -35,17 +34,16 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headgate.control.store import postgres
+from headgate.control.store.access_tables import metadata
 from headgate.control.store.receipt_columns import RECEIPT
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0006")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 MEND = "; put a backup in its place, or move it away to begin with an empty one"
 PATIENCE_S = 5.0  # for a free connection: a longer wait is answered with the error that the store is busy
-
-metadata = MetaData()
 
 # Agent tokens.  The token itself is nowhere: `digest` is HMAC-SHA256(instance key, whole token).
 tokens = Table(
