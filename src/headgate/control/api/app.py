@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from headgate import __version__
 from headgate.control.api import accounts, aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
-from headgate.control.api.door import Door, Hosts
+from headgate.control.api.access.door import Door, Hosts
 from headgate.control.api.parts import Admin
 
 PREFIX = "/admin/v1"

@@ -10,7 +10,10 @@ from headgate.catalog.names import ended, nearest
 from headgate.control.api.errors import documented
 from headgate.errors import INVALID_VALUE, GatewayError
 
-_BEARER = HTTPBearer(auto_error=False, description="The admin token: `STATE/admin.token`, shown on the first start.")
+_BEARER = HTTPBearer(
+    auto_error=False,
+    description="The admin token: `STATE/admin.token`, shown on the first start.  Users have a session's cookie.",
+)
 
 
 async def only_known_parameters(request: Request) -> None:
@@ -34,5 +37,5 @@ def router(tag: str) -> APIRouter:
     return APIRouter(
         tags=[tag],
         dependencies=[Security(_BEARER), Depends(only_known_parameters)],
-        responses=documented(400, 401, 503),
+        responses=documented(400, 401, 403, 503),
     )

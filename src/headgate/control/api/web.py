@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from headgate.control.api.access.door import Hosts
 from headgate.control.api.app import build
-from headgate.control.api.door import Hosts
 from headgate.control.api.parts import Admin
 
 GRACE_S = 3  # for answers that are on their way when control ends
