@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -106,7 +107,10 @@ def install(app: FastAPI) -> None:
 
 async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, GatewayError)
-    return rendered(error.kind, error.message, error.param)
+    answer = rendered(error.kind, error.message, error.param)
+    if error.retry_after is not None:
+        answer.headers["retry-after"] = str(math.ceil(error.retry_after))
+    return answer
 
 
 async def _on_invalid(request: Request, error: Exception) -> JSONResponse:

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
+from headgate.control.api.access.callers import Caller
 from headgate.control.api.accounts import AccountView, lived
 from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
@@ -19,10 +20,11 @@ from headgate.control.api.standings import RestView, Standings, rests, standings
 from headgate.control.api.views import Changed, Origin, Page, View, seconds
 from headgate.control.discovery.prefills import find_trims
 from headgate.control.discovery.probe import check
+from headgate.control.identity.roles import Principal
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
 from headgate.control.objects.registry import Objects, StoredProvider
-from headgate.control.refusals import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
+from headgate.control.refusals import ACCOUNT_NOT_FOUND, FORBIDDEN, PROVIDER_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Provider
 from headgate.process.channel import Resume
@@ -171,13 +173,13 @@ def routes(admin: Admin) -> APIRouter:
         return Page(data=[lived_view(view, found) for view in all_views()])
 
     @api.post("/providers", status_code=201, responses=documented(409))
-    async def add_provider(wish: ProviderWish) -> ChangedProvider:
+    async def add_provider(wish: ProviderWish, caller: Caller) -> ChangedProvider:
         """Stores a provider.  Its keys are added with POST /accounts."""
         body = ProviderBody.of(wish)
 
         def added(sources: Sources) -> tuple[Objects, None]:
             sealed = publication.keyring.seal_headers(wish.name, body, sources.compiled)
-            return changes.add_provider(sources, wish.name, sealed), None
+            return changes.add_provider(_at_home(caller, sources, wish.name, wish), wish.name, sealed), None
 
         _, effective = await publication.change(added)
         return changed(wish.name, effective)
@@ -188,12 +190,14 @@ def routes(admin: Admin) -> APIRouter:
         return lived_view(view_of(name), await standings(admin.link))
 
     @api.patch("/providers/{name}", responses=documented(404, 409))
-    async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
+    async def edit_provider(name: PathName, wish: ProviderEdit, caller: Caller) -> ChangedProvider:
         """Changes a stored provider."""
 
         def edited(sources: Sources) -> tuple[Objects, None]:
             seal = partial(publication.keyring.seal_headers, name, compiled=sources.compiled)
-            return changes.edit_provider(sources, name, lambda body: seal(body.edited(wish))), None
+            return changes.edit_provider(
+                _at_home(caller, sources, name, wish), name, lambda one: seal(one.edited(wish))
+            ), None
 
         _, effective = await publication.change(edited)
         return changed(name, effective)
@@ -244,6 +248,19 @@ def routes(admin: Admin) -> APIRouter:
         return Page(data=[PresetView.of(row) for row in publication.sources.compiled.rows.values()])
 
     return api
+
+
+def _at_home(caller: Principal, sources: Sources, name: str, wish: ProviderEdit) -> Sources:
+    """Return the sources.  Raises GatewayError (403) where a caller who may not touch keys would send one to another
+    address.
+    """
+    if caller.role == "admin" or not wish.model_fields_set & {"base_url", "preset"}:
+        return sources
+    stored = sources.objects.providers.get(name)
+    accounts = [*sources.objects.accounts, *sources.compiled.secrets]
+    if (stored is not None and stored.body.sealed_headers) or any(one.startswith(f"{name}/") for one in accounts):
+        raise GatewayError(FORBIDDEN, f"Provider {name} has keys: another address for them needs an admin.")
+    return sources
 
 
 def _view(provider: Provider, accounts: list[AccountView], created_at: int | None) -> ProviderView:

@@ -32,6 +32,11 @@ async def only_known_parameters(request: Request) -> None:
             raise GatewayError(INVALID_VALUE, f"The query parameter {shown!r} appears twice.", param=shown)
 
 
+def open_router(tag: str) -> APIRouter:
+    """For routes that need no credential: ``access.needs`` says which those are."""
+    return APIRouter(tags=[tag], dependencies=[Depends(only_known_parameters)], responses=documented(400, 403, 503))
+
+
 def router(tag: str) -> APIRouter:
     """For one noun.  The Security entry only draws the lock in /docs; the Door is what holds."""
     return APIRouter(

@@ -9,29 +9,11 @@ from __future__ import annotations
 import asyncio
 import secrets
 import unicodedata
-from typing import Annotated
 
 from argon2 import PasswordHasher
 from argon2.exceptions import InvalidHashError, VerificationError
-from pydantic import AfterValidator, Field, SecretStr
 
-from headgate.resources.fields import wrong
-
-MIN_CHARACTERS, MAX_CHARACTERS = 12, 256
 AT_ONCE = 2  # 19 MiB each
-
-
-def _fit(value: SecretStr) -> SecretStr:
-    text = value.get_secret_value()
-    if not MIN_CHARACTERS <= len(text) <= MAX_CHARACTERS:
-        raise wrong(f"must have {MIN_CHARACTERS} to {MAX_CHARACTERS} characters")
-    if len(set(text)) < 4:
-        raise wrong("is too uniform: use at least four different characters")
-    return value
-
-
-NewPassword = Annotated[SecretStr, AfterValidator(_fit)]
-GivenPassword = Annotated[SecretStr, Field(max_length=4 * MAX_CHARACTERS)]
 
 
 class Passwords:

@@ -55,4 +55,7 @@ class Principal:
     @property
     def bound_to(self) -> str | None:
         """The only tenant whose objects exist for this caller; None: all do."""
-        return (self.tenant or "") if self.role == "tenant_admin" else None
+        if self.role != "tenant_admin":
+            return None
+        assert self.tenant, "a tenant admin without a tenant would own what no tenant has"
+        return self.tenant

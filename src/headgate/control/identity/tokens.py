@@ -92,6 +92,7 @@ def _columns(grant: Grant) -> dict[str, object]:
         "scopes": msgspec.json.encode(grant.scopes).decode(),
         "models": msgspec.json.encode(grant.models).decode(),
         "expires": grant.expires,
+        "tenant": grant.tenant,
     }
 
 
@@ -123,6 +124,7 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
             models=_strings.decode(row.models),
             expires=row.expires,
             origin="store",
+            tenant=row.tenant,
         ),
         digest=bytes(row.digest),
         created_at=row.created_at,
@@ -131,12 +133,20 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
 
 
 async def page(
-    engine: AsyncEngine, limit: int, after: tuple[int, str] | None = None, include_revoked: bool = False
+    engine: AsyncEngine,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    include_revoked: bool = False,
+    tenant: str | None = None,
 ) -> list[Stored]:
-    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id)."""
+    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id).  ``tenant``: only
+    this tenant's.
+    """
     query = _in_order().limit(limit)
     if not include_revoked:
         query = query.where(tokens.c.revoked_at.is_(None))
+    if tenant is not None:
+        query = query.where(tokens.c.tenant == tenant)
     if after is not None:
         at, ident = after
         query = query.where(or_(tokens.c.created_at > at, and_(tokens.c.created_at == at, tokens.c.id > ident)))
@@ -151,11 +161,21 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
-async def revoked_id(engine: AsyncEngine, wanted: str) -> str | None:
-    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none."""
+async def ids_of_tenant(engine: AsyncEngine, tenant: str) -> set[str]:
+    """The ids of all tokens that this tenant has and had."""
+    async with engine.connect() as connection:
+        return set((await connection.execute(select(tokens.c.id).where(tokens.c.tenant == tenant))).scalars())
+
+
+async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None) -> str | None:
+    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none.
+    ``tenant``: only this tenant's.
+    """
     query = select(tokens.c.id).where(
         or_(tokens.c.id == wanted, tokens.c.name == wanted), tokens.c.revoked_at.is_not(None)
     )
+    if tenant is not None:
+        query = query.where(tokens.c.tenant == tenant)
     async with engine.connect() as connection:
         found = await connection.execute(query.order_by(tokens.c.revoked_at.desc()).limit(1))
         return found.scalar()

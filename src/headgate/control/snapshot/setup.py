@@ -41,5 +41,5 @@ async def set_up(
         await adopt_first(engine, key, first_token)
     stored = await registry.load(engine)
     publication = Publication(engine, Keyring(Vault(state, all_sealed_blobs(stored))), stored)
-    upkeep = Upkeep(publication, engine, load, reloaded, own_ports)
+    upkeep = Upkeep(publication, engine, load, reloaded, own_ports, key)
     return Publishing(publication, AgentTokens(publication, engine, key), upkeep)

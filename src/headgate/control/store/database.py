@@ -57,6 +57,7 @@ tokens = Table(
     Column("created_at", BigInteger, nullable=False),  # Unix ns, as every *_at
     Column("expires", Float),  # Unix seconds, as in model.Grant
     Column("revoked_at", BigInteger),
+    Column("tenant", Text, nullable=False, server_default=""),  # empty: none
 )
 
 # The secrets that a rotated token had before, as long as they are good beside the new one.

@@ -6,6 +6,7 @@ import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
+import msgspec
 from fastapi import Depends, Request, Response
 from starlette.requests import cookie_parser
 from starlette.types import Scope
@@ -74,15 +75,14 @@ def set_cookie(request: Request, response: Response, secret: str) -> None:
 # ------------------------------------------------------------------------------------- a tenant's own
 
 
-def tenant_of(grant: Grant) -> str | None:
-    """The token's tenant, None without one."""
-    return getattr(grant, "tenant", None) or None
-
-
 def own_grants(caller: Principal, grants: Iterable[Grant]) -> list[Grant]:
     """The tokens that exist for this caller."""
-    bound = caller.bound_to
-    return [grant for grant in grants if bound is None or tenant_of(grant) == bound]
+    return [grant for grant in grants if caller.bound_to in (None, grant.tenant)]
+
+
+def bounded(caller: Principal, grant: Grant) -> Grant:
+    """A new token as this caller may make it."""
+    return grant if caller.bound_to is None else msgspec.structs.replace(grant, tenant=caller.bound_to)
 
 
 def own_alias(caller: Principal, name: str) -> bool:
@@ -92,6 +92,6 @@ def own_alias(caller: Principal, name: str) -> bool:
 
 
 def hold_alias(caller: Principal, name: str) -> None:
-    """Raises GatewayError (403) where the caller may not change an alias of this name."""
+    """Raises GatewayError (403) for an alias of another tenant."""
     if not own_alias(caller, name):
-        raise GatewayError(FORBIDDEN, f"Your role changes aliases of its own tenant only: client:{caller.tenant}/…")
+        raise GatewayError(FORBIDDEN, f"Your role knows aliases of its own tenant only: client:{caller.tenant}/…")
