@@ -25,6 +25,7 @@ from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.refusals import ACCOUNT_NOT_FOUND, FORBIDDEN, PROVIDER_NOT_FOUND
+from headgate.control.snapshot.publication import Publication
 from headgate.errors import GatewayError
 from headgate.model import Provider
 from headgate.process.channel import Resume
@@ -175,13 +176,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.post("/providers", status_code=201, responses=documented(409))
     async def add_provider(wish: ProviderWish, caller: Caller) -> ChangedProvider:
         """Stores a provider.  Its keys are added with POST /accounts."""
-        body = ProviderBody.of(wish)
-
-        def added(sources: Sources) -> tuple[Objects, None]:
-            sealed = publication.keyring.seal_headers(wish.name, body, sources.compiled)
-            return changes.add_provider(_at_home(caller, sources, wish.name, wish), wish.name, sealed), None
-
-        _, effective = await publication.change(added)
+        _, effective = await publication.change(lambda sources: (_added(caller, publication, sources, wish), None))
         return changed(wish.name, effective)
 
     @api.get("/providers/{name}", responses=documented(404))
@@ -248,6 +243,11 @@ def routes(admin: Admin) -> APIRouter:
         return Page(data=[PresetView.of(row) for row in publication.sources.compiled.rows.values()])
 
     return api
+
+
+def _added(caller: Principal, publication: Publication, sources: Sources, wish: ProviderWish) -> Objects:
+    body = publication.keyring.seal_headers(wish.name, ProviderBody.of(wish), sources.compiled)
+    return changes.add_provider(_at_home(caller, sources, wish.name, wish), wish.name, body)
 
 
 def _at_home(caller: Principal, sources: Sources, name: str, wish: ProviderEdit) -> Sources:
