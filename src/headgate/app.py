@@ -196,7 +196,7 @@ class _Run:
             port=control.port,
             admin_token=self._admin.token,
             config_path=str(self._latest.path) if self._latest.path else None,
-            allowed_hosts=tuple(control.allowed_hosts),
+            access=control.access(),
             config_stamp=self._read_at,
             config_blank=self._latest.tree.blank,
             data_url=settings.data_url,

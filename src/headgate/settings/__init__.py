@@ -228,7 +228,8 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
 
 def fixed(settings: Settings) -> dict[str, str]:
     """Return the values of the boot messages that no reload changes: dotted key → a value for comparison."""
-    admin = settings.admin_token
+    admin, oidc = settings.admin_token, settings.file.control.oidc
+    login = oidc.client_secret.get_secret_value() if oidc and oidc.client_secret else ""
     return {
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
@@ -237,6 +238,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
+        "control.oidc.client_secret": hashlib.sha256(login.encode()).hexdigest() if login else "",
     }
 
 

@@ -12,8 +12,10 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from headgate.process.boot import AccessSettings
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.fields import Positive, Resource, Url, wrong
+from headgate.resources.oidc import OidcTable
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
 from headgate.resources.token import Secret, TokenTable
@@ -64,10 +66,16 @@ class Server(Resource):
 
 
 class Control(Resource):
-    LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
     allowed_hosts: list[Host | Literal["*"]] = []
+    public_url: Url | None = None
+    oidc: OidcTable | None = None
+
+    def access(self) -> AccessSettings:
+        """Who may reach the admin API, and how people log in."""
+        hosts = tuple(name.lower() for name in self.allowed_hosts)
+        return AccessSettings(hosts, self.public_url or "", self.oidc.settings() if self.oidc else None)
 
 
 class Detect(Resource):

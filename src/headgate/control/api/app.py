@@ -9,7 +9,7 @@ from starlette.types import ASGIApp
 
 from headgate import __version__
 from headgate.control.api import accounts, aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
-from headgate.control.api.access import audit_log, logins, people
+from headgate.control.api.access import audit_log, logins, oidc_logins, people
 from headgate.control.api.access.door import Door, Hosts
 from headgate.control.api.access.needs import PREFIX
 from headgate.control.api.parts import Admin
@@ -56,6 +56,7 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
     guard = logins.Guard()
     for access in (logins.public_routes, logins.routes, people.routes):
         app.include_router(access(admin, guard), prefix=PREFIX)
+    app.include_router(oidc_logins.routes(admin), prefix=PREFIX)
     for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway, audit_log):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))

@@ -53,8 +53,9 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(admin: Admin, admin_token: str, hosts: Hosts) -> Server:
-    """Ready to ``serve(sockets=[…])``."""
+def server(admin: Admin, admin_token: str, bound: str) -> Server:
+    """Ready to ``serve(sockets=[…])``.  ``bound``: the configured address."""
+    hosts = Hosts(bound, frozenset(admin.access.allowed_hosts))
     return Server(
         uvicorn.Config(
             build(admin, admin_token, hosts),

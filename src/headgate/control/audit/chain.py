@@ -24,7 +24,7 @@ from headgate.control.store.access_tables import audit, audit_head
 GENESIS = bytes(32)  # the hash before the first row
 VERIFIED_AT_ONCE = 1000
 
-ActorKind = Literal["user", "admin_token", "file", "gateway", "stranger"]
+ActorKind = Literal["user", "admin_token", "oidc", "file", "gateway", "stranger"]
 Description = Mapping[str, Any]  # what of an object may be shown, as JSON
 
 
