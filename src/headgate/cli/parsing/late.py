@@ -23,6 +23,7 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "users": "user",
     "key": "vault",
     "keys": "vault",
     "start": "serve",
