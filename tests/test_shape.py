@@ -38,7 +38,7 @@ LONG_FUNCTIONS: dict[str, int] = {
     "headgate/cli/nouns/aliases.py:put": 66,
     "headgate/control/api/catalog.py:routes": 68,
     "headgate/control/api/gateway.py:routes": 76,
-    "headgate/control/api/providers.py:routes": 114,
+    "headgate/control/api/providers.py:routes": 116,
     "headgate/control/api/requests.py:routes": 81,
     "headgate/control/api/tokens.py:routes": 68,
     "headgate/serving/call/exchange.py:Exchange._serve": 68,

@@ -18,6 +18,7 @@ from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
 from headgate.control.api.views import Changed, Origin, Page, View, seconds
+from headgate.control.audit.chain import Change, record_alone
 from headgate.control.discovery.prefills import find_trims
 from headgate.control.discovery.probe import check
 from headgate.control.identity.roles import Principal
@@ -220,6 +221,7 @@ def routes(admin: Admin) -> APIRouter:
         if good:
             first = next(one.account for one in results if one.ok)
             trims = await find_trims(provider, publication.secrets, first)
+            await record_alone(admin.engine, Change("provider", name, "resumed", None, {"accounts": list(good)}))
             admin.link.tell(Resume(name, good, trims=trims))
         return CheckView(provider=name, results=[CheckResult.of(one) for one in results], prefill_trims=trims)
 
@@ -234,6 +236,7 @@ def routes(admin: Admin) -> APIRouter:
             if f"{name}/{wish.account}" not in accounts:
                 raise GatewayError(ACCOUNT_NOT_FOUND, f"There is no account {name}/{wish.account}.", param="account")
             accounts = [f"{name}/{wish.account}"]
+        await record_alone(admin.engine, Change("provider", name, "resumed", None, {"accounts": accounts}))
         admin.link.tell(Resume(name, tuple(accounts), targets=wish is None or wish.account is None))
         return ResumedView(provider=name, accounts=accounts, told=len(admin.link.workers))
 

@@ -41,7 +41,8 @@ class LoginThrottle:
             full_at = self._after_one(key, allowance, now)
             self._full_at.pop(key, None)  # the youngest goes to the end
             self._full_at[key] = full_at
-        self._forget(now)
+        while len(self._full_at) > MAX_KEYS:
+            del self._full_at[next(iter(self._full_at))]
         return 0.0
 
     def give_back(self, name: str, address: str) -> None:
@@ -52,13 +53,6 @@ class LoginThrottle:
 
     def _after_one(self, key: tuple[str, str], allowance: Allowance, now: float) -> float:
         return max(self._full_at.get(key, 0.0), now) + allowance.each_s
-
-    def _forget(self, now: float) -> None:
-        if len(self._full_at) <= MAX_KEYS:
-            return
-        self._full_at = {key: at for key, at in self._full_at.items() if at > now}
-        while len(self._full_at) > MAX_KEYS:
-            del self._full_at[next(iter(self._full_at))]
 
     @staticmethod
     def _keys(name: str, address: str) -> list[tuple[tuple[str, str], Allowance]]:
