@@ -17,8 +17,8 @@ from joserfc.jwk import OctKey, RSAKey
 
 from headgate.control.identity.oidc import role_of
 from headgate.process.boot import AccessSettings, OidcSettings
-from headgate.resources import oidc as oidc_resource
 from headgate.settings import ConfigError, load
+from headgate.settings import oidc as oidc_table
 from tests.control.child import Child
 from tests.control.oidc_provider import Provider
 from tests.ports import free_port
@@ -250,9 +250,7 @@ def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         assert words in str(error.value) and CANARY not in str(error.value)
     file.write_text(f"control: {{oidc: {good}}}\n")
     found = importlib.util.find_spec
-    monkeypatch.setattr(
-        oidc_resource.importlib.util, "find_spec", lambda name: None if name == "authlib" else found(name)
-    )
+    monkeypatch.setattr(oidc_table.importlib.util, "find_spec", lambda name: None if name == "authlib" else found(name))
     with pytest.raises(ConfigError, match=r"install headgate\[oidc\]"):
         load(str(file), {})
 

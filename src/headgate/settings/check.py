@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
+from types import UnionType
 from typing import Any, get_args
 
 from pydantic import BaseModel, ValidationError
@@ -101,6 +102,13 @@ def _names(root: Mapping[str, Any], table: str) -> list[str]:
 # ------------------------------------------------------------------------------------- shape
 
 
+def _is_table(annotation: Any) -> bool:
+    """Whether a value of this annotation is one table, such as ``Model`` or ``Model | None``, not a table of tables."""
+    if isinstance(annotation, UnionType):
+        return any(_is_table(part) for part in get_args(annotation))
+    return isinstance(annotation, type) and issubclass(annotation, Resource)
+
+
 def _row_of(annotation: Any) -> type[Resource] | None:
     """The table that stands somewhere inside an annotation such as ``dict[str, Model | None] | None``."""
     if isinstance(annotation, type) and issubclass(annotation, Resource):
@@ -121,7 +129,7 @@ def _tables(
                 if isinstance(item, dict):
                     yield inner, item, (*location, name, index)
         elif isinstance(value, dict):
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Resource):
+            if _is_table(field.annotation):
                 yield inner, value, (*location, name)
             else:
                 for key, item in value.items():
@@ -152,7 +160,7 @@ def _present(row: type[Resource], value: dict[str, Any]) -> dict[str, Any]:
         if item is None and field is not None and not field.is_required() and field.default is not None:
             continue
         inner = _row_of(field.annotation) if field else None
-        direct = inner is not None and field is not None and field.annotation is inner
+        direct = inner is not None and field is not None and _is_table(field.annotation)
         kept[key] = _present(inner, item) if direct and inner and isinstance(item, dict) else item
     return kept
 
@@ -173,7 +181,7 @@ def _value(field: FieldInfo | None, item: Any) -> Any:
     if field is not None and Any in get_args(field.annotation):
         return typed(item)
     inner = _row_of(field.annotation) if field is not None else None
-    direct = field is not None and field.annotation is inner
+    direct = field is not None and _is_table(field.annotation)
     if inner is not None and direct and isinstance(item, dict):
         return _valued(inner, item)
     if isinstance(item, dict):

@@ -15,10 +15,10 @@ from pydantic import AfterValidator, BeforeValidator, Field
 from headgate.process.boot import AccessSettings
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.fields import Positive, Resource, Url, wrong
-from headgate.resources.oidc import OidcTable
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
 from headgate.resources.token import Secret, TokenTable
+from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
 Port = Annotated[int, Field(ge=1, le=65_535)]

@@ -38,7 +38,7 @@ class OidcTable(Resource):
     issuer: Annotated[Url, AfterValidator(_issuer)]
     client_id: Word
     client_secret: SecretStr | None = None
-    scopes: list[Word] = ["openid", "profile", "email"]
+    scopes: list[Word] = Field(default=["openid", "profile", "email"])
     role_claim: Word = "roles"
     roles: Annotated[dict[Word, RoleTarget], Field(min_length=1)]
 
