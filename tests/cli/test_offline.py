@@ -216,8 +216,21 @@ def test_completion(shell: Shell, words: str, expected: set[str]) -> None:
     assert expected <= set(done.stdout.split()), (done.stdout, done.stderr)
 
 
-def test_completion_is_printed_for_a_shell(shell: Shell) -> None:
-    assert "_HEADGATE_COMPLETE" in shell.good("--show-completion", "bash")
+@pytest.mark.parametrize(
+    ("name", "mark"), [("bash", "complete -o"), ("zsh", "#compdef headgate"), ("fish", "complete --command headgate")]
+)
+def test_completion_is_printed_for_the_named_shell(shell: Shell, name: str, mark: str) -> None:
+    """Whatever shell runs the test: CI's is none that has completions."""
+    printed = shell.good("--show-completion", name)
+    assert mark in printed
+    assert "_HEADGATE_COMPLETE" in printed
+
+
+def test_completion_names_the_shells_it_knows(shell: Shell) -> None:
+    refused = shell.run("--show-completion", "tcsh")
+    assert refused.returncode == 2
+    assert "tcsh" in refused.stderr
+    assert "bash, zsh, fish" in refused.stderr
 
 
 @pytest.mark.alone

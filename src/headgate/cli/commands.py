@@ -58,6 +58,13 @@ class Commands(Root):
             completion.attach(self.commands["serve"], "serve")
             completion.without_rich()
 
+    def parse_args(self, ctx: Any, args: list[str]) -> Any:
+        if args and args[0] in ("--show-completion", "--install-completion"):
+            from headgate.cli.parsing import completion  # noqa: PLC0415 - late: only the shell needs it
+
+            completion.script(ctx, args[0], args[1] if len(args) > 1 else "")
+        return super().parse_args(ctx, args)
+
 
 app = typer.Typer(
     name="headgate",

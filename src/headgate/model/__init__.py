@@ -4,6 +4,9 @@ Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), limi
 Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage), and what is remembered of it (Opened, Progress,
 Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up through the
 journal as MessagePack arrays.
+Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
+Plan, Hold, Usage, Used), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
+because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
@@ -14,6 +17,7 @@ No value here ever holds a provider's key or a client's token: accounts are name
 from headgate.model.call import (
     NO_ALIAS,
     NO_OPTIONS,
+    NOTHING,
     Attempt,
     Call,
     Candidate,
@@ -24,6 +28,7 @@ from headgate.model.call import (
     Rendered,
     Target,
     Usage,
+    Used,
 )
 from headgate.model.config import (
     AUTO,
@@ -75,6 +80,7 @@ __all__ = [
     "FEATURES",
     "FREE",
     "HARD",
+    "NOTHING",
     "NO_ALIAS",
     "NO_LIMITS",
     "NO_OPTIONS",
@@ -120,5 +126,6 @@ __all__ = [
     "Tenant",
     "Timeouts",
     "Usage",
+    "Used",
     "Want",
 ]

@@ -25,6 +25,10 @@ def test_size_and_tokens() -> None:
     assert attached.tokens > 5000 and attached.text_tokens < 40
 
 
+IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}
+AUDIO = {"type": "input_audio", "input_audio": {"data": "", "format": "wav"}}
+
+
 @pytest.mark.parametrize(
     ("members", "used"),
     [
@@ -33,9 +37,12 @@ def test_size_and_tokens() -> None:
         ({"functions": [{"name": "f"}]}, ("tools",)),
         ({"response_format": {"type": "json_schema", "json_schema": {}}}, ("json_schema",)),
         (
-            {"messages": [{"role": "user", "content": [{"type": "image_url"}, {"type": "input_audio"}]}]},
+            {"messages": [{"role": "user", "content": [IMAGE, AUDIO]}]},
             ("vision", "audio"),
         ),
+        ({"messages": [{"role": "user", "content": [{**IMAGE, "image_url": "https://x.example/a.png"}]}]}, ("vision",)),
+        # every member of a part, most of them null; a text that is such a name
+        ({"messages": [{"content": [{"text": "image_url", "image_url": None, "input_audio": None}]}]}, ()),
         ({"audio": {"voice": "v"}, "tools": [{"type": "function"}]}, ("tools", "audio")),
     ],
 )

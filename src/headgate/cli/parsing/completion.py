@@ -10,8 +10,11 @@ from collections.abc import Callable, Iterable
 from pathlib import Path
 from typing import Any
 
-from typer import _completion_classes
+from typer import _completion_classes, _completion_shared
+from typer import completion as typer_completion
 from typer._click.shell_completion import CompletionItem
+
+from headgate.cli.trouble import Trouble
 
 ANSWER_S = 0.5
 MOST = 2000
@@ -121,6 +124,20 @@ def attach(command: Any, path: str) -> None:
             parameter._custom_shell_complete = _completer(source)
     for name, below in getattr(command, "commands", {}).items():
         attach(below, f"{path} {name}")
+
+
+def script(ctx: Any, option: str, shell: str) -> None:
+    """Prints or installs the completion script of ``shell``, else of the shell that runs the command.  Does not return.
+
+    Typer's own options know the running shell only: none in a container or under make.
+    """
+    known = [one.value for one in _completion_shared.Shells]
+    shell = shell or _completion_shared._get_shell_name() or ""
+    if shell not in known:
+        said = f"there is no completion for the shell {shell}" if shell else "the shell is not known"
+        raise Trouble(said, f"headgate {option} SHELL, with one of: {', '.join(known)}", code=2)
+    carry_out = typer_completion.show_callback if option == "--show-completion" else typer_completion.install_callback
+    carry_out(ctx, ctx.command.params[0], shell)
 
 
 def without_rich() -> None:

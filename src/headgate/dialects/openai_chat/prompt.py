@@ -124,12 +124,17 @@ def _has_schema(members: Object) -> bool:
     return form is not None and b'"json_schema"' in bytes(form)
 
 
+# A member with a value: some clients send every member of a part, with null; a text may consist of such a name.
+_IMAGE = re.compile(rb'"image_url"\s{0,64}:\s{0,64}["{]')
+_AUDIO = re.compile(rb'"input_audio"\s{0,64}:\s{0,64}["{]')
+
+
 def _has_images(members: Object) -> bool:
-    return b'"image_url"' in bytes(members["messages"])
+    return _IMAGE.search(members["messages"]) is not None
 
 
 def _has_audio(members: Object) -> bool:
-    return members.get("audio") not in (None, NULL) or b'"input_audio"' in bytes(members["messages"])
+    return members.get("audio") not in (None, NULL) or _AUDIO.search(members["messages"]) is not None
 
 
 _USES: dict[str, Callable[[Object], bool]] = {
