@@ -154,7 +154,7 @@ def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("requests")
 
-    @api.get("/requests", response_model=Page[RequestView])
+    @api.get("/requests", response_model=Page[RequestView], responses=documented(404, 409))
     async def list_requests(
         caller: Caller,
         limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
@@ -207,7 +207,7 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")
 
-    @api.get("/usage", response_model=UsageReport)
+    @api.get("/usage", response_model=UsageReport, responses=documented(404, 409))
     async def report_usage(
         caller: Caller,
         group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
