@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.util
-import ipaddress
 from typing import Annotated, Self
 from urllib.parse import urlsplit
 
@@ -11,6 +10,7 @@ from pydantic import AfterValidator, Field, SecretStr, model_validator
 
 from headgate.process.boot import OidcSettings
 from headgate.resources.fields import Resource, Url, wrong
+from headgate.wire.urls import is_loopback
 
 MISSING = "needs Authlib, which is not installed: install headgate[oidc]"
 _ROLE = r"^(admin|operator|viewer|tenant_admin:[A-Za-z0-9._-]{1,64})$"
@@ -20,16 +20,9 @@ Word = Annotated[str, Field(min_length=1, max_length=256)]
 
 def _issuer(value: str) -> str:
     parts = urlsplit(value)
-    if parts.scheme != "https" and not _is_loopback(parts.hostname or ""):
+    if parts.scheme != "https" and not is_loopback(parts.hostname or ""):
         raise wrong("must be https:// (http:// only on a loopback address)")
     return value
-
-
-def _is_loopback(host: str) -> bool:
-    try:
-        return host == "localhost" or ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 class OidcTable(Resource):

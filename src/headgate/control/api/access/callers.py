@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import ipaddress
 from collections.abc import Iterable, Mapping
 from typing import Annotated, TypeVar
 
@@ -16,6 +15,7 @@ from headgate.control.identity.sessions import MAX_S
 from headgate.control.refusals import FORBIDDEN
 from headgate.errors import GatewayError
 from headgate.model import Grant
+from headgate.wire.urls import is_loopback
 
 PRINCIPAL = "headgate.principal"  # in the ASGI scope
 SECURE_COOKIE, PLAIN_COOKIE = "__Host-headgate", "headgate"
@@ -54,13 +54,7 @@ def cookie_name(headers: Mapping[bytes, bytes]) -> str:
 def on_loopback(headers: Mapping[bytes, bytes]) -> bool:
     """Whether the browser has come to a loopback address of its own machine."""
     host = headers.get(b"host", b"").decode("latin-1").lower()
-    name = host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0]
-    if name == "localhost" or name.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(name).is_loopback
-    except ValueError:
-        return False
+    return is_loopback(host[1:].partition("]")[0] if host.startswith("[") else host.partition(":")[0])
 
 
 def set_cookie(request: Request, response: Response, secret: str) -> None:

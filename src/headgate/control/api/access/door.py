@@ -34,6 +34,7 @@ from headgate.control.refusals import (
     MISSING_ADMIN_TOKEN,
 )
 from headgate.errors import CONTROL_AWAY, PAYLOAD_TOO_LARGE
+from headgate.wire.urls import is_loopback
 
 PROBES = frozenset({"/livez", "/readyz"})
 OPEN_PATHS = PROBES | {docs.PAGE, docs.STYLE, "/openapi.json"}
@@ -68,7 +69,7 @@ class Hosts:
             return True
         if name == "localhost" or name.endswith(".localhost") or _is_address(name):
             return True
-        return not self.allowed and not _is_loopback(self.bound)
+        return not self.allowed and not is_loopback(self.bound)
 
     def problem(self, headers: Mapping[bytes, bytes]) -> str | None:
         """Why a request with these headers comes from elsewhere, or None."""
@@ -90,10 +91,6 @@ def _is_address(name: str) -> bool:
     except ValueError:
         return False
     return True
-
-
-def _is_loopback(host: str) -> bool:
-    return host == "localhost" or (_is_address(host) and ipaddress.ip_address(host).is_loopback)
 
 
 class Door:
