@@ -73,8 +73,10 @@ def _verdict(state: dict[str, Any]) -> str:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     who = row["actor"] if row["actor_kind"] == "user" else row["actor"] or row["actor_kind"]
-    what = " ".join(filter(None, (row["noun"], row["id"], row["action"])))
-    return [str(row["seq"]), moment(row["at"]), who, what, _difference(row["before"] or {}, row["after"] or {})]
+    old, new = row["before"] or {}, row["after"] or {}
+    name = old.get("name") or new.get("name") or row["id"]  # an id says little
+    what = " ".join(filter(None, (row["noun"], name, row["action"])))
+    return [str(row["seq"]), moment(row["at"]), who, what, _difference(old, new)]
 
 
 def _difference(old: dict[str, Any], new: dict[str, Any]) -> str:
