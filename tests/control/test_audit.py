@@ -54,7 +54,7 @@ def test_each_change_of_an_object_is_a_row(child: Child) -> None:
     _, (made,) = changed(child, "POST", "/providers", wish)
     assert (made["noun"], made["id"], made["action"], made["before"]) == ("provider", "mine", "created", None)
     assert (made["actor_kind"], made["actor"], made["address"]) == ("admin_token", "admin token", "127.0.0.1")
-    assert made["after"]["base_url"] == "http://127.0.0.1:1/v1" and made["after"]["headers"] == {"x-team": ""}
+    assert made["after"]["base_url"] == "http://127.0.0.1:1/v1" and made["after"]["headers"] == ["x-team"]
     _, (edit,) = changed(child, "PATCH", "/providers/mine", {"title": "Mine"})
     assert "title" not in edit["before"] and edit["after"]["title"] == "Mine"
     _, (rows,) = changed(child, "PATCH", "/providers/mine", {"headers": {"x-team": HEADER + "2"}})

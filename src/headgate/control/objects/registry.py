@@ -161,7 +161,10 @@ def _shown(kept: StoredNoun | StoredAccount) -> dict[str, Any]:
     if isinstance(kept, StoredAccount):
         return {"priority": kept.priority, "free": kept.free}
     body: Resource = kept.body  # type: ignore[attr-defined]  # every StoredNoun has one, of its own type
-    return body.model_dump(mode="json", exclude_defaults=True, exclude={"sealed_headers"}, context=STORE)
+    shown = body.model_dump(mode="json", exclude_defaults=True, exclude={"sealed_headers"}, context=STORE)
+    if "headers" in shown:  # an earlier release kept their values in the clear
+        shown["headers"] = sorted(shown["headers"] or ())
+    return shown
 
 
 def _sealed(kept: StoredNoun | StoredAccount) -> object:
