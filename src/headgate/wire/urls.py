@@ -1,10 +1,10 @@
-"""The rules for a base URL, for configuration, admin API and the rows of ``providers/``.  Pure."""
+"""The rules for a base URL, for configuration, admin API and the rows of ``providers/``; query strings.  Pure."""
 
 from __future__ import annotations
 
 import ipaddress
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 _SHAPE = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 NO_HOST = "names no host that can be called"
@@ -37,3 +37,8 @@ def is_loopback(host: str) -> bool:
         return ipaddress.ip_address(name).is_loopback
     except ValueError:
         return False
+
+
+def parameters(query: bytes) -> list[tuple[str, str]]:
+    """Return the names and values of a query string, in its order.  Bytes that are no UTF-8 are replaced."""
+    return parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)

@@ -7,14 +7,14 @@ from collections.abc import Sequence
 from typing import Any, Literal
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from headgate.control.api.views import View
+from headgate.dialects.registry import DEFAULT
 from headgate.errors import (
     CONTROL_AWAY,
     INTERNAL,
@@ -74,18 +74,18 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error, "description": _WORDS[status]} for status in statuses}
 
 
-def rendered(kind: Kind, message: str, param: str | None = None) -> JSONResponse:
+def rendered(kind: Kind, message: str, param: str | None = None) -> Response:
     """The answer for one row of the error table."""
     headers = {}
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     if kind.status == 503:
         headers["retry-after"] = str(RETRY_AFTER_S)
-    error = {"message": message, "type": kind.type, "param": param, "code": kind.code}
-    return JSONResponse({"error": error}, kind.status, headers)
+    body = DEFAULT.error_body(GatewayError(kind, message, param=param))
+    return Response(body, kind.status, headers, "application/json")
 
 
-def not_served(method: str, path: str, allowed: Sequence[str]) -> JSONResponse:
+def not_served(method: str, path: str, allowed: Sequence[str]) -> Response:
     """The answer where no route has this method and path.  ``allowed``: the methods that the path has."""
     if not allowed:
         return rendered(ROUTE_NOT_FOUND, f"There is no {path} here; see /docs.")
@@ -105,7 +105,7 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
-async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
+async def _on_refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     answer = rendered(error.kind, error.message, error.param)
     if error.retry_after is not None:
@@ -113,7 +113,7 @@ async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
     return answer
 
 
-async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
@@ -126,7 +126,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     return rendered(INVALID_VALUE, f"{where or 'The body'}: {wording.phrase(first)}", where)
 
 
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code in (404, 405):
         allowed = (error.headers or {}).get("allow", "")
@@ -134,10 +134,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     return rendered(Kind(error.status_code, "invalid_request_error", "invalid_value"), str(error.detail))
 
 
-async def _on_store(_request: Request, error: Exception) -> JSONResponse:
+async def _on_store(_request: Request, error: Exception) -> Response:
     log.error("the store could not be used for a request", error=type(error).__name__)
     return rendered(CONTROL_AWAY, STORE_AWAY)
 
 
-async def _on_defect(_request: Request, _error: Exception) -> JSONResponse:
+async def _on_defect(_request: Request, _error: Exception) -> Response:
     return rendered(INTERNAL, "This is a defect of the control process; its log says more.")

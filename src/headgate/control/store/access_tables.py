@@ -5,7 +5,7 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text
+from sqlalchemy import DDL, BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
 
 metadata = MetaData()
 
@@ -71,3 +71,31 @@ audit_head = Table(
     Column("seq", BigInteger, nullable=False),
     Column("hash", LargeBinary, nullable=False),
 )
+
+
+def _when_created(table: Table, dialect: str, *statements: str) -> None:
+    """What a table made whole gets besides its columns, as ``migrations/`` gives it to others."""
+    for statement in statements:
+        ddl = DDL(statement).execute_if(dialect=dialect)  # type: ignore[no-untyped-call]  # SQLAlchemy has no types here
+        event.listen(table, "after_create", ddl)
+
+
+_REFUSAL = "the audit log is append-only"
+_when_created(
+    audit,
+    "sqlite",
+    *(
+        f"CREATE TRIGGER audit_no_{verb.lower()} BEFORE {verb} ON audit BEGIN SELECT RAISE(ABORT, '{_REFUSAL}'); END"
+        for verb in ("UPDATE", "DELETE")
+    ),
+)
+_when_created(
+    audit,
+    "postgresql",
+    "CREATE OR REPLACE FUNCTION audit_only_grows() RETURNS trigger LANGUAGE plpgsql AS "
+    f"'BEGIN RAISE EXCEPTION ''{_REFUSAL}''; END'",
+    "CREATE TRIGGER audit_only_grows BEFORE UPDATE OR DELETE OR TRUNCATE ON audit "
+    "FOR EACH STATEMENT EXECUTE FUNCTION audit_only_grows()",
+)
+_when_created(audit_head, "sqlite", "INSERT INTO audit_head VALUES (1, 0, zeroblob(32))")
+_when_created(audit_head, "postgresql", "INSERT INTO audit_head VALUES (1, 0, decode(repeat('00', 32), 'hex'))")

@@ -8,8 +8,8 @@ from typing import Annotated, Any, Literal
 from fastapi import APIRouter, Query
 
 from headgate.control.api.access.callers import Caller
+from headgate.control.api.nouns.requests import Instant, Word, instant_of
 from headgate.control.api.parts import Admin
-from headgate.control.api.requests import Instant, Word, instant_of
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, seconds
 from headgate.control.audit import chain

@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fastapi.responses import JSONResponse
+from fastapi import Response
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -122,7 +122,7 @@ class Door:
         finally:
             ACTOR.reset(before)
 
-    async def _caller(self, scope: Scope) -> Actor | JSONResponse:
+    async def _caller(self, scope: Scope) -> Actor | Response:
         """The caller as the audit log names it, or the refusal.  Raises SQLAlchemyError."""
         headers, method, path = dict(scope["headers"]), scope.get("method", ""), scope.get("path", "")
         checked = self._hosts if path not in PROBES else None
@@ -146,7 +146,7 @@ class Door:
         scope[PRINCIPAL] = principal
         return _within_bounds(headers) or principal.actor
 
-    async def _principal(self, headers: Mapping[bytes, bytes], address: str) -> Principal | JSONResponse:
+    async def _principal(self, headers: Mapping[bytes, bytes], address: str) -> Principal | Response:
         given = headers.get(b"authorization")
         if given is None and b"x-api-key" in headers:
             given = b"Bearer " + headers[b"x-api-key"]
@@ -162,7 +162,7 @@ class Door:
             return Principal("admin", ADMIN_TOKEN, address)
         return rendered(INVALID_ADMIN_TOKEN, "This is not the admin token of this gateway (STATE/admin.token).")
 
-    async def _of_session(self, secret: str, address: str) -> Principal | JSONResponse:
+    async def _of_session(self, secret: str, address: str) -> Principal | Response:
         found = await sessions.of_secret(self._engine, secret)
         if found is None:
             return rendered(INVALID_SESSION, "This session has ended; log in again.")
@@ -172,7 +172,7 @@ class Door:
         )  # fmt: skip
 
 
-def _within_bounds(headers: Mapping[bytes, bytes]) -> JSONResponse | None:
+def _within_bounds(headers: Mapping[bytes, bytes]) -> Response | None:
     length = headers.get(b"content-length", b"0")
     return None if length.isdigit() and int(length) <= MAX_BODY else rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
 

@@ -17,7 +17,7 @@ from headgate.catalog import prices
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, View
+from headgate.control.api.views import Changed, View, view_of
 from headgate.control.audit.chain import Change, record_alone
 from headgate.control.discovery.detection import Asked
 from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
@@ -79,14 +79,8 @@ class PricesView(View):
     snapshot: str | None
 
 
-class AskedView(View):
+class AskedView(view_of(Asked)):  # type: ignore[misc]
     """An engine that was looked for on this machine.  ``said``: what was there."""
-
-    engine: str
-    title: str
-    port: int
-    found: bool
-    said: str
 
 
 class DetectionView(View):
@@ -138,8 +132,13 @@ class Probe(View):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("gateway")
+    _add_health(api, admin)
+    _add_orders(api, admin)
+    return api
+
+
+def _add_health(api: APIRouter, admin: Admin) -> None:
     publication, upkeep = admin.publication, admin.publishing.upkeep
-    noted = partial(_noted, admin)
 
     @api.get("/health")
     async def health() -> Health:
@@ -169,6 +168,11 @@ def routes(admin: Admin) -> APIRouter:
                 asked=_asked(upkeep.detected.asked),
             ),
         )
+
+
+def _add_orders(api: APIRouter, admin: Admin) -> None:
+    publication, upkeep = admin.publication, admin.publishing.upkeep
+    noted = partial(_noted, admin)
 
     @api.post("/reload")
     async def reload() -> ReloadResult:
@@ -209,8 +213,6 @@ def routes(admin: Admin) -> APIRouter:
         await noted("drain")
         admin.drain()
         return Draining()
-
-    return api
 
 
 async def _noted(admin: Admin, action: str) -> None:
