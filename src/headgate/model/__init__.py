@@ -1,12 +1,9 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
 Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), limits and budgets (CallLimits, Budget,
-Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage), and what is remembered of it (Opened, Progress,
-Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up through the
-journal as MessagePack arrays.
-Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
-Plan, Hold, Usage, Used), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
-because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
+Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage, Used), and what is remembered of it (Opened,
+Progress, Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up
+through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
@@ -44,6 +41,7 @@ from headgate.model.config import (
     Pool,
     Provider,
     Snapshot,
+    Spend,
     TargetRef,
     Timeouts,
 )
@@ -121,6 +119,7 @@ __all__ = [
     "Seam",
     "Share",
     "Snapshot",
+    "Spend",
     "Target",
     "TargetRef",
     "Tenant",

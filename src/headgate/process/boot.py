@@ -41,12 +41,22 @@ class OidcSettings(Struct, frozen=True):
 
 class AccessSettings(Struct, frozen=True):
     """Who may reach the admin API, and how people log in.  ``public_url``: what browsers reach it under; empty: what
-    their requests say.
+    their requests say, and no links of invites are made.
     """
 
     allowed_hosts: tuple[str, ...] = ()
     public_url: str = ""
     oidc: OidcSettings | None = None
+
+
+class MasterKey(Struct, frozen=True):
+    """What the configuration says of the vault's master key: the key itself, or the file that holds it."""
+
+    value: str = ""
+    file: str = ""
+
+    def __repr__(self) -> str:  # a traceback must not print keys
+        return f"MasterKey({self.file or ('declared' if self.value else 'of the state directory')})"
 
 
 class ControlBoot(Struct, frozen=True):
@@ -77,6 +87,7 @@ class ControlBoot(Struct, frozen=True):
     config_stamp: Stamp = None  # of the file when ``declared`` was read (``locate.stamp``)
     access: AccessSettings = AccessSettings()
     config_blank: bool = True  # it held only comments
+    master_key: MasterKey = MasterKey()
 
 
 class Ready(Struct, frozen=True, tag="ready"):

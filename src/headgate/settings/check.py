@@ -20,6 +20,8 @@ from headgate.catalog.presets import Row as PresetRow
 from headgate.catalog.shipped_aliases import PREFIX
 from headgate.model import AUTO
 from headgate.process import trust
+from headgate.process.credentials import read_master_key
+from headgate.process.statedir import StateError
 from headgate.resources import wording
 from headgate.resources.fields import Resource
 from headgate.settings.document import texts, typed
@@ -186,7 +188,7 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
     """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
     which any id may be.
     """
-    for judge in (_ports, _providers, _tokens, _replay):
+    for judge in (_ports, _master_key, _providers, _tokens, _replay):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
 
@@ -194,6 +196,22 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
 def _ports(tree: Tree, file: File) -> Problems:
     if file.server.port == file.control.port and file.server.host == file.control.host:
         yield ("control", "port"), f"is the data plane's port too ({file.server.port}); choose another"
+
+
+def _master_key(tree: Tree, file: File) -> Problems:
+    if not file.master_key_file:
+        return
+    if file.master_key is not None:
+        yield ("master_key_file",), "master_key is set too; remove one of the two"
+    try:
+        read_master_key(beside(tree.path, file.master_key_file))
+    except StateError as error:
+        yield ("master_key_file",), str(error)
+
+
+def beside(path: Path | None, name: str) -> Path:
+    """A file that the configuration names: relative to the configuration's own folder."""
+    return ((path.parent if path else Path()) / Path(name).expanduser()).absolute()
 
 
 def _providers(tree: Tree, file: File) -> Problems:

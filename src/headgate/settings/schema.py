@@ -10,10 +10,10 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from headgate.catalog.words import Level, LogForm
-from headgate.process.boot import AccessSettings
+from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
@@ -41,6 +41,12 @@ def _origins(value: list[str]) -> list[str]:
 def _as_table(value: Any) -> Any:
     """``groq:`` with nothing behind it: all of it from the preset."""
     return {} if value is None else value
+
+
+def _master_key(value: SecretStr) -> SecretStr:
+    if parse_key(value.get_secret_value()) is None:
+        raise wrong(KEY_FORM.removeprefix("it "))
+    return value
 
 
 Host = Annotated[str, AfterValidator(_host)]
@@ -72,11 +78,6 @@ class Control(Resource):
     allowed_hosts: list[Host | Literal["*"]] = []
     public_url: Url | None = None
     oidc: OidcTable | None = None
-
-    def access(self) -> AccessSettings:
-        """Who may reach the admin API, and how people log in."""
-        hosts = tuple(name.lower() for name in self.allowed_hosts)
-        return AccessSettings(hosts, self.public_url or "", self.oidc.settings() if self.oidc else None)
 
 
 class Detect(Resource):
@@ -110,7 +111,6 @@ class File(Resource):
 
     LATER = {
         "shared_state": 9,
-        "master_key": 5,
         "brand": 6,
         "tenants": 5,
         "cache": 5,
@@ -124,6 +124,8 @@ class File(Resource):
     state_dir: str | None = None
     database: Annotated[str | None, Field(repr=False)] = None  # a password may stand in it
     admin_token: Secret | None = None
+    master_key: Annotated[SecretStr, AfterValidator(_master_key)] | None = None
+    master_key_file: str | None = None
     default_model: Annotated[str, Field(min_length=1)] = "auto"
     detect: Detect = Detect()
     unpriced: Literal["allow", "refuse"] = "allow"

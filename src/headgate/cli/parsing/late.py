@@ -24,6 +24,7 @@ _SYNONYMS = {
     "request": "requests",
     "tokens": "token",
     "users": "user",
+    "invites": "invite",
     "key": "vault",
     "keys": "vault",
     "start": "serve",

@@ -12,8 +12,9 @@ from headgate.control.api import docs, errors
 from headgate.control.api.access import audit_log, logins, oidc_logins, people
 from headgate.control.api.access.door import Door, Hosts
 from headgate.control.api.access.needs import PREFIX
-from headgate.control.api.nouns import accounts, aliases, catalog, explain, gateway, providers, requests, tokens
+from headgate.control.api.nouns import aliases, catalog, explain, gateway, providers, requests, tokens
 from headgate.control.api.parts import Admin
+from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
 ABOUT = """
 What `headgate.yaml` declares is read-only here (409 `managed_by_file`); everything else lives in the store. Prices are
@@ -26,6 +27,8 @@ TAGS = [
     {"name": "audit", "description": "Every change, and who made it."},
     {"name": "providers", "description": "Who is called, and what is known of services."},
     {"name": "accounts", "description": "Providers' keys, sealed in the store."},
+    {"name": "vault", "description": "What seals them, and the vault as a whole."},
+    {"name": "invites", "description": "Links with which others put a key into the vault."},
     {"name": "aliases", "description": "Names for jobs."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
@@ -58,9 +61,10 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
     for access in (logins.public_routes, logins.routes, people.routes):
         app.include_router(access(admin, guard), prefix=PREFIX)
     app.include_router(oidc_logins.routes(admin), prefix=PREFIX)
-    for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway, audit_log):
+    for noun in (providers, accounts, keys, invites, aliases, catalog, tokens, requests, explain, gateway, audit_log):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
+    app.include_router(invite_pages.routes(admin))
     docs.install(app)
     errors.install(app)
     return Door(app, admin_token, admin.engine, hosts)

@@ -215,7 +215,9 @@ def add_account(sources: Sources, seal: Seal, wish: AccountWish) -> tuple[Object
         raise GatewayError(ALREADY_EXISTS, f"There is an account {provider}/{label} already.", param="label")
     label = label or _free_label(provider, taken)
     ident = f"{provider}/{label}"
-    account = StoredAccount(provider, label, seal(ident, key), hint(key), wish.priority, wish.free, registry.now()[0])
+    account = StoredAccount(
+        provider, label, seal(ident, key), hint(key), wish.priority, wish.free, registry.now()[0], wish.terms
+    )
     return replace(sources.objects, accounts=_with(sources.objects.accounts, ident, account)), account
 
 

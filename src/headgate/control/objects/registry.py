@@ -7,8 +7,8 @@ immutable: a change makes the next one, which is judged and written before it co
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field, fields
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
 import structlog
@@ -25,6 +25,7 @@ from headgate.control.store.database import (
     upsert,
 )
 from headgate.resources import wording
+from headgate.resources.account import AccountTerms
 from headgate.resources.alias import AliasWish
 from headgate.resources.fields import STORE, Resource
 from headgate.resources.model_row import FactsWish
@@ -59,7 +60,7 @@ class StoredModel(StoredNoun):
 
 @dataclass(frozen=True, slots=True)
 class StoredAccount:
-    """A sealed key.  ``hint`` is what may be shown of it."""
+    """A sealed key.  ``hint`` is what may be shown of it, ``terms`` what holds for its use."""
 
     provider: str
     label: str
@@ -68,6 +69,7 @@ class StoredAccount:
     priority: int
     free: bool
     created_at: int
+    terms: AccountTerms = field(default_factory=AccountTerms)
 
     @property
     def id(self) -> str:
@@ -97,7 +99,7 @@ async def load(engine: AsyncEngine) -> Objects:
         aliases = await _bodies(connection, stored_aliases, AliasWish)
         models = await _bodies(connection, model_overrides, FactsWish)
         rows = await connection.execute(select(stored_accounts).order_by(stored_accounts.c.created_at))
-        accounts = [_account(row) for row in rows]
+        accounts = [account for row in rows if (account := _account(row)) is not None]
     return Objects(
         {name: StoredProvider(*times, body) for name, times, body in providers},
         {account.id: account for account in accounts},
@@ -106,9 +108,15 @@ async def load(engine: AsyncEngine) -> Objects:
     )
 
 
-def _account(row: Row[Any]) -> StoredAccount:
+def _account(row: Row[Any]) -> StoredAccount | None:
     values = {one.name: getattr(row, one.name) for one in fields(StoredAccount)}
-    return StoredAccount(**{**values, "sealed": bytes(row.sealed), "free": bool(row.free)})
+    try:
+        terms = AccountTerms.from_store(row.terms)
+    except ValidationError as error:  # never without its limits and its owner
+        wrong = wording.sentence(error)
+        log.error("an object in the store cannot be read; left out", table="accounts", name=row.id, error=wrong)
+        return None
+    return StoredAccount(**{**values, "sealed": bytes(row.sealed), "free": bool(row.free), "terms": terms})
 
 
 async def _bodies(connection: AsyncConnection, table: Table, kind: type[B]) -> list[tuple[str, tuple[int, int], B]]:
@@ -122,8 +130,10 @@ async def _bodies(connection: AsyncConnection, table: Table, kind: type[B]) -> l
     return found
 
 
-async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
-    """Writes what differs, and the audit log's rows of it, in one transaction.  Raises SQLAlchemyError."""
+async def save(engine: AsyncEngine, before: Objects, after: Objects, changes: Sequence[Change] | None = None) -> None:
+    """Writes what differs, and the audit log's rows of it, in one transaction.  ``changes``: instead of a row for each
+    object.  Raises SQLAlchemyError.
+    """
     async with engine.begin() as connection:
         await _save_bodies(engine, connection, stored_providers, before.providers, after.providers)
         await _save_bodies(engine, connection, stored_aliases, before.aliases, after.aliases)
@@ -131,8 +141,10 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
         await _delete(connection, stored_accounts, before.accounts, after.accounts)
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
-                await _upsert(engine, connection, stored_accounts, {"id": ident, **asdict(account)})
-        await record(connection, *changes_between(before, after))
+                values = {one.name: getattr(account, one.name) for one in fields(StoredAccount)}
+                values |= {"id": ident, "terms": account.terms.to_store()}
+                await _upsert(engine, connection, stored_accounts, values)
+        await record(connection, *(changes_between(before, after) if changes is None else changes))
 
 
 def changes_between(before: Objects, after: Objects) -> list[Change]:
@@ -159,7 +171,8 @@ def _described(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Des
 
 def _shown(kept: StoredNoun | StoredAccount) -> dict[str, Any]:
     if isinstance(kept, StoredAccount):
-        return {"priority": kept.priority, "free": kept.free}
+        terms = kept.terms.model_dump(mode="json", exclude_defaults=True)
+        return {"priority": kept.priority, "free": kept.free, **terms}
     body: Resource = kept.body  # type: ignore[attr-defined]  # every StoredNoun has one, of its own type
     shown = body.model_dump(mode="json", exclude_defaults=True, exclude={"sealed_headers"}, context=STORE)
     if "headers" in shown:  # an earlier release kept their values in the clear

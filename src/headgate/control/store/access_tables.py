@@ -1,13 +1,13 @@
-"""The tables of users, their sessions and the audit log; ``metadata`` has all tables of the store.
+"""The tables of users, their sessions and the audit log.
 
 ``migrations/`` lets no statement change or delete a row of ``audit``.
 """
 
 from __future__ import annotations
 
-from sqlalchemy import DDL, BigInteger, Boolean, Column, Index, Integer, LargeBinary, MetaData, Table, Text, event
+from sqlalchemy import DDL, BigInteger, Boolean, Column, Index, Integer, LargeBinary, Table, Text, event
 
-metadata = MetaData()
+from headgate.control.store.metadata import metadata
 
 # People who may call the admin API.  A user of an OIDC provider has no password; `issuer` and `subject` name them.
 users = Table(

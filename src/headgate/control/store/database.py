@@ -31,8 +31,13 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from headgate.control.store import postgres, revisions
-from headgate.control.store.access_tables import metadata
+from headgate.control.store import (
+    access_tables,  # noqa: F401 - its tables are part of the schema
+    postgres,
+    revisions,
+    vault_tables,  # noqa: F401 - its tables are part of the schema
+)
+from headgate.control.store.metadata import metadata as metadata
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.control.store.revisions import HEAD, REVISIONS
 
@@ -153,7 +158,8 @@ stored_providers = _objects("providers", "name")
 stored_aliases = _objects("aliases", "name")
 model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
-# Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
+# Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of
+# resources.account.AccountTerms.
 stored_accounts = Table(
     "accounts",
     metadata,
@@ -165,6 +171,7 @@ stored_accounts = Table(
     Column("priority", Integer, nullable=False),
     Column("free", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("terms", Text, nullable=False, server_default="{}"),
 )
 
 # How far each journal file has been read; committed together with what was read.

@@ -37,6 +37,7 @@ from headgate.model import (
 )
 from headgate.model.bounded import Bounded
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
+from headgate.policy.health.accounts import belongs_to
 from headgate.policy.health.targets import Health
 from headgate.policy.routing import difficulty, explain, filters
 from headgate.policy.routing.difficulty import COMPUTED
@@ -49,13 +50,16 @@ _ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, her
 
 
 class _Made(NamedTuple):
-    """A name's plan, reused for calls within these bounds that use none of the features ``lacks``."""
+    """A name's plan, reused for calls within these bounds that use none of the features ``lacks``.  ``owned``: some
+    account is a tenant's, so each tenant has a plan of its own.
+    """
 
     plan: Plan
     fixed: bool  # the order does not depend on the cost of the call
     most_bytes: float
     most_output: float
     lacks: tuple[str, ...]
+    owned: bool
 
 
 class Router:
@@ -64,7 +68,7 @@ class Router:
     ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since.
     """
 
-    __slots__ = ("_made", "offers", "snapshot")
+    __slots__ = ("_made", "_of_tenants", "offers", "snapshot")
 
     def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
         self.snapshot = snapshot
@@ -74,6 +78,7 @@ class Router:
         else:
             self.offers = Offers(snapshot.providers)
         self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
+        self._of_tenants: Bounded[tuple[str, str], _Made] = Bounded(MAX_REMEMBERED)
 
     def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
         """Return the plan of ``call``.  ``headers`` may name its session, for the prompt cache.
@@ -84,8 +89,8 @@ class Router:
         """
         requested = call.model or self.snapshot.default_model
         made = self._made.get(requested)
-        if made is None:
-            made = self._make(requested)
+        if made is None or made.owned:
+            made = self._find(requested, grant.tenant)
         if (
             made.fixed
             and call.options is NO_OPTIONS
@@ -102,7 +107,7 @@ class Router:
         """Return the plan with every candidate's reason, scores and state.  Raises nothing: an error is part of it."""
         requested = call.model or self.snapshot.default_model
         try:
-            base = (self._made.get(requested) or self._make(requested)).plan
+            base = self._find(requested, grant.tenant).plan
         except GatewayError as error:
             return explain.explain_refusal(requested, error)
         refused = None
@@ -121,29 +126,46 @@ class Router:
 
     # ------------------------------------------------------------------------------------- plans
 
-    def _make(self, requested: str) -> _Made:
-        """Return and remember a name's plan for a call without options."""
+    def _find(self, requested: str, tenant: str) -> _Made:
+        """Return a name's plan for a tenant's calls without options; it is made where there is none."""
+        made = self._made.get(requested)
+        if made is None:
+            made = self._make(requested, "")
+            self._made.put(requested, made)  # clients may name any model after a provider's slash
+        if not made.owned or not tenant:
+            return made
+        own = self._of_tenants.get((requested, tenant))
+        if own is None:
+            own = self._make(requested, tenant)
+            self._of_tenants.put((requested, tenant), own)
+        return own
+
+    def _make(self, requested: str, tenant: str) -> _Made:
+        """Return a name's plan for a call without options."""
         alias, candidates = self._resolve(requested)
+        owned = any(account.owner for one in candidates for account in one.target.provider.accounts)
+        if owned:
+            candidates = [_judge_owners(one, tenant) for one in candidates]
         usable = [candidate.target for candidate in candidates if not candidate.reason]
-        attempts = tuple(attempt for target in usable for attempt in _accounts(target))
+        attempts = tuple(attempt for target in usable for attempt in _accounts(target, tenant))
         retries = self.snapshot.retries if alias.retries is None else alias.retries
         pools = len(attempts) > len(usable)
         chosen = len(usable) > 1 and alias.strategy != "priority"
-        ordered = not (pools or (chosen and alias.strategy in CHOSEN))
-        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered)
+        has_terms = _have_terms(attempts)
+        ordered = not (pools or has_terms or (chosen and alias.strategy in CHOSEN))
+        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms)
         rows = [target.row for target in usable if target.row is not None]
         windows = [row.context_window for row in rows if row.context_window is not None]
         outputs = [row.max_output for row in rows if row.max_output is not None]
-        made = _Made(
+        return _Made(
             plan,
             fixed=bool(attempts) and not (chosen and alias.strategy in _PRICED),
             # A token has two and a half bytes at least: within these bounds no estimate can exceed a window.
             most_bytes=min(windows, default=inf),
             most_output=min([*outputs, *(0.8 * window for window in windows)], default=inf),
             lacks=tuple(name for name in FEATURES if any(name in filters.missing_features(one) for one in usable)),
+            owned=owned,
         )
-        self._made.put(requested, made)  # clients may name any model after a provider's slash
-        return made
 
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
         """Return the plan of one call."""
@@ -152,13 +174,16 @@ class Router:
         if not left:
             raise filters.nothing_left(shown(base.requested), grant.name, candidates)
         usable = [candidate.target for candidate in left]
-        attempts = tuple(attempt for target in usable for attempt in _accounts(target))
+        attempts = tuple(attempt for target in usable for attempt in _accounts(target, grant.tenant))
+        has_terms = base.has_terms or (bool(call.options.fallback_models) and _have_terms(attempts))
         chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
         pools = len(attempts) > len(usable)
         strays = left[0].rank >= FALLBACK  # none of the name's own targets is left: see ``intended_target``
         retries = base.retries if call.options.retries is None else call.options.retries
-        ordered = not (pools or chosen or strays)
-        plan = Plan(base.requested, attempts, tuple(candidates), base.alias, retries, ordered)
+        ordered = not (pools or chosen or strays or has_terms)
+        plan = Plan(
+            base.requested, attempts, tuple(candidates), base.alias, retries, ordered, b"", grant.tenant, has_terms
+        )
         return plan if plan.ordered else _with_affinity(plan, call, grant, headers)
 
     def _candidates(self, call: Call, grant: Grant, base: Plan) -> list[Candidate]:
@@ -170,7 +195,7 @@ class Router:
             for candidate in base.candidates
         ]
         for name in options.fallback_models:
-            for candidate in self._fallback(name, base):
+            for candidate in self._fallback(name, base, grant.tenant):
                 found.append((candidate, name, FALLBACK + len(found)))
         wanted = filters.needs(call)
         priced = base.alias.strategy in _PRICED or options.max_cost is not None
@@ -193,7 +218,7 @@ class Router:
             candidates.sort(key=lambda one: difficulty.badness(one.target, one.cost, hard=hard))
         return sorted(candidates, key=lambda one: one.rank)
 
-    def _fallback(self, name: str, base: Plan) -> tuple[Candidate, ...]:
+    def _fallback(self, name: str, base: Plan, tenant: str) -> tuple[Candidate, ...]:
         if base.requested.startswith("client:"):
             raise GatewayError(
                 INVALID_VALUE,
@@ -201,7 +226,7 @@ class Router:
                 param="headgate.fallback_models",
             )
         try:
-            made = self._made.get(name) or self._make(name)
+            made = self._find(name, tenant)
         except GatewayError as error:
             raise GatewayError(error.kind, error.message, param="headgate.fallback_models") from None
         return made.plan.candidates
@@ -281,11 +306,26 @@ def _each_once(candidates: Iterable[Candidate]) -> list[Candidate]:
     return list(found.values())
 
 
-def _accounts(target: Target) -> list[Attempt]:
+def _accounts(target: Target, tenant: str) -> list[Attempt]:
+    """The accounts that a tenant's calls may use, its own first."""
     if target.provider.auth == "none":
         return [Attempt(target, None)]
-    ordered = sorted(target.provider.accounts, key=lambda account: (-account.priority, not account.free))
+    usable = (account for account in target.provider.accounts if account.may_serve(tenant))
+    ordered = sorted(usable, key=lambda one: (not belongs_to(one, tenant), -one.priority, not one.free))
     return [Attempt(target, account) for account in ordered]
+
+
+def _judge_owners(one: Candidate, tenant: str) -> Candidate:
+    """A candidate, with the reason against it where all of its provider's keys are other tenants'."""
+    provider = one.target.provider
+    if one.reason or provider.auth == "none" or any(account.may_serve(tenant) for account in provider.accounts):
+        return one
+    reason = f"no_key: every key of {provider.name} here belongs to a tenant that does not share it"
+    return Candidate(one.target, reason, one.cost, one.weight, one.rank)
+
+
+def _have_terms(attempts: Iterable[Attempt]) -> bool:
+    return any(attempt.account is not None and attempt.account.has_terms for attempt in attempts)
 
 
 def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
@@ -303,7 +343,10 @@ def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeo
 def _with_affinity(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
     """An unordered plan.  The account with the prompt cache may decide its order."""
     affinity = _affinity(call, grant, plan.alias.affinity, headers)
-    return Plan(plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity)
+    return Plan(
+        plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity, plan.tenant,
+        plan.has_terms,
+    )  # fmt: skip
 
 
 def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes]) -> bytes:

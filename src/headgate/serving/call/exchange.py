@@ -140,7 +140,7 @@ class Exchange:
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
-        receipt.meant = next_attempt.intended
+        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         relay = self._relay(plan, egress, receipt) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure

@@ -7,6 +7,7 @@ exactly once.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from headgate.model import (
     NOTHING,
@@ -84,6 +85,7 @@ class Receipt:
     answered_all = False  # the last attempt has delivered
     authed = routed = queued = connected = head = first_token = 0.0
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
+    passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
     _skips = False  # the client has an answer without events that could not be read
     _state = lifecycle.RECEIVED
@@ -217,6 +219,7 @@ class Receipt:
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
+                **({"passed_over": self.passed_over} if self.passed_over else {}),
                 "attempts": [explain.attempt_view(one) for one in self.attempts],
                 **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
             }

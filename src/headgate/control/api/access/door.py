@@ -33,6 +33,7 @@ from headgate.control.refusals import (
     INVALID_SESSION,
     MISSING_ADMIN_TOKEN,
 )
+from headgate.control.snapshot.contributors import PATH
 from headgate.errors import CONTROL_AWAY, PAYLOAD_TOO_LARGE
 from headgate.wire.urls import is_loopback
 
@@ -125,11 +126,14 @@ class Door:
     async def _caller(self, scope: Scope) -> Actor | Response:
         """The caller as the audit log names it, or the refusal.  Raises SQLAlchemyError."""
         headers, method, path = dict(scope["headers"]), scope.get("method", ""), scope.get("path", "")
+        linked = path.startswith(PATH)
+        if linked:
+            headers.pop(b"origin", None)  # without a referrer a browser says null; the link itself is what lets in
         checked = self._hosts if path not in PROBES else None
         if checked is not None and (sentence := checked.problem(headers)):
             return rendered(FOREIGN_ORIGIN, sentence)
         stranger = Actor("stranger", address=address_of(scope))
-        if scope["type"] == "http" and path in OPEN_PATHS:
+        if scope["type"] == "http" and (linked or path in OPEN_PATHS):
             return _within_bounds(headers) or stranger
         need = need_of(method, path)
         if need is Need.NOTHING and scope["type"] == "http":

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from alembic import context
 
-from headgate.control.store.access_tables import metadata
+from headgate.control.store.database import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():
