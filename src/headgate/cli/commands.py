@@ -39,6 +39,8 @@ COMMANDS = (
     Late("invite", "nouns.invites:app", "Links with which others lend a key."),
     Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
     Late("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
+    Late("user", "nouns.users:app", "Users of the admin API, and their roles."),
+    Late("audit", "nouns.audit:app", "Changes: who made them, when, and what they changed."),
     Late("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
     Late("config", "tasks.config:app", "The configuration file."),
 )
