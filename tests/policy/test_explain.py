@@ -9,7 +9,7 @@ import pytest
 
 from headgate.errors import GatewayError
 from headgate.model import Alias, ModelRow, Price, TargetRef
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.explain import Explanation
 from headgate.policy.routing.router import Router
 from tests.policy.worlds import ANYONE, World, always, call, chain, fine, provider, router, status
@@ -19,7 +19,7 @@ def places(found: Explanation) -> list[tuple[str, int | None]]:
     return [(one.provider, one.place) for one in found.candidates]
 
 
-def told(health: Health) -> dict[str, Any]:
+def told(health: HealthState) -> dict[str, Any]:
     """All that is known there."""
     parts: list[Any] = [health, health.accounts, health.affinity]
     return {

@@ -8,7 +8,7 @@ from headgate import errors
 from headgate.errors import GatewayError, Kind
 from headgate.model import ModelRow, Timeouts
 from headgate.policy.attempts.next_attempt import NextAttempt
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from tests.policy.worlds import World, always, error, fine, once, plan, status
 
 
@@ -57,7 +57,7 @@ def test_6_7_a_silent_route_is_tried_once() -> None:
 
 def test_8_9_a_cut_is_continued_elsewhere() -> None:
     one = plan(ModelRow("m"), ModelRow("m", prefill="trailing"))
-    attempts = NextAttempt(one, Health(), lambda: 0.5)
+    attempts = NextAttempt(one, HealthState(), lambda: 0.5)
     attempts.first(0.0, 600.0)
     step = attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True)
     assert step is not None and (step.attempt.target.provider.name, step.why, step.wait) == ("p1", "continue", 0.0)
@@ -88,7 +88,7 @@ def test_13_a_clients_own_mistake_is_never_retried(kind: Kind) -> None:
 
 def test_14_a_refused_prefill_is_asked_afresh_and_remembered() -> None:
     one = plan(ModelRow("m"), ModelRow("m", prefill="trailing"), ModelRow("m", prefill="prefix"))
-    health = Health()
+    health = HealthState()
     attempts = NextAttempt(one, health, lambda: 0.5)
     attempts.first(0.0, 600.0)
     broken = error(errors.UPSTREAM_CUT)
@@ -256,7 +256,7 @@ def test_the_retry_budget_of_a_pool() -> None:
 
 
 def test_short_deadline_is_not_held_against_the_target() -> None:
-    health = Health()
+    health = HealthState()
     attempts = NextAttempt(plan(), health, lambda: 0.5)
     attempts.first(0.0, 0.5)
     assert attempts.after(error(errors.UPSTREAM_TIMEOUT), 0.5) is None
@@ -268,7 +268,7 @@ def test_short_deadline_is_not_held_against_the_target() -> None:
 
 
 def test_the_end_of_a_call_never_comes_nearer() -> None:
-    attempts = NextAttempt(plan(), Health(), lambda: 0.0)
+    attempts = NextAttempt(plan(), HealthState(), lambda: 0.0)
     attempts.first(0.0, 2.0)
     assert attempts.extend(10.0) == 10.0 and attempts.extend(2.0) == 10.0
     assert attempts.after(status(503), 9.0) is not None
@@ -287,7 +287,7 @@ def test_a_failure_that_says_when() -> None:
 
 
 def steps(one: object, failures: int = 3, **more: bool) -> list[tuple[str, str]]:
-    attempts = NextAttempt(one, Health(), lambda: 0.5)  # type: ignore[arg-type]
+    attempts = NextAttempt(one, HealthState(), lambda: 0.5)  # type: ignore[arg-type]
     attempts.first(0.0, 600.0)
     found = []
     for at in range(failures):
@@ -317,7 +317,7 @@ def test_who_goes_on(rows: tuple[ModelRow, ...], prefill: bool, expected: list[t
 
 
 def test_a_silent_attempt_to_go_on_does_not_count() -> None:
-    attempts = NextAttempt(plan(*[ABLE] * 5), Health(), lambda: 0.0)
+    attempts = NextAttempt(plan(*[ABLE] * 5), HealthState(), lambda: 0.0)
     attempts.first(0.0, 600.0)
     went = []
     for now, spoke in ((1.0, True), (2.0, False), (3.0, False), (4.0, True), (5.0, False), (6.0, True)):
@@ -327,7 +327,7 @@ def test_a_silent_attempt_to_go_on_does_not_count() -> None:
 
 
 def test_target_silent_twice_does_not_continue() -> None:
-    attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
+    attempts = NextAttempt(plan(ABLE), HealthState(), lambda: 0.0)
     attempts.first(0.0, 600.0)
     went = [
         attempts.after(error(errors.UPSTREAM_FAILED), now, continuing=True, spoke=spoke) is not None
@@ -339,14 +339,14 @@ def test_target_silent_twice_does_not_continue() -> None:
 @pytest.mark.parametrize("code", [429, 500, 502, 503])
 @pytest.mark.parametrize(("asks", "waits"), [(1.0, True), (20.0, True), (61.0, False)])
 def test_continuation_waits_for_retry_after(code: int, asks: float, waits: bool) -> None:
-    attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
+    attempts = NextAttempt(plan(ABLE), HealthState(), lambda: 0.0)
     attempts.first(0.0, 600.0)
     assert attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
     step = attempts.after(status(code, asks), 2.0, continuing=True, spoke=False)
     assert (step is not None) == waits
     if step is not None:
         assert (step.wait, step.why) == (asks, "continue")
-    other = NextAttempt(plan(ABLE, ABLE), Health(), lambda: 0.0)
+    other = NextAttempt(plan(ABLE, ABLE), HealthState(), lambda: 0.0)
     other.first(0.0, 600.0)
     assert other.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
     elsewhere = other.after(status(code, asks), 2.0, continuing=True, spoke=False)
@@ -354,20 +354,20 @@ def test_continuation_waits_for_retry_after(code: int, asks: float, waits: bool)
 
 
 def test_a_wait_to_go_on_ends_before_the_call_does() -> None:
-    attempts = NextAttempt(plan(ABLE), Health(), lambda: 0.0)
+    attempts = NextAttempt(plan(ABLE), HealthState(), lambda: 0.0)
     attempts.first(0.0, 10.0)
     assert attempts.after(error(errors.UPSTREAM_CUT), 1.0, continuing=True) is not None
     assert attempts.after(status(429, 9.0), 2.0, continuing=True, spoke=False) is None
 
 
 def test_going_on_ends_where_the_request_itself_is_refused() -> None:
-    attempts = NextAttempt(plan(ABLE, ABLE), Health(), lambda: 0.5)
+    attempts = NextAttempt(plan(ABLE, ABLE), HealthState(), lambda: 0.5)
     attempts.first(0.0, 600.0)
     assert attempts.after(error(errors.CONTENT_FILTER, 400), 1.0, continuing=True) is None
 
 
 def test_ejected_target_continues_last() -> None:
-    health = Health()
+    health = HealthState()
     one = plan(ABLE, ABLE, ABLE)
     for _ in range(3):
         health.failed(one.attempts[1], error(errors.UPSTREAM_CUT), 0.0)
@@ -378,7 +378,7 @@ def test_ejected_target_continues_last() -> None:
 
 
 def test_broken_target_continues_after_the_others() -> None:
-    attempts = NextAttempt(plan(*[ModelRow("m", prefill="trailing")] * 3), Health(), lambda: 0.0)
+    attempts = NextAttempt(plan(*[ModelRow("m", prefill="trailing")] * 3), HealthState(), lambda: 0.0)
     assert attempts.first(0.0, 600.0).attempt.target.provider.name == "p0"
     went = []
     for now in (1.0, 2.0):

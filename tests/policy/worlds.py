@@ -12,7 +12,7 @@ from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Call, Grant, ModelRow, Plan, Price, Provider, Snapshot, TargetRef
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
 
 ANYONE = Grant("t", "anyone")
@@ -99,7 +99,7 @@ class World:
 
     def __init__(self, upstreams: dict[str, Upstream], chance: Callable[[], float] = lambda: 0.5) -> None:
         self.upstreams = upstreams
-        self.health = Health()
+        self.health = HealthState()
         self.now = 1000.0
         self.chance = chance
         self.takes_s = 0.01  # how long one attempt takes

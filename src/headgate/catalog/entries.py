@@ -111,7 +111,7 @@ class Entry(Struct, frozen=True):
         return self.model.id
 
 
-class Uses(Protocol):
+class UseCounts(Protocol):
     """Requests of the last 30 days: by ``provider/model`` that served, and by the name that was asked for."""
 
     @property
@@ -121,7 +121,7 @@ class Uses(Protocol):
     def names(self) -> Mapping[str, int]: ...
 
 
-def used(entry: Entry, uses: Uses) -> int:
+def used(entry: Entry, uses: UseCounts) -> int:
     """How often in 30 days: an alias by its name, a model by what served under it."""
     counted = entry.counted
     if len(counted) == 1:  # nearly all: a list has thousands
@@ -131,7 +131,7 @@ def used(entry: Entry, uses: Uses) -> int:
     return sum(uses.models.get(key, 0) for key in counted)
 
 
-def shown(entry: Entry, uses: Uses) -> Model:
+def shown(entry: Entry, uses: UseCounts) -> Model:
     """An entry as it reads on the wire (``msgspec.json.encode``, ``msgspec.to_builtins``)."""
     return replace(entry.model, headgate=replace(entry.model.headgate, uses_30d=used(entry, uses)))
 
@@ -366,7 +366,7 @@ _PARAMETERS: Mapping[str, Callable[[str, str], object]] = {
 
 _UNKNOWN = 1 << 62  # sorts behind everything that is known
 # By what entries are put in order, beside the built-in provider, which is last in each; equals keep theirs.
-_ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
+_ORDERS: Mapping[str, Callable[[Entry, UseCounts], object]] = {
     "usage": lambda entry, uses: -used(entry, uses),
     "name": lambda entry, uses: entry.model.id.casefold(),
     "provider": lambda entry, uses: entry.model.owned_by,
@@ -376,7 +376,7 @@ _ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
 
 
 def select(
-    listed: Iterable[Entry], wanted: Query, uses: Uses, allowed: Collection[str] = ()
+    listed: Iterable[Entry], wanted: Query, uses: UseCounts, allowed: Collection[str] = ()
 ) -> tuple[list[Entry], int]:
     """The page that ``wanted`` asks for, and how many there are without ``limit`` and ``offset``.
 
@@ -385,7 +385,7 @@ def select(
     return page(ordered(listed, wanted.sort_by, uses), wanted, allowed)
 
 
-def ordered(listed: Iterable[Entry], sort_by: str, uses: Uses) -> list[Entry]:
+def ordered(listed: Iterable[Entry], sort_by: str, uses: UseCounts) -> list[Entry]:
     """By one of the orders of a Query; the built-in provider is last in each."""
     by = _ORDERS[sort_by]
     return sorted(listed, key=lambda entry: (entry.last, by(entry, uses)))

@@ -16,23 +16,33 @@ import time
 from collections.abc import Callable
 
 from headgate.conform import answers, connections, refusals, streams
-from headgate.conform.probe import Probe
-from headgate.conform.scorecard import Result, Scorecard
-from headgate.conform.table import CHECKS, GROUPS, Check, Verdict, failed
+from headgate.conform.probe import EndpointProbe
+from headgate.conform.scorecard import Scorecard, ScorecardLine
+from headgate.conform.table import CHECKS, GROUPS, Check, CheckVerdict, failed
 from headgate.conform.wire import Endpoint, Unreachable
 
-__all__ = ["CHECKS", "CHECK_FILES", "Check", "Endpoint", "Probe", "Scorecard", "Unreachable", "Verdict", "run"]
+__all__ = [
+    "CHECKS",
+    "CHECK_FILES",
+    "Check",
+    "CheckVerdict",
+    "Endpoint",
+    "EndpointProbe",
+    "Scorecard",
+    "Unreachable",
+    "run",
+]
 CHECK_FILES = (streams, answers, refusals, connections)  # importing them fills CHECKS
 
 
-def run(probe: Probe, *, quick: bool = False, told: Callable[[Check], None] = lambda check: None) -> Scorecard:
+def run(probe: EndpointProbe, *, quick: bool = False, told: Callable[[Check], None] = lambda check: None) -> Scorecard:
     """Every check, in the table's order; ``told`` hears of each before it runs.
 
     Raises Unreachable where the endpoint does not answer at all, or knows neither the token nor the model: then there
     is nothing to judge.  One that dies on the way fails the check under which it does.
     """
     _refuse_strangers(probe)
-    results: list[Result] = []
+    results: list[ScorecardLine] = []
     for check in sorted(CHECKS.values(), key=lambda check: list(GROUPS).index(check.group)):
         if quick and check.slow:
             continue
@@ -42,12 +52,12 @@ def run(probe: Probe, *, quick: bool = False, told: Callable[[Check], None] = la
             verdict = check.run(probe)
         except Unreachable as gone:
             verdict = failed(gone.sentence)
-        results.append(Result(check, verdict, time.monotonic() - began))
+        results.append(ScorecardLine(check, verdict, time.monotonic() - began))
     base = f"{'https' if probe.endpoint.tls else 'http'}://{probe.endpoint.authority}{probe.endpoint.base}"
     return Scorecard(base, probe.model, results)
 
 
-def _refuse_strangers(probe: Probe) -> None:
+def _refuse_strangers(probe: EndpointProbe) -> None:
     first = probe.plain.response
     error = refusals.error_of(first)
     said = str(error.get("message") or "")[:200]

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import threading
 
-from headgate.conform.probe import Probe, Stream
-from headgate.conform.table import Verdict, check, failed, judged, passed, skipped, warned
+from headgate.conform.probe import EndpointProbe, StreamedAnswer
+from headgate.conform.table import CheckVerdict, check, failed, judged, passed, skipped, warned
 from headgate.conform.wire import Response, Unreachable
 
 _AT_ONCE = 6
@@ -21,7 +21,7 @@ def _answered(response: Response) -> bool:
 
 
 @check("headers.request-id", "x-request-id on answers, streams and errors", "without it nobody finds the call in a log")
-def request_id(probe: Probe) -> Verdict:
+def request_id(probe: EndpointProbe) -> CheckVerdict:
     answers = {"stream": probe.plain.response, "answer": probe.whole, "error": probe.refused("unknown model")}
     missing = [name for name, response in answers.items() if not response.headers.get("x-request-id")]
     return warned(f"not on: {', '.join(missing)}") if missing else passed(probe.whole.headers["x-request-id"])
@@ -30,7 +30,7 @@ def request_id(probe: Probe) -> Verdict:
 @check(
     "headers.no-cache", "a stream says Cache-Control: no-cache (or no-store)", "a cache gives one user another's answer"
 )
-def no_cache(probe: Probe) -> Verdict:
+def no_cache(probe: EndpointProbe) -> CheckVerdict:
     said = probe.plain.response.headers.get("cache-control", "")
     return passed(said) if "no-cache" in said or "no-store" in said else warned(said or "no Cache-Control")
 
@@ -38,7 +38,7 @@ def no_cache(probe: Probe) -> Verdict:
 @check(
     "headers.unbuffered", "a stream says X-Accel-Buffering: no", "nginx in between holds 4 to 64 KiB back without it"
 )
-def accel(probe: Probe) -> Verdict:
+def accel(probe: EndpointProbe) -> CheckVerdict:
     said = probe.plain.response.headers.get("x-accel-buffering")
     return passed("no") if said == "no" else warned(said or "absent")
 
@@ -48,13 +48,13 @@ def accel(probe: Probe) -> Verdict:
     "Server-Timing tells the gateway's share",
     "otherwise every slow answer is the gateway's fault",
 )
-def server_timing(probe: Probe) -> Verdict:
+def server_timing(probe: EndpointProbe) -> CheckVerdict:
     said = probe.whole.headers.get("server-timing")
     return passed(said) if said else warned("absent")
 
 
 @check("headers.single", "no header that must be single comes twice", "two lengths are how answers are smuggled")
-def single(probe: Probe) -> Verdict:
+def single(probe: EndpointProbe) -> CheckVerdict:
     answers = (probe.plain.response, probe.whole, probe.refused("unknown model"))
     twice = {name for response in answers for name in response.repeated} - {"set-cookie", "server-timing", "vary"}
     both = any({"content-length", "transfer-encoding"} <= response.headers.keys() for response in answers)
@@ -68,7 +68,7 @@ def single(probe: Probe) -> Verdict:
 @check(
     "http.keep-alive", "a second request on the same connection is answered", "a handshake per call doubles its latency"
 )
-def keep_alive(probe: Probe) -> Verdict:
+def keep_alive(probe: EndpointProbe) -> CheckVerdict:
     request = probe.head("GET", "/models")
     with probe.connect() as connection:
         connection.send(request)
@@ -81,7 +81,7 @@ def keep_alive(probe: Probe) -> Verdict:
 
 
 @check("http.after-stream", "the connection lives on after a stream", "a pool that trusts it sends into a closed one")
-def after_stream(probe: Probe) -> Verdict:
+def after_stream(probe: EndpointProbe) -> CheckVerdict:
     with probe.connect() as connection:
         connection.send(probe.post(probe.body(stream=True)))
         first = connection.read()
@@ -95,7 +95,7 @@ def after_stream(probe: Probe) -> Verdict:
 @check(
     "http.after-error", "an error leaves the connection usable, or says close", "the next call on it fails for nothing"
 )
-def after_error(probe: Probe) -> Verdict:
+def after_error(probe: EndpointProbe) -> CheckVerdict:
     with probe.connect() as connection:
         connection.send(probe.post(b"{"))
         first = connection.read()
@@ -107,7 +107,7 @@ def after_error(probe: Probe) -> Verdict:
 
 
 @check("http.pipelining", "two requests in one write are answered in order", "mixed-up answers go to the wrong user")
-def pipelining(probe: Probe) -> Verdict:
+def pipelining(probe: EndpointProbe) -> CheckVerdict:
     with probe.connect() as connection:
         connection.send(probe.post(probe.body(messages=None)) + probe.head("GET", "/no/such/path"))
         first, second = connection.read(), connection.read("GET")
@@ -118,7 +118,7 @@ def pipelining(probe: Probe) -> Verdict:
 
 
 @check("http.close", "Connection: close is obeyed", "clients that wait for the end wait for ever")
-def close(probe: Probe) -> Verdict:
+def close(probe: EndpointProbe) -> CheckVerdict:
     with probe.connect() as connection:
         connection.send(probe.head("GET", "/models", "Connection: close"))
         response = connection.read("GET")
@@ -127,7 +127,7 @@ def close(probe: Probe) -> Verdict:
 
 
 @check("http.head", "HEAD has no body, and the connection goes on", "a body there is read as the next answer")
-def head(probe: Probe) -> Verdict:
+def head(probe: EndpointProbe) -> CheckVerdict:
     with probe.connect() as connection:
         connection.send(probe.head("HEAD", "/models"))
         first = connection.read("HEAD")
@@ -140,7 +140,7 @@ def head(probe: Probe) -> Verdict:
 
 
 @check("http.options", "OPTIONS is answered", "browsers ask it first (CORS)")
-def options(probe: Probe) -> Verdict:
+def options(probe: EndpointProbe) -> CheckVerdict:
     response = probe.ask(probe.head("OPTIONS", "/chat/completions", token=None), "OPTIONS", timeout=10)
     if not response.status or response.status >= 500 or not response.complete:
         return failed(response.told)
@@ -150,7 +150,7 @@ def options(probe: Probe) -> Verdict:
 
 
 @check("http.expect", "Expect: 100-continue is answered before the body", "curl waits a second for it, .NET for ever")
-def expect(probe: Probe) -> Verdict:
+def expect(probe: EndpointProbe) -> CheckVerdict:
     body = probe.body()
     with probe.connect() as connection:
         connection.send(
@@ -169,7 +169,7 @@ def expect(probe: Probe) -> Verdict:
     "a chunked request body is understood",
     "clients that stream their body (Go, Java) send it so",
 )
-def chunked_request(probe: Probe) -> Verdict:
+def chunked_request(probe: EndpointProbe) -> CheckVerdict:
     body = probe.body()
     half = len(body) // 2
     pieces = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:half], body[half:], b""))
@@ -177,7 +177,7 @@ def chunked_request(probe: Probe) -> Verdict:
     return judged(None if response.status == 200 else response.told, "200")
 
 
-def _refused(probe: Probe, *fields: str, host: bool = True) -> Verdict:
+def _refused(probe: EndpointProbe, *fields: str, host: bool = True) -> CheckVerdict:
     """Whether an ambiguous request is refused and the connection not used again (RFC 9112 §6.3)."""
     body = probe.body(messages=None)  # harmless where it is taken after all
     request = probe.head("POST", "/chat/completions", _JSON, *(field.format(len(body)) for field in fields), host=host)
@@ -196,23 +196,23 @@ def _refused(probe: Probe, *fields: str, host: bool = True) -> Verdict:
 @check(
     "http.length-and-chunked", "Content-Length beside Transfer-Encoding is refused", "request smuggling (RFC 9112 §6.1)"
 )
-def length_and_chunked(probe: Probe) -> Verdict:
+def length_and_chunked(probe: EndpointProbe) -> CheckVerdict:
     return _refused(probe, "Content-Length: {}", "Transfer-Encoding: chunked")
 
 
 @check("http.two-lengths", "two Content-Lengths that differ are refused", "request smuggling (RFC 9112 §6.3)")
-def two_lengths(probe: Probe) -> Verdict:
+def two_lengths(probe: EndpointProbe) -> CheckVerdict:
     return _refused(probe, "Content-Length: {}", "Content-Length: 5")
 
 
 @check("http.no-host", "HTTP/1.1 without Host is refused", "RFC 9112 §3.2; virtual hosts answer for each other")
-def no_host(probe: Probe) -> Verdict:
+def no_host(probe: EndpointProbe) -> CheckVerdict:
     response = probe.ask(probe.head("GET", "/models", host=False), "GET", timeout=5)
     return judged(None if response.status == 400 or not response.status else response.told, response.told)
 
 
 @check("http.huge-head", "a head of 200 KB is refused", "memory for the asking")
-def huge_head(probe: Probe) -> Verdict:
+def huge_head(probe: EndpointProbe) -> CheckVerdict:
     response = probe.ask(probe.head("GET", "/models", f"X-Padding: {'x' * 200_000}"), "GET", timeout=10)
     fine = response.status in (400, 413, 431) or response.ended in ("reset", "eof")
     return judged(None if fine and response.status < 500 else response.told, response.told)
@@ -224,8 +224,8 @@ def huge_head(probe: Probe) -> Verdict:
     "shared buffers mix them up, or one waits for another",
     slow=True,
 )
-def at_once(probe: Probe) -> Verdict:
-    streams: list[Stream] = []
+def at_once(probe: EndpointProbe) -> CheckVerdict:
+    streams: list[StreamedAnswer] = []
 
     def one() -> None:
         try:
@@ -254,7 +254,7 @@ def at_once(probe: Probe) -> Verdict:
     "each of them leaves a worker behind",
     slow=True,
 )
-def leaving(probe: Probe) -> Verdict:
+def leaving(probe: EndpointProbe) -> CheckVerdict:
     for _ in range(_AT_ONCE):
         with probe.connect() as connection:
             connection.send(probe.post(probe.body(stream=True)))

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from headgate.conform.wire import Connection, Endpoint, Response, Unreachable
+from headgate.conform.wire import Endpoint, RawConnection, Response, Unreachable
 
 UNICODE = "Grüße aus Zürich — 日本語 🎉🚀 👩‍👩‍👧‍👦 naïve"
 PROMPT = f"Repeat the following line, with nothing before or after it: one two three four five six seven {UNICODE}"
@@ -31,7 +31,7 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 @dataclass(frozen=True)
-class Event:
+class StreamEvent:
     """One block of a stream.  ``data`` is None where it has no such line; ``chunk`` None where that is no object."""
 
     block: bytes
@@ -43,7 +43,7 @@ class Event:
         return all(line.startswith(b":") for line in self.block.splitlines())
 
 
-class Stream:
+class StreamedAnswer:
     """A streamed answer, taken apart."""
 
     def __init__(self, response: Response) -> None:
@@ -76,17 +76,17 @@ def delta_of(choice: Mapping[str, Any]) -> dict[str, Any]:
     return delta if isinstance(delta, dict) else {}
 
 
-def _event(block: bytes) -> Event:
+def _event(block: bytes) -> StreamEvent:
     lines = [line[5:].removeprefix(b" ") for line in block.splitlines() if line.startswith(b"data:")]
     data = b"\n".join(lines) if lines else None
     try:
         chunk = json.loads(data) if data is not None else None
     except ValueError:
         chunk = None
-    return Event(block, data, chunk if isinstance(chunk, dict) else None)
+    return StreamEvent(block, data, chunk if isinstance(chunk, dict) else None)
 
 
-class Probe:
+class EndpointProbe:
     """The input of checks.  ``timeout`` is in seconds and bounds each answer."""
 
     def __init__(self, endpoint: Endpoint, token: str | None, model: str | None, timeout: float = 60.0) -> None:
@@ -117,8 +117,8 @@ class Probe:
         members = {"model": self.model, "messages": [{"role": "user", "content": PROMPT}], **members}
         return json.dumps({key: value for key, value in members.items() if value is not None}).encode()
 
-    def connect(self) -> Connection:
-        return Connection(self.endpoint, self.timeout)
+    def connect(self) -> RawConnection:
+        return RawConnection(self.endpoint, self.timeout)
 
     def ask(self, request: bytes, method: str = "POST", timeout: float | None = None) -> Response:
         """One request on a connection of its own."""
@@ -126,18 +126,18 @@ class Probe:
             connection.send(request)
             return connection.read(method, timeout=timeout)
 
-    def stream(self, **members: Any) -> Stream:
-        return Stream(self.ask(self.post(self.body(stream=True, **members))))
+    def stream(self, **members: Any) -> StreamedAnswer:
+        return StreamedAnswer(self.ask(self.post(self.body(stream=True, **members))))
 
     # ---- what many checks look at
 
     @cached_property
-    def plain(self) -> Stream:
+    def plain(self) -> StreamedAnswer:
         """A stream for which no usage was asked."""
         return self.stream()
 
     @cached_property
-    def counted(self) -> Stream:
+    def counted(self) -> StreamedAnswer:
         """A stream for which usage was asked."""
         return self.stream(stream_options={"include_usage": True})
 
@@ -162,13 +162,13 @@ class Probe:
         raise Unreachable(f"{self.endpoint.authority} names no model ({answer.told})", "name one with --model")
 
 
-def _oversized(probe: Probe) -> Response:
+def _oversized(probe: EndpointProbe) -> Response:
     """Announce a gigabyte and send a few bytes of it: an endpoint with a limit can refuse it at once."""
     head = probe.head("POST", "/chat/completions", "Content-Type: application/json", f"Content-Length: {1 << 30}")
     return probe.ask(head + b'{"model":', timeout=5)
 
 
-REFUSALS: dict[str, Callable[[Probe], Response]] = {
+REFUSALS: dict[str, Callable[[EndpointProbe], Response]] = {
     "no token": lambda probe: probe.ask(probe.post(probe.body(), token=None)),
     "wrong token": lambda probe: probe.ask(probe.post(probe.body(), token="hg_wrong_0123456789abcdefghijklmn")),
     "unknown model": lambda probe: probe.ask(probe.post(probe.body(model=NO_SUCH_MODEL))),

@@ -6,18 +6,18 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from headgate.conform.table import GROUPS, Check, Verdict
+from headgate.conform.table import GROUPS, Check, CheckVerdict
 
 MARKS = {"pass": "✓", "fail": "✗", "warn": "!", "skip": "–"}
 COLOURS = {"pass": "green", "fail": "red", "warn": "yellow", "skip": "dim"}
 
 
 @dataclass(frozen=True)
-class Result:
+class ScorecardLine:
     """One line of the scorecard."""
 
     check: Check
-    verdict: Verdict
+    verdict: CheckVerdict
     seconds: float
 
 
@@ -27,7 +27,7 @@ class Scorecard:
 
     url: str
     model: str
-    results: list[Result]
+    results: list[ScorecardLine]
 
     @property
     def exit_code(self) -> int:

@@ -99,7 +99,7 @@ class Response:
         return f"{self.status}" + ("" if self.complete else f", {self.ended} before its end")
 
 
-class Connection:
+class RawConnection:
     """One connection; ``with`` closes it.  Several requests may be sent on it, together or one after the other."""
 
     def __init__(self, endpoint: Endpoint, timeout: float) -> None:
@@ -121,7 +121,7 @@ class Connection:
                 "start it, or check host and port of the URL",
             ) from error
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> RawConnection:
         return self
 
     def __exit__(self, *exc: object) -> None:

@@ -17,7 +17,7 @@ from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
 from headgate.wire.bodies import framing
-from headgate.wire.bodies.framing import Form
+from headgate.wire.bodies.framing import BodyForm
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
 CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT)}
@@ -68,7 +68,7 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply,
     source = backend.source(reply)
     deltas: list[Delta] = []
     form = framing.form_of(body)
-    if form in (Form.EVENTS, Form.LINES):
+    if form in (BodyForm.EVENTS, BodyForm.LINES):
         deltas += source.feed(framing.as_events(body, form))
         deltas += source.close()
     else:

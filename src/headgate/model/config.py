@@ -49,7 +49,7 @@ class Price(Struct, frozen=True, gc=False, omit_defaults=True):
 FREE = Price(0, 0, 0, 0)
 
 
-class Pool(Struct, frozen=True, gc=False):
+class ConnectionLimits(Struct, frozen=True, gc=False):
     """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
 
     max_connections: int = 1000
@@ -108,7 +108,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     auth: str = "bearer"  # bearer | x-api-key | api-key | query | sigv4 | none
     accounts: tuple[Account, ...] = ()
     ca_file: str | None = None
-    pool: Pool = Pool()
+    pool: ConnectionLimits = ConnectionLimits()
     headers: Mapping[str, str] = field(default_factory=dict)
     forward_headers: tuple[str, ...] = ("openai-organization", "openai-project")
     quirks: tuple[str, ...] = ()

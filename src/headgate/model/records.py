@@ -53,7 +53,7 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     skipped: int = 0  # events of its stream that could not be read
 
 
-class Seam(Struct, array_like=True, gc=False):
+class SeamRecord(Struct, array_like=True, gc=False):
     """Where a broken stream went on: after so many characters, from one ``provider/model`` to another, and the code of
     what broke it.
     """
@@ -104,7 +104,7 @@ class Closed(Struct, array_like=True, tag=3, gc=False):
     attempts: tuple[AttemptRecord, ...] = ()
     cache_write_tokens: int = 0
     price_source: str = ""  # Price.source of what it was priced with
-    continued: tuple[Seam, ...] = ()
+    continued: tuple[SeamRecord, ...] = ()
     not_continued: str = ""  # of a stream that broke and could not go on: why
     shares: tuple[Share, ...] = ()  # of an answer that several targets wrote
 

@@ -17,7 +17,7 @@ GRACE_S = 60.0  # where a call is to be kept and nobody has said for how long
 LONGEST_KEY = 255
 
 
-class Conduct(NamedTuple):
+class OnDisconnect(NamedTuple):
     """``resumable``: its events are numbered and kept.  When its last client has left it goes on for ``grace``
     seconds, or until it has streamed ``tokens`` more.
     """
@@ -31,7 +31,7 @@ class Conduct(NamedTuple):
         return self.grace > 0 and self.tokens < inf
 
 
-def conduct(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> Conduct:
+def decide(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> OnDisconnect:
     """The request's word counts before its alias's.  ``keyed``: it has an Idempotency-Key, so a repeat may come."""
     said = options.resumable_s
     seconds = alias.resumable_s if said is None else said
@@ -40,11 +40,11 @@ def conduct(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> Con
     if leaving is None or (leaving == "cancel" and kept and options.on_disconnect is None):
         leaving = "detach"  # that is what keeping it is for
     if leaving == "drain":
-        return Conduct((kept or keyed) and stream, alias.drain_s, alias.drain_tokens)
+        return OnDisconnect((kept or keyed) and stream, alias.drain_s, alias.drain_tokens)
     if leaving == "detach" and (stream or keyed):
         grace = GRACE_S if said is None and not seconds else seconds
-        return Conduct(stream and (keyed or grace > 0), grace)
-    return Conduct(keyed and stream)
+        return OnDisconnect(stream and (keyed or grace > 0), grace)
+    return OnDisconnect(keyed and stream)
 
 
 def idempotency_key(request: Request) -> bytes:

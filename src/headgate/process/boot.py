@@ -74,7 +74,7 @@ class Reloaded(Struct, frozen=True, tag="reloaded"):
     """
 
 
-class Drain(Struct, frozen=True, tag="drain"):
+class DrainGateway(Struct, frozen=True, tag="drain"):
     """End the gateway, like SIGTERM: an operator asked control for it."""
 
 

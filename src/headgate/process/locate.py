@@ -48,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningGateway:
     """The note of a running gateway: its state directory, and the file that it reads."""
 
     state_dir: Path
@@ -138,7 +138,7 @@ def declared_state_dir(path: Path, environ: Mapping[str, str]) -> str | None:
 # ------------------------------------------------------------------------------------- gateways that run
 
 
-def note(running: Running, environ: Mapping[str, str]) -> None:
+def note(running: RunningGateway, environ: Mapping[str, str]) -> None:
     """Leaves a note in the default place, for commands in other directories.  Raises statedir.StateError."""
     default = default_state_dir(environ)
     folder = default / RUNNING
@@ -159,7 +159,7 @@ def forget(state_dir: Path, environ: Mapping[str, str]) -> None:
         (default_state_dir(environ) / RUNNING / _name(state_dir)).unlink(missing_ok=True)
 
 
-def running(environ: Mapping[str, str]) -> Iterator[Running]:
+def running(environ: Mapping[str, str]) -> Iterator[RunningGateway]:
     """The gateways that run now and have left a note.  Notes of those that ended are removed."""
     folder = default_state_dir(environ) / RUNNING
     try:
@@ -169,7 +169,7 @@ def running(environ: Mapping[str, str]) -> Iterator[Running]:
     for name in names:
         try:
             told = json.loads(name.read_bytes())
-            found = Running(Path(told["state_dir"]), Path(told["config"]) if told["config"] else None)
+            found = RunningGateway(Path(told["state_dir"]), Path(told["config"]) if told["config"] else None)
             holder = statedir.holder(found.state_dir)
         except (OSError, ValueError, KeyError, TypeError, statedir.StateError):
             continue

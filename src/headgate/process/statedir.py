@@ -209,7 +209,7 @@ def url_of(host: str, port: int) -> str:
     return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
 
 
-class Admin:
+class AdminToken:
     """The admin token of this run.  ``first``: the state directory is new; ``made``: the token must be shown."""
 
     def __init__(self, path: Path, declared: str | None, mint: Callable[[], str]) -> None:

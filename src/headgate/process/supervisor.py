@@ -22,7 +22,7 @@ from typing import cast
 from msgspec import Struct
 
 from headgate.process import boot
-from headgate.process.boot import Adopted, Drain, Failed, Ready, Reloaded
+from headgate.process.boot import Adopted, DrainGateway, Failed, Ready, Reloaded
 from headgate.process.log import VOICE
 
 HEALTHY_S = 60.0
@@ -35,7 +35,7 @@ GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Orders = tuple[Struct, tuple[int, ...]]
-Told = Ready | Adopted | Reloaded | Drain | Failed
+Told = Ready | Adopted | Reloaded | DrainGateway | Failed
 
 # glibc gives memory back to the kernel, and takes it anew, page by page, for every body over 128 KiB.  Keeping up to
 # 4 MiB made requests of 200 KB cost 1.7 instead of 2.8 times nginx's CPU (docs/decisions/006).  Other allocators ignore
@@ -49,7 +49,7 @@ def _python(*arguments: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Commands:
+class ChildPrograms:
     """The programs of the three children; tests use others."""
 
     data: tuple[str, ...] = field(default_factory=lambda: _python("headgate.data"))
@@ -108,7 +108,7 @@ def backoff(deaths: int) -> float:
 class Supervisor:
     """Construct, ``spawn_planes``, then ``run`` (or ``abandon``).  Owns the process's signals from construction on."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: ChildPrograms) -> None:
         self._workers = tuple(_Slot("data", commands.data, f"w{number}") for number in range(WORKERS))
         self._control = _Slot("control", commands.control)
         self._builtin = _Slot("builtin", commands.builtin)
@@ -265,7 +265,7 @@ class Supervisor:
         if isinstance(message, Reloaded):
             duties.on_reloaded()
             return
-        if isinstance(message, Drain):
+        if isinstance(message, DrainGateway):
             if self._phase in (_Phase.STARTING, _Phase.RUNNING):  # a request to end is not a second signal
                 self._stop(duties)
             return

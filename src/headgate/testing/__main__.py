@@ -37,7 +37,7 @@ An OpenAI-compatible provider for tests: models echo, lorem, engine and fault/<n
 """
 
 
-class Arguments:
+class CommandLine:
     """The command line of the standalone provider.  Raises ValueError with a sentence.
 
     Read by hand: argparse costs a tenth of the start-up time that the child process is allowed.
@@ -76,7 +76,7 @@ async def _until_signalled(stop: asyncio.Event, signals: tuple[signal.Signals, .
     await stop.wait()
 
 
-async def stand_alone(arguments: Arguments) -> None:
+async def stand_alone(arguments: CommandLine) -> None:
     """Serves until SIGTERM or SIGINT."""
     async with serve(arguments.host, arguments.port, keys=arguments.keys, keep=arguments.keep) as provider:
         print(f"listening {provider.url}", flush=True)
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> int:
         _run(be_child(socket.socket(fileno=boot.CHILD_FD)))
         return 0
     try:
-        arguments = Arguments(argv)
+        arguments = CommandLine(argv)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

@@ -36,7 +36,7 @@ class Proxy(NamedTuple):
     authorization: bytes
 
 
-class Entry(NamedTuple):
+class NoProxyRule(NamedTuple):
     """One of ``NO_PROXY``: a network, a pattern or a name with all below it; ``port``: only with this one."""
 
     network: _Network | None
@@ -133,11 +133,11 @@ def _authorization(user: str | None, password: str | None) -> bytes:
 # ------------------------------------------------------------------------------------- exceptions
 
 
-def _entries(text: str) -> list[Entry]:
+def _entries(text: str) -> list[NoProxyRule]:
     return [entry for word in re.split(r"[\s,;|]+", text) if (entry := _entry(word.lower())) is not None]
 
 
-def _entry(word: str) -> Entry | None:
+def _entry(word: str) -> NoProxyRule | None:
     word = re.sub(r"^[a-z]+://", "", word).rstrip("/")
     port = None
     if bracketed := _BRACKETED.fullmatch(word):
@@ -151,13 +151,13 @@ def _entry(word: str) -> Entry | None:
         return None
     network = _network(word)
     if network is not None and network.prefixlen != network.max_prefixlen:
-        return Entry(network, "", False, int(port) if port else None)
+        return NoProxyRule(network, "", False, int(port) if port else None)
     address = _address(name)  # one address, however it is written
     network = ipaddress.ip_network(address) if address is not None else None
-    return Entry(network, name, below, int(port) if port else None)
+    return NoProxyRule(network, name, below, int(port) if port else None)
 
 
-def _spares(entry: Entry, name: str, address: _Address | None, port: int) -> bool:
+def _spares(entry: NoProxyRule, name: str, address: _Address | None, port: int) -> bool:
     if entry.port is not None and entry.port != port:
         return False
     if entry.network is not None:

@@ -64,7 +64,7 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     cache_write: Decimal | None = None
 
 
-class Facts(Struct, frozen=True, forbid_unknown_fields=True):
+class ModelProperties(Struct, frozen=True, forbid_unknown_fields=True):
     """The certain properties of one model of the provider; the others come from the price list, or are unknown."""
 
     title: Text | None = None
@@ -119,7 +119,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     local: bool = False
     engine: Engine | None = None
     tasks: Mapping[str, Text] = {}
-    models: Mapping[str, Facts] = {}
+    models: Mapping[str, ModelProperties] = {}
     retired: tuple[Text, ...] = ()
 
 

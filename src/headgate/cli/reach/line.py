@@ -26,7 +26,7 @@ _RETRY_S = 0.1
 
 
 @dataclass(frozen=True)
-class Ask:
+class AdminRequest:
     """One request to the admin API; ``path`` without /admin/v1."""
 
     method: str
@@ -39,14 +39,14 @@ class Ask:
 Answered = tuple[int, bytes]
 
 
-class Line(Protocol):
+class AdminLine(Protocol):
     """A way to the admin API."""
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         """Status and body.  Raises Trouble where there is no answer."""
         ...
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         """All of them at once, in the order of ``asks``; ``done`` hears the index of each as it ends."""
         ...
 
@@ -64,7 +64,7 @@ class OverHttp:
         self._address = (parts.hostname or "", parts.port or 80)
         self._headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         import http.client  # noqa: PLC0415 - late: see above
         from urllib.parse import urlencode  # noqa: PLC0415
 
@@ -102,7 +102,7 @@ class OverHttp:
         finally:
             connection.close()
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         import threading  # noqa: PLC0415 - late: see above
 
         answers: list[Answered | Trouble] = [Trouble("it was not asked")] * len(asks)
@@ -145,10 +145,10 @@ class OnTheStore:
         if announce:
             say(f"no gateway is running: working on the store in {self._store.state_dir}")
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         return self._store.ask(ask)
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         return self._store.together(asks, done)
 
     def close(self) -> None:

@@ -16,7 +16,7 @@ from headgate.control.api.views import View
 from headgate.control.objects import named
 from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
-from headgate.policy.routing.explain import AccountView, CandidateView, Explanation
+from headgate.policy.routing.explain import CandidateAccount, CandidateView, Explanation
 from headgate.policy.routing.router import Router
 
 OPERATOR = Grant("", "the operator")
@@ -116,5 +116,5 @@ def _candidate(one: CandidateView) -> RouteCandidateView:
     return RouteCandidateView.of(one, reason=one.reason or None, accounts=accounts)
 
 
-def _account(one: AccountView) -> RouteAccountView:
+def _account(one: CandidateAccount) -> RouteAccountView:
     return RouteAccountView.of(one, wait_s=None if one.state == "parked" else round(one.wait_s, 3))

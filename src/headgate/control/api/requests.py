@@ -171,7 +171,7 @@ def routes(admin: Admin) -> APIRouter:
         min_duration_ms: Annotated[float | None, Query(ge=0, le=DAY_MS, allow_inf_nan=False)] = None,
     ) -> Response:
         """Calls, newest first; the filters hold together."""
-        filters = requests.Filters(
+        filters = requests.RequestFilters(
             token=None if token is None else await _token(admin, token),
             model=model,
             requested=requested,
@@ -215,7 +215,7 @@ def routes(admin: Admin) -> APIRouter:
         provider: Word = None,
     ) -> Response:
         """What was used, added up; days in their order, everything else by requests."""
-        filters = usage.Filters(
+        filters = usage.UsageFilters(
             since=_instant("since", since),
             until=_instant("until", until),
             token=None if token is None else await _token(admin, token),

@@ -13,7 +13,7 @@ from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
 from headgate.wire import codec, sse
 from headgate.wire.bodies import framing
-from headgate.wire.bodies.framing import Form
+from headgate.wire.bodies.framing import BodyForm
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
@@ -25,11 +25,11 @@ def whole_answer(body: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answe
     if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
         return result
     form = framing.form_of(body)
-    if form is Form.ITEMS:
+    if form is BodyForm.ITEMS:
         items = codec.as_list(framing.document(body))
         if items is not None and len(items) == 1:
             return answer(bytes(items[0]), reply, extras)
-    if form in (Form.EVENTS, Form.LINES, Form.ITEMS):
+    if form in (BodyForm.EVENTS, BodyForm.LINES, BodyForm.ITEMS):
         return answer_in_parts(framing.as_events(body, form), reply, extras)
     bare = framing.document(body)
     return result if bare == body else answer(bare, reply, extras)

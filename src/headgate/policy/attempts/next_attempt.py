@@ -30,7 +30,7 @@ from headgate.policy.attempts.selection import MARGIN_S, Selection
 from headgate.policy.attempts.strategies import LEARNING, intended_target, order
 from headgate.policy.health.accounts import key_of
 from headgate.policy.health.affinity import Bound
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
 MOST_ATTEMPTS = 6
 MOST_CONTINUATIONS = 2
@@ -53,7 +53,7 @@ class NextAttempt:
         "intended",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, health: Health, chance: Callable[[], float]) -> None:
+    def __init__(self, plan: Plan, health: HealthState, chance: Callable[[], float]) -> None:
         """``chance`` gives floats in [0, 1): for jitter and weighted choices."""
         self._plan = plan
         self._health = health

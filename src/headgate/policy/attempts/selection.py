@@ -14,7 +14,7 @@ from headgate.errors import GatewayError
 from headgate.model import Attempt, Plan
 from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
 from headgate.policy.health.accounts import ACTIVE, ALONE_S, OUT, PROBE, REFUSED, AccountState, key_of
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
 LONGEST_WAIT_S = 60.0  # where there is no other target; the clients' own libraries wait no longer either
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 2.0
@@ -27,7 +27,7 @@ class Selection:
     __slots__ = ("_chance", "_health", "_plan", "_progress", "deadline")
 
     def __init__(
-        self, plan: Plan, health: Health, progress: CallProgress, chance: Callable[[], float], deadline: float
+        self, plan: Plan, health: HealthState, progress: CallProgress, chance: Callable[[], float], deadline: float
     ) -> None:
         self._plan = plan
         self._health = health

@@ -13,7 +13,7 @@ from math import inf
 
 from headgate.model import Candidate, Plan, Target
 from headgate.policy.attempts.progress import TargetProgress
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
 EXPLORED = 0.01  # of the calls go to a target at random: one that was slow once is otherwise never measured again
 BEST = 3
@@ -38,7 +38,7 @@ def intended_target(plan: Plan, first: Target) -> Target:
     return candidates[0].target if fallen_back else first
 
 
-def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list[TargetProgress]:
+def order(plan: Plan, health: HealthState, now: float, chance: Chance | None) -> list[TargetProgress]:
     """The plan's targets in the order to try, each with its accounts in the order to try.
 
     Without ``chance``: the likeliest order.
@@ -74,7 +74,7 @@ def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list
 
 
 def _choose(
-    plan: Plan, found: list[TargetProgress], known: dict[int, Candidate], health: Health, chance: Chance | None
+    plan: Plan, found: list[TargetProgress], known: dict[int, Candidate], health: HealthState, chance: Chance | None
 ) -> list[TargetProgress]:
     if len(found) == 1:
         return found
@@ -90,7 +90,7 @@ def _choose(
     return ranked
 
 
-def scores(strategy: str, candidates: list[Candidate], health: Health) -> list[float]:
+def scores(strategy: str, candidates: list[Candidate], health: HealthState) -> list[float]:
     """Return the figures that a strategy sorts by, the least first, above 0.
 
     ``fastest``: seconds; ``balanced``: money × seconds.
@@ -109,7 +109,7 @@ def scores(strategy: str, candidates: list[Candidate], health: Health) -> list[f
     return [cost * one for cost, one in zip(costs, seconds, strict=True)]
 
 
-def _seconds(health: Health, target: Target) -> float:
+def _seconds(health: HealthState, target: Target) -> float:
     known = health.latency(target)
     return max(1e-3, known.first + EXPECTED_OUTPUT * known.between) if known is not None else 0.0
 

@@ -93,7 +93,7 @@ class RetryBudget(NamedTuple):
     calls: int
 
 
-class Health:
+class HealthState:
     """The health state that all calls of a process share.
 
     ``NextAttempt`` tells it how attempts end; the caller commits the claims of each decision.

@@ -10,18 +10,18 @@ from math import isinf
 from msgspec import Struct
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan, SeamRecord
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import TargetProgress
 from headgate.policy.attempts.strategies import LEARNING, order, scores
 from headgate.policy.health.accounts import OUT, PROBE, Accounts, key_of
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
 MOST_NAMED = 3
 _MIDDLE = 0.5
 
 
-class AccountView(Struct, frozen=True):
+class CandidateAccount(Struct, frozen=True):
     """``state``: active | probe | cooling | exhausted | dead | denied | parked.  ``wait_s``: until its next chance,
     where there is one.
     ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
@@ -35,7 +35,7 @@ class AccountView(Struct, frozen=True):
 
 class AccountStateView(Struct, frozen=True):
     """Why an account, or one ``model`` of it (empty: all of it), is not used.  ``wait_s``: until its next chance, None
-    until something is done about it; ``state``: as in ``AccountView``.
+    until something is done about it; ``state``: as in ``CandidateAccount``.
     """
 
     account: str
@@ -62,7 +62,7 @@ class CandidateView(Struct, frozen=True):
     first_token_s: float | None = None
     weight: int = 1
     prefill: str = "none"
-    accounts: tuple[AccountView, ...] = ()
+    accounts: tuple[CandidateAccount, ...] = ()
 
 
 class Explanation(Struct, frozen=True):
@@ -108,7 +108,7 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     ]  # fmt: skip
 
 
-def seam_view(seam: Seam) -> dict[str, object]:
+def seam_view(seam: SeamRecord) -> dict[str, object]:
     """Return a seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
     return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
 
@@ -119,7 +119,7 @@ def explain_refusal(requested: str, error: GatewayError) -> Explanation:
 
 
 def explain_plan(
-    plan: Plan, health: Health | None, now: float, error: GatewayError | None = None, timeout: float | None = None
+    plan: Plan, health: HealthState | None, now: float, error: GatewayError | None = None, timeout: float | None = None
 ) -> Explanation:
     """Return the explanation of a plan, its targets in the order in which they would most likely be tried.
 
@@ -127,7 +127,7 @@ def explain_plan(
 
     ``timeout`` is how long the client would wait, in seconds.
     """
-    health = health or Health()
+    health = health or HealthState()
     tried = order(plan, health, now, None)
     states = health.ejected([one.target for one in tried], now)
     first = None
@@ -165,14 +165,14 @@ def explain_plan(
     )  # fmt: skip
 
 
-def _why_resting(accounts: tuple[AccountView, ...]) -> str:
+def _why_resting(accounts: tuple[CandidateAccount, ...]) -> str:
     """Return the reason why a target cannot be asked at all."""
     named = [f"{one.id} is {one.state}" + (f" for {one.wait_s:.0f} s" if one.wait_s else "") for one in accounts]
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f"out: {', '.join(named[:MOST_NAMED])}{more}"
 
 
-def _all_out(one: TargetProgress, health: Health, now: float) -> bool:
+def _all_out(one: TargetProgress, health: HealthState, now: float) -> bool:
     """True if none of its accounts may be used now."""
     model = one.target.upstream_model
     return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in one.attempts)
@@ -184,8 +184,8 @@ def _view(
     reason: str,
     score: float | None,
     state: str | None,
-    accounts: tuple[AccountView, ...],
-    health: Health,
+    accounts: tuple[CandidateAccount, ...],
+    health: HealthState,
     now: float,
 ) -> CandidateView:
     target = one.target
@@ -200,17 +200,17 @@ def _view(
     )  # fmt: skip
 
 
-def _prefill(one: Candidate, health: Health, now: float) -> str:
+def _prefill(one: Candidate, health: HealthState, now: float) -> str:
     return one.target.prefill if health.takes_prefill(one.target, now) else "none"
 
 
-def _account(attempt: Attempt, health: Health, now: float) -> AccountView:
+def _account(attempt: Attempt, health: HealthState, now: float) -> CandidateAccount:
     account, model = key_of(attempt), attempt.target.upstream_model
     headroom = health.accounts.headroom(account, now)
     state = health.accounts.state(account, model, now)
     if state is None:
-        return AccountView(account, headroom=headroom)
+        return CandidateAccount(account, headroom=headroom)
     if health.accounts.may(account, model, now) == PROBE:
-        return AccountView(account, PROBE, headroom=headroom)
+        return CandidateAccount(account, PROBE, headroom=headroom)
     wait = 0.0 if isinf(state.until) else max(0.0, state.until - now)
-    return AccountView(account, state.name, wait, headroom)
+    return CandidateAccount(account, state.name, wait, headroom)

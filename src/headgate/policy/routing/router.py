@@ -37,7 +37,7 @@ from headgate.model import (
 )
 from headgate.model.bounded import Bounded
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing import difficulty, explain, filters
 from headgate.policy.routing.difficulty import COMPUTED
 from headgate.policy.routing.explain import Explanation
@@ -98,7 +98,7 @@ class Router:
             return plan if plan.ordered else _with_affinity(plan, call, grant, headers or {})
         return self._plan_for(call, grant, made.plan, headers or {})
 
-    def explain(self, call: Call, grant: Grant, health: Health | None, now: float) -> Explanation:
+    def explain(self, call: Call, grant: Grant, health: HealthState | None, now: float) -> Explanation:
         """Return the plan with every candidate's reason, scores and state.  Raises nothing: an error is part of it."""
         requested = call.model or self.snapshot.default_model
         try:

@@ -20,7 +20,7 @@ from headgate.model import (
     Plan,
     Price,
     Progress,
-    Seam,
+    SeamRecord,
     Share,
     Target,
     Usage,
@@ -96,7 +96,7 @@ class Receipt:
         self.received = received
         self.usage = Usage()
         self.attempts: list[AttemptRecord] = []
-        self.continued: list[Seam] = []
+        self.continued: list[SeamRecord] = []
         self._journal = journal
 
     @property
@@ -359,7 +359,7 @@ class Receipt:
         self.close("fail" if self.opened else "refuse", "failed", status, code)
 
 
-def _continued(seams: list[Seam]) -> bytes:
+def _continued(seams: list[SeamRecord]) -> bytes:
     return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 

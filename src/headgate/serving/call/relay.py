@@ -13,7 +13,7 @@ import time
 from typing import cast
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
-from headgate.model import Seam
+from headgate.model import SeamRecord
 from headgate.ports import StreamBridge, StreamDeadlines, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
@@ -54,7 +54,7 @@ class Relay:
         self._quiet = 0.0
         self._flowing = False  # this attempt has something to see
         self._early: float | None = None
-        self._joint: Seam | None = None  # where this attempt goes on, until the client has been told
+        self._joint: SeamRecord | None = None  # where this attempt goes on, until the client has been told
 
     def commit_after(self, seconds: float) -> None:
         """After so many seconds without anything to see, the head is sent all the same."""
@@ -66,7 +66,7 @@ class Relay:
         """There has been an attempt that answered with a stream."""
         return cast("StreamBridge | None", self.bridge) is not None
 
-    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> None:
+    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: SeamRecord | None = None) -> None:
         """Another attempt answers; with ``joint`` it goes on where the client's stream broke."""
         self.bridge = bridge
         self._joint = joint

@@ -14,7 +14,7 @@ from headgate.errors import ClientGone
 from headgate.serving.loop.wheel import Wheel
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """The origin of a stream's bytes; it pauses for a slow client."""
 
     def pause(self) -> None: ...
@@ -63,7 +63,7 @@ class Egress:
     bytes_out = 0
     wrote_at = 0.0  # the wheel's now at the last write: keep-alive comments go by it
     owner: Owner | None = None  # notified when the client leaves
-    source: Source | None = None  # notified when the client is slow
+    source: ByteSource | None = None  # notified when the client is slow
 
     def __init__(self, sink: ResponseSink) -> None:
         self.sink = sink

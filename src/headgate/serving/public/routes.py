@@ -24,10 +24,10 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Fiber, Signal, next_turn
-from headgate.serving.public.catalog import Lists, Page, refuse_parameters, rest_of, unchanged
+from headgate.serving.public.catalog import Lists, TaggedBody, refuse_parameters, rest_of, unchanged
 from headgate.serving.public.streams import Streams
 from headgate.serving.replay.stream import CUT_SHORT
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.uplink.link import Uplink
 from headgate.wire.http import Request
@@ -41,7 +41,7 @@ AWAY_S = 2  # the pause before a question that control did not answer is sent ag
 log = logging.getLogger("headgate.routes")
 
 Operation = Callable[[Request, Egress], None]
-Listing = Callable[[Request], Awaitable[Page]]
+Listing = Callable[[Request], Awaitable[TaggedBody]]
 
 
 class Routes:
@@ -50,7 +50,7 @@ class Routes:
     def __init__(
         self,
         exchange: Exchange,
-        directory: Directory,
+        directory: SnapshotDirectory,
         link: Uplink,
         refusals: Refusals,
         cors_origins: tuple[str, ...],

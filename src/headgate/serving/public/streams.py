@@ -15,9 +15,9 @@ from headgate.model.receipt_ids import bare
 from headgate.policy import auth, on_disconnect
 from headgate.serving.client.egress import Egress
 from headgate.serving.public.catalog import rest_of
-from headgate.serving.replay.keeper import Replay
+from headgate.serving.replay.keeper import ReplayKeeper
 from headgate.serving.replay.stream import KeptStream
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.wire.http import Request
 
 _KNOWN = frozenset(("after", "expires", "signature"))
@@ -26,7 +26,7 @@ _KNOWN = frozenset(("after", "expires", "signature"))
 class Streams:
     """The operations.  They raise GatewayError where there is nothing to answer with."""
 
-    def __init__(self, replay: Replay, directory: Directory) -> None:
+    def __init__(self, replay: ReplayKeeper, directory: SnapshotDirectory) -> None:
         self._replay = replay
         self._directory = directory
 

@@ -2,7 +2,7 @@
 
 Owns which calls are kept, how long and in how much memory, and how they are found: by stream id, and by
 Idempotency-Key.  A kept call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.
-Other calls only pass ``Replay.keep``: they pay one comparison, and none per event.
+Other calls only pass ``ReplayKeeper.keep``: they pay one comparison, and none per event.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ from headgate.policy.auth import Digester
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay.ring import Memory, Ring
+from headgate.serving.replay.ring import EventMemory, Ring
 from headgate.serving.replay.stream import KeptStream
 from headgate.wire.http import Request
 
@@ -29,12 +29,12 @@ _UNKNOWN = "there is no such stream for this key: it was not resumable, or the g
 REPLAYED = b"x-headgate-idempotent-replay: true\r\n"
 
 
-class Replay:
+class ReplayKeeper:
     """All kept calls of this process: by stream id, and by Idempotency-Key."""
 
     def __init__(self, wheel: Wheel, limits: Limits, digester: Digester, public_url: str = "") -> None:
         self.wheel = wheel
-        self.memory = Memory(limits.replay_max)
+        self.memory = EventMemory(limits.replay_max)
         self._limits = limits
         self._digester = digester
         self._public = public_url.rstrip("/").encode()
@@ -71,18 +71,18 @@ class Replay:
         keyed = b"idempotency-key" in request.headers
         if not keyed and call.options is NO_OPTIONS and not alias.resumable_s and alias.on_disconnect == "cancel":
             return
-        conduct = on_disconnect.conduct(call.options, alias, stream=call.stream, keyed=keyed)
-        stored = (keyed or conduct.resumable) and self.memory.take(WEIGHT)
-        if not (stored or conduct.drains):  # not requested, or no room for it: a call like any other
+        wish = on_disconnect.decide(call.options, alias, stream=call.stream, keyed=keyed)
+        stored = (keyed or wish.resumable) and self.memory.take(WEIGHT)
+        if not (stored or wish.drains):  # not requested, or no room for it: a call like any other
             return
         ring, url = None, b""
-        if stored and conduct.resumable:
+        if stored and wish.resumable:
             ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             prefix = request.path.removesuffix(api.path.encode())
             url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
-        kept = KeptStream(self, api, receipt, conduct, ring, url, egress)
+        kept = KeptStream(self, api, receipt, wish, ring, url, egress)
         if ring is not None:
             self._streams[receipt.id] = kept
         self._running.add(kept)

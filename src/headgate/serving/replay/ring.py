@@ -14,7 +14,7 @@ WORTH = 64  # bytes of each event that a frame must save
 LARGE = 4 << 10  # a larger event makes no frame: its shared part is hardly the wrapping of a word, and frames stay
 
 
-class Memory:
+class EventMemory:
     """The memory of all kept events, in bytes: its limit and its use."""
 
     __slots__ = ("most", "used")
@@ -46,7 +46,7 @@ class Ring:
 
     __slots__ = ("_frames", "_kept", "_memory", "_most", "_odd", "_prefix", "_size", "last")
 
-    def __init__(self, ident: str, most: int, memory: Memory) -> None:
+    def __init__(self, ident: str, most: int, memory: EventMemory) -> None:
         self._prefix = b"id: %b." % ident.encode()
         self._kept: deque[bytes] = deque()
         self._frames = [(b"", b"")]  # the last one is tried

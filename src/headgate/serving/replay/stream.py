@@ -11,12 +11,12 @@ from typing import Protocol
 
 from headgate.dialects.base import Client
 from headgate.errors import DRAINING, OVERLOADED, STREAM_EXPIRED, STREAM_STOPPED, ClientGone, GatewayError
-from headgate.policy.on_disconnect import Conduct
+from headgate.policy.on_disconnect import OnDisconnect
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import NEVER, Wheel
-from headgate.serving.replay.ring import Memory, Ring
+from headgate.serving.replay.ring import EventMemory, Ring
 
 MOST_READERS = 64  # of one call
 PIECE = 64 << 10  # of missed events: as much as fills a reader's connection buffer
@@ -84,7 +84,7 @@ class Keeper(Protocol):
     """The table of all kept calls, as one of them needs it."""
 
     wheel: Wheel
-    memory: Memory
+    memory: EventMemory
 
     def outlive(self, kept: KeptStream) -> None:
         """Keep the answer of a call that has ended."""
@@ -111,7 +111,7 @@ class KeptStream:
     slot = -1
 
     def __init__(
-        self, keeper: Keeper, api: Client, receipt: Receipt, conduct: Conduct, ring: Ring | None, url: bytes,
+        self, keeper: Keeper, api: Client, receipt: Receipt, wish: OnDisconnect, ring: Ring | None, url: bytes,
         egress: Egress,
     ) -> None:  # fmt: skip
         self._keeper = keeper
@@ -121,9 +121,9 @@ class KeptStream:
         self.client_id = receipt.client_id
         self.grant = receipt.grant.id if receipt.grant is not None else ""
         self.ring = ring
-        self._grace = conduct.grace
-        self._tokens = conduct.tokens
-        self._drains = conduct.drains
+        self._grace = wish.grace
+        self._tokens = wish.tokens
+        self._drains = wish.drains
         self._fields = url
         self._call = egress
         self._client: Reader | None = Reader(self, egress.divert(self))

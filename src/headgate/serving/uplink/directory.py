@@ -11,12 +11,12 @@ from collections.abc import Mapping
 
 from headgate.model import Snapshot
 from headgate.policy.auth import Digester
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
 from headgate.process.channel import Resume, Uses
 
 
-class Directory:
+class SnapshotDirectory:
     """See ports.Directory.  ``key`` is the instance key under which tokens are digested; ``uses`` is the catalog's
     count of the last 30 days.  It stands beside the Snapshot, because it changes every minute and no decision depends
     on it.
@@ -27,7 +27,7 @@ class Directory:
         self.router = Router(snapshot)
         self.secrets = secrets
         self.uses = Uses({}, {})
-        self.health = Health()
+        self.health = HealthState()
         self._keyless: frozenset[str] = frozenset()
         self._park_keyless()
 

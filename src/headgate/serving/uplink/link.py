@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from headgate.errors import CONTROL_AWAY, GatewayError
 from headgate.process.channel import (
     Ack,
-    Answer,
     Ask,
+    AskReply,
     Down,
     Gauges,
     Hello,
@@ -39,7 +39,7 @@ from headgate.process.channel import (
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.uplink import operator_questions
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.snapshots import Assembly, SnapshotFile, patched
 
 FULL = 256 << 10
@@ -57,7 +57,7 @@ class Uplink:
         path: Path,
         kept: SnapshotFile,
         hello: Hello,
-        directory: Directory,
+        directory: SnapshotDirectory,
         wheel: Wheel,
     ) -> None:
         self._path = path
@@ -102,7 +102,7 @@ class Uplink:
 
     # --------------------------------------------------------------- up
 
-    def ask(self, kind: str, grant: str, params: Mapping[str, str], timeout: float) -> Signal[Answer]:
+    def ask(self, kind: str, grant: str, params: Mapping[str, str], timeout: float) -> Signal[AskReply]:
         """Puts a question to control.  Raises GatewayError (503) at once where control is away; the Signal fails
         alike later.
         """
@@ -148,7 +148,7 @@ class Uplink:
             case Uses():
                 if message != self._directory.uses:  # what was made with the old ones stays good
                     self._directory.uses = message
-            case Answer():
+            case AskReply():
                 question = self._questions.get(message.id)
                 if question is not None:
                     question.end()
@@ -194,7 +194,7 @@ class _Question:
     def __init__(self, link: Uplink, number: int) -> None:
         self.link = link
         self.id = number
-        self.answer: Signal[Answer] = Signal()
+        self.answer: Signal[AskReply] = Signal()
         self.due = NEVER
         self.slot = -1
 

@@ -10,11 +10,11 @@ from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
 from headgate.policy.routing.explain import account_states
-from headgate.process.channel import Answer, Ask
-from headgate.serving.uplink.directory import Directory
+from headgate.process.channel import Ask, AskReply
+from headgate.serving.uplink.directory import SnapshotDirectory
 
 
-def answer(ask: Ask, directory: Directory, now: float) -> Answer:
+def answer(ask: Ask, directory: SnapshotDirectory, now: float) -> AskReply:
     """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
     try:
         question = QUESTIONS.get(ask.kind)
@@ -22,23 +22,26 @@ def answer(ask: Ask, directory: Directory, now: float) -> Answer:
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
         found = question(ask, directory, now)
     except GatewayError as error:
-        return Answer(ask.id, error.kind.status, DEFAULT.error_body(error))
-    return Answer(ask.id, 200, msgspec.json.encode(found))
+        return AskReply(ask.id, error.kind.status, DEFAULT.error_body(error))
+    return AskReply(ask.id, 200, msgspec.json.encode(found))
 
 
-def _standings(_ask: Ask, directory: Directory, now: float) -> object:
+def _standings(_ask: Ask, directory: SnapshotDirectory, now: float) -> object:
     return account_states(directory.health.accounts, now)
 
 
-def _explain(ask: Ask, directory: Directory, now: float) -> object:
+def _explain(ask: Ask, directory: SnapshotDirectory, now: float) -> object:
     call = DEFAULT.read(ask.params.get("body", "").encode())
     return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
 
 
-QUESTIONS: Mapping[str, Callable[[Ask, Directory, float], object]] = {"standings": _standings, "explain": _explain}
+QUESTIONS: Mapping[str, Callable[[Ask, SnapshotDirectory, float], object]] = {
+    "standings": _standings,
+    "explain": _explain,
+}
 
 
-def _asker(ident: str, directory: Directory) -> Grant:
+def _asker(ident: str, directory: SnapshotDirectory) -> Grant:
     """A token's grant; the operator may use everything."""
     if not ident:
         return Grant("", "the operator")

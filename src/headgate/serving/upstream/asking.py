@@ -7,8 +7,7 @@ from typing import Protocol
 
 from headgate import ports
 from headgate.errors import POOL_FULL, GatewayError
-from headgate.model import Pool as PoolLimits
-from headgate.model import Timeouts
+from headgate.model import ConnectionLimits, Timeouts
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER
 
@@ -16,7 +15,7 @@ from headgate.serving.loop.wheel import NEVER
 class WaitingLine(Protocol):
     """What an asking needs of its pool: a place among those that wait for a connection."""
 
-    limits: PoolLimits
+    limits: ConnectionLimits
 
     def forget(self, asking: HttpAsking) -> None:
         """Take an asking out that waits no more."""

@@ -11,11 +11,11 @@ from typing import Protocol
 from headgate.errors import UPSTREAM_CUT, UPSTREAM_GARBAGE, UPSTREAM_TOO_LARGE, GatewayError
 from headgate.ports import Sink
 from headgate.wire.bodies.coding import CodingError, TooLargeError, TruncatedError
-from headgate.wire.bodies.framing import Form
+from headgate.wire.bodies.framing import BodyForm
 from headgate.wire.bodies.intake import Intake
 
 MOST_A_TURN = 256 << 10  # of what a body expands to
-_STREAMS = (Form.EVENTS, Form.LINES, Form.ITEMS)
+_STREAMS = (BodyForm.EVENTS, BodyForm.LINES, BodyForm.ITEMS)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"json-seq", b"jsonlines")
 _FIELDS = (b"data:", b"event", b"id:", b"retry")
 

@@ -25,7 +25,7 @@ FAMILY_DELAY_S = 0.25  # RFC 8305 §8
 MAX_PROXY_HEAD = 16 << 10
 
 
-class Origin(NamedTuple):
+class UpstreamOrigin(NamedTuple):
     """Where a base URL points.  ``authority`` is what goes into Host; ``path`` has no slash at its end."""
 
     tls: bool
@@ -38,7 +38,7 @@ class Origin(NamedTuple):
 log = logging.getLogger("headgate.connect")
 
 
-def origin_of(url: str) -> Origin:
+def origin_of(url: str) -> UpstreamOrigin:
     """Raises ValueError where ``url`` is not an http(s) URL with a host."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
@@ -48,7 +48,7 @@ def origin_of(url: str) -> Origin:
     port = parts.port or (443 if tls else 80)
     shown = f"[{host}]" if ":" in host else host
     authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
-    return Origin(tls, host, port, parts.path.rstrip("/"), authority)
+    return UpstreamOrigin(tls, host, port, parts.path.rstrip("/"), authority)
 
 
 class Dialer:
@@ -60,7 +60,7 @@ class Dialer:
         self._renewed: set[str | None] = set()
         self._unsound: dict[str | None, trust.Stamp] = {}  # changed files that cannot be used: said once each
 
-    async def dial(self, origin: Origin, ca_file: str | None, factory: Callable[[], P]) -> P:
+    async def dial(self, origin: UpstreamOrigin, ca_file: str | None, factory: Callable[[], P]) -> P:
         """Connects, through a proxy where the environment says so.  Raises OSError, ssl.SSLError."""
         proxy = self._proxy_for(origin)
         sock = await _connect(proxy.host, proxy.port) if proxy else await _connect(origin.host, origin.port)
@@ -77,11 +77,11 @@ class Dialer:
             raise
         return protocol
 
-    def plain_proxy(self, origin: Origin) -> Proxy | None:
+    def plain_proxy(self, origin: UpstreamOrigin) -> Proxy | None:
         """Return the proxy that needs the whole URL of a plain-text request (RFC 9112 §3.2.2)."""
         return None if origin.tls else self._proxy_for(origin)
 
-    def _proxy_for(self, origin: Origin) -> Proxy | None:
+    def _proxy_for(self, origin: UpstreamOrigin) -> Proxy | None:
         return self._proxies.of(origin.tls, origin.host, origin.port)
 
     async def _context(self, ca_file: str | None) -> ssl.SSLContext:
@@ -129,7 +129,7 @@ async def _connect(host: str, port: int) -> socket.socket:
     )
 
 
-async def _tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
+async def _tunnel(sock: socket.socket, origin: UpstreamOrigin, proxy: Proxy) -> None:
     """CONNECT (RFC 9110 §9.3.6).  Raises OSError where the proxy refuses."""
     loop = asyncio.get_running_loop()
     authority = f"{f'[{origin.host}]' if ':' in origin.host else origin.host}:{origin.port}".encode()

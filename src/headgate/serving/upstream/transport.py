@@ -16,15 +16,14 @@ from collections.abc import Collection
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
-from headgate.model import Attempt, Provider, Rendered
-from headgate.model import Pool as PoolLimits
+from headgate.model import Attempt, ConnectionLimits, Provider, Rendered
 from headgate.model.bounded import Bounded
 from headgate.ports import Directory
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.connection import HttpUpstream
-from headgate.serving.upstream.dialler import Dialer, Origin, origin_of
+from headgate.serving.upstream.dialler import Dialer, UpstreamOrigin, origin_of
 from headgate.wire.http import TRANSPORT_FIELDS, forwardable, forwarded
 from headgate.wire.signing import credential, header_values, hidden_values
 
@@ -38,7 +37,7 @@ _monotonic = time.monotonic
 class Pool:
     """The connections to one origin.  ``size`` counts running, idle and being made."""
 
-    def __init__(self, origin: Origin, provider: Provider, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
+    def __init__(self, origin: UpstreamOrigin, provider: Provider, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
         self.wheel = wheel
         self.turn = turn
         self._origin = origin
@@ -186,7 +185,7 @@ class Transport:
         self._directory = directory
         self._dialer = dialer
         self._wheel = wheel
-        self._pools: dict[tuple[Origin, str | None, PoolLimits], Pool] = {}
+        self._pools: dict[tuple[UpstreamOrigin, str | None, ConnectionLimits], Pool] = {}
         self._routes: Bounded[tuple[int, str, str], Route] = Bounded(MOST_ROUTES)
         self._secrets: object = None
 

@@ -1,7 +1,7 @@
 """The fixture engine: a small language model's server without the model, for honest tests of broken streams.
 
 ``engine`` as a model of the built-in provider.  Its text is a pure function of (seed, mode, all text so far): see
-``walk``.  ``Settings`` set the form of its events and its faults: as a suffix of the model id,
+``walk``.  ``EngineSettings`` set the form of its events and its faults: as a suffix of the model id,
 ``engine?mode=code&chunk=3``, or as ``"engine": {…}`` in the body, which wins.  ``kill`` and ``key`` let one call be
 cut several times: the n-th request with a key dies at ``kill[n-1]``; requests beyond the list complete.
 
@@ -20,10 +20,10 @@ import msgspec
 from msgspec import Struct
 
 from headgate.testing.engine.walk import Walk, count, rest
-from headgate.testing.faults.scene import Memory
+from headgate.testing.faults.scene import FaultCounts
 from headgate.testing.provider import shapes
 from headgate.testing.provider.playing import EVENT_STREAM
-from headgate.testing.provider.server import Reply
+from headgate.testing.provider.server import ReplyWriter
 from headgate.testing.provider.shapes import ChatRequest, Invalid, Shape
 from headgate.testing.provider.tools import CALLS
 
@@ -33,7 +33,7 @@ _REASONING_SEED = 1 << 20
 _WHITE = " \n\t"
 
 
-class Settings(Struct, forbid_unknown_fields=True):
+class EngineSettings(Struct, forbid_unknown_fields=True):
     """How one answer is made.  Durations are milliseconds."""
 
     # The text
@@ -105,7 +105,7 @@ class Piece(Struct):
 _decoder = msgspec.json.Decoder(EngineRequest)
 
 
-def read(body: bytes) -> tuple[EngineRequest, Settings]:
+def read(body: bytes) -> tuple[EngineRequest, EngineSettings]:
     """The request, and the settings that it and its model's suffix make.  Raises Invalid."""
     request = shapes.read_chat(body, _decoder)
     suffix = request.model.partition("?")[2]
@@ -114,7 +114,7 @@ def read(body: bytes) -> tuple[EngineRequest, Settings]:
         if name in given:
             given[name] = given[name].split(",")
     try:
-        settings = msgspec.convert({**given, **(request.engine or {})}, Settings, strict=False)
+        settings = msgspec.convert({**given, **(request.engine or {})}, EngineSettings, strict=False)
     except msgspec.ValidationError as error:
         raise Invalid(f"engine: {error}", "engine" if request.engine else "model") from None
     if not 0 <= settings.tokens <= MOST_TOKENS:
@@ -125,10 +125,10 @@ def read(body: bytes) -> tuple[EngineRequest, Settings]:
 # ------------------------------------------------------------------------------------- what is said
 
 
-class Answer:
+class EngineAnswer:
     """The whole answer to one request, made before any of it is sent.  Raises Invalid."""
 
-    def __init__(self, request: EngineRequest, settings: Settings) -> None:
+    def __init__(self, request: EngineRequest, settings: EngineSettings) -> None:
         self.request, self.settings = request, settings
         messages, said = _split(request, settings)
         prompt = "".join(f"<|{message.role}|>{message.text}\n" for message in messages)
@@ -196,7 +196,7 @@ class Answer:
         return shapes.dumps({**head, "choices": choices, **usage})
 
 
-def _split(request: EngineRequest, settings: Settings) -> tuple[list[EngineMessage], str]:
+def _split(request: EngineRequest, settings: EngineSettings) -> tuple[list[EngineMessage], str]:
     """The conversation, and the beginning of the answer that the client has already."""
     messages, last = request.messages, request.messages[-1]
     if last.role != "assistant" or settings.prefill == "turn":
@@ -230,7 +230,7 @@ def _tool_call() -> list[dict[str, Any]]:
     return [first, *({"index": 0, "function": {"arguments": part}} for part in parts)]
 
 
-def _texts(tokens: list[bytes], settings: Settings) -> list[tuple[str, int]]:
+def _texts(tokens: list[bytes], settings: EngineSettings) -> list[tuple[str, int]]:
     """The events' texts, with the tokens in each: whole characters only, so that one may have to wait for the next."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     texts: list[tuple[str, int]] = []
@@ -303,7 +303,7 @@ _STEP = 4096  # a piece of a body that is written in any pieces has at most so m
 class Telling:
     """One stream: its events in order, and where and how it breaks off."""
 
-    def __init__(self, reply: Reply, answer: Answer, shape: Shape) -> None:
+    def __init__(self, reply: ReplyWriter, answer: EngineAnswer, shape: Shape) -> None:
         self._reply, self._answer, self._shape = reply, answer, shape
         self._request, self._settings = answer.request, answer.settings
         self._said = 0
@@ -418,7 +418,7 @@ def _logprob(token: str) -> dict[str, Any]:
     return {"token": token, "logprob": -0.25, "bytes": list(token.encode()), "top_logprobs": []}
 
 
-async def _perform(reply: Reply, shape: Shape, answer: Answer, kill: int, cut: float) -> None:
+async def _perform(reply: ReplyWriter, shape: Shape, answer: EngineAnswer, kill: int, cut: float) -> None:
     if answer.request.stream:
         return await Telling(reply, answer, shape).tell(kill, cut)
     await asyncio.sleep(answer.settings.pace / 1e3 * len(answer.pieces[0]))
@@ -427,10 +427,10 @@ async def _perform(reply: Reply, shape: Shape, answer: Answer, kill: int, cut: f
     return reply.whole(200, answer.document(shape))
 
 
-def begin(reply: Reply, memory: Memory, id: str) -> None:
+def begin(reply: ReplyWriter, memory: FaultCounts, id: str) -> None:
     """Reads the request and starts its answer.  Raises Invalid."""
     request, settings = read(reply.request.body)
-    answer = Answer(request, settings)
+    answer = EngineAnswer(request, settings)
     visit = memory.visit("engine", settings.key)[0] if settings.key else 1
     kill = settings.kill[visit - 1] if visit <= len(settings.kill) else _NEVER
     cut = settings.cut[visit - 1] if visit <= len(settings.cut) else 1.0

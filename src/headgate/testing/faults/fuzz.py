@@ -29,7 +29,7 @@ from typing import Any
 from msgspec import Struct
 
 from headgate.testing.engine.walk import Walk, rest
-from headgate.testing.faults.bench import Gateway, free_port, gateway
+from headgate.testing.faults.bench import GatewayAddress, free_port, gateway
 from headgate.testing.faults.client import Heard, ask
 from headgate.testing.provider.provider import serve
 
@@ -51,7 +51,7 @@ usage: python -m headgate.testing.faults.fuzz [--streams N] [--seed N] [--only N
 """
 
 
-class Target(Struct, frozen=True):
+class FuzzTarget(Struct, frozen=True):
     """One engine: the provider of the gateway that it is behind, and how it behaves."""
 
     provider: str
@@ -63,7 +63,7 @@ class Target(Struct, frozen=True):
         return f"{self.provider}/engine?" + "&".join(f"{name}={value}" for name, value in pairs)
 
 
-class Stream(Struct, frozen=True):
+class FuzzStream(Struct, frozen=True):
     """One stream: its request, its targets, and its whole answer."""
 
     number: int
@@ -101,7 +101,7 @@ def _difference(found: str, wanted: str) -> str:
 # ------------------------------------------------------------------------------------- what is played
 
 
-def stream(seed: int, number: int) -> Stream:
+def stream(seed: int, number: int) -> FuzzStream:
     """The stream with this number: the same, whichever others are played."""
     chance = Random(f"{seed}/{number}")
     engine = _said(chance)
@@ -126,7 +126,7 @@ def stream(seed: int, number: int) -> Stream:
     if limit is not None:
         body[chance.choice(("max_tokens", "max_completion_tokens"))] = limit
     finish = "length" if limit is not None and limit <= len(_tokens(engine)) else "stop"
-    return Stream(number, body, text, finish)
+    return FuzzStream(number, body, text, finish)
 
 
 def _said(chance: Random) -> dict[str, Any]:
@@ -151,7 +151,7 @@ def _tokens(engine: dict[str, Any]) -> list[bytes]:
     return rest(Walk(engine["seed"], engine["mode"], f"<|user|>{PROMPT}\n", engine["tokens"]), "")[0]
 
 
-def _target(chance: Random, silent: bool, limited: bool) -> Target:
+def _target(chance: Random, silent: bool, limited: bool) -> FuzzTarget:
     """An engine's way with a prefill, and the provider that says of it what an operator would.
 
     ``silent``: its answers have no usage.  Whether it trims cannot be found out then, and an operator has to say it.
@@ -171,7 +171,7 @@ def _target(chance: Random, silent: bool, limited: bool) -> Target:
     settings |= {"trims": int(trims), "strict": int(strict)}
     declares = silent or chance.random() < 0.3
     suffix = ("-trims" if trims or strict else "-keeps") if declares else ""
-    return Target(f"{spelling.replace('_', '-')}{suffix}", settings)
+    return FuzzTarget(f"{spelling.replace('_', '-')}{suffix}", settings)
 
 
 def configuration(url: str, token: str, state: Path) -> dict[str, Any]:
@@ -205,14 +205,14 @@ class Score:
     def __init__(self, count: int) -> None:
         self.count = count
         self.verdicts: Counter[str] = Counter()
-        self.wrong: list[tuple[Stream, str]] = []
+        self.wrong: list[tuple[FuzzStream, str]] = []
         self._shown = self._began = time.monotonic()
 
     @property
     def played(self) -> int:
         return sum(self.verdicts.values())
 
-    def add(self, one: Stream, verdict: str) -> None:
+    def add(self, one: FuzzStream, verdict: str) -> None:
         if verdict not in ("exact", "truthful"):
             self.wrong.append((one, verdict))
             verdict = "wrong"
@@ -246,7 +246,7 @@ async def run(seed: int, numbers: list[int], minutes: float) -> Score:
     return score
 
 
-async def _work(at: Gateway, seed: int, todo: Iterator[int], score: Score) -> None:
+async def _work(at: GatewayAddress, seed: int, todo: Iterator[int], score: Score) -> None:
     for number in todo:
         one = stream(seed, number)
         score.add(one, one.judge(await ask(at.url, at.token, one.body, PATIENCE_S)))

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from headgate.testing.provider import lorem, shapes
 from headgate.testing.provider.playing import EVENT_STREAM, Pace, capped, play
-from headgate.testing.provider.server import Headers, Reply
+from headgate.testing.provider.server import Headers, ReplyWriter
 from headgate.testing.provider.shapes import ChatRequest, Shape
 
 FOREVER = 3600.0
@@ -62,7 +62,7 @@ def fault(name: str, summary: str, *, survivable: bool = False, **params: float)
     return enter
 
 
-class Memory:
+class FaultCounts:
     """How often, and since when, each (fault, key) was asked: the only state that faults have."""
 
     def __init__(self) -> None:
@@ -91,12 +91,12 @@ class Scene:
 
     def __init__(
         self,
-        reply: Reply,
+        reply: ReplyWriter,
         chat: ChatRequest,
         shape: Shape,
         row: Fault,
         params: dict[str, float],
-        memory: Memory,
+        memory: FaultCounts,
         key: str,
     ) -> None:
         self.reply, self.chat, self.shape, self.row, self.params = reply, chat, shape, row, params

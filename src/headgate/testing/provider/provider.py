@@ -27,10 +27,10 @@ import msgspec
 
 from headgate.testing.engine import engine
 from headgate.testing.faults import meaning, oddities
-from headgate.testing.faults.scene import FAULTS, Memory, Scene
+from headgate.testing.faults.scene import FAULTS, FaultCounts, Scene
 from headgate.testing.provider import lorem, shapes, tools
 from headgate.testing.provider.playing import Pace, play
-from headgate.testing.provider.server import Connection, Journal, Reply, Seen
+from headgate.testing.provider.server import ProviderConnection, ReplyWriter, RequestLog, Seen
 from headgate.testing.provider.shapes import ChatRequest, Invalid, Shape
 
 FAULT_FILES = (meaning, oddities, tools)  # importing them fills FAULTS
@@ -54,11 +54,11 @@ class Provider:
     def __init__(self, keys: Collection[str] = (), keep: int = 10_000, timed: bool = False) -> None:
         self.host, self.port, self.scheme = "", 0, "http"
         self.keys = frozenset(keys)
-        self.connections: set[Connection] = set()
+        self.connections: set[ProviderConnection] = set()
         self.accepted = 0
         self.started = int(time.time())
-        self._journal = Journal(deque(maxlen=keep), timed)
-        self._memory = Memory()
+        self._journal = RequestLog(deque(maxlen=keep), timed)
+        self._memory = FaultCounts()
         self._serial = itertools.count(1)
 
     @property
@@ -90,14 +90,14 @@ class Provider:
         finally:
             self._journal.listeners.remove(changed.set)
 
-    def connection(self) -> Connection:
+    def connection(self) -> ProviderConnection:
         """The protocol of a new connection."""
         self.accepted += 1
-        return Connection(self.accepted, self._answer, self._journal, self.connections)
+        return ProviderConnection(self.accepted, self._answer, self._journal, self.connections)
 
     # ---- what is asked
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: ReplyWriter) -> None:
         try:
             self._route(reply)
         except Invalid as wrong:
@@ -105,7 +105,7 @@ class Provider:
             body = shapes.error(wrong.message, kind, wrong.code, wrong.param)
             reply.whole(wrong.status, shapes.dumps(body))
 
-    def _route(self, reply: Reply) -> None:
+    def _route(self, reply: ReplyWriter) -> None:
         method, path = reply.request.method, reply.request.path.rstrip("/")
         self._check_key(reply)
         if path == "/__seen" and method == "GET":
@@ -122,7 +122,7 @@ class Provider:
             return self._one_model(reply, path.partition("/models/")[2].replace("%2F", "/"))
         raise Invalid(f"Invalid URL ({method} {path})", status=404, code="unknown_url")
 
-    def _check_key(self, reply: Reply) -> None:
+    def _check_key(self, reply: ReplyWriter) -> None:
         sent = (reply.request.header("authorization") or "").removeprefix("Bearer ")
         if self.keys and sent not in self.keys:
             raise Invalid("Incorrect API key provided.", status=401, code="invalid_api_key")
@@ -134,14 +134,14 @@ class Provider:
         about = self._catalog()[model]
         return {"id": model, "object": "model", "created": self.started, "owned_by": "headgate", "description": about}
 
-    def _one_model(self, reply: Reply, model: str) -> None:
+    def _one_model(self, reply: ReplyWriter, model: str) -> None:
         if model not in self._catalog():
             raise _no_such_model(model)
         reply.whole(200, shapes.dumps(self._entry(model)))
 
     # ---- what is answered
 
-    def _chat(self, reply: Reply, chat: ChatRequest) -> None:
+    def _chat(self, reply: ReplyWriter, chat: ChatRequest) -> None:
         id = f"chatcmpl-{next(self._serial):024x}"
         if chat.model.partition("?")[0] == "engine":
             return engine.begin(reply, self._memory, id)

@@ -33,7 +33,7 @@ Step = (
 Script = Sequence[Step]
 
 
-class _Reading:
+class _RequestCallbacks:
     """httptools' callbacks for one request after the other."""
 
     def __init__(self) -> None:
@@ -97,7 +97,7 @@ class ScriptedUpstream:
         task.add_done_callback(self.tasks.discard)
         number = len(self.received)
         self.received.append(bytearray())
-        reading = _Reading()
+        reading = _RequestCallbacks()
         for step in self._scripts[min(number, len(self._scripts) - 1)]:
             try:
                 await self._perform(step, number, reader, writer, reading)
@@ -109,7 +109,12 @@ class ScriptedUpstream:
         writer.close()
 
     async def _perform(
-        self, step: Step, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reading: _Reading
+        self,
+        step: Step,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        reading: _RequestCallbacks,
     ) -> None:
         match step:
             case ("send", bytes(data)):
@@ -132,7 +137,7 @@ class ScriptedUpstream:
             case _:
                 raise ValueError(f"no such step: {step!r}")
 
-    async def _request(self, number: int, reader: asyncio.StreamReader, reading: _Reading) -> None:
+    async def _request(self, number: int, reader: asyncio.StreamReader, reading: _RequestCallbacks) -> None:
         while not reading.done:
             data = await reader.read(65536)
             if not data:

@@ -194,7 +194,7 @@ class _Layer:
         return self._engine is None or self._ended
 
 
-class Decoder:
+class BodyDecoder:
     """All codings of a body.  ``feed`` it the bytes, ``read`` until it returns none, ``finish`` at the end."""
 
     __slots__ = ("_last", "_layers")
@@ -231,7 +231,7 @@ class Decoder:
             raise TruncatedError("ends in the middle of its compressed data")
 
 
-def decoder(field: bytes, head: bytes = b"") -> Decoder | None:
+def decoder(field: bytes, head: bytes = b"") -> BodyDecoder | None:
     """Return the decoder for a ``Content-Encoding`` field; None if no decoding is needed.
 
     ``head`` is the beginning of the body, if known: some servers compress without announcing it.
@@ -243,7 +243,7 @@ def decoder(field: bytes, head: bytes = b"") -> Decoder | None:
         raise CodingError(f"is compressed {len(names)} times over")
     if not names:
         names = ["gzip"] if head.startswith(_GZIP) else ["zstd"] if head.startswith(_ZSTD) else []
-    return Decoder(names) if names else None
+    return BodyDecoder(names) if names else None
 
 
 def decode(field: bytes, body: bytes, most: int) -> bytes:

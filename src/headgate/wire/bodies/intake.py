@@ -7,8 +7,8 @@ without end meets a limit, or a slow client, like any other.
 from __future__ import annotations
 
 from headgate.wire.bodies import coding, framing
-from headgate.wire.bodies.coding import Decoder, TooLargeError
-from headgate.wire.bodies.framing import Form, Items, Lines, Sniffer, as_events
+from headgate.wire.bodies.coding import BodyDecoder, TooLargeError
+from headgate.wire.bodies.framing import BodyForm, Items, Lines, Sniffer, as_events
 
 _HEAD = 16
 
@@ -21,9 +21,9 @@ class Intake:
     """
 
     def __init__(self, codings: bytes, *, lines: bool, most: int) -> None:
-        self.form: Form | None = None
+        self.form: BodyForm | None = None
         self._codings = codings
-        self._decoder: Decoder | None = None
+        self._decoder: BodyDecoder | None = None
         self._settled = False  # whether there is a coding
         self._sniffer = Sniffer(lines)
         self._pieces: Lines | Items | None = None  # of a body that has to be cut into events
@@ -62,7 +62,7 @@ class Intake:
                 return out
         return b""
 
-    def recognise(self, data: bytes) -> Form | None:
+    def recognise(self, data: bytes) -> BodyForm | None:
         """Looks at more of a body until its form is known, and keeps nothing of it beyond that.  Raises CodingError."""
         self.feed(data)
         while self.form is None and (decoded := self._decoded()):
@@ -96,13 +96,13 @@ class Intake:
         if self.form is None:
             self.form = self._sniffer.feed(data)
             self._hold(data)
-            if self.form is None or self.form is Form.DOCUMENT:
+            if self.form is None or self.form is BodyForm.DOCUMENT:
                 return b""
             data = self._take_held()
-            if self.form in (Form.LINES, Form.ITEMS):
-                self._pieces = Lines() if self.form is Form.LINES else Items()
+            if self.form in (BodyForm.LINES, BodyForm.ITEMS):
+                self._pieces = Lines() if self.form is BodyForm.LINES else Items()
                 data = framing.beginning(data)
-        elif self.form is Form.DOCUMENT:
+        elif self.form is BodyForm.DOCUMENT:
             self._hold(data)
             return b""
         return data if self._pieces is None else self._cut(self._pieces, data)
@@ -134,4 +134,4 @@ class Intake:
         data = self._take_held()
         if self._pieces is not None:
             return self._pieces.close()
-        return as_events(data, self.form) if data and self.form not in (Form.OTHER, Form.EVENTS) else data
+        return as_events(data, self.form) if data and self.form not in (BodyForm.OTHER, BodyForm.EVENTS) else data
