@@ -14,7 +14,7 @@ from headgate.policy.routing import filters
 from headgate.policy.routing.difficulty import is_hard
 from headgate.policy.routing.explain import Explanation
 from headgate.policy.routing.router import Router
-from tests.policy.worlds import ANYONE, call, chain, provider, router
+from tests.policy.simulation import ANYONE, call, chain, provider, router
 
 TOOL = [{"type": "function", "function": {"name": "f"}}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]

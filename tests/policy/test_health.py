@@ -14,7 +14,7 @@ from headgate.policy.attempts.progress import Step
 from headgate.policy.health.accounts import ACTIVE, OUT, PROBE, Accounts
 from headgate.policy.health.affinity import Affinity, Bound
 from headgate.policy.health.targets import HealthState, blames_our_field, key_of_target
-from tests.policy.worlds import ANYONE, World, always, call, chain, error, fine, plan, provider, router, status
+from tests.policy.simulation import ANYONE, Simulation, always, call, chain, error, fine, plan, provider, router, status
 
 ONE = plan(ModelRow("m"), ModelRow("m"), ModelRow("m"))
 TARGETS = [attempt.target for attempt in ONE.attempts]
@@ -173,17 +173,17 @@ def test_the_tables_are_bounded() -> None:
         health.rejects_usage(attempt.target, 0.0)
         health.learn_trims(key_of_target(attempt.target), True, 0.0)
         health.learn_latency(attempt.target, 1.0, None)
-    assert len(health._failing) <= 4096 and len(health._learnt) <= 4096 and len(health._trims) <= 4096
-    assert len(health._latency) <= 4096 and sum(len(m) for m in health.accounts._kept.values()) <= 4097
+    assert len(health._failing) <= 4096 and len(health._refusals) <= 4096 and len(health._trims) <= 4096
+    assert len(health._latency) <= 4096 and sum(len(m) for m in health.accounts._by_account.values()) <= 4097
 
 
 def test_panic_the_least_bad_serves() -> None:
-    world = World({"p0": always(CUT), "p1": always(CUT)})
+    simulation = Simulation({"p0": always(CUT), "p1": always(CUT)})
     two = plan()
     for _ in range(5):
-        assert len(world.play(two).tries) == 2, "one of them is out, but there is no other"
-    world.upstreams["p0"] = fine
-    assert world.play(two).error is None
+        assert len(simulation.play(two).tries) == 2, "one of them is out, but there is no other"
+    simulation.upstreams["p0"] = fine
+    assert simulation.play(two).error is None
 
 
 def test_what_a_target_cannot_do_is_remembered() -> None:
@@ -324,39 +324,39 @@ def test_headroom_is_learnt_and_comes_back() -> None:
     assert accounts.headroom("a/0", 70.0) == pytest.approx(0.1)
 
 
-def served_by(world: World, one: object, calls: int) -> dict[str, int]:
+def served_by(simulation: Simulation, one: object, calls: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for _ in range(calls):
-        account = world.play(one).tries[-1][2]  # type: ignore[arg-type]
+        account = simulation.play(one).tries[-1][2]  # type: ignore[arg-type]
         assert account is not None
         found[account] = found.get(account, 0) + 1
     return found
 
 
 def test_a_pool_rotates_by_headroom() -> None:
-    world = World({"p0": fine}, chance=Random(1).random)
+    simulation = Simulation({"p0": fine}, chance=Random(1).random)
     one = plan(ModelRow("m"), keys=3, affinity="none")
-    found = served_by(world, one, 60)
+    found = served_by(simulation, one, 60)
     assert sorted(found) == ["p0/0", "p0/1", "p0/2"] and min(found.values()) >= 10
-    world.health.accounts.learn_limits(Account("p0/1"), limits(100, 3), world.now)
-    assert "p0/1" not in served_by(world, one, 30)
-    world.now += 120
-    assert "p0/1" in served_by(world, one, 30)
+    simulation.health.accounts.learn_limits(Account("p0/1"), limits(100, 3), simulation.now)
+    assert "p0/1" not in served_by(simulation, one, 30)
+    simulation.now += 120
+    assert "p0/1" in served_by(simulation, one, 30)
 
 
 # ---- affinity
 
 
 def test_a_caller_stays_spills_and_returns() -> None:
-    world = World({"p0": fine}, chance=Random(2).random)
+    simulation = Simulation({"p0": fine}, chance=Random(2).random)
     one = plan(ModelRow("m"), keys=3)
     assert one.affinity
-    home = next(iter(served_by(world, one, 1)))
-    assert served_by(world, one, 10) == {home: 10}
-    world.upstreams[home] = lambda now, visit: status(429, 20.0) if visit == 0 else None
-    assert list(served_by(world, one, 5)) != [home]
-    world.now += 21
-    assert served_by(world, one, 5) == {home: 5}
+    home = next(iter(served_by(simulation, one, 1)))
+    assert served_by(simulation, one, 10) == {home: 10}
+    simulation.upstreams[home] = lambda now, visit: status(429, 20.0) if visit == 0 else None
+    assert list(served_by(simulation, one, 5)) != [home]
+    simulation.now += 21
+    assert served_by(simulation, one, 5) == {home: 5}
 
 
 def test_a_binding_lives_as_long_as_the_cache() -> None:
@@ -385,28 +385,30 @@ def test_a_caller_has_a_home_at_every_pool() -> None:
         *(provider(name, ModelRow("m"), keys=8) for name in ("p", "q")),
         aliases=[chain("p/m", "q/m"), chain("q/m", name="other")],
     )
-    world = World({"p": fine, "q": fine}, chance=Random(3).random)
+    simulation = Simulation({"p": fine, "q": fine}, chance=Random(3).random)
 
     def home(model: str) -> str | None:
-        (found,) = {world.play(gate.plan(call(model, user="u"), ANYONE)).tries[0][2] for _ in range(10)}
+        (found,) = {simulation.play(gate.plan(call(model, user="u"), ANYONE)).tries[0][2] for _ in range(10)}
         return found
 
     homes = [home("p/m"), home("q/m")]
     assert [home("chat"), home("other"), home("p/m"), home("q/m")] == [*homes, *homes]
-    world.upstreams["p"] = lambda now, visit: status(503)
-    assert world.play(gate.plan(call("chat", user="u"), ANYONE)).tries[-1][2] == homes[1], "spilt: to its home there"
+    simulation.upstreams["p"] = lambda now, visit: status(503)
+    assert simulation.play(gate.plan(call("chat", user="u"), ANYONE)).tries[-1][2] == homes[1], (
+        "spilt: to its home there"
+    )
 
 
 def test_of_several_homes_the_oldest_is_it() -> None:
     gate = router(*(provider(name, ModelRow("m")) for name in "abc"), aliases=[
         chain("a/m", "b/m", "c/m", strategy="weighted")
     ])  # fmt: skip
-    world = World(dict.fromkeys("abc", fine), chance=Random(4).random)
+    simulation = Simulation(dict.fromkeys("abc", fine), chance=Random(4).random)
     one = gate.plan(call(user="u"), ANYONE)
-    (home,) = world.play(one).providers
-    world.upstreams[home] = lambda now, visit: status(503) if visit == 1 else None
-    (_, spilt) = world.play(one).providers
-    assert spilt != home and {world.play(one).providers[0] for _ in range(10)} == {home}
+    (home,) = simulation.play(one).providers
+    simulation.upstreams[home] = lambda now, visit: status(503) if visit == 1 else None
+    (_, spilt) = simulation.play(one).providers
+    assert spilt != home and {simulation.play(one).providers[0] for _ in range(10)} == {home}
 
 
 def test_unspliceable_answer_is_no_failure() -> None:

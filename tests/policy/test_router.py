@@ -11,7 +11,7 @@ from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Grant, ModelRow, Plan, Price, TargetRef
 from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
-from tests.policy.worlds import ANYONE, PRICED, call, chain, error, plan, provider, router
+from tests.policy.simulation import ANYONE, PRICED, call, chain, error, plan, provider, router
 
 
 def names(one: Plan) -> list[str]:

@@ -14,7 +14,7 @@ from headgate.model import Account, Alias, ModelRow, Plan, Price, TargetRef
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.strategies import intended_target, order
 from headgate.policy.health.targets import HealthState
-from tests.policy.worlds import ANYONE, World, call, chain, error, fine, plan, provider, router, status
+from tests.policy.simulation import ANYONE, Simulation, call, chain, error, fine, plan, provider, router, status
 
 
 def firsts(one: Plan, health: HealthState, draws: int = 4000, seed: int = 1) -> Counter[str]:
@@ -65,11 +65,11 @@ def test_balanced_is_money_times_time_among_the_best_three() -> None:
 
 def test_latency_is_learnt_from_calls_of_one_attempt() -> None:
     one = priced("fastest", 1, 1)
-    world = World({"p0": lambda now, visit: status(503) if visit == 0 else None, "p1": fine})
-    world.play(one)
-    assert all(world.health.latency(attempt.target) is None for attempt in one.attempts)
-    world.play(one)
-    assert sum(world.health.latency(attempt.target) is not None for attempt in one.attempts) == 1
+    simulation = Simulation({"p0": lambda now, visit: status(503) if visit == 0 else None, "p1": fine})
+    simulation.play(one)
+    assert all(simulation.health.latency(attempt.target) is None for attempt in one.attempts)
+    simulation.play(one)
+    assert sum(simulation.health.latency(attempt.target) is not None for attempt in one.attempts) == 1
 
 
 def test_the_time_between_tokens_is_learnt_from_streams() -> None:
@@ -85,9 +85,9 @@ def test_the_time_between_tokens_is_learnt_from_streams() -> None:
 
 def test_a_caller_returns_to_the_target_with_its_cache() -> None:
     one = priced("weighted", 1, 1, 1, affinity="prompt_cache")
-    world = World({f"p{index}": fine for index in range(3)}, chance=Random(5).random)
-    home = world.play(one).providers
-    assert all(world.play(one).providers == home for _ in range(20))
+    simulation = Simulation({f"p{index}": fine for index in range(3)}, chance=Random(5).random)
+    home = simulation.play(one).providers
+    assert all(simulation.play(one).providers == home for _ in range(20))
 
 
 def test_fallback_models_stay_behind_whatever_the_strategy() -> None:
@@ -153,7 +153,7 @@ ROWS = st.lists(
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[Plan, Random]:
+def simulations(draw: st.DrawFn) -> tuple[Plan, Random]:
     one = plan(
         *draw(ROWS),
         keys=draw(st.integers(0, 3)),
@@ -168,11 +168,11 @@ def untils(health: HealthState) -> dict[tuple[str, str], float]:
 
 
 @settings(max_examples=300, deadline=None)
-@given(worlds(), st.lists(st.tuples(FAILURES, st.floats(0, 40), st.booleans()), max_size=60), st.floats(0.05, 100))
+@given(simulations(), st.lists(st.tuples(FAILURES, st.floats(0, 40), st.booleans()), max_size=60), st.floats(0.05, 100))
 def test_no_sequence_of_failures_breaks_the_rules(
-    world: tuple[Plan, Random], script: list[tuple[GatewayError | None, float, bool]], timeout: float
+    simulation: tuple[Plan, Random], script: list[tuple[GatewayError | None, float, bool]], timeout: float
 ) -> None:
-    one, random = world
+    one, random = simulation
     health = HealthState()
     now = 500.0
     outcomes = iter(script)
