@@ -55,8 +55,8 @@ def unresolved(target: str, known: Known, place: str) -> str | None:
     provider, slash, model = target.partition("/")
     if not slash or not model:
         owner = next((name for name, models in known.items() if target in (models or ())), None)
-        meant = f"; did you mean {owner}/{target}?" if owner else nearest(target, qualified(known))
-        return f"{target!r} must be written provider/model{meant}"
+        hint = f"; did you mean {owner}/{target}?" if owner else nearest(target, qualified(known))
+        return f"{target!r} must be written provider/model{hint}"
     if provider == BUILTIN:
         return None
     if provider not in known:

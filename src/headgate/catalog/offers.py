@@ -49,9 +49,9 @@ class Offers:
         row = known.get(ident)
         if row is not None or not known:
             return [(provider, ident, row)] if row is not None or provider.models is None else []
-        meant = self.spellings.at(provider, ident)
-        if meant is not None:
-            return [meant]
+        ident_here = self.spellings.at(provider, ident)
+        if ident_here is not None:
+            return [ident_here]
         return [(provider, ident, None)] if provider.models is None else []
 
     @property

@@ -139,7 +139,7 @@ def _recommended(provider: Provider, row: Row | None, task: str) -> str | None:
     wanted = row.tasks.get(task) if row else None
     if wanted is None or provider.models is None or wanted in provider.models:
         return wanted
-    return next((model for model, facts in provider.models.items() if facts.upstream_model == wanted), None)
+    return next((model for model, row in provider.models.items() if row.upstream_model == wanted), None)
 
 
 def _general(provider: Provider, row: Row | None) -> _AutoChoice | None:

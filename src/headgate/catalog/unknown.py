@@ -15,7 +15,7 @@ def unknown(requested: str, snapshot: Snapshot, offers: Offers) -> GatewayError:
     if slash and ident and prefix in snapshot.presets and prefix not in snapshot.providers:
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown(requested)} is a model of {prefix}, which has no key here; add one with: "
+            f"{quote(requested)} is a model of {prefix}, which has no key here; add one with: "
             f"headgate vault add {prefix}",
         )
     if makers := [name for name, models in snapshot.presets.items() if requested in models]:
@@ -24,7 +24,7 @@ def unknown(requested: str, snapshot: Snapshot, offers: Offers) -> GatewayError:
             return _not_found(requested, f"; did you mean {first}/{requested}?")
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown(requested)} is a model of {' and '.join(makers[:3])}, without a key here; add one with: "
+            f"{quote(requested)} is a model of {' and '.join(makers[:3])}, without a key here; add one with: "
             f"headgate vault add {first}",
         )
     return _not_found(requested, _near(requested, prefix if slash else "", ident, snapshot, offers))
@@ -42,10 +42,10 @@ def _near(requested: str, prefix: str, ident: str, snapshot: Snapshot, offers: O
 
 
 def _not_found(requested: str, more: str) -> GatewayError:
-    return GatewayError(MODEL_NOT_FOUND, f"there is no model or alias {shown(requested)} here{more}", param="model")
+    return GatewayError(MODEL_NOT_FOUND, f"there is no model or alias {quote(requested)} here{more}", param="model")
 
 
-def shown(name: str) -> str:
+def quote(name: str) -> str:
     """A client's own words, short and on one line."""
     return repr(_short(name))
 

@@ -35,8 +35,10 @@ __all__ = [
 CHECK_FILES = (streams, answers, refusals, connections)  # importing them fills CHECKS
 
 
-def run(probe: EndpointProbe, *, quick: bool = False, told: Callable[[Check], None] = lambda check: None) -> Scorecard:
-    """Every check, in the table's order; ``told`` hears of each before it runs.
+def run(
+    probe: EndpointProbe, *, quick: bool = False, on_begin: Callable[[Check], None] = lambda check: None
+) -> Scorecard:
+    """Every check, in the table's order; ``summary`` hears of each before it runs.
 
     Raises Unreachable where the endpoint does not answer at all, or knows neither the token nor the model: then there
     is nothing to judge.  One that dies on the way fails the check under which it does.
@@ -46,7 +48,7 @@ def run(probe: EndpointProbe, *, quick: bool = False, told: Callable[[Check], No
     for check in sorted(CHECKS.values(), key=lambda check: list(GROUPS).index(check.group)):
         if quick and check.slow:
             continue
-        told(check)
+        on_begin(check)
         began = time.monotonic()
         try:
             verdict = check.run(probe)
@@ -60,12 +62,14 @@ def run(probe: EndpointProbe, *, quick: bool = False, told: Callable[[Check], No
 def _refuse_strangers(probe: EndpointProbe) -> None:
     first = probe.plain.response
     error = refusals.error_of(first)
-    said = str(error.get("message") or "")[:200]
+    message = str(error.get("message") or "")[:200]
     if not first.status:
-        raise Unreachable(f"{probe.endpoint.authority} accepts connections, but: {first.told}", "is it an HTTP server?")
+        raise Unreachable(
+            f"{probe.endpoint.authority} accepts connections, but: {first.summary}", "is it an HTTP server?"
+        )
     if first.status in (401, 403):
-        raise Unreachable(f"the endpoint refuses the token: {first.status} {said}", "give one with --token")
+        raise Unreachable(f"the endpoint refuses the token: {first.status} {message}", "give one with --token")
     if first.status in (400, 404) and (error.get("code") == "model_not_found" or error.get("param") == "model"):
-        raise Unreachable(f"the endpoint does not have the model {probe.model}: {said}", "name another with --model")
+        raise Unreachable(f"the endpoint does not have the model {probe.model}: {message}", "name another with --model")
     if first.status == 404:
         raise Unreachable(f"there is no chat API below {probe.endpoint.base}", "give the base URL, usually with /v1")

@@ -13,7 +13,7 @@ from headgate.conform.table import CheckVerdict, check, failed, judged
 def content_type(probe: EndpointProbe) -> CheckVerdict:
     kind = probe.whole.headers.get("content-type", "none")
     if probe.whole.status != 200 or not probe.whole.complete:
-        return failed(probe.whole.told)
+        return failed(probe.whole.summary)
     return judged(None if kind.lower().startswith("application/json") else kind, kind)
 
 
@@ -54,10 +54,10 @@ def usage(probe: EndpointProbe) -> CheckVerdict:
 def same_text(probe: EndpointProbe) -> CheckVerdict:
     answer = probe.whole.json
     try:
-        said = answer["choices"][0]["message"]["content"] or ""
+        text = answer["choices"][0]["message"]["content"] or ""
     except (TypeError, KeyError, IndexError):
         return failed("no message")
-    both = bool(said) == bool(probe.plain.text) and "�" not in said
+    both = bool(text) == bool(probe.plain.text) and "�" not in text
     return judged(
-        None if both else f"{len(said)} characters, streamed {len(probe.plain.text)}", f"{len(said)} characters"
+        None if both else f"{len(text)} characters, streamed {len(probe.plain.text)}", f"{len(text)} characters"
     )

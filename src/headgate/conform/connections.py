@@ -31,16 +31,16 @@ def request_id(probe: EndpointProbe) -> CheckVerdict:
     "headers.no-cache", "a stream says Cache-Control: no-cache (or no-store)", "a cache gives one user another's answer"
 )
 def no_cache(probe: EndpointProbe) -> CheckVerdict:
-    said = probe.plain.response.headers.get("cache-control", "")
-    return passed(said) if "no-cache" in said or "no-store" in said else warned(said or "no Cache-Control")
+    value = probe.plain.response.headers.get("cache-control", "")
+    return passed(value) if "no-cache" in value or "no-store" in value else warned(value or "no Cache-Control")
 
 
 @check(
     "headers.unbuffered", "a stream says X-Accel-Buffering: no", "nginx in between holds 4 to 64 KiB back without it"
 )
 def accel(probe: EndpointProbe) -> CheckVerdict:
-    said = probe.plain.response.headers.get("x-accel-buffering")
-    return passed("no") if said == "no" else warned(said or "absent")
+    value = probe.plain.response.headers.get("x-accel-buffering")
+    return passed("no") if value == "no" else warned(value or "absent")
 
 
 @check(
@@ -49,8 +49,8 @@ def accel(probe: EndpointProbe) -> CheckVerdict:
     "otherwise every slow answer is the gateway's fault",
 )
 def server_timing(probe: EndpointProbe) -> CheckVerdict:
-    said = probe.whole.headers.get("server-timing")
-    return passed(said) if said else warned("absent")
+    value = probe.whole.headers.get("server-timing")
+    return passed(value) if value else warned("absent")
 
 
 @check("headers.single", "no header that must be single comes twice", "two lengths are how answers are smuggled")
@@ -76,8 +76,8 @@ def keep_alive(probe: EndpointProbe) -> CheckVerdict:
         connection.send(request)
         second = connection.read("GET")
     if not _answered(first):
-        return failed(f"the first already: {first.told}")
-    return judged(None if _answered(second) else second.told, f"{first.status}, then {second.status}")
+        return failed(f"the first already: {first.summary}")
+    return judged(None if _answered(second) else second.summary, f"{first.status}, then {second.status}")
 
 
 @check("http.after-stream", "the connection lives on after a stream", "a pool that trusts it sends into a closed one")
@@ -89,7 +89,7 @@ def after_stream(probe: EndpointProbe) -> CheckVerdict:
             return warned("the endpoint closes it after each stream")
         connection.send(probe.head("GET", "/models"))
         second = connection.read("GET")
-    return judged(None if _answered(first) and _answered(second) else second.told, f"then {second.status}")
+    return judged(None if _answered(first) and _answered(second) else second.summary, f"then {second.status}")
 
 
 @check(
@@ -103,7 +103,7 @@ def after_error(probe: EndpointProbe) -> CheckVerdict:
             return judged(None if connection.closed() else "says close and stays open", "says close, and closes")
         connection.send(probe.head("GET", "/models"))
         second = connection.read("GET")
-    return judged(None if _answered(second) else second.told, f"{first.status}, then {second.status}")
+    return judged(None if _answered(second) else second.summary, f"{first.status}, then {second.status}")
 
 
 @check("http.pipelining", "two requests in one write are answered in order", "mixed-up answers go to the wrong user")
@@ -114,7 +114,9 @@ def pipelining(probe: EndpointProbe) -> CheckVerdict:
     if "close" in first.headers.get("connection", "").lower() and not second.status:
         return warned("closes after the first, as it may")
     statuses = (first.status, second.status)
-    return judged(None if statuses in ((400, 404), (422, 404)) else f"{first.told}, then {second.told}", f"{statuses}")
+    return judged(
+        None if statuses in ((400, 404), (422, 404)) else f"{first.summary}, then {second.summary}", f"{statuses}"
+    )
 
 
 @check("http.close", "Connection: close is obeyed", "clients that wait for the end wait for ever")
@@ -123,7 +125,9 @@ def close(probe: EndpointProbe) -> CheckVerdict:
         connection.send(probe.head("GET", "/models", "Connection: close"))
         response = connection.read("GET")
         shut = connection.closed()
-    return judged(None if _answered(response) and shut else f"{response.told}, and stays open", "answers, then closes")
+    return judged(
+        None if _answered(response) and shut else f"{response.summary}, and stays open", "answers, then closes"
+    )
 
 
 @check("http.head", "HEAD has no body, and the connection goes on", "a body there is read as the next answer")
@@ -135,7 +139,7 @@ def head(probe: EndpointProbe) -> CheckVerdict:
             return judged(None if connection.closed() else "a body", f"{first.status}, and closes")
         connection.send(probe.head("GET", "/no/such/path"))
         second = connection.read("GET")
-    fault = None if _answered(first) and second.status == 404 else f"{first.told}, then {second.told}"
+    fault = None if _answered(first) and second.status == 404 else f"{first.summary}, then {second.summary}"
     return judged(fault, f"{first.status}, then {second.status}")
 
 
@@ -143,7 +147,7 @@ def head(probe: EndpointProbe) -> CheckVerdict:
 def options(probe: EndpointProbe) -> CheckVerdict:
     response = probe.ask(probe.head("OPTIONS", "/chat/completions", token=None), "OPTIONS", timeout=10)
     if not response.status or response.status >= 500 or not response.complete:
-        return failed(response.told)
+        return failed(response.summary)
     return (
         passed(str(response.status)) if response.status < 300 else warned(f"{response.status}: no browser can call it")
     )
@@ -160,8 +164,8 @@ def expect(probe: EndpointProbe) -> CheckVerdict:
         if early.interim == [100] and not early.status:
             connection.send(body)
             final = connection.read()
-            return judged(None if _answered(final) else final.told, f"100, then {final.status}")
-    return judged(None if early.status in (417, 413) else early.told, f"{early.status} at once")
+            return judged(None if _answered(final) else final.summary, f"100, then {final.status}")
+    return judged(None if early.status in (417, 413) else early.summary, f"{early.status} at once")
 
 
 @check(
@@ -174,7 +178,7 @@ def chunked_request(probe: EndpointProbe) -> CheckVerdict:
     half = len(body) // 2
     pieces = b"".join(b"%x\r\n%b\r\n" % (len(piece), piece) for piece in (body[:half], body[half:], b""))
     response = probe.ask(probe.head("POST", "/chat/completions", _JSON, "Transfer-Encoding: chunked") + pieces)
-    return judged(None if response.status == 200 else response.told, "200")
+    return judged(None if response.status == 200 else response.summary, "200")
 
 
 def _refused(probe: EndpointProbe, *fields: str, host: bool = True) -> CheckVerdict:
@@ -190,7 +194,7 @@ def _refused(probe: EndpointProbe, *fields: str, host: bool = True) -> CheckVerd
         return passed("closed without an answer")
     if response.status in (400, 501) and (shut or told_so):
         return passed(f"{response.status}, and closes")
-    return failed(f"{response.told}{'' if shut else ', and goes on reading'}")
+    return failed(f"{response.summary}{'' if shut else ', and goes on reading'}")
 
 
 @check(
@@ -208,14 +212,14 @@ def two_lengths(probe: EndpointProbe) -> CheckVerdict:
 @check("http.no-host", "HTTP/1.1 without Host is refused", "RFC 9112 §3.2; virtual hosts answer for each other")
 def no_host(probe: EndpointProbe) -> CheckVerdict:
     response = probe.ask(probe.head("GET", "/models", host=False), "GET", timeout=5)
-    return judged(None if response.status == 400 or not response.status else response.told, response.told)
+    return judged(None if response.status == 400 or not response.status else response.summary, response.summary)
 
 
 @check("http.huge-head", "a head of 200 KB is refused", "memory for the asking")
 def huge_head(probe: EndpointProbe) -> CheckVerdict:
     response = probe.ask(probe.head("GET", "/models", f"X-Padding: {'x' * 200_000}"), "GET", timeout=10)
     fine = response.status in (400, 413, 431) or response.ended in ("reset", "eof")
-    return judged(None if fine and response.status < 500 else response.told, response.told)
+    return judged(None if fine and response.status < 500 else response.summary, response.summary)
 
 
 @check(
@@ -238,7 +242,7 @@ def at_once(probe: EndpointProbe) -> CheckVerdict:
         thread.start()
     for thread in threads:
         thread.join()
-    whole = [stream for stream in streams if stream.response.complete and stream.said]
+    whole = [stream for stream in streams if stream.response.complete and stream.visible]
     limited = sum(stream.response.status == 429 for stream in streams)
     if limited:
         return skipped(f"{limited} of {_AT_ONCE} were rate-limited")
@@ -261,5 +265,6 @@ def leaving(probe: EndpointProbe) -> CheckVerdict:
             connection.read(upto=b"data:")
     after = probe.stream()
     return judged(
-        None if after.response.complete and after.said else after.response.told, f"{_AT_ONCE} left, the next was served"
+        None if after.response.complete and after.visible else after.response.summary,
+        f"{_AT_ONCE} left, the next was served",
     )

@@ -62,7 +62,7 @@ class StreamedAnswer:
         return [choice for choices in found if isinstance(choices, list) for choice in choices if type(choice) is dict]
 
     @property
-    def said(self) -> int:
+    def visible(self) -> int:
         """How many deltas say something."""
         return sum(any(delta_of(choice).get(key) for key in VISIBLE) for choice in self.choices)
 
@@ -159,7 +159,7 @@ class EndpointProbe:
             ident = row.get("id") if isinstance(row, dict) else None
             if isinstance(ident, str) and not NOT_CHAT.search(ident):
                 return ident
-        raise Unreachable(f"{self.endpoint.authority} names no model ({answer.told})", "name one with --model")
+        raise Unreachable(f"{self.endpoint.authority} names no model ({answer.summary})", "name one with --model")
 
 
 def _oversized(probe: EndpointProbe) -> Response:

@@ -22,7 +22,7 @@ def _status(name: str, *allowed: int) -> Callable[[EndpointProbe], CheckVerdict]
     def judge(probe: EndpointProbe) -> CheckVerdict:
         response = probe.refused(name)
         code = error_of(response).get("code")
-        return judged(None if response.status in allowed else response.told, f"{response.status} {code}")
+        return judged(None if response.status in allowed else response.summary, f"{response.status} {code}")
 
     return judge
 
@@ -52,14 +52,14 @@ def challenge(probe: EndpointProbe) -> CheckVerdict:
     response = probe.refused("wrong token")
     if _open(probe):
         return skipped("this endpoint asks for no token")
-    said = response.headers.get("www-authenticate")
-    return judged(None if said else f"{response.told} without it", str(said))
+    value = response.headers.get("www-authenticate")
+    return judged(None if value else f"{response.summary} without it", str(value))
 
 
 @check("errors.token-hidden", "an error does not repeat the token", "error texts end in logs and in bug reports")
 def token_hidden(probe: EndpointProbe) -> CheckVerdict:
-    shown = b"hg_wrong_0123456789abcdefghijklmn" in probe.refused("wrong token").body
-    return judged("the whole token stands in the error" if shown else None, "it does not")
+    quoted = b"hg_wrong_0123456789abcdefghijklmn" in probe.refused("wrong token").body
+    return judged("the whole token stands in the error" if quoted else None, "it does not")
 
 
 check("errors.unknown-model", "404 for a model that does not exist", "routers fall back on 404, not on 400 or 500")(
@@ -74,7 +74,7 @@ check("errors.unknown-model", "404 for a model that does not exist", "routers fa
 )
 def before_stream(probe: EndpointProbe) -> CheckVerdict:
     response = probe.refused("unknown model, streamed")
-    fault = response.told if response.status == 200 or not error_of(response) else None
+    fault = response.summary if response.status == 200 or not error_of(response) else None
     return judged(fault, f"{response.status} {error_of(response).get('code')}")
 
 
@@ -91,7 +91,7 @@ def _with_param(name: str, param: str) -> Callable[[EndpointProbe], CheckVerdict
         response = probe.refused(name)
         named = error_of(response).get("param")
         if response.status not in (400, 422):
-            return failed(response.told)
+            return failed(response.summary)
         return judged(
             None if named == param else f"{response.status} with param {named!r}", f"{response.status}, param {named}"
         )

@@ -21,7 +21,7 @@ def content_type(probe: EndpointProbe) -> CheckVerdict:
     response = probe.plain.response
     kind = response.headers.get("content-type", "none")
     if response.status != 200:
-        return failed(f"{response.told}: {response.body[:120].decode(errors='replace')}")
+        return failed(f"{response.summary}: {response.body[:120].decode(errors='replace')}")
     return judged(None if kind.lower().startswith("text/event-stream") else kind, kind)
 
 
@@ -29,7 +29,7 @@ def content_type(probe: EndpointProbe) -> CheckVerdict:
 def ends(probe: EndpointProbe) -> CheckVerdict:
     response = probe.plain.response
     return judged(
-        None if response.complete else response.told, f"{len(probe.plain.events)} events, then its proper end"
+        None if response.complete else response.summary, f"{len(probe.plain.events)} events, then its proper end"
     )
 
 
@@ -74,8 +74,8 @@ def is_json(probe: EndpointProbe) -> CheckVerdict:
 
 @check("stream.errors", "the stream holds no error", "what follows is judged on a stream that went well")
 def no_error(probe: EndpointProbe) -> CheckVerdict:
-    said = next((chunk["error"] for chunk in probe.plain.chunks if chunk.get("error")), None)
-    return judged(None if said is None else json.dumps(said)[:120], "none")
+    found = next((chunk["error"] for chunk in probe.plain.chunks if chunk.get("error")), None)
+    return judged(None if found is None else json.dumps(found)[:120], "none")
 
 
 @check(
@@ -114,9 +114,9 @@ def _fault_of_fields(chunk: dict[str, Any]) -> str | None:
 def constant(probe: EndpointProbe) -> CheckVerdict:
     stream = probe.plain.chunks
     for key in ("id", "created", "model"):
-        seen = {json.dumps(chunk.get(key)) for chunk in stream if "error" not in chunk}
-        if len(seen) > 1:
-            return failed(f"{len(seen)} different values of {key}")
+        observed = {json.dumps(chunk.get(key)) for chunk in stream if "error" not in chunk}
+        if len(observed) > 1:
+            return failed(f"{len(observed)} different values of {key}")
     return passed(f"id {stream[0].get('id')}" if stream else "nothing to compare")
 
 
@@ -163,9 +163,9 @@ def done(probe: EndpointProbe) -> CheckVerdict:
 @check("stream.text", "the stream says something", "an empty answer is a failure that looks like a success")
 def text(probe: EndpointProbe) -> CheckVerdict:
     stream = probe.plain
-    said = stream.said
+    found = stream.visible
     return judged(
-        None if said else "no text, no tool call, no refusal", f"{said} pieces, {len(stream.text)} characters"
+        None if found else "no text, no tool call, no refusal", f"{found} pieces, {len(stream.text)} characters"
     )
 
 
@@ -190,7 +190,7 @@ def usage(probe: EndpointProbe) -> CheckVerdict:
     chunks = probe.counted.chunks
     given = [number for number, chunk in enumerate(chunks) if isinstance(chunk.get("usage"), dict)]
     if not given:
-        return failed(f"none ({probe.counted.response.told})")
+        return failed(f"none ({probe.counted.response.summary})")
     if len(given) > 1 or given[0] != len(chunks) - 1:
         return failed(f"on {len(given)} chunks, the last of them number {given[-1]} of {len(chunks) - 1}")
     if chunks[-1].get("choices") != []:
@@ -227,12 +227,12 @@ def unicode(probe: EndpointProbe) -> CheckVerdict:
         body.decode()
     except UnicodeDecodeError as error:
         return failed(f"not UTF-8 at byte {error.start}")
-    said = probe.plain.text
-    if "�" in said:
-        return failed(f"U+FFFD in …{said[max(0, said.index('�') - 10) :][:30]!r}")
-    if UNICODE in said:
+    found = probe.plain.text
+    if "�" in found:
+        return failed(f"U+FFFD in …{found[max(0, found.index('�') - 10) :][:30]!r}")
+    if UNICODE in found:
         return passed("the line came back as it was sent")
-    return skipped("the model did not repeat the line") if said.isascii() else passed("UTF-8 throughout")
+    return skipped("the model did not repeat the line") if found.isascii() else passed("UTF-8 throughout")
 
 
 @check(
@@ -253,10 +253,10 @@ def unbuffered(probe: EndpointProbe) -> CheckVerdict:
     if events < _FEW_EVENTS or response.seconds < _TOO_QUICK_S:
         return skipped(f"{events} events in {response.seconds * 1000:.0f} ms: too few or too quick to tell")
     reads = 1 + sum(later - earlier > 0.001 for earlier, later in pairwise(at))
-    seen = f"{events} events at {reads} instants, the first after {at[0]:.2f} s of {response.seconds:.2f} s"
+    observed = f"{events} events at {reads} instants, the first after {at[0]:.2f} s of {response.seconds:.2f} s"
     if reads <= 2:
-        return failed(seen)
-    return warned(seen) if events > 8 * reads else passed(seen)
+        return failed(observed)
+    return warned(observed) if events > 8 * reads else passed(observed)
 
 
 @check("stream.ids", "two streams have two ids", "logs and resumption find the wrong answer")
@@ -278,7 +278,7 @@ def ids(probe: EndpointProbe) -> CheckVerdict:
 def several(probe: EndpointProbe) -> CheckVerdict:
     stream = probe.stream(n=2)
     if stream.response.status != 200:
-        return skipped(f"n is not supported here ({stream.response.told})")
+        return skipped(f"n is not supported here ({stream.response.summary})")
     roles: Counter[Any] = Counter(choice.get("index") for choice in stream.choices if delta_of(choice).get("role"))
     if len(roles) < 2:
         return skipped("the model gave one choice")
@@ -298,18 +298,18 @@ def tools(probe: EndpointProbe) -> CheckVerdict:
     deltas = [(delta_of(choice).get("tool_calls") or []) for choice in stream.choices]
     calls = [call for delta in deltas for call in delta]
     if not calls:
-        return skipped(f"the model called no tool ({stream.response.told})")
-    seen: dict[Any, str] = {}
+        return skipped(f"the model called no tool ({stream.response.summary})")
+    observed: dict[Any, str] = {}
     for call in calls:
         index, function = call.get("index"), call.get("function") or {}
         if type(index) is not int:
             return failed("a tool call without index")
-        if index not in seen and not (call.get("id") and function.get("name")):
+        if index not in observed and not (call.get("id") and function.get("name")):
             return failed("a tool call that begins without id or name")
-        if index in seen and call.get("id"):
+        if index in observed and call.get("id"):
             return failed("the id is repeated: accumulators join it")
-        seen[index] = seen.get(index, "") + (function.get("arguments") or "")
-    return _judge_calls(stream, seen)
+        observed[index] = observed.get(index, "") + (function.get("arguments") or "")
+    return _judge_calls(stream, observed)
 
 
 def _judge_calls(stream: StreamedAnswer, arguments: dict[Any, str]) -> CheckVerdict:

@@ -92,7 +92,7 @@ class Response:
             return None
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Describe the exchange in a few words."""
         if not self.status:
             return {"timeout": "no answer in time", "eof": "closed without an answer"}.get(self.ended, self.ended)

@@ -43,7 +43,7 @@ class ComposedStream:
         self.source = source
         self.face = face
         self.ident = reply.ident
-        self.shown = Shown(reply.prompt_tokens, keep=reply.keep or seam is not None) if before is None else before
+        self.view = Shown(reply.prompt_tokens, keep=reply.keep or seam is not None) if before is None else before
         self.seam = seam
         self.visible = before is not None
         self.done = False
@@ -56,8 +56,8 @@ class ComposedStream:
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
-        self._said = Shown(0, keep=False)  # all of this attempt's, whatever of it the client has
-        self._has_before = self.shown.copy() if before is not None else None
+        self._produced = Shown(0, keep=False)  # all of this attempt's, whatever of it the client has
+        self._has_before = self.view.copy() if before is not None else None
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -93,14 +93,14 @@ class ComposedStream:
 
     @property
     def progress(self) -> int:
-        return self.shown.estimate
+        return self.view.estimate
 
     @property
     def delivered(self) -> Delivered | None:
         if not self.visible:
             return None
-        shown = self.shown
-        return Delivered(shown.text, frozenset(shown.kinds), 1, self.given.completion, self._finish is not None)
+        view = self.view
+        return Delivered(view.text, frozenset(view.members), 1, self.given.completion, self._finish is not None)
 
     # ------------------------------------------------------------------------------- usage
 
@@ -109,8 +109,8 @@ class ComposedStream:
         """Of the whole answer: what the provider reports, or an estimate of what the client has been given."""
         before, reported = self._has_before, self.source.reported
         if before is None:
-            return self._own(Usage(self._reply.prompt_tokens, self._said.estimate))
-        new = max(0, self.shown.estimate - before.estimate)
+            return self._own(Usage(self._reply.prompt_tokens, self._produced.estimate))
+        new = max(0, self.view.estimate - before.estimate)
         if reported is not None and self.done:
             if self.seam is not None and self.seam.afresh:
                 return reported
@@ -121,11 +121,11 @@ class ComposedStream:
     def given(self) -> Usage:
         before = self._has_before
         if before is not None:
-            return Usage(before.prompt_tokens, before.completion + max(0, self.shown.estimate - before.estimate))
+            return Usage(before.prompt_tokens, before.completion + max(0, self.view.estimate - before.estimate))
         whole = self.usage
-        if self._held is None and self._said.size == self.shown.size:
+        if self._held is None and self._produced.size == self.view.size:
             return whole
-        return Usage(whole.prompt, min(whole.completion, self.shown.estimate), whole.cached, whole.cache_write)
+        return Usage(whole.prompt, min(whole.completion, self.view.estimate), whole.cached, whole.cache_write)
 
     @property
     def own_usage(self) -> Usage:
@@ -134,7 +134,7 @@ class ComposedStream:
             return Usage()
         before = self._has_before
         given = before.completion if before is not None and self.seam is not None and not self.seam.afresh else 0
-        return self._own(Usage(self.shown.prompt_tokens + given, self._said.estimate))
+        return self._own(Usage(self.view.prompt_tokens + given, self._produced.estimate))
 
     def _own(self, estimate: Usage) -> Usage:
         reported = self.source.reported
@@ -167,7 +167,7 @@ class ComposedStream:
         if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
             held, self._held, self._hold = self._held, None, ""
             self._show(held)
-            self.shown.forget_text()  # what was held may be a tool call, and is not gone on with
+            self.view.forget_text()  # what was held may be a tool call, and is not gone on with
             out += held
         if not out and not (self.done and not self.visible):
             return b""
@@ -177,7 +177,7 @@ class ComposedStream:
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
         """Into ``out`` goes what the client gets now."""
         passed: Delta | None = delta
-        self._said.add(kind_of(delta), size_of(delta))
+        self._produced.add(kind_of(delta), size_of(delta))
         seam = self.seam
         if seam is not None:
             passed = self._after(seam, delta, out)
@@ -194,7 +194,7 @@ class ComposedStream:
 
     def _show(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
-            self.shown.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
+            self.view.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
 
     def _after(self, seam: Seam, delta: Delta, out: list[Delta]) -> Delta | None:
         """What of a later attempt's delta is new to the client."""
@@ -203,14 +203,14 @@ class ComposedStream:
         if isinstance(delta, TextDelta):
             if seam.stopped:
                 return None
-            text = delta.text if seam.settled else seam.take(delta.text)
+            text = delta.text if seam.resolved else seam.take(delta.text)
             if self._diverges(seam):
                 return None
             if seam.stopped:
                 self._finish = Finish("stop")
                 self.done = True
             return TextDelta(text) if text else None
-        if not seam.settled:
+        if not seam.resolved:
             held = seam.close()
             if self._diverges(seam):
                 return None
@@ -242,7 +242,7 @@ class ComposedStream:
                 self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
                 self._finish = None
                 return
-            if seam is not None and not seam.settled:
+            if seam is not None and not seam.resolved:
                 held = seam.close()
                 if self._diverges(seam):
                     self._finish = None
@@ -255,8 +255,8 @@ class ComposedStream:
     @property
     def _is_hollow(self) -> bool:
         if self.seam is not None:
-            return not self.seam.begun and self._said.kinds <= tally.THOUGHTS
-        return is_hollow(self._said.kinds, self._finish)
+            return not self.seam.begun and self._produced.members <= tally.THOUGHTS
+        return is_hollow(self._produced.members, self._finish)
 
 
 def is_hollow(kinds: AbstractSet[str], finish: Finish | None) -> bool:

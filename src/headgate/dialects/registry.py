@@ -42,23 +42,23 @@ def join_stream(client: Client, backend: Backend, before: StreamBridge, seam: Se
         if joined is not None:
             return joined
     face = before.face if isinstance(before, ComposedStream) else client.face(reply, before)
-    return ComposedStream(backend.source(reply), face, reply, seam, _shown(before))
+    return ComposedStream(backend.source(reply), face, reply, seam, _view_before(before))
 
 
-def _shown(before: StreamBridge) -> Shown:
+def _view_before(before: StreamBridge) -> Shown:
     """What the client has of the answer that broke in ``before``."""
     given, delivered = before.given, before.delivered
     if isinstance(before, ComposedStream):
-        shown = before.shown
+        view = before.view
     else:
-        shown = Shown(given.prompt, keep=True)
+        view = Shown(given.prompt, keep=True)
         text = (delivered.text if delivered is not None else None) or ""
-        shown.add("content", len(text.encode()), text)
-        shown.kinds = set(delivered.kinds) if delivered is not None else set()
-    shown.kinds &= {"content", "refusal", *THOUGHTS}  # what was held of anything else came to nothing
-    shown.completion = given.completion
-    shown.prompt_tokens = given.prompt
-    return shown
+        view.add("content", len(text.encode()), text)
+        view.members = set(delivered.members) if delivered is not None else set()
+    view.members &= {"content", "refusal", *THOUGHTS}  # what was held of anything else came to nothing
+    view.completion = given.completion
+    view.prompt_tokens = given.prompt
+    return view
 
 
 def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply, extras: Extras) -> Answer:
@@ -75,17 +75,17 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply,
         deltas += source.whole(framing.document(body))
     if source.error is not None or not source.done:
         return Answer(error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."))
-    shown = Shown(reply.prompt_tokens, keep=False)
+    view = Shown(reply.prompt_tokens, keep=False)
     finish = Finish("stop")
     for delta in deltas:
         if isinstance(delta, Finish):
             finish = delta
         else:
-            shown.add(kind_of(delta), size_of(delta))
-    used = source.reported or Usage(reply.prompt_tokens, shown.estimate)
+            view.add(kind_of(delta), size_of(delta))
+    used = source.reported or Usage(reply.prompt_tokens, view.estimate)
     model = source.model or reply.model
-    answer = Answer(b"", source.reported, shown.size, finish=finish.reason, skipped=source.skipped, model=model)
-    answer.hollow = is_hollow(shown.kinds, finish)
+    answer = Answer(b"", source.reported, view.size, finish=finish.reason, skipped=source.skipped, model=model)
+    answer.hollow = is_hollow(view.members, finish)
     if not answer.hollow:
         metadata = extras.metadata(used) if extras.metadata is not None else None
         trace = extras.trace(used) if extras.trace is not None else None

@@ -1,6 +1,6 @@
 """Where one attempt's text ends and the next one's begins: which part of the new text the client does not have yet.
 
-A client has seen ``said`` when its stream breaks.  The next attempt either *continues* it (the target was given the
+A client has seen ``before`` when its stream breaks.  The next attempt either *continues* it (the target was given the
 text as a prefill) or begins *afresh* (and is compared with it).  A Seam takes the new attempt's text piece by piece
 and gives what is new; it is settled as soon as there is nothing left to compare, and then out of the way.
 
@@ -36,13 +36,27 @@ class Seam:
     """
 
     __slots__ = (
-        "_at", "_beyond", "_compared", "_head", "_limited", "_said", "_space", "_trims", "afresh", "begun", "diverged",
-        "echoed", "held", "settled", "stopped", "unclear",
+        "_at",
+        "_before",
+        "_beyond",
+        "_compared",
+        "_head",
+        "_limited",
+        "_space",
+        "_trims",
+        "afresh",
+        "begun",
+        "diverged",
+        "echoed",
+        "held",
+        "resolved",
+        "stopped",
+        "unclear",
     )  # fmt: skip
 
     def __init__(
         self,
-        said: str,
+        before: str,
         *,
         afresh: bool,
         trims: bool | None = None,
@@ -51,21 +65,21 @@ class Seam:
     ) -> None:
         self.afresh = afresh
         self.begun = False  # the new attempt has said something
-        self.settled = False
+        self.resolved = False
         self.stopped = False
         self.diverged = False
         self.echoed = False
         self.unclear = False
-        self._said = said
-        self._compared = len(said) if afresh else 0  # characters that must be what the client has
+        self._before = before
+        self._compared = len(before) if afresh else 0  # characters that must be what the client has
         self._at = 0
         self.held = ""  # might still be what the client has, or part of a stop string
-        self._head = "" if afresh else said[:ECHO]
+        self._head = "" if afresh else before[:ECHO]
         self._trims = trims
         self._limited = limited
-        self._space = "" if afresh or trims is False else said[len(said.rstrip()) :]
+        self._space = "" if afresh or trims is False else before[len(before.rstrip()) :]
         # What would complete a stop string that the client has the beginning of
-        self._beyond = () if afresh else tuple({stop[n:] for stop in stops for n in _begun(said, stop)})
+        self._beyond = () if afresh else tuple({stop[n:] for stop in stops for n in _begun(before, stop)})
 
     def take(self, text: str) -> str:
         """What of ``text`` is new.  Look at ``diverged``, ``unclear`` and ``stopped`` afterwards."""
@@ -90,7 +104,7 @@ class Seam:
         if self._at < self._compared:
             self._differ()
             return ""
-        self.settled = True
+        self.resolved = True
         held, self.held = self.held, ""
         return held
 
@@ -105,19 +119,19 @@ class Seam:
             return ""
         self._head = self._space = ""
         self._beyond = ()  # its engine has the whole text, and looks for the stop strings itself
-        if len(head) < LEAST_ECHO or _repeats_itself(self._said, head):
+        if len(head) < LEAST_ECHO or _repeats_itself(self._before, head):
             self.unclear = True
             return ""
         self.echoed = self.afresh = True
         if self._limited:
             self.unclear = True
             return ""
-        self._compared = len(self._said)
+        self._compared = len(self._before)
         return text
 
     def _compare(self, text: str) -> str:
         rest = self._compared - self._at
-        if not self._said.startswith(text[:rest], self._at):
+        if not self._before.startswith(text[:rest], self._at):
             self._differ()
             return ""
         self._at += min(rest, len(text))
@@ -142,19 +156,19 @@ class Seam:
 
     def _before_a_stop(self, text: str) -> str:
         if any(text.startswith(beyond) for beyond in self._beyond):
-            self.stopped = self.settled = True
+            self.stopped = self.resolved = True
             return ""
         self._beyond = tuple(beyond for beyond in self._beyond if beyond.startswith(text))
         if self._beyond:
             self.held = text
             return ""
-        self.settled = True
+        self.resolved = True
         return text
 
 
-def _begun(said: str, stop: str) -> list[int]:
-    """How many characters of ``stop`` may stand at the end of ``said`` already."""
-    return [n for n in range(1, len(stop)) if said.endswith(stop[:n])]
+def _begun(before: str, stop: str) -> list[int]:
+    """How many characters of ``stop`` may stand at the end of ``before`` already."""
+    return [n for n in range(1, len(stop)) if before.endswith(stop[:n])]
 
 
 def _alike(one: str, other: str) -> int:
@@ -163,14 +177,14 @@ def _alike(one: str, other: str) -> int:
     return next((at for at in range(most) if one[at] != other[at]), most)
 
 
-def _repeats_itself(said: str, head: str) -> bool:
-    """Whether ``said`` has come back to its beginning before, ends in a repetition that goes on with ``head``, or
+def _repeats_itself(before: str, head: str) -> bool:
+    """Whether ``before`` has come back to its beginning before, ends in a repetition that goes on with ``head``, or
     begins so monotonously that it may: that the next text begins with ``head`` then proves nothing.
     """
     triples = [head[at : at + 3] for at in range(len(head) - 2)]
-    if said.find(head, 1) >= 0 or len(set(triples)) < _VARIED * len(triples):
+    if before.find(head, 1) >= 0 or len(set(triples)) < _VARIED * len(triples):
         return True
-    return any(_goes_round(text, head) for text in (said, said.rstrip()))  # white space may be said again as well
+    return any(_goes_round(text, head) for text in (before, before.rstrip()))  # white space may be said again as well
 
 
 def _goes_round(text: str, head: str) -> bool:

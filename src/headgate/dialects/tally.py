@@ -33,16 +33,16 @@ MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 
 class Shown:
     """What a client has seen of an answer, counted delta by delta.  Knows no API.
 
-    ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``kinds`` are the
+    ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``members`` are the
     members of a chat delta that it would have been seen in, which ``policy.attempts.continuation`` judges by.
     """
 
-    __slots__ = ("_parts", "completion", "content", "kinds", "pieces", "prompt_tokens", "size")
+    __slots__ = ("_parts", "completion", "content", "members", "pieces", "prompt_tokens", "size")
 
     def __init__(self, prompt_tokens: int, *, keep: bool) -> None:
         self.prompt_tokens = prompt_tokens
         self.completion = 0  # tokens, where they are known better than by counting
-        self.kinds: set[str] = set()
+        self.members: set[str] = set()
         self.pieces = 0
         self.size = 0
         self.content = 0
@@ -59,7 +59,7 @@ class Shown:
 
     def add(self, kind: str, size: int, text: str = "") -> None:
         """One delta of ``size`` bytes; ``text`` is its content."""
-        self.kinds.add(kind)
+        self.members.add(kind)
         self.pieces += 1
         self.size += size
         if text:
@@ -76,7 +76,7 @@ class Shown:
     def copy(self) -> Shown:
         """The same, for later comparison; without the text."""
         other = Shown(self.prompt_tokens, keep=False)
-        other.completion, other.kinds = self.completion, set(self.kinds)
+        other.completion, other.members = self.completion, set(self.members)
         other.pieces, other.size, other.content = self.pieces, self.size, self.content
         return other
 

@@ -194,13 +194,13 @@ class Usage(Struct, gc=False):
 class Delivered(Struct, frozen=True):
     """What a client has seen of a stream that broke.
 
-    ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``kinds``: the
+    ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``members``: the
     delta's members that were seen.  ``tokens``: of the content, as well as can be told.  ``finished``: with its finish
     reasons; what went wrong came behind them.
     """
 
     text: str | None
-    kinds: frozenset[str]
+    members: frozenset[str]
     choices: int
     tokens: int
     finished: bool = False

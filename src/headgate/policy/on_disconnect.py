@@ -33,16 +33,16 @@ class OnDisconnect(NamedTuple):
 
 def decide(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> OnDisconnect:
     """The request's word counts before its alias's.  ``keyed``: it has an Idempotency-Key, so a repeat may come."""
-    said = options.resumable_s
-    seconds = alias.resumable_s if said is None else said
-    kept = seconds > 0 or (keyed and said is None)
-    leaving = options.on_disconnect or (None if said else alias.on_disconnect)
-    if leaving is None or (leaving == "cancel" and kept and options.on_disconnect is None):
+    requested_s = options.resumable_s
+    seconds = alias.resumable_s if requested_s is None else requested_s
+    resumable = seconds > 0 or (keyed and requested_s is None)
+    leaving = options.on_disconnect or (None if requested_s else alias.on_disconnect)
+    if leaving is None or (leaving == "cancel" and resumable and options.on_disconnect is None):
         leaving = "detach"  # that is what keeping it is for
     if leaving == "drain":
-        return OnDisconnect((kept or keyed) and stream, alias.drain_s, alias.drain_tokens)
+        return OnDisconnect((resumable or keyed) and stream, alias.drain_s, alias.drain_tokens)
     if leaving == "detach" and (stream or keyed):
-        grace = GRACE_S if said is None and not seconds else seconds
+        grace = GRACE_S if requested_s is None and not seconds else seconds
         return OnDisconnect(stream and (keyed or grace > 0), grace)
     return OnDisconnect(keyed and stream)
 

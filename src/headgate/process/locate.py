@@ -168,8 +168,8 @@ def running(environ: Mapping[str, str]) -> Iterator[RunningGateway]:
         return
     for name in names:
         try:
-            told = json.loads(name.read_bytes())
-            found = RunningGateway(Path(told["state_dir"]), Path(told["config"]) if told["config"] else None)
+            note = json.loads(name.read_bytes())
+            found = RunningGateway(Path(note["state_dir"]), Path(note["config"]) if note["config"] else None)
             holder = statedir.holder(found.state_dir)
         except (OSError, ValueError, KeyError, TypeError, statedir.StateError):
             continue

@@ -205,8 +205,8 @@ def read_token(file: Path) -> str | None:
 
 def url_of(host: str, port: int) -> str:
     """A URL that reaches a listener: a wildcard address is not one to call."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
 class AdminToken:
@@ -215,12 +215,12 @@ class AdminToken:
     def __init__(self, path: Path, declared: str | None, mint: Callable[[], str]) -> None:
         self._path = path
         self._declared = declared
-        kept = read_token(path / ADMIN_TOKEN)
-        self.first = kept is None
-        if kept is not None and declared is None and (path / ADMIN_DECLARED).exists():
-            kept = None
-        self.made = declared is None and kept is None
-        self.token = declared or kept or mint()
+        stored = read_token(path / ADMIN_TOKEN)
+        self.first = stored is None
+        if stored is not None and declared is None and (path / ADMIN_DECLARED).exists():
+            stored = None
+        self.made = declared is None and stored is None
+        self.token = declared or stored or mint()
 
     def keep(self) -> None:
         """Writes the token for the CLI, once both planes answer: until then a failed start stays a first one."""

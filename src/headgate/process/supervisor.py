@@ -92,7 +92,7 @@ class _Slot:
     pid: int | None = None
     channel: socket.socket | None = None
     ready: Ready | None = None
-    born: float = 0.0
+    started_at: float = 0.0
     deaths: int = 0
     due: float | None = None
 
@@ -136,14 +136,14 @@ class Supervisor:
         self._spawn(self._control)
 
     def _spawn(self, slot: _Slot) -> None:
-        ours, theirs = socket.socketpair()
-        if theirs.fileno() == boot.CHILD_FD:  # dup2 onto itself would leave close-on-exec set
-            moved = theirs.dup()
-            theirs.close()
-            theirs = moved
+        own_end, child_end = socket.socketpair()
+        if child_end.fileno() == boot.CHILD_FD:  # dup2 onto itself would leave close-on-exec set
+            moved = child_end.dup()
+            child_end.close()
+            child_end = moved
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, theirs.fileno(), boot.CHILD_FD),
+            (os.POSIX_SPAWN_DUP2, child_end.fileno(), boot.CHILD_FD),
         ]
         # A group of its own: Ctrl-C reaches the supervisor alone, which then ends the planes in order.
         slot.pid = os.posix_spawn(
@@ -155,9 +155,9 @@ class Supervisor:
             setsigmask=(),
             setsigdef=_SIGNALS,
         )
-        theirs.close()
-        slot.channel, slot.ready, slot.born, slot.due = ours, None, time.monotonic(), None
-        self._selector.register(ours, selectors.EVENT_READ, slot)
+        child_end.close()
+        slot.channel, slot.ready, slot.started_at, slot.due = own_end, None, time.monotonic(), None
+        self._selector.register(own_end, selectors.EVENT_READ, slot)
 
     def _brief(self, slot: _Slot, orders: Orders) -> None:
         """Sends a child its boot message.  A child that does not take it is killed and so starts anew."""
@@ -379,7 +379,7 @@ class Supervisor:
         slot.channel = slot.ready = None
         if self._phase is _Phase.ENDING or (self._phase is _Phase.DRAINING and slot is not self._builtin):
             return
-        slot.deaths = 1 if now - slot.born >= HEALTHY_S else slot.deaths + 1
+        slot.deaths = 1 if now - slot.started_at >= HEALTHY_S else slot.deaths + 1
         slot.due = now + backoff(slot.deaths)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         say(f"the {slot.name} process ended ({how}); starting it again in {slot.due - now:g} s", "warning")

@@ -62,8 +62,8 @@ def decode_object(data: bytes, what: str = "The request body") -> Object:
     except msgspec.DecodeError as error:
         half = next((found for found in _LONE_SURROGATE.finditer(data) if found[3]), None)
         if half is not None:
-            said = f"\\u{half[3].decode()} at byte {half.start(3) - 2} is half of a surrogate pair"
-            raise GatewayError(INVALID_JSON, f"{what} is not valid Unicode: {said}.") from None
+            fault = f"\\u{half[3].decode()} at byte {half.start(3) - 2} is half of a surrogate pair"
+            raise GatewayError(INVALID_JSON, f"{what} is not valid Unicode: {fault}.") from None
         reason = str(error).removeprefix("JSON is malformed: ")
         raise GatewayError(INVALID_JSON, f"{what} is not valid JSON: {reason}.") from None
     except UnicodeDecodeError as error:

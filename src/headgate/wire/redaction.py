@@ -44,11 +44,11 @@ def _without(text: str, secret: str) -> str:
         text = text.replace(spelling, "[redacted]")
     if len(secret) <= _TRACE:
         return text
-    head, kept, at = secret[:_TRACE], [], 0
+    head, pieces, at = secret[:_TRACE], [], 0
     while (found := text.find(head, at)) >= 0:
         end = found + _TRACE
         while end < len(text) and end - found < len(secret) and text[end] == secret[end - found]:
             end += 1
-        kept += [text[at:found], "[redacted]"]
+        pieces += [text[at:found], "[redacted]"]
         at = end
-    return "".join((*kept, text[at:]))
+    return "".join((*pieces, text[at:]))

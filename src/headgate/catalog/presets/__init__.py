@@ -216,9 +216,9 @@ def _wrong(row: Row) -> Iterable[str]:
             re.compile(row.ids)
         except (re.error, OverflowError, RecursionError) as error:
             yield f"ids: is not a regular expression ({error})"
-    for model, facts in row.models.items():
+    for model, properties in row.models.items():
         for field in RATES:
-            usd = getattr(facts.price, field)
+            usd = getattr(properties.price, field)
             # Of what is not finite not even the order is known
             if usd is not None and not (usd.is_finite() and 0 <= usd <= 1_000_000 and usd.scaleb(9) % 1 == 0):
                 yield f"models.{model}.price.{field}: must be 0 to 1,000,000 USD per million tokens, nine decimals"
@@ -294,13 +294,13 @@ def catalog(row: Row) -> dict[str, ModelRow]:
     return {
         model: ModelRow(
             id=model,
-            title=facts.title,
-            canonical=facts.canonical,
-            context_window=facts.context_window,
-            max_output=facts.max_output,
-            capabilities=facts.capabilities,
-            kind=facts.kind,
-            price=Price() if facts.price == Prices() else price(facts.price, f"providers/{row.name}.toml"),
+            title=properties.title,
+            canonical=properties.canonical,
+            context_window=properties.context_window,
+            max_output=properties.max_output,
+            capabilities=properties.capabilities,
+            kind=properties.kind,
+            price=Price() if properties.price == Prices() else price(properties.price, f"providers/{row.name}.toml"),
         )
-        for model, facts in row.models.items()
+        for model, properties in row.models.items()
     }

@@ -30,4 +30,4 @@ def _run(probe: EndpointProbe, quick: bool) -> Scorecard:
         def begun(check: Check) -> None:
             update(f"{check.id}: {check.what}")
 
-        return run(probe, quick=quick, told=begun)
+        return run(probe, quick=quick, on_begin=begun)

@@ -38,7 +38,7 @@ class _Block(Struct, gc=False):
     """A content block that has begun.  ``call`` is its place among the tool calls; -1: it is none."""
 
     call: int = -1
-    given: bytes = b""  # the input that came with its start
+    input: bytes = b""  # the input that came with its start
     fed: bool = False  # more of its input has come
 
 
@@ -135,7 +135,7 @@ class MessagesSource:
             case "message_delta":
                 self._end(top, deltas)
             case "message_stop":
-                self._finish = self._finish or self._meant("", "", deltas)
+                self._finish = self._finish or self._end_once("", "", deltas)
                 self.done = True
             case "message":
                 self._message(top, deltas)
@@ -163,7 +163,7 @@ class MessagesSource:
                 self._think(given, deltas)
             case "tool_use":
                 block.call, self._calls = self._calls, self._calls + 1
-                block.given = bytes(given.get("input", EMPTY_OBJECT))
+                block.input = bytes(given.get("input", EMPTY_OBJECT))
                 deltas.append(ToolStart(block.call, _text(given.get("id")), _text(given.get("name"))))
             case kind if kind not in _WITHOUT_TEXT:
                 self.skipped += 1
@@ -192,8 +192,8 @@ class MessagesSource:
     def _stop(self, index: int, deltas: list[Delta]) -> None:
         block = self._blocks.pop(index, None)
         if block is not None and block.call >= 0 and not block.fed:
-            input_ = Raw(block.given)
-            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.given.decode()))
+            input_ = Raw(block.input)
+            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.input.decode()))
 
     def _end(self, top: Object, deltas: list[Delta]) -> None:
         usage = top.get("usage")
@@ -202,10 +202,10 @@ class MessagesSource:
         delta = codec.as_object(top.get("delta")) or {}
         word = _text(delta.get("stop_reason"))
         if word:
-            self._meant(word, _text(delta.get("stop_sequence")), deltas)
+            self._end_once(word, _text(delta.get("stop_sequence")), deltas)
             self.quiet = _QUIET
 
-    def _meant(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
+    def _end_once(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
         """The end of the answer, once."""
         for index in sorted(self._blocks):
             self._stop(index, deltas)
@@ -228,7 +228,7 @@ class MessagesSource:
         for i, raw in enumerate(codec.as_list(top.get("content")) or ()):
             self._start({"index": codec.raw(i), "content_block": raw}, deltas)
             self._stop(i, deltas)
-        self._meant(_text(top.get("stop_reason")), _text(top.get("stop_sequence")), deltas)
+        self._end_once(_text(top.get("stop_reason")), _text(top.get("stop_sequence")), deltas)
         self.done = self.error is None
 
     def _fail(self, data: bytes, finish: str = "") -> None:

@@ -54,12 +54,12 @@ def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
     if delivered is None:
         return C0
     if delivered.finished:
-        return WHOLE if delivered.kinds - _THOUGHTS else OVER
-    if "tool_calls" in delivered.kinds or "function_call" in delivered.kinds:
+        return WHOLE if delivered.members - _THOUGHTS else OVER
+    if "tool_calls" in delivered.members or "function_call" in delivered.members:
         return C3
     if obstacle == "structured":
         return C4
-    if obstacle is not None or delivered.choices > 1 or not delivered.kinds <= _TEXT:
+    if obstacle is not None or delivered.choices > 1 or not delivered.members <= _TEXT:
         return C5
     if delivered.text is None:
         return LONG

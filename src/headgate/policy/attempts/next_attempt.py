@@ -114,7 +114,7 @@ class NextAttempt:
         ``prefill`` is False where the client has something that cannot be given to a target (reasoning): every
         continuation is then a restart.
         """
-        selection = self._selection or self._select(now, made=1)
+        selection = self._selection or self._select(now, attempts_made=1)
         progress = self._progress
         one = progress.find(self._attempt)
         blamed = continuing and self._why == "continue" and _may_blame_prefill(error, spoke)
@@ -132,7 +132,7 @@ class NextAttempt:
             progress.note_too_small(one)
         its_own = continuing and not spoke and error.kind in _ITS_OWN
         if its_own:
-            one.closed, one.waits = True, False  # another target has taken this request
+            one.is_spent, one.waits = True, False  # another target has taken this request
         final = error.retry is Retry.NEVER and not (afresh or its_own or too_long)
         self.given_up = self._why_over(now) or (f"{one.target.provider.name} refused the request" if final else "")
         if self.given_up:
@@ -159,7 +159,7 @@ class NextAttempt:
             return
         target = self._attempt.target
         health.affinity.served(plan.affinity, Bound(key_of_target(target), key_of(self._attempt)), now)
-        alone = self._selection is None or self._progress.made == 1  # else the time of other attempts is in it
+        alone = self._selection is None or self._progress.attempts_made == 1  # else the time of other attempts is in it
         if first_at is not None and alone and plan.alias.strategy in LEARNING:
             between = (now - first_at) / (tokens - 1) if tokens > 1 else None
             health.learn_latency(target, max(0.0, first_at - self._began), between)
@@ -172,7 +172,7 @@ class NextAttempt:
         """Health learns from the failure.  ``blamed``: it may be about the prefill; ``afresh``: the attempt does not
         count, the same target is asked without.
         """
-        one.asked = True
+        one.was_tried = True
         one.ready = now + error.retry_after if error.retry_after is not None and _says_when(error) else 0.0
         if blamed and error.upstream_status in _FOR_GOOD and error.kind is not errors.CONTEXT_LENGTH:
             self._health.rejects_prefill(one.target, now)
@@ -181,9 +181,9 @@ class NextAttempt:
 
     def _why_over(self, now: float) -> str:
         """Why no attempt may follow, at any target; empty where one may."""
-        made = self._progress.made
-        if made >= MOST_ATTEMPTS:
-            return f"{made} attempts were made"
+        attempts_made = self._progress.attempts_made
+        if attempts_made >= MOST_ATTEMPTS:
+            return f"{attempts_made} attempts were made"
         return "the call's deadline has passed" if now + MARGIN_S >= self._deadline else ""
 
     def _instead(self, selection: Selection, one: TargetProgress, error: GatewayError, now: float) -> Step | None:
@@ -208,7 +208,7 @@ class NextAttempt:
                 step = selection.same_target(one, self._attempt, now, 1, least, at_once=at_once)
                 if step is not None:
                     return step
-        one.closed = True
+        one.is_spent = True
         return selection.any_target(now)
 
     def _continuation(
@@ -220,7 +220,7 @@ class NextAttempt:
             self.given_up = f"the answer broke off {broken} times"
             return None
         if error.kind is errors.UPSTREAM_HOLLOW and not prefill:
-            one.closed = True  # it has reasoned, and had nothing to say
+            one.is_spent = True  # it has reasoned, and had nothing to say
         step = selection.continuation(one, now, prefill)
         if step is None:
             self.given_up = "no other target can go on with it now"
@@ -236,9 +236,9 @@ class NextAttempt:
 
     # ------------------------------------------------------------------------------------- its own state
 
-    def _select(self, now: float, made: int = 0) -> Selection:
+    def _select(self, now: float, attempts_made: int = 0) -> Selection:
         plan, health = self._plan, self._health
-        self._progress = CallProgress(order(plan, health, now, self._chance), made)
+        self._progress = CallProgress(order(plan, health, now, self._chance), attempts_made)
         self._selection = Selection(plan, health, self._progress, self._chance, self._deadline)
         return self._selection
 
@@ -246,7 +246,7 @@ class NextAttempt:
         self._attempt = step.attempt
         self._why = step.why
         self._began = now + step.wait
-        self._progress.made += 1
+        self._progress.attempts_made += 1
         return step
 
 

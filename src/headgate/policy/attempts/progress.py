@@ -29,15 +29,15 @@ class Step(Struct, frozen=True, gc=False):
 class TargetProgress:
     """One target of a call, its accounts in the order to try, and what this call has learnt of it."""
 
-    __slots__ = ("asked", "attempts", "closed", "ready", "refused", "retries", "target", "waits")
+    __slots__ = ("attempts", "is_spent", "ready", "refused", "retries", "target", "waits", "was_tried")
 
     def __init__(self, target: Target, attempts: list[Attempt]) -> None:
         self.target = target
         self.attempts = attempts
-        self.asked = False
+        self.was_tried = False
         self.retries = 0
         self.refused: list[Attempt] = []  # their accounts refused this call
-        self.closed = False  # it has had its chance
+        self.is_spent = False  # it has had its chance
         self.waits = False  # it may be asked again after a while, if there is no other
         self.ready = 0.0  # when, by its own Retry-After
 
@@ -45,11 +45,11 @@ class TargetProgress:
 class CallProgress:
     """The targets of a call in their order, and the counts that bound its attempts."""
 
-    __slots__ = ("_small", "_window", "broken", "made", "plain", "silent", "targets")
+    __slots__ = ("_small", "_window", "attempts_made", "broken", "plain", "silent", "targets")
 
-    def __init__(self, targets: list[TargetProgress], made: int = 0) -> None:
+    def __init__(self, targets: list[TargetProgress], attempts_made: int = 0) -> None:
         self.targets = targets
-        self.made = made  # attempts
+        self.attempts_made = attempts_made  # attempts
         self.broken = 0  # how often the client's stream has broken off: an attempt sent text, and not all of it
         self.silent: list[TargetProgress] = []  # who was to continue the stream and sent nothing, each time
         self.plain: list[TargetProgress] = []  # who is given no prefill any more in this call
@@ -61,12 +61,12 @@ class CallProgress:
 
     def may_continue(self, one: TargetProgress) -> bool:
         """True if it may be asked to continue the client's stream, at once or after a wait."""
-        open_ = not one.closed or one.waits
+        open_ = not one.is_spent or one.waits
         return open_ and self.fits(one) and self.silent.count(one) < MOST_RETRIES
 
     def note_too_small(self, one: TargetProgress) -> None:
         """The prompt is too long for this target's context."""
-        one.closed = True
+        one.is_spent = True
         self._window = max(self._window, _window(one.target))
         self._small |= {one.target.upstream_model, _canonical(one.target) or one.target.model}
 

@@ -76,7 +76,7 @@ class Selection:
         ejected = self._ejected(now)
         for one in self._progress.targets:
             state = ejected.get(key_of_target(one.target), ACTIVE)
-            if one.closed or state == OUT or not self._progress.fits(one):
+            if one.is_spent or state == OUT or not self._progress.fits(one):
                 continue
             step = self.other_account(one, now)
             if step is not None:
@@ -90,7 +90,7 @@ class Selection:
         """
         best: tuple[float, Attempt] | None = None
         for one in self._progress.targets:
-            if one.closed or not self._progress.fits(one):
+            if one.is_spent or not self._progress.fits(one):
                 continue
             usable = self._by_guess(one, now)
             if usable is not None:
@@ -118,7 +118,7 @@ class Selection:
         """There is no other target: the attempt that may be made again soonest, where that is soon enough."""
         best: Step | None = None
         for one in self._progress.targets:
-            again = one.closed
+            again = one.is_spent
             spent = not one.waits or one.retries >= min(self._plan.retries, MOST_RETRIES)
             if not self._progress.fits(one) or (again and spent):
                 continue
@@ -139,7 +139,7 @@ class Selection:
         """
         progress = self._progress
         able = [one for one in progress.targets if progress.may_continue(one)]
-        able.sort(key=lambda one: (progress.silent.count(one), one is last, one.asked))
+        able.sort(key=lambda one: (progress.silent.count(one), one is last, one.was_tried))
         return self._continue_now(able, last, now, prefill) or self._continue_later(able, now, prefill)
 
     def _continue_now(self, able: list[TargetProgress], last: TargetProgress, now: float, prefill: bool) -> Step | None:
@@ -248,5 +248,5 @@ def _is_a_guess(state: AccountState, now: float) -> bool:
     if state.name == "denied":
         return True  # of this model alone: where no other target serves it, the client reads the provider's own reason
     if state.name == "dead":
-        return now - state.asked >= ALONE_S
+        return now - state.asked_at >= ALONE_S
     return state.name == "cooling" and (not state.declared or now >= state.until)

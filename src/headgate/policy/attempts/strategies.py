@@ -55,11 +55,11 @@ def order(plan: Plan, health: HealthState, now: float, chance: Chance | None) ->
         return found
     since: dict[int, float] = {}  # the targets with this caller's prompt cache
     for one in found:
-        kept = health.affinity.find(plan.affinity, key_of_target(one.target), now) if plan.affinity else None
-        if kept is not None:
-            since[id(one.target)] = kept.since
+        binding = health.affinity.find(plan.affinity, key_of_target(one.target), now) if plan.affinity else None
+        if binding is not None:
+            since[id(one.target)] = binding.since
         if len(one.attempts) > 1:
-            preferred = kept.account if kept is not None else None
+            preferred = binding.account if binding is not None else None
             turn = LIKELY if chance is None else chance()
             one.attempts = health.accounts.in_order(one.attempts, preferred, now, turn)
     if plan.alias.strategy not in CHOSEN or len(found) == 1:

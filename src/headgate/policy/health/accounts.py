@@ -55,7 +55,7 @@ class AccountState(Struct, gc=False):
     declared: bool = False
     times: int = 0
     since: float = 0.0
-    asked: float = 0.0
+    asked_at: float = 0.0
     lease: float = 0.0
 
     def is_over(self, now: float) -> bool:
@@ -76,16 +76,16 @@ def key_of(attempt: Attempt) -> str:
 class Accounts:
     """By account (``key_of``) and upstream model."""
 
-    __slots__ = ("_kept", "_room")
+    __slots__ = ("_by_account", "_room")
 
     def __init__(self) -> None:
-        self._kept: dict[str, dict[str, AccountState]] = {}
+        self._by_account: dict[str, dict[str, AccountState]] = {}
         # Account id → share left, and when that was learnt
         self._room: Bounded[str, tuple[float, float]] = Bounded(MAX_REMEMBERED)
 
     def __bool__(self) -> bool:
         """Whether any account is not active."""
-        return bool(self._kept)
+        return bool(self._by_account)
 
     # ------------------------------------------------------------------------------------- may it be used
 
@@ -100,7 +100,7 @@ class Accounts:
         return OUT if OUT in found else PROBE if found else ACTIVE
 
     def _states(self, account: str, model: str, now: float) -> list[AccountState]:
-        models = self._kept.get(account)
+        models = self._by_account.get(account)
         if models is None:
             return []
         states = [models[name] for name in (WHOLE, model) if name in models]
@@ -108,12 +108,12 @@ class Accounts:
 
     def claim(self, account: str, model: str, now: float) -> None:
         """A request probes it: for a while no other one does."""
-        models = self._kept.get(account, {})
+        models = self._by_account.get(account, {})
         for name in (WHOLE, model):
             state = models.get(name)
             if state is not None:
                 state.lease = now + LEASE_S
-                state.asked = now
+                state.asked_at = now
 
     # ------------------------------------------------------------------------------------- what happened
 
@@ -138,7 +138,7 @@ class Accounts:
 
     def served(self, account: str, model: str, began: float) -> None:
         """It has answered a request that was begun at ``began``: active again, unless it has refused one since."""
-        models = self._kept.get(account)
+        models = self._by_account.get(account)
         if models is None:
             return
         for name in (WHOLE, model):
@@ -146,24 +146,24 @@ class Accounts:
             if state is not None and state.name != "parked" and began >= state.since:
                 del models[name]
         if not models:
-            del self._kept[account]
+            del self._by_account[account]
 
     def park(self, account: str) -> None:
         """Not used until it is revived."""
-        self._kept.setdefault(account, {})[WHOLE] = AccountState("parked", float("inf"))
+        self._by_account.setdefault(account, {})[WHOLE] = AccountState("parked", float("inf"))
 
     def revive(self, account: str) -> None:
         """Its key has changed: forget its state."""
-        self._kept.pop(account, None)
+        self._by_account.pop(account, None)
 
     def sweep(self, now: float) -> None:
         """Forget the states that are over."""
-        for account, models in list(self._kept.items()):
+        for account, models in list(self._by_account.items()):
             for name, state in list(models.items()):
                 if state.is_over(now):
                     del models[name]
             if not models:
-                del self._kept[account]
+                del self._by_account[account]
 
     def back_in(self, account: str, model: str, now: float) -> float | None:
         """Return the seconds until a limit of it ends, at least one; None if there is none, or that is not known."""
@@ -174,23 +174,23 @@ class Accounts:
 
     def listed(self) -> list[tuple[str, str, AccountState]]:
         """Return (account, model or "" for all of it, state) of every account that is not active."""
-        return [(account, model, one) for account, models in self._kept.items() for model, one in models.items()]
+        return [(account, model, one) for account, models in self._by_account.items() for model, one in models.items()]
 
     def _at(self, account: str, model: str, now: float) -> AccountState:
-        models = self._kept.get(account)
+        models = self._by_account.get(account)
         if models is None:
-            if len(self._kept) >= MAX_REMEMBERED:
+            if len(self._by_account) >= MAX_REMEMBERED:
                 self._forget_one()
-            models = self._kept[account] = {}
+            models = self._by_account[account] = {}
         elif len(models) >= MAX_REMEMBERED and model not in models:  # clients may name any model after a slash
             del models[next(name for name in models if name != WHOLE)]
         return models.setdefault(model, AccountState("cooling", now))
 
     def _forget_one(self) -> None:
         """The oldest that is not parked."""
-        for account, models in self._kept.items():
+        for account, models in self._by_account.items():
             if all(state.name != "parked" for state in models.values()):
-                del self._kept[account]
+                del self._by_account[account]
                 return
 
     def _rests(self, account: str, model: str, now: float) -> int:
@@ -205,7 +205,7 @@ class Accounts:
     def _extend(self, account: str, model: str, name: str, wait: float, now: float, *, declared: bool = False) -> None:
         state = self._at(account, model, now)
         wait = min(wait, LONGEST_S)
-        state.since = state.asked = now
+        state.since = state.asked_at = now
         state.lease = 0.0
         if now + wait >= state.until:
             state.name, state.until, state.declared = name, now + wait, declared
@@ -213,7 +213,7 @@ class Accounts:
     def _others(self, account: str, model: str, names: tuple[str, ...], now: float) -> bool:
         return any(
             other not in (model, WHOLE) and state.name in names and state.until > now
-            for other, state in self._kept.get(account, {}).items()
+            for other, state in self._by_account.get(account, {}).items()
         )
 
     # ------------------------------------------------------------------------------------- which one of a pool
@@ -227,10 +227,10 @@ class Accounts:
 
     def headroom(self, account: str, now: float) -> float:
         """Return the share of its limits that is left, as far as is known: 1.0 is all of it."""
-        learnt = self._room.get(account)
-        if learnt is None:
+        known = self._room.get(account)
+        if known is None:
             return 1.0
-        share, at = learnt
+        share, at = known
         return 1.0 - (1.0 - share) * max(0.0, 1.0 - (now - at) / LEARNT_S)
 
     def in_order(self, pool: Iterable[Attempt], preferred: str | None, now: float, chance: float) -> list[Attempt]:

@@ -42,15 +42,15 @@ class Affinity:
 
     def find(self, key: bytes, target: tuple[str, str], now: float) -> Binding | None:
         """Where at this target the caller's cache lies, if it still lives."""
-        kept = self._bound.get((key, target))
-        return kept if kept is not None and now < kept.until else None
+        binding = self._bound.get((key, target))
+        return binding if binding is not None and now < binding.until else None
 
     def served(self, key: bytes, bound: Bound, now: float) -> None:
         """``bound`` has answered this caller."""
         if not key:
             return
-        kept = self.find(key, bound.target, now)
-        if kept is not None and kept.account != bound.account:
+        binding = self.find(key, bound.target, now)
+        if binding is not None and binding.account != bound.account:
             return
-        since = now if kept is None else kept.since
+        since = now if binding is None else binding.since
         self._bound.put((key, bound.target), Binding(bound.account, since, now + CACHE_S))

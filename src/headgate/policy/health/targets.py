@@ -103,7 +103,7 @@ class HealthState:
         "_budgets",
         "_failing",
         "_latency",
-        "_learnt",
+        "_refusals",
         "_swept",
         "_trims",
         "accounts",
@@ -121,7 +121,7 @@ class HealthState:
         self._budgets: dict[str, RetryBudget] = {}
         self._latency: Bounded[Key, Latency] = Bounded(MAX_REMEMBERED)
         # Target and what it refuses → until when that is believed; what a probe found, and until when
-        self._learnt: Bounded[tuple[str, str, str], float] = Bounded(MAX_REMEMBERED)
+        self._refusals: Bounded[tuple[str, str, str], float] = Bounded(MAX_REMEMBERED)
         self._trims: Bounded[Key, tuple[bool | None, float]] = Bounded(MAX_REMEMBERED)
         self._swept = 0.0
 
@@ -305,7 +305,7 @@ class HealthState:
 
     def asks_usage(self, target: Target, now: float) -> bool:
         """True if a stream of this target may be asked for its usage."""
-        return not self._learnt or self._believes(target, "usage", now)
+        return not self._refusals or self._believes(target, "usage", now)
 
     def rejects_usage(self, target: Target, now: float) -> None:
         """A stream without the field has succeeded where one with it was refused; a refusal alone proves nothing, for
@@ -339,10 +339,10 @@ class HealthState:
         self._trims.put(key, (trims, now + TRIMS_REMEMBERED_S))
 
     def _believes(self, target: Target, what: str, now: float) -> bool:
-        return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now
+        return self._refusals.get((target.provider.name, target.upstream_model, what), 0.0) <= now
 
     def _disbelieve(self, target: Target, what: str, now: float) -> None:
-        self._learnt.put((target.provider.name, target.upstream_model, what), now + REMEMBERED_S)
+        self._refusals.put((target.provider.name, target.upstream_model, what), now + REMEMBERED_S)
 
 
 def _halve(failures: TargetFailures) -> None:

@@ -135,8 +135,8 @@ def expected_cost(target: Target, prompt: int, output: int | None) -> int | None
 # ------------------------------------------------------------------------------------- nothing is left
 
 
-def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> GatewayError:
-    """Return the error for a name, ``shown``, that none of ``candidates`` may serve."""
+def nothing_left(quoted: str, holder: str, candidates: Iterable[Candidate]) -> GatewayError:
+    """Return the error for a name, ``quoted``, that none of ``candidates`` may serve."""
     every = list(candidates)
     keyed = [one for one in every if _code(one) != "no_key"]
     if not keyed:
@@ -144,17 +144,19 @@ def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> Ga
         first = every[0].target.provider.name
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown} is served by {names}, which has no key here; add one with: headgate vault add {first}",
+            f"{quoted} is served by {names}, which has no key here; add one with: headgate vault add {first}",
         )
     allowed = [one for one in keyed if _code(one) != "not_allowed"]
     if not allowed:
-        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}", param="model")
+        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {quoted}", param="model")
     named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_sentence(one)}" for one in every[:MOST_NAMED])
     if len(every) > MOST_NAMED:
         named += f"; and {len(every) - MOST_NAMED} more"
     if all(_code(one) == "context_window" for one in allowed):
-        return GatewayError(CONTEXT_LENGTH, f"the prompt is too long for {shown}: {named}", param="messages")
-    return GatewayError(NO_QUALIFYING_MODEL, f"no target of {shown} qualifies for this request: {named}", param="model")
+        return GatewayError(CONTEXT_LENGTH, f"the prompt is too long for {quoted}: {named}", param="messages")
+    return GatewayError(
+        NO_QUALIFYING_MODEL, f"no target of {quoted} qualifies for this request: {named}", param="model"
+    )
 
 
 def _code(candidate: Candidate) -> str:

@@ -17,7 +17,7 @@ from typing import NamedTuple
 from msgspec.structs import replace
 
 from headgate.catalog.offers import Offers, known, price_of
-from headgate.catalog.unknown import shown, unknown
+from headgate.catalog.unknown import quote, unknown
 from headgate.errors import INVALID_VALUE, NO_PROVIDER_KEY, GatewayError
 from headgate.model import (
     FEATURES,
@@ -150,7 +150,7 @@ class Router:
         candidates = self._candidates(call, grant, base)
         left = [candidate for candidate in candidates if not candidate.reason]
         if not left:
-            raise filters.nothing_left(shown(base.requested), grant.name, candidates)
+            raise filters.nothing_left(quote(base.requested), grant.name, candidates)
         usable = [candidate.target for candidate in left]
         attempts = tuple(attempt for target in usable for attempt in _accounts(target))
         chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
@@ -197,7 +197,7 @@ class Router:
         if base.requested.startswith("client:"):
             raise GatewayError(
                 INVALID_VALUE,
-                f"{shown(base.requested)} keeps its own targets: it cannot be given fallback_models",
+                f"{quote(base.requested)} keeps its own targets: it cannot be given fallback_models",
                 param="headgate.fallback_models",
             )
         try:
@@ -226,7 +226,7 @@ class Router:
             reason = alias.why or "no provider is configured; add one under providers: in the configuration"
             raise GatewayError(
                 NO_PROVIDER_KEY,
-                f"{shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
+                f"{quote(requested)} has nothing to choose from: {reason.rstrip('.')}. "
                 "Ask for builtin/lorem to try the gateway itself",
             )
         candidates = self._judge(weighted, alias)

@@ -120,7 +120,7 @@ class Relay:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
             self._seen = bridge.events
-            self._patience.heard = self._wheel.now
+            self._patience.last_event_at = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
                 self._patience.begin_stalling()
             if bridge.quiet:

@@ -65,8 +65,25 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
     """One client connection.  At most one response runs; pipelined requests wait in order."""
 
     __slots__ = (
-        "_ahead", "_app", "_chunked", "_close", "_dead", "_egress", "_kept", "_linger_until", "_lingering", "_listener",
-        "_phase", "_queue", "_running", "_turn", "due", "paused", "slot", "transport", "wheel",
+        "_ahead",
+        "_app",
+        "_chunked",
+        "_close",
+        "_dead",
+        "_egress",
+        "_linger_until",
+        "_lingering",
+        "_listener",
+        "_phase",
+        "_queue",
+        "_running",
+        "_turn",
+        "_unread",
+        "due",
+        "paused",
+        "slot",
+        "transport",
+        "wheel",
     )  # fmt: skip
 
     def __init__(self, listener: Reception) -> None:
@@ -81,7 +98,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self._queue: deque[Request] | None = None
         self._close = False
         self._dead = False
-        self._kept = False  # bytes have been read in this turn and wait for its end
+        self._unread = False  # bytes have been read in this turn and wait for its end
         self._phase = 0  # of the arriving request: whose deadline is set, HEAD or BODY
         self._lingering = 0  # the number of discarded bytes, plus one
         self._linger_until = 0.0
@@ -140,12 +157,12 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
             self._egress.source.resume()
 
     def data_received(self, data: bytes) -> None:
-        self._kept = True
+        self._unread = True
         self._listener.turn.run(self._take, data)
 
     def _take(self, data: bytes) -> None:
         """Work through the bytes of one read, in its turn."""
-        self._kept = False
+        self._unread = False
         if self._dead:
             return
         if self._lingering:
@@ -335,13 +352,13 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
             and not self._queue
             and not self._reading_body
             and not self._head_size
-            and not self._kept
+            and not self._unread
         ):
             self.transport.close()
 
     def expire(self, now: float) -> None:
         """The wheel: silence, a slow head or a slow body."""
-        if self._kept:
+        if self._unread:
             self.wheel.set(self, now + 1.0)
         elif self._lingering:
             self.transport.abort()

@@ -191,7 +191,7 @@ class _Pages:
     def __init__(self) -> None:
         self._made_of: tuple[object, object] = (None, None)
         self._serial = b""
-        self._kept: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+        self._bodies: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self._size = 0
 
     def get(
@@ -201,18 +201,18 @@ class _Pages:
             self._made_of = (shelf, uses)
             self._serial = token_bytes(16)  # hashing 2,000 entries takes as long as writing them down
             self._clear()
-        found = self._kept.get(key)
+        found = self._bodies.get(key)
         if found is None:
             body = make()
             found = (body, _etag(self._serial + repr(key).encode()))
             self._size += len(body) + KEY_BYTES
             if self._size > KEPT_BYTES:
                 self._clear()
-            self._kept[key] = found
+            self._bodies[key] = found
         return TaggedBody(*found, fields)
 
     def _clear(self) -> None:
-        self._kept.clear()
+        self._bodies.clear()
         self._size = 0
 
 

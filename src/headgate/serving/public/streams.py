@@ -36,24 +36,24 @@ class Streams:
         204 where there are no more (RFC 9110 §15.3.5; to a browser's EventSource: do not come back).
         """
         query = _query(request)
-        kept = self._find(request, query)
+        stream = self._find(request, query)
         after = on_disconnect.count(query["after"], "after") if "after" in query else 0
         if last_event_id := request.headers.get(b"last-event-id"):  # newer than the address it comes with
-            after = on_disconnect.event_number(kept.client_id, last_event_id)
-        last = kept.ring.last if kept.ring is not None else 0
+            after = on_disconnect.event_number(stream.client_id, last_event_id)
+        last = stream.ring.last if stream.ring is not None else 0
         if after > last:
             raise GatewayError(INVALID_VALUE, f"this stream has sent {last} events so far.", param="after")
-        if kept.over and after == last:
-            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % kept.client_id.encode())
+        if stream.over and after == last:
+            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % stream.client_id.encode())
         else:
-            kept.follow(egress, after)
+            stream.follow(egress, after)
 
     def stop(self, request: Request, egress: Egress) -> None:
         """Ends the generation.  A stream that has ended by itself stays as it is."""
-        kept = self._find(request, _query(request))
-        status = "finished" if kept.over else "stopped"
-        kept.stop(GatewayError(STREAM_STOPPED, "this stream was stopped by a DELETE"))
-        body = {"id": kept.client_id, "object": "headgate.stream", "status": status}
+        stream = self._find(request, _query(request))
+        status = "finished" if stream.over else "stopped"
+        stream.stop(GatewayError(STREAM_STOPPED, "this stream was stopped by a DELETE"))
+        body = {"id": stream.client_id, "object": "headgate.stream", "status": status}
         egress.answer(200, b"", msgspec.json.encode(body))
 
     def _find(self, request: Request, query: dict[str, str]) -> KeptStream:

@@ -41,7 +41,7 @@ class ReplayKeeper:
         self._streams: dict[str, KeptStream] = {}
         self._keyed: dict[tuple[str, bytes], KeptStream] = {}
         self._running: set[KeptStream] = set()
-        self._gone: Bounded[str, str] = Bounded(MOST_REMEMBERED)  # stream id → its owner's grant id
+        self._expired: Bounded[str, str] = Bounded(MOST_REMEMBERED)  # stream id → its owner's grant id
 
     # --------------------------------------------------------------- for the exchange
 
@@ -51,18 +51,18 @@ class ReplayKeeper:
         Raises GatewayError: 400, 409, and 410 where the answer is no longer kept whole.
         """
         key = on_disconnect.idempotency_key(request)
-        kept = self._keyed.get((grant, key))
-        if kept is None:
+        stream = self._keyed.get((grant, key))
+        if stream is None:
             return False
-        if not hmac.compare_digest(kept.fingerprint, on_disconnect.fingerprint(request)):
+        if not hmac.compare_digest(stream.fingerprint, on_disconnect.fingerprint(request)):
             raise GatewayError(
                 IDEMPOTENCY_MISMATCH,
                 "this Idempotency-Key has been used for another request; take a new one for each",
                 param="Idempotency-Key",
             )
-        if kept.over and kept.ring is None and kept.whole is None:
+        if stream.over and stream.ring is None and stream.whole is None:
             raise GatewayError(STREAM_EXPIRED, "the answer of this Idempotency-Key is no longer kept")
-        kept.follow(egress, 0, REPLAYED)
+        stream.follow(egress, 0, REPLAYED)
         return True
 
     def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
@@ -82,21 +82,21 @@ class ReplayKeeper:
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             prefix = request.path.removesuffix(api.path.encode())
             url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
-        kept = KeptStream(self, api, receipt, wish, ring, url, egress)
+        stream = KeptStream(self, api, receipt, wish, ring, url, egress)
         if ring is not None:
-            self._streams[receipt.id] = kept
-        self._running.add(kept)
+            self._streams[receipt.id] = stream
+        self._running.add(stream)
         if stored:
-            kept.weight = WEIGHT
+            stream.weight = WEIGHT
         if stored and keyed:
-            kept.key = on_disconnect.idempotency_key(request)
-            kept.fingerprint = on_disconnect.fingerprint(request)
-            self._keyed[kept.grant, kept.key] = kept
+            stream.key = on_disconnect.idempotency_key(request)
+            stream.fingerprint = on_disconnect.fingerprint(request)
+            self._keyed[stream.grant, stream.key] = stream
 
     def close(self) -> None:
         """The process ends, and with it all that is kept."""
-        for kept in {*self._running, *self._streams.values()}:
-            kept.close()
+        for stream in {*self._running, *self._streams.values()}:
+            stream.close()
 
     # --------------------------------------------------------------- for the streams endpoint
 
@@ -105,11 +105,11 @@ class ReplayKeeper:
 
         Raises GatewayError: 410 where it was there, 404.
         """
-        kept = self._streams.get(ident)
-        owner = kept.grant if kept is not None else self._gone.get(ident)
+        stream = self._streams.get(ident)
+        owner = stream.grant if stream is not None else self._expired.get(ident)
         if owner is not None and grant in (None, owner):
-            if kept is not None:
-                return kept
+            if stream is not None:
+                return stream
             raise GatewayError(STREAM_EXPIRED, "this stream is no longer kept; ask again with a new call")
         raise GatewayError(STREAM_NOT_FOUND, _UNKNOWN)
 
@@ -132,32 +132,32 @@ class ReplayKeeper:
 
     # --------------------------------------------------------------- called by kept calls
 
-    def outlive(self, kept: KeptStream) -> None:
+    def outlive(self, stream: KeptStream) -> None:
         """The call has ended: its answer stays for a while."""
-        self._running.discard(kept)
-        seconds = self._limits.replay_ttl if kept.key is None else self._limits.idempotency_ttl
-        self.wheel.set(kept, self.wheel.now + seconds)
+        self._running.discard(stream)
+        seconds = self._limits.replay_ttl if stream.key is None else self._limits.idempotency_ttl
+        self.wheel.set(stream, self.wheel.now + seconds)
 
-    def release_key(self, kept: KeptStream) -> None:
+    def release_key(self, stream: KeptStream) -> None:
         """Forget the key: the next request with it is executed as a new call."""
-        if kept.key is not None:
-            self._keyed.pop((kept.grant, kept.key), None)
-            kept.key = None
+        if stream.key is not None:
+            self._keyed.pop((stream.grant, stream.key), None)
+            stream.key = None
 
-    def forget(self, kept: KeptStream) -> None:
+    def forget(self, stream: KeptStream) -> None:
         """Drop all that is kept of it.  A second call has no effect."""
-        self.wheel.drop(kept)
-        self._running.discard(kept)
-        self.release_key(kept)
-        self.memory.used -= kept.weight
-        kept.weight = 0
-        if kept.whole is not None:
-            self.memory.used -= len(kept.whole[1])
-            kept.whole = None
-        if kept.ring is not None:
-            kept.ring.clear()
-        if self._streams.pop(kept.id, None) is not None:
-            self._gone.put(kept.id, kept.grant)
+        self.wheel.drop(stream)
+        self._running.discard(stream)
+        self.release_key(stream)
+        self.memory.used -= stream.weight
+        stream.weight = 0
+        if stream.whole is not None:
+            self.memory.used -= len(stream.whole[1])
+            stream.whole = None
+        if stream.ring is not None:
+            stream.ring.clear()
+        if self._streams.pop(stream.id, None) is not None:
+            self._expired.put(stream.id, stream.grant)
 
     def gauges(self) -> dict[str, float]:
         return {"streams_kept": len(self._streams), "replay_bytes": self.memory.used}

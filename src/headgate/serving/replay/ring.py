@@ -44,11 +44,11 @@ class Ring:
     holes.
     """
 
-    __slots__ = ("_frames", "_kept", "_memory", "_most", "_odd", "_prefix", "_size", "last")
+    __slots__ = ("_events", "_frames", "_memory", "_most", "_odd", "_prefix", "_size", "last")
 
     def __init__(self, ident: str, most: int, memory: EventMemory) -> None:
         self._prefix = b"id: %b." % ident.encode()
-        self._kept: deque[bytes] = deque()
+        self._events: deque[bytes] = deque()
         self._frames = [(b"", b"")]  # the last one is tried
         self._odd = b""  # the last event, where it did not fit into it: as it is kept, so that it takes nothing here
         self._size = 0
@@ -59,7 +59,7 @@ class Ring:
     @property
     def first(self) -> int:
         """The number of the oldest event that is here; ``last + 1`` where there is none."""
-        return self.last + 1 - len(self._kept)
+        return self.last + 1 - len(self._events)
 
     def add(self, events: bytes) -> bytes:
         """Numbers whole events and keeps them; returns them as they are to be sent.
@@ -71,9 +71,9 @@ class Ring:
         for event in events[:-2].split(b"\n\n"):
             number += 1
             sent.append(b"%b%d\n%b\n\n" % (self._prefix, number, event))
-            kept = self._framed(event)
-            self._size += len(kept) + HEADER
-            self._kept.append(kept)
+            stored = self._framed(event)
+            self._size += len(stored) + HEADER
+            self._events.append(stored)
         self.last = number
         memory = self._memory
         memory.used += self._size - before
@@ -83,14 +83,14 @@ class Ring:
 
     def _shrink(self) -> None:
         memory = self._memory
-        while self._kept and (self._size > self._most or memory.used > memory.most):
-            kept = self._kept.popleft()
-            if kept is self._odd:
+        while self._events and (self._size > self._most or memory.used > memory.most):
+            stored = self._events.popleft()
+            if stored is self._odd:
                 self._odd = b""
-            size = len(kept) + HEADER
+            size = len(stored) + HEADER
             self._size -= size
             memory.used -= size
-        if not self._kept:
+        if not self._events:
             self.clear()  # of its frames, too
 
     def since(self, number: int, most: int) -> tuple[bytes, int] | None:
@@ -100,12 +100,12 @@ class Ring:
         if number + 1 < self.first:
             return None
         found = []
-        for kept in islice(self._kept, number + 1 - self.first, None):
+        for stored in islice(self._events, number + 1 - self.first, None):
             if most <= 0:
                 break
             number += 1
-            head, foot = self._frames[kept[0]]
-            event = b"%b%d\n%b%b%b\n\n" % (self._prefix, number, head, kept[1:], foot)
+            head, foot = self._frames[stored[0]]
+            event = b"%b%d\n%b%b%b\n\n" % (self._prefix, number, head, stored[1:], foot)
             most -= len(event)
             found.append(event)
         return b"".join(found), number
@@ -114,7 +114,7 @@ class Ring:
         """Forgets everything."""
         self._memory.used -= self._size
         self._size = 0
-        self._kept.clear()
+        self._events.clear()
         del self._frames[1:]
         self._odd = b""
 

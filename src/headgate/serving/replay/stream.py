@@ -86,13 +86,13 @@ class Keeper(Protocol):
     wheel: Wheel
     memory: EventMemory
 
-    def outlive(self, kept: KeptStream) -> None:
+    def outlive(self, stream: KeptStream) -> None:
         """Keep the answer of a call that has ended."""
 
-    def release_key(self, kept: KeptStream) -> None:
+    def release_key(self, stream: KeptStream) -> None:
         """Execute the next request with this key as a new call."""
 
-    def forget(self, kept: KeptStream) -> None:
+    def forget(self, stream: KeptStream) -> None:
         """Drop all of it.  May be called again."""
 
 

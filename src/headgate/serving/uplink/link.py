@@ -55,18 +55,18 @@ class Uplink:
     def __init__(
         self,
         path: Path,
-        kept: SnapshotFile,
+        file: SnapshotFile,
         hello: Hello,
         directory: SnapshotDirectory,
         wheel: Wheel,
     ) -> None:
         self._path = path
-        self._kept = kept
+        self._file = file
         self._hello = hello
         self._directory = directory
         self._wheel = wheel
         self._wire: _Wire | None = None
-        self._heard = False
+        self._had_message = False
         self._assembly = Assembly()
         self._questions: dict[int, _Question] = {}
         self._count = 0
@@ -84,11 +84,11 @@ class Uplink:
                 with address(self._path) as reachable:
                     _, wire = await loop.create_unix_connection(lambda: _Wire(self), reachable)
             except OSError:
-                heard = False
+                had_message = False
             else:
-                heard = await self._while_connected(wire)
+                had_message = await self._while_connected(wire)
             # A peer that accepts and says nothing is no better than none: only a frame makes the next try soon.
-            pause = BACKOFF_S[0] if heard else min(pause * 2, BACKOFF_S[1])
+            pause = BACKOFF_S[0] if had_message else min(pause * 2, BACKOFF_S[1])
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _while_connected(self, wire: _Wire) -> bool:
@@ -98,7 +98,7 @@ class Uplink:
         self._assembly.drop()
         for question in list(self._questions.values()):
             question.fail()
-        return self._heard
+        return self._had_message
 
     # --------------------------------------------------------------- up
 
@@ -131,11 +131,11 @@ class Uplink:
     def opened(self, wire: _Wire) -> None:
         """At once, and not when ``run`` goes on: the first frame is answered as well."""
         self._wire = wire
-        self._heard = False
+        self._had_message = False
         self._say_hello()
 
     def received(self, message: Down) -> None:
-        self._heard = True
+        self._had_message = True
         match message:
             case SnapshotPart():
                 self._take_part(message)
@@ -163,19 +163,19 @@ class Uplink:
             self._say_hello()
             return
         snapshot = self._assembly.take(part)
-        self._kept.take_part(part)
+        self._file.take_part(part)
         if snapshot is not None:
             self._directory.replace(snapshot)
             self._acknowledge(snapshot.generation)
 
     def _take_patch(self, patch: Patch) -> None:
         snapshot = self._directory.snapshot
-        if patch.base != snapshot.generation or self._kept.full:
+        if patch.base != snapshot.generation or self._file.full:
             self._say_hello()
             return
         self._directory.replace(patched(snapshot, patch))
         self._acknowledge(patch.generation)
-        self._kept.take_patch(patch)
+        self._file.take_patch(patch)
 
     def _acknowledge(self, generation: int) -> None:
         if self._wire is not None:

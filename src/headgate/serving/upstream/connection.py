@@ -80,7 +80,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         self._run = pool.turn.run
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
         self.patience = Patience(pool.wheel, self.fail)
-        self.born = pool.wheel.now
+        self.opened_at = pool.wheel.now
 
     # --------------------------------------------------------------- one request
 
@@ -243,11 +243,11 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         if self._settling:
             self.abort()
         elif self.sink is not None or not self._gathered:
-            said = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
-            self.fail(GatewayError(UPSTREAM_GARBAGE, said))
+            reason = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
+            self.fail(GatewayError(UPSTREAM_GARBAGE, reason))
         else:
             self._complete, self._keep_alive = True, False
-            self._collect_whole(self._asked)
+            self._collect_whole(self._asking_now)
 
     def _settle(self) -> None:
         self._size = 0
@@ -330,7 +330,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
 
     def attach(self, sink: Sink) -> None:
         """See ``ports.Upstream``."""
-        most = self._asked.max_answer
+        most = self._asking_now.max_answer
         intake = intake_of(self.headers, most) if self._probe is not None else None
         self.sink = self._unpacker = Unpacker(self, sink, intake, most)
         if self._pieces or self._complete:
@@ -360,7 +360,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         return not self._transport.is_closing()
 
     @property
-    def _asked(self) -> HttpAsking:
+    def _asking_now(self) -> HttpAsking:
         return cast(HttpAsking, self.asking)
 
     def fail(self, error: GatewayError) -> None:

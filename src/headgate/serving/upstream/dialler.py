@@ -46,8 +46,8 @@ def origin_of(url: str) -> UpstreamOrigin:
     tls = parts.scheme == "https"
     host = parts.hostname
     port = parts.port or (443 if tls else 80)
-    shown = f"[{host}]" if ":" in host else host
-    authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
+    bracketed = f"[{host}]" if ":" in host else host
+    authority = bracketed if port == (443 if tls else 80) else f"{bracketed}:{port}"
     return UpstreamOrigin(tls, host, port, parts.path.rstrip("/"), authority)
 
 

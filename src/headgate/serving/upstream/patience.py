@@ -1,7 +1,8 @@
 """The deadlines of one attempt: how long each phase of an answer may take, and the whole of it.
 
 Owns the phase that an attempt is in and the instant that ends it.  A deadline that moves with each event costs one
-assignment (``heard``): the wheel looks at it when the slot comes up.  Knows no socket: any kind of upstream has one.
+assignment (``last_event_at``): the wheel looks at it when the slot comes up.  Knows no socket: any kind of upstream has
+a ``Patience``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Patience:
     """
 
     __slots__ = (
-        "_deadline", "_ending", "_out_of_time", "_paused", "_timeouts", "_wheel", "due", "heard", "phase", "slot",
+        "_deadline", "_ending", "_out_of_time", "_paused", "_timeouts", "_wheel", "due", "last_event_at", "phase",
+        "slot",
     )  # fmt: skip
 
     def __init__(self, wheel: Wheel, out_of_time: Callable[[GatewayError], None]) -> None:
@@ -43,7 +45,7 @@ class Patience:
         self._ending = 0.0  # seconds that the end was given
         self._paused = False
         self.phase = _OVER  # while paused, the phase to go on with
-        self.heard = 0.0  # the wheel's now at the last event: the pump assigns it
+        self.last_event_at = 0.0  # the wheel's now at the last event: the pump assigns it
         self.due = NEVER
         self.slot = -1
 
@@ -73,7 +75,7 @@ class Patience:
 
     def begin_stalling(self) -> None:
         """The first token has come: from now on the silence between events is bounded."""
-        self.heard = self._wheel.now
+        self.last_event_at = self._wheel.now
         self._expect("stall", self._timeouts.stall)
 
     def begin_ending(self, seconds: float) -> None:
@@ -107,7 +109,7 @@ class Patience:
     def expire(self, now: float) -> None:
         """The wheel: the deadline of the phase has passed, if nothing has been heard in it since."""
         if self.phase == "stall" and not self._paused:
-            quiet_until = self.heard + self._timeouts.stall
+            quiet_until = self.last_event_at + self._timeouts.stall
             if now < min(quiet_until, self._deadline):
                 self._expect("stall", quiet_until - now)
                 return

@@ -61,7 +61,7 @@ class Pool:
         now = self.wheel.now
         while idle:
             upstream, _ = idle.popitem()
-            if now - upstream.born < self.limits.max_age_s and upstream.open:
+            if now - upstream.opened_at < self.limits.max_age_s and upstream.open:
                 upstream.send(asking)
                 return
             upstream.abort()
@@ -80,7 +80,7 @@ class Pool:
 
     def put(self, upstream: HttpUpstream) -> None:
         """A clean connection comes back."""
-        if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
+        if self.wheel.now - upstream.opened_at >= self.limits.max_age_s or upstream.opened_at < self._trusted_since:
             upstream.abort()  # a waiting call gets a new one in its place
             return
         asking = self._next_waiting() if self._waiting else None

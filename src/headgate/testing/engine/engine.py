@@ -130,24 +130,24 @@ class EngineAnswer:
 
     def __init__(self, request: EngineRequest, settings: EngineSettings) -> None:
         self.request, self.settings = request, settings
-        messages, said = _split(request, settings)
+        messages, prefill = _split(request, settings)
         prompt = "".join(f"<|{message.role}|>{message.text}\n" for message in messages)
         self.reason = "stop"
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self.pieces: list[list[Piece]] = []  # of each choice
         for index in range(request.n or 1):
-            used = self._say(prompt, said, index)
+            used = self._say(prompt, prefill, index)
         self.prompt_tokens = count(prompt) + used
 
-    def _say(self, prompt: str, said: str, index: int) -> int:
+    def _say(self, prompt: str, prefill: str, index: int) -> int:
         """Fills one choice.  Returns the prefill's tokens."""
         request, settings = self.request, self.settings
         mode = "json" if request.structured else settings.mode
         seed = settings.seed + index
         cap = MOST_TOKENS if request.cap is None else request.cap
         pieces: list[Piece] = []
-        if settings.reasoning and not said:
+        if settings.reasoning and not prefill:
             thought, _ = rest(Walk(seed + _REASONING_SEED, "prose", prompt, settings.reasoning), "")
             thought = thought[:cap]
             cap -= len(thought)
@@ -155,9 +155,9 @@ class EngineAnswer:
             pieces += [Piece({"reasoning_content": text}, n) for text, n in _texts(thought, settings)]
         used = 0
         if settings.tool != "only":
-            tokens, used = rest(Walk(seed, mode, prompt, settings.tokens, settings.diverge), said)
-            if settings.prefill == "repeat" and said:
-                tokens.insert(0, said.encode())
+            tokens, used = rest(Walk(seed, mode, prompt, settings.tokens, settings.diverge), prefill)
+            if settings.prefill == "repeat" and prefill:
+                tokens.insert(0, prefill.encode())
             if cap <= len(tokens):
                 tokens, self.reason = tokens[:cap], "length"
             texts = _texts(tokens, settings)
@@ -202,8 +202,8 @@ def _split(request: EngineRequest, settings: EngineSettings) -> tuple[list[Engin
     if last.role != "assistant" or settings.prefill == "turn":
         return messages, ""
     if settings.prefill == "refuse":
-        said = "Assistant message prefill is not supported: the last message must be the user's."
-        raise Invalid(said, "messages", status=settings.status)
+        refusal = "Assistant message prefill is not supported: the last message must be the user's."
+        raise Invalid(refusal, "messages", status=settings.status)
     if settings.strict and last.text != last.text.rstrip():
         raise Invalid("messages: final assistant content cannot end with trailing whitespace", "messages")
     if settings.prefill == "ignore":
@@ -211,10 +211,10 @@ def _split(request: EngineRequest, settings: EngineSettings) -> tuple[list[Engin
     if settings.prefill == "continue_final_message":
         if request.add_generation_prompt is not False:  # vLLM: the two cannot be meant together
             raise Invalid("add_generation_prompt and continue_final_message exclude each other", "messages")
-        meant = request.continue_final_message
+        continues = request.continue_final_message
     else:
-        meant = last.prefix if settings.prefill in ("prefix", "repeat") else True
-    if not meant:
+        continues = last.prefix if settings.prefill in ("prefix", "repeat") else True
+    if not continues:
         return messages, ""
     return messages[:-1], last.text.rstrip() if settings.trims else last.text
 
@@ -306,12 +306,12 @@ class Telling:
     def __init__(self, reply: ReplyWriter, answer: EngineAnswer, shape: Shape) -> None:
         self._reply, self._answer, self._shape = reply, answer, shape
         self._request, self._settings = answer.request, answer.settings
-        self._said = 0
+        self._tokens_sent = 0
         self.events = [self._event(index, piece) for index, piece in _interleaved(answer.pieces)]
         self.events += [self._finish(index) for index in range(len(answer.pieces))]
 
     def _event(self, index: int, piece: Piece) -> bytes:
-        self._said += piece.tokens
+        self._tokens_sent += piece.tokens
         shape = self._shape
         plain = index == 0 and self._settings.usage != "each" and not self._request.logprobs
         if plain and piece.text is not None and not self._settings.ascii:
@@ -321,7 +321,7 @@ class Telling:
         if self._request.logprobs and piece.text is not None:
             value["choices"][0]["logprobs"] = {"content": [_logprob(piece.text)]}
         if self._settings.usage == "each":
-            value["usage"] = shapes.usage(self._answer.prompt_tokens, self._said)
+            value["usage"] = shapes.usage(self._answer.prompt_tokens, self._tokens_sent)
         return shapes.event(value, ascii=self._settings.ascii)
 
     def _finish(self, index: int) -> bytes:

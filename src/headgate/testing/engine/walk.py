@@ -86,19 +86,19 @@ class Walk:
         self._last = text
 
 
-def rest(walk: Walk, said: str) -> tuple[list[bytes], int]:
-    """The tokens that are still to be said after ``said``, and how many tokens that was."""
+def rest(walk: Walk, prefill: str) -> tuple[list[bytes], int]:
+    """The tokens that are still to be said after ``prefill``, and how many tokens that was."""
     pieces = vocabulary().pieces
     encode = vocabulary().encode
     left: list[bytes] = []
     used = 0
     while (unit := walk.next()) is not None:
         ids = encode(unit)
-        if said.startswith(unit):
-            said, used = said[len(unit) :], used + len(ids)
-        elif unit.startswith(said):  # nothing is left of it, or it ends within this unit
-            skip = len(said.encode())
-            said = ""
+        if prefill.startswith(unit):
+            prefill, used = prefill[len(unit) :], used + len(ids)
+        elif unit.startswith(prefill):  # nothing is left of it, or it ends within this unit
+            skip = len(prefill.encode())
+            prefill = ""
             for piece in (pieces[id] for id in ids):
                 if len(piece) > skip:
                     left.append(piece[skip:])
@@ -106,7 +106,7 @@ def rest(walk: Walk, said: str) -> tuple[list[bytes], int]:
                     used += 1
                 skip = max(0, skip - len(piece))
         else:  # somebody else's words
-            unit, said = said[0], said[1:]
+            unit, prefill = prefill[0], prefill[1:]
             used += len(encode(unit))
         walk.take(unit)
     return left, used

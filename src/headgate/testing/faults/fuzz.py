@@ -104,7 +104,7 @@ def _difference(found: str, wanted: str) -> str:
 def stream(seed: int, number: int) -> FuzzStream:
     """The stream with this number: the same, whichever others are played."""
     chance = Random(f"{seed}/{number}")
-    engine = _said(chance)
+    engine = _engine_settings(chance)
     limit = chance.randrange(1, engine["tokens"] + 10) if chance.random() < 0.2 else None
     if engine["mode"] == "multibyte":
         limit = None  # a token may be a part of a character: it is counted where it has not been sent
@@ -129,7 +129,7 @@ def stream(seed: int, number: int) -> FuzzStream:
     return FuzzStream(number, body, text, finish)
 
 
-def _said(chance: Random) -> dict[str, Any]:
+def _engine_settings(chance: Random) -> dict[str, Any]:
     """Choose the engines' text, the writes of its bytes, and the places of the breaks."""
     cuts = [round(chance.random(), 6) for _ in range(chance.choice((1, 1, 1, 2, 2, 3)))]
     return {
@@ -206,7 +206,7 @@ class Score:
         self.count = count
         self.verdicts: Counter[str] = Counter()
         self.wrong: list[tuple[FuzzStream, str]] = []
-        self._shown = self._began = time.monotonic()
+        self._reported_at = self._began = time.monotonic()
 
     @property
     def played(self) -> int:
@@ -218,8 +218,8 @@ class Score:
             verdict = "wrong"
         self.verdicts[verdict] += 1
         now = time.monotonic()
-        if now - self._shown >= (1 if sys.stderr.isatty() else 20):
-            self._shown = now
+        if now - self._reported_at >= (1 if sys.stderr.isatty() else 20):
+            self._reported_at = now
             end = "\r" if sys.stderr.isatty() else "\n"
             print(f"{self} after {now - self._began:.0f} s", end=end, file=sys.stderr, flush=True)
 

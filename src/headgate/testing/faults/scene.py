@@ -86,7 +86,7 @@ class FaultCounts:
 class Scene:
     """One faulty answer: the request, the fault's parameters, and the moves that acts are written in.
 
-    ``said`` is the whole answer's tokens; ``at`` how many are out.
+    ``answer_tokens`` is the whole answer's tokens; ``at`` how many are out.
     """
 
     def __init__(
@@ -102,7 +102,7 @@ class Scene:
         self.reply, self.chat, self.shape, self.row, self.params = reply, chat, shape, row, params
         self._memory, self._key = memory, key
         planned = lorem.tokens(min(int(params["tokens"]), lorem.MAX_TOKENS))
-        self.said, self.reason = capped(chat, lorem.remaining(planned, chat.prefill))
+        self.answer_tokens, self.reason = capped(chat, lorem.remaining(planned, chat.prefill))
         self.at = 0
 
     @property
@@ -143,16 +143,18 @@ class Scene:
 
     def document(self) -> bytes:
         """The whole answer as one JSON document."""
-        return self.shape.answer("".join(self.said), self.reason, self.chat.prompt_tokens, len(self.said))
+        return self.shape.answer(
+            "".join(self.answer_tokens), self.reason, self.chat.prompt_tokens, len(self.answer_tokens)
+        )
 
     def transcript(self) -> bytes:
         """The whole answer as a stream's bytes."""
         content = self.shape.content
-        body = b"".join(content(token) for token in self.said)
+        body = b"".join(content(token) for token in self.answer_tokens)
         return self.shape.first() + body + self.ending()
 
     def ending(self) -> bytes:
-        return self.shape.ending(self.reason, self.chat.prompt_tokens, len(self.said))
+        return self.shape.ending(self.reason, self.chat.prompt_tokens, len(self.answer_tokens))
 
     # ---- a stream, step by step
 
@@ -167,10 +169,10 @@ class Scene:
 
     async def say(self, upto: float | None = None, render: Callable[[str], bytes] | None = None) -> None:
         """Tokens up to number ``upto`` (all), each an event of its own, at the scene's rate."""
-        end = len(self.said) if upto is None else min(int(upto), len(self.said))
+        end = len(self.answer_tokens) if upto is None else min(int(upto), len(self.answer_tokens))
         rate, content = self.params["rate"], render or self.shape.content
         while self.at < end:
-            self.reply.send(content(self.said[self.at]))
+            self.reply.send(content(self.answer_tokens[self.at]))
             self.at += 1
             self.reply.seen.tokens = self.at
             await self.reply.room()

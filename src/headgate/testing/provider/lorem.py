@@ -59,12 +59,12 @@ def text(count: int) -> str:
     return "".join(tokens(count))
 
 
-def remaining(planned: list[str], said: str | None) -> list[str]:
-    """Return the rest of the answer after the assistant's own text ``said`` (a prefill).
+def remaining(planned: list[str], before: str | None) -> list[str]:
+    """Return the rest of the answer after the assistant's own text ``before`` (a prefill).
 
-    Where ``said`` is no beginning of the planned text it is somebody else's, and the text starts afresh.
+    Where ``before`` is no beginning of the planned text it is somebody else's, and the text starts afresh.
     """
-    if not said:
+    if not before:
         return planned
     whole = "".join(planned)
-    return split(whole[len(said) :]) if whole.startswith(said) else planned
+    return split(whole[len(before) :]) if whole.startswith(before) else planned

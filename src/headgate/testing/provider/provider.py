@@ -150,7 +150,7 @@ class Provider:
         name, given, key = shapes.read_model(chat.model)
         shape = Shape(id, int(time.time()), name, chat.include_usage)
         if name == "echo":
-            shapes.settled(given, {}, "model")
+            shapes.with_defaults(given, {}, "model")
             return play(reply, chat, shape, _last_user_words(chat), Pace())
         if name == "lorem":
             tokens, pace = _lorem(chat, given)
@@ -158,7 +158,7 @@ class Provider:
         row = FAULTS.get(name.removeprefix("fault/")) if name.startswith("fault/") else None
         if row is None:
             raise _no_such_model(name)
-        scene = Scene(reply, chat, shape, row, shapes.settled(given, row.params, "model"), self._memory, key)
+        scene = Scene(reply, chat, shape, row, shapes.with_defaults(given, row.params, "model"), self._memory, key)
         return reply.run(_perform(scene), f"{name} on connection {reply.seen.connection}")
 
 
@@ -171,16 +171,16 @@ def _no_such_model(model: str) -> Invalid:
 
 
 def _last_user_words(chat: ChatRequest) -> list[str]:
-    said = [message for message in chat.messages if message.role == "user"]
-    if not said:
+    questions = [message for message in chat.messages if message.role == "user"]
+    if not questions:
         raise Invalid("echo needs a message of role user", "messages")
-    return lorem.split(said[-1].text)
+    return lorem.split(questions[-1].text)
 
 
 def _lorem(chat: ChatRequest, given: dict[str, float]) -> tuple[list[str], Pace]:
     """The tokens still to be said, and how fast.  The body's parameters win over the model id's.  Raises Invalid."""
     body = {label: shapes.number(label, value, "lorem") for label, value in (chat.lorem or {}).items()}
-    params = shapes.settled(body, shapes.settled(given, LOREM_DEFAULTS, "model"), "lorem")
+    params = shapes.with_defaults(body, shapes.with_defaults(given, LOREM_DEFAULTS, "model"), "lorem")
     if params["tokens"] > lorem.MAX_TOKENS:
         raise Invalid(f"lorem says at most {lorem.MAX_TOKENS} tokens", "model")
     return lorem.remaining(lorem.tokens(int(params["tokens"])), chat.prefill), Pace(params["rate"], params["ttft"])

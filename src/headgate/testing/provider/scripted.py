@@ -125,7 +125,7 @@ class ScriptedUpstream:
             case ("expect_request",):
                 await self._request(number, reader, reading)
             case ("expect_close",):
-                await self._gone(number, reader)
+                await self._expect_close(number, reader)
             case ("half_close",):
                 writer.write_eof()
             case ("close",):
@@ -146,7 +146,7 @@ class ScriptedUpstream:
             reading.parser.feed_data(data)
         self.requests.append(reading.done.pop(0))
 
-    async def _gone(self, number: int, reader: asyncio.StreamReader) -> None:
+    async def _expect_close(self, number: int, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 self.received[number] += data

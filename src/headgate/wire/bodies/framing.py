@@ -41,12 +41,12 @@ class Sniffer:
     array of objects.  ``lines``: the media type announces lines, so that the second line need not be waited for.
     """
 
-    __slots__ = ("_begun", "_comment", "_lines", "_open", "_seen", "_tail", "_word", "form")
+    __slots__ = ("_begun", "_comment", "_lines", "_open", "_scanned", "_tail", "_word", "form")
 
     def __init__(self, lines: bool = False) -> None:
         self.form: BodyForm | None = None
         self._lines = lines
-        self._seen = 0
+        self._scanned = 0
         self._begun = False  # the byte order mark is settled
         self._comment = False
         self._word = b""  # the first bytes that are no blank
@@ -56,9 +56,9 @@ class Sniffer:
     def feed(self, data: bytes) -> BodyForm | None:
         """The form, as soon as it is certain."""
         if self.form is None:
-            self._seen += len(data)
+            self._scanned += len(data)
             self.form = self._of_object(data) if self._open else self._of_beginning(data)
-            if self.form is None and self._seen > _MOST_LOOKED_AT:
+            if self.form is None and self._scanned > _MOST_LOOKED_AT:
                 self.form = self.finish()
         return self.form
 

@@ -24,7 +24,7 @@ class Intake:
         self.form: BodyForm | None = None
         self._codings = codings
         self._decoder: BodyDecoder | None = None
-        self._settled = False  # whether there is a coding
+        self._coding_known = False  # whether there is a coding
         self._sniffer = Sniffer(lines)
         self._pieces: Lines | Items | None = None  # of a body that has to be cut into events
         self._most = most
@@ -36,7 +36,7 @@ class Intake:
 
     def feed(self, data: bytes) -> None:
         self.pending = True
-        if self._settled and self._decoder is not None:
+        if self._coding_known and self._decoder is not None:
             self._decoder.feed(data)
         else:
             self._input.append(data)
@@ -70,7 +70,7 @@ class Intake:
         return self.form
 
     def _decoded(self) -> bytes:
-        if not self._settled:
+        if not self._coding_known:
             head = b"".join(self._input)
             if len(head) < _HEAD and not self._finishing:
                 self._input = [head] if head else []
@@ -84,7 +84,7 @@ class Intake:
         return data
 
     def _settle(self, head: bytes) -> None:
-        self._settled = True
+        self._coding_known = True
         self._decoder = coding.decoder(self._codings, head[:_HEAD])
         if self._decoder is not None:
             self._decoder.feed(head)

@@ -122,7 +122,7 @@ class ContinuedStream(ChatStream):
     def _finish_up(self, parts: list[bytes]) -> None:
         """The new attempt is complete.  It is not where it has said less than the client has, or nothing at all."""
         seam = self.seam
-        open_end = not seam.settled and not self._has_finished
+        open_end = not seam.resolved and not self._has_finished
         if self._hollow or (open_end and not seam.begun):
             self._refuse_nothing()
             return
@@ -154,7 +154,7 @@ class ContinuedStream(ChatStream):
     ) -> chunks.Fate:
         """Drops what shows nothing before the seam is settled: the client has no part of this attempt yet."""
         fate = super()._take_choice(state, choice, texts, parts, alone)
-        if self.seam.settled or not codec.is_null(choice.get("finish_reason")):
+        if self.seam.resolved or not codec.is_null(choice.get("finish_reason")):
             return fate
         return fate if texts else chunks.Fate.DROPPED
 
@@ -168,7 +168,7 @@ class ContinuedStream(ChatStream):
         seam = self.seam
         if seam.stopped:  # a stop string has ended the answer, which its engine does not know
             edited = delta.pop("content", None) is not None or edited
-        elif not seam.settled:
+        elif not seam.resolved:
             edited = self._pass(seam, choice, delta) or edited
         return delta, edited
 
@@ -183,7 +183,7 @@ class ContinuedStream(ChatStream):
         new = seam.take(text) if text else ""
         ends = not codec.is_null(choice.get("finish_reason"))
         lost = seam.diverged or seam.unclear
-        if not lost and not seam.settled and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
+        if not lost and not seam.resolved and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
             new += seam.close()
         if seam.diverged or seam.unclear:
             self._diverge()
