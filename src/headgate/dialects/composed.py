@@ -25,7 +25,7 @@ from headgate.dialects.base import (
     ToolStart,
 )
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import Shown
+from headgate.dialects.tally import ClientView
 from headgate.errors import GatewayError
 from headgate.model import Delivered, Usage
 
@@ -38,12 +38,12 @@ class ComposedStream:
     """Implements ``ports.StreamBridge``.  With ``seam`` it continues an answer of which the client has ``before``."""
 
     def __init__(
-        self, source: Source, face: Face, reply: Reply, seam: Seam | None = None, before: Shown | None = None
+        self, source: Source, face: Face, reply: Reply, seam: Seam | None = None, before: ClientView | None = None
     ) -> None:
         self.source = source
         self.face = face
         self.ident = reply.ident
-        self.view = Shown(reply.prompt_tokens, keep=reply.keep or seam is not None) if before is None else before
+        self.view = ClientView(reply.prompt_tokens, keep=reply.keep or seam is not None) if before is None else before
         self.seam = seam
         self.visible = before is not None
         self.done = False
@@ -56,7 +56,7 @@ class ComposedStream:
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
-        self._produced = Shown(0, keep=False)  # all of this attempt's, whatever of it the client has
+        self._produced = ClientView(0, keep=False)  # all of this attempt's, whatever of it the client has
         self._has_before = self.view.copy() if before is not None else None
 
     # ------------------------------------------------------------------------------- the bridge

@@ -12,7 +12,7 @@ from headgate.dialects.base import Answer, Backend, Client, Delta, Extras, Finis
 from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
 from headgate.dialects.openai_chat import dialect as openai_chat
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import THOUGHTS, Shown
+from headgate.dialects.tally import THOUGHTS, ClientView
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
@@ -45,13 +45,13 @@ def join_stream(client: Client, backend: Backend, before: StreamBridge, seam: Se
     return ComposedStream(backend.source(reply), face, reply, seam, _view_before(before))
 
 
-def _view_before(before: StreamBridge) -> Shown:
+def _view_before(before: StreamBridge) -> ClientView:
     """What the client has of the answer that broke in ``before``."""
     given, delivered = before.given, before.delivered
     if isinstance(before, ComposedStream):
         view = before.view
     else:
-        view = Shown(given.prompt, keep=True)
+        view = ClientView(given.prompt, keep=True)
         text = (delivered.text if delivered is not None else None) or ""
         view.add("content", len(text.encode()), text)
         view.members = set(delivered.members) if delivered is not None else set()
@@ -75,7 +75,7 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply,
         deltas += source.whole(framing.document(body))
     if source.error is not None or not source.done:
         return Answer(error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."))
-    view = Shown(reply.prompt_tokens, keep=False)
+    view = ClientView(reply.prompt_tokens, keep=False)
     finish = Finish("stop")
     for delta in deltas:
         if isinstance(delta, Finish):

@@ -30,7 +30,7 @@ THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  #
 MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
 
 
-class Shown:
+class ClientView:
     """What a client has seen of an answer, counted delta by delta.  Knows no API.
 
     ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``members`` are the
@@ -73,9 +73,9 @@ class Shown:
         """The text is not gone on with."""
         self._parts = None
 
-    def copy(self) -> Shown:
+    def copy(self) -> ClientView:
         """The same, for later comparison; without the text."""
-        other = Shown(self.prompt_tokens, keep=False)
+        other = ClientView(self.prompt_tokens, keep=False)
         other.completion, other.members = self.completion, set(self.members)
         other.pieces, other.size, other.content = self.pieces, self.size, self.content
         return other
