@@ -1,7 +1,7 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
 Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
-Plan, Hold, Usage), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
+Plan, Hold, Usage, Used), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
 because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
@@ -13,6 +13,7 @@ No value here ever holds a provider's key or a client's token: accounts are name
 from headgate.model.call import (
     NO_ALIAS,
     NO_OPTIONS,
+    NOTHING,
     Attempt,
     Call,
     Candidate,
@@ -24,6 +25,7 @@ from headgate.model.call import (
     Rendered,
     Target,
     Usage,
+    Used,
 )
 from headgate.model.config import (
     AUTO,
@@ -62,6 +64,7 @@ __all__ = [
     "CAPABILITIES",
     "FEATURES",
     "FREE",
+    "NOTHING",
     "NO_ALIAS",
     "NO_OPTIONS",
     "Account",
@@ -98,4 +101,5 @@ __all__ = [
     "TargetRef",
     "Timeouts",
     "Usage",
+    "Used",
 ]

@@ -190,6 +190,36 @@ class Usage(Struct, gc=False):
     reasoning: int = 0
     basis: str = "estimated"
 
+    def plus(self, later: Usage) -> Usage:
+        """Return the sum.  Its basis is that of ``later``, which knows of both."""
+        return Usage(
+            self.prompt + later.prompt, self.completion + later.completion, self.cached + later.cached,
+            self.cache_write + later.cache_write, self.reasoning + later.reasoning, later.basis,
+        )  # fmt: skip
+
+    def minus(self, before: Usage) -> Usage:
+        """Return what must be added to ``before`` so that this is the sum."""
+        return Usage(
+            self.prompt - before.prompt, self.completion - before.completion, self.cached - before.cached,
+            self.cache_write - before.cache_write, self.reasoning - before.reasoning, self.basis,
+        )  # fmt: skip
+
+
+class Used(Struct, frozen=True, gc=False):
+    """What one attempt used: ``delivered`` is its part of the answer, as the client has it, ``billed`` all that its
+    provider asks to be paid for.
+
+    ``delivered`` is added to what earlier attempts have delivered.  A report may show that an estimate before it was
+    too high: a count in it is then negative.
+    """
+
+    delivered: Usage
+    billed: Usage
+
+
+NOTHING = Used(Usage(), Usage())
+"""Of an attempt of which nothing came, as far as anybody knows.  Never changed."""
+
 
 class Delivered(Struct, frozen=True):
     """What a client has seen of a stream that broke.

@@ -1,12 +1,80 @@
-"""Tokens and money: what a call used, and what that costs.  The one place that rounds."""
+"""Tokens and money: what a call used, and what that costs.  The one place that rounds.
+
+Both are folds of the call's ended attempts: its usage is the sum of what they delivered, and its cost the sum of what
+their targets take for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
-from headgate.model import Price, Usage
+from msgspec import Struct
+
+from headgate.model import NOTHING, Price, Share, Target, Usage, Used
 
 MILLION = 1_000_000
+
+
+class Ended(Struct, frozen=True):
+    """One attempt that is over: the target that was asked, and what came of it."""
+
+    target: Target
+    used: Used
+
+
+def usage_of(attempts: Iterable[Ended]) -> Usage:
+    """Return what a call used: the sum of what its attempts delivered."""
+    total: Usage | None = None
+    for attempt in attempts:
+        delivered = attempt.used.delivered
+        if delivered != NOTHING.delivered:
+            total = delivered if total is None else total.plus(delivered)
+    return Usage() if total is None else total
+
+
+def cost_of(attempts: Sequence[Ended]) -> int | None:
+    """Return what a call costs (nano-USD): each target's part of the answer at its own price, the prompt at the first
+    one's.  None where a price is unknown.
+    """
+    parts = [(target.price, tokens) for target, tokens in _written(attempts)]
+    return shared_cost(usage_of(attempts), parts)
+
+
+def shares_of(attempts: Sequence[Ended]) -> tuple[Share, ...]:
+    """Return how much each target wrote of an answer that several did, and what that costs; of any other, nothing."""
+    written = _written(attempts)
+    by_target: dict[tuple[str, str], list[tuple[Price, int]]] = {}
+    for target, tokens in written:
+        if tokens or target is written[0][0]:
+            by_target.setdefault((target.provider.name, target.upstream_model), []).append((target.price, tokens))
+    if len(by_target) < 2:
+        return ()
+    usage, cost = usage_of(attempts), cost_of(attempts)
+    found: list[Share] = []
+    for (provider, model), parts in by_target.items():
+        used = Usage(0, 0) if found else usage
+        part = None if cost is None else shared_cost(used, parts)
+        tokens = sum(tokens for _, tokens in parts)
+        found.append(Share(provider, model, used.prompt, tokens, -1 if part is None else part))
+    if cost is not None:  # each was rounded: together they are what the call costs
+        found[-1].cost += cost - sum(one.cost for one in found)
+    return tuple(found)
+
+
+def _written(attempts: Iterable[Ended]) -> list[tuple[Target, int]]:
+    """Return who wrote how many of the answer's tokens, in order.
+
+    Where a later attempt's report shows that there are fewer than had been estimated, the first ones keep theirs.
+    """
+    left = usage_of(attempts).completion
+    found: list[tuple[Target, int]] = []
+    for attempt in attempts:
+        delivered = attempt.used.delivered
+        if delivered != NOTHING.delivered:
+            tokens = min(left, max(0, delivered.completion))
+            found.append((attempt.target, tokens))
+            left -= tokens
+    return found
 
 
 def cost(usage: Usage, price: Price) -> int | None:
