@@ -1,7 +1,7 @@
 """A Source and a Face as one stream: how any provider's API serves a client of any other.
 
-Owns what a stream knows beside its bytes: what the client has seen, what is held back, whether the answer is hollow,
-and where a later attempt goes on.  Knows no API.  Clients of the provider's own API get its pass-through instead.
+Owns the state of a stream: the part that the client has seen, the part that is held back, whether the answer is hollow,
+and the seam with an earlier attempt.  Knows no API.  Clients of the provider's own API get its pass-through instead.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 
 _MOST_HELD = 64 << 10  # deltas
-_TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
+_TELLING = ("length", "content_filter")  # finish reasons that explain an empty answer
 _KINDS = {TextDelta: "content", ReasoningDelta: "reasoning_content", RefusalDelta: "refusal"}
 
 
@@ -56,7 +56,7 @@ class ComposedStream:
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
-        self._produced = ClientView(keep=False)  # all of this attempt's, whatever of it the client has
+        self._produced = ClientView(keep=False)  # all of this attempt's text, delivered or not
         self._before = reply.before if before is not None else None
         self._had = self.view.estimate
         self._thoughts = self.view.members <= tally.THOUGHTS
@@ -67,7 +67,7 @@ class ComposedStream:
         return self._take(self.source.feed(data))
 
     def whole(self, body: bytes) -> bytes:
-        """Take an answer that came whole, as the stream that it would have been."""
+        """Take an answer that came whole, and return it as a stream."""
         return self._take(self.source.whole(body))
 
     def close(self, clean: bool = True) -> bytes:
@@ -125,11 +125,11 @@ class ComposedStream:
         return Used(Usage(billed.prompt, completion, billed.cached, billed.cache_write), billed)
 
     def _billed(self, prompt: int) -> Usage:
-        """What the provider reports; without that, what it has said to a prompt of so many tokens."""
+        """Return the reported usage; without a report, an estimate for a prompt of so many tokens."""
         reported, produced = self.source.reported, self._produced.estimate
         if reported is None:
             return Usage(prompt, produced) if self._begun or self.done else NOTHING.billed
-        if not self.done and produced > reported.completion:  # the report is not the last word
+        if not self.done and produced > reported.completion:  # the report may be an interim one
             return Usage(reported.prompt, produced, reported.cached, reported.cache_write, reported.reasoning)
         return reported
 
@@ -154,7 +154,7 @@ class ComposedStream:
         if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
             held, self._held, self._hold = self._held, None, ""
             self._show(held)
-            self.view.forget_text()  # what was held may be a tool call, and is not gone on with
+            self.view.forget_text()  # the held part may be a tool call, which cannot be continued
             out += held
         if not out and not (self.done and not self.visible):
             return b""
@@ -162,7 +162,7 @@ class ComposedStream:
         return self.face.put(out, self.model)
 
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
-        """Into ``out`` goes what the client gets now."""
+        """Append to ``out`` the deltas that the client gets now."""
         passed: Delta | None = delta
         self._produced.add(kind_of(delta), size_of(delta))
         seam = self.seam
@@ -184,9 +184,9 @@ class ComposedStream:
             self.view.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
 
     def _after(self, seam: Seam, delta: Delta, out: list[Delta]) -> Delta | None:
-        """What of a later attempt's delta is new to the client."""
+        """Return the part of a later attempt's delta that is new to the client."""
         if isinstance(delta, ReasoningDelta):
-            return None  # never two chains of thought
+            return None  # the client gets only one chain of thought
         if isinstance(delta, TextDelta):
             if seam.stopped:
                 return None
@@ -218,7 +218,7 @@ class ComposedStream:
     # ------------------------------------------------------------------------------- the end
 
     def _judge(self, out: list[Delta]) -> None:
-        """Take over the source's verdict."""
+        """Take over the source's end or error."""
         source, seam = self.source, self.seam
         if source.error is not None:
             self.error = source.error
@@ -247,17 +247,17 @@ class ComposedStream:
 
 
 def is_hollow(kinds: AbstractSet[str], finish: Finish | None) -> bool:
-    """True if an answer has nothing but reasoning in it, and its end does not say why."""
+    """True if an answer contains at most reasoning, and its finish reason does not explain that."""
     return kinds <= tally.THOUGHTS and not (finish is not None and finish.reason in _TELLING)
 
 
 def kind_of(delta: Delta) -> str:
-    """The member of a chat delta that ``delta`` would be seen in."""
+    """Return the member of a chat delta that corresponds to ``delta``."""
     return _KINDS.get(type(delta), "tool_calls" if isinstance(delta, ToolStart | ToolDelta) else "other")
 
 
 def size_of(delta: Delta) -> int:
-    """Bytes of what a client sees of ``delta``."""
+    """Return the bytes of ``delta`` that are visible to a client."""
     if isinstance(delta, TextDelta | ReasoningDelta | RefusalDelta):
         return len(delta.text.encode(errors="surrogatepass"))
     if isinstance(delta, ToolStart):

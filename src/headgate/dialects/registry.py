@@ -1,4 +1,4 @@
-"""Which APIs callers and providers speak, and how an answer of the one becomes an answer of the other.
+"""The APIs of callers and providers, and the streams that turn an answer of one into an answer of another.
 
 Adding an API is one folder, and one line here for each of its sides.
 """
@@ -47,7 +47,7 @@ def join_stream(client: Client, backend: Backend, before: StreamBridge, seam: Se
 
 
 def _view_before(before: StreamBridge) -> ClientView:
-    """What the client has of the answer that broke in ``before``."""
+    """Return the part of the answer that the client has from ``before``."""
     delivered = before.delivered
     if isinstance(before, ComposedStream):
         view = before.view
@@ -56,13 +56,13 @@ def _view_before(before: StreamBridge) -> ClientView:
         text = (delivered.text if delivered is not None else None) or ""
         view.add("content", len(text.encode()), text)
         view.members = set(delivered.members) if delivered is not None else set()
-    view.members &= {"content", "refusal", *THOUGHTS}  # what was held of anything else came to nothing
+    view.members &= {"content", "refusal", *THOUGHTS}  # other members were held back and are lost
     return view
 
 
 def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply) -> Answer:
-    """The answer for a client that asked for no stream, from a body of status 200 of another API's provider, whatever
-    form that has.
+    """Return the answer for a client that asked for no stream.  ``body`` is one of status 200 from a provider of another
+    API: a document or a stream.
     """
     source = backend.source(reply)
     deltas: list[Delta] = []

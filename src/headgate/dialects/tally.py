@@ -1,8 +1,8 @@
-"""How many tokens a text has that nobody has counted: an estimate, by its characters.
+"""Estimate the tokens of a text by its characters, if no provider has reported them.
 
-ASCII has about four bytes a token, the rest about two and a half.  Most upstreams send one token an event; the number
-of events is the better figure then.  But some send single characters, others whole sentences: so events count only
-where the estimate says that they are about as long as tokens are.
+ASCII has about four bytes a token, other text about two and a half.  Most upstreams send one token an event; then the
+number of events is the better figure.  But some send single characters, others whole sentences.  So events count only
+if they are about as long as tokens, by the estimate.
 """
 
 from __future__ import annotations
@@ -13,12 +13,12 @@ from headgate.model import Usage
 
 SAMPLE = 16 << 10
 _ASCII, _REST = 4, 2.5  # bytes per token
-_LONGEST, _SHORTEST = 1.8, 0.4  # of a piece that may be a token, by the estimate; a character is 0.25, two tokens 2
-_FEW = 4  # of so few tokens an estimate says nothing
+_LONGEST, _SHORTEST = 1.8, 0.4  # estimated tokens in a piece that may be one token; a character has 0.25
+_FEW = 4  # tokens: an estimate of fewer proves nothing
 
 
 class Tally(NamedTuple):
-    """How much has been streamed: pieces, their bytes, and those of the content among them, as they stand in JSON."""
+    """The amount streamed so far: pieces, their bytes in JSON, and the bytes of content among them."""
 
     pieces: int = 0
     size: int = 0
@@ -28,15 +28,15 @@ class Tally(NamedTuple):
 NO_TEXT = Tally()
 
 
-THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # seen, but not what was asked for
+THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # visible, but not the answer
 MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
 
 
 class ClientView:
-    """What a client has seen of an answer, counted delta by delta.  Knows no API.
+    """The part of an answer that a client has seen, counted delta by delta.  Knows no API.
 
-    ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``members`` are the
-    members of a chat delta that it would have been seen in, which ``policy.attempts.continuation`` judges by.
+    ``text`` is the content, exactly; None if it is not kept (too long, or not needed).  ``members``: the members of a
+    chat delta in which the client would have seen it; ``policy.attempts.continuation`` judges by them.
     """
 
     __slots__ = ("_parts", "content", "members", "pieces", "size")
@@ -54,7 +54,7 @@ class ClientView:
 
     @property
     def estimate(self) -> int:
-        """Tokens, as well as they can be told."""
+        """Estimated tokens."""
         return count(self.pieces, self.size / _ASCII)
 
     def add(self, kind: str, size: int, text: str = "") -> None:
@@ -70,7 +70,7 @@ class ClientView:
                     self._parts = None
 
     def forget_text(self) -> None:
-        """The text is not gone on with."""
+        """Drop the text: this answer will not be continued."""
         self._parts = None
 
 
@@ -133,7 +133,7 @@ def space_tokens(space: str) -> int:
 
 
 def count(pieces: int, estimated: float) -> int:
-    """Tokens in a text that came in so many pieces, of which so many are estimated."""
+    """Return the tokens of a text that came in so many pieces, from their number and the estimate of its length."""
     if pieces * _SHORTEST <= estimated <= pieces * _LONGEST:
         return pieces
     if abs(pieces - estimated) <= _FEW:

@@ -1,12 +1,12 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
-Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
-Plan, Hold, Usage, Used), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
-because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
+There are three kinds: configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), the values of one
+call (Call, Target, Attempt, Plan, Hold, Usage, Used), and its records (Opened, Progress, Closed, Refused).  They are
+msgspec structs because they also travel: down the channel as MessagePack, up through the journal as arrays of it.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
-What there are thousands of travels without its default values (``omit_defaults``): half the bytes, half the time.
+Values that exist in thousands travel without their defaults (``omit_defaults``): half the bytes, half the time.
 No value here ever holds a provider's key or a client's token: accounts are named, tokens are HMAC digests.
 """
 

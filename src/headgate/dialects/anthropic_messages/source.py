@@ -16,9 +16,9 @@ from headgate.model import Usage
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
 
-_QUIET = 2.0  # seconds behind a stop reason
-_PLAIN = ("end_turn", "stop_sequence", "max_tokens", "tool_use")  # stop reasons that a finish reason says all of
-# docs.anthropic.com/en/api/errors: an error's type is the word for its status, which an event does not have
+_QUIET = 2.0  # seconds after a stop reason
+_PLAIN = ("end_turn", "stop_sequence", "max_tokens", "tool_use")  # stop reasons that a finish reason fully expresses
+# docs.anthropic.com/en/api/errors: each type of error has one status, which an event does not contain
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -31,7 +31,7 @@ _STATUSES = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-_WITHOUT_TEXT = ("redacted_thinking", "fallback")  # blocks of which a client misses nothing
+_WITHOUT_TEXT = ("redacted_thinking", "fallback")  # blocks that a client does not need
 
 
 class _Block(Struct, gc=False):
@@ -89,7 +89,7 @@ class MessagesSource:
             self._take(event, deltas)
             if self.done or self.error is not None:
                 return deltas
-        if self._finish is not None:  # all that is missing is the event that says so
+        if self._finish is not None:  # only the last event is missing
             self.done = True
         else:
             said = f"{self._reply.provider} closed the connection before its answer was complete."
@@ -116,7 +116,7 @@ class MessagesSource:
         if event.name == b"error" or event.error:
             self._fail(event.data or event.error)
             return
-        if event.data.strip() == b"[DONE]":  # of servers that only nearly speak this API
+        if event.data.strip() == b"[DONE]":  # from servers that speak this API inexactly
             self.done = self._finish is not None
             return
         top = _object(event.data)
@@ -206,7 +206,7 @@ class MessagesSource:
             self.quiet = _QUIET
 
     def _end_once(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
-        """The end of the answer, once."""
+        """Return the end of the answer; one that came earlier stays."""
         for index in sorted(self._blocks):
             self._stop(index, deltas)
         reason = finishes.reason_of(word) or "stop"
@@ -222,7 +222,7 @@ class MessagesSource:
         return self._finish
 
     def _message(self, top: Object, deltas: list[Delta]) -> None:
-        """An answer that came whole."""
+        """Read an answer that came whole."""
         self._head(top)
         self._counted = True
         for i, raw in enumerate(codec.as_list(top.get("content")) or ()):
