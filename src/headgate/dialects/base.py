@@ -3,11 +3,11 @@
 A *client dialect* is an API that callers speak, a *backend dialect* one that providers speak.  Each is one folder with
 one ``Client`` or one ``Backend`` (or both) in ``registry``: N + M of them serve N × M pairs.
 
-- **Requests** are canonical in the form of chat completions: ``Call.body`` holds such members for every client.  If the
-  client speaks another API, ``Call.native`` holds its own members too, for a backend of that API.  A request that the
-  gateway has changed (a continuation) has no ``native``.
-- **Answers** are canonical as deltas.  A ``Source`` reads deltas from an upstream's bytes, and a ``Face`` writes them as
-  the client's bytes.  ``composed`` joins the two, with the tally and the seam between.
+- **Requests** are canonical in the form of chat completions: ``Call.body`` holds such members for every client.  If
+  the client speaks another API, ``Call.native`` holds its own members too, for a backend of that API.  A request
+  that the gateway has changed (a continuation) has no ``native``.
+- **Answers** are canonical as deltas.  A ``Source`` reads deltas from an upstream's bytes, and a ``Face`` writes them
+  as the client's bytes.  ``composed`` joins the two, with the tally and the seam between.
 - If both sides speak the same API, a backend may offer a *pass-through* instead: one object that observes bytes and
   rebuilds nothing (``openai_chat.ChatStream``).
 

@@ -32,8 +32,8 @@ class Quirk(NamedTuple):
 
 
 def adds_stream_options(call: Call) -> bool:
-    """True if only the gateway needs ``stream_options`` in the upstream's request: the client asks there for nothing but
-    usage, which the gateway can estimate.
+    """True if only the gateway needs ``stream_options`` in the upstream's request: the client asks there for
+    nothing but usage, which the gateway can estimate.
     """
     given = codec.as_object(call.body.get("stream_options"))
     return not given or given.keys() <= {"include_usage"}

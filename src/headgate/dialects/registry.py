@@ -61,8 +61,8 @@ def _view_before(before: StreamBridge) -> ClientView:
 
 
 def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply) -> Answer:
-    """Return the answer for a client that asked for no stream.  ``body`` is one of status 200 from a provider of another
-    API: a document or a stream.
+    """Return the answer for a client that asked for no stream.  ``body`` is one of status 200 from a provider of
+    another API: a document or a stream.
     """
     source = backend.source(reply)
     deltas: list[Delta] = []

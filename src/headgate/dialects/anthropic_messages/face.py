@@ -1,7 +1,7 @@
 """Deltas as a Messages client reads them: events, and the whole message.
 
-A message's blocks come one after the other, but an upstream may mix the arguments of several tool calls.  So later calls
-are held until the open block can no longer grow.
+A message's blocks come one after the other, but an upstream may mix the arguments of several tool calls.  So later
+calls are held until the open block can no longer grow.
 """
 
 from __future__ import annotations

@@ -1,7 +1,7 @@
 """The members of a Messages request → those of a chat completion.
 
-A block or a tool without a form in chat completions stays as it is.  If an upstream does not know it, its refusal is the
-honest answer.  Thinking is left out: its signature is bound to its own model.
+A block or a tool without a form in chat completions stays as it is.  If an upstream does not know it, its refusal is
+the honest answer.  Thinking is left out: its signature is bound to its own model.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ _LARGE = 16 << 10
 _ATTACHED = re.compile(rb'"(?:data:[^"\\]{64,}|[A-Za-z0-9+/=]{1024,})"')  # images and sounds: no words to count
 _USER = codec.raw("user")
 
-# Between quotes of JSON a line begins behind \n or a quote.
+# Within a JSON string, a line begins after \n or the opening quote.
 _CODE = re.compile(
     rb"```|Traceback \(most recent"
     rb'|(?:\\n|")(?:\\t| ){0,64}(?:def \w+\(|class \w+[(:{]|import [\w.]+(?:\\n|;|")|from [\w.]+ import '

@@ -1,6 +1,6 @@
-"""How far one call has got: which of its targets have been tried, and what is known of each since.
+"""The progress of one call: its tried targets, and the results of each.
 
-Made only for calls whose plan leaves the order open, or at a call's first failure.  Owned by that call alone.
+Made only for calls with an unordered plan, or at a call's first failure.  Owned by that call alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Step(Struct, frozen=True, gc=False):
     """``attempt`` is to be made ``wait`` seconds from now.  ``why``: first | retry | account | fallback | probe |
     continue | restart (model.AttemptRecord).
 
-    ``claims`` are what the attempt takes from the state that all calls share: see ``Health.commit``.
+    ``claims``: the parts of the shared state that the attempt takes: see ``HealthState.commit``.
     """
 
     attempt: Attempt
@@ -27,7 +27,7 @@ class Step(Struct, frozen=True, gc=False):
 
 
 class TargetProgress:
-    """One target of a call, its accounts in the order to try, and what this call has learnt of it."""
+    """One target of a call: its accounts in the order to try, and its results in this call."""
 
     __slots__ = ("attempts", "is_spent", "ready", "refused", "retries", "target", "waits", "was_tried")
 
@@ -37,9 +37,9 @@ class TargetProgress:
         self.was_tried = False
         self.retries = 0
         self.refused: list[Attempt] = []  # their accounts refused this call
-        self.is_spent = False  # it has had its chance
-        self.waits = False  # it may be asked again after a while, if there is no other
-        self.ready = 0.0  # when, by its own Retry-After
+        self.is_spent = False  # it gets no other chance
+        self.waits = False  # it may be asked again later, if there is no other
+        self.ready = 0.0  # the time of its own Retry-After
 
 
 class CallProgress:
@@ -49,12 +49,12 @@ class CallProgress:
 
     def __init__(self, targets: list[TargetProgress], attempts_made: int = 0) -> None:
         self.targets = targets
-        self.attempts_made = attempts_made  # attempts
-        self.broken = 0  # how often the client's stream has broken off: an attempt sent text, and not all of it
-        self.silent: list[TargetProgress] = []  # who was to continue the stream and sent nothing, each time
-        self.plain: list[TargetProgress] = []  # who is given no prefill any more in this call
-        self._window = -1  # the prompt has been found too long for a context of so many tokens
-        self._small: set[str | None] = set()  # …and for these models, at any provider
+        self.attempts_made = attempts_made
+        self.broken = 0  # breaks of the client's stream: attempts that sent text, but not all of it
+        self.silent: list[TargetProgress] = []  # continuations that sent nothing; a target may occur several times
+        self.plain: list[TargetProgress] = []  # targets that get no prefill any more in this call
+        self._window = -1  # the largest context, in tokens, that was too small for the prompt
+        self._small: set[str | None] = set()  # models whose context was too small, at any provider
 
     def find(self, attempt: Attempt) -> TargetProgress:
         return next(one for one in self.targets if one.target is attempt.target)
@@ -65,7 +65,7 @@ class CallProgress:
         return open_ and self.fits(one) and self.silent.count(one) < MOST_RETRIES
 
     def note_too_small(self, one: TargetProgress) -> None:
-        """The prompt is too long for this target's context."""
+        """Note that the prompt is too long for this target's context."""
         one.is_spent = True
         self._window = max(self._window, _window(one.target))
         self._small |= {one.target.upstream_model, _canonical(one.target) or one.target.model}

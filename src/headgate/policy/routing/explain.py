@@ -22,9 +22,10 @@ _MIDDLE = 0.5
 
 
 class CandidateAccount(Struct, frozen=True):
-    """``state``: active | probe | cooling | exhausted | dead | denied | parked.  ``wait_s``: until its next chance,
-    where there is one.
-    ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
+    """One account of a candidate.  ``state``: active | probe | cooling | exhausted | dead | denied | parked.
+
+    ``wait_s``: seconds until its next chance, 0.0 if there is none.  ``headroom``: the share of its limits that is
+    left; 1.0 if it is not known.
     """
 
     id: str
@@ -34,8 +35,9 @@ class CandidateAccount(Struct, frozen=True):
 
 
 class AccountStateView(Struct, frozen=True):
-    """Why an account, or one ``model`` of it (empty: all of it), is not used.  ``wait_s``: until its next chance, None
-    until something is done about it; ``state``: as in ``CandidateAccount``.
+    """The reason why an account, or one ``model`` of it (empty: all of it), is not used.
+
+    ``state``: as in ``CandidateAccount``.  ``wait_s``: seconds until its next chance; None if an operator must act.
     """
 
     account: str
@@ -47,7 +49,7 @@ class AccountStateView(Struct, frozen=True):
 class CandidateView(Struct, frozen=True):
     """One target that was considered.  ``place`` is its turn, from 1; None: not used, and ``reason`` says why.
 
-    ``state``: well | failing | ejected | probe.  Durations in seconds, None where nothing is known.
+    ``state``: well | failing | ejected | probe.  Durations are seconds, None if unknown.
     """
 
     provider: str
@@ -66,8 +68,8 @@ class CandidateView(Struct, frozen=True):
 
 
 class Explanation(Struct, frozen=True):
-    """``code`` and ``message`` are the error that the client would get, empty where the call would be tried.
-    ``strategy``: of an order that is computed, with what decides about this call: ``auto (hard)``.
+    """``code`` and ``message``: the error that the client would get; empty if the call would be tried.  ``strategy``:
+    for a computed order, with the class of this call: ``auto (hard)``.
     """
 
     requested: str
@@ -80,7 +82,7 @@ class Explanation(Struct, frozen=True):
 
 
 def attempt_view(attempt: AttemptRecord) -> dict[str, object]:
-    """Return an attempt as route trace and receipt have it; milliseconds since the call was received."""
+    """Return an attempt as in route trace and receipt; times are milliseconds since the call was received."""
     return {
         "provider": attempt.provider,
         "model": attempt.model,
@@ -109,7 +111,7 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
 
 
 def seam_view(seam: SeamRecord) -> dict[str, object]:
-    """Return a seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
+    """Return a seam as in the answer's ``headgate`` object, route trace and receipt."""
     return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
 
 
@@ -142,7 +144,7 @@ def explain_plan(
         id(one.target) for one in tried if states.get(key_of_target(one.target)) == OUT or _all_out(one, health, now)
     }
     tried.sort(key=lambda one: id(one.target) in out)
-    if tried and id(tried[0].target) in out:  # all are out: the one that is asked all the same comes first
+    if tried and id(tried[0].target) in out:  # all are out: the least bad one is asked, and comes first
         tried.sort(key=lambda one: one.target is not first)
     places = {id(one.target): place for place, one in enumerate(tried, 1) if error is None}
     pools = {id(one.target): one.attempts for one in tried}
@@ -166,7 +168,7 @@ def explain_plan(
 
 
 def _why_resting(accounts: tuple[CandidateAccount, ...]) -> str:
-    """Return the reason why a target cannot be asked at all."""
+    """Return the reason why a target cannot be asked."""
     named = [f"{one.id} is {one.state}" + (f" for {one.wait_s:.0f} s" if one.wait_s else "") for one in accounts]
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f"out: {', '.join(named[:MOST_NAMED])}{more}"

@@ -1,7 +1,7 @@
-"""Why a target cannot serve a call: (target, Needs) → a reason, or an empty string.
+"""The reasons that exclude a target from a call: (target, Needs) → a reason, or an empty string.
 
 A reason is ``code: sentence``.  An undeclared property excludes nothing: a row without capabilities may have them all.
-Estimates exclude nothing that is within a fifth of a limit.
+Estimates exclude no target whose limit they exceed by less than a fifth.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headgate.model import FEATURES, Call, Candidate, Options, Provider, Target,
 from headgate.policy import metering
 
 TOLERANCE = 1.2
-EXPECTED_OUTPUT = 1024  # tokens of a call that does not say
+EXPECTED_OUTPUT = 1024  # tokens, of a call without a limit
 MOST_NAMED = 12
 
 
@@ -91,7 +91,7 @@ def _why_too_long(target: Target, wanted: Needs) -> str:
 
 def why_private(provider: Provider, privacy: str) -> str:
     """Return the reason why a call bound to ``privacy`` may not be sent to a provider, or an empty string."""
-    if privacy == "any" or is_own(provider):  # a prompt that stays on your machines trains no foreign model
+    if privacy == "any" or is_own(provider):  # a prompt that stays on the operator's machines trains no foreign model
         return ""
     if privacy == "own":
         return f"privacy: {provider.name} is not a machine of your own"

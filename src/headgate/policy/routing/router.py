@@ -4,7 +4,7 @@ Names resolve in WIRE's order: an alias, then what ``offers`` says.  A bare mode
 provider, never the model.  ``filters`` holds the reasons that exclude a target, ``strategies`` the orders that
 depend on chance or on measurements.
 
-Pure.  A plan that depends on nothing but its name is made once for a Snapshot and costs one look-up then.
+Pure.  A plan that depends on its name alone is made once for a Snapshot, and then costs one look-up.
 """
 
 from __future__ import annotations
@@ -45,7 +45,7 @@ from headgate.policy.routing.explain import Explanation
 MAX_REMEMBERED = 4096
 SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
-_ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, here
+_ORDERED = frozenset(("cheapest", COMPUTED))  # by the cost of this call
 
 
 class _Made(NamedTuple):
@@ -78,9 +78,8 @@ class Router:
     def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
         """Return the plan of ``call``.  ``headers`` may name its session, for the prompt cache.
 
-        Raises GatewayError: 404 where nothing has the name, 403 where this token may not use it, 503 where its
-        providers have no key, 422 (or 400: the prompt is too long) where no target qualifies.  Nothing is spent by
-        then.
+        Raises GatewayError: 404 for an unknown name, 403 if this token may not use it, 503 if its providers have no
+        key, 422 if no target qualifies, 400 if the prompt is too long.  Planning costs no tokens.
         """
         requested = call.model or self.snapshot.default_model
         made = self._made.get(requested)
@@ -142,7 +141,7 @@ class Router:
             most_output=min([*outputs, *(0.8 * window for window in windows)], default=inf),
             lacks=tuple(name for name in FEATURES if any(name in filters.missing_features(one) for one in usable)),
         )
-        self._made.put(requested, made)  # clients may name any model after a provider's slash
+        self._made.put(requested, made)  # bounded: clients may name any model after a provider's slash
         return made
 
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
@@ -232,7 +231,9 @@ class Router:
         candidates = self._judge(weighted, alias)
         if difficulty.is_computed(alias) and any(known(one.target.price) for one in candidates):
             alias = replace(alias, strategy=COMPUTED)
-            candidates.sort(key=lambda one: not filters.is_own(one.target.provider))  # of equals, what is near
+            candidates.sort(
+                key=lambda one: not filters.is_own(one.target.provider)
+            )  # stable: among equals, the operator's own first
         return alias, candidates
 
     def _alias_by_case(self, requested: str) -> str | None:
@@ -289,7 +290,7 @@ def _accounts(target: Target) -> list[Attempt]:
 
 
 def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
-    """``name`` is the requested name; a token that may use it may use all of its targets."""
+    """Return the reason, or an empty string.  A token that may use the requested ``name`` may use all its targets."""
     may = grant.models
     if not may or name in may or f"{target.provider.name}/{target.model}" in may or target.model in may:
         return ""
