@@ -1,4 +1,4 @@
-"""HTTP/1.1 heads ⇄ values, and the few rules of RFC 9110 and 9112 that a gateway must hold itself.
+"""HTTP/1.1 heads ⇄ values, and the few rules of RFC 9110 and 9112 that the gateway itself enforces.
 
 httptools (llhttp) parses.  This module owns the rest: the heads that are refused, the writing of heads, the fields
 that go to an upstream.
@@ -64,7 +64,7 @@ _REQUEST_LINE = re.compile(rb"(?:\r\n)*([!-~]{1,32}) +[!-~]{1,8192} +HTTP/(\d)\.
 
 
 def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
-    """The error of a request whose version is not 1.1; None for an HTTP/1.0 request that can be read."""
+    """Return the error of a request whose version is not 1.1; None for an HTTP/1.0 request that can be read."""
     if version == "1.0":
         # RFC 9112 §6.1: an HTTP/1.0 request with a transfer coding may have been framed by a proxy that ignored it.
         return GatewayError(BAD_FRAMING, "an HTTP/1.0 request has no Transfer-Encoding") if chunked else None
@@ -74,7 +74,7 @@ def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
 
 
 def unreadable(data: bytes, reason: str) -> GatewayError:
-    """The error of bytes that the parser refused for ``reason``.
+    """Return the error of bytes that the parser refused for ``reason``.
 
     ``data`` is the read in which it stopped, where a request had to begin; empty inside of a body.
     """
@@ -96,7 +96,7 @@ def unreadable(data: bytes, reason: str) -> GatewayError:
 
 
 def origin_form(target: bytes) -> bytes:
-    """The path of an absolute-form target (RFC 9112 §3.2.2); anything else as it is."""
+    """Return the path of an absolute-form target (RFC 9112 §3.2.2); other targets as they are."""
     _, found, rest = target.partition(b"://")
     return b"/" + rest.partition(b"/")[2] if found else target
 

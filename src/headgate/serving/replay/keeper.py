@@ -1,8 +1,8 @@
 """The calls that outlast the connection they came in on: their output is kept, and several clients may read it.
 
-Owns which calls are kept, how long and in how much memory, and how they are found: by stream id, and by
-Idempotency-Key.  A kept call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.
-Other calls only pass ``ReplayKeeper.keep``: they pay one comparison, and none per event.
+Owns the choice of kept calls, their time and memory, and their look-up: by stream id, and by Idempotency-Key.  A kept
+call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.  Other calls only pass
+``ReplayKeeper.keep``: they pay one comparison, and none per event.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from headgate.serving.replay.ring import EventMemory, Ring
 from headgate.serving.replay.stream import KeptStream
 from headgate.wire.http import Request
 
-WEIGHT = 3 << 10  # what a kept call takes beside its events; measured: 2.3 KB
+WEIGHT = 3 << 10  # memory of a kept call beside its events; measured: 2.3 KB
 MOST_REMEMBERED = 20_000  # ids of streams that are gone: their clients read "expired", not "unknown"
 _UNKNOWN = "there is no such stream for this key: it was not resumable, or the gateway has been restarted since"
 REPLAYED = b"x-headgate-idempotent-replay: true\r\n"
@@ -46,9 +46,10 @@ class ReplayKeeper:
     # --------------------------------------------------------------- for the exchange
 
     def repeat(self, request: Request, grant: str, egress: Egress) -> bool:
-        """True if this call (it has an Idempotency-Key) has been made before: then ``egress`` gets that call's answer.
+        """Return true if this call's Idempotency-Key was used before.  Then ``egress`` gets that call's answer.
 
-        Raises GatewayError: 400, 409, and 410 where the answer is no longer kept whole.
+        Raises GatewayError: 400 for an invalid key, 409 for another request with this key, 410 if the answer is no
+        longer kept whole.
         """
         key = on_disconnect.idempotency_key(request)
         stream = self._keyed.get((grant, key))
@@ -66,7 +67,7 @@ class ReplayKeeper:
         return True
 
     def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
-        """Keeps the call that begins with ``egress``, if it or its alias asks for that."""
+        """Keep the call that begins with ``egress``, if it or its alias asks for that."""
         alias = plan.alias
         keyed = b"idempotency-key" in request.headers
         if not keyed and call.options is NO_OPTIONS and not alias.resumable_s and alias.on_disconnect == "cancel":
@@ -94,16 +95,16 @@ class ReplayKeeper:
             self._keyed[stream.grant, stream.key] = stream
 
     def close(self) -> None:
-        """The process ends, and with it all that is kept."""
+        """End all kept calls, at the end of the process."""
         for stream in {*self._running, *self._streams.values()}:
             stream.close()
 
     # --------------------------------------------------------------- for the streams endpoint
 
     def find(self, ident: str, grant: str | None) -> KeptStream:
-        """The stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
+        """Return the stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
 
-        Raises GatewayError: 410 where it was there, 404.
+        Raises GatewayError: 410 if it is no longer kept, 404 for another id.
         """
         stream = self._streams.get(ident)
         owner = stream.grant if stream is not None else self._expired.get(ident)
@@ -122,7 +123,7 @@ class ReplayKeeper:
         return True
 
     def _sign(self, ident: str, expires: str) -> bytes:
-        # A NUL cannot stand in a token, so no digest of a token is ever a signature.
+        # A token contains no NUL, so no digest of a token is a signature.
         return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
 
     def _url(self, prefix: bytes, receipt: Receipt, until: int) -> bytes:
@@ -133,7 +134,7 @@ class ReplayKeeper:
     # --------------------------------------------------------------- called by kept calls
 
     def outlive(self, stream: KeptStream) -> None:
-        """The call has ended: its answer stays for a while."""
+        """Keep the answer of an ended call for a while."""
         self._running.discard(stream)
         seconds = self._limits.replay_ttl if stream.key is None else self._limits.idempotency_ttl
         self.wheel.set(stream, self.wheel.now + seconds)
@@ -145,7 +146,7 @@ class ReplayKeeper:
             stream.key = None
 
     def forget(self, stream: KeptStream) -> None:
-        """Drop all that is kept of it.  A second call has no effect."""
+        """Drop the stream and its events.  A second call has no effect."""
         self.wheel.drop(stream)
         self._running.discard(stream)
         self.release_key(stream)

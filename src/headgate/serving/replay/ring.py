@@ -1,4 +1,4 @@
-"""The last events of one stream, numbered, within a bound of its own and one of all streams together.
+"""The last events of one stream, numbered, within its own bound and a common one of all streams.
 
 Owns bytes and their count.  It does not know the readers.
 """
@@ -11,7 +11,7 @@ from itertools import islice
 HEADER = 56  # of a bytes object, rounded as allocators do, and the reference to it
 MOST_FRAMES = 16  # of a stream: text, reasoning, arguments, usage, and the same of another provider
 WORTH = 64  # bytes of each event that a frame must save
-LARGE = 4 << 10  # a larger event makes no frame: its shared part is hardly the wrapping of a word, and frames stay
+LARGE = 4 << 10  # a larger event makes no frame: its shared part is rarely a chunk's wrapping, and frames stay
 
 
 class EventMemory:
@@ -24,7 +24,7 @@ class EventMemory:
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """Sets ``size`` aside; False where there is no room."""
+        """Reserve ``size`` bytes.  Return False if there is no room."""
         if self.used + size > self.most:
             return False
         self.used += size
@@ -37,7 +37,7 @@ class Ring:
     The chunks of a stream differ in a word and share three hundred bytes around it.  The shared bytes are kept once,
     as a frame: the beginning and the end of an event.  Each event keeps the number of its frame and its own bytes, so
     that five times as many fit.  If two events in a row fit into no earlier frame, their common bytes make a new one.
-    A frame counts like events, and stays as long as there are any.
+    A frame counts like an event, and stays as long as the ring has events.
 
     Each event is one small object; there is no large buffer.  Ten thousand buffers that grow and shrink beside the
     large but brief objects of the same calls leave half of the heap in holes (measured).  Small objects fill the
@@ -50,7 +50,9 @@ class Ring:
         self._prefix = b"id: %b." % ident.encode()
         self._events: deque[bytes] = deque()
         self._frames = [(b"", b"")]  # the last one is tried
-        self._odd = b""  # the last event, where it did not fit into it: as it is kept, so that it takes nothing here
+        self._odd = (
+            b""  # the stored form of the last event, if it did not fit into that frame; shared, so it takes no memory
+        )
         self._size = 0
         self._most = most
         self._memory = memory
@@ -58,13 +60,13 @@ class Ring:
 
     @property
     def first(self) -> int:
-        """The number of the oldest event that is here; ``last + 1`` where there is none."""
+        """Return the number of the oldest event; ``last + 1`` if there is none."""
         return self.last + 1 - len(self._events)
 
     def add(self, events: bytes) -> bytes:
-        """Numbers whole events and keeps them; returns them as they are to be sent.
+        """Number whole events, keep them, and return them as they are sent.
 
-        Above a bound the oldest events of this stream are dropped, never another's.
+        Above a bound, the oldest events of this stream are dropped, never those of another one.
         """
         number, before = self.last, self._size
         sent = []
@@ -94,8 +96,8 @@ class Ring:
             self.clear()  # of its frames, too
 
     def since(self, number: int, most: int) -> tuple[bytes, int] | None:
-        """The events behind ``number``, as many as make ``most`` bytes, and the last one's number; None where some
-        of them are gone.
+        """Return the events after ``number``, up to about ``most`` bytes, and the number of the last one.  None if some
+        of them are no longer kept.
         """
         if number + 1 < self.first:
             return None
@@ -111,7 +113,7 @@ class Ring:
         return b"".join(found), number
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Remove all events and frames."""
         self._memory.used -= self._size
         self._size = 0
         self._events.clear()
@@ -143,7 +145,7 @@ def _common(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
     """Return the common beginning and end, up to the quotation marks around the difference; None if they save too
     little.
 
-    Compared as two large numbers, which differ in their first and last bits where the bytes do: at C's speed.
+    The bytes are compared as two large numbers at C's speed: the first and last different bits give the places.
     """
     least = min(len(one), len(other))
     differ = int.from_bytes(one[:least], "big") ^ int.from_bytes(other[:least], "big")

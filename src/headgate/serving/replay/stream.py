@@ -1,7 +1,7 @@
-"""One kept call: its output goes here instead of to its client, and any number of clients read it.
+"""One kept call: it receives the output in place of a client, and any number of clients may read it.
 
 Owns the readers of a kept call, its time, and its end without readers.  Implements ``egress.ResponseSink``: the call
-writes to its Egress as ever.  Nothing here knows where an answer comes from.
+writes to its Egress as usual.  Does not know the source of an answer.
 """
 
 from __future__ import annotations
@@ -19,12 +19,12 @@ from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.replay.ring import EventMemory, Ring
 
 MOST_READERS = 64  # of one call
-PIECE = 64 << 10  # of missed events: as much as fills a reader's connection buffer
+PIECE = 64 << 10  # bytes of missed events at a time: a reader's connection buffer
 CUT_SHORT = "this gateway is shutting down and could wait for the end of this answer no longer; ask again"
 
 
 class Reader:
-    """One client that reads a kept call, and the number of the last event that it has been sent."""
+    """One client that reads a kept call, and the number of the last event sent to it."""
 
     __slots__ = ("_fields", "_stream", "at", "egress")
 

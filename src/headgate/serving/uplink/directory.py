@@ -1,8 +1,7 @@
 """The configuration that new calls see: the current Snapshot, the plans made from it, the providers' keys, and health.
 
-Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.
-Health is the exception: it describes the world outside and outlives every Snapshot.  It is notified here when keys
-change.
+A Snapshot is replaced whole, never changed: a call that has begun keeps its Router, and so its Snapshot.  Health is the
+exception: it describes providers and outlives every Snapshot.  It is notified here when keys change.
 """
 
 from __future__ import annotations
@@ -36,14 +35,14 @@ class SnapshotDirectory:
         return self.router.snapshot
 
     def replace(self, snapshot: Snapshot) -> None:
-        """New calls see ``snapshot`` from now on."""
+        """Use ``snapshot`` for new calls from now on."""
         before = self.snapshot.providers
         self.router = Router(snapshot, self.router)
         if snapshot.providers is not before:
             self._park_keyless()
 
     def rekey(self, secrets: Mapping[str, str]) -> None:
-        """New attempts use these keys.  Failures of a former key do not count against the key in its place."""
+        """Use these keys for new attempts.  Failures of a former key do not count against the key in its place."""
         before, self.secrets = self.secrets, secrets
         for account, key in secrets.items():
             if before.get(account) != key:
@@ -51,7 +50,7 @@ class SnapshotDirectory:
         self._park_keyless()
 
     def resume(self, wish: Resume, now: float) -> None:
-        """Accounts that have their keys are used again at once."""
+        """Use resting accounts again at once, if their keys are known."""
         for account in wish.accounts:
             if account not in self._keyless:
                 self.health.revive(account)
@@ -61,7 +60,7 @@ class SnapshotDirectory:
             self.health.learn_trims((wish.provider, model), trims, now)
 
     def _park_keyless(self) -> None:
-        """An account without its key (it does not open, or control has yet to bring it) is not tried."""
+        """Stop the use of accounts without a key: it cannot be decrypted, or control has not sent it yet."""
         keyless = frozenset(
             account.id
             for provider in self.snapshot.providers.values()

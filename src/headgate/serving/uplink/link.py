@@ -50,7 +50,7 @@ log = logging.getLogger("headgate.link")
 
 
 class Uplink:
-    """One connection to control, whenever there is one.  ``hello`` says who we are; its generation is filled in."""
+    """The connection to control, if there is one.  ``hello`` identifies this process; its generation is filled in."""
 
     def __init__(
         self,
@@ -76,7 +76,7 @@ class Uplink:
         return self._wire is not None
 
     async def run(self) -> None:
-        """Connects, and connects again; ends by being cancelled."""
+        """Connect, and reconnect after each loss, until cancelled."""
         loop = asyncio.get_running_loop()
         pause = BACKOFF_S[0] / 2
         while True:
@@ -87,7 +87,7 @@ class Uplink:
                 had_message = False
             else:
                 had_message = await self._while_connected(wire)
-            # A peer that accepts and says nothing is no better than none: only a frame makes the next try soon.
+            # A peer that accepts but sends no frame counts as away: only a frame makes the next try soon.
             pause = BACKOFF_S[0] if had_message else min(pause * 2, BACKOFF_S[1])
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
@@ -103,8 +103,8 @@ class Uplink:
     # --------------------------------------------------------------- up
 
     def ask(self, kind: str, grant: str, params: Mapping[str, str], timeout: float) -> Signal[AskReply]:
-        """Puts a question to control.  Raises GatewayError (503) at once where control is away; the Signal fails
-        alike later.
+        """Ask control.  Raises GatewayError (503) at once if control is away; later, the Signal fails with the same
+        error.
         """
         if self._wire is None or len(self._questions) >= MAX_QUESTIONS:
             raise _away()
@@ -129,7 +129,7 @@ class Uplink:
     # --------------------------------------------------------------- down
 
     def opened(self, wire: _Wire) -> None:
-        """At once, and not when ``run`` goes on: the first frame is answered as well."""
+        """Take the connection at once, before ``run`` resumes, so that the first frame is answered too."""
         self._wire = wire
         self._had_message = False
         self._say_hello()
@@ -146,7 +146,7 @@ class Uplink:
             case Resume():
                 self._directory.resume(message, self._wheel.now)
             case Uses():
-                if message != self._directory.uses:  # what was made with the old ones stays good
+                if message != self._directory.uses:  # equal counts: keep the old object, and the bodies made with it
                     self._directory.uses = message
             case AskReply():
                 question = self._questions.get(message.id)
@@ -187,7 +187,7 @@ class Uplink:
 
 
 class _Question:
-    """One Ask under way."""
+    """One ``Ask`` that waits for its answer."""
 
     __slots__ = ("answer", "due", "id", "link", "slot")
 
@@ -216,7 +216,7 @@ class _Wire(asyncio.Protocol):
         self._link = link
         self._frames = down_frames()
         self._transport: asyncio.Transport = cast(asyncio.Transport, None)
-        self.lost = asyncio.Event()  # of this very connection: it may be lost before anybody waits for that
+        self.lost = asyncio.Event()  # of this connection: it may be lost before a task waits for that
 
     @property
     def full(self) -> bool:

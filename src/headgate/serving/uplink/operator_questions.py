@@ -15,7 +15,7 @@ from headgate.serving.uplink.directory import SnapshotDirectory
 
 
 def answer(ask: Ask, directory: SnapshotDirectory, now: float) -> AskReply:
-    """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
+    """Answer a question.  ``now`` is monotonic seconds.  Raises nothing: a failure gives an error body."""
     try:
         question = QUESTIONS.get(ask.kind)
         if question is None:
@@ -42,7 +42,7 @@ QUESTIONS: Mapping[str, Callable[[Ask, SnapshotDirectory, float], object]] = {
 
 
 def _asker(ident: str, directory: SnapshotDirectory) -> Grant:
-    """A token's grant; the operator may use everything."""
+    """Return a token's grant.  The operator's grant allows every model."""
     if not ident:
         return Grant("", "the operator")
     for grant in directory.snapshot.tokens.values():

@@ -1,8 +1,8 @@
 """From an origin to a connected socket: names, happy eyeballs, proxies, TLS.
 
 Owns the TLS contexts (one per CA file, made anew when the file changes); ``wire.proxies`` knows which addresses use a
-proxy.  Names are looked up for every new connection and never kept: a provider that moves is followed at the pace of
-the pool's ``max_age_s``.
+proxy.  Names are looked up for every new connection and never kept: a provider that moves is followed within the
+pool's ``max_age_s``.
 """
 
 from __future__ import annotations
@@ -26,7 +26,7 @@ MAX_PROXY_HEAD = 16 << 10
 
 
 class UpstreamOrigin(NamedTuple):
-    """Where a base URL points.  ``authority`` is what goes into Host; ``path`` has no slash at its end."""
+    """The parts of a base URL.  ``authority``: the value of Host.  ``path`` has no slash at its end."""
 
     tls: bool
     host: str
@@ -39,7 +39,7 @@ log = logging.getLogger("headgate.connect")
 
 
 def origin_of(url: str) -> UpstreamOrigin:
-    """Raises ValueError where ``url`` is not an http(s) URL with a host."""
+    """Split a base URL.  Raises ValueError if ``url`` is not an http(s) URL with a host."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not an http or https URL")
@@ -58,10 +58,10 @@ class Dialer:
         self._proxies = Proxies(environment)
         self._contexts: dict[str | None, tuple[ssl.SSLContext, trust.Stamp]] = {}
         self._renewed: set[str | None] = set()
-        self._unsound: dict[str | None, trust.Stamp] = {}  # changed files that cannot be used: said once each
+        self._unsound: dict[str | None, trust.Stamp] = {}  # changed files that cannot be used: logged once each
 
     async def dial(self, origin: UpstreamOrigin, ca_file: str | None, factory: Callable[[], P]) -> P:
-        """Connects, through a proxy where the environment says so.  Raises OSError, ssl.SSLError."""
+        """Connect, through a proxy if the environment names one.  Raises OSError, ssl.SSLError."""
         proxy = self._proxy_for(origin)
         sock = await _connect(proxy.host, proxy.port) if proxy else await _connect(origin.host, origin.port)
         try:
@@ -107,7 +107,7 @@ class Dialer:
         return made
 
     def changed(self) -> set[str | None]:
-        """The CA files (None: the system's) that have changed since this was asked last."""
+        """Return the CA files (None: the system's) that have changed since the last call."""
         unused = {
             ca_file
             for ca_file, (_, stamp) in self._contexts.items()
@@ -121,7 +121,7 @@ async def _connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # from the IDNA codec: a label that is too long, or that no name may have
+    except UnicodeError as error:  # from the IDNA codec: a label that is too long or not allowed
         raise OSError(0, "its host is not a name that can be looked up") from error
     return await aiohappyeyeballs.start_connection(
         [(family, kind, protocol, name, address) for family, kind, protocol, name, address in addresses],
@@ -130,7 +130,7 @@ async def _connect(host: str, port: int) -> socket.socket:
 
 
 async def _tunnel(sock: socket.socket, origin: UpstreamOrigin, proxy: Proxy) -> None:
-    """CONNECT (RFC 9110 §9.3.6).  Raises OSError where the proxy refuses."""
+    """CONNECT (RFC 9110 §9.3.6).  Raises OSError if the proxy refuses."""
     loop = asyncio.get_running_loop()
     authority = f"{f'[{origin.host}]' if ':' in origin.host else origin.host}:{origin.port}".encode()
     await loop.sock_sendall(
@@ -138,7 +138,7 @@ async def _tunnel(sock: socket.socket, origin: UpstreamOrigin, proxy: Proxy) -> 
     )
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        # Byte by byte at the end would be exact; a proxy sends nothing behind its head before we speak TLS.
+        # A proxy sends no byte after its head before the TLS handshake, so larger reads are safe.
         data = await loop.sock_recv(sock, 4096)
         head += data
         if not data or len(head) > MAX_PROXY_HEAD:

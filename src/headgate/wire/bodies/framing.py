@@ -34,11 +34,11 @@ class BodyForm(Enum):
 
 
 class Sniffer:
-    """Finds the form of a body from its first bytes, however they are cut.
+    """Finds the form of a body from its first bytes, independent of their splits.
 
-    Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document; where the
-    first line ends with ``}`` and the next begins with ``{``, the body is lines.  A ``[`` and then a ``{`` begin an
-    array of objects.  ``lines``: the media type announces lines, so that the second line need not be waited for.
+    Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document.  If
+    the first line ends with ``}`` and the next begins with ``{``, the body is lines.  A ``[`` and then a ``{`` begin an
+    array of objects.  ``lines``: the media type announces lines, so the second line is not waited for.
     """
 
     __slots__ = ("_begun", "_comment", "_lines", "_open", "_scanned", "_tail", "_word", "form")
@@ -47,14 +47,14 @@ class Sniffer:
         self.form: BodyForm | None = None
         self._lines = lines
         self._scanned = 0
-        self._begun = False  # the byte order mark is settled
+        self._begun = False  # the bytes of a byte order mark have passed
         self._comment = False
         self._word = b""  # the first bytes that are no blank
         self._open = False  # an object has begun
         self._tail = b""  # the last byte of its first line that is no blank, once that line has ended
 
     def feed(self, data: bytes) -> BodyForm | None:
-        """The form, as soon as it is certain."""
+        """Return the form as soon as it is certain."""
         if self.form is None:
             self._scanned += len(data)
             self.form = self._of_object(data) if self._open else self._of_beginning(data)
@@ -63,7 +63,7 @@ class Sniffer:
         return self.form
 
     def finish(self) -> BodyForm:
-        """The form of a body that has ended."""
+        """Return the form of a body that has ended."""
         if self.form is None:
             self.form = BodyForm.DOCUMENT if self._open or self._word == _ARRAY else BodyForm.OTHER
         return self.form
@@ -133,7 +133,7 @@ class Sniffer:
 
 
 def form_of(body: bytes, lines: bool = False) -> BodyForm:
-    """The form of a whole body."""
+    """Return the form of a whole body."""
     sniffer = Sniffer(lines)
     return sniffer.feed(body) or sniffer.finish()
 
@@ -248,7 +248,7 @@ def _event(line: bytes) -> bytes:
 
 
 def beginning(body: bytes) -> bytes:
-    """A body without the blanks, comments and byte order mark before it."""
+    """Return a body without leading blanks, comments and byte order mark."""
     body = body.removeprefix(_BOM).lstrip(_BLANK)
     while body[:1] == _COMMENT:
         body = body.partition(b"\n")[2].lstrip(_BLANK)
@@ -268,7 +268,7 @@ def document(body: bytes) -> bytes:
 
 
 def as_events(body: bytes, form: BodyForm) -> bytes:
-    """A whole body of any form but ``OTHER`` as events."""
+    """Return a whole body of any form but ``OTHER`` as events."""
     if form in (BodyForm.LINES, BodyForm.ITEMS):
         pieces = Lines() if form is BodyForm.LINES else Items()
         return pieces.feed(beginning(body)) + pieces.close()

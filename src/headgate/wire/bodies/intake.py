@@ -24,7 +24,7 @@ class Intake:
         self.form: BodyForm | None = None
         self._codings = codings
         self._decoder: BodyDecoder | None = None
-        self._coding_known = False  # whether there is a coding
+        self._coding_known = False  # true when the first bytes have shown the coding
         self._sniffer = Sniffer(lines)
         self._pieces: Lines | Items | None = None  # of a body that has to be cut into events
         self._most = most
@@ -42,7 +42,7 @@ class Intake:
             self._input.append(data)
 
     def finish(self) -> None:
-        """The body has ended."""
+        """End the body."""
         self.pending = self._finishing = True
         if self._decoder is not None:
             self._decoder.finish()
@@ -63,7 +63,7 @@ class Intake:
         return b""
 
     def recognise(self, data: bytes) -> BodyForm | None:
-        """Looks at more of a body until its form is known, and keeps nothing of it beyond that.  Raises CodingError."""
+        """Read more of a body until its form is known, then drop the bytes.  Raises CodingError."""
         self.feed(data)
         while self.form is None and (decoded := self._decoded()):
             self.form = self._sniffer.feed(decoded)
