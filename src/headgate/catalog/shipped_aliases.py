@@ -1,7 +1,8 @@
-"""Shipped aliases: names of jobs (``headgate/chat``, ``headgate/fast``, …, ``auto``) bound to whatever is configured.
+"""Shipped aliases: names of jobs (``headgate/chat``, ``headgate/fast``, …, ``auto``) with targets from the configured
+providers.
 
-Pure.  Which providers can serve decides the targets; the order is file, store, environment, detected, the built-in one
-never.  Each says in ``why`` what was chosen and why, or what to do where nothing could be.
+Pure.  The providers that can serve decide the targets.  Their order is file, store, environment, detected; the
+built-in one is never used.  ``why`` of each alias names the choice and its reason, or the next step without a choice.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from headgate.model import AUTO, Alias, ModelRow, Provider, TargetRef
 
 PREFIX = "headgate/"
 _ORDER = ("file", "store", "environment", "detected")
-_LIKE = {"lead-analysis": "extraction", "research-person": "research"}  # what else its row may recommend for it
+_LIKE = {"lead-analysis": "extraction", "research-person": "research"}  # other tasks whose recommendation also counts
 _NEEDS = {"vision": "vision", "tool-use": "tools", "extraction": "json_schema", "reasoning": "reasoning"}
-_ONLY = frozenset(("vision", "free"))  # a model without it cannot do the job at all
-_PRIVATE = frozenset(("lead-analysis",))  # personal data: only where nothing is trained on it
+_ONLY = frozenset(("vision", "free"))  # capabilities without which a model cannot do the job
+_PRIVATE = frozenset(("lead-analysis",))  # personal data: only at providers that do not train on it
 _CHEAP = frozenset(("fast", "classification"))
 _RECOMMENDED = ("chat", "fast", "reasoning", "planning", "coding")  # simple and hard work, on any subject
 USE_CASES: Mapping[str, str] = {
@@ -56,14 +57,16 @@ class _AutoChoice(NamedTuple):
 def shipped(
     providers: Mapping[str, Provider], declared: Mapping[str, Alias], rows: Mapping[str, Row]
 ) -> dict[str, Alias]:
-    """The shipped aliases that nothing else has taken the name of; merge as ``{**declared, **shipped(…)}``.
+    """Return the shipped aliases whose names are free; merge as ``{**declared, **shipped(…)}``.
 
-    ``providers`` is the final set, facts and all.  ``declared`` are the aliases of file and store; those with a ``why``
-    are an earlier binding and are bound anew.  A name that a declared alias or a model has is left out.  ``auto``
-    without targets keeps what was declared of it: use case, deadlines, origin.
+    ``providers`` is the final set, with catalogs and prices.  ``declared`` are the aliases of file and store; those
+    with a ``why`` come from an earlier choice, and are chosen again.  A name of a declared alias or a model is left
+    out.  ``auto`` without targets keeps its declared use case, deadlines and origin.
     """
     taken = {name for name, alias in declared.items() if alias.why is None and (alias.targets or name != AUTO)}
-    listed = [row.models or () for row in providers.values() if row.origin != "detected"]  # whose names nobody chose
+    listed = [
+        row.models or () for row in providers.values() if row.origin != "detected"
+    ]  # without detected engines: their names were not chosen
     taken.update(model for models in listed for model in models)
     serving = sorted(
         (row for row in providers.values() if row.origin in _ORDER and (row.accounts or row.auth == "none")),
@@ -135,7 +138,7 @@ def _chosen(provider: Provider, row: Row | None, task: str) -> _AutoChoice | Non
 
 
 def _recommended(provider: Provider, row: Row | None, task: str) -> str | None:
-    """The row's model for the task, by the name that it has here; None where this provider does not offer it."""
+    """Return the row's model for the task, by its name here; None if this provider does not offer it."""
     wanted = row.tasks.get(task) if row else None
     if wanted is None or provider.models is None or wanted in provider.models:
         return wanted
@@ -159,7 +162,7 @@ def _by_facts(provider: Provider, task: str) -> _AutoChoice | None:
     if need := _NEEDS.get(task):
         able = next((model for model in models if need in model.capabilities), None)
         return _AutoChoice(provider, able.id, f"the first of its models with {need}") if able else None
-    if provider.models is None:  # of an open catalog the cheapest is a museum piece
+    if provider.models is None:  # the cheapest model of an open catalog is usually obsolete
         return None
     if task in _CHEAP:
         return _best(provider, models, lambda model: _negative(_sum(model)), "the cheapest of its models")
@@ -202,9 +205,9 @@ def _negative(value: int | None) -> int | None:
 
 
 def _auto(serving: list[Provider], rows: Mapping[str, Row], *, computed: bool) -> tuple[tuple[TargetRef, ...], str]:
-    """The chat models of configured providers whose price is known; else one of each configured provider; else of each
-    that was detected.  And why.  ``computed``: each request's own order is found among them
-    (``policy.routing.difficulty``).
+    """Return the targets of ``auto``, and the reason.  They are the chat models of configured providers with known
+    prices; else one model of each configured provider; else one of each detected engine.  ``computed``: each request
+    gets its own order of them (``policy.routing.difficulty``).
     """
     choices = [choice for row in serving if (choice := _general(row, rows.get(row.preset or "")))]
     configured = [choice for choice in choices if choice.provider.origin != "detected"]

@@ -9,7 +9,7 @@ from headgate.model import Snapshot
 
 
 def unknown(requested: str, snapshot: Snapshot, offers: Offers) -> GatewayError:
-    """503 where a known service without a key is named, else 404 with the nearest name."""
+    """Return 503 for a known service without a key, else 404 with the nearest name."""
     prefix, slash, ident = requested.partition("/")
     prefix = prefix.strip().lower()
     if slash and ident and prefix in snapshot.presets and prefix not in snapshot.providers:
@@ -31,7 +31,7 @@ def unknown(requested: str, snapshot: Snapshot, offers: Offers) -> GatewayError:
 
 
 def _near(requested: str, prefix: str, ident: str, snapshot: Snapshot, offers: Offers) -> str:
-    """``"; did you mean X?"``, else what to do."""
+    """Return ``"; did you mean X?"``, else the next step."""
     if prefix and ident and prefix not in snapshot.providers:
         elsewhere = offers.of(ident)
         if elsewhere:
@@ -46,7 +46,7 @@ def _not_found(requested: str, more: str) -> GatewayError:
 
 
 def quote(name: str) -> str:
-    """A client's own words, short and on one line."""
+    """Return a client's name for a model, shortened and on one line."""
     return repr(_short(name))
 
 

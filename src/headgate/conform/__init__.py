@@ -1,13 +1,13 @@
 """``headgate conform``: any OpenAI-compatible endpoint against the contract that this gateway keeps.
 
-Owns a table of checks, each a small function that looks at real bytes on a real socket and says what it saw.  Refuses
-to mend anything, to know this gateway's inside, and to need more than the standard library: it imports nothing of
-Headgate but itself.
+Owns a table of checks.  Each is a small function that reads real bytes from a real socket and reports its evidence.  It
+repairs nothing, does not know this gateway's code, and needs only the standard library: of Headgate it imports only
+itself.
 
 ::
 
-    probe = Probe(Endpoint.parse("http://127.0.0.1:4000/v1"), token, model)     # raises Unreachable
-    card = run(probe)                                                           # Scorecard
+    probe = EndpointProbe(Endpoint.parse("http://127.0.0.1:4000/v1"), token, model)     # raises Unreachable
+    card = run(probe)                                                                   # Scorecard
 """
 
 from __future__ import annotations
@@ -38,10 +38,10 @@ CHECK_FILES = (streams, answers, refusals, connections)  # importing them fills 
 def run(
     probe: EndpointProbe, *, quick: bool = False, on_begin: Callable[[Check], None] = lambda check: None
 ) -> Scorecard:
-    """Every check, in the table's order; ``summary`` hears of each before it runs.
+    """Run every check in the table's order; ``on_begin`` is called before each.
 
-    Raises Unreachable where the endpoint does not answer at all, or knows neither the token nor the model: then there
-    is nothing to judge.  One that dies on the way fails the check under which it does.
+    Raises Unreachable if the endpoint does not answer, or refuses the token or the model.  If it stops answering later,
+    the check that runs then fails.
     """
     _refuse_strangers(probe)
     results: list[ScorecardLine] = []

@@ -182,8 +182,8 @@ def chunked_request(probe: EndpointProbe) -> CheckVerdict:
 
 
 def _refused(probe: EndpointProbe, *fields: str, host: bool = True) -> CheckVerdict:
-    """Whether an ambiguous request is refused and the connection not used again (RFC 9112 §6.3)."""
-    body = probe.body(messages=None)  # harmless where it is taken after all
+    """Pass if an ambiguous request is refused and the connection is not used again (RFC 9112 §6.3)."""
+    body = probe.body(messages=None)  # harmless if the endpoint accepts it
     request = probe.head("POST", "/chat/completions", _JSON, *(field.format(len(body)) for field in fields), host=host)
     with probe.connect() as connection:
         connection.send(request + body)

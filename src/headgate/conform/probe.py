@@ -1,6 +1,6 @@
 """One run's view of the endpoint: the requests that checks share are made once and their answers kept.
 
-Owns what is asked (the prompt, the model, the token) and how a stream's bytes are taken apart.  Judges nothing.
+Owns the prompt, the model and the token, and the split of a stream's bytes into events.  Judges nothing.
 """
 
 from __future__ import annotations
@@ -32,7 +32,7 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 @dataclass(frozen=True)
 class StreamEvent:
-    """One block of a stream.  ``data`` is None where it has no such line; ``chunk`` None where that is no object."""
+    """One block of a stream.  ``data`` is None without such a line; ``chunk`` is None if the data is no object."""
 
     block: bytes
     data: bytes | None
@@ -44,7 +44,7 @@ class StreamEvent:
 
 
 class StreamedAnswer:
-    """A streamed answer, taken apart."""
+    """A streamed answer, split into events."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -63,7 +63,7 @@ class StreamedAnswer:
 
     @property
     def visible(self) -> int:
-        """How many deltas say something."""
+        """The number of deltas with a visible value."""
         return sum(any(delta_of(choice).get(key) for key in VISIBLE) for choice in self.choices)
 
     @property
@@ -99,7 +99,7 @@ class EndpointProbe:
     # ---- requests
 
     def head(self, method: str, path: str, *fields: str, token: str | None = "", host: bool = True) -> bytes:
-        """A request's head.  ``token`` None sends none, empty the run's own; a path of ``/…`` stands below the base."""
+        """Return a request's head.  ``token``: None sends none, empty the run's own.  ``path`` is below the base."""
         key = self.token if token == "" else token
         lines = [f"{method} {self.endpoint.base}{path} HTTP/1.1"]
         lines += [f"Host: {self.endpoint.authority}"] if host else []
@@ -121,7 +121,7 @@ class EndpointProbe:
         return RawConnection(self.endpoint, self.timeout)
 
     def ask(self, request: bytes, method: str = "POST", timeout: float | None = None) -> Response:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         with self.connect() as connection:
             connection.send(request)
             return connection.read(method, timeout=timeout)
@@ -133,12 +133,12 @@ class EndpointProbe:
 
     @cached_property
     def plain(self) -> StreamedAnswer:
-        """A stream for which no usage was asked."""
+        """The answer to a stream request without usage."""
         return self.stream()
 
     @cached_property
     def counted(self) -> StreamedAnswer:
-        """A stream for which usage was asked."""
+        """The answer to a stream request with usage."""
         return self.stream(stream_options={"include_usage": True})
 
     @cached_property
@@ -152,7 +152,7 @@ class EndpointProbe:
         return self._refused[name]
 
     def _choose_model(self) -> str:
-        """The first model of the catalogue that may be a chat model.  Raises Unreachable."""
+        """Return the first model of the catalog that may be a chat model.  Raises Unreachable."""
         answer = self.ask(self.head("GET", "/models", "Connection: close"), "GET", timeout=15)
         rows = answer.json.get("data") if isinstance(answer.json, dict) else None
         for row in rows if isinstance(rows, list) else []:

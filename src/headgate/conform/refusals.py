@@ -28,7 +28,7 @@ def _status(name: str, *allowed: int) -> Callable[[EndpointProbe], CheckVerdict]
 
 
 def _open(probe: EndpointProbe) -> bool:
-    """An endpoint that asks nobody for a token."""
+    """True if the endpoint requires no token."""
     return probe.refused("no token").status == 200 and probe.refused("wrong token").status == 200
 
 
@@ -133,7 +133,7 @@ def shape(probe: EndpointProbe) -> CheckVerdict:
     for name in REFUSALS:
         response = probe.refused(name)
         if not response.status or response.status == 200:
-            continue  # judged where it belongs
+            continue  # another check judges it
         kind = response.headers.get("content-type", "").lower()
         if not error_of(response).keys() >= KEYS or not kind.startswith("application/json"):
             wrong.append(name)

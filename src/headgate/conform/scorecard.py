@@ -31,7 +31,7 @@ class Scorecard:
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing failed, else 1."""
+        """0 if no check failed, else 1."""
         return int(any(result.verdict.state == "fail" for result in self.results))
 
     def counts(self) -> Counter[str]:
@@ -52,7 +52,7 @@ class Scorecard:
         return json.dumps({"url": self.url, "model": self.model, "counts": counts, "checks": rows}, ensure_ascii=False)
 
     def lines(self) -> list[tuple[str, str]]:
-        """(text, colour) of each line for a terminal.  Why a check exists is said where it did not pass."""
+        """(text, colour) of each line for a terminal.  A check that did not pass is followed by its reason."""
         out = [(f"{self.url} · {self.model}", "bold")]
         for group, title in GROUPS.items():
             rows = [result for result in self.results if result.check.group == group]

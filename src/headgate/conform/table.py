@@ -24,7 +24,7 @@ GROUPS = {
 
 @dataclass(frozen=True)
 class CheckVerdict:
-    """``evidence`` is what was seen, for one line of a terminal."""
+    """The result of a check.  ``evidence``: the observation, for one line of a terminal."""
 
     state: State
     evidence: str
@@ -47,7 +47,7 @@ def skipped(evidence: str) -> CheckVerdict:
 
 
 def judged(fault: str | None, evidence: str) -> CheckVerdict:
-    """A pass with ``evidence`` unless there is a ``fault`` to name."""
+    """Return a pass with ``evidence``, or a failure with ``fault``."""
     return passed(evidence) if fault is None else failed(fault)
 
 
@@ -72,7 +72,7 @@ CHECKS: dict[str, Check] = {}
 def check(
     ident: str, what: str, why: str, *, slow: bool = False
 ) -> Callable[[Callable[[EndpointProbe], CheckVerdict]], Callable[[EndpointProbe], CheckVerdict]]:
-    """Enters a function into the table, in the order of definition."""
+    """Enter a function into the table, in the order of definition."""
 
     def enter(run: Callable[[EndpointProbe], CheckVerdict]) -> Callable[[EndpointProbe], CheckVerdict]:
         if ident in CHECKS:

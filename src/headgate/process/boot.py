@@ -1,4 +1,4 @@
-"""How a parent starts a child: one message down (with file descriptors), one back.
+"""The messages between parent and child at a start: one down (with file descriptors), one back.
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message; a data process gets the bound listening socket with it (SCM_RIGHTS).  Back comes Ready once the
@@ -86,7 +86,7 @@ class Failed(Struct, frozen=True, tag="failed"):
 
 
 def send(sock: socket.socket, message: Struct, fds: tuple[int, ...] = ()) -> None:
-    """Sends one message; ``fds`` travel with its first byte."""
+    """Send one message; ``fds`` travel with its first byte."""
     payload = msgspec.msgpack.encode(message)
     head = _LENGTH.pack(len(payload))
     if fds:
@@ -98,7 +98,7 @@ def send(sock: socket.socket, message: Struct, fds: tuple[int, ...] = ()) -> Non
 
 
 def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:
-    """Waits for one message.  Raises EOFError where the other side has closed."""
+    """Wait for one message.  Raises EOFError if the other side has closed."""
     head, fds, _flags, _address = socket.recv_fds(sock, _LENGTH.size, 4)
     while len(head) < _LENGTH.size:
         more = sock.recv(_LENGTH.size - len(head))

@@ -1,4 +1,4 @@
-"""Where the configuration file and the state directory lie; where this user's running gateways are.
+"""Find the configuration file, the state directory, and this user's running gateways.
 
 Owns the search orders, and the notes that gateways outside the default place leave in it.  Of a configuration it
 reads only ``state_dir``, from the text.  A second terminal's commands must find the gateway although the file is
@@ -56,7 +56,8 @@ class RunningGateway:
 
 
 def config_file(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory, none.
+    """Return the file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory,
+    none.
 
     Absolute, and with its links kept: a link is followed at every reading.  So a link with a new target (a
     ConfigMap's, a release's) is a change.  Raises NoSuchFile if a named file does not exist.
@@ -77,7 +78,7 @@ def candidates(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def appeared(environ: Mapping[str, str]) -> Path | None:
-    """The file of a gateway that began without one, where one has been made since."""
+    """Return the file of a gateway that started without one, if it exists now."""
     try:
         return config_file(None, environ)
     except NoSuchFile:
@@ -85,7 +86,7 @@ def appeared(environ: Mapping[str, str]) -> Path | None:
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
-    """XDG_STATE_HOME/headgate, else ~/.local/state/headgate; absolute."""
+    """Return XDG_STATE_HOME/headgate, else ~/.local/state/headgate; absolute."""
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path("~/.local/state").expanduser()).absolute() / "headgate"
 
@@ -139,7 +140,7 @@ def declared_state_dir(path: Path, environ: Mapping[str, str]) -> str | None:
 
 
 def note(running: RunningGateway, environ: Mapping[str, str]) -> None:
-    """Leaves a note in the default place, for commands in other directories.  Raises statedir.StateError."""
+    """Leave a note in the default place, for commands in other directories.  Raises statedir.StateError."""
     default = default_state_dir(environ)
     folder = default / RUNNING
     try:
@@ -160,7 +161,7 @@ def forget(state_dir: Path, environ: Mapping[str, str]) -> None:
 
 
 def running(environ: Mapping[str, str]) -> Iterator[RunningGateway]:
-    """The gateways that run now and have left a note.  Notes of those that ended are removed."""
+    """Yield the running gateways that left a note.  Notes of ended ones are removed."""
     folder = default_state_dir(environ) / RUNNING
     try:
         names = sorted(folder.iterdir())
@@ -186,7 +187,7 @@ def _name(state_dir: Path) -> str:
 
 # ------------------------------------------------------------------------------------- a file that changes
 
-QUIET_S = 2.0  # a file that is written in place is read so long after the last write
+QUIET_S = 2.0  # wait after the last write to a file that is written in place
 
 Stamp = tuple[int, int, int] | None
 

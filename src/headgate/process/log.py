@@ -53,7 +53,7 @@ def form_of(name: str, stream: TextIO) -> LineForm:
 
 
 def drawn(line: LogLine, form: LineForm) -> str:
-    """The line, without its end."""
+    """Return the line, without its end."""
     if form.json:
         when = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
         table = {"time": when, "level": line.level, "source": line.source, "event": line.event, **line.fields}
@@ -97,7 +97,7 @@ class Formatter(logging.Formatter):
 
 
 def configure(level: str, form: str) -> None:
-    """The standard library's logging of this process, to standard error."""
+    """Set up the standard library's logging of this process, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(form_of(form, sys.stderr)))
     # Libraries log every request at info, and every statement at debug
@@ -115,7 +115,7 @@ class Voice:
         self.form = "auto"
 
     def say(self, event: str, level: str = "info") -> None:
-        """One line, at once."""
+        """Write one line at once."""
         if LEVELS.index(level) >= LEVELS.index(self.level):
             line = LogLine(time.time(), level, "gateway", event)
             print(drawn(line, form_of(self.form, sys.stderr)), file=sys.stderr, flush=True)

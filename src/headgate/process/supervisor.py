@@ -1,4 +1,4 @@
-"""The processes: started, watched, started again, ended in order.
+"""Start the processes, watch them, restart them, and end them in order.
 
 Owns the children's lives, and none of their work.  It is a small synchronous loop.  It sleeps in ``select`` until a
 child sends a message, a child dies, a signal comes, or the built-in provider's first connection waits.  Children are
@@ -130,7 +130,7 @@ class Supervisor:
     # --------------------------------------------------------------------------------- starting
 
     def spawn_planes(self) -> None:
-        """Starts data and control without their boot messages: they import while the settings are read."""
+        """Start data and control without their boot messages: they import while the settings are read."""
         for slot in self._workers:
             self._spawn(slot)
         self._spawn(self._control)
@@ -160,7 +160,7 @@ class Supervisor:
         self._selector.register(own_end, selectors.EVENT_READ, slot)
 
     def _brief(self, slot: _Slot, orders: Orders) -> None:
-        """Sends a child its boot message.  A child that does not take it is killed and so starts anew."""
+        """Send a child its boot message.  A child that does not take it is killed and restarted."""
         if slot.channel is None:
             return
         slot.channel.settimeout(BOOT_TIMEOUT_S)
@@ -232,11 +232,11 @@ class Supervisor:
                 self._brief(slot, duties.data(slot.worker) if slot.worker else duties.control())
 
     def _await_builtin(self, duties: Duties) -> None:
-        """The built-in provider is started by its first connection, and so again after a death."""
+        """Start the built-in provider at its first connection, and again after a death."""
         self._selector.register(duties.builtin_listener, selectors.EVENT_READ)
 
     def _listen_to(self, slot: _Slot, duties: Duties) -> None:
-        """Ready, Failed, or the end of a child's side of the socket."""
+        """Read a child's message: Ready, Failed, or the end of its side of the socket."""
         channel = slot.channel
         if channel is None:
             return
@@ -324,14 +324,14 @@ class Supervisor:
         self._deadline = now + (END_S if self._stops < 2 else 2.0)
         self._kill_workers(signal.SIGKILL)
         if self._control.pid is None and self._exit == 0 and self._stops < 2:
-            self._spawn(self._control)  # it was in back-off: once more, to read the journal
+            self._spawn(self._control)  # it waited for its restart: start it once more, to read the journal
             self._brief(self._control, duties.control())
         self._end_last_reading()
         self._kill(self._builtin, signal.SIGTERM)
 
     def _end_last_reading(self) -> None:
-        """Control reads the journal to its end before it ends.  While it starts a signal would kill it; it finds the
-        end of its socket when it has started.
+        """End control after it has read the journal to its end.  During its start, a signal would kill it.  So its
+        socket is closed, which it finds when it has started.
         """
         if self._control.ready is None and self._control.channel is not None and self._stops < 2:
             with contextlib.suppress(OSError):

@@ -77,14 +77,14 @@ async def _until_signalled(stop: asyncio.Event, signals: tuple[signal.Signals, .
 
 
 async def stand_alone(arguments: CommandLine) -> None:
-    """Serves until SIGTERM or SIGINT."""
+    """Serve until SIGTERM or SIGINT."""
     async with serve(arguments.host, arguments.port, keys=arguments.keys, keep=arguments.keep) as provider:
         print(f"listening {provider.url}", flush=True)
         await _until_signalled(asyncio.Event(), (signal.SIGTERM, signal.SIGINT))
 
 
 async def be_child(parent: socket.socket) -> None:
-    """Serves on the socket that ``parent`` hands down, until ``parent`` is closed or SIGTERM comes."""
+    """Serve on the socket that ``parent`` passes, until ``parent`` is closed or SIGTERM comes."""
     stop = asyncio.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told, fds = boot.receive(parent, BuiltinBoot)
@@ -114,7 +114,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The process's exit code: 0, 2 for a wrong command line, 3 where the port is taken."""
+    """Return the exit code: 0, 2 for a wrong command line, 3 for a port in use."""
     if "-h" in argv or "--help" in argv:
         print(USAGE, end="")
         return 0

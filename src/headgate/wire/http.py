@@ -76,7 +76,7 @@ def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
 def unreadable(data: bytes, reason: str) -> GatewayError:
     """Return the error of bytes that the parser refused for ``reason``.
 
-    ``data`` is the read in which it stopped, where a request had to begin; empty inside of a body.
+    ``data`` is the read in which it stopped, if a request had to begin there; empty within a body.
     """
     if data[:1] == b"\x16":
         return GatewayError(
@@ -105,7 +105,7 @@ def origin_form(target: bytes) -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of the chunked coding (RFC 9112 §7.1).  ``data`` must not be empty: that would end the body."""
+    """Return one chunk of the chunked coding (RFC 9112 §7.1).  ``data`` must not be empty: that would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -124,22 +124,23 @@ def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
 
 
 def unfit_field(name: str) -> str | None:
-    """Why no configuration may name this header field, or None."""
+    """Return the reason why no configuration may name this header field, or None."""
     if not _FIELD_NAME.fullmatch(name):
         return f"{name!r} is not a header name"
     return f"{name!r} cannot be set here: the gateway sets it" if name.lower() in TRANSPORT_FIELDS else None
 
 
 def forwardable(allowed: Iterable[str], fixed: Iterable[str]) -> tuple[bytes, ...]:
-    """Names of the client's headers that may go to an upstream: the provider row's allow-list, without the fields that
-    the transport or the row itself (``fixed``) writes.
+    """Return the names of the client's headers that may go to an upstream.
+
+    They are the provider row's allow-list, without the fields that the transport or the row itself (``fixed``) writes.
     """
     taken = TRANSPORT_FIELDS.union(name.lower() for name in fixed)
     return tuple(name.encode() for name in (name.lower() for name in allowed) if name not in taken)
 
 
 def forwarded(headers: dict[bytes, bytes], allowed: tuple[bytes, ...]) -> bytes:
-    """The header lines of ``headers`` that are ``allowed``."""
+    """Return the header lines of ``headers`` that are ``allowed``."""
     out = b""
     for name in allowed:
         if name in headers:

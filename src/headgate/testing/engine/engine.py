@@ -1,11 +1,11 @@
 """The fixture engine: a small language model's server without the model, for honest tests of broken streams.
 
-``engine`` as a model of the built-in provider.  Its text is a pure function of (seed, mode, all text so far): see
-``walk``.  ``EngineSettings`` set the form of its events and its faults: as a suffix of the model id,
-``engine?mode=code&chunk=3``, or as ``"engine": {…}`` in the body, which wins.  ``kill`` and ``key`` let one call be
-cut several times: the n-th request with a key dies at ``kill[n-1]``; requests beyond the list complete.
+It is the model ``engine`` of the built-in provider.  Its text is a pure function of (seed, mode, all text so far): see
+``walk``.  ``EngineSettings`` set the form of its events and its faults.  They come as a suffix of the model id,
+``engine?mode=code&chunk=3``, or as ``"engine": {…}`` in the body, which takes precedence.  ``kill`` and ``key`` cut one
+call several times: the n-th request with a key dies at ``kill[n-1]``; requests beyond the list complete.
 
-It is no engine to talk to: the prompt chooses the words, and nothing else.
+It does not answer questions: the prompt only chooses the words.
 """
 
 from __future__ import annotations
@@ -40,10 +40,10 @@ class EngineSettings(Struct, forbid_unknown_fields=True):
     seed: int = 0
     mode: Literal["prose", "code", "multibyte", "loop", "spaces"] = "prose"
     tokens: int = 60
-    diverge: int = 0  # tokens behind which it goes another way than the same seed without this
+    diverge: int = 0  # tokens after which it differs from the same seed without this
     reasoning: int = 0  # tokens of reasoning before the text
-    tool: Literal["none", "only", "after"] = "none"  # a tool call instead of the text, or behind it
-    # How it is cut into events
+    tool: Literal["none", "only", "after"] = "none"  # a tool call instead of the text, or after it
+    # The split into events
     chunk: int = 1  # tokens per event; 0: one to five, by hash
     space: Literal["lead", "tail"] = "lead"  # white space: as it comes, or all of it at the end of the event before
     pace: float = 0  # per event; 0: as fast as the socket takes them
@@ -95,7 +95,7 @@ class EngineRequest(ChatRequest):
 
 
 class Piece(Struct):
-    """One event that shows something: ``delta`` is what, ``text`` where that is content."""
+    """One visible event: its ``delta``, and its ``text`` if that is content."""
 
     delta: dict[str, Any]
     tokens: int
@@ -106,7 +106,7 @@ _decoder = msgspec.json.Decoder(EngineRequest)
 
 
 def read(body: bytes) -> tuple[EngineRequest, EngineSettings]:
-    """The request, and the settings that it and its model's suffix make.  Raises Invalid."""
+    """Return the request, and its settings with those of the model's suffix.  Raises Invalid."""
     request = shapes.read_chat(body, _decoder)
     suffix = request.model.partition("?")[2]
     given: dict[str, Any] = dict(pair.partition("=")[::2] for pair in suffix.split("&") if pair)
@@ -141,7 +141,7 @@ class EngineAnswer:
         self.prompt_tokens = count(prompt) + used
 
     def _say(self, prompt: str, prefill: str, index: int) -> int:
-        """Fills one choice.  Returns the prefill's tokens."""
+        """Fill one choice, and return the prefill's tokens."""
         request, settings = self.request, self.settings
         mode = "json" if request.structured else settings.mode
         seed = settings.seed + index
@@ -197,7 +197,7 @@ class EngineAnswer:
 
 
 def _split(request: EngineRequest, settings: EngineSettings) -> tuple[list[EngineMessage], str]:
-    """The conversation, and the beginning of the answer that the client has already."""
+    """Return the conversation, and the beginning of the answer that the client already has."""
     messages, last = request.messages, request.messages[-1]
     if last.role != "assistant" or settings.prefill == "turn":
         return messages, ""
@@ -209,7 +209,7 @@ def _split(request: EngineRequest, settings: EngineSettings) -> tuple[list[Engin
     if settings.prefill == "ignore":
         return messages[:-1], ""
     if settings.prefill == "continue_final_message":
-        if request.add_generation_prompt is not False:  # vLLM: the two cannot be meant together
+        if request.add_generation_prompt is not False:  # vLLM: both together are invalid
             raise Invalid("add_generation_prompt and continue_final_message exclude each other", "messages")
         continues = request.continue_final_message
     else:
@@ -231,7 +231,7 @@ def _tool_call() -> list[dict[str, Any]]:
 
 
 def _texts(tokens: list[bytes], settings: EngineSettings) -> list[tuple[str, int]]:
-    """The events' texts, with the tokens in each: whole characters only, so that one may have to wait for the next."""
+    """Return the events' texts, with the tokens in each.  A split character waits for its next token."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     texts: list[tuple[str, int]] = []
     held = at = 0
@@ -245,7 +245,7 @@ def _texts(tokens: list[bytes], settings: EngineSettings) -> list[tuple[str, int
             texts.append((text, held))
             held = 0
     if held and texts:
-        texts[-1] = (texts[-1][0], texts[-1][1] + held)  # a character that max_tokens has cut is not shown
+        texts[-1] = (texts[-1][0], texts[-1][1] + held)  # a character that max_tokens has cut is not sent
     return _tailed(texts) if settings.space == "tail" else texts
 
 
@@ -264,7 +264,7 @@ def _tailed(texts: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _stop(texts: list[tuple[str, int]], stops: list[str], hold: bool) -> tuple[list[tuple[str, int]], bool]:
-    """The texts up to the first stop string, and whether there was one.
+    """Return the texts up to the first stop string, and true if there was one.
 
     Without ``hold`` the beginning of a stop string has been sent when its end comes.
     """
@@ -286,7 +286,7 @@ def _stop(texts: list[tuple[str, int]], stops: list[str], hold: bool) -> tuple[l
 
 
 def _begun(text: str, stops: list[str]) -> int:
-    """How much of the text's end is the beginning of a stop string."""
+    """Return the length of the text's end that begins a stop string."""
     longest = max(map(len, stops)) - 1
     for size in range(min(longest, len(text)), 0, -1):
         if any(stop.startswith(text[-size:]) for stop in stops):
@@ -297,11 +297,11 @@ def _begun(text: str, stops: list[str]) -> int:
 # ------------------------------------------------------------------------------------- how it is said
 
 
-_STEP = 4096  # a piece of a body that is written in any pieces has at most so many bytes
+_STEP = 4096  # most bytes of a piece of a body that is written in arbitrary pieces
 
 
 class Telling:
-    """One stream: its events in order, and where and how it breaks off."""
+    """One stream: its events in order, and the place and manner of its break."""
 
     def __init__(self, reply: ReplyWriter, answer: EngineAnswer, shape: Shape) -> None:
         self._reply, self._answer, self._shape = reply, answer, shape
@@ -337,7 +337,7 @@ class Telling:
         return shapes.DONE
 
     async def tell(self, kill: int, cut: float) -> None:
-        """Sends it all, or all before ``kill`` or ``cut``, and then does what the settings say."""
+        """Send the stream up to its end, ``kill`` or ``cut``, then end it as the settings demand."""
         reply, settings = self._reply, self._settings
         reply.head(200, EVENT_STREAM)
         if settings.cut or settings.split:
@@ -359,7 +359,7 @@ class Telling:
             reply.end()
 
     async def _tell_bytes(self, cut: float) -> None:
-        """The body as bytes, without regard to where its events end."""
+        """Send the body as bytes, independent of the ends of events."""
         reply, settings = self._reply, self._settings
         body = self._shape.first() + b"".join(self.events) + self._tail()
         if settings.eol == "crlf":
@@ -428,7 +428,7 @@ async def _perform(reply: ReplyWriter, shape: Shape, answer: EngineAnswer, kill:
 
 
 def begin(reply: ReplyWriter, memory: FaultCounts, id: str) -> None:
-    """Reads the request and starts its answer.  Raises Invalid."""
+    """Read the request and start its answer.  Raises Invalid."""
     request, settings = read(reply.request.body)
     answer = EngineAnswer(request, settings)
     visit = memory.visit("engine", settings.key)[0] if settings.key else 1

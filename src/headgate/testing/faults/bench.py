@@ -1,10 +1,10 @@
 """``make faults``: the sixteen provider faults, end to end, through a gateway that runs.
 
 It starts ``headgate serve`` with a configuration of its own: each fault has an alias with a primary and a fallback of
-its own.  It plays the providers itself, sends the requests, and judges the answers: see ``faultcases``. The faults
+its own.  It plays the providers itself, sends the requests, and judges the answers: see ``cases``.  The faults
 run side by side, so that a run takes as long as the longest of them.
 
-It proves what a caller of this gateway meets.  It is no load test and no test of providers.
+It tests a caller's experience of this gateway.  It is neither a load test nor a test of providers.
 """
 
 from __future__ import annotations
@@ -74,7 +74,7 @@ class Outcome(Struct):
 
 
 class GatewayAddress(Struct):
-    """Where to ask, and with what."""
+    """The URL of the tested gateway, and a token for it."""
 
     url: str
     token: str
@@ -118,7 +118,7 @@ def configuration(
 
 @contextlib.asynccontextmanager
 async def gateway(config: dict[str, Any], home: Path) -> AsyncIterator[GatewayAddress]:
-    """A running ``headgate serve``.  Raises RuntimeError, with what it said, where it does not start."""
+    """Yield a running ``headgate serve``.  Raises RuntimeError with its output if it does not start."""
     path = home / "headgate.yaml"
     path.write_bytes(msgspec.json.encode(config))  # JSON is YAML
     log = home / "log"
@@ -154,7 +154,7 @@ def free_port() -> int:
 
 
 async def run(profile: Profile, cases: Iterable[Case] = CASES, *, fallback: bool = True) -> list[Outcome]:
-    """Plays all cases at once and judges them.  Raises RuntimeError where the gateway does not start.
+    """Play all cases at once and judge them.  Raises RuntimeError if the gateway does not start.
 
     Cases in which only single tokens came late are played again, twice at most: a pause of the machine does not
     happen each time.
@@ -182,7 +182,7 @@ async def _run(profile: Profile, cases: list[Case], fallback: bool) -> list[Outc
 async def judge(
     at: GatewayAddress, primary: Provider, fallback: Provider, profile: Profile, cases: Iterable[Case]
 ) -> list[Outcome]:
-    """Plays the cases against a gateway that is configured for them."""
+    """Play the cases against a gateway that is configured for them."""
     return list(await asyncio.gather(*(_play(at, primary, fallback, profile, case) for case in cases)))
 
 

@@ -50,7 +50,7 @@ PROFILES = {profile.name: profile for profile in (FAST, FULL)}
 
 
 class TimingComplaint(str):
-    """Something wrong that a machine can bring about which had something else to do for a moment."""
+    """A failure that a short pause of the machine can cause.  The case is played again."""
 
 
 class CaseEvidence(Struct):
@@ -64,7 +64,7 @@ class CaseEvidence(Struct):
     models: tuple[str, str]
 
     def within(self, seconds: float) -> int:
-        """How many requests the primary had in its first ``seconds``."""
+        """Return the number of requests to the primary in its first ``seconds``."""
         return sum(seen.at - self.primary[0].at < seconds for seen in self.primary)
 
 
@@ -119,7 +119,7 @@ def whole(heard: Heard) -> Iterator[str]:
 
 
 def answered(found: CaseEvidence, by: str) -> Iterator[str]:
-    """All answers are whole, and it was the fallback that gave them, or not."""
+    """Check that all answers are whole, and that the expected provider gave them."""
     for heard in found.heard:
         yield from whole(heard)
     if by == "primary" and found.fallback:
@@ -141,7 +141,7 @@ def bounded(found: CaseEvidence, seconds: float) -> Iterator[str]:
 def on_screen(found: CaseEvidence) -> Iterator[str]:
     """Check that the client had each of the primary's tokens at once, before the primary failed."""
     heard, seen = found.heard[0], found.primary[0]
-    sent = (seen.sent or [])[1 : seen.tokens + 1]  # behind the role chunk
+    sent = (seen.sent or [])[1 : seen.tokens + 1]  # after the role chunk
     slowest = max((came - went for came, went in zip(heard.at, sent, strict=False)), default=99.0)
     failed = seen.ended_at or heard.ended
     due = sum(went < failed - ON_SCREEN_S for went in sent)

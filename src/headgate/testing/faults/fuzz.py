@@ -6,10 +6,10 @@
 
 Every stream goes through the sockets of one ``headgate serve``.  Its two targets are fixture engines: models of its
 own (knowledge about one does not concern another), or shared by many (knowledge counts).  Chance decides what they do
-with a prefill and its white space, how their bytes are cut into writes, and behind which byte they break.  The whole
+with a prefill and its white space, how their bytes are cut into writes, and after which byte they break.  The whole
 answer is computed here.  A stream is a pure function of the seed and its number.
 
-*exact*: the whole text, once, with its finish and ``[DONE]``.  *truthful*: an error event behind a beginning of the
+*exact*: the whole text, once, with its finish and ``[DONE]``.  *truthful*: an error event after a beginning of the
 text, without ``[DONE]``.  Anything else is *wrong*: most of all a success whose text is not the answer.
 """
 
@@ -52,13 +52,13 @@ usage: python -m headgate.testing.faults.fuzz [--streams N] [--seed N] [--only N
 
 
 class FuzzTarget(Struct, frozen=True):
-    """One engine: the provider of the gateway that it is behind, and how it behaves."""
+    """One engine: its provider in the gateway, and its behaviour."""
 
     provider: str
     settings: dict[str, Any]
 
     def model(self, own: str) -> str:
-        """The id to ask for; ``own`` makes it one of its own."""
+        """Return the model id to request; ``own`` makes it unique."""
         pairs = [*self.settings.items(), *((("seed", own),) if own else ())]
         return f"{self.provider}/engine?" + "&".join(f"{name}={value}" for name, value in pairs)
 
@@ -72,7 +72,7 @@ class FuzzStream(Struct, frozen=True):
     finish: str
 
     def judge(self, heard: Heard) -> str:
-        """``exact``, ``truthful``, or what is wrong."""
+        """Return ``exact``, ``truthful``, or the fault."""
         if heard.broken:
             return f"no proper end: {heard.broken}"
         if heard.error is not None:
@@ -102,12 +102,12 @@ def _difference(found: str, wanted: str) -> str:
 
 
 def stream(seed: int, number: int) -> FuzzStream:
-    """The stream with this number: the same, whichever others are played."""
+    """Return the stream with this number, which does not depend on the other ones."""
     chance = Random(f"{seed}/{number}")
     engine = _engine_settings(chance)
     limit = chance.randrange(1, engine["tokens"] + 10) if chance.random() < 0.2 else None
     if engine["mode"] == "multibyte":
-        limit = None  # a token may be a part of a character: it is counted where it has not been sent
+        limit = None  # a token may be a part of a character: it counts before it is sent
     if limit is not None:
         # Delivered and remaining tokens are then known exactly
         engine |= {"usage": "each", "space": "lead"}
@@ -152,7 +152,7 @@ def _tokens(engine: dict[str, Any]) -> list[bytes]:
 
 
 def _target(chance: Random, silent: bool, limited: bool) -> FuzzTarget:
-    """An engine's way with a prefill, and the provider that says of it what an operator would.
+    """Choose an engine's treatment of a prefill, and the provider with an operator's declaration of it.
 
     ``silent``: its answers have no usage.  Whether it trims cannot be found out then, and an operator has to say it.
     ``limited``: it keeps white space.  The spent part of a limit cannot be known if the text is repeated.
@@ -175,7 +175,7 @@ def _target(chance: Random, silent: bool, limited: bool) -> FuzzTarget:
 
 
 def configuration(url: str, token: str, state: Path) -> dict[str, Any]:
-    """A provider for each spelling of a prefill, and for what is said of its white space."""
+    """Return the configuration: a provider for each spelling of a prefill and each declaration of white space."""
     providers = {
         f"{spelling.replace('_', '-')}{suffix}": {
             "base_url": url,
@@ -200,7 +200,7 @@ def configuration(url: str, token: str, state: Path) -> dict[str, Any]:
 
 
 class Score:
-    """The results of the streams so far.  Shows it, where somebody looks."""
+    """The results of the streams so far, with a progress line on a terminal."""
 
     def __init__(self, count: int) -> None:
         self.count = count
@@ -229,7 +229,7 @@ class Score:
 
 
 async def run(seed: int, numbers: list[int], minutes: float) -> Score:
-    """Plays them through one gateway.  Raises RuntimeError where it does not start."""
+    """Play the streams through one gateway.  Raises RuntimeError if it does not start."""
     score = Score(len(numbers))
     token = f"hg_test_{secrets.token_hex(16)}"
     async with serve(keep=0) as engine:

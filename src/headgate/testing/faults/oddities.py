@@ -1,6 +1,6 @@
-"""Faults of the wire: bytes that break HTTP or SSE, or bend them as far as real providers do.
+"""Faults of the wire: bytes that break HTTP or SSE, or are as odd as those of real providers.
 
-Where an oddity is legal, or common enough to be borne, the fault is marked survivable: the whole answer is in it.
+If an oddity is legal, or common enough, the fault is marked survivable: it contains the whole answer.
 """
 
 from __future__ import annotations
@@ -19,7 +19,7 @@ UTF8 = "Grüße aus Zürich — こんにちは世界 🎉🚀 naïve façade"
 
 
 def _stream(scene: Scene, body: bytes) -> None:
-    """A stream's whole body in one piece, or the JSON document where no stream was asked for."""
+    """Send a stream's whole body in one piece, or the JSON document for a request without a stream."""
     if not scene.streamed:
         return scene.answer()
     scene.open()

@@ -27,10 +27,10 @@ Act = Callable[["Scene"], Awaitable[None]]
 
 
 class Fault(Struct, frozen=True):
-    """One way to go wrong.  ``params`` are the parameters it knows, with their defaults (seconds and counts).
+    """One fault.  ``params`` are the parameters it knows, with their defaults (seconds and counts).
 
-    ``survivable``: the whole answer is in it.  A streaming client that is strict about the right rules gets all of it
-    at the first attempt.
+    ``survivable``: it contains the whole answer.  A streaming client that is strict about the right rules gets all of
+    it at the first attempt.
     """
 
     name: str
@@ -48,7 +48,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(name: str, summary: str, *, survivable: bool = False, **params: float) -> Callable[[Act], Act]:
-    """Enters an act into the table.  A parameter named like a Python word (``for``) is written with a trailing
+    """Enter an act into the table.  A parameter named like a Python word (``for``) is written with a trailing
     underscore.
     """
 
@@ -63,14 +63,14 @@ def fault(name: str, summary: str, *, survivable: bool = False, **params: float)
 
 
 class FaultCounts:
-    """How often, and since when, each (fault, key) was asked: the only state that faults have."""
+    """The number and the first time of requests for each (fault, key): the only state of faults."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[int, float, float]] = {}
-        self._due = 0.0  # when those that have not been asked for long are forgotten
+        self._due = 0.0  # the time of the next removal of idle counts
 
     def visit(self, name: str, key: str) -> tuple[int, float]:
-        """Which visit this is (1 is the first), and the seconds since the first."""
+        """Count a visit.  Return its number (1 is the first) and the seconds since the first."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _FORGET / 4
@@ -84,9 +84,9 @@ class FaultCounts:
 
 
 class Scene:
-    """One faulty answer: the request, the fault's parameters, and the moves that acts are written in.
+    """One faulty answer: the request, the fault's parameters, and the steps that acts are made of.
 
-    ``answer_tokens`` is the whole answer's tokens; ``at`` how many are out.
+    ``answer_tokens`` are the whole answer's tokens; ``at`` is the number of sent ones.
     """
 
     def __init__(
@@ -115,7 +115,7 @@ class Scene:
         return (self.reply.request.header("authorization") or "").removeprefix("Bearer ")
 
     def visit(self) -> tuple[int, float]:
-        """Counts this visit: its number, and the seconds since the first."""
+        """Count this visit.  Return its number and the seconds since the first."""
         return self._memory.visit(self.row.name, self._key)
 
     async def sleep(self, seconds: float) -> None:
@@ -168,7 +168,7 @@ class Scene:
         self.reply.head(200, [*EVENT_STREAM, *headers])
 
     async def say(self, upto: float | None = None, render: Callable[[str], bytes] | None = None) -> None:
-        """Tokens up to number ``upto`` (all), each an event of its own, at the scene's rate."""
+        """Send tokens up to number ``upto`` (all), one per event, at the scene's rate."""
         end = len(self.answer_tokens) if upto is None else min(int(upto), len(self.answer_tokens))
         rate, content = self.params["rate"], render or self.shape.content
         while self.at < end:

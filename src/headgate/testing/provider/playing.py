@@ -26,11 +26,11 @@ class Pace:
         self.rate, self.ttft = rate, ttft
 
     def duration(self, count: int) -> float:
-        """Seconds until ``count`` tokens are out."""
+        """Return the seconds until ``count`` tokens are sent."""
         return self.ttft + (count - 1) / self.rate if self.rate and count else self.ttft
 
     def due(self, elapsed: float, total: int) -> int:
-        """How many of ``total`` tokens should be out after ``elapsed`` seconds."""
+        """Return the number of ``total`` tokens that are due after ``elapsed`` seconds."""
         if elapsed < self.ttft:
             return 0
         return min(total, int((elapsed - self.ttft) * self.rate) + 1) if self.rate else total
@@ -44,7 +44,7 @@ def capped(chat: ChatRequest, tokens: list[str]) -> tuple[list[str], str]:
 
 
 def play(reply: ReplyWriter, chat: ChatRequest, shape: Shape, tokens: list[str], pace: Pace) -> None:
-    """Answers with ``tokens`` at ``pace``, streamed or whole as the request wants it."""
+    """Answer with ``tokens`` at ``pace``, streamed or whole by the request."""
     said, reason = capped(chat, tokens)
     _Stream(reply, chat, shape, said, reason, pace).begin()
 

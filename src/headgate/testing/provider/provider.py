@@ -2,12 +2,12 @@
 socket.
 
     POST …/chat/completions    models ``echo``, ``lorem``, ``engine`` and ``fault/<name>``, streamed or not
-    GET  …/models, …/models/ID what there is
-    GET  /__seen               the requests that it got, if it keeps them (``keep``)
+    GET  …/models, …/models/ID the models
+    GET  /__seen               the received requests, if it keeps them (``keep``)
     POST /__reset              forgets the counts of the faults and the requests seen
 
-``echo`` says the last user message, word by word and at once.  ``lorem`` says a fixed text at ``rate`` tokens/s after
-``ttft`` seconds, ``tokens`` of them: ``lorem?rate=100&ttft=0.2&tokens=400`` as the model, or ``"lorem": {"rate":
+``echo`` sends the last user message, word by word and at once.  ``lorem`` sends ``tokens`` of a fixed text at ``rate``
+tokens/s after ``ttft`` seconds: ``lorem?rate=100&ttft=0.2&tokens=400`` as the model, or ``"lorem": {"rate":
 100}`` in the body.  A trailing assistant message is a prefill: lorem goes on where it ends.
 """
 
@@ -71,12 +71,12 @@ class Provider:
         return self._journal.requests
 
     def reset(self) -> None:
-        """Forgets what the faults have counted and what was seen."""
+        """Forget the faults' counts and the requests."""
         self._memory.reset()
         self.requests.clear()
 
     async def until(self, condition: Callable[[Provider], object], within: float = 5.0) -> None:
-        """Waits until ``condition(self)`` holds; it is looked at whenever a connection or an exchange begins or ends.
+        """Wait until ``condition(self)`` holds; it is checked when a connection or an exchange begins or ends.
 
         ``within`` is in seconds; raises TimeoutError.
         """
@@ -178,7 +178,7 @@ def _last_user_words(chat: ChatRequest) -> list[str]:
 
 
 def _lorem(chat: ChatRequest, given: dict[str, float]) -> tuple[list[str], Pace]:
-    """The tokens still to be said, and how fast.  The body's parameters win over the model id's.  Raises Invalid."""
+    """Return the tokens to send, and their pace.  The body overrides the model id.  Raises Invalid."""
     body = {label: shapes.number(label, value, "lorem") for label, value in (chat.lorem or {}).items()}
     params = shapes.with_defaults(body, shapes.with_defaults(given, LOREM_DEFAULTS, "model"), "lorem")
     if params["tokens"] > lorem.MAX_TOKENS:
@@ -200,8 +200,8 @@ async def serve(
     """Serve in the running loop until the block is left; calls that still run are cut off.
 
     ``sock`` is a bound socket that is used instead of ``host`` and ``port`` (0: any free one).  With ``keys``, only
-    those bearer keys are let in.  ``keep`` is how many exchanges are remembered, with their headers and bodies (0:
-    none), ``timed`` also when each piece of an answer was sent.  Raises OSError where it cannot listen.
+    those bearer keys are let in.  ``keep``: number of exchanges to remember, with their headers and bodies (0:
+    none).  ``timed``: also remember the time of each sent piece.  Raises OSError if it cannot listen.
     """
     provider = Provider(keys, keep, timed)
     loop = asyncio.get_running_loop()

@@ -61,9 +61,9 @@ class _RequestCallbacks:
 class ScriptedUpstream:
     """The running upstream.
 
-    ``requests`` are those that scripts waited for, ``received`` the raw bytes of each connection, ``closed_at`` when
-    (``time.monotonic()``) each ``expect_close`` saw the client leave, ``failures`` the failed steps, in words: a test
-    should assert that it is empty.
+    ``requests``: the requests that scripts waited for.  ``received``: the raw bytes of each connection.  ``closed_at``:
+    the time (``time.monotonic()``) at which each ``expect_close`` saw the client leave.  ``failures``: the failed
+    steps, in words; a test should assert that it is empty.
     """
 
     def __init__(self, scripts: Sequence[Script]) -> None:
@@ -83,14 +83,14 @@ class ScriptedUpstream:
         return f"http://{self.host}:{self.port}/v1"
 
     async def until(self, condition: Callable[[ScriptedUpstream], object], within: float = 5.0) -> None:
-        """Waits until ``condition(self)`` holds; it is looked at after each step.  Seconds; raises TimeoutError."""
+        """Wait until ``condition(self)`` holds; it is checked after each step.  Raises TimeoutError."""
         async with asyncio.timeout(within):
             while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Plays the next script on a new connection."""
+        """Play the next script on a new connection."""
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
@@ -155,7 +155,7 @@ class ScriptedUpstream:
 
 @contextlib.asynccontextmanager
 async def scripted(*scripts: Script, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[ScriptedUpstream]:
-    """Serves the scripts in the running loop until the block is left."""
+    """Serve the scripts in the running loop until the block is left."""
     upstream = ScriptedUpstream(scripts)
     server = await asyncio.start_server(upstream.connected, host, port)
     upstream.host, upstream.port = server.sockets[0].getsockname()[:2]

@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server that can also misbehave: it owns a test provider's connections and the answers on them.
 
-It refuses nothing that a test may want to do to a client: raw bytes, resets, half-closes, silence.  It is no server
-for the open internet: it has no limits of head or body and no timeouts.  It listens on loopback by default.
+A test may do anything to a client with it: raw bytes, resets, half-closes, silence.  It is no server for the open
+internet: it has no limits of head or body and no timeouts.  It listens on loopback by default.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Seen(Struct):
     """The server's record of one exchange.  Instants are ``time.monotonic()`` seconds.
 
     ``how`` is empty while it runs.  ``complete``: the server sent all that it planned (a deliberate cut included).
-    ``client_closed``: the client left first.  ``tokens`` counts what was sent of the answer; ``sent`` says when each
-    piece of its body was, where the server keeps that (``timed``).
+    ``client_closed``: the client left first.  ``tokens``: number of sent tokens.  ``sent``: time of each
+    sent piece of its body, if the server keeps that (``timed``).
     """
 
     method: str
