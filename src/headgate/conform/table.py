@@ -1,7 +1,7 @@
 """A check, and the table of all checks.
 
 A check is a small function of an EndpointProbe that returns one CheckVerdict.  It says what it looks for, and how the
-absence of that has broken clients: users act on a failed line only if it says why it matters.
+absence of that has broken clients.  Users act on a failed line only if it says why it matters.
 """
 
 from __future__ import annotations

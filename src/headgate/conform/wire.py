@@ -59,9 +59,10 @@ class Endpoint:
 class Response:
     """One answer as it came.
 
-    ``status`` is 0 without an answer.  ``pieces`` are (seconds since the request was sent, bytes of the body), one for
-    each HTTP chunk of a chunked body, else one for each read.  ``ended``: ``complete`` (by the framing), ``eof``,
-    ``reset``, ``timeout`` or ``garbage``.  ``eof`` is also the proper end of a body without framing (``framed`` False).
+    ``status`` is 0 without an answer.  ``pieces`` are (seconds since the request was sent, bytes of the body).  There
+    is one for each HTTP chunk of a chunked body, else one for each read.  ``ended``: ``complete`` (by the framing),
+    ``eof``, ``reset``, ``timeout`` or ``garbage``.  ``eof`` is also the proper end of a body without framing
+    (``framed`` False).
     """
 
     status: int = 0

@@ -101,10 +101,10 @@ class Reply(Struct, gc=False):
     answer that names none; ``prompt_tokens`` is an estimate, for an answer without usage.  ``sent`` is the request,
     which an error may quote.  ``secrets`` are removed from the upstream's texts.
 
-    ``hold``: the part that is returned only when it is complete, so that another attempt can still send it: ``tools``
-    (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another attempt can
-    continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts have
-    delivered of an answer that this one continues.
+    ``hold``: the part that is returned only when it is complete, so that another attempt can still send it.  It is
+    ``tools`` (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another
+    attempt can continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts
+    have delivered of an answer that this one continues.
     """
 
     ident: str

@@ -1,7 +1,7 @@
 """A Source and a Face as one stream: how any provider's API serves a client of any other.
 
-Owns the state of a stream: the part that the client has seen, the part that is held back, whether the answer is hollow,
-and the seam with an earlier attempt.  Knows no API.  Clients of the provider's own API get its pass-through instead.
+Owns the state of a stream: the parts that the client has seen and that are held back, the seam with an earlier attempt,
+and the test for a hollow answer.  Knows no API.  Clients of the provider's own API get its pass-through instead.
 """
 
 from __future__ import annotations

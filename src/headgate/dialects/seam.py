@@ -27,8 +27,9 @@ class Seam:
     """``afresh``: the new attempt begins again at the start.  ``stops``: the request's stop strings.  ``limited``: the
     request limits the answer's length.  A continuing attempt then has only the rest, and an echo ends too early.
 
-    ``trims`` is True if the target drops the text's trailing white space, or was given the text without it; False if it
-    keeps the text as it is; None if that is unknown.  With None, white space is a repetition only if all is repeated.
+    ``trims`` is True if the target drops the text's trailing white space, or was given the text without it.  It is
+    False if the target keeps the text as it is, and None if that is unknown.  With None, white space is a repetition
+    only if all is repeated.
 
     Results: ``echoed``: the attempt repeated the text instead of continuing it.  ``unclear``: it may have repeated the
     text, or the answer says the same twice; the attempt is not used.  ``diverged``: it is another answer.

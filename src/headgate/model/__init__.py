@@ -1,8 +1,9 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
-There are three kinds: configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), the values of one
-call (Call, Target, Attempt, Plan, Hold, Usage, Used), and its records (Opened, Progress, Closed, Refused).  They are
-msgspec structs because they also travel: down the channel as MessagePack, up through the journal as arrays of it.
+There are three kinds.  Provider, Alias, Grant and Snapshot are configuration as the data plane sees it.  Call, Target,
+Attempt, Plan, Hold, Usage and Used are the values of one call; Opened, Progress, Closed and Refused are its records.
+They are msgspec structs because they also travel: down the channel as MessagePack, up through the journal as arrays of
+it.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.

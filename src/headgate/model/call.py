@@ -222,7 +222,7 @@ NOTHING = Used(Usage(), Usage())
 
 
 class Delivered(Struct, frozen=True):
-    """What a client has seen of a stream that broke.
+    """The part of a broken stream that its client has seen.
 
     ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``members``: the
     delta's members that were seen.  ``tokens``: of the content, as well as can be told.  ``finished``: with its finish

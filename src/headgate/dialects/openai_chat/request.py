@@ -2,7 +2,7 @@
 
 The gateway reads only the members that it acts on; every other member passes with its own bytes.  Headgate's options
 stand in one object, ``headgate``, which never goes upstream.  There, an unknown key is an error, and so is a key that
-this version does not support yet: an ignored option is worse than a refusal.
+this version does not support yet.  An ignored option is worse than a refusal.
 """
 
 from __future__ import annotations

@@ -79,7 +79,7 @@ class Router:
         """Return the plan of ``call``.  ``headers`` may name its session, for the prompt cache.
 
         Raises GatewayError: 404 for an unknown name, 403 if this token may not use it, 503 if its providers have no
-        key, 422 if no target qualifies, 400 if the prompt is too long.  Planning costs no tokens.
+        key.  422: no target qualifies.  400: the prompt is too long for all of them.  Planning costs no tokens.
         """
         requested = call.model or self.snapshot.default_model
         made = self._made.get(requested)

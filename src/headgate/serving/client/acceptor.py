@@ -2,7 +2,8 @@
 
 Owns the number of connections accepted in one turn of the loop, and the behaviour without free file descriptors.
 uvloop accepts one connection per turn.  At 600 running streams a turn is long: a new stream waited 5 s for its first
-byte, and 0.3 s with 16 connections per turn.  asyncio accepts the whole backlog in one turn, so running streams wait.
+byte, and 0.3 s with 16 connections per turn.  In contrast, asyncio accepts the whole backlog in one turn, so running
+streams wait.
 """
 
 from __future__ import annotations

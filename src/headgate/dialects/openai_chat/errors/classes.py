@@ -3,8 +3,8 @@
 A status and a code decide if they are specific.  Words decide only if those are not, and there are two kinds of words:
 
 - Words that would harm others than the caller: a dead key, an empty account, a limit, a broken server.  They count only
-  if the request does not contain them.  An upstream quotes its caller, who could otherwise disable a key with one
-  sentence.
+  if the request does not contain them.  An upstream quotes its caller.  A caller could otherwise disable a key with
+  one sentence.
 - Words that concern the request alone: its length, its content, its model.  They count outside of quotations of the
   request.
 """

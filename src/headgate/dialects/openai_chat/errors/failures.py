@@ -118,7 +118,7 @@ def error_body(error: GatewayError) -> bytes:
 def error_event(error: GatewayError, ident: str) -> bytes:
     """Return the event that ends a stream which has begun and cannot be completed.  No ``[DONE]`` follows it.
 
-    ``error`` is the only member, and first in the data: go-openai looks for exactly these bytes, while
+    ``error`` is the only member, and first in the data: go-openai looks for exactly these bytes.
     @ai-sdk/openai and Open WebUI see no error in a chunk that has choices.
     """
     return sse.encode(codec.encode({"error": {**error_object(error), "request_id": ident}}))
