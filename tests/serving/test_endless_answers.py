@@ -20,8 +20,8 @@ from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.transport import Pool
 from headgate.testing import Script
+from headgate.testing.opcodes import opcodes
 from tests.dataplane import DataPlane, upstream
-from tests.opcodes import opcodes
 from tests.serving.calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scripted_in_thread, transcript
 
 ASKED = ("expect_request",)

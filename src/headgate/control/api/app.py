@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from headgate import __version__
-from headgate.control.api import accounts, aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
+from headgate.control.api import docs, errors
 from headgate.control.api.door import Door, Hosts
+from headgate.control.api.nouns import accounts, aliases, catalog, explain, gateway, providers, requests, tokens
 from headgate.control.api.parts import Admin
 
 PREFIX = "/admin/v1"

@@ -9,18 +9,21 @@ from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
-from pydantic import AfterValidator, Field, create_model
+from pydantic import AfterValidator, create_model
 
 from headgate.catalog.money import NANO
+from headgate.catalog.words import Outcome
 from headgate.control.api.errors import documented
+from headgate.control.api.nouns.tokens import token_id
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.tokens import token_id
-from headgate.control.api.views import Page, View
+from headgate.control.api.views import Page, View, view_of
 from headgate.control.refusals import TOKEN_NOT_FOUND
 from headgate.control.reports import requests, usage
+from headgate.control.reports.receipts import ShownShare
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
+from headgate.policy.routing.explain import ShownAttempt, ShownSeam
 from headgate.resources.fields import printable
 
 CATCH_UP_S = 5.0
@@ -39,7 +42,6 @@ Instant = Annotated[
     Query(min_length=1, max_length=64, description="Unix seconds, or ISO 8601 (UTC where no zone is given).",
           examples=["2027-01-31T12:00:00Z"]),
 ]  # fmt: skip
-Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost", "running"]
 _PUBLIC_ID = re.compile(r"[0-9a-f]{8}|file-\S+")
 _encode = msgspec.json.Encoder().encode
 
@@ -49,6 +51,12 @@ def _columns(group: str = "") -> type[View]:
     paths = ((column, *column.shown.rpartition(".")) for column in RECEIPT if column.shown)
     fields: dict[str, Any] = {name: (column.view, ...) for column, place, _dot, name in paths if place == group}
     return create_model("Columns", __base__=View, **fields)
+
+
+def _figures() -> type[View]:
+    """A view's fields, of the totals of usage."""
+    kinds: dict[str, Any] = {name: (float | None if name == "cost_usd" else int, ...) for name in usage.FIGURES}
+    return create_model("Figures", __base__=View, **kinds)
 
 
 class UsageView(_columns("usage")):  # type: ignore[misc]
@@ -61,44 +69,23 @@ class TimingsView(_columns("timings_ms")):  # type: ignore[misc]
     """Milliseconds, null where the call never got there."""
 
 
-class AttemptView(View):
+class AttemptView(view_of(ShownAttempt)):  # type: ignore[misc]
     """One upstream request; milliseconds since the call was received.  ``why`` it was made: `first`, `retry` (the same
     target again), `account` (another key), `fallback` (another target), `probe` (is it well again?), `continue` and
     `restart` (a broken stream was gone on with, from its text or afresh), `prefill_probe` (what does it do with white
-    space?).  Its own usage, and what that cost: of a
-    failed one mostly nothing.  ``status`` is null where there was no answer.
+    space?).  Its own usage, and what that cost: of a failed one mostly nothing.  ``status`` is null where there was no
+    answer.  ``skipped_events`` of its stream could not be read.
     """
 
     account: str | None
-    provider: str
-    model: str
-    why: str
-    status: int | None
-    code: str | None
-    started_ms: float
-    ended_ms: float
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
 
 
-class SeamView(View):
+class SeamView(view_of(ShownSeam)):  # type: ignore[misc]
     """A stream that broke after so many characters went on, from one target to another.  ``why``: what broke it."""
 
-    after: int
-    from_: str = Field(alias="from")
-    to: str
-    why: str
 
-
-class ShareView(View):
+class ShareView(view_of(ShownShare)):  # type: ignore[misc]
     """What one target wrote of an answer that several did; the prompt is the first one's."""
-
-    provider: str
-    model: str
-    prompt_tokens: int
-    completion_tokens: int
-    cost_usd: float | None
 
 
 class RequestView(_columns()):  # type: ignore[misc]
@@ -111,26 +98,17 @@ class RequestView(_columns()):  # type: ignore[misc]
     object: Literal["headgate.request"]
     usage: UsageView
     upstream_cost_usd: float | None
+    skipped_events: int
     continued: list[SeamView]
     shares: list[ShareView]
     timings_ms: TimingsView
     attempts: list[AttemptView]
 
 
-class FiguresView(View):
+class FiguresView(_figures()):  # type: ignore[misc]
     """Totals.  ``failed``: neither delivered nor left by the client; ``cost_usd`` sums what is known, calls of unknown
     price are counted in ``unpriced_requests``.
     """
-
-    requests: int
-    delivered: int
-    failed: int
-    prompt_tokens: int
-    completion_tokens: int
-    cached_tokens: int
-    reasoning_tokens: int
-    cost_usd: float | None
-    unpriced_requests: int
 
 
 class GroupView(FiguresView):
@@ -151,7 +129,12 @@ class UsageReport(Page[GroupView]):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("requests")
+    _add_requests(api, admin)
+    _add_usage(api, admin)
+    return api
 
+
+def _add_requests(api: APIRouter, admin: Admin) -> None:
     @api.get("/requests", response_model=Page[RequestView])
     async def list_requests(
         limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
@@ -160,7 +143,7 @@ def routes(admin: Admin) -> APIRouter:
         model: Word = None,
         requested: Word = None,
         provider: Word = None,
-        outcome: Annotated[Outcome | None, Query()] = None,
+        outcome: Annotated[Literal[Outcome, "running"] | None, Query()] = None,
         code: Word = None,
         stream: bool | None = None,
         label: Word = None,
@@ -205,6 +188,8 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")
 
+
+def _add_usage(api: APIRouter, admin: Admin) -> None:
     @api.get("/usage", response_model=UsageReport)
     async def report_usage(
         group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
@@ -228,8 +213,6 @@ def routes(admin: Admin) -> APIRouter:
         except ValueError as error:
             raise GatewayError(INVALID_VALUE, str(error)) from error
         return Response(_encode(report), media_type="application/json")
-
-    return api
 
 
 async def _caught_up(admin: Admin) -> None:
