@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from headgate.errors import GatewayError
 from headgate.model import NO_ALIAS, Alias, Options
 from headgate.policy import on_disconnect
-from headgate.policy.on_disconnect import GRACE_S, Conduct
-from headgate.serving.replay.ring import HEADER, WORTH, Memory, Ring, _common
+from headgate.policy.on_disconnect import GRACE_S, OnDisconnect
+from headgate.serving.replay.ring import HEADER, WORTH, EventMemory, Ring, _common
 from headgate.testing.opcodes import opcodes
 from headgate.wire.http import Request
 

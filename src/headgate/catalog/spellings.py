@@ -68,8 +68,7 @@ class Spellings:
         return self._provider_first(name.strip()) or self._spelled(plain) or self._based(name.strip(), plain)
 
     def at(self, provider: Provider, ident: str) -> Offer | None:
-        """Return the offer for ``ident`` after a provider's slash, if that provider has the model in another spelling.
-        """
+        """Return the offer for ``ident`` after a provider's slash, if it has the model in another spelling."""
         if len(ident) > LONGEST:
             return None
         plain = ident.strip().casefold()
@@ -97,8 +96,7 @@ class Spellings:
         return []
 
     def _spelled(self, plain: str) -> list[Offer]:
-        """Find another case, ``models/`` before the name, a date after ``@``, or an aggregator's id without its maker.
-        """
+        """Find another case, a prefix ``models/``, a date after ``@``, or an aggregator's id without its maker."""
         for key in dict.fromkeys((plain, plain.removeprefix("models/"), plain.replace("@", "-"))):
             exact, tails = self._folded.get(key, []), self._tails.get(key, [])
             if found := _same(exact, tails) if exact else _unique(tails):

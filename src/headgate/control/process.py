@@ -43,8 +43,8 @@ from headgate.errors import GatewayError
 from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
 from headgate.process import listening, locate, statedir
-from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
-from headgate.process.log import Line, configure, drawn, form_of
+from headgate.process.boot import Adopted, ControlBoot, DrainGateway, Failed, Ready, Reloaded
+from headgate.process.log import LogLine, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
 
 try:

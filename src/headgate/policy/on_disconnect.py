@@ -65,8 +65,7 @@ def fingerprint(request: Request) -> bytes:
 
 
 def event_number(ident: str, last_event_id: bytes) -> int:
-    """Return the number in ``<stream>.<number>``, as a browser's EventSource sends it back.  Raises GatewayError (400).
-    """
+    """Return the number in ``<stream>.<number>``, which EventSource sends back.  Raises GatewayError (400)."""
     stream, _, number = last_event_id.decode("latin-1").strip().rpartition(".")
     if stream != ident:
         raise GatewayError(INVALID_VALUE, f"is not the id of an event of {ident}.", param="Last-Event-ID")

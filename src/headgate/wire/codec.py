@@ -131,8 +131,7 @@ def _in_json(found: re.Match[bytes]) -> bytes:
 
 
 def halves_apart(data: bytes) -> bytes:
-    """Return ``data`` with escaped halves of surrogate pairs as bytes that no other text contains.  Pairs stay escaped.
-    """
+    """Return ``data`` with escaped halves of surrogate pairs as unique bytes.  Pairs stay escaped."""
     if b"\\ud" in data or b"\\uD" in data:
         data = _LONE_SURROGATE.sub(_as_bytes, data)
     return data

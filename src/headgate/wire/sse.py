@@ -199,8 +199,7 @@ def _ends(line: bytes) -> bool:
 
 
 def encode(data: bytes, *, event: bytes = b"", id: bytes = b"") -> bytes:
-    """Return a whole event.  ``data`` may contain line feeds; ``event`` and ``id`` may not.  Empty ones are left out.
-    """
+    """Return a whole event.  ``data`` may contain line feeds, ``event`` and ``id`` not; empty ones are left out."""
     head = b""
     if id:
         head = b"id: " + id + b"\n"

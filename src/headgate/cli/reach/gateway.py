@@ -17,7 +17,7 @@ from types import TracebackType
 from typing import Any, Self
 
 from headgate.cli.display.terminal import say, waiting
-from headgate.cli.reach.line import ANSWER_S, SAME_USER, Answered, Ask, Line, OverHttp, admin_token
+from headgate.cli.reach.line import ANSWER_S, SAME_USER, AdminLine, AdminRequest, Answered, OverHttp, admin_token
 from headgate.cli.trouble import Trouble
 from headgate.process import locate, statedir
 
@@ -53,10 +53,10 @@ class OnTheStore:
         if announce:
             say(f"no gateway is running: working on the store in {self._store.state_dir}")
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         return self._store.ask(ask)
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         return self._store.together(asks, done)
 
     def close(self) -> None:

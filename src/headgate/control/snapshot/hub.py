@@ -195,7 +195,7 @@ class Peer(asyncio.Protocol):
 
     def _ask(self, ask: Ask) -> None:
         if len(self.asking) >= MAX_ASKS:
-            self.send(Answer(ask.id, *_away("too many questions at a time")))
+            self.send(AskReply(ask.id, *_away("too many questions at a time")))
             return
         task = asyncio.get_running_loop().create_task(self._answer(ask), name=f"answer {ask.kind} {ask.id}")
         self.asking.add(task)
@@ -210,7 +210,7 @@ class Peer(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  (a question must be answered, whatever its defect)
             log.error("a question failed", kind=ask.kind, error=repr(error))
             status, body = _away("the store cannot be read")
-        self.send(Answer(ask.id, status, body))
+        self.send(AskReply(ask.id, status, body))
 
 
 def _away(reason: str) -> tuple[int, bytes]:

@@ -128,7 +128,7 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     ]  # fmt: skip
 
 
-def seam_view(seam: Seam) -> ShownSeam:
+def seam_view(seam: SeamRecord) -> ShownSeam:
     """Return a seam as people and clients see it."""
     return ShownSeam(seam.after, seam.origin, seam.target, seam.why)
 

@@ -25,7 +25,7 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Fiber, Signal, next_turn
-from headgate.serving.public.catalog import Lists, Page, rest_of, unchanged
+from headgate.serving.public.catalog import Lists, TaggedBody, rest_of, unchanged
 from headgate.serving.public.streams import Streams
 from headgate.serving.replay.stream import CUT_SHORT
 from headgate.serving.uplink.directory import SnapshotDirectory

@@ -36,7 +36,7 @@ class Streams:
         204 where there are no more (RFC 9110 §15.3.5; to a browser's EventSource: do not come back).
         """
         query = parameters.read(request.query, PARAMETERS)
-        kept = self._find(request, query)
+        stream = self._find(request, query)
         after = on_disconnect.count(query["after"], "after") if "after" in query else 0
         if last_event_id := request.headers.get(b"last-event-id"):  # newer than the address it comes with
             after = on_disconnect.event_number(stream.client_id, last_event_id)

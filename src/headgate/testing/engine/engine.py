@@ -1,9 +1,9 @@
 """The fixture engine: a small language model's server without the model, for honest tests of broken streams.
 
-``engine`` as a model of the built-in provider.  Its text is a pure function of (seed, mode, all text so far): see
-``walk``.  ``answer.Settings`` set the form of its events and its faults: as a suffix of the model id,
-``engine?mode=code&chunk=3``, or as ``"engine": {…}`` in the body, which wins.  ``kill`` and ``key`` let one call be
-cut several times: the n-th request with a key dies at ``kill[n-1]``; requests beyond the list complete.
+It is the model ``engine`` of the built-in provider.  Its text is a pure function of (seed, mode, all text so far): see
+``walk``.  ``EngineSettings`` set the form of its events and its faults.  They come as a suffix of the model id,
+``engine?mode=code&chunk=3``, or as ``"engine": {…}`` in the body, which takes precedence.  ``kill`` and ``key`` cut one
+call several times: the n-th request with a key dies at ``kill[n-1]``; requests beyond the list complete.
 
 It does not answer questions: the prompt only chooses the words.
 """
@@ -13,10 +13,10 @@ from __future__ import annotations
 import asyncio
 import time
 
-from headgate.testing.engine.answer import Answer, read
+from headgate.testing.engine.answer import EngineAnswer, read
 from headgate.testing.engine.streaming import NEVER, Streaming
-from headgate.testing.faults.scene import Memory
-from headgate.testing.provider.server import Reply
+from headgate.testing.faults.scene import FaultCounts
+from headgate.testing.provider.server import ReplyWriter
 from headgate.testing.provider.shapes import Shape
 
 
