@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 
 from headgate import errors
 from headgate.dialects import tally
@@ -30,7 +29,6 @@ from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 
 _MOST_HELD = 64 << 10  # deltas
-_TELLING = ("length", "content_filter")  # finish reasons that explain an empty answer
 _KINDS = {TextDelta: "content", ReasoningDelta: "reasoning_content", RefusalDelta: "refusal"}
 
 
@@ -58,8 +56,8 @@ class ComposedStream:
         self._held: list[Delta] | None = [] if self._hold == "all" else None
         self._produced = ClientView(keep=False)  # all of this attempt's text, delivered or not
         self._before = reply.before if before is not None else None
-        self._had = self.view.estimate
-        self._thoughts = self.view.members <= tally.THOUGHTS
+        self._had = self.shown.estimate
+        self._thoughts = self.shown.is_hollow
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -242,13 +240,13 @@ class ComposedStream:
     @property
     def _is_hollow(self) -> bool:
         if self.seam is not None:
-            return not self.seam.begun and self._produced.members <= tally.THOUGHTS
-        return is_hollow(self._produced.members, self._finish)
+            return not self.seam.begun and self._said.is_hollow
+        return is_hollow(self._said, self._finish)
 
 
-def is_hollow(kinds: AbstractSet[str], finish: Finish | None) -> bool:
-    """True if an answer contains at most reasoning, and its finish reason does not explain that."""
-    return kinds <= tally.THOUGHTS and not (finish is not None and finish.reason in _TELLING)
+def is_hollow(shown: Shown, finish: Finish | None) -> bool:
+    """True if an answer has nothing but reasoning in it, and its end does not say why."""
+    return shown.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
 
 
 def kind_of(delta: Delta) -> str:
