@@ -56,8 +56,8 @@ class ComposedStream:
         self._held: list[Delta] | None = [] if self._hold == "all" else None
         self._produced = ClientView(keep=False)  # all of this attempt's text, delivered or not
         self._before = reply.before if before is not None else None
-        self._had = self.shown.estimate
-        self._thoughts = self.shown.is_hollow
+        self._had = self.view.estimate
+        self._thoughts = self.view.is_hollow
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -240,13 +240,13 @@ class ComposedStream:
     @property
     def _is_hollow(self) -> bool:
         if self.seam is not None:
-            return not self.seam.begun and self._said.is_hollow
-        return is_hollow(self._said, self._finish)
+            return not self.seam.begun and self._produced.is_hollow
+        return is_hollow(self._produced, self._finish)
 
 
-def is_hollow(shown: Shown, finish: Finish | None) -> bool:
+def is_hollow(view: ClientView, finish: Finish | None) -> bool:
     """True if an answer has nothing but reasoning in it, and its end does not say why."""
-    return shown.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
+    return view.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
 
 
 def kind_of(delta: Delta) -> str:

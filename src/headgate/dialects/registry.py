@@ -84,6 +84,6 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
     used = source.reported or Usage(reply.prompt_tokens, view.estimate)
     model = source.model or reply.model
     return Answer(
-        partial(client.face(reply).whole, deltas, model, used), source.reported, shown.size,
-        is_hollow(shown, finish), finish.reason, skipped=source.skipped, model=model,
+        partial(client.face(reply).whole, deltas, model, used), source.reported, view.size,
+        is_hollow(view, finish), finish.reason, skipped=source.skipped, model=model,
     )  # fmt: skip

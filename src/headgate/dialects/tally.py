@@ -38,15 +38,15 @@ TELLING = ("length", "content_filter")  # finish reasons that say why there is n
 _LEAST_ROOM = 4 << 10
 
 
-class Shown:
+class ClientView:
     """What there was to see of an answer, and how many tokens that may be.  Knows no API.
 
-    ``kinds`` are the members of a chat delta that it would have been seen in, ``pieces`` and ``size`` (bytes) their
+    ``members`` are the members of a chat delta that it would have been seen in, ``pieces`` and ``size`` (bytes) their
     number and length.  ``said`` is the content, exactly, as it stands in JSON: most streams bring it so.  It is None
     where it is not kept (too long, or nobody asked for it).  A stream may add to all of these by itself.
     """
 
-    __slots__ = ("_saved", "kinds", "pieces", "room", "said", "size")
+    __slots__ = ("_saved", "members", "pieces", "room", "said", "size")
 
     def __init__(self, *, keep: bool) -> None:
         self.members: set[str] = set()
@@ -73,7 +73,7 @@ class Shown:
     @property
     def is_hollow(self) -> bool:
         """True if there was nothing but reasoning."""
-        return self.kinds <= THOUGHTS
+        return self.members <= THOUGHTS
 
     def add(self, kind: str, size: int, text: str = "") -> None:
         """One delta of ``size`` bytes; ``text`` is its content."""
@@ -106,12 +106,12 @@ class Shown:
                 size += estimate(text) - content / _ASCII
         return count(now.pieces - before.pieces, size)
 
-    def resumed(self, at: Tally, kinds: Set[str]) -> Shown:
+    def resumed(self, at: Tally, kinds: Set[str]) -> ClientView:
         """The same text, of which another attempt will bring the rest; counted up to ``at``."""
-        other = Shown(keep=False)
+        other = ClientView(keep=False)
         other.said, other.room, other._saved = self.said, self.room, self._saved
         other.pieces, other.size = at.pieces, at.size
-        other.kinds = self.kinds & kinds
+        other.members = self.members & kinds
         return other
 
     def forget_text(self) -> None:

@@ -16,7 +16,7 @@ from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import calls, chunks, finishes
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import TELLING, THOUGHTS, Shown, Tally
+from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Tally
 from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
@@ -50,7 +50,7 @@ class Delivery:
     _sent: Quotable | None
     _free: Tally | None  # what there was before what is held
     _template: Template
-    shown: Shown
+    shown: ClientView
 
     # ------------------------------------------------------------------------------- chunks
 
@@ -92,7 +92,7 @@ class Delivery:
             self._ending = None
             return
         parts.append(event)
-        if self._hold == "tools" and self._held is None and shown.kinds & CALLS:
+        if self._hold == "tools" and self._held is None and shown.members & CALLS:
             self._free = free
             self._hold_from(parts, before, said, visible)
         elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
@@ -177,7 +177,7 @@ class Delivery:
         return _EDITED if edited or delta_edited else _KEPT
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state, self.shown.kinds)
+        return chunks.delta_of(choice, state, self.shown.members)
 
     def _would_be_hollow(self, seen: list[str], reason: str) -> bool:
         return THOUGHTS.issuperset(seen) and reason not in TELLING
@@ -220,7 +220,7 @@ class Delivery:
     def _count(self, seen: list[str], delta: Object, state: chunks.Choice) -> None:
         shown = self.shown
         shown.pieces += 1
-        shown.kinds.update(seen)
+        shown.members.update(seen)
         for key in seen:
             if key == "tool_calls":
                 shown.size += state.tools.take_size()
@@ -311,7 +311,7 @@ class Delivery:
     @property
     def _is_torn(self) -> bool:
         """Something that could not be read belonged into a tool call, or something in one does not."""
-        if "tool_calls" in self.shown.kinds and any(choice.tools.doubled for choice in self._choices.values()):
+        if "tool_calls" in self.shown.members and any(choice.tools.doubled for choice in self._choices.values()):
             return True
         return self.skipped > 0 and not all(choice.tools.sound for choice in self._choices.values())
 

@@ -137,7 +137,7 @@ class ContinuedStream(ChatStream):
         return fate if texts else chunks.Fate.DROPPED
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state, self.shown.kinds)
+        delta, edited = chunks.delta_of(choice, state, self.shown.members)
         for name in tally.THOUGHTS:  # never two chains of thought
             thought = delta.pop(name, None)
             if thought is not None:

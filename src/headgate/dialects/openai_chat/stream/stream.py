@@ -17,7 +17,7 @@ from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import NO_TEXT, Shown, Tally
+from headgate.dialects.tally import NO_TEXT, ClientView, Tally
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 from headgate.wire import codec, sse
@@ -64,7 +64,7 @@ class ChatStream(Delivery):
         self._face = Envelope(reply.ident, reply.created, reply.model, reply.include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
-        self.shown = Shown(keep=reply.keep)
+        self.shown = ClientView(keep=reply.keep)
         self._saying = self.shown.said  # where the text of the chunks that the template knows goes
         self._free: Tally | None = None  # what there was before what is held
         self._counted = NO_TEXT  # what had come when the last usage did
@@ -241,7 +241,7 @@ class ChatStream(Delivery):
         if not self.visible:
             return None
         shown = self.shown
-        kinds = shown.kinds if self._held is None else shown.kinds - CALLS
+        kinds = shown.members if self._held is None else shown.members - CALLS
         return Delivered(shown.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
 
     @property
