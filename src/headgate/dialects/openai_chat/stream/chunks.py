@@ -247,16 +247,16 @@ def failure_of(choice: Members) -> Raw | None:
     return None
 
 
-def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, bool]:
+def delta_of(choice: Members, state: Choice, view: set[str]) -> tuple[Object, bool]:
     """The delta without its role and in its form: (delta, whether that changed it).
 
-    ``shown``: the members in which there has been something to see.
+    ``view``: the members in which there has been something to see.
     """
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None
     edited = delta is None
     if delta is None:
-        delta = _stand_in(choice, state, shown)
+        delta = _stand_in(choice, state, view)
     if delta.pop("role", None) is not None:
         edited = True
     if "finish_reason" in delta:
@@ -281,7 +281,7 @@ def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, b
     return delta, edited
 
 
-def _stand_in(choice: Members, state: Choice, shown: set[str]) -> Object:
+def _stand_in(choice: Members, state: Choice, view: set[str]) -> Object:
     """What a choice without a delta says: a message, or a bare text.
 
     A message behind deltas is all of them once more, and says nothing but what they did not.
@@ -289,7 +289,7 @@ def _stand_in(choice: Members, state: Choice, shown: set[str]) -> Object:
     choice["delta"] = codec.EMPTY_OBJECT
     message = codec.as_object(choice.pop("message", None)) or {}
     if message and state.role_sent and not state.messages:
-        return {key: value for key, value in message.items() if key not in shown}
+        return {key: value for key, value in message.items() if key not in view}
     text = choice.pop("text", None)
     if not message and text is not None and text != NULL:
         message["content"] = text

@@ -64,8 +64,8 @@ class ChatStream(Delivery):
         self._face = Envelope(reply.ident, reply.created, reply.model, reply.include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
-        self.shown = ClientView(keep=reply.keep)
-        self._saying = self.shown.said  # where the text of the chunks that the template knows goes
+        self.view = ClientView(keep=reply.keep)
+        self._saying = self.view.content_json  # where the text of the chunks that the template knows goes
         self._free: Tally | None = None  # what there was before what is held
         self._counted = NO_TEXT  # what had come when the last usage did
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
@@ -96,42 +96,42 @@ class ChatStream(Delivery):
     @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
-        return (self.shown.size + 3) >> 2
+        return (self.view.size + 3) >> 2
 
     @property
     def used(self) -> Used:
-        billed = self._usage_up_to(self.shown.now) if self._usage_raw is not None or self._begun else NOTHING.billed
+        billed = self._usage_up_to(self.view.now) if self._usage_raw is not None or self._begun else NOTHING.billed
         if not self.visible:
             return Used(NOTHING.delivered, billed)
         if self._held is None:
             return Used(billed, billed)
         delivered = self._usage_up_to(self._given)
         if self._given.size < self._counted.size:  # the report has what is held in it
-            delivered.completion = min(delivered.completion, self.shown.since(NO_TEXT, self._given))
+            delivered.completion = min(delivered.completion, self.view.since(NO_TEXT, self._given))
             delivered.basis = "estimated"
         return Used(delivered, billed)
 
     @property
     def _given(self) -> Tally:
         """What was streamed, without what is held."""
-        return self._free if self._held is not None and self._free is not None else self.shown.now
+        return self._free if self._held is not None and self._free is not None else self.view.now
 
     def _usage_up_to(self, tally: Tally) -> Usage:
-        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.shown.since(NO_TEXT, tally)))
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.view.since(NO_TEXT, tally)))
         if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
-            usage.completion += self.shown.since(self._counted, tally)
+            usage.completion += self.view.since(self._counted, tally)
             usage.basis = "estimated"
         return usage
 
     @property
     def _is_counted(self) -> bool:
         """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
-        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self.shown.now
-        return now.size == before.size or self.shown.since(before, now) == now.pieces - before.pieces
+        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self.view.now
+        return now.size == before.size or self.view.since(before, now) == now.pieces - before.pieces
 
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
-        shown, saying = self.shown, self._saying
+        view, saying = self.view, self._saying
         template = self._template
         decoder = self._decoder
         at = 0
@@ -142,8 +142,8 @@ class ChatStream(Delivery):
                 if text:
                     at = after
                     self.events += 1
-                    shown.pieces += 1
-                    shown.size += len(text)
+                    view.pieces += 1
+                    view.size += len(text)
                     if saying is not None:
                         saying += text
                     continue
@@ -153,9 +153,9 @@ class ChatStream(Delivery):
             at += len(piece)
             self._feed_slowly(piece, parts)
             saying = self._saying
-        if saying is not None and len(saying) > shown.room:
-            shown.bound()
-            self._saying = shown.said
+        if saying is not None and len(saying) > view.room:
+            view.bound()
+            self._saying = view.content_json
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
@@ -240,9 +240,9 @@ class ChatStream(Delivery):
     def delivered(self) -> Delivered | None:
         if not self.visible:
             return None
-        shown = self.shown
-        kinds = shown.members if self._held is None else shown.members - CALLS
-        return Delivered(shown.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
+        view = self.view
+        kinds = view.members if self._held is None else view.members - CALLS
+        return Delivered(view.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
 
     @property
     def _tokens(self) -> int:
@@ -264,7 +264,7 @@ class ChatStream(Delivery):
             return b"".join(parts)
         self._hold = ""
         self._held = None
-        self.shown.forget_text()  # what was held is not in it
+        self.view.forget_text()  # what was held is not in it
         self._saying = None
         self.visible = self._begun
         return b"".join(parts + held)
@@ -318,7 +318,7 @@ class ChatStream(Delivery):
             except GatewayError as error:  # more choices or tool calls than an answer can have
                 self.error = error
         if told:
-            self._counted = self.shown.now
+            self._counted = self.view.now
 
     def _note_usage(self, top: Object) -> bool:
         raw = usages.find(top)
