@@ -1,6 +1,6 @@
 """Token counts: read from wherever a server reports them, and written as the client reads them.
 
-One reader serves streams and whole answers.  It accepts every spelling that servers of this API use, decides which
+One reader serves streams and whole answers.  It accepts every spelling of this API's servers, decides which
 counts are parts of which, and falls back to an estimate for what is unknown.  It knows nothing of prices.
 """
 
@@ -40,7 +40,7 @@ class _CompletionDetails(Struct, forbid_unknown_fields=True, frozen=True, gc=Fal
 
 
 class Plain(Struct, forbid_unknown_fields=True, gc=False):
-    """What OpenAI itself sends, and nothing else."""
+    """Usage in OpenAI's own form, without other members."""
 
     prompt_tokens: _Some
     completion_tokens: _Some

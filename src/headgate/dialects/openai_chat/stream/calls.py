@@ -1,8 +1,8 @@
 """Tool calls as the client gets them: one index, one id, one type and one name each.
 
-Servers give parallel calls one index, ids that are empty, missing or alike, a new id with each delta, an index that
-counts deltas, arguments that are objects or begin again with each delta.  What tells one call from the next is its
-name, and whether its arguments are complete.
+Servers send one index for parallel calls, or an index that counts deltas.  Ids are empty, missing, alike, or new with
+each delta.  Arguments are objects, or begin again with each delta.  So a call is told from the next one by its name,
+and by the end of its arguments.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _FUNCTION = Raw(b'"function"')
 
 
 class Call:
-    """One call.  ``ident`` is what the client was given, ``theirs`` the ids that the server has used for it.
+    """One call.  ``ident``: its id for the client.  ``theirs``: the ids that the server has used for it.
 
     ``waits``: it began with ``{}``, which the client does not have: some servers send that before the arguments.
     """
@@ -34,7 +34,7 @@ class Call:
         self.theirs: set[str] = set()
         self.arguments = Arguments()
         self.waits = False
-        self.renamed = False  # its name came again behind complete arguments: what follows may be another call
+        self.renamed = False  # its name came again after complete arguments: another call may follow
         self.cumulative = False
         self.half = b""  # of a surrogate pair, at the end of the last piece
 
@@ -75,9 +75,9 @@ class _Delta:
 
 
 class ToolCalls:
-    """The tool calls of one choice, as far as their deltas have come.  More than 1,024 raise GatewayError.
+    """The tool calls of one choice so far.  More than 1,024 raise GatewayError.
 
-    Fills what a delta lacks (``index``; ``id`` and ``type`` of a call's first) and takes out what it repeats, since the
+    Fills a delta's missing members (``index``; ``id`` and ``type`` of a call's first).  Removes repeated ones, because
     clients' accumulators join repeated strings.
     """
 
@@ -92,7 +92,7 @@ class ToolCalls:
 
     @property
     def sound(self) -> bool:
-        """Whether every call's arguments are JSON."""
+        """True if every call's arguments are JSON."""
         return all(call.arguments.sound for call in self.calls)
 
     @property
@@ -101,11 +101,11 @@ class ToolCalls:
 
     @property
     def doubled(self) -> bool:
-        """Whether a call has another value behind its arguments."""
+        """True if a call has another value after its arguments."""
         return any(call.arguments.doubled for call in self.calls)
 
     def take_waiting(self, before: int | None = None) -> list[Object]:
-        """The deltas that wait, of all calls or of those before one: what they wait for has not come."""
+        """Return the waiting deltas of all calls, or of those before one, whose continuation has not come."""
         deltas: list[Object] = []
         for index, call in enumerate(self.calls[:before]):
             if call.waits:
@@ -115,14 +115,14 @@ class ToolCalls:
         return deltas
 
     def take_size(self) -> int:
-        """Bytes of names and arguments since this was last asked."""
+        """Return the bytes of names and arguments since the last call."""
         size, self._size = self._size, 0
         return size
 
     def normalise(self, raw: Raw, whole: bool = False) -> Raw | None:
-        """The ``tool_calls`` of one delta as the client gets them; None where nothing had to change.
+        """Return the ``tool_calls`` of one delta in the client's form; None if nothing had to change.
 
-        ``whole``: nothing will follow them.
+        ``whole``: no delta follows.
         """
         deltas, changed = _entries(raw)
         before = len(self.calls)
@@ -134,7 +134,7 @@ class ToolCalls:
         return codec.raw(deltas) if changed else None
 
     def normalise_one(self, members: Object, whole: bool = False) -> bool:
-        """One entry, in place; whether that changed it."""
+        """Normalise one entry in place.  Return true if it was changed."""
         delta = _Delta(members)
         changed = delta.edited
         index = self._index(delta)
@@ -151,7 +151,7 @@ class ToolCalls:
     # ------------------------------------------------------------------------------- which call
 
     def _index(self, delta: _Delta) -> int:
-        """Which of our calls a delta belongs to; ``len(self.calls)`` for a new one."""
+        """Return the index of a delta's call; ``len(self.calls)`` for a new one."""
         new = len(self.calls)
         ours = self._known(delta)
         if ours is None or self._is_another(delta, self.calls[ours]):
@@ -167,7 +167,7 @@ class ToolCalls:
         return ours
 
     def _known(self, delta: _Delta) -> int | None:
-        """The call that a delta's id or index names, if that has begun."""
+        """Return the call that a delta's id or index names, if it has begun."""
         by_id = self._by_id.get(delta.ident) if delta.ident else None
         if by_id is not None:
             return by_id
@@ -181,7 +181,7 @@ class ToolCalls:
         return by_index
 
     def _is_another(self, delta: _Delta, call: Call) -> bool:
-        """Whether a delta at a call's place begins the next one."""
+        """True if a delta at a call's place begins the next one."""
         arguments = call.arguments
         text = delta.arguments.strip()
         fresh_id = bool(delta.ident) and delta.ident not in call.theirs
@@ -193,7 +193,7 @@ class ToolCalls:
         if delta.name != call.name:
             if arguments.size or fresh_id or elsewhere:
                 return not (call.cumulative and delta.name.startswith(call.name))
-            # Nothing but a name has come.  With an id or a type of its own it is a call, else the rest of the name.
+            # So far the call has only a name.  A delta with its own id or type is a new call, else more of the name.
             if delta.ident and not text:
                 return False
             if delta.typed or (delta.opens and not delta.ident):
@@ -274,7 +274,7 @@ class ToolCalls:
 
     @staticmethod
     def _wait(delta: _Delta, call: Call) -> bool:
-        """Keeps back an empty object that a call begins with; whether there was one."""
+        """Hold back an empty object at a call's beginning.  Return true if there was one."""
         if delta.body is None or delta.field != "arguments" or call.arguments.text.strip() != EMPTY:
             return False
         call.waits = True
@@ -331,15 +331,16 @@ class ToolCalls:
 
 
 def follows_a_result(request: bytes) -> bool:
-    """Whether a chat request ends with the result of a tool: an agent's model may have nothing to say to it."""
+    """True if a chat request ends with the result of a tool: a model may answer that with nothing."""
     messages = codec.as_objects((codec.as_object(request) or {}).get("messages")) or [{}]
     return (codec.as_text(messages[-1].get("role")) or "") in ("tool", "function")
 
 
 def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
-    """Fills ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``; whether one was missing.
+    """Fill ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``.  Return true if one was
+    missing.
 
-    Each entry is a call of its own, whatever its id.
+    Each entry is one call, even if ids are alike.
     """
     entries, odd = _entries(raw)
     if not entries:
@@ -355,7 +356,7 @@ def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
 
 
 def _entries(raw: Raw) -> tuple[list[Object], bool]:
-    """The entries of a ``tool_calls`` member, and whether it was not a plain list of them."""
+    """Return the entries of a ``tool_calls`` member, and true if it was not a plain list of them."""
     entries = codec.as_objects(raw)
     if entries is not None:
         return entries, False

@@ -1,4 +1,4 @@
-"""What becomes of a stream's chunks: what the client gets of each, when it has all of it, and why not.
+"""The client's part of each chunk of a stream, and the verdict: complete, cut or hollow.
 
 Owns the choices of one stream and its verdict.  Knows nothing of bytes, events and usage: ``stream`` reads those.
 """
@@ -21,7 +21,7 @@ from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
 
-QUIET_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
+QUIET_S = 2.0  # seconds: only the usage and [DONE] follow the last finish reason, and some servers send neither
 QUIET_BEHIND_USAGE_S = 0.5
 CALLS = frozenset(("tool_calls", "function_call"))
 _ASSISTANT = Raw(b'"assistant"')
@@ -121,7 +121,7 @@ class Delivery:
     ) -> chunks.Fate:  # fmt: skip
         """One choice of a chunk, brought into its form in place.  ``alone``: the chunk has no other.
 
-        What is due goes into ``parts`` before it, the members that can be seen into ``texts``.
+        Due chunks go into ``parts`` before it, the visible members into ``texts``.
         """
         failure = chunks.failure_of(choice)
         if failure is not None:
@@ -185,9 +185,7 @@ class Delivery:
     def _keeps(
         self, state: chunks.Choice, choice: chunks.Members, delta: Object, ends: bool, parts: list[bytes]
     ) -> bool:
-        """Whether a choice of a chunk in which nothing can be seen is sent: where its role has been, and it is not
-        only what comes along with an end.
-        """
+        """True if an invisible choice of a chunk is sent: its role was sent, and it has more than members of an end."""
         if not self._begun:
             if not ends:
                 state.hold(choice, delta)
@@ -202,7 +200,7 @@ class Delivery:
         return bool(chunks.extras(delta) or chunks.extras(choice))
 
     def _show(self, state: chunks.Choice, seen: list[str], delta: Object, parts: list[bytes]) -> None:
-        """What the client sees of a chunk.  A finish reason that came before it was none."""
+        """Add the visible part of a chunk.  An earlier finish reason is dropped."""
         empty = EMPTY_TEXT if "content" in seen or "refusal" in seen else NULL
         if not self._begun:
             self._begun = True
@@ -258,7 +256,7 @@ class Delivery:
         choice.held = []
 
     def _send_rest(self, choice: chunks.Choice, parts: list[bytes]) -> None:
-        """What waits for more that has not come."""
+        """Send the held parts, whose continuation has not come."""
         self._send_role(choice, parts, EMPTY_TEXT)
         if choice.tools.waits:
             waiting = choice.tools.take_waiting()
@@ -303,7 +301,7 @@ class Delivery:
 
     @property
     def _hollow(self) -> bool:
-        """Nothing has come but reasoning, and no reason why."""
+        """True if only reasoning has come, and no finish reason explains that."""
         if not self.view.is_hollow or chunks.tell_why(self._choices):
             return False
         return not (self._has_finished and calls.follows_a_result(self._sent.body if self._sent is not None else b""))
@@ -317,7 +315,7 @@ class Delivery:
 
     def _fail(self, data: bytes, finish: str = "") -> None:
         if self._is_over and not self.view.is_hollow and not self._is_torn:
-            self.done = True  # all of it is here, whatever came behind it
+            self.done = True  # all of it is here; later bytes do not matter
             return
         chunks.take_back_finish(self._choices)
         self.error = failures.stream_failure(

@@ -107,7 +107,7 @@ STOP = Finish("stop")
 
 
 def read(choice: Object, called: str = "") -> Finish:
-    """How a choice of a chunk or an answer ends.  ``called``: what a ``stop`` behind a call of its kind is.
+    """How a choice of a chunk or an answer ends.  ``called``: the reason in place of ``stop`` after a call.
 
     OpenRouter says ``stop`` for what it does not know, and the server's own word in ``native_finish_reason``.
     """

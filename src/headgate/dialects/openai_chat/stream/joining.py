@@ -80,7 +80,7 @@ class ContinuedStream(ChatStream):
 
     @property
     def _reported(self) -> Usage | None:
-        """What the provider says of this attempt."""
+        """The provider's report of this attempt."""
         nothing = Usage()
         usage, _ = usages.read(self._usage_raw, nothing)
         return None if usage is nothing else usage

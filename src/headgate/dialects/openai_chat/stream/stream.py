@@ -1,7 +1,7 @@
 """An upstream's chat stream in, the client's out: the contract of a stream, for every upstream that exists.
 
-``ChatStream`` holds the first chunk back until there is something to see, says the role once, fills what is missing,
-keeps what it does not know, tells an end from a cut, and finds an error in whatever form it comes.  It is pure: bytes
+``ChatStream`` holds the first chunk back until there is visible content, and sends the role once.  It fills missing
+members, keeps unknown ones, tells an end from a cut, and recognises errors in every form.  It is pure: bytes
 in, bytes out, and a verdict (``done``, ``error``, ``usage``).  It never looks back at text that it has passed on.
 """
 
@@ -33,10 +33,10 @@ _MOST_HELD = 8 << 20
 class ChatStream(Delivery):
     """One attempt's stream.  Implements ``ports.StreamBridge``; see there for ``feed``, ``close`` and ``tail``.
 
-    ``done``: the upstream has said that it is complete.  ``error``: it will not be; what has been returned stays valid.
-    Once either is set, whatever else comes is ignored.  ``visible``: something has been returned.  ``events`` counts
-    what the upstream really sent (its comments are no progress), ``skipped`` those of them that could not be read.
-    ``quiet``: see ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
+    ``done``: the upstream has completed it.  ``error``: it will not be completed; returned bytes stay valid.  Once
+    either is set, later bytes are ignored.  ``visible``: bytes have been returned.  ``events``: number of the
+    upstream's events, without comments.  ``skipped``: number of those that could not be read.  ``quiet``: see
+    ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
 
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
@@ -80,7 +80,7 @@ class ChatStream(Delivery):
 
     @property
     def envelope(self) -> Envelope:
-        """What every chunk of the client's stream has in common."""
+        """The common members of the client's chunks."""
         return self._face
 
     @property
@@ -113,7 +113,7 @@ class ChatStream(Delivery):
 
     @property
     def _given(self) -> Tally:
-        """What was streamed, without what is held."""
+        """The streamed part, without the held part."""
         return self._free if self._held is not None and self._free is not None else self.view.now
 
     def _usage_up_to(self, tally: Tally) -> Usage:
@@ -147,7 +147,7 @@ class ChatStream(Delivery):
                     if saying is not None:
                         saying += text
                     continue
-            # One event the slow way; what follows it may be spliced again.  A read may hold hundreds of events.
+            # One event the slow way; later ones may be spliced again.  A read may hold hundreds of events.
             cut = data.find(b"\n\n", at) + 2
             piece = data[at:cut] if cut > 1 else data[at:]
             at += len(piece)
@@ -161,7 +161,7 @@ class ChatStream(Delivery):
         return b"".join(parts)
 
     def whole(self, body: bytes) -> bytes:
-        """Take an answer that came whole, as the stream that it would have been."""
+        """Take an answer that came whole, and return it as a stream."""
         mended, top = chunks.parse(framing.document(body))
         choices = codec.as_objects(top.get("choices")) if top is not None else None
         if top is None or (not choices and not failures.is_error(top)):
@@ -255,7 +255,7 @@ class ChatStream(Delivery):
         return self._begun
 
     def _withhold(self, parts: list[bytes]) -> bytes:
-        """What may be returned now: not what is held, until that is complete (or too much to hold)."""
+        """Return the chunks that are due: held ones only when they are complete, or too many."""
         held = self._held
         if held is None:
             return b"".join(parts)
