@@ -35,17 +35,12 @@ FULL_FOLDERS: dict[str, int] = {}
 
 # Classes of the same name. A name that stands for two things is renamed; a port and its implementation may share one.
 SAME_NAMES: dict[str, int] = {
-    "Call": 2,
     "Fault": 2,
-    "Finish": 2,
-    "Plain": 2,
     "Probe": 2,
     "Provider": 2,
     "Request": 2,
     "Server": 2,
     "Target": 2,
-    "_Choice": 2,
-    "_Delta": 2,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

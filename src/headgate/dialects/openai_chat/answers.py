@@ -107,7 +107,7 @@ class _Message(Struct, forbid_unknown_fields=True, gc=False):
     refusal: None = None
 
 
-class _Choice(Struct, forbid_unknown_fields=True, gc=False):
+class _PlainChoice(Struct, forbid_unknown_fields=True, gc=False):
     index: Annotated[int, Meta(ge=0, le=0)]
     message: _Message
     finish_reason: Literal["stop", "length"]
@@ -115,8 +115,8 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Plain(Struct, gc=False):
-    choices: tuple[_Choice]
-    usage: usages.Plain
+    choices: tuple[_PlainChoice]
+    usage: usages.PlainUsage
 
 
 _plain = msgspec.json.Decoder(_Plain).decode
@@ -169,7 +169,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     if finish.reason == finishes.FAILED:
         result.failed = finish.word
     if finish.reason is None:
-        finish = finishes.Finish(called or "stop")
+        finish = finishes.FinishReason(called or "stop")
     result.finish = result.finish or finish.reason or ""
     edited = finishes.spell(choice, finish) or edited
     return edited, not THOUGHTS.issuperset(seen)

@@ -20,7 +20,7 @@ MOST_CALLS = 1024  # of one choice: a request may offer 128 tools
 _FUNCTION = Raw(b'"function"')
 
 
-class Call:
+class StreamedCall:
     """One call.  ``ident``: its id for the client.  ``theirs``: the ids that the server has used for it.
 
     ``waits``: it began with ``{}``, which the client does not have: some servers send that before the arguments.
@@ -39,7 +39,7 @@ class Call:
         self.half = b""  # of a surrogate pair, at the end of the last piece
 
 
-class _Delta:
+class _CallDelta:
     """One entry of ``tool_calls``, read.  ``body`` is its ``function`` (or ``custom``) object."""
 
     __slots__ = ("arguments", "body", "edited", "ident", "index", "key", "members", "name", "opens", "typed")
@@ -84,7 +84,7 @@ class ToolCalls:
     __slots__ = ("_at", "_by_id", "_seed", "_size", "calls")
 
     def __init__(self, seed: str) -> None:
-        self.calls: list[Call] = []  # by the index that the client sees
+        self.calls: list[StreamedCall] = []  # by the index that the client sees
         self._at: dict[int, int] = {}  # the upstream's index → ours
         self._by_id: dict[str, int] = {}
         self._seed = seed
@@ -135,7 +135,7 @@ class ToolCalls:
 
     def normalise_one(self, members: Object, whole: bool = False) -> bool:
         """Normalise one entry in place.  Return true if it was changed."""
-        delta = _Delta(members)
+        delta = _CallDelta(members)
         changed = delta.edited
         index = self._index(delta)
         if delta.index != index or members.get("index") != codec.raw(index):
@@ -150,7 +150,7 @@ class ToolCalls:
 
     # ------------------------------------------------------------------------------- which call
 
-    def _index(self, delta: _Delta) -> int:
+    def _index(self, delta: _CallDelta) -> int:
         """Return the index of a delta's call; ``len(self.calls)`` for a new one."""
         new = len(self.calls)
         ours = self._known(delta)
@@ -166,7 +166,7 @@ class ToolCalls:
             self._by_id[delta.ident] = ours
         return ours
 
-    def _known(self, delta: _Delta) -> int | None:
+    def _known(self, delta: _CallDelta) -> int | None:
         """Return the call that a delta's id or index names, if it has begun."""
         by_id = self._by_id.get(delta.ident) if delta.ident else None
         if by_id is not None:
@@ -180,7 +180,7 @@ class ToolCalls:
             return last  # an index of its own for every delta: no call begins without a name
         return by_index
 
-    def _is_another(self, delta: _Delta, call: Call) -> bool:
+    def _is_another(self, delta: _CallDelta, call: StreamedCall) -> bool:
         """True if a delta at a call's place begins the next one."""
         arguments = call.arguments
         text = delta.arguments.strip()
@@ -205,7 +205,7 @@ class ToolCalls:
             return self._is_same_function_again(delta, call, text, fresh_id)
         return fresh_id and not arguments.size and not text
 
-    def _is_same_function_again(self, delta: _Delta, call: Call, text: str, fresh_id: bool) -> bool:
+    def _is_same_function_again(self, delta: _CallDelta, call: StreamedCall, text: str, fresh_id: bool) -> bool:
         """Behind complete arguments: a second call of the function, or the name repeated once more."""
         if call.cumulative and call.arguments.text == delta.arguments:
             return False
@@ -218,9 +218,9 @@ class ToolCalls:
 
     # ------------------------------------------------------------------------------- what the client gets
 
-    def open(self, members: Object, read: _Delta | None = None) -> bool:
+    def open(self, members: Object, read: _CallDelta | None = None) -> bool:
         """A call's first delta, or all of it: with everything that the client needs."""
-        delta = read or _Delta(members)
+        delta = read or _CallDelta(members)
         changed = False
         index = len(self.calls)
         if index >= MOST_CALLS:
@@ -233,7 +233,7 @@ class ToolCalls:
         if codec.is_null(members.get("type")) or members["type"] == EMPTY_TEXT:
             members["type"] = _FUNCTION if delta.key == "function" else codec.raw(delta.key)
             changed = True
-        call = Call(ident, delta.name)
+        call = StreamedCall(ident, delta.name)
         if delta.ident:
             call.theirs.add(delta.ident)
         self.calls.append(call)
@@ -245,7 +245,7 @@ class ToolCalls:
         self._size += len(delta.name)
         return self._take_arguments(delta, call) or changed
 
-    def _continue(self, delta: _Delta, call: Call) -> bool:
+    def _continue(self, delta: _CallDelta, call: StreamedCall) -> bool:
         members, body = delta.members, delta.body
         changed = members.pop("id", None) is not None
         if delta.ident:
@@ -273,7 +273,7 @@ class ToolCalls:
         return self._take_arguments(delta, call) or changed or bool(stale)
 
     @staticmethod
-    def _wait(delta: _Delta, call: Call) -> bool:
+    def _wait(delta: _CallDelta, call: StreamedCall) -> bool:
         """Hold back an empty object at a call's beginning.  Return true if there was one."""
         if delta.body is None or delta.field != "arguments" or call.arguments.text.strip() != EMPTY:
             return False
@@ -283,7 +283,7 @@ class ToolCalls:
         return True
 
     @staticmethod
-    def _without_repeats(piece: str, delta: _Delta, call: Call) -> str:
+    def _without_repeats(piece: str, delta: _CallDelta, call: StreamedCall) -> str:
         """The piece as it follows complete arguments, or an empty object that waits."""
         if not piece or delta.field != "arguments" or not call.arguments.complete:
             return piece
@@ -295,7 +295,7 @@ class ToolCalls:
             return piece
         return "" if not delta.name and call.arguments.says_again(piece) else piece
 
-    def _take_arguments(self, delta: _Delta, call: Call) -> bool:
+    def _take_arguments(self, delta: _CallDelta, call: StreamedCall) -> bool:
         """Counts a piece of arguments, without what has come before; whether that changed it."""
         body, field = delta.body, delta.field
         raw = body.get(field) if body is not None else None
@@ -322,7 +322,7 @@ class ToolCalls:
         return changed
 
     @staticmethod
-    def _without_halves(raw: Raw, piece: str, call: Call) -> tuple[str, bool]:
+    def _without_halves(raw: Raw, piece: str, call: StreamedCall) -> tuple[str, bool]:
         """The piece, with a half that the last one ended with, and without one that it ends with itself."""
         if not call.half and not codec.has_halves(bytes(raw)):
             return piece, False

@@ -73,7 +73,7 @@ class Choice:
         """The finish reason that a tool call implies."""
         return "tool_calls" if self.tools.calls else "" if self.legacy is None else "function_call"
 
-    def end(self, finish: finishes.Finish, *, doubted: bool) -> bool:
+    def end(self, finish: finishes.FinishReason, *, doubted: bool) -> bool:
         """Take a finish reason.  Return false if there is one already."""
         if self.finish is not None and not self.doubted:
             return False
