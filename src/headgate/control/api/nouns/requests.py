@@ -135,7 +135,7 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _add_requests(api: APIRouter, admin: Admin) -> None:
-    @api.get("/requests", response_model=Page[RequestView])
+    @api.get("/requests", response_model=Page[RequestView], responses=documented(404, 409))
     async def list_requests(
         limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
@@ -190,7 +190,7 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
 
 
 def _add_usage(api: APIRouter, admin: Admin) -> None:
-    @api.get("/usage", response_model=UsageReport)
+    @api.get("/usage", response_model=UsageReport, responses=documented(404, 409))
     async def report_usage(
         group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
         since: Instant = None,
