@@ -89,7 +89,7 @@ class Bench:
         price = Price(1_000_000_000, 4_000_000_000)
         provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price)
         key = bytes(32)
-        directory = Directory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
+        directory = SnapshotDirectory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
         settings = DataSettings(str(folder))
         journal = Journal(folder, settings.worker, "0", self.turn)
         refusals = Refusals(journal)

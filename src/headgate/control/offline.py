@@ -20,7 +20,7 @@ from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
 from headgate.process.boot import MasterKey
-from headgate.process.channel import Answer, Down, Patch
+from headgate.process.channel import AskReply, Down, Patch
 from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX

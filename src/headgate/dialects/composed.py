@@ -97,7 +97,7 @@ class ComposedStream:
 
     @property
     def size(self) -> int:
-        return self.shown.size
+        return self.view.size
 
     @property
     def progress(self) -> int:

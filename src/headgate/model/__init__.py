@@ -39,7 +39,6 @@ from headgate.model.config import (
     Grant,
     Limits,
     ModelRow,
-    Pool,
     Provider,
     Snapshot,
     Spend,

@@ -24,7 +24,7 @@ class Timeouts(Struct, frozen=True, gc=False):
     total: float = 600.0
 
 
-class Pool(Struct, frozen=True, gc=False):
+class ConnectionLimits(Struct, frozen=True, gc=False):
     """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
 
     max_connections: int = 1000

@@ -248,7 +248,7 @@ class NextAttempt:
         self._attempt = step.attempt
         self._why = step.why
         self._began = now + step.wait
-        self._progress.made += 1
+        self._progress.attempts_made += 1
         if self._plan.has_terms and step.attempt.account is not None and step.attempt.account.has_terms:
             return replace(step, claims=(*step.claims, "use"))
         return step

@@ -82,11 +82,11 @@ def belongs_to(account: Account, tenant: str) -> bool:
 class Accounts:
     """The states of all accounts, by account (``key_of``) and upstream model."""
 
-    __slots__ = ("_kept", "_room", "limits")
+    __slots__ = ("_by_account", "_room", "limits")
 
     def __init__(self) -> None:
         self.limits = AccountLimits()
-        self._kept: dict[str, dict[str, AccountState]] = {}
+        self._by_account: dict[str, dict[str, AccountState]] = {}
         # Account id → share left, and when that was learnt
         self._room: Bounded[str, tuple[float, float]] = Bounded(MAX_REMEMBERED)
 

@@ -23,7 +23,7 @@ MOST_NAMED = 3
 _MIDDLE = 0.5
 
 
-class AccountView(Struct, frozen=True):
+class CandidateAccount(Struct, frozen=True):
     """``state``: active | probe | cooling | exhausted | dead | denied | parked; by its own terms expired | overspent |
     limited.  ``wait_s``: until its next chance,
     where there is one.
@@ -236,8 +236,8 @@ def _account(attempt: Attempt, health: HealthState, now: float) -> CandidateAcco
     own = health.accounts.own_state(attempt, now)
     state = own or health.accounts.state(account, model, now)
     if state is None:
-        return AccountView(account, headroom=headroom)
+        return CandidateAccount(account, headroom=headroom)
     if own is None and health.accounts.may(account, model, now) == PROBE:
-        return AccountView(account, PROBE, headroom=headroom)
+        return CandidateAccount(account, PROBE, headroom=headroom)
     wait = 0.0 if isinf(state.until) else max(0.0, state.until - now)
     return CandidateAccount(account, state.name, wait, headroom)

@@ -164,7 +164,7 @@ def nothing_left(quoted: str, holder: str, candidates: Iterable[Candidate]) -> G
     allowed = [one for one in keyed if _code(one) not in ("not_allowed", "not_free")]
     if not allowed:
         why = "; it is for free models only" if any(_code(one) == "not_free" for one in keyed) else ""
-        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}{why}", param="model")
+        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {quoted}{why}", param="model")
     named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_sentence(one)}" for one in every[:MOST_NAMED])
     if len(every) > MOST_NAMED:
         named += f"; and {len(every) - MOST_NAMED} more"

@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from headgate.catalog.names import TENANT_ALIAS, tenant_of
 from headgate.catalog.offers import Offers, known, price_of
-from headgate.catalog.unknown import shown, unknown
+from headgate.catalog.unknown import quote, unknown
 from headgate.errors import INVALID_VALUE, MODEL_NOT_ALLOWED, NO_PROVIDER_KEY, GatewayError
 from headgate.model import (
     FEATURES,
@@ -40,7 +40,7 @@ from headgate.model.bounded import Bounded
 from headgate.policy.admission.quotas import QuotaTable
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
 from headgate.policy.health.accounts import belongs_to
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing import difficulty, explain, filters
 from headgate.policy.routing.difficulty import COMPUTED
 from headgate.policy.routing.explain import Explanation
@@ -354,7 +354,7 @@ def _hold_tenant(name: str, grant: Grant) -> None:
     """
     tenant = tenant_of(name)
     if tenant is not None and grant.id and grant.tenant != tenant:
-        sentence = f"{shown(name)} is an alias of a tenant that the API key {grant.name!r} does not belong to"
+        sentence = f"{quote(name)} is an alias of a tenant that the API key {grant.name!r} does not belong to"
         raise GatewayError(MODEL_NOT_ALLOWED, sentence, param="model")
 
 

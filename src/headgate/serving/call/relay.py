@@ -12,7 +12,7 @@ import math
 import time
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
-from headgate.model import UNLIMITED, Seam
+from headgate.model import UNLIMITED, SeamRecord
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt

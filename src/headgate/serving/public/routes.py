@@ -48,7 +48,7 @@ log = logging.getLogger("headgate.routes")
 
 Operation = Callable[[Request, Egress], None]
 Params = Callable[[Grant], dict[str, str]]
-Listing = Callable[[Request], Awaitable[Page]]
+Listing = Callable[[Request], Awaitable[TaggedBody]]
 
 
 class Routes:

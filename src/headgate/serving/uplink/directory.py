@@ -29,7 +29,7 @@ class SnapshotDirectory:
         self.router = Router(snapshot)
         self.secrets = secrets
         self.uses = Uses({}, {})
-        self.health = Health()
+        self.health = HealthState()
         self.counters: Counters = MemoryCounters()
         self._keyless: frozenset[str] = frozenset()
         self._park_keyless()

@@ -38,13 +38,13 @@ def _explain(ask: Ask, directory: SnapshotDirectory, now: float) -> object:
     return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
 
 
-def _quotas(ask: Ask, directory: Directory, _now: float) -> object:
+def _quotas(ask: Ask, directory: SnapshotDirectory, _now: float) -> object:
     """What holders have used, by the keys of their counters."""
     keys = msgspec.json.decode(ask.params.get("keys", "[]"), type=list[str])
     return standings.of_keys(directory.router.quotas, directory.counters, keys, time.time())
 
 
-QUESTIONS: Mapping[str, Callable[[Ask, Directory, float], object]] = {
+QUESTIONS: Mapping[str, Callable[[Ask, SnapshotDirectory, float], object]] = {
     "standings": _standings,
     "explain": _explain,
     "quotas": _quotas,

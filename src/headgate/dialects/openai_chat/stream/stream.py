@@ -96,7 +96,7 @@ class ChatStream(Delivery):
     @property
     def size(self) -> int:
         """Bytes of the answer's text so far."""
-        return self.shown.size
+        return self.view.size
 
     @property
     def progress(self) -> int:
