@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx2
 
-from headgate.control.api.app import PREFIX, build
+from headgate.control.api.access.needs import PREFIX
+from headgate.control.api.app import build
 from headgate.control.api.parts import Admin
 from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.recorder import Recorder

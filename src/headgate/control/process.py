@@ -188,12 +188,9 @@ class ControlProcess:
             tasks.append(asyncio.create_task(self._watch(publishing), name="configuration watch"))
             tasks.append(asyncio.create_task(upkeep.each_minute(), name="each minute"))
             tasks.append(asyncio.create_task(seek(publication, upkeep), name="seek engines"))
-            admin = Admin(engine, publishing, link, recorder, self._boot.data_url, self._ask_to_drain)
-            web = imported.server(
-                admin,
-                self._boot.admin_token,
-                imported.Hosts(self._boot.host, frozenset(name.lower() for name in self._boot.allowed_hosts)),
-            )
+            boot = self._boot
+            admin = Admin(engine, publishing, link, recorder, boot.data_url, self._ask_to_drain, boot.access)
+            web = imported.server(admin, boot.admin_token, boot.host)
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
             tasks.append(api)
             up = asyncio.create_task(self._say_ready(web, listener, publication), name="say ready")
@@ -211,7 +208,7 @@ class ControlProcess:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
             boot, ports = self._boot, own_ports(self._boot, port)
-            more = (ports, boot.first_token, boot.master_key, boot.public_url)
+            more = (ports, boot.first_token, boot.master_key, boot.access.public_url)
             publishing = await set_up(self._state, engine, self._load, self._say_reloaded, *more)
             await publishing.publication.begin(
                 Compiled(

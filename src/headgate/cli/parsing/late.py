@@ -23,6 +23,7 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "users": "user",
     "invites": "invite",
     "key": "vault",
     "keys": "vault",

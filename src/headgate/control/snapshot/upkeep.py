@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog import prices
+from headgate.control.audit.file_changes import record_changes
 from headgate.control.discovery.detection import Detected, engines, taken
 from headgate.control.objects.assemble import all_providers
 from headgate.control.reports.usage import uses_30d
@@ -41,7 +42,7 @@ class FileReload:
 class Upkeep:
     """``settle`` after the publication has begun.  ``load`` reads the file, ``reloaded`` is called after a reload that
     changed something; ``own_ports``: of this gateway, where no engine is looked for; ``apply_limits`` compares what
-    accounts have spent with their limits.
+    accounts have spent with their limits.  ``key``: of the digests by which the audit log notices new secrets.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Upkeep:
         reloaded: Callable[[], None],
         own_ports: frozenset[int],
         apply_limits: Callable[[], Awaitable[None]],
+        key: bytes,
     ) -> None:
         self._publication = publication
         self._engine = engine
         self._load = load
         self._reloaded = reloaded
         self._own_ports = own_ports
+        self._key = key
         self._apply_limits = apply_limits
         self._day: date | None = None  # whose prices hold; None before the price list is there
         self.detected = NOTHING_FOUND
@@ -131,6 +134,7 @@ class Upkeep:
                     log.error("the configuration was not reloaded; the last good one stays", error=str(error))
                 self.reload_error = str(error)
                 raise
+            await record_changes(self._engine, compiled, self._key)
             self.reload_error = None
             self.reloaded_at = time.time()
             if compiled.needs_restart and compiled.needs_restart != self.needs_restart:
