@@ -14,7 +14,7 @@ from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import Publishing
 from headgate.process.boot import AccessSettings
-from headgate.process.channel import Answer, Down
+from headgate.process.channel import AskReply, Down
 
 
 class Workers(Protocol):
