@@ -143,6 +143,7 @@ class DataProcess:
         self._loop.call_later(1.0, self._each_second)
         self.journal.check()
         self.transport.check_trust()
+        self.directory.counters.sweep(time.time())
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 

@@ -174,7 +174,7 @@ class Control:
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
         publishing, recorder = await self._begin(engine, listener.getsockname()[1])
         publication, upkeep = publishing.publication, publishing.upkeep
-        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder))
+        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder, publishing.tokens))
         publication.link = link
         tasks = []
         try:

@@ -165,6 +165,7 @@ class Alias(Struct, frozen=True):
     hold_tokens: int = 1024  # of output, which admission holds at first
     queue_size: int = 0  # calls that may wait for a parallel slot
     queue_wait_s: float = 10.0
+    unpriced: str | None = None  # allow | refuse; None: as the gateway
 
     @property
     def holds(self) -> bool:
@@ -176,7 +177,9 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
 
     ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
-    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.
+    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.  ``free_only``: only models
+    that cost nothing; ``priced_only``: only those whose price is known.  ``parent``: the id of the token whose holder
+    has made this one, ``run``: the holder's name for what it is for.
     """
 
     id: str
@@ -190,6 +193,10 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     budget: Budget | None = None
     over_budget: str = ""
     tier: str = "medium"  # slow | medium | fast | ludicrous: its place in queues
+    free_only: bool = False
+    priced_only: bool = False
+    parent: str = ""
+    run: str = ""
 
 
 class Snapshot(Struct, frozen=True):

@@ -10,12 +10,14 @@ import binascii
 import os
 import re
 import secrets
+import string
 from pathlib import Path
 
 from headgate.process.statedir import StateError
 
 INSTANCE_KEY = "instance.key"
 KEY_BYTES = 32
+_ALPHABET = string.ascii_letters + string.digits
 MOST_KEY_FILE = 1024
 KEY_FORM = "it must be 32 random bytes, as they are, in hex or in base64 (openssl rand -base64 32)"
 _TOKEN = re.compile(r"hg_pat_([A-Za-z0-9]+)_[A-Za-z0-9_-]{16,}")
@@ -114,8 +116,12 @@ def fresh_id() -> str:
     return secrets.token_hex(4)
 
 
-def mint(ident: str) -> str:
-    """A fresh agent token of this public id: 256 bits of secret."""
+def mint(ident: str, form: str = "pat") -> str:
+    """A fresh agent token: 200 bits of secret at least.  ``form``: pat and triple have its public id in them."""
+    if form == "triple":
+        return f"cli_{ident}:key_{secrets.token_hex(16)}:secret_{secrets.token_urlsafe(32)}"
+    if form == "plain":
+        return f"hg_{''.join(secrets.choice(_ALPHABET) for _ in range(40))}"
     return f"hg_pat_{ident}_{secrets.token_urlsafe(32)}"
 
 

@@ -8,8 +8,8 @@ from pydantic import Field
 
 from headgate.catalog.money import NANO
 from headgate.model import Account, Spend
+from headgate.resources.callers.token import Expires
 from headgate.resources.fields import Credential, Label, ProviderName, Resource, Usd
-from headgate.resources.token import Expires
 from headgate.wire import credentials
 
 Secret = Annotated[Credential, Field(min_length=1, max_length=credentials.MAX, description="Write-only.")]

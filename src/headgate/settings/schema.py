@@ -15,10 +15,12 @@ from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 from headgate.catalog.words import Level, LogForm
 from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
+from headgate.resources.callers.group import GroupTable
+from headgate.resources.callers.tenant import TenantName, TenantWish
+from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
-from headgate.resources.token import Secret, TokenTable
 from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
@@ -112,7 +114,6 @@ class File(Resource):
     LATER = {
         "shared_state": 9,
         "brand": 6,
-        "tenants": 5,
         "cache": 5,
         "traces": 7,
         "telemetry": 7,
@@ -137,3 +138,5 @@ class File(Resource):
     logging: Logging = Logging()
     aliases: dict[str, AliasTable] = {}
     tokens: list[TokenTable] = []
+    tenants: dict[TenantName, TenantWish] = {}
+    budgets: list[GroupTable] = []

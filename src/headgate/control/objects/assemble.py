@@ -18,7 +18,7 @@ from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import Row, Unfilled, base_url, catalog, fields
 from headgate.catalog.shipped_aliases import shipped
 from headgate.control.objects.registry import Objects, StoredAccount
-from headgate.model import Alias, ModelRow, Provider
+from headgate.model import Alias, CallGroup, ModelRow, Provider, Tenant
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
 from headgate.resources.fields import STORE
@@ -67,6 +67,8 @@ def assemble(sources: Sources) -> World:
         world,
         providers=providers,
         aliases={**declared, **shipped(providers, declared, sources.compiled.rows)},
+        tenants=all_tenants(sources),
+        groups=all_groups(sources),
     )
 
 
@@ -168,6 +170,24 @@ def declared_aliases(sources: Sources, models: Known) -> dict[str, Alias]:
             refs = stored.body.refs
             found[name] = stored.body.alias(name, (r for r in refs if names.unresolved(r.model, models, HERE) is None))
     return found
+
+
+# ------------------------------------------------------------------------------------- tenants and groups of calls
+
+
+def all_tenants(sources: Sources) -> dict[str, Tenant]:
+    """The file's, then the store's that the file does not name."""
+    declared = sources.compiled.world.tenants
+    stored = sources.objects.tenants.items()
+    return {**declared, **{name: kept.body.tenant(name, STORE) for name, kept in stored if name not in declared}}
+
+
+def all_groups(sources: Sources) -> tuple[CallGroup, ...]:
+    """The same of groups of calls."""
+    declared = sources.compiled.world.groups
+    known = {group.id for group in declared}
+    stored = sources.objects.groups.items()
+    return (*declared, *(kept.body.group(name, STORE) for name, kept in stored if name not in known))
 
 
 # ------------------------------------------------------------------------------------- what cannot be kept

@@ -16,7 +16,15 @@ from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import RESERVED
 from headgate.control.identity.vault import hint
 from headgate.control.objects import registry
-from headgate.control.objects.assemble import HERE, Sources, Unusable, all_providers, known, stored_provider
+from headgate.control.objects.assemble import (
+    HERE,
+    Sources,
+    Unusable,
+    all_providers,
+    all_tenants,
+    known,
+    stored_provider,
+)
 from headgate.control.objects.registry import (
     Objects,
     StoredAccount,
@@ -280,6 +288,8 @@ def put_alias(sources: Sources, name: str, body: AliasWish) -> Objects:
         raise GatewayError(NAME_TAKEN, f"The alias {name!r} {sentence}.", param="name")
     if sentence := names.without_targets(name, body.refs):
         raise GatewayError(INVALID_VALUE, f"The alias {name!r} {sentence}.", param="targets")
+    if sentence := names.unfit_tenant_alias(name, body.refs, all_tenants(sources)):
+        raise GatewayError(INVALID_VALUE, names.ended(f"The alias {name!r}: {sentence}"), param="name")
     for ref in body.refs:
         if sentence := names.unresolved(ref.model, models, HERE):
             raise GatewayError(INVALID_VALUE, names.ended(sentence), param="targets")

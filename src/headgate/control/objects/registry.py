@@ -21,12 +21,16 @@ from headgate.control.store.database import (
     model_overrides,
     stored_accounts,
     stored_aliases,
+    stored_groups,
     stored_providers,
+    stored_tenants,
     upsert,
 )
 from headgate.resources import wording
 from headgate.resources.account import AccountTerms
 from headgate.resources.alias import AliasWish
+from headgate.resources.callers.group import GroupWish
+from headgate.resources.callers.tenant import TenantWish
 from headgate.resources.fields import STORE, Resource
 from headgate.resources.model_row import FactsWish
 from headgate.resources.provider import ProviderBody
@@ -59,6 +63,16 @@ class StoredModel(StoredNoun):
 
 
 @dataclass(frozen=True, slots=True)
+class StoredTenant(StoredNoun):
+    body: TenantWish
+
+
+@dataclass(frozen=True, slots=True)
+class StoredGroup(StoredNoun):
+    body: GroupWish
+
+
+@dataclass(frozen=True, slots=True)
 class StoredAccount:
     """A sealed key.  ``hint`` is what may be shown of it, ``terms`` what holds for its use."""
 
@@ -84,6 +98,8 @@ class Objects:
     accounts: Mapping[str, StoredAccount] = field(default_factory=dict)
     aliases: Mapping[str, StoredAlias] = field(default_factory=dict)
     models: Mapping[str, StoredModel] = field(default_factory=dict)
+    tenants: Mapping[str, StoredTenant] = field(default_factory=dict)
+    groups: Mapping[str, StoredGroup] = field(default_factory=dict)
 
 
 def now(before: StoredNoun | None = None) -> tuple[int, int]:
@@ -98,6 +114,8 @@ async def load(engine: AsyncEngine) -> Objects:
         providers = await _bodies(connection, stored_providers, ProviderBody)
         aliases = await _bodies(connection, stored_aliases, AliasWish)
         models = await _bodies(connection, model_overrides, FactsWish)
+        tenants = await _bodies(connection, stored_tenants, TenantWish)
+        groups = await _bodies(connection, stored_groups, GroupWish)
         rows = await connection.execute(select(stored_accounts).order_by(stored_accounts.c.created_at))
         accounts = [account for row in rows if (account := _account(row)) is not None]
     return Objects(
@@ -105,6 +123,8 @@ async def load(engine: AsyncEngine) -> Objects:
         {account.id: account for account in accounts},
         {name: StoredAlias(*times, body) for name, times, body in aliases},
         {name: StoredModel(*times, body) for name, times, body in models},
+        {name: StoredTenant(*times, body) for name, times, body in tenants},
+        {name: StoredGroup(*times, body) for name, times, body in groups},
     )
 
 
@@ -138,6 +158,8 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects, changes: Se
         await _save_bodies(engine, connection, stored_providers, before.providers, after.providers)
         await _save_bodies(engine, connection, stored_aliases, before.aliases, after.aliases)
         await _save_bodies(engine, connection, model_overrides, before.models, after.models)
+        await _save_bodies(engine, connection, stored_tenants, before.tenants, after.tenants)
+        await _save_bodies(engine, connection, stored_groups, before.groups, after.groups)
         await _delete(connection, stored_accounts, before.accounts, after.accounts)
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
@@ -154,6 +176,8 @@ def changes_between(before: Objects, after: Objects) -> list[Change]:
         *differences("account", *_described(before.accounts, after.accounts)),
         *differences("alias", *_described(before.aliases, after.aliases)),
         *differences("model", *_described(before.models, after.models)),
+        *differences("tenant", *_described(before.tenants, after.tenants)),
+        *differences("budget", *_described(before.groups, after.groups)),
     ]
 
 
@@ -186,7 +210,13 @@ def _sealed(kept: StoredNoun | StoredAccount) -> object:
     return kept.body.sealed_headers if isinstance(kept, StoredProvider) else None
 
 
-Bodies = Mapping[str, StoredProvider] | Mapping[str, StoredAlias] | Mapping[str, StoredModel]
+Bodies = (
+    Mapping[str, StoredProvider]
+    | Mapping[str, StoredAlias]
+    | Mapping[str, StoredModel]
+    | Mapping[str, StoredTenant]
+    | Mapping[str, StoredGroup]
+)
 
 
 async def _save_bodies(

@@ -57,7 +57,11 @@ tokens = Table(
     Column("expires", Float),  # Unix seconds, as in model.Grant
     Column("revoked_at", BigInteger),
     Column("tenant", Text, nullable=False, server_default=""),  # empty: none
+    Column("parent", Text, nullable=False, server_default=""),  # the token whose holder has made it; empty: none
+    Column("terms", Text, nullable=False, server_default="{}"),  # JSON: the other fields of model.Grant
 )
+_CHILDREN = tokens.c.parent != text("''")
+Index("tokens_by_parent", tokens.c.parent, sqlite_where=_CHILDREN, postgresql_where=_CHILDREN)
 
 # The secrets that a rotated token had before, as long as they are good beside the new one.
 superseded_tokens = Table(
@@ -156,6 +160,8 @@ def _objects(name: str, key: str) -> Table:
 
 stored_providers = _objects("providers", "name")
 stored_aliases = _objects("aliases", "name")
+stored_tenants = _objects("tenants", "name")
+stored_groups = _objects("call_groups", "name")
 model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
 # Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of

@@ -16,9 +16,10 @@ from typing import NamedTuple
 
 from msgspec.structs import replace
 
+from headgate.catalog.names import TENANT_ALIAS, tenant_of
 from headgate.catalog.offers import Offers, known, price_of
 from headgate.catalog.unknown import shown, unknown
-from headgate.errors import INVALID_VALUE, NO_PROVIDER_KEY, GatewayError
+from headgate.errors import INVALID_VALUE, MODEL_NOT_ALLOWED, NO_PROVIDER_KEY, GatewayError
 from headgate.model import (
     FEATURES,
     NO_ALIAS,
@@ -36,6 +37,7 @@ from headgate.model import (
     Timeouts,
 )
 from headgate.model.bounded import Bounded
+from headgate.policy.admission.quotas import QuotaTable
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
 from headgate.policy.health.accounts import belongs_to
 from headgate.policy.health.targets import Health
@@ -68,7 +70,7 @@ class Router:
     ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since.
     """
 
-    __slots__ = ("_made", "_of_tenants", "offers", "snapshot")
+    __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
 
     def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
         self.snapshot = snapshot
@@ -77,6 +79,7 @@ class Router:
             self.offers = before.offers
         else:
             self.offers = Offers(snapshot.providers)
+        self.quotas = QuotaTable(snapshot)
         self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
         self._of_tenants: Bounded[tuple[str, str], _Made] = Bounded(MAX_REMEMBERED)
 
@@ -97,6 +100,7 @@ class Router:
             and call.prompt.size <= made.most_bytes
             and (call.max_tokens or 0) <= made.most_output
             and (not grant.models or requested in grant.models)
+            and not (grant.free_only or grant.priced_only)
             and not (made.lacks and call.prompt.uses(made.lacks))
         ):
             plan = made.plan
@@ -159,7 +163,9 @@ class Router:
         outputs = [row.max_output for row in rows if row.max_output is not None]
         return _Made(
             plan,
-            fixed=bool(attempts) and not (chosen and alias.strategy in _PRICED),
+            fixed=bool(attempts)
+            and not (chosen and alias.strategy in _PRICED)
+            and not alias.name.startswith(TENANT_ALIAS),  # whose token it is decides
             # A token has two and a half bytes at least: within these bounds no estimate can exceed a window.
             most_bytes=min(windows, default=inf),
             most_output=min([*outputs, *(0.8 * window for window in windows)], default=inf),
@@ -175,6 +181,8 @@ class Router:
             raise filters.nothing_left(shown(base.requested), grant.name, candidates)
         usable = [candidate.target for candidate in left]
         attempts = tuple(attempt for target in usable for attempt in _accounts(target, grant.tenant))
+        if grant.free_only:
+            attempts = tuple(attempt for attempt in attempts if filters.is_free(attempt))
         has_terms = base.has_terms or (bool(call.options.fallback_models) and _have_terms(attempts))
         chosen = len(usable) > 1 and base.alias.strategy in CHOSEN
         pools = len(attempts) > len(usable)
@@ -189,12 +197,14 @@ class Router:
     def _candidates(self, call: Call, grant: Grant, base: Plan) -> list[Candidate]:
         """Return every target that was considered, in the order to try, with its reason against it."""
         options = call.options
+        _hold_tenant(base.alias.name, grant)
         preferred = {name: place for place, name in enumerate(options.preferred_providers)}
         found = [
             (candidate, base.requested, preferred.get(candidate.target.provider.name, len(preferred)))
             for candidate in base.candidates
         ]
         for name in options.fallback_models:
+            _hold_tenant(name, grant)
             for candidate in self._fallback(name, base, grant.tenant):
                 found.append((candidate, name, FALLBACK + len(found)))
         wanted = filters.needs(call)
@@ -207,6 +217,7 @@ class Router:
                 one.reason
                 or filters.why_private(target.provider, privacy)
                 or _why_forbidden(grant, name, target)
+                or filters.why_not_for(grant, target, _accounts(target, grant.tenant))
                 or filters.why_not(target, wanted)
             )
             cost = filters.expected_cost(target, wanted.prompt, wanted.output) if priced else None
@@ -219,7 +230,7 @@ class Router:
         return sorted(candidates, key=lambda one: one.rank)
 
     def _fallback(self, name: str, base: Plan, tenant: str) -> tuple[Candidate, ...]:
-        if base.requested.startswith("client:"):
+        if base.alias.name.startswith(TENANT_ALIAS):
             raise GatewayError(
                 INVALID_VALUE,
                 f"{shown(base.requested)} keeps its own targets: it cannot be given fallback_models",
@@ -266,7 +277,7 @@ class Router:
         return found[0] if len(found) == 1 else None
 
     def _judge(self, weighted: list[tuple[Target, int]], alias: Alias) -> list[Candidate]:
-        unpriced = self.snapshot.unpriced
+        unpriced = alias.unpriced or self.snapshot.unpriced
         return _each_once(
             Candidate(target, filters.why_never(target, privacy=alias.privacy, unpriced=unpriced), weight=weight)
             for target, weight in weighted
@@ -336,6 +347,16 @@ def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
     return f"not_allowed: the API key {grant.name!r} may not use it"
 
 
+def _hold_tenant(name: str, grant: Grant) -> None:
+    """Raises GatewayError (403) where ``name`` is an alias of a tenant that is not the token's.  A token without an id
+    is the operator, who may ask where anything would go.
+    """
+    tenant = tenant_of(name)
+    if tenant is not None and grant.id and grant.tenant != tenant:
+        sentence = f"{shown(name)} is an alias of a tenant that the API key {grant.name!r} does not belong to"
+        raise GatewayError(MODEL_NOT_ALLOWED, sentence, param="model")
+
+
 def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeouts:
     return Timeouts(**{name: changes.get(name, getattr(timeouts, name)) for name in Timeouts.__struct_fields__})
 
@@ -353,13 +374,14 @@ def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes
     """Return the key of the call's prompt cache: the caller's own name for it, else the conversation's beginning."""
     if mode == "none":
         return b""
-    key = _session(call, headers)
+    key = session_of(call, headers)
     if not key and mode == "prompt_cache":
         key = call.prompt.beginning
     return blake2b(grant.id.encode() + b"\0" + key, digest_size=16).digest() if key else b""
 
 
-def _session(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+def session_of(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's name for the call's session, or b""."""
     key = call.prompt.cache_key
     if key:
         return key
