@@ -93,7 +93,7 @@ class StreamBridge(Protocol):
         """What this attempt alone has used so far: as its upstream reports it, else estimated from what has come."""
 
     @property
-    def shown(self) -> SizeShown:
+    def view(self) -> SizeShown:
         """What there was to see so far."""
 
     @property
@@ -151,10 +151,10 @@ class Sink(Protocol):
 class StreamDeadlines(Protocol):
     """What the pump tells of a stream's progress; see ``serving.upstream.patience``.
 
-    ``heard`` is the instant of the last event, in the seconds of the loop's wheel.
+    ``last_event_at`` is the instant of the last event, in the seconds of the loop's wheel.
     """
 
-    heard: float
+    last_event_at: float
 
     def begin_stalling(self) -> None:
         """The first token has come: from now on the silence between events is bounded."""
