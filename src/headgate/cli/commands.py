@@ -38,7 +38,9 @@ COMMANDS = (
     Late("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
     Late("invite", "nouns.invites:app", "Links with which others lend a key."),
     Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
-    Late("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
+    Late("token", "nouns.callers.tokens:app", "Agent tokens: the credentials of clients."),
+    Late("tenant", "nouns.callers.tenants:app", "Tenants: limits and budgets above tokens."),
+    Late("budget", "nouns.callers.budgets:app", "Budgets and limits of a tag, a session, a model or a user."),
     Late("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
     Late("config", "tasks.config:app", "The configuration file."),
 )

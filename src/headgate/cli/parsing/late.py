@@ -23,6 +23,8 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "tenants": "tenant",
+    "budgets": "budget",
     "invites": "invite",
     "key": "vault",
     "keys": "vault",

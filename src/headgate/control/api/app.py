@@ -10,7 +10,7 @@ from starlette.types import ASGIApp
 from headgate import __version__
 from headgate.control.api import docs, errors
 from headgate.control.api.door import Door, Hosts
-from headgate.control.api.nouns import aliases, catalog, explain, gateway, providers, requests, tokens
+from headgate.control.api.nouns import aliases, budgets, catalog, explain, gateway, providers, requests, tenants, tokens
 from headgate.control.api.parts import Admin
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
@@ -28,6 +28,8 @@ TAGS = [
     {"name": "aliases", "description": "Names for jobs."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
+    {"name": "tenants", "description": "What stands above tokens, with limits and a budget of its own."},
+    {"name": "budgets", "description": "Limits and budgets of groups of calls."},
     {"name": "requests", "description": "What was asked, how it went, what it cost."},
     {"name": "gateway", "description": "The gateway as a whole."},
     {"name": "probes", "description": "Without a token."},
@@ -53,7 +55,8 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
-    for noun in (providers, accounts, keys, invites, aliases, catalog, tokens, requests, explain, gateway):
+    callers = (tokens, tenants, budgets)
+    for noun in (providers, accounts, keys, invites, aliases, catalog, *callers, requests, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     app.include_router(invite_pages.routes(admin))
