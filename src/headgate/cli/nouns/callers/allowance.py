@@ -73,19 +73,17 @@ def limits_text(limits: Mapping[str, Any]) -> str | None:
 
 def standing_rows(standing: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
     """What one holder has used and has left."""
-    whose = "" if standing["of"] == "token" else f"{standing['of']}'s "
+    whose = "" if standing["holder"] == "token" else f"{standing['holder']}'s "
     for name, words in LIMITS.items():
         if limit := standing[name]:
-            yield (
-                f"{whose}{words}",
-                f"{number(limit['used'])} of {number(limit['limit'])}, {number(limit['left'])} left",
-            )
+            used, most, left = (number(limit[key]) for key in ("used", "limit", "left"))
+            yield f"{whose}{words}", f"{used} of {most}, {left} left"
     if budget := standing["budget"]:
         held = f", {usd(budget['held_usd'])} held by running calls" if budget["held_usd"] else ""
         resets = f", again {moment(budget['resets'])}" if budget["resets"] else ""
         alert = f" ({budget['alert']})" if budget["alert"] else ""
-        left = f"{usd(budget['spent_usd'])} spent{held}, {usd(budget['left_usd'])} left{resets}{alert}"
-        yield f"{whose}budget", left
+        spent = f"{usd(budget['spent_usd'])} spent{held}, {usd(budget['left_usd'])} left{resets}{alert}"
+        yield f"{whose}budget", spent
 
 
 def budget_left(standing: Mapping[str, Any] | None) -> str:

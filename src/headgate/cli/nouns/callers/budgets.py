@@ -64,10 +64,8 @@ def put(
 ) -> None:
     """Make a budget, or replace it.  A call counts that has all that is given."""
     pairs = [tag.partition("=") for tag in tags or ()]
-    if wrong := next(
-        (tag for tag, (key, _, value) in zip(tags or (), pairs, strict=True) if not key or not value), None
-    ):
-        raise Trouble(f"{wrong!r} is no tag", "write it NAME=VALUE, like team=search", 2)
+    if wrong := ["".join(pair) for pair in pairs if not pair[0] or not pair[2]]:
+        raise Trouble(f"{wrong[0]!r} is no tag", "write it NAME=VALUE, like team=search", 2)
     match = {"tag": {key: value for key, _, value in pairs}, "model": model, "session": session, "user": user}
     wish: dict[str, Any] = {
         "match": {key: value for key, value in match.items() if value is not None},

@@ -72,7 +72,7 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
                 ("limits", limits_text(row["limits"])),
                 ("budget", budget_text(row["budget"])),
                 ("over budget", row["over_budget"] if row["budget"] else None),
-                *(standing_rows({**row["standing"], "of": "token"}) if row["standing"] else ()),
+                *(standing_rows({**row["standing"], "holder": "token"}) if row["standing"] else ()),
                 ("made", moment(row["created"]) or None),
                 ("from", row["origin"]),
             ],
