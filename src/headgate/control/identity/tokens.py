@@ -28,8 +28,8 @@ ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide onc
 _TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run")  # of a Grant
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The column of that name: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
+class TokenColumn(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The column ``terms``: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
 
     limits: CallLimits = NO_LIMITS
     budget: Budget | None = None
@@ -40,7 +40,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     form: str = "pat"
 
 
-_terms = msgspec.json.Decoder(Terms)
+_terms = msgspec.json.Decoder(TokenColumn)
 _strings = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -59,7 +59,7 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row of the table.  Instants are Unix ns; ``form``: see ``Terms``."""
+    """A row of the table.  Instants are Unix ns; ``form``: see ``TokenColumn``."""
 
     grant: Grant
     digest: bytes
@@ -97,7 +97,7 @@ async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant
 
 
 def _columns(grant: Grant, form: str) -> dict[str, object]:
-    terms = Terms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
+    terms = TokenColumn(**{name: getattr(grant, name) for name in _TERMS}, form=form)
     return {
         "tenant": grant.tenant,
         "terms": msgspec.json.encode(terms).decode(),

@@ -82,7 +82,7 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
 
 @app.command("set")
 def put(
-    name: Name,
+    name: Annotated[str, typer.Argument(help="A new one, or one that is there.")],
     rpm: Rpm = None,
     tpm: Tpm = None,
     rpd: Rpd = None,

@@ -36,7 +36,7 @@ class MatchView(View):
     user: str | None
 
 
-class GroupView(View):
+class CallGroupView(View):
     """``standing``: null where no gateway runs."""
 
     object: Literal["headgate.budget"] = "headgate.budget"
@@ -50,11 +50,11 @@ class GroupView(View):
     created: int | None
 
 
-class ChangedGroup(GroupView, Changed):
+class ChangedBudget(CallGroupView, Changed):
     pass
 
 
-class DeletedGroup(Changed):
+class DeletedBudget(Changed):
     object: Literal["headgate.budget.deleted"] = "headgate.budget.deleted"
     name: str
 
@@ -64,7 +64,7 @@ def routes(admin: Admin) -> APIRouter:
     api = router("budgets")
     publication = admin.publication
 
-    async def views(*names: str) -> list[GroupView]:
+    async def views(*names: str) -> list[CallGroupView]:
         groups = [group for group in publication.snapshot.groups if not names or group.id in names]
         standings = await used(admin, [f"group:{group.id}" for group in groups]) or {}
         stored = publication.sources.objects.groups
@@ -74,12 +74,12 @@ def routes(admin: Admin) -> APIRouter:
         ]
 
     @api.get("/budgets")
-    async def list_budgets() -> Page[GroupView]:
+    async def list_budgets() -> Page[CallGroupView]:
         """Every group of calls with a limit or a budget: the file's, then the store's."""
         return Page(data=await views() if publication.snapshot.groups else [])
 
     @api.get("/budgets/{name}", responses=documented(404))
-    async def get_budget(name: Wanted) -> GroupView:
+    async def get_budget(name: Wanted) -> CallGroupView:
         """One of them, with what it has used and has left."""
         found = await views(name)
         if not found:
@@ -87,23 +87,23 @@ def routes(admin: Admin) -> APIRouter:
         return found[0]
 
     @api.put("/budgets/{name}", responses=documented(409))
-    async def put_budget(name: Name, wish: GroupWish) -> ChangedGroup:
+    async def put_budget(name: Name, wish: GroupWish) -> ChangedBudget:
         """Stores a limit or a budget of a group of calls, whole."""
         _, effective = await publication.change(lambda sources: (holders.put_group(sources, name, wish), None))
-        return ChangedGroup.now(effective, (await views(name))[0])
+        return ChangedBudget.now(effective, (await views(name))[0])
 
     @api.delete("/budgets/{name}", responses=documented(404, 409))
-    async def delete_budget(name: Wanted) -> DeletedGroup:
+    async def delete_budget(name: Wanted) -> DeletedBudget:
         """Deletes a stored one."""
         _, effective = await publication.change(lambda sources: (holders.drop_group(sources, name), None))
-        return DeletedGroup.now(effective, name=name)
+        return DeletedBudget.now(effective, name=name)
 
     return api
 
 
-def _view(group: CallGroup, standings: Mapping[str, HolderStanding], created_at: int | None) -> GroupView:
+def _view(group: CallGroup, standings: Mapping[str, HolderStanding], created_at: int | None) -> CallGroupView:
     standing = standings.get(f"group:{group.id}")
-    return GroupView.of(
+    return CallGroupView.of(
         group,
         name=group.id,
         match=MatchView(
