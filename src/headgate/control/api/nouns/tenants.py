@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 from pydantic import Field
 
+from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
 from headgate.control.api.nouns.allowances import (
     BudgetView,
@@ -21,6 +22,8 @@ from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.objects import holders, named
+from headgate.control.refusals import FORBIDDEN
+from headgate.errors import GatewayError
 from headgate.model import Tenant
 from headgate.policy.admission.standings import HolderStanding
 from headgate.resources.callers.tenant import TenantName, TenantWish
@@ -58,8 +61,7 @@ def routes(admin: Admin) -> APIRouter:
     publication = admin.publication
 
     async def views(*names: str) -> list[TenantView]:
-        found = publication.snapshot.tenants
-        wanted = [found[name] for name in names] if names else list(found.values())
+        wanted = [publication.snapshot.tenants[name] for name in names]
         standings = await used(admin, [f"tenant:{tenant.name}" for tenant in wanted]) or {}
         counts: dict[str, set[str]] = {}
         for grant in publication.snapshot.tokens.values():
@@ -73,13 +75,16 @@ def routes(admin: Admin) -> APIRouter:
         ]
 
     @api.get("/tenants")
-    async def list_tenants() -> Page[TenantView]:
+    async def list_tenants(caller: Caller) -> Page[TenantView]:
         """Every tenant: the file's, then the store's."""
-        return Page(data=await views() if publication.snapshot.tenants else [])
+        names = [name for name in publication.snapshot.tenants if caller.bound_to in (None, name)]
+        return Page(data=await views(*names) if names else [])
 
     @api.get("/tenants/{name}", responses=documented(404))
-    async def get_tenant(name: Name) -> TenantView:
+    async def get_tenant(name: Name, caller: Caller) -> TenantView:
         """One tenant, with what it has used and has left."""
+        if caller.bound_to not in (None, name):
+            raise GatewayError(FORBIDDEN, "Your role knows its own tenant only.")
         if name not in publication.snapshot.tenants:
             raise holders.no_tenant(name, publication.snapshot.tenants)
         return (await views(name))[0]
