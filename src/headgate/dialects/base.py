@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import Call, Rendered, Target, Usage
+from headgate.model import NOTHING, Call, Prompt, Rendered, Target, Usage, Used
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -104,7 +104,8 @@ class Reply(Struct, gc=False):
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another attempt
     can go on where this one breaks.  ``choices``: how many answers were asked for.  ``before``: what earlier attempts
-    have delivered of the answer that this one goes on with.
+    have delivered of the answer that this one goes on with.  ``prompt`` is the client's: whether an answer may be empty
+    depends on it.
     """
 
     ident: str
@@ -120,6 +121,12 @@ class Reply(Struct, gc=False):
     keep: bool = False
     sent: Quotable | None = None
     before: Usage | None = None
+    prompt: Prompt | None = None
+
+    @property
+    def may_be_empty(self) -> bool:
+        """True if an answer without anything in it is one, where its end is sound."""
+        return self.prompt is not None and self.prompt.follows_result
 
 
 def _write_nothing(extra: bytes | None, trace: bytes | None) -> bytes:
@@ -131,13 +138,14 @@ class Answer(Struct, gc=False):
 
     ``write`` makes its body, with what the gateway adds when the call's receipt has its figures: the ``headgate``
     object and the route trace, as JSON.
-    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
+    ``used``: as the upstream reports it, else an estimate, from ``text_bytes`` among others; it is what the body says.
+    An answer that is none delivers nothing, and is billed at what the upstream reports.
     ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
     ``model`` is the name in the body: the upstream's own.
     """
 
     write: Callable[[bytes | None, bytes | None], bytes] = _write_nothing
-    usage: Usage | None = None
+    used: Used = NOTHING
     text_bytes: int = 0
     hollow: bool = False
     finish: str = ""

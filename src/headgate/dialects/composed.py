@@ -56,7 +56,7 @@ class ComposedStream:
         self._held: list[Delta] | None = [] if self._hold == "all" else None
         self._said = Shown(keep=False)  # all of this attempt's, whatever of it the client has
         self._before = reply.before if before is not None else None
-        self._had = self.shown.estimate
+        self._begins = self.shown.now
         self._thoughts = self.shown.is_hollow
 
     # ------------------------------------------------------------------------------- the bridge
@@ -101,7 +101,8 @@ class ComposedStream:
             return None
         shown, before = self.shown, self._before
         tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
-        return Delivered(shown.text, frozenset(shown.kinds), 1, tokens, self._finish is not None)
+        finished = self._finish is not None or 0.0 < self.quiet < math.inf  # some sources give the finish at the end
+        return Delivered(shown.text, frozenset(shown.kinds), 1, tokens, finished)
 
     # ------------------------------------------------------------------------------- usage
 
@@ -110,8 +111,8 @@ class ComposedStream:
         before, seam, reported = self._before, self.seam, self.source.reported
         if before is not None and seam is not None:
             delivered = tally.added(
-                before, reported if self.done else None, max(0, self.shown.estimate - self._had), done=self.done,
-                afresh=seam.afresh, thoughts=self._thoughts,
+                before, reported if self.done else None, self.shown.since(self._begins, self.shown.now),
+                done=self.done, afresh=seam.afresh, thoughts=self._thoughts,
             )  # fmt: skip
             return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
         billed = self._billed(self._reply.prompt_tokens)
@@ -148,7 +149,7 @@ class ComposedStream:
         self.events, self.skipped = source.events, source.skipped
         if self.error is None and not self.done:
             self._judge(out)
-        self.quiet = source.quiet if self._finish is not None else math.inf if self.quiet else 0.0
+        self.quiet = source.quiet
         if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
             held, self._held, self._hold = self._held, None, ""
             self._show(held)
@@ -241,12 +242,14 @@ class ComposedStream:
     def _is_hollow(self) -> bool:
         if self.seam is not None:
             return not self.seam.begun and self._said.is_hollow
-        return is_hollow(self._said, self._finish)
+        return is_hollow(self._said, self._finish, self._reply)
 
 
-def is_hollow(shown: Shown, finish: Finish | None) -> bool:
-    """True if an answer has nothing but reasoning in it, and its end does not say why."""
-    return shown.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
+def is_hollow(shown: Shown, finish: Finish | None, reply: Reply) -> bool:
+    """True if an answer has nothing but reasoning in it, and neither its end nor its request says why."""
+    if not shown.is_hollow or (finish is not None and finish.reason in tally.TELLING):
+        return False
+    return finish is None or not reply.may_be_empty
 
 
 def kind_of(delta: Delta) -> str:

@@ -330,12 +330,6 @@ class ToolCalls:
         return codec.as_text(b'"%b"' % codec.join_halves(inside)) or "", True
 
 
-def follows_a_result(request: bytes) -> bool:
-    """Whether a chat request ends with the result of a tool: an agent's model may have nothing to say to it."""
-    messages = codec.as_objects((codec.as_object(request) or {}).get("messages")) or [{}]
-    return (codec.as_text(messages[-1].get("role")) or "") in ("tool", "function")
-
-
 def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
     """Fills ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``; whether one was missing.
 
