@@ -36,8 +36,11 @@ COMMANDS = (
     Late("models", "nouns.models:app", "Models, with their capabilities and prices."),
     Late("providers", "nouns.providers:app", "Providers, and the state of their keys."),
     Late("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
+    Late("invite", "nouns.invites:app", "Links with which others lend a key."),
     Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
     Late("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
+    Late("user", "nouns.users:app", "Users of the admin API, and their roles."),
+    Late("audit", "nouns.audit:app", "Changes: who made them, when, and what they changed."),
     Late("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
     Late("config", "tasks.config:app", "The configuration file."),
 )

@@ -7,7 +7,8 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
-from headgate.model.config import Account, Alias, ModelRow, Price, Provider, Timeouts
+from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
+from headgate.model.prices import Price
 
 
 class Options(Struct, frozen=True, gc=False):
@@ -162,7 +163,8 @@ class Plan(Struct, frozen=True):
     ``requested`` is the name that the client used, after defaulting.  ``alias`` says how its calls are conducted
     (``NO_ALIAS``, all defaults, for a bare model).  ``retries`` is how often one target is asked again.
     ``ordered``: the attempts stand in the order to try; else chance, the accounts' headroom and ``affinity`` (a digest
-    of whose prompt cache this is, empty: nobody's) have a say.
+    of whose prompt cache this is, empty: nobody's) have a say.  ``tenant``: whose own accounts come first, empty:
+    nobody's.  ``has_terms``: some account may be out of use by its own limits, so no order is final.
     """
 
     requested: str
@@ -172,13 +174,8 @@ class Plan(Struct, frozen=True):
     retries: int = 2
     ordered: bool = True
     affinity: bytes = b""
-
-
-class Hold(Struct, gc=False):
-    """What admission has set aside for a running call; a lease, returned by ``admission.settle``."""
-
-    grant_id: str
-    tokens: int = 0
+    tenant: str = ""
+    has_terms: bool = False
 
 
 class Usage(Struct, gc=False):

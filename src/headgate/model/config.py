@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from headgate.model.limits import NO_LIMITS, Budget, CallGroup, CallLimits, Tenant
+from headgate.model.prices import Price
+
 AUTO = "auto"  # the alias that is always there
 FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
 CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
@@ -21,34 +24,6 @@ class Timeouts(Struct, frozen=True, gc=False):
     total: float = 600.0
 
 
-class PriceTier(Struct, frozen=True, gc=False):
-    """What a call of more than ``above`` prompt tokens costs instead, all of it."""
-
-    above: int
-    input: int | None = None
-    output: int | None = None
-    cached_input: int | None = None
-    cache_write: int | None = None
-
-
-class Price(Struct, frozen=True, gc=False, omit_defaults=True):
-    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free.
-
-    ``tiers`` come in rising order.  ``source`` is the price list's snapshot id: ``file``, ``store`` or
-    ``genai-prices <version>``; empty where nothing is known.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cached_input: int | None = None
-    cache_write: int | None = None
-    tiers: tuple[PriceTier, ...] = ()
-    source: str = ""
-
-
-FREE = Price(0, 0, 0, 0)
-
-
 class Pool(Struct, frozen=True, gc=False):
     """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
 
@@ -58,16 +33,48 @@ class Pool(Struct, frozen=True, gc=False):
     wait_s: float = 5.0
 
 
-class Account(Struct, frozen=True, gc=False):
+class Spend(Struct, frozen=True, gc=False):
+    """How much may be spent with an account (nano-USD) in a UTC ``day`` or ``month``; then ``warn`` or ``park``."""
+
+    limit: int
+    period: str = "month"
+    action: str = "park"
+
+
+class Account(Struct, frozen=True, gc=False, omit_defaults=True):
     """One credential of a provider, by reference: ``id`` is the key into the Secrets.
 
-    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.
+    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.  ``owner`` is the tenant whose key it is, empty:
+    everybody's; with ``share`` other tenants may use it after their own.  Limits are requests within a minute and
+    within a UTC day.  ``expires`` and ``paused_until`` are Unix seconds; control sets the latter where the spend limit
+    is reached.
     """
 
     id: str
     label: str | None = None
     priority: int = 0
     free: bool = False
+    owner: str = ""
+    share: bool = False
+    minute_limit: int | None = None
+    daily_limit: int | None = None
+    expires: float | None = None
+    spend: Spend | None = None
+    paused_until: float = 0.0
+
+    @property
+    def has_terms(self) -> bool:
+        """True if it may be out of use by its own limits, which have to be looked at before each use."""
+        return (
+            self.minute_limit is not None
+            or self.daily_limit is not None
+            or self.expires is not None
+            or self.paused_until > 0.0
+        )
+
+    def may_serve(self, tenant: str) -> bool:
+        """True if calls of ``tenant`` (empty: of none) may use it."""
+        return not self.owner or self.share or self.owner == tenant
 
 
 class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -155,6 +162,10 @@ class Alias(Struct, frozen=True):
     structured: str = "error"  # error | buffer
     affinity: str = "prompt_cache"  # none | prompt_cache | session
     privacy: str = "any"  # any | no_train | trusted | own
+    hold_tokens: int = 1024  # of output, which admission holds at first
+    queue_size: int = 0  # calls that may wait for a parallel slot
+    queue_wait_s: float = 10.0
+    unpriced: str | None = None  # allow | refuse; None: as the gateway
 
     @property
     def holds(self) -> bool:
@@ -162,10 +173,13 @@ class Alias(Struct, frozen=True):
         return self.tool_calls == "hold" or self.structured == "buffer"
 
 
-class Grant(Struct, frozen=True, gc=False):
+class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
 
-    ``models`` empty means all.  ``expires`` is Unix seconds.
+    ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
+    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.  ``free_only``: only models
+    that cost nothing; ``priced_only``: only those whose price is known.  ``parent``: the id of the token whose holder
+    has made this one, ``run``: the holder's name for what it is for.
     """
 
     id: str
@@ -174,6 +188,15 @@ class Grant(Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     expires: float | None = None
     origin: str = "file"
+    tenant: str = ""
+    limits: CallLimits = NO_LIMITS
+    budget: Budget | None = None
+    over_budget: str = ""
+    tier: str = "medium"  # slow | medium | fast | ludicrous: its place in queues
+    free_only: bool = False
+    priced_only: bool = False
+    parent: str = ""
+    run: str = ""
 
 
 class Snapshot(Struct, frozen=True):
@@ -192,6 +215,8 @@ class Snapshot(Struct, frozen=True):
     unpriced: str = "allow"  # allow | refuse: a target whose price is not known
     # Services that are known and may not be configured, with some of their models: errors name the next step
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()  # ``budgets:``
 
 
 class Limits(Struct, frozen=True, gc=False):

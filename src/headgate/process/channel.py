@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
-from headgate.model import Alias, Grant, Provider, Timeouts
+from headgate.model import Alias, CallGroup, Grant, Provider, Tenant, Timeouts
 from headgate.process import frames
 from headgate.process.frames import Frames
 
@@ -42,6 +42,8 @@ class World(Struct, frozen=True):
     retries: int = 2
     unpriced: str = "allow"
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):
@@ -136,9 +138,9 @@ class Gauges(Struct, frozen=True, tag="gauges"):
 
 
 class Ask(Struct, frozen=True, tag="ask"):
-    """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage``).  A data process gets
-    those that need its health tables (``explain``, with a request's body; ``standings``, of the accounts).  ``grant``
-    is the asker, empty: the operator.
+    """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage`` | ``mint`` | ``children``
+    | ``end``).  A data process gets those that need its health tables and counters (``explain``, with a request's body;
+    ``standings``, of the accounts; ``quotas``).  ``grant`` is the asker, empty: the operator.
 
     ``timeout`` is in seconds: after it the asker no longer waits for the Answer.
     """

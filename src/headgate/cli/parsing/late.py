@@ -23,6 +23,8 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "users": "user",
+    "invites": "invite",
     "key": "vault",
     "keys": "vault",
     "start": "serve",

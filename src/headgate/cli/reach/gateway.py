@@ -34,10 +34,16 @@ _STEPS = {
     "token_not_found": "headgate token list",
     "account_not_found": "headgate vault list",
     "alias_not_found": "headgate aliases",
+    "user_not_found": "headgate user list",
     "model_not_found": "headgate models",
     "request_not_found": "headgate requests",
 }
-_LISTS = {"/catalog": "models", "/accounts": "vault", "/tokens": "token"}  # where the noun is another word
+_LISTS = {
+    "/catalog": "models",
+    "/accounts": "vault",
+    "/tokens": "token",
+    "/users": "user",
+}  # where the noun is another word
 _WRONG_WISH = frozenset({400, 422})  # what was asked for cannot be: exit code 2, as for a wrong option
 
 

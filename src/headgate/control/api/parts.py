@@ -13,6 +13,7 @@ from headgate.control.ingest.recorder import Recorder
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import Publishing
+from headgate.process.boot import AccessSettings
 from headgate.process.channel import Answer, Down
 
 
@@ -39,6 +40,7 @@ class Admin:
     recorder: Recorder
     data_url: str
     drain: Callable[[], None] | None
+    access: AccessSettings = field(default_factory=AccessSettings)
     started_at: float = field(default_factory=time.time)
 
     @property

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headgate.catalog.money import NANO
 from headgate.control.reports.receipts import view
 from headgate.control.store.database import (
     CONTINUED,
@@ -33,9 +30,6 @@ from headgate.control.store.database import (
 from headgate.model import receipt_ids
 from headgate.model.receipt_ids import bare, first_of
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = 1 << 63  # ns: in the year 2262
-NO_INSTANT = "Give an instant as Unix seconds or in ISO 8601, such as 2026-01-31T12:00:00Z."
 MAX_LIMIT = 500
 BUDGET_S = 0.15  # of looking for rows that pass several filters; then the page ends as it is
 FIRST_WINDOW, WIDEST_WINDOW = 1000, 16_000  # rows that are looked at before the clock is
@@ -68,6 +62,7 @@ class Filters:
     continued: bool | None = None  # its stream went on at another attempt
     min_cost: int | None = None  # nano-USD; a call of unknown cost does not pass
     min_duration_us: int | None = None
+    tokens: Collection[str] | None = None  # a tenant's: calls of these grants only
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,15 +125,18 @@ async def _read(
         size = min(size * 4, WIDEST_WINDOW)
 
 
-async def one(engine: AsyncEngine, ident: str, grant: str | None = None) -> dict[str, Any] | None:
+Grants = str | Collection[str] | None
+
+
+async def one(engine: AsyncEngine, ident: str, grant: Grants = None) -> dict[str, Any] | None:
     """The request with this ``chatcmpl-`` id, or the latest under this label of a client's own; of ``grant`` alone
-    where one is given.  None: there is none.  Raises SQLAlchemyError.
+    (or of several) where one is given.  None: there is none.  Raises SQLAlchemyError.
     """
     row = await find(engine, ident, grant)
     return None if row is None else view(row)
 
 
-async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> RowMapping | None:
+async def find(engine: AsyncEngine, ident: str, grant: Grants = None) -> RowMapping | None:
     """As ``one``, the row."""
     labelled = select(requests).where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
     # A label may look like an id of ours: that of a client which is a gateway itself
@@ -146,30 +144,11 @@ async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> Row
     queries = [] if own is None else [select(requests).where(requests.c.id == own)]
     async with engine.connect() as connection:
         for query in (*queries, labelled):
-            owned = query if grant is None else query.where(requests.c.grant_id == grant)
+            grants = [grant] if isinstance(grant, str) else grant
+            owned = query if grants is None else query.where(requests.c.grant_id.in_(grants))
             if row := (await connection.execute(owned)).mappings().first():
                 return row
     return None
-
-
-def instant(text: str) -> int:
-    """Unix ns of ``text``: Unix seconds or ISO 8601 (UTC where it names no zone).  Raises ValueError with a
-    sentence.
-    """
-    try:
-        try:
-            seconds = Decimal(text)
-        except ArithmeticError:
-            moment = datetime.fromisoformat(text)
-            since = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)) - EPOCH
-            ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
-        else:
-            ns = int(seconds * NANO)
-    except (ValueError, ArithmeticError) as error:
-        raise ValueError(NO_INSTANT) from error
-    if not 0 <= ns < LATEST:
-        raise ValueError(NO_INSTANT)
-    return ns
 
 
 # ------------------------------------------------------------------------------------- how a page is read
@@ -247,8 +226,14 @@ async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds,
         if count < size // ROWS_A_ZONE:
             return _Window(bounds, leader, zones, last=True)
         lowest = max(lowest.ljust(receipt_ids.LENGTH, "0"), first or "")
-    elif not leaders:
+    elif not leaders and filters.tokens is None:
         return _Window(bounds, None, [], last=True)
+    elif not leaders:
+        key = requests.c.id
+        probe = select(key).where(*_between(key, bounds)).order_by(key.desc()).limit(size)
+        count, lowest = await _reach(connection, [probe])
+        if count < size:
+            return _Window(bounds, None, [], last=True)
     return _Window((lowest, end), leader, zones, last=False)
 
 
@@ -354,6 +339,8 @@ def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
             continue
         subject = literal_column(f"+requests.{column}", Text) if dialect == "sqlite" else c[column]
         found.append(subject == (None if (name, value) == ("outcome", RUNNING) else value))
+    if filters.tokens is not None:
+        found.append(c.grant_id.in_(filters.tokens))
     if filters.stream is not None:
         found.append(c.stream == filters.stream)
     if filters.continued is not None and leader != "continued":
