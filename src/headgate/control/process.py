@@ -43,8 +43,8 @@ from headgate.errors import GatewayError
 from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
 from headgate.process import listening, locate, statedir
-from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
-from headgate.process.log import Line, configure, drawn, form_of
+from headgate.process.boot import Adopted, ControlBoot, DrainGateway, Failed, Ready, Reloaded
+from headgate.process.log import LogLine, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
 
 try:
@@ -87,7 +87,7 @@ def run(boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) ->
     write_logs(boot.log_level, boot.log_format)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(Control(boot, load, sock).live())
+            return runner.run(ControlProcess(boot, load, sock).live())
     except CannotStart as error:
         log.error("control cannot start", code=error.code, error=str(error))
         boot_channel.send(sock, Failed(error.code, str(error)))
@@ -101,7 +101,7 @@ def write_logs(level: str, form: str) -> None:
 
     def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         raised = event.pop("exception", None)
-        line = Line(time.time(), event.pop("level"), "control", str(event.pop("event")), event)
+        line = LogLine(time.time(), event.pop("level"), "control", str(event.pop("event")), event)
         text = drawn(line, drawn_as)
         return f"{text}\n{raised}" if raised and not drawn_as.json else text
 
@@ -121,7 +121,7 @@ def _visible(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
-class Control:
+class ControlProcess:
     """One life of the process.  The mutable state is in the parts that it starts: store, publication, link,
     recorder.
     """
@@ -281,7 +281,7 @@ class Control:
     def _ask_to_drain(self) -> None:
         """Once is enough.  Raises OSError where the supervisor is gone (and this process ends already)."""
         if not self._drain_asked:
-            boot_channel.send(self._sock, Drain())
+            boot_channel.send(self._sock, DrainGateway())
             self._drain_asked = True
 
     def _listen_for_the_end(self) -> None:

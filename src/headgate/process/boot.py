@@ -1,4 +1,4 @@
-"""How a parent starts a child: one message down (with file descriptors), one back.
+"""The messages between parent and child at a start: one down (with file descriptors), one back.
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message; a data process gets the bound listening socket with it (SCM_RIGHTS).  Back comes Ready once the
@@ -111,7 +111,7 @@ class Reloaded(Struct, frozen=True, tag="reloaded"):
     """
 
 
-class Drain(Struct, frozen=True, tag="drain"):
+class DrainGateway(Struct, frozen=True, tag="drain"):
     """End the gateway, like SIGTERM: an operator asked control for it."""
 
 

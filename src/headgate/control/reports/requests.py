@@ -43,7 +43,7 @@ AFTER = "g"  # comes after any hex digit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class RequestFilters:
     """The filter of a list; None: any value.  ``token`` is a grant's id, ``model`` the upstream's model id or
     ``provider/model`` (either reading passes, as in usage).  ``requested`` is the name that the client used,
     ``outcome`` one of model.Closed's, ``lost`` or ``running``.
@@ -66,7 +66,7 @@ class Filters:
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RequestPage:
     """``rows`` as JSON objects; ``next`` is the cursor of the page after this one, None on the last."""
 
     rows: list[dict[str, Any]]
@@ -77,7 +77,7 @@ class Page:
         return self.next is not None
 
 
-async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: str | None = None) -> Page:
+async def page(engine: AsyncEngine, filters: RequestFilters, limit: int = 50, cursor: str | None = None) -> RequestPage:
     """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  It may have fewer
     although there is a ``next``: after BUDGET_S the rows found so far are returned, and the next page continues there.
 
@@ -100,11 +100,11 @@ async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: s
     known = sorted((row for row in found if row["id"] >= (horizon or "")), key=lambda row: row["id"], reverse=True)
     if len(known) > limit:
         horizon = known[limit - 1]["id"]
-    return Page([view(row) for row in known[:limit]], None if horizon is None else _cursor(horizon))
+    return RequestPage([view(row) for row in known[:limit]], None if horizon is None else _cursor(horizon))
 
 
 async def _read(
-    connection: AsyncConnection, filters: Filters, bounds: Bounds, limit: int, until: float
+    connection: AsyncConnection, filters: RequestFilters, bounds: Bounds, limit: int, until: float
 ) -> tuple[list[RowMapping], str | None]:
     """Return the newest rows within ``bounds``, one more than ``limit`` if there are so many.  Also how far back all
     rows have been read (None: to the end).
@@ -157,7 +157,7 @@ Conditions = list[ColumnElement[bool]]
 Bounds = tuple[str | None, str | None]
 
 
-def _bounds(filters: Filters, before: str | None) -> Bounds:
+def _bounds(filters: RequestFilters, before: str | None) -> Bounds:
     """``since``, ``until`` and the cursor, all as bounds of the key: the first that passes, the first that does not."""
     ends = [end for end in (before, None if filters.until is None else first_of(filters.until)) if end is not None]
     return None if filters.since is None else first_of(filters.since), min(ends, default=None)
@@ -182,7 +182,7 @@ def _ident(cursor: str) -> str:
     return ident
 
 
-def _readings(filters: Filters) -> list[Filters]:
+def _readings(filters: RequestFilters) -> list[RequestFilters]:
     """A name with a slash is a model's whole id, and a provider's model.  No row is both; each has its own indexes."""
     name = filters.model
     provider, slash, model = (name or "").partition("/")
@@ -203,7 +203,7 @@ class _Window:
     last: bool
 
 
-async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds, size: int) -> _Window:
+async def _window(connection: AsyncConnection, filters: RequestFilters, bounds: Bounds, size: int) -> _Window:
     """Return how far back about ``size`` rows of any kind reach.
 
     The rarest filter leads.  Neither database knows which that is: SQLite has no statistics, and PostgreSQL's are about
@@ -237,7 +237,7 @@ async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds,
     return _Window((lowest, end), leader, zones, last=False)
 
 
-def _query(filters: Filters, window: _Window, dialect: str, limit: int) -> Select[Any]:
+def _query(filters: RequestFilters, window: _Window, dialect: str, limit: int) -> Select[Any]:
     where = [*_between(requests.c.id, window.bounds), *_others(filters, window.leader, dialect)]
     if window.leader is not None:
         where += _leaders(filters)[window.leader].conditions(within_zones=bool(window.zones))
@@ -261,8 +261,8 @@ def _zone_bounds(bounds: Bounds) -> Bounds:
     return first and first[:ZONE_LENGTH], end and end[:ZONE_LENGTH] + AFTER
 
 
-def _given(filters: Filters) -> set[str]:
-    return {name for name in Filters.__slots__ if getattr(filters, name) is not None}
+def _given(filters: RequestFilters) -> set[str]:
+    return {name for name in RequestFilters.__slots__ if getattr(filters, name) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -283,7 +283,7 @@ class _Leader:
         return [equal] if self.also is None else [equal, self.also]
 
 
-def _leaders(filters: Filters) -> dict[str, _Leader]:
+def _leaders(filters: RequestFilters) -> dict[str, _Leader]:
     c = requests.c
     found: dict[str, _Leader] = {}
     if filters.label is not None:
@@ -329,7 +329,7 @@ async def _reach(connection: AsyncConnection, probes: Sequence[Select[Any]]) -> 
     return tuple((await connection.execute(select(*figures))).one())
 
 
-def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
+def _others(filters: RequestFilters, leader: str | None, dialect: str) -> Conditions:
     """Every filter but the leader, so written that SQLite does not take an index of theirs instead."""
     c = requests.c
     found: Conditions = []
@@ -352,7 +352,7 @@ def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
     return found
 
 
-def _zones(filters: Filters, alone: bool) -> Conditions:
+def _zones(filters: RequestFilters, alone: bool) -> Conditions:
     """Return the condition on a stretch of time that may contain a passing row.  ``alone``: no index leads, so that
     zones are all there is against reading everything where streams, or the others, are rare.
     """

@@ -52,7 +52,7 @@ GROUPS = tuple(_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class UsageFilters:
     """None: anything.  ``since`` and ``until`` are Unix ns; the days that they fall into count whole.  ``model`` is
     ``provider/model`` or the model's id alone.
     """
@@ -65,7 +65,7 @@ class Filters:
     tokens: Collection[str] | None = None  # a tenant's: calls of these grants only
 
 
-async def report(engine: AsyncEngine, group_by: str, filters: Filters) -> dict[str, Any]:
+async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> dict[str, Any]:
     """The JSON of GET /admin/v1/usage: a list of at most MAX_GROUPS, the most used first, days in their order, with the
     ``total`` of all.  ``group_by`` is one of GROUPS.
 
@@ -144,7 +144,7 @@ def _days() -> ColumnElement[bool]:
     return _day.day.in_(select(days.c.day).where(days.c.day.is_not(None)))
 
 
-def _detail(group_by: str, filters: Filters) -> int:
+def _detail(group_by: str, filters: UsageFilters) -> int:
     """The coarsest of the three sums that tells apart what is asked for."""
     tokens = group_by == "token" or (filters.token, filters.tokens) != (None, None)
     names = group_by in ("model", "provider", "requested") or (filters.model, filters.provider) != (None, None)
@@ -153,7 +153,7 @@ def _detail(group_by: str, filters: Filters) -> int:
     return ALL_TOKENS
 
 
-def _where(filters: Filters) -> list[ColumnElement[bool]]:
+def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
     # A day whose only call was put right is empty; a target may have written a part of other targets' answers alone
     found: list[ColumnElement[bool]] = [or_(_day.requests > 0, _day.completion_tokens > 0)]
     if filters.since is not None:

@@ -28,7 +28,7 @@ log = structlog.get_logger("headgate.publication")
 
 
 @dataclass(frozen=True, slots=True)
-class Reloaded:
+class FileReload:
     """``changed``: something differs.  ``effective``: every connected data process serves with it.
     ``needs_restart``: changed keys that only a restart applies.
     """
@@ -122,7 +122,7 @@ class Upkeep:
         """Keys that the file gives another value than the running processes were started with."""
         return self._publication.sources.compiled.needs_restart
 
-    async def reload(self) -> Reloaded:
+    async def reload(self) -> FileReload:
         """Reads the file again.  Raises ValueError or OSError with a sentence where it is bad: the last good one
         stays.  What the store declares stays too.
         """
@@ -147,7 +147,7 @@ class Upkeep:
             log.info("configuration reloaded", generation=generation)
             self._reloaded()
         effective = await self._publication.effective(generation)
-        return Reloaded(generation, changed, effective, compiled.needs_restart)
+        return FileReload(generation, changed, effective, compiled.needs_restart)
 
     async def detect(self) -> tuple[Detected, bool]:
         """Looks for local engines again: what is there, and whether the data processes know.  Where the configuration

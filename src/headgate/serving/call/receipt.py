@@ -20,7 +20,7 @@ from headgate.model import (
     Opened,
     Plan,
     Progress,
-    Seam,
+    SeamRecord,
     Target,
     Usage,
     Used,
@@ -100,7 +100,7 @@ class Receipt:
         self.client_id = prefix + self.id  # as the client reads it
         self.received = received
         self.attempts: list[AttemptRecord] = []
-        self.continued: list[Seam] = []
+        self.continued: list[SeamRecord] = []
         self._ended: list[Ended] = []
         self._journal = journal
 
@@ -295,7 +295,7 @@ class Receipt:
         self.close("fail" if self.opened else "refuse", "failed", status, code)
 
 
-def _continued(seams: list[Seam]) -> bytes:
+def _continued(seams: list[SeamRecord]) -> bytes:
     return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 

@@ -19,7 +19,7 @@ from headgate.control.objects.registry import StoredAlias
 from headgate.control.refusals import ALIAS_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Alias
-from headgate.resources.alias import AliasConduct, AliasWish
+from headgate.resources.alias import AliasSettings, AliasWish
 from headgate.resources.fields import ModelName
 
 AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]
@@ -30,7 +30,7 @@ class Target(View):
     weight: int
 
 
-class AliasView(View, AliasConduct):
+class AliasView(View, AliasSettings):
     """``why``: how a shipped alias came to its targets.  ``problem``: why a stored one does not do what it says.
     ``shadowed``: a stored one of a name that the file declares too, which wins.
     """
@@ -130,7 +130,7 @@ def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
         shadowed=False,
         problem=None,
         created=None,
-        **AliasConduct.values_of(alias),
+        **AliasSettings.values_of(alias),
     )
 
 

@@ -157,7 +157,7 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
         min_duration_ms: Annotated[float | None, Query(ge=0, le=DAY_MS, allow_inf_nan=False)] = None,
     ) -> Response:
         """Calls, newest first; the filters hold together."""
-        filters = requests.Filters(
+        filters = requests.RequestFilters(
             token=None if token is None else await _token(admin, token, caller),
             model=model,
             requested=requested,
@@ -203,7 +203,7 @@ def _add_usage(api: APIRouter, admin: Admin) -> None:
         provider: Word = None,
     ) -> Response:
         """What was used, added up; days in their order, everything else by requests."""
-        filters = usage.Filters(
+        filters = usage.UsageFilters(
             since=instant_of("since", since),
             until=instant_of("until", until),
             token=None if token is None else await _token(admin, token, caller),

@@ -1,4 +1,4 @@
-"""Tenants and groups of calls; of a token its tenant, its parent, and what it may use."""
+"""Tenants and groups of calls; of a token its parent, and what it may use."""
 
 from __future__ import annotations
 
