@@ -1,8 +1,9 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
-Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), one call's values (Call, Target, Attempt,
-Plan, Hold, Usage), and what is remembered of it (Opened, Progress, Closed, Refused).  They are msgspec structs
-because they also travel: down the channel as MessagePack, up through the journal as MessagePack arrays.
+Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), limits and budgets (CallLimits, Budget,
+Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage), and what is remembered of it (Opened, Progress,
+Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up through the
+journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
@@ -17,7 +18,6 @@ from headgate.model.call import (
     Call,
     Candidate,
     Delivered,
-    Hold,
     Options,
     Plan,
     Prompt,
@@ -29,7 +29,6 @@ from headgate.model.config import (
     AUTO,
     CAPABILITIES,
     FEATURES,
-    FREE,
     Account,
     Alias,
     DataBoot,
@@ -38,13 +37,26 @@ from headgate.model.config import (
     Limits,
     ModelRow,
     Pool,
-    Price,
-    PriceTier,
     Provider,
     Snapshot,
     TargetRef,
     Timeouts,
 )
+from headgate.model.limits import (
+    HARD,
+    NO_LIMITS,
+    PERIODS,
+    SOFT,
+    UNLIMITED,
+    Budget,
+    CallGroup,
+    CallLimits,
+    Hold,
+    Quota,
+    Tenant,
+    Want,
+)
+from headgate.model.prices import FREE, Price, PriceTier
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -62,13 +74,21 @@ __all__ = [
     "CAPABILITIES",
     "FEATURES",
     "FREE",
+    "HARD",
     "NO_ALIAS",
+    "NO_LIMITS",
     "NO_OPTIONS",
+    "PERIODS",
+    "SOFT",
+    "UNLIMITED",
     "Account",
     "Alias",
     "Attempt",
     "AttemptRecord",
+    "Budget",
     "Call",
+    "CallGroup",
+    "CallLimits",
     "Candidate",
     "Closed",
     "DataBoot",
@@ -87,6 +107,7 @@ __all__ = [
     "Progress",
     "Prompt",
     "Provider",
+    "Quota",
     "Record",
     "Refused",
     "Rendered",
@@ -96,6 +117,8 @@ __all__ = [
     "Snapshot",
     "Target",
     "TargetRef",
+    "Tenant",
     "Timeouts",
     "Usage",
+    "Want",
 ]

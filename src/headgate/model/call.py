@@ -7,7 +7,8 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
-from headgate.model.config import Account, Alias, ModelRow, Price, Provider, Timeouts
+from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
+from headgate.model.prices import Price
 
 
 class Options(Struct, frozen=True, gc=False):
@@ -168,13 +169,6 @@ class Plan(Struct, frozen=True):
     retries: int = 2
     ordered: bool = True
     affinity: bytes = b""
-
-
-class Hold(Struct, gc=False):
-    """What admission has set aside for a running call; a lease, returned by ``admission.settle``."""
-
-    grant_id: str
-    tokens: int = 0
 
 
 class Usage(Struct, gc=False):

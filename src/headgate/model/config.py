@@ -6,6 +6,9 @@ from collections.abc import Mapping
 
 from msgspec import Struct, field
 
+from headgate.model.limits import NO_LIMITS, Budget, CallGroup, CallLimits, Tenant
+from headgate.model.prices import Price
+
 AUTO = "auto"  # the alias that is always there
 FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
 CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
@@ -19,34 +22,6 @@ class Timeouts(Struct, frozen=True, gc=False):
     first_token: float = 60.0
     stall: float = 60.0
     total: float = 600.0
-
-
-class PriceTier(Struct, frozen=True, gc=False):
-    """What a call of more than ``above`` prompt tokens costs instead, all of it."""
-
-    above: int
-    input: int | None = None
-    output: int | None = None
-    cached_input: int | None = None
-    cache_write: int | None = None
-
-
-class Price(Struct, frozen=True, gc=False, omit_defaults=True):
-    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free.
-
-    ``tiers`` come in rising order.  ``source`` is the price list's snapshot id: ``file``, ``store`` or
-    ``genai-prices <version>``; empty where nothing is known.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cached_input: int | None = None
-    cache_write: int | None = None
-    tiers: tuple[PriceTier, ...] = ()
-    source: str = ""
-
-
-FREE = Price(0, 0, 0, 0)
 
 
 class Pool(Struct, frozen=True, gc=False):
@@ -155,6 +130,9 @@ class Alias(Struct, frozen=True):
     structured: str = "error"  # error | buffer
     affinity: str = "prompt_cache"  # none | prompt_cache | session
     privacy: str = "any"  # any | no_train | trusted | own
+    hold_tokens: int = 1024  # of output, which admission holds at first
+    queue_size: int = 0  # calls that may wait for a parallel slot
+    queue_wait_s: float = 10.0
 
     @property
     def holds(self) -> bool:
@@ -162,10 +140,11 @@ class Alias(Struct, frozen=True):
         return self.tool_calls == "hold" or self.structured == "buffer"
 
 
-class Grant(Struct, frozen=True, gc=False):
+class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
 
-    ``models`` empty means all.  ``expires`` is Unix seconds.
+    ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
+    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.
     """
 
     id: str
@@ -174,6 +153,11 @@ class Grant(Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     expires: float | None = None
     origin: str = "file"
+    tenant: str = ""
+    limits: CallLimits = NO_LIMITS
+    budget: Budget | None = None
+    over_budget: str = ""
+    tier: str = "medium"  # slow | medium | fast | ludicrous: its place in queues
 
 
 class Snapshot(Struct, frozen=True):
@@ -192,6 +176,8 @@ class Snapshot(Struct, frozen=True):
     unpriced: str = "allow"  # allow | refuse: a target whose price is not known
     # Services that are known and may not be configured, with some of their models: errors name the next step
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()  # ``budgets:``
 
 
 class Limits(Struct, frozen=True, gc=False):

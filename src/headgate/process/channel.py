@@ -25,7 +25,7 @@ from typing import Generic, TypeVar
 import msgspec
 from msgspec import Struct, field
 
-from headgate.model import Alias, Grant, Provider, Timeouts
+from headgate.model import Alias, CallGroup, Grant, Provider, Tenant, Timeouts
 
 FRAME = struct.Struct("<I")
 MAX_FRAME = 4 << 20
@@ -44,6 +44,8 @@ class World(Struct, frozen=True):
     retries: int = 2
     unpriced: str = "allow"
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):

@@ -32,6 +32,8 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
         retries=world.retries,
         unpriced=world.unpriced,
         presets=world.presets,
+        tenants=world.tenants,
+        groups=world.groups,
     )
 
 
@@ -45,6 +47,8 @@ def world_of(snapshot: Snapshot) -> World:
         retries=snapshot.retries,
         unpriced=snapshot.unpriced,
         presets=snapshot.presets,
+        tenants=snapshot.tenants,
+        groups=snapshot.groups,
     )
 
 

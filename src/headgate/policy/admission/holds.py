@@ -17,4 +17,4 @@ def take(call: Call, grant: Grant, *, journal_accepts: bool) -> Hold:
             "the journal has no room for another receipt (is the disk full, or control behind?); try again shortly",
             retry_after=5,
         )
-    return Hold(grant.id, call.prompt.tokens)
+    return Hold(grant.id, call.prompt.tokens, 0, 0, None, 0.0)

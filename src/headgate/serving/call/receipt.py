@@ -110,7 +110,7 @@ class Receipt:
         self.routed = _monotonic()
         self.plan = plan
         self.hold = hold
-        self.usage.prompt = hold.tokens
+        self.usage.prompt = hold.prompt
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price

@@ -28,7 +28,7 @@ def compose(generation: int, world: World, tokens: Mapping[bytes, Grant]) -> Sna
     """A Snapshot from what travels."""
     return Snapshot(
         generation, tokens, world.providers, world.aliases, world.default_model, world.timeouts, world.retries,
-        world.unpriced, world.presets,
+        world.unpriced, world.presets, world.tenants, world.groups,
     )  # fmt: skip
 
 
