@@ -8,10 +8,10 @@ import pytest
 from msgspec.structs import replace
 
 from headgate.catalog.presets import rows
+from headgate.cli.reach.offline import Nobody
 from headgate.control.identity.vault import Vault, VaultLocked
 from headgate.control.objects import headers, registry
 from headgate.control.objects.registry import Objects, StoredProvider
-from headgate.control.offline import Nobody
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store
 from headgate.model import Provider

@@ -26,13 +26,13 @@ from headgate.control.store.database import (
     REVISIONS,
     StoreUnusable,
     async_url,
-    metadata,
     open_store,
     read_meta,
     request_zones,
     usage_days,
     write_meta,
 )
+from headgate.control.store.ledger_tables import metadata
 from headgate.model import Grant
 from headgate.policy.auth import digest
 from headgate.process.credentials import instance_key, make_key, mint, public_id

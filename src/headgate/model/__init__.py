@@ -56,7 +56,7 @@ from headgate.model.limits import (
     Tenant,
     Want,
 )
-from headgate.model.prices import FREE, Price, PriceTier
+from headgate.model.prices import FREE, DetailRates, Price, PriceHours, PriceTier, TokenDetails
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -94,6 +94,7 @@ __all__ = [
     "DataBoot",
     "DataSettings",
     "Delivered",
+    "DetailRates",
     "Grant",
     "Hold",
     "Limits",
@@ -103,6 +104,7 @@ __all__ = [
     "Plan",
     "Pool",
     "Price",
+    "PriceHours",
     "PriceTier",
     "Progress",
     "Prompt",
@@ -119,6 +121,7 @@ __all__ = [
     "TargetRef",
     "Tenant",
     "Timeouts",
+    "TokenDetails",
     "Usage",
     "Want",
 ]

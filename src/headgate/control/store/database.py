@@ -21,7 +21,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     event,
@@ -35,17 +34,16 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headgate.control.store import postgres
+from headgate.control.store.ledger_tables import metadata
 from headgate.control.store.receipt_columns import RECEIPT
 
 # Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0004", "0005")
+REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0008")
 HEAD = REVISIONS[-1]
 MIGRATIONS = Path(__file__).with_name("migrations")
 
 MEND = "; put a backup in its place, or move it away to begin with an empty one"
 PATIENCE_S = 5.0  # for a free connection: a longer wait is answered with the error that the store is busy
-
-metadata = MetaData()
 
 # Agent tokens.  The token itself is nowhere: `digest` is HMAC-SHA256(instance key, whole token).
 tokens = Table(
@@ -100,6 +98,8 @@ _partial("requests_by_grant_label", LABELLED, "grant_id", "label", "id")
 _partial("requests_by_outcome", UNDELIVERED, "outcome", "id")
 _partial("requests_by_code", WITH_CODE, "code", "id")
 _partial("requests_continued", CONTINUED, "id")
+_partial("requests_by_session", requests.c.session.is_not(None), "session", "id")
+_partial("requests_tagged", requests.c.tags.is_not(None), "id")
 _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
 # The maxima of the rows of one stretch of time, so that a list with a minimum skips the stretches without such rows.

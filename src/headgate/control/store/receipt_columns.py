@@ -6,6 +6,7 @@ view are made of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,10 @@ def _second(ns: int) -> int:
 
 def _ms(us: int | None) -> float | None:
     return None if us is None else us / 1000
+
+
+def _object(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def _or_none(value: Any) -> Any:
@@ -91,7 +96,12 @@ RECEIPT = (
     _of_opened("requested", Text, "requested", write=(TEXT,), required=True, shown="requested_model", view=str),
     _of_opened("stream", Boolean, "stream", required=True, shown="stream", view=bool, read=bool),
     _of_opened("label", Text, "label", write=(TEXT, BLANK), shown="label", view=str | None),
-    # Of a running call: what it is priced with if it is lost
+    _of_opened("tenant", Text, "tenant", write=(TEXT, BLANK), shown="tenant", view=str | None, private=True),
+    _of_opened("session", Text, "session", write=(TEXT, BLANK), shown="session", view=str | None),
+    _of_opened("client_user", Text, "user", write=(TEXT, BLANK), shown="user", view=str | None),
+    _of_opened("tags", Text, "tags", write=(BLANK, JSON), shown="metadata", view=dict[str, str] | None, read=_object),
+    # Of a running call: nano-USD that are set aside for it, and what it is priced with if it is lost
+    _of_opened("held", BigInteger, "hold", write=(KNOWN,), until_closed=True),
     _of_opened("price_input", BigInteger, "price_input", write=(KNOWN,), until_closed=True),
     _of_opened("price_output", BigInteger, "price_output", write=(KNOWN,), until_closed=True),
     ReceiptColumn("provider", Text, closed="provider", early=True, required=True, shown="provider", view=str),
@@ -126,4 +136,10 @@ RECEIPT = (
     ReceiptColumn("not_continued", Text, closed="not_continued", write=(BLANK,),
                   shown="not_continued", view=str | None),
     ReceiptColumn("shares", Text, closed="shares", write=(BLANK, JSON)),
+    ReceiptColumn("price_id", Text, closed="price_id", write=(BLANK,)),  # the key into `prices`
+    ReceiptColumn("token_details", Text, closed="token_details", write=(BLANK, JSON)),  # an array: model.TokenDetails
+    # nano-USD that its providers charge, where that is not the cost at the one that served: in all, and each's as an
+    # object by name
+    ReceiptColumn("operator_cost", BigInteger),
+    ReceiptColumn("billed", Text),
 )  # fmt: skip
