@@ -67,7 +67,7 @@ def rows(state: Path) -> dict[str, dict[str, Any]]:
     return {row["id"]: row for row in query(state, "SELECT * FROM requests ORDER BY id")}
 
 
-async def eventually(recorder: Recorder, condition: Callable[[], bool], within: float = 30.0) -> None:
+async def eventually(recorder: Recorder, condition: Callable[[], bool], within: float = 120) -> None:
     deadline = time.monotonic() + within
     while not condition():
         assert time.monotonic() < deadline, "it did not come to pass"

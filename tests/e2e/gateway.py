@@ -67,8 +67,8 @@ class Gateway:
 
     def start(self) -> Gateway:
         self.spawn()
-        self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M), 60)
-        self.until(lambda: self.get("/health")[1]["control"] == "connected", 60)
+        self.until(lambda: re.search(r"^listening data=", self.err.read_text(), re.M))
+        self.until(lambda: self.get("/health")[1]["control"] == "connected")
         return self
 
     def end(self, number: int = signal.SIGTERM, within: float = 60) -> int:
@@ -106,7 +106,7 @@ class Gateway:
         os.kill(pid, number)
         return pid
 
-    def until(self, condition: Callable[[], object], within: float = 30) -> Any:
+    def until(self, condition: Callable[[], object], within: float = 120) -> Any:
         return wait_until(condition, within, why=lambda: f"its log:\n{self.err.read_text()[-4000:]}")
 
     # ------------------------------------------------------------------------------- what it says
@@ -146,7 +146,7 @@ class Gateway:
 
     def rows(self) -> dict[str, dict[str, Any]]:
         """The store's requests by their clients' ids, once control has read all that the journal holds."""
-        self.until(self._recorded, 60)
+        self.until(self._recorded)
         # Control answers this when it has committed all that was written before the question.
         self.until(lambda: self.get("/v1/usage")[0] == 200)
         with closing(sqlite3.connect(self.state / "headgate.db")) as connection:

@@ -158,7 +158,7 @@ def many_rows(one: Gateway) -> None:
 async def killed(one: Gateway) -> None:
     one.kill("control")
     for state in (False, True):  # it has gone, and has come back
-        await asyncio.to_thread(one.until, lambda: (one.get("/health")[1]["control"] == "connected") is state, 20)  # noqa: B023
+        await asyncio.to_thread(one.until, lambda: (one.get("/health")[1]["control"] == "connected") is state)  # noqa: B023
     await asyncio.sleep(2)
 
 
@@ -215,7 +215,7 @@ async def streams_through_all(one: Gateway) -> tuple[list[Client], list[Phase]]:
         await disturb(one)
     phases[-1].ended = time.monotonic()
     assert not [client for client in clients if client.ended.is_set()], "the streams were to outlast what disturbs them"
-    await asyncio.wait_for(asyncio.gather(*(client.ended.wait() for client in clients)), SECONDS + 20)
+    await asyncio.wait_for(asyncio.gather(*(client.ended.wait() for client in clients)), SECONDS + 120)
     return clients, phases
 
 
@@ -248,7 +248,7 @@ def test_500_streams_do_not_notice_what_becomes_of_control(gateway: Make, report
         assert phase.p99 <= max(3 * quiet.p99, 1 / RATE), f"{phase} – {quiet}"
         assert phase.max <= max(3 * quiet.max, 4 / RATE), f"{phase} – {quiet}"
 
-    one.until(one._recorded, 60)
+    one.until(one._recorded)
     one.until(lambda: one.get("/v1/usage")[0] == 200)
     found = outcomes(one.state)
     assert len(found) == STREAMS + 1 and {client.id for client in clients} < set(found)

@@ -15,18 +15,18 @@ def test_a_file_that_is_emptied_takes_nothing_back(gateway: Make) -> None:
     one = gateway().start()
     for content in (b"", b"# nothing\n\n---\n", b"~\n", bytes(200)):
         one.config.write_bytes(content)
-        one.until(lambda: one.health()["config"]["reload_error"], 30)
+        one.until(lambda: one.health()["config"]["reload_error"])
         assert allowed(one), content
         one.configure("")
-        one.until(lambda: not one.health()["config"]["reload_error"], 30)
+        one.until(lambda: not one.health()["config"]["reload_error"])
     one.config.write_bytes(b"")
-    one.until(lambda: one.health()["config"]["reload_error"], 30)
+    one.until(lambda: one.health()["config"]["reload_error"])
     for role in ("control", "data"):  # whatever starts meanwhile begins with the last good content
         one.kill(role)
-        one.until(lambda role=role: f"the {role} process answers again" in one.log, 60)  # type: ignore[misc]
+        one.until(lambda role=role: f"the {role} process answers again" in one.log)  # type: ignore[misc]
         assert allowed(one)
     one.config.write_text("{}\n")  # said in as many words
-    one.until(lambda: not allowed(one), 30)
+    one.until(lambda: not allowed(one))
 
 
 def test_file_written_in_place_is_read_whole(gateway: Make) -> None:
@@ -40,4 +40,4 @@ def test_file_written_in_place_is_read_whole(gateway: Make) -> None:
             assert allowed(one)
             time.sleep(0.1)
         file.write("tokens:" + tail)
-    one.until(lambda: one.get("/v1/models/mine")[0] == 200, 30)
+    one.until(lambda: one.get("/v1/models/mine")[0] == 200)

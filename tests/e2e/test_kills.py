@@ -120,11 +120,11 @@ def test_no_stream_notices_that_control_was_killed(gateway: Make, report: Report
     def kill() -> None:
         one.kill("control")
         killed = time.monotonic()
-        one.until(lambda: one.get("/health")[1]["control"] == "away", 60)
+        one.until(lambda: one.get("/health")[1]["control"] == "away")
         status, body = one.get(request)
         assert (status, body["error"]["code"]) == (503, "control_unavailable")
         assert one.get("/v1/usage")[0] == 503
-        one.until(lambda: one.get(request)[0] == 200, 60)
+        one.until(lambda: one.get(request)[0] == 200)
         seen["back"] = time.monotonic() - killed
 
     streams = asyncio.run(streams_while(one, 200, 6, kill))
@@ -172,7 +172,7 @@ def test_streams_start_without_control(gateway: Make) -> None:
         assert (status, body["error"]["code"]) == (503, "control_unavailable")
         snapshot = (one.state / "snapshot-w0.bin").read_bytes()
         assert token.encode() not in snapshot
-    one.until(lambda: "the control process answers again" in one.log, 60)
+    one.until(lambda: "the control process answers again" in one.log)
     rows = one.rows()
     assert {row["outcome"] for row in rows.values()} == {"delivered"} and len(rows) == 3
     assert one.cli("token", "revoke", token.split("_")[2]).returncode == 0
@@ -198,7 +198,7 @@ def test_orphans_end_by_themselves_and_a_new_start_takes_over(gateway: Make) -> 
 
     short, long = asyncio.run(main())
     one.process.wait()
-    one.until(lambda: all(_gone(pid) for pid in pids.values()), 60)
+    one.until(lambda: all(_gone(pid) for pid in pids.values()))
     assert long.error or not long.done
     with socket.create_server(("127.0.0.1", one.port)):
         pass  # the port is free

@@ -63,12 +63,12 @@ def test_losing_the_log_loses_the_log_only(lose: Callable[[], tuple[int, Callabl
     sink, gone = lose()
     try:
         one.begin(sink)
-        one.until(one.answers, 60)
+        one.until(one.answers)
         gone()
         for role in ("data", "control"):  # each death is a line of the supervisor's
             before = one.kill(role)
             one.until(lambda role=role, before=before: one.pids().get(role, before) != before)  # type: ignore[misc]
-            one.until(one.answers, 60)
+            one.until(one.answers)
         one.configure("not: yaml: at all")
         one.process.send_signal(signal.SIGHUP)  # a line of control's
         one.until(lambda: one.health()["config"]["reload_error"])
@@ -87,6 +87,6 @@ def test_a_gateway_starts_without_standard_streams(gateway: Make) -> None:
         cwd=one.home, env=one.environ,
     )  # fmt: skip
     one.err.touch()
-    one.until(lambda: (one.state / "admin.token").exists(), 60)
+    one.until(lambda: (one.state / "admin.token").exists())
     assert one.chat("builtin/lorem")[0] == 200
     assert one.end() == 0

@@ -92,7 +92,7 @@ def test_a_state_directory_deeper_than_a_sockets_address(gateway: Make) -> None:
     one.state = one.home / ("d" * 60) / ("e" * 60) / "state"
     one.configure("")
     one.start()
-    one.until(lambda: one.get("/health")[1]["control"] == "connected", 60)
+    one.until(lambda: one.get("/health")[1]["control"] == "connected")
     made = one.cli("token", "create", "deep")
     assert made.returncode == 0 and "not yet" not in made.stderr
     assert one.chat("builtin/echo", made.stdout.strip())[0] == 200

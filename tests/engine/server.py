@@ -51,7 +51,7 @@ class Engine:
             self.slots()
         return max(0.1, time.monotonic() - begun)
 
-    def until_busy(self, count: int, within: float = 15.0) -> float:
+    def until_busy(self, count: int, within: float = 120) -> float:
         """Waits until exactly ``count`` slots are at work; returns the seconds that took.  Raises TimeoutError."""
         begun = time.monotonic()
         while self.busy() != count:

@@ -261,7 +261,7 @@ def test_orphans_end(gateway: Make) -> None:
     data, control = one.pid("data"), one.pid("control")
     one.process.kill()
     one.process.communicate()
-    one.until(lambda: gone(data) and gone(control), 30)
+    one.until(lambda: gone(data) and gone(control))
     assert one.lines("data", "orphaned") and one.lines("control", "orphaned")
 
 

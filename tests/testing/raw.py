@@ -116,7 +116,7 @@ def chat(model: str, *, stream: bool = True, **more: Any) -> bytes:
     )
 
 
-async def read(reader: asyncio.StreamReader, within: float = 30.0) -> Answer:
+async def read(reader: asyncio.StreamReader, within: float = 120) -> Answer:
     """One answer, or what there is of it after ``within`` seconds."""
     answer = Answer()
     parsing = _Reader(answer)
@@ -149,7 +149,7 @@ async def _read(reader: asyncio.StreamReader, parsing: _Reader, begun: float) ->
     answer.ended = "complete"
 
 
-async def ask(port: int, data: bytes, within: float = 30.0) -> Answer:
+async def ask(port: int, data: bytes, within: float = 120) -> Answer:
     reader, writer = await asyncio.open_connection("127.0.0.1", port, limit=1 << 24)
     try:
         writer.write(data)

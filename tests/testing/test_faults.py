@@ -364,7 +364,7 @@ async def _gone(model: str) -> None:
         await provider.until(lambda p: p.requests)
         await asyncio.sleep(0.05)
         writer.close()
-        await provider.until(lambda p: p.requests[0].how == "client_closed", within=10)
+        await provider.until(lambda p: p.requests[0].how == "client_closed", within=120)
 
 
 @pytest.mark.parametrize(
