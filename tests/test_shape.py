@@ -41,7 +41,6 @@ LONG_FUNCTIONS: dict[str, int] = {
     "headgate/control/api/providers.py:routes": 118,
     "headgate/control/api/requests.py:routes": 82,
     "headgate/control/api/tokens.py:routes": 68,
-    "headgate/serving/call/exchange.py:Exchange._serve": 68,
 }
 
 # Functions with more than PARAMETERS parameters, CLI commands and routes apart: those have one for each option.

@@ -6,7 +6,7 @@ from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Rendered, Snapshot, Usage
+from headgate.model import Attempt, Delivered, Rendered, Snapshot, Usage, Used
 
 
 class Directory(Protocol):
@@ -38,8 +38,8 @@ class StreamBridge(Protocol):
     """
 
     @property
-    def usage(self) -> Usage:
-        """The upstream's own figures, else an estimate from what has been streamed so far."""
+    def used(self) -> Used:
+        """What this attempt alone has used so far: as its upstream reports it, else estimated from what has come."""
 
     @property
     def progress(self) -> int:
@@ -52,14 +52,6 @@ class StreamBridge(Protocol):
     @property
     def delivered(self) -> Delivered | None:
         """What the client has seen, for a verdict on whether another attempt may follow; None for nothing."""
-
-    @property
-    def own_usage(self) -> Usage:
-        """Of this attempt alone, as its provider bills it; ``usage`` is of the whole answer."""
-
-    @property
-    def given(self) -> Usage:
-        """``usage`` without what is held: what the client has had, where the stream has broken."""
 
     def feed(self, data: bytes) -> bytes:
         """Bytes as they came from the upstream's body, cut anywhere."""
@@ -76,11 +68,12 @@ class StreamBridge(Protocol):
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""
 
-    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
+    def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         """What ends the client's stream: the last chunks and ``[DONE]``, or the error event.
 
-        ``extra`` is the answer's ``headgate`` object, encoded; it goes into the usage chunk, where one was asked for.
-        ``trace`` is the route trace, which makes one where there is none.
+        ``usage`` is that of the whole answer, of which earlier attempts may have a part.  ``extra`` is the answer's
+        ``headgate`` object, encoded; it goes into the usage chunk, where one was asked for.  ``trace`` is the route
+        trace, which makes one where there is none.
         """
 
 

@@ -27,11 +27,10 @@ from headgate.model import (
     TargetRef,
 )
 from headgate.policy.auth import digest
-from headgate.ports import StreamBridge
+from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
-from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import Wheel
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
 from tests.dataplane import TOKEN, DataPlane, post
@@ -328,6 +327,6 @@ def test_bug_after_a_broken_connection_ends_the_call() -> None:
 
     bridge = SimpleNamespace(close=close, error=None)
     relay = Relay(cast(Egress, None), cast(Receipt, SimpleNamespace(client_id="x")), cast(Wheel, None), 10.0)
-    relay.bridge, relay.done = cast(StreamBridge, bridge), Signal()
-    relay.failed(GatewayError(UPSTREAM_CUT, "cut"))
-    assert relay.done.done and bridge.error.kind.code == "internal_error"
+    pump = relay.begin(cast(Upstream, SimpleNamespace(patience=None)), cast(StreamBridge, bridge))
+    pump.failed(GatewayError(UPSTREAM_CUT, "cut"))
+    assert pump.done.done and bridge.error.kind.code == "internal_error"

@@ -103,7 +103,8 @@ class Reply(Struct, gc=False):
 
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another attempt
-    can go on where this one breaks.  ``choices``: how many answers were asked for.
+    can go on where this one breaks.  ``choices``: how many answers were asked for.  ``before``: what earlier attempts
+    have delivered of the answer that this one goes on with.
     """
 
     ident: str
@@ -118,17 +119,24 @@ class Reply(Struct, gc=False):
     choices: int = 1
     keep: bool = False
     sent: Quotable | None = None
+    before: Usage | None = None
+
+
+def _write_nothing(extra: bytes | None, trace: bytes | None) -> bytes:
+    return b""
 
 
 class Answer(Struct, gc=False):
-    """A whole answer for the client, or the ``error`` that it is (``body`` is then empty).
+    """A whole answer for the client, or the ``error`` that it is.
 
+    ``write`` makes its body, with what the gateway adds when the call's receipt has its figures: the ``headgate``
+    object and the route trace, as JSON.
     ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
     ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
     ``model`` is the name in the body: the upstream's own.
     """
 
-    body: bytes = b""
+    write: Callable[[bytes | None, bytes | None], bytes] = _write_nothing
     usage: Usage | None = None
     text_bytes: int = 0
     hollow: bool = False
@@ -137,16 +145,6 @@ class Answer(Struct, gc=False):
     error: GatewayError | None = None
     skipped: int = 0  # events that could not be read, where it came as a stream
     model: str = ""
-
-
-class Extras(Struct, frozen=True, gc=False):
-    """What the gateway adds to a whole answer when its usage is known: the ``headgate`` object, the route trace."""
-
-    metadata: Callable[[Usage], bytes] | None = None
-    trace: Callable[[Usage], bytes] | None = None
-
-
-NO_EXTRAS = Extras()
 
 
 # ------------------------------------------------------------------------------------- the two ends of an answer
@@ -233,7 +231,7 @@ class PassThrough(Protocol):
     def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> StreamBridge | None:
         """The stream of a later attempt at the answer that broke in ``before``; None where that was no pass-through."""
 
-    def answer(self, body: bytes, reply: Reply, extras: Extras) -> Answer | Iterator[Answer | None]:
+    def answer(self, body: bytes, reply: Reply) -> Answer | Iterator[Answer | None]:
         """A whole answer.  One that came as a stream is read in parts: None after each, at last the Answer."""
 
 

@@ -27,7 +27,7 @@ from headgate.dialects.base import (
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import Shown
 from headgate.errors import GatewayError
-from headgate.model import Delivered, Usage
+from headgate.model import NOTHING, Delivered, Usage, Used
 
 _MOST_HELD = 64 << 10  # deltas
 _TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
@@ -43,7 +43,7 @@ class ComposedStream:
         self.source = source
         self.face = face
         self.ident = reply.ident
-        self.shown = Shown(reply.prompt_tokens, keep=reply.keep or seam is not None) if before is None else before
+        self.shown = Shown(keep=reply.keep or seam is not None) if before is None else before
         self.seam = seam
         self.visible = before is not None
         self.done = False
@@ -56,8 +56,10 @@ class ComposedStream:
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
-        self._said = Shown(0, keep=False)  # all of this attempt's, whatever of it the client has
-        self._has_before = self.shown.copy() if before is not None else None
+        self._said = Shown(keep=False)  # all of this attempt's, whatever of it the client has
+        self._before = reply.before if before is not None else None
+        self._had = self.shown.estimate
+        self._thoughts = self.shown.kinds <= tally.THOUGHTS
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -78,10 +80,10 @@ class ComposedStream:
         self.done = True
         return True
 
-    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
+    def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
             return self.face.error(self.error)
-        return self.face.tail(self._finish or Finish("stop"), self.usage, extra, trace)
+        return self.face.tail(self._finish or Finish("stop"), usage, extra, trace)
 
     @property
     def model(self) -> str:
@@ -99,51 +101,36 @@ class ComposedStream:
     def delivered(self) -> Delivered | None:
         if not self.visible:
             return None
-        shown = self.shown
-        return Delivered(shown.text, frozenset(shown.kinds), 1, self.given.completion, self._finish is not None)
+        shown, before = self.shown, self._before
+        tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
+        return Delivered(shown.text, frozenset(shown.kinds), 1, tokens, self._finish is not None)
 
     # ------------------------------------------------------------------------------- usage
 
     @property
-    def usage(self) -> Usage:
-        """Of the whole answer: what the provider reports, or an estimate of what the client has been given."""
-        before, reported = self._has_before, self.source.reported
-        if before is None:
-            return self._own(Usage(self._reply.prompt_tokens, self._said.estimate))
-        new = max(0, self.shown.estimate - before.estimate)
-        if reported is not None and self.done:
-            if self.seam is not None and self.seam.afresh:
-                return reported
-            new = reported.completion
-        return Usage(before.prompt_tokens, before.completion + new, basis="estimated")
-
-    @property
-    def given(self) -> Usage:
-        before = self._has_before
-        if before is not None:
-            return Usage(before.prompt_tokens, before.completion + max(0, self.shown.estimate - before.estimate))
-        whole = self.usage
+    def used(self) -> Used:
+        before, seam, reported = self._before, self.seam, self.source.reported
+        if before is not None and seam is not None:
+            delivered = tally.added(
+                before, reported if self.done else None, max(0, self.shown.estimate - self._had), done=self.done,
+                afresh=seam.afresh, thoughts=self._thoughts,
+            )  # fmt: skip
+            return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
+        billed = self._billed(self._reply.prompt_tokens)
+        if not self.visible:
+            return Used(NOTHING.delivered, billed)
         if self._held is None and self._said.size == self.shown.size:
-            return whole
-        return Usage(whole.prompt, min(whole.completion, self.shown.estimate), whole.cached, whole.cache_write)
+            return Used(billed, billed)
+        completion = min(billed.completion, self.shown.estimate)
+        return Used(Usage(billed.prompt, completion, billed.cached, billed.cache_write), billed)
 
-    @property
-    def own_usage(self) -> Usage:
-        """Of this attempt alone, as its provider bills it."""
-        if self.source.reported is None and not (self._begun or self.done):
-            return Usage()
-        before = self._has_before
-        given = before.completion if before is not None and self.seam is not None and not self.seam.afresh else 0
-        return self._own(Usage(self.shown.prompt_tokens + given, self._said.estimate))
-
-    def _own(self, estimate: Usage) -> Usage:
-        reported = self.source.reported
+    def _billed(self, prompt: int) -> Usage:
+        """What the provider reports; without that, what it has said to a prompt of so many tokens."""
+        reported, said = self.source.reported, self._said.estimate
         if reported is None:
-            return estimate
-        if not self.done and estimate.completion > reported.completion:  # the report is not the last word
-            return Usage(
-                reported.prompt, estimate.completion, reported.cached, reported.cache_write, reported.reasoning
-            )
+            return Usage(prompt, said) if self._begun or self.done else NOTHING.billed
+        if not self.done and said > reported.completion:  # the report is not the last word
+            return Usage(reported.prompt, said, reported.cached, reported.cache_write, reported.reasoning)
         return reported
 
     # ------------------------------------------------------------------------------- deltas

@@ -6,9 +6,10 @@ Adding an API is one folder, and one line here for each of its sides.
 from __future__ import annotations
 
 from collections.abc import Mapping
+from functools import partial
 
 from headgate.dialects.anthropic_messages import dialect as anthropic_messages
-from headgate.dialects.base import Answer, Backend, Client, Delta, Extras, Finish, Reply
+from headgate.dialects.base import Answer, Backend, Client, Delta, Finish, Reply
 from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
 from headgate.dialects.openai_chat import dialect as openai_chat
 from headgate.dialects.seam import Seam
@@ -47,21 +48,19 @@ def join_stream(client: Client, backend: Backend, before: StreamBridge, seam: Se
 
 def _shown(before: StreamBridge) -> Shown:
     """What the client has of the answer that broke in ``before``."""
-    given, delivered = before.given, before.delivered
+    delivered = before.delivered
     if isinstance(before, ComposedStream):
         shown = before.shown
     else:
-        shown = Shown(given.prompt, keep=True)
+        shown = Shown(keep=True)
         text = (delivered.text if delivered is not None else None) or ""
         shown.add("content", len(text.encode()), text)
         shown.kinds = set(delivered.kinds) if delivered is not None else set()
     shown.kinds &= {"content", "refusal", *THOUGHTS}  # what was held of anything else came to nothing
-    shown.completion = given.completion
-    shown.prompt_tokens = given.prompt
     return shown
 
 
-def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply, extras: Extras) -> Answer:
+def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply) -> Answer:
     """The answer for a client that asked for no stream, from a body of status 200 of another API's provider, whatever
     form that has.
     """
@@ -75,7 +74,7 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply,
         deltas += source.whole(framing.document(body))
     if source.error is not None or not source.done:
         return Answer(error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."))
-    shown = Shown(reply.prompt_tokens, keep=False)
+    shown = Shown(keep=False)
     finish = Finish("stop")
     for delta in deltas:
         if isinstance(delta, Finish):
@@ -84,10 +83,7 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply,
             shown.add(kind_of(delta), size_of(delta))
     used = source.reported or Usage(reply.prompt_tokens, shown.estimate)
     model = source.model or reply.model
-    answer = Answer(b"", source.reported, shown.size, finish=finish.reason, skipped=source.skipped, model=model)
-    answer.hollow = is_hollow(shown.kinds, finish)
-    if not answer.hollow:
-        metadata = extras.metadata(used) if extras.metadata is not None else None
-        trace = extras.trace(used) if extras.trace is not None else None
-        answer.body = client.face(reply).whole(deltas, model, used, metadata, trace)
-    return answer
+    return Answer(
+        partial(client.face(reply).whole, deltas, model, used), source.reported, shown.size,
+        is_hollow(shown.kinds, finish), finish.reason, skipped=source.skipped, model=model,
+    )  # fmt: skip

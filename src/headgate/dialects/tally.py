@@ -9,6 +9,8 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
+from headgate.model import Usage
+
 SAMPLE = 16 << 10
 _ASCII, _REST = 4, 2.5  # bytes per token
 _LONGEST, _SHORTEST = 1.8, 0.4  # of a piece that may be a token, by the estimate; a character is 0.25, two tokens 2
@@ -23,7 +25,7 @@ class Tally(NamedTuple):
     content: int = 0
 
 
-NOTHING = Tally()
+NO_TEXT = Tally()
 
 
 THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # seen, but not what was asked for
@@ -37,11 +39,9 @@ class Shown:
     members of a chat delta that it would have been seen in, which ``policy.attempts.continuation`` judges by.
     """
 
-    __slots__ = ("_parts", "completion", "content", "kinds", "pieces", "prompt_tokens", "size")
+    __slots__ = ("_parts", "content", "kinds", "pieces", "size")
 
-    def __init__(self, prompt_tokens: int, *, keep: bool) -> None:
-        self.prompt_tokens = prompt_tokens
-        self.completion = 0  # tokens, where they are known better than by counting
+    def __init__(self, *, keep: bool) -> None:
         self.kinds: set[str] = set()
         self.pieces = 0
         self.size = 0
@@ -73,12 +73,38 @@ class Shown:
         """The text is not gone on with."""
         self._parts = None
 
-    def copy(self) -> Shown:
-        """The same, for later comparison; without the text."""
-        other = Shown(self.prompt_tokens, keep=False)
-        other.completion, other.kinds = self.completion, set(self.kinds)
-        other.pieces, other.size, other.content = self.pieces, self.size, self.content
-        return other
+
+def added(
+    before: Usage, reported: Usage | None, new: int, *, behind: int = 0, done: bool, afresh: bool, thoughts: bool
+) -> Usage:
+    """Return what a later attempt adds to an answer of which the client has ``before``.
+
+    ``reported`` is what its provider says of the attempt, ``new`` an estimate of the tokens that are new to the client,
+    ``behind`` of those that came after the report of a stream that broke.  ``done``: it has brought the answer to its
+    end.  ``afresh``: it said the answer from the beginning.  ``thoughts``: the client has nothing but reasoning, and
+    gets none of this attempt's.
+    """
+    if not (done or new or thoughts):
+        return Usage(basis=before.basis)  # whatever the attempt has said, the client has none of it
+    if reported is None:
+        return Usage(0, new)
+    if afresh and done and not thoughts:
+        return reported.minus(before)  # it has been all said again, and counted by its provider
+    completion, reasoning = reported.completion + behind, reported.reasoning
+    prompt, cached, cache_write = reported.prompt, reported.cached, reported.cache_write
+    if thoughts:
+        completion, reasoning = completion - reasoning, before.completion - before.reasoning
+    elif afresh:
+        completion, reasoning = max(0, completion - before.completion), reasoning - before.reasoning
+    else:  # the text that it was given is no prompt of the client's, and was counted where it was written
+        prompt = max(0, prompt - before.completion) or min(prompt, before.prompt)
+        cached, cache_write = before.cached, before.cache_write
+    if before.basis == "provider":
+        prompt, cached, cache_write = before.prompt, before.cached, before.cache_write
+    return Usage(
+        prompt - before.prompt, completion, cached - before.cached, cache_write - before.cache_write, reasoning,
+        "estimated" if behind else before.basis,
+    )  # fmt: skip
 
 
 def estimate(text: str) -> float:

@@ -1,9 +1,9 @@
 """The nouns.  Frozen values that every package may hold; nothing here does anything.
 
 Configuration as the data plane sees it (Provider, Alias, Grant, Snapshot), limits and budgets (CallLimits, Budget,
-Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage), and what is remembered of it (Opened, Progress,
-Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up through the
-journal as MessagePack arrays.
+Quota, Hold), one call's values (Call, Target, Attempt, Plan, Usage, Used), and what is remembered of it (Opened,
+Progress, Closed, Refused).  They are msgspec structs because they also travel: down the channel as MessagePack, up
+through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
@@ -14,6 +14,7 @@ No value here ever holds a provider's key or a client's token: accounts are name
 from headgate.model.call import (
     NO_ALIAS,
     NO_OPTIONS,
+    NOTHING,
     Attempt,
     Call,
     Candidate,
@@ -24,6 +25,7 @@ from headgate.model.call import (
     Rendered,
     Target,
     Usage,
+    Used,
 )
 from headgate.model.config import (
     AUTO,
@@ -75,6 +77,7 @@ __all__ = [
     "FEATURES",
     "FREE",
     "HARD",
+    "NOTHING",
     "NO_ALIAS",
     "NO_LIMITS",
     "NO_OPTIONS",
@@ -123,5 +126,6 @@ __all__ = [
     "Timeouts",
     "TokenDetails",
     "Usage",
+    "Used",
     "Want",
 ]

@@ -1,12 +1,87 @@
-"""Tokens and money: what a call used, and what that costs.  The one place that rounds."""
+"""Tokens and money: what a call used, and what that costs.  The one place that rounds.
+
+Both are folds of the call's ended attempts: its usage is the sum of what they delivered, and its cost the sum of what
+their targets take for that.
+"""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import NamedTuple, TypeVar
 
-from headgate.model import Price, Usage
+from msgspec import Struct
+from msgspec.structs import replace
+
+from headgate.model import NOTHING, DetailRates, Price, PriceHours, Share, Target, TokenDetails, Usage, Used
 
 MILLION = 1_000_000
+DAY_MINUTES = 24 * 60
+NO_DETAILS = TokenDetails()
+_RATES = ("input", "output", "cached_input", "cache_write")
+
+T = TypeVar("T", bound=Struct)
+
+
+class Ended(Struct, frozen=True):
+    """One attempt that is over: the target that was asked, and what came of it."""
+
+    target: Target
+    used: Used
+
+
+def usage_of(attempts: Iterable[Ended]) -> Usage:
+    """Return what a call used: the sum of what its attempts delivered."""
+    total: Usage | None = None
+    for attempt in attempts:
+        delivered = attempt.used.delivered
+        if delivered != NOTHING.delivered:
+            total = delivered if total is None else total.plus(delivered)
+    return Usage() if total is None else total
+
+
+def cost_of(attempts: Sequence[Ended]) -> int | None:
+    """Return what a call costs (nano-USD): each target's part of the answer at its own price, the prompt at the first
+    one's.  None where a price is unknown.
+    """
+    parts = [(target.price, tokens) for target, tokens in _written(attempts)]
+    return shared_cost(usage_of(attempts), parts)
+
+
+def shares_of(attempts: Sequence[Ended]) -> tuple[Share, ...]:
+    """Return how much each target wrote of an answer that several did, and what that costs; of any other, nothing."""
+    written = _written(attempts)
+    by_target: dict[tuple[str, str], list[tuple[Price, int]]] = {}
+    for target, tokens in written:
+        if tokens or target is written[0][0]:
+            by_target.setdefault((target.provider.name, target.upstream_model), []).append((target.price, tokens))
+    if len(by_target) < 2:
+        return ()
+    usage, cost = usage_of(attempts), cost_of(attempts)
+    found: list[Share] = []
+    for (provider, model), parts in by_target.items():
+        used = Usage(0, 0) if found else usage
+        part = None if cost is None else shared_cost(used, parts)
+        tokens = sum(tokens for _, tokens in parts)
+        found.append(Share(provider, model, used.prompt, tokens, -1 if part is None else part))
+    if cost is not None:  # each was rounded: together they are what the call costs
+        found[-1].cost += cost - sum(one.cost for one in found)
+    return tuple(found)
+
+
+def _written(attempts: Iterable[Ended]) -> list[tuple[Target, int]]:
+    """Return who wrote how many of the answer's tokens, in order.
+
+    Where a later attempt's report shows that there are fewer than had been estimated, the first ones keep theirs.
+    """
+    left = usage_of(attempts).completion
+    found: list[tuple[Target, int]] = []
+    for attempt in attempts:
+        delivered = attempt.used.delivered
+        if delivered != NOTHING.delivered:
+            tokens = min(left, max(0, delivered.completion))
+            found.append((attempt.target, tokens))
+            left -= tokens
+    return found
 
 
 def cost(usage: Usage, price: Price) -> int | None:
@@ -37,7 +112,8 @@ def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None
 
 
 def _with(usage: Usage, completion: int) -> Usage:
-    return Usage(usage.prompt, completion, usage.cached, usage.cache_write)
+    reasoning = min(usage.reasoning, completion)
+    return Usage(usage.prompt, completion, usage.cached, usage.cache_write, reasoning, usage.basis, usage.details)
 
 
 def _millionths(usage: Usage, price: Price, prompt: int = 0) -> int | None:
@@ -49,12 +125,101 @@ def _millionths(usage: Usage, price: Price, prompt: int = 0) -> int | None:
     cached_price = price.input if price.cached_input is None else price.cached_input
     write_price = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.prompt - usage.cached - usage.cache_write)
-    return (
+    total = (
         fresh * price.input
         + usage.cached * cached_price
         + usage.cache_write * write_price
         + usage.completion * price.output
     )
+    return total if price.details is None else total + _beyond(usage, price, write_price)
+
+
+class Kinds(NamedTuple):
+    """A usage in kinds of which none is a part of another."""
+
+    fresh: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    output: int
+    reasoning: int
+    audio_input: int
+    image_input: int
+    audio_output: int
+    image_output: int
+
+
+def kinds_of(usage: Usage) -> Kinds:
+    """Return ``usage`` by kind; they add up to its prompt and completion.
+
+    A provider that reports more of a part than of the whole is not believed: parts are cut in the order of the fields.
+    Audio and images that were read from the cache count as read from it.
+    """
+    details = usage.details or NO_DETAILS
+    read = min(usage.cached, usage.prompt)
+    written = min(usage.cache_write, usage.prompt - read)
+    hour = min(details.cache_write_1h, written)
+    fresh = usage.prompt - read - written
+    heard = min(details.audio_input, fresh)
+    seen = min(details.image_input, fresh - heard)
+    reasoning = min(usage.reasoning, usage.completion)
+    output = usage.completion - reasoning
+    said = min(details.audio_output, output)
+    drawn = min(details.image_output, output - said)
+    return Kinds(
+        fresh - heard - seen, read, written - hour, hour, output - said - drawn, reasoning, heard, seen, said, drawn
+    )
+
+
+def _beyond(usage: Usage, price: Price, write_price: int) -> int:
+    """What the kinds with rates of their own cost more, or less, than those that they are parts of."""
+    kinds, rates = kinds_of(usage), price.details
+    assert rates is not None and price.input is not None and price.output is not None
+    total = 0
+    for count, rate, usual in (
+        (kinds.cache_write_1h, rates.cache_write_1h, write_price),
+        (kinds.reasoning, rates.reasoning, price.output),
+        (kinds.audio_input, rates.audio_input, price.input),
+        (kinds.image_input, rates.image_input, price.input),
+        (kinds.audio_output, rates.audio_output, price.output),
+        (kinds.image_output, rates.image_output, price.output),
+    ):
+        if rate is not None:
+            total += count * (rate - usual)
+    return total
+
+
+def price_at(price: Price, instant: float) -> Price:
+    """Return what ``price`` is at this time of day (Unix seconds), without hours.  The first that hold do."""
+    minute = int(instant) // 60 % DAY_MINUTES
+    for hours in price.hours:
+        if (minute - hours.start) % DAY_MINUTES < (hours.end - hours.start) % DAY_MINUTES:
+            return _in_hours(price, hours)
+    return replace(price, hours=())
+
+
+def _in_hours(price: Price, hours: PriceHours) -> Price:
+    rates = {name: getattr(hours, name) for name in _RATES if getattr(hours, name) is not None}
+    percent = hours.percent
+
+    def scaled(part: T) -> T:
+        return replace(part, **{name: _percent(getattr(part, name), percent) for name in _scaled_of(part)})
+
+    return replace(
+        scaled(price),
+        **rates,
+        tiers=tuple(scaled(tier) for tier in price.tiers),
+        details=None if price.details is None else scaled(price.details),
+        hours=(),
+    )
+
+
+def _scaled_of(part: Struct) -> tuple[str, ...]:
+    return DetailRates.__struct_fields__ if isinstance(part, DetailRates) else _RATES
+
+
+def _percent(rate: int | None, percent: int) -> int | None:
+    return None if rate is None else (rate * percent + 50) // 100
 
 
 def _tier(price: Price, prompt: int) -> Price:
@@ -66,5 +231,6 @@ def _tier(price: Price, prompt: int) -> Price:
                 price.output if tier.output is None else tier.output,
                 price.cached_input if tier.cached_input is None else tier.cached_input,
                 price.cache_write if tier.cache_write is None else tier.cache_write,
+                details=price.details,
             )
     return price

@@ -23,7 +23,7 @@ def run(pieces: list[bytes], *, usage: bool = True, **options: Any) -> tuple[byt
     stream = ChatStream(Reply(IDENT, CREATED, MODEL, usage, provider="up", prompt_tokens=7, **options))
     out = [stream.feed(piece) for piece in pieces]
     out.append(stream.close())
-    return b"".join(out) + stream.tail(), stream
+    return b"".join(out) + stream.tail(stream.used.billed), stream
 
 
 def bytewise(body: bytes) -> list[bytes]:

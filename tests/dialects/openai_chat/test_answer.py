@@ -11,7 +11,7 @@ from openai.types.chat import ChatCompletion
 from pydantic import ValidationError
 
 from headgate import errors
-from headgate.dialects.base import Answer, Extras, Reply
+from headgate.dialects.base import Answer, Reply
 from headgate.dialects.openai_chat import ChatStream, answer_from_stream, whole_answer
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, check_contract, chunk, events, parse
 from tests.paths import SHARED
@@ -29,18 +29,15 @@ def whole(message: Any, finish: str | None = "stop", **members: Any) -> dict[str
     return {**head, "choices": [choice], "usage": USAGE, **members}
 
 
-def get(body: Any, extra: bytes | None = None) -> Answer:
+def get(body: Any) -> Answer:
     raw = body if isinstance(body, bytes) else json.dumps(body).encode()
-    made = None if extra is None else lambda used: extra
-    return whole_answer(
-        raw, Reply(ident=IDENT, created=CREATED, model=MODEL, provider="up", prompt_tokens=7), Extras(metadata=made)
-    )
+    return whole_answer(raw, Reply(ident=IDENT, created=CREATED, model=MODEL, provider="up", prompt_tokens=7))
 
 
 def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:
     body = whole({"role": "assistant", "content": "Hi", "x": 1}, system_fingerprint="fp", timings={"a": 1.5})
-    result = get(body, b'{"provider":"up"}')
-    assert json.loads(result.body) == {
+    result = get(body)
+    assert json.loads(result.write(b'{"provider":"up"}', None)) == {
         **body,
         "id": IDENT,
         "created": CREATED,
@@ -53,7 +50,7 @@ def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:
 
 def test_what_is_missing_is_filled() -> None:
     result = get({"choices": [{"message": {"content": "Hello, hello"}}]})
-    assert json.loads(result.body) == {
+    assert json.loads(result.write(None, None)) == {
         "id": IDENT,
         "object": "chat.completion",
         "created": CREATED,
@@ -66,7 +63,7 @@ def test_what_is_missing_is_filled() -> None:
 
 def test_tool_calls_finish_as_such_and_are_completed() -> None:
     calls = [{"function": {"name": "f", "arguments": None}}, {"id": "b", "type": "function", "function": {"name": "g"}}]
-    result = json.loads(get(whole({"role": "assistant", "content": None, "tool_calls": calls})).body)
+    result = json.loads(get(whole({"role": "assistant", "content": None, "tool_calls": calls})).write(None, None))
     (choice,) = result["choices"]
     assert choice["finish_reason"] == "tool_calls"
     first, second = choice["message"]["tool_calls"]
@@ -118,12 +115,12 @@ def test_what_is_no_answer(body: Any, kind: errors.Kind, says: str) -> None:
     assert result.error is not None
     assert result.error.kind is kind
     assert says in result.error.message
-    assert result.body == b""
+    assert result.write(None, None) == b""
 
 
 def test_bad_utf8_and_a_byte_order_mark_do_not_lose_an_answer() -> None:
     body = b"\xef\xbb\xbf" + json.dumps(whole({"role": "assistant", "content": "aXb"})).encode().replace(b"X", b"\xff")
-    assert json.loads(get(body).body)["choices"][0]["message"]["content"] == "a\ufffdb"
+    assert json.loads(get(body).write(None, None))["choices"][0]["message"]["content"] == "a\ufffdb"
 
 
 def test_null_error_is_no_error() -> None:
@@ -135,12 +132,12 @@ def test_a_stream_of_a_whole_answer() -> None:
     body = json.dumps(whole({"role": "assistant", "content": "Hi", "tool_calls": calls}, "tool_calls"), indent=1)
     for usage in (True, False):
         stream = ChatStream(Reply(IDENT, CREATED, MODEL, usage, provider="up"))
-        out = stream.whole(body.encode()) + stream.tail()
+        out = stream.whole(body.encode()) + stream.tail(stream.used.billed)
         chunks = check_contract(out, stream, usage=usage)
         delta = chunks[1]["choices"][0]["delta"]
         assert delta["content"] == "Hi"
         assert delta["tool_calls"] == [{**calls[0], "index": 0}]
-        assert stream.usage.completion == 3
+        assert stream.used.billed.completion == 3
         assert chunks[-1].get("usage") == (USAGE if usage else None)
 
 
@@ -172,8 +169,8 @@ def test_an_answer_of_a_whole_stream() -> None:
         chunk({}, "stop", usage=USAGE),
         "[DONE]",
     )
-    result = answer_from_stream(body, REPLY, Extras(metadata=lambda used: b"{}"))
-    assert json.loads(result.body) == {
+    result = answer_from_stream(body, REPLY)
+    assert json.loads(result.write(b"{}", None)) == {
         "id": IDENT,
         "object": "chat.completion",
         "created": CREATED,
@@ -213,7 +210,7 @@ def test_whatever_comes_in_pieces_is_put_together() -> None:
         piece["choices"][0]["logprobs"] = told(token)
     body = events(*pieces, chunk({}, "stop", usage=USAGE), "[DONE]")
     result = answer_from_stream(body, REPLY)
-    (choice,) = json.loads(result.body)["choices"]
+    (choice,) = json.loads(result.write(None, None))["choices"]
     assert choice["content_filter_results"] == safe
     assert choice["logprobs"] == {"content": [*told("a")["content"], *told("b")["content"]]}
     assert choice["message"] == {
@@ -247,7 +244,7 @@ def test_every_recorded_answer_reads_the_same() -> None:
             checked += 1
             result = get(theirs)
             assert result.error is None, member.name
-            ours = json.loads(result.body)
+            ours = json.loads(result.write(None, None))
             if is_valid(theirs):
                 assert is_valid(ours), member.name
             for got, said in zip(ours["choices"], theirs["choices"], strict=True):
@@ -274,7 +271,7 @@ def text_of(content: Any) -> Any:
 def test_parse_is_used_on_tails_too() -> None:
     stream = ChatStream(Reply(IDENT, CREATED, MODEL, True, provider="up"))
     stream.feed(events(chunk({"content": "x"}), "[DONE]"))
-    finish, usage = parse(stream.tail())
+    finish, usage = parse(stream.tail(stream.used.billed))
     assert finish["choices"] == [{"index": 0, "delta": {}, "finish_reason": "stop"}]
     assert usage["choices"] == []
 
@@ -298,7 +295,7 @@ WHOLE_CALL = {"id": "c1", "type": "function", "function": FUNCTION}
 def test_whole_answer_call_has_type_and_arguments(call: dict[str, Any], finish: Any) -> None:
     message = {"role": "assistant", "content": None, "tool_calls": [call]}
     result = get({"choices": [{"index": 0, "message": message, "finish_reason": finish}]})
-    (choice,) = json.loads(result.body)["choices"]
+    (choice,) = json.loads(result.write(None, None))["choices"]
     (found,) = choice["message"]["tool_calls"]
     assert json.loads(found["function"].pop("arguments")) == {"a": 1}
     assert found == {"id": "c1", "type": "function", "function": {"name": "f"}}
@@ -310,6 +307,6 @@ def test_whole_answer_calls_get_missing_ids(ident: Any) -> None:
     calls = [{**WHOLE_CALL, "id": ident}, {"function": FUNCTION}, {**WHOLE_CALL, "id": "c1"}, WHOLE_CALL]
     message = {"role": "assistant", "content": "", "tool_calls": calls}
     result = get({"choices": [{"index": 0, "message": message, "finish_reason": "tool_calls"}]})
-    found = json.loads(result.body)["choices"][0]["message"]["tool_calls"]
+    found = json.loads(result.write(None, None))["choices"][0]["message"]["tool_calls"]
     idents = [call["id"] for call in found]
     assert len(set(idents)) == len(calls) and all(isinstance(one, str) and one for one in idents)

@@ -241,7 +241,7 @@ def test_whole_calls_are_never_merged() -> None:
     ]
     message = {"role": "assistant", "content": None, "tool_calls": alike}
     body = json.dumps({"choices": [{"index": 0, "message": message, "finish_reason": "stop"}]}).encode()
-    (choice,) = json.loads(answer(body, Reply(ident="x", created=1, model="m")).body)["choices"]
+    (choice,) = json.loads(answer(body, Reply(ident="x", created=1, model="m")).write(None, None))["choices"]
     got = choice["message"]["tool_calls"]
     assert [one["function"]["name"] for one in got] == ["f", "f", "f", "g"]
     assert len({one["id"] for one in got}) == 4 and {one["type"] for one in got} == {"function"}

@@ -74,7 +74,7 @@ def test_a_word_is_one_of_openais_and_kept_where_it_says_more(reason: str, word:
             if one["choices"] and one["choices"][0]["finish_reason"]
         ]
         assert native == (None if word.lower() == reason else word)
-    (choice,) = json.loads(read(whole(word)).body)["choices"]
+    (choice,) = json.loads(read(whole(word)).write(None, None))["choices"]
     assert choice["finish_reason"] == reason
     assert choice.get("native_finish_reason") == (None if word.lower() == reason else word)
 
@@ -83,14 +83,14 @@ def test_a_word_is_one_of_openais_and_kept_where_it_says_more(reason: str, word:
 def test_a_word_of_calls_counts_where_there_is_one(word: str) -> None:
     out, stream = run([events(ROLE, chunk({"content": "Hi"}), chunk({}, word), "[DONE]")])
     assert (reasons(out), stream.error) == (["stop"], None) and f'"native_finish_reason":"{word}"'.encode() in out
-    (choice,) = json.loads(read(whole(word)).body)["choices"]
+    (choice,) = json.loads(read(whole(word)).write(None, None))["choices"]
     assert (choice["finish_reason"], choice["native_finish_reason"]) == ("stop", word)
     call = [{"index": 0, "id": "a", "type": "function", "function": {"name": "f", "arguments": "{}"}}]
     for body in ([chunk({"tool_calls": call}), chunk({}, word)], [chunk({}, word), chunk({"tool_calls": call})]):
         out, stream = run([events(ROLE, *body, "[DONE]")])
         assert (reasons(out), stream.error) == (["tool_calls"], None)
     message = {"role": "assistant", "content": None, "tool_calls": call}
-    (choice,) = json.loads(read(whole(word, message=message)).body)["choices"]
+    (choice,) = json.loads(read(whole(word, message=message)).write(None, None))["choices"]
     assert choice["finish_reason"] == "tool_calls"
 
 
@@ -106,7 +106,7 @@ def test_a_finish_reason_inside_a_delta_or_a_message_is_one(where: str, outer: A
             assert (text(out), reasons(out), stream.error) == ("Hi", [reason], None)
             assert all("finish_reason" not in choice["delta"] for one in parse(out) for choice in one["choices"])
     told = json.dumps({"choices": [{"message": {"content": "Hi", "finish_reason": word}, **outer}]}).encode()
-    (choice,) = json.loads(read(told).body)["choices"]
+    (choice,) = json.loads(read(told).write(None, None))["choices"]
     assert choice["finish_reason"] == reason and "finish_reason" not in choice["message"]
 
 

@@ -14,6 +14,7 @@ from headgate.dialects import registry
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, Seam
 from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
+from headgate.model import Usage
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, check_contract, chunk, events, parse, split
 
 TEXT = st.text(st.sampled_from(' \n\t"\\aäé漢😀{}:,.x'), min_size=1, max_size=60)
@@ -91,7 +92,7 @@ def test_every_character_once(text: str, cuts: list[int], breaks: list[int], how
         if not broken:
             break
     assert stream.error is None and stream.done
-    out += stream.tail()
+    out += stream.tail(Usage())
     check_contract(out, stream, usage=True)
     assert content(out) == text
 
@@ -101,7 +102,7 @@ def test_every_character_once(text: str, cuts: list[int], breaks: list[int], how
 def test_another_answer_is_never_spliced(said: str, other: str, cuts: list[int], seed: int) -> None:
     out, stream = begun(attempt(pieces(said, cuts), broken=True), seed)
     more, joined = gone_on(stream, Seam(said, afresh=True), attempt(pieces(other, cuts), broken=False), seed)
-    out += more + joined.tail()
+    out += more + joined.tail(Usage())
     check_contract(out, joined, usage=True)
     if other.startswith(said):
         assert content(out) == other and joined.error is None
@@ -116,6 +117,6 @@ def test_a_stop_string_across_the_seam_ends_the_answer(said: str, stop: str) -> 
     rest = ("x" + stop + " and more")[len(said) :]
     out, stream = begun(attempt([said], broken=True), 1)
     more, joined = gone_on(stream, Seam(said, afresh=False, stops=(stop,)), attempt(list(rest), broken=False), 2)
-    out += more + joined.tail()
+    out += more + joined.tail(Usage())
     check_contract(out, joined, usage=True)
     assert content(out) == said and joined.done

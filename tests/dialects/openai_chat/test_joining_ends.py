@@ -7,6 +7,7 @@ from headgate.dialects import registry
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, Seam
 from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
+from headgate.model import Usage
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse
 
 
@@ -18,7 +19,8 @@ def begun(*texts: str) -> ChatStream:
 
 
 def gone_on(before: ChatStream, seam: Seam) -> ChatStream:
-    joined = registry.join_stream(CLIENT, BACKEND, before, seam, Reply(IDENT, 0, MODEL, provider="b"))
+    reply = Reply(IDENT, 0, MODEL, provider="b", before=before.used.delivered)
+    joined = registry.join_stream(CLIENT, BACKEND, before, seam, reply)
     assert isinstance(joined, ChatStream)
     return joined
 
@@ -43,7 +45,7 @@ def test_done_without_a_word_is_hollow() -> None:
         joined = gone_on(begun("Hello "), Seam("Hello ", afresh=afresh))
         joined.feed(events(chunk({"role": "assistant", "content": ""}), "[DONE]"))
         assert not joined.done and joined.error is not None and joined.error.kind is errors.UPSTREAM_HOLLOW
-        assert joined.own_usage.prompt == 0
+        assert joined.used.billed.prompt == 0
 
 
 def test_done_before_a_fresh_answer_has_caught_up_diverges() -> None:
@@ -52,7 +54,7 @@ def test_done_before_a_fresh_answer_has_caught_up_diverges() -> None:
     assert not joined.done and joined.error is not None and joined.error.kind is errors.UPSTREAM_DIVERGED
     exact = gone_on(begun("Hello "), Seam("Hello ", afresh=True))
     exact.feed(events(chunk({"content": "Hello "}), "[DONE]"))
-    assert exact.done and content(exact.tail()) == ""
+    assert exact.done and content(exact.tail(Usage())) == ""
 
 
 def test_what_was_held_comes_though_no_finish_does() -> None:
@@ -60,7 +62,7 @@ def test_what_was_held_comes_though_no_finish_does() -> None:
     out = joined.feed(events(chunk({"content": "N"})))
     assert content(out) == ""
     assert content(joined.feed(events("[DONE]"))) == "N" and joined.done
-    assert joined.usage.completion == 2
+    assert joined.used.delivered.completion == 1
 
 
 def test_stream_is_whole_after_its_finish_reason() -> None:
@@ -70,4 +72,4 @@ def test_stream_is_whole_after_its_finish_reason() -> None:
     stream.feed(events(chunk({"content": "Hello"}), chunk({}, "stop"), {"error": {"message": "x"}}))
     assert stream.done and stream.error is None and stream.delivered is not None and stream.delivered.finished
     assert stream.complete("length") and stream.error is None
-    assert [one["choices"][0]["finish_reason"] for one in parse(stream.tail())] == ["stop"]
+    assert [one["choices"][0]["finish_reason"] for one in parse(stream.tail(Usage()))] == ["stop"]

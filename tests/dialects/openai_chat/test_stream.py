@@ -13,6 +13,7 @@ from headgate.dialects import registry
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream
 from headgate.dialects.openai_chat.dialect import BACKEND, CLIENT
+from headgate.model import Usage
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse, run
 
 
@@ -115,7 +116,7 @@ def test_a_cancelled_stream_is_counted_by_what_was_streamed() -> None:
     stream.feed(events(chunk({"content": "a"}, usage=usage)))
     for _ in range(50):
         stream.feed(events(chunk({"content": "word"})))
-    assert (stream.usage.prompt, stream.usage.completion, stream.usage.basis) == (9, 51, "estimated")
+    assert (stream.used.billed.prompt, stream.used.billed.completion, stream.used.billed.basis) == (9, 51, "estimated")
     assert stream.progress == 51
 
 
@@ -131,15 +132,15 @@ def test_the_metadata_goes_into_the_usage_chunk_only() -> None:
     for usage in (True, False):
         stream = new(usage)
         stream.feed(events(chunk({"content": "a"}, "stop"), "[DONE]"))
-        last = parse(stream.tail(b'{"provider":"up"}'))
+        last = parse(stream.tail(Usage(), b'{"provider":"up"}'))
         assert [one.get("headgate") for one in last] == ([None, {"provider": "up"}] if usage else [None])
 
 
 def test_secrets_do_not_leave_in_an_error_event() -> None:
     stream = new(secrets=("canary-1234",))
     stream.feed(events(chunk({"content": "a"}), {"error": {"message": "bad canary-1234 and sk-live-abcdef"}}))
-    assert b"canary" not in stream.tail()
-    assert b"sk-live" not in stream.tail()
+    assert b"canary" not in stream.tail(Usage())
+    assert b"sk-live" not in stream.tail(Usage())
 
 
 def test_the_same_api_on_both_sides_passes_through() -> None:

@@ -91,7 +91,7 @@ def test_a_call_that_is_held_is_not_what_the_client_was_given() -> None:
     for _ in range(20):
         stream.feed(events(chunk({"tool_calls": argument})))
     assert stream.delivered is not None and stream.delivered.tokens == 2
-    assert stream.own_usage.completion > 20  # what it has cost all the same
+    assert stream.used.billed.completion > 20  # what it has cost all the same
 
 
 def test_half_a_function_call_is_held_too() -> None:
@@ -121,7 +121,7 @@ def test_arguments_that_come_as_an_object_go_out_as_a_string() -> None:
     body = json.dumps(
         {"choices": [{"message": {"content": None, "tool_calls": [call]}, "finish_reason": "tool_calls"}]}
     )
-    whole = json.loads(answer(body.encode(), Reply(ident="i", created=1, model="m")).body)
+    whole = json.loads(answer(body.encode(), Reply(ident="i", created=1, model="m")).write(None, None))
     assert json.loads(whole["choices"][0]["message"]["tool_calls"][0]["function"]["arguments"]) == {"x": [1, "\u00e9"]}
 
 
@@ -141,7 +141,7 @@ def test_arguments_that_come_as_an_object_go_out_as_a_string() -> None:
 def test_usage_that_is_told_in_two_parts_is_one(first: dict[str, Any], last: dict[str, Any]) -> None:
     told = parts(ROLE, chunk({"content": "a"}, usage=first), chunk({}, "stop", usage=last), "[DONE]")
     _, stream = run(told)
-    assert (stream.usage.prompt, stream.usage.completion, stream.usage.basis) == (10, 5, "provider")
+    assert (stream.used.billed.prompt, stream.used.billed.completion, stream.used.billed.basis) == (10, 5, "provider")
 
 
 def test_empty_chunk_behind_the_finish_is_no_end() -> None:
@@ -149,7 +149,7 @@ def test_empty_chunk_behind_the_finish_is_no_end() -> None:
     empty: dict[str, Any] = {**chunk({}), "choices": [], "x": []}
     late = {**empty, "usage": {"prompt_tokens": 10, "completion_tokens": 9}}
     _, stream = run(parts(ROLE, soon, chunk({}, "stop"), empty, late))
-    assert stream.done and (stream.usage.prompt, stream.usage.completion) == (10, 9)
+    assert stream.done and (stream.used.billed.prompt, stream.used.billed.completion) == (10, 9)
 
 
 def test_a_whole_answer_whose_error_is_false_is_an_answer() -> None:

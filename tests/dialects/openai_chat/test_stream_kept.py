@@ -174,7 +174,9 @@ def test_content_that_is_no_text_is_read_as_one(content: Any, expected: str) -> 
     out, _ = run([events(ROLE, chunk({"content": content}), STOP, "[DONE]")])
     assert text(out) == expected
     body = {"choices": [{"index": 0, "message": {"role": "assistant", "content": content}, "finish_reason": "stop"}]}
-    (choice,) = json.loads(answer(json.dumps(body).encode(), Reply(ident="x", created=1, model="m")).body)["choices"]
+    (choice,) = json.loads(answer(json.dumps(body).encode(), Reply(ident="x", created=1, model="m")).write(None, None))[
+        "choices"
+    ]
     assert choice["message"]["content"] == expected
 
 

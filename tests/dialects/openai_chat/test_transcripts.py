@@ -34,7 +34,7 @@ def test_transcript(case: Path) -> None:
     check_contract(out, stream, usage=usage)
     verdict = json.loads((case / "usage.json").read_text())
     assert verdict == {
-        "usage": {key: getattr(stream.usage, key) for key in verdict["usage"]},
+        "usage": {key: getattr(stream.used.billed, key) for key in verdict["usage"]},
         "visible": stream.visible,
         "error": stream.error.kind.code if stream.error else None,
         "skipped": stream.skipped,
@@ -64,8 +64,8 @@ def test_any_cut_of_any_transcripts_gives_the_same(bodies: list[bytes], cuts: li
     expected, stream = run([body], usage=usage)
     again, other = run([body[a:b] for a, b in pairwise(edges)], usage=usage)
     assert again == expected
-    assert (other.usage, other.progress, other.events, other.skipped) == (
-        stream.usage,
+    assert (other.used.billed, other.progress, other.events, other.skipped) == (
+        stream.used.billed,
         stream.progress,
         stream.events,
         stream.skipped,

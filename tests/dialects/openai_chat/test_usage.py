@@ -28,14 +28,14 @@ def whole(**members: Any) -> tuple[Usage, dict[str, Any]]:
     document = {"choices": [{"index": 0, "message": message, "finish_reason": "stop"}], **members}
     result = whole_answer(json.dumps(document).encode(), Reply(IDENT, CREATED, MODEL, prompt_tokens=ESTIMATED_PROMPT))
     assert result.error is None
-    shown = json.loads(result.body)["usage"]
+    shown = json.loads(result.write(None, None))["usage"]
     return result.usage or Usage(shown["prompt_tokens"], shown["completion_tokens"]), shown
 
 
 def streamed(**members: Any) -> tuple[Usage, dict[str, Any]]:
     last = {**chunk({}), "choices": [], **members}
     out, stream = run([events(chunk({"content": TEXT})), events(chunk({}, "stop"), last, "[DONE]")])
-    return stream.usage, parse(out)[-1]["usage"]
+    return stream.used.billed, parse(out)[-1]["usage"]
 
 
 def in_choice(usage: dict[str, Any]) -> tuple[Usage, dict[str, Any]]:
@@ -43,7 +43,7 @@ def in_choice(usage: dict[str, Any]) -> tuple[Usage, dict[str, Any]]:
     end = chunk({}, "stop")
     end["choices"][0]["usage"] = usage
     out, stream = run([events(chunk({"content": TEXT}), end, "[DONE]")])
-    return stream.usage, parse(out)[-1]["usage"]
+    return stream.used.billed, parse(out)[-1]["usage"]
 
 
 # what the provider reports → (prompt, completion, cached, cache_write, reasoning)
@@ -240,4 +240,4 @@ def test_counts_that_come_in_two_reports_are_one() -> None:
     first = chunk({"content": TEXT}, usage={"input_tokens": 100, "output_tokens": 1, "cache_read_input_tokens": 900})
     last = {**chunk({}), "choices": [], "usage": {"output_tokens": 10}}
     _, stream = run([events(first, chunk({}, "stop"), last, "[DONE]")])
-    assert (stream.usage.prompt, stream.usage.completion, stream.usage.cached) == (1000, 10, 900)
+    assert (stream.used.billed.prompt, stream.used.billed.completion, stream.used.billed.cached) == (1000, 10, 900)

@@ -9,7 +9,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.dialects.base import NO_EXTRAS, Answer, Extras, Reply
+from headgate.dialects.base import Answer, Reply
 from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
@@ -24,7 +24,7 @@ _COMPLETION = Raw(b'"chat.completion"')
 _ASSISTANT = Raw(b'"assistant"')
 
 
-def answer(body: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer:
+def answer(body: bytes, reply: Reply) -> Answer:
     """The client's answer made of an upstream's ``body`` of status 200."""
     try:
         top = codec.decode_object(body)
@@ -54,13 +54,16 @@ def answer(body: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer:
     whole["model"] = result.model
     if not plain:
         _settle_usage(whole, result, reply.prompt_tokens)
-    used = result.usage or Usage(reply.prompt_tokens, result.text_bytes >> 2)
-    if extras.metadata is not None:
-        whole["headgate"] = Raw(extras.metadata(used))
-    if extras.trace is not None:
-        whole["route_trace"] = Raw(extras.trace(used))
-    result.body = codec.encode(whole)
+    result.write = partial(_write, whole)
     return result
+
+
+def _write(whole: chunks.Members, extra: bytes | None, trace: bytes | None) -> bytes:
+    if extra is not None:
+        whole["headgate"] = Raw(extra)
+    if trace is not None:
+        whole["route_trace"] = Raw(trace)
+    return codec.encode(whole)
 
 
 def _edit(

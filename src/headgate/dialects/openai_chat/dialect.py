@@ -17,6 +17,7 @@ from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.openai_chat.whole import whole_answer
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
+from headgate.model import Usage
 from headgate.ports import StreamBridge
 
 NAME = "openai_chat"
@@ -48,7 +49,7 @@ class ChatPassThrough:
         if not isinstance(before, ChatStream):
             return None
         joined = ContinuedStream(msgspec.structs.replace(reply, ident=before.ident, created=0, keep=True))
-        joined.join(before, seam)
+        joined.join(before, seam, reply.before or Usage())
         return joined
 
     answer = staticmethod(whole_answer)

@@ -77,7 +77,7 @@ class ChatSource:
 
     @property
     def reported(self) -> Usage | None:
-        return self._stream.usage if self._stream.is_reported else None
+        return self._stream.used.billed if self._stream.is_reported else None
 
     def feed(self, data: bytes) -> Sequence[Delta]:
         return self._take(self._stream.feed(data))
@@ -93,7 +93,7 @@ class ChatSource:
             return []
         stream = self._stream
         if stream.done:
-            events += stream.tail()
+            events += stream.tail(stream.used.billed)
         deltas: list[Delta] = []
         for event in self._decoder.feed(events):
             if event.data != b"[DONE]":

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 
 import msgspec
 
-from headgate.dialects.base import NO_EXTRAS, Answer, Extras, Reply
+from headgate.dialects.base import Answer, Reply
 from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.normalise import TEXT_KEYS
 from headgate.dialects.openai_chat.stream.stream import ChatStream
@@ -19,23 +19,23 @@ from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 
 
-def whole_answer(body: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer | Iterator[Answer | None]:
+def whole_answer(body: bytes, reply: Reply) -> Answer | Iterator[Answer | None]:
     """The completion in a body of any form, whatever its media type says; a stream's in parts (``answer_in_parts``)."""
-    result = answer(body, reply, extras)
+    result = answer(body, reply)
     if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
         return result
     form = framing.form_of(body)
     if form is Form.ITEMS:
         items = codec.as_list(framing.document(body))
         if items is not None and len(items) == 1:
-            return answer(bytes(items[0]), reply, extras)
+            return answer(bytes(items[0]), reply)
     if form in (Form.EVENTS, Form.LINES, Form.ITEMS):
-        return answer_in_parts(framing.as_events(body, form), reply, extras)
+        return answer_in_parts(framing.as_events(body, form), reply)
     bare = framing.document(body)
-    return result if bare == body else answer(bare, reply, extras)
+    return result if bare == body else answer(bare, reply)
 
 
-def answer_in_parts(data: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Iterator[Answer | None]:
+def answer_in_parts(data: bytes, reply: Reply) -> Iterator[Answer | None]:
     """Read a whole stream part by part, 8 KiB each, and yield None after each; at last, yield the completion that it
     adds up to.  A stream that was cut is an error: half an answer is none.
     """
@@ -58,22 +58,18 @@ def answer_in_parts(data: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> It
     if stream.error is not None:
         yield Answer(error=stream.error)
         return
-    add(stream.tail())
-    metadata, trace = extras.metadata, extras.trace
-    used = Extras(
-        None if metadata is None else lambda _: metadata(stream.usage),
-        None if trace is None else lambda _: trace(stream.usage),
-    )
-    result = answer(total.body(), msgspec.structs.replace(reply, model=stream.model), used)
+    usage = stream.used.billed
+    add(stream.tail(usage))
+    result = answer(total.body(), msgspec.structs.replace(reply, model=stream.model))
     if result.usage is not None:
-        result.usage = stream.usage
+        result.usage = usage
     result.skipped = stream.skipped
     yield result
 
 
-def answer_from_stream(data: bytes, reply: Reply, extras: Extras = NO_EXTRAS) -> Answer:
+def answer_from_stream(data: bytes, reply: Reply) -> Answer:
     """The last of ``answer_in_parts``."""
-    *_, last = answer_in_parts(data, reply, extras)
+    *_, last = answer_in_parts(data, reply)
     assert last is not None
     return last
 

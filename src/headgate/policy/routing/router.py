@@ -44,6 +44,7 @@ from headgate.policy.routing.explain import Explanation
 
 MAX_REMEMBERED = 4096
 SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
+_SESSION_HEADERS = frozenset(SESSION_HEADERS)
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
 _ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, here
 
@@ -310,20 +311,18 @@ def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes
     """Return the key of the call's prompt cache: the caller's own name for it, else the conversation's beginning."""
     if mode == "none":
         return b""
-    key = _session(call, headers)
+    key = session_of(call, headers) or call.prompt.user
     if not key and mode == "prompt_cache":
         key = call.prompt.beginning
     return blake2b(grant.id.encode() + b"\0" + key, digest_size=16).digest() if key else b""
 
 
-def _session(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
-    key = call.prompt.cache_key
-    if key:
+def session_of(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's own name for the session of ``call``, or b""."""
+    key = call.prompt.cache_key if "prompt_cache_key" in call.body else b""
+    if key or _SESSION_HEADERS.isdisjoint(headers):
         return key
-    for name in SESSION_HEADERS:
-        if headers.get(name):
-            return headers[name]
-    return call.prompt.user
+    return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), b"")
 
 
 def _trims(declared: str | None) -> bool | None:

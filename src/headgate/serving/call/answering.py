@@ -8,30 +8,30 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Iterator
-from typing import NamedTuple
+from collections.abc import Callable, Iterator
 
 from msgspec import Struct
 
 from headgate.dialects import registry
-from headgate.dialects.base import Answer, Client, Extras, Reply
+from headgate.dialects.base import Answer, Client, Reply
 from headgate.dialects.registry import BACKENDS
-from headgate.errors import UPSTREAM_HOLLOW, ClientGone, GatewayError
-from headgate.model import Alias, Attempt, Call, Limits, Plan, Usage
+from headgate.errors import UPSTREAM_HOLLOW, GatewayError
+from headgate.model import NOTHING, Alias, Attempt, Call, Limits, Plan, Usage, Used
 from headgate.policy.attempts import continuation
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.recovery import Recovery, continues
-from headgate.serving.call.relay import Relay
+from headgate.serving.call.relay import Pump, Relay
 from headgate.serving.loop.fiber import next_turn
 from headgate.serving.upstream.carriers import Carriers
 from headgate.wire.http import SUCCESSES
 
 log = logging.getLogger("headgate.exchange")
+CLIENT_CLOSED = "client_closed_request"
 
 
-class Ending(NamedTuple):
+class Ending(Struct, frozen=True):
     """What is left to send when a call's receipt is closed: the terminal events of a stream, or all of a whole
     answer.
     """
@@ -40,8 +40,12 @@ class Ending(NamedTuple):
     fields: bytes | None = None  # None: a stream whose head is sent
 
 
-class Answering(Struct, frozen=True):  # made in C, once a call
-    """One call's.  ``relay`` is None for a client that asked for no stream."""
+class Answering(Struct):  # made in C, once a call
+    """One call's.  ``relay`` is None for a client that asked for no stream.
+
+    What follows is of the attempt that runs: ``pump`` once it has answered a client's stream, the rest once it has
+    answered a client that asked for none.
+    """
 
     client: Client
     call: Call
@@ -50,97 +54,120 @@ class Answering(Struct, frozen=True):  # made in C, once a call
     relay: Relay | None
     carriers: Carriers
     limits: Limits
+    pump: Pump | None = None
+    used: Used = NOTHING
+    skipped: int = 0
+    write: Callable[[bytes | None, bytes | None], bytes] = Answer().write
 
-    async def answer(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> Ending:
-        """What is left to send when the attempt has delivered.  Raises ClientGone, and what is no answer."""
+    async def read(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> None:
+        """Read the attempt's answer to its end.  Raises ClientGone, and what is no answer."""
         client, receipt, target = self.client, self.receipt, attempt.target
         provider = target.provider
         backend = BACKENDS[provider.dialect]
         reply = Reply(
             receipt.client_id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
-            self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.usage.prompt,
+            self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.prompt_tokens,
             sent=upstream.asking,
         )  # fmt: skip
         if upstream.streamed:
-            return await self._stream(upstream, reply, attempt, recovery)
+            await self._relay(upstream, reply, attempt, recovery)
+            return
         if upstream.status not in SUCCESSES:
             raise backend.failure(upstream.status, upstream.headers, upstream.body, reply, time.time())
         if self.relay is not None:
-            return self._as_stream(self.relay, upstream, reply, attempt, recovery)
-        extras = Extras(receipt.metadata, receipt.trace if self.call.trace else None)
+            self._as_stream(upstream, reply, attempt, recovery)
+            return
         passes = backend.passes
         if passes is not None and backend.name == client.name:
-            found = passes.answer(upstream.body, reply, extras)
+            found = passes.answer(upstream.body, reply)
         else:
-            found = registry.composed_answer(client, backend, upstream.body, reply, extras)
+            found = registry.composed_answer(client, backend, upstream.body, reply)
         answer = found if isinstance(found, Answer) else await summed_up(found)
-        if answer.skipped or answer.hollow or answer.error is not None:
-            self._judge(answer, upstream, attempt)
-        receipt.usage = answer.usage or Usage(receipt.usage.prompt, answer.text_bytes >> 2)
-        return Ending(answer.body, response_headers.of_answer(receipt))
-
-    async def _stream(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> Ending:
-        """Relay until the bridge has seen the end.  Raises its error, and ClientGone."""
-        relay, receipt = self.relay, self.receipt
-        assert relay is not None  # only a call that asked for a stream is answered with one
-        joint = recovery.joint(attempt) if recovery is not None else None
-        relay.begin(upstream, self._bridge(reply, attempt, recovery), joint)
-        try:
-            await relay.start()
-        except ClientGone:
-            bridge = relay.bridge
-            if continuation.judge(bridge.delivered, None) is continuation.WHOLE:  # it has all there is to see
-                receipt.end(upstream.status, "", bridge.own_usage)
-            elif receipt.attempts:
-                receipt.end(0, "client_closed_request", bridge.own_usage)
-            raise
-        finally:
-            relay.stop()
-            receipt.usage = relay.bridge.usage
-            if relay.bridge.skipped:
-                self._note_skipped(relay.bridge.skipped, attempt)
-        return self.conclude()
-
-    def _judge(self, answer: Answer, upstream: Upstream, attempt: Attempt) -> None:
-        """Note what is missing from a whole answer.  Raises what is no answer."""
         if answer.skipped:
-            self._note_skipped(answer.skipped, attempt)
+            self.skipped = answer.skipped
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
-            used = answer.usage or Usage()  # it may have been billed
-            self.receipt.end(upstream.status, UPSTREAM_HOLLOW.code, used)
-            raise GatewayError(UPSTREAM_HOLLOW, f"{attempt.target.provider.name} answered with nothing in it")
+            self.used = Used(NOTHING.delivered, answer.usage or NOTHING.billed)  # it may have been billed
+            said = f"{provider.name} answered with nothing in it"
+            raise GatewayError(UPSTREAM_HOLLOW, said, upstream_status=upstream.status)
+        usage = answer.usage or Usage(receipt.prompt_tokens, answer.text_bytes >> 2)
+        self.used = Used(usage, usage)
+        self.write = answer.write
+
+    async def _relay(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> None:
+        """Relay a stream until its bridge has seen the end.  Raises its error, and ClientGone."""
+        pump = self._pump(upstream, reply, attempt, recovery)
+        try:
+            await pump.start()
+        finally:
+            pump.stop()
+        if pump.bridge.error is not None:
+            raise pump.bridge.error
+
+    def _as_stream(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> None:
+        pump = self._pump(upstream, reply, attempt, recovery)
+        events = pump.bridge.whole(upstream.body)
+        if events:
+            pump.deliver(events)
+        if pump.bridge.error is not None:
+            raise pump.bridge.error
+
+    def _pump(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> Pump:
+        relay = self.relay
+        assert relay is not None  # only a call that asked for a stream is answered with one
+        bridge = self._bridge(relay.bridge, reply, attempt, recovery)
+        pump = self.pump = relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
+        return pump
+
+    @property
+    def bridge(self) -> StreamBridge | None:
+        """That of the attempt that runs, where it has answered a client's stream."""
+        return self.pump.bridge if self.pump is not None else None
+
+    def end(self, status: int, code: str) -> None:
+        """End the attempt that runs; arguments as ``Receipt.end`` has them."""
+        pump = self.pump
+        if pump is not None:
+            self.used, self.skipped = pump.bridge.used, pump.bridge.skipped
+        if self.skipped:
+            self._warn(self.skipped)
+        self.receipt.end(status, code, self.used, self.skipped)
+
+    def leave(self) -> None:
+        """End the attempt that runs: its client has left."""
+        receipt, bridge = self.receipt, self.bridge
+        if bridge is not None and continuation.judge(bridge.delivered, None) is continuation.WHOLE:
+            self.end(200, "")  # it has all there is to see
+            return
+        used = bridge.used if bridge is not None else NOTHING
+        if receipt.usage == NOTHING.delivered:  # its provider has worked for it, whatever it has seen of that
+            made = used.billed if used.billed != NOTHING.billed else Usage(receipt.prompt_tokens)
+            used = Used(made, made)
+        receipt.end(0, CLIENT_CLOSED, used, bridge.skipped if bridge is not None else 0)
+
+    def forget(self) -> None:
+        """The attempt is over, and another one will follow."""
+        self.pump = None
+        self.used, self.skipped = NOTHING, 0
 
     def conclude(self) -> Ending:
-        """What a relay's verdict means.  Raises its error."""
-        relay, receipt, call = self.relay, self.receipt, self.call
-        assert relay is not None
-        bridge = relay.bridge
-        if bridge.error is not None:
-            raise bridge.error
-        relay.mark_seam()
-        extra = receipt.metadata(receipt.usage) if call.include_usage else None
-        trace = receipt.trace(bridge.own_usage) if call.trace else None
-        return Ending(bridge.tail(extra, trace))
+        """What is left to send when the last attempt has delivered and has ended."""
+        receipt, call, pump = self.receipt, self.call, self.pump
+        if pump is not None:
+            pump.mark_seam()
+            extra = receipt.metadata() if call.include_usage else None
+            return Ending(pump.bridge.tail(receipt.usage, extra, receipt.trace() if call.trace else None))
+        body = self.write(receipt.metadata(), receipt.trace() if call.trace else None)
+        return Ending(body, response_headers.of_answer(receipt))
 
-    def _as_stream(
-        self, relay: Relay, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None
-    ) -> Ending:
-        bridge = self._bridge(reply, attempt, recovery)
-        relay.begin(upstream, bridge, recovery.joint(attempt) if recovery is not None else None)
-        events = bridge.whole(upstream.body)
-        self.receipt.usage = bridge.usage
-        if bridge.skipped:
-            self._note_skipped(bridge.skipped, attempt)
-        if events:
-            relay.deliver(events)
-        return self.conclude()
-
-    def _bridge(self, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> StreamBridge:
+    def _bridge(
+        self, before: StreamBridge | None, reply: Reply, attempt: Attempt, recovery: Recovery | None
+    ) -> StreamBridge:
         backend = BACKENDS[attempt.target.provider.dialect]
-        if recovery is not None and recovery.seam is not None and self.relay is not None:
-            return registry.join_stream(self.client, backend, self.relay.bridge, recovery.seam, reply)
+        if before is not None and recovery is not None and recovery.seam is not None:
+            reply.before = self.receipt.usage
+            return registry.join_stream(self.client, backend, before, recovery.seam, reply)
         call, alias = self.call, self.plan.alias
         reply.keep = continues(call, alias)
         reply.choices = call.prompt.choices
@@ -148,12 +175,12 @@ class Answering(Struct, frozen=True):  # made in C, once a call
             reply.hold = _hold(call, alias)
         return registry.open_stream(self.client, backend, reply)
 
-    def _note_skipped(self, events: int, attempt: Attempt) -> None:
-        self.receipt.skip(events)
-        target = attempt.target
+    def _warn(self, events: int) -> None:
+        receipt = self.receipt
+        target = receipt.target.target if receipt.target is not None else None
         log.warning(
             "%s: %d event(s) of %s/%s could not be read and are not in the answer",
-            self.receipt.client_id, events, target.provider.name, target.upstream_model,
+            receipt.client_id, events, target.provider.name if target else "", target.upstream_model if target else "",
         )  # fmt: skip
 
 

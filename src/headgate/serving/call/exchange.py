@@ -25,9 +25,10 @@ from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
 from headgate.policy.admission import holds
 from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.routing.router import session_of
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
-from headgate.serving.call.answering import Answering, Ending
+from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
@@ -78,7 +79,7 @@ class Exchange:
             if ending is None:
                 return
             if egress.deserted:
-                receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
+                receipt.close("leave", "cancelled", 499, CLIENT_CLOSED, egress.bytes_out)
             else:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
             if ending.fields is None:
@@ -91,7 +92,7 @@ class Exchange:
             if receipt.answered_all:
                 receipt.close("finish", "delivered", 200, "", egress.bytes_out)
             else:
-                receipt.close("leave", "cancelled", 499, "client_closed_request", egress.bytes_out)
+                receipt.close("leave", "cancelled", 499, CLIENT_CLOSED, egress.bytes_out)
             egress.cut()  # one that is read to its end for nobody is not kept any longer either
         except Exception:  # the edge of a call: a bug of ours must not take the process with it
             log.exception("a bug in the exchange of %s", receipt.client_id)
@@ -102,9 +103,9 @@ class Exchange:
             else:
                 egress.answer(fault.kind.status, response_headers.of_error(fault, receipt), client.error_body(fault))
 
-    async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
-        """The stages, in order.  Returns what is left to send once the receipt is closed; None where the call repeats
-        another, whose answer this client then reads.
+    def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
+        """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
+        client then reads.
         """
         router = self._directory.router  # one world for the whole call
         if b"x-request-id" in request.headers:
@@ -122,8 +123,18 @@ class Exchange:
         if request.query and _wants_trace(request):
             call.trace = True
         hold = holds.take(call, grant, journal_accepts=self._journal.accepting)
-        receipt.open(plan, hold, call.stream)
+        receipt.open(plan, hold, call, session_of(call, request.headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
+        return call, plan
+
+    async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
+        """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once
+        the receipt is closed; None where the call repeats another one.
+        """
+        admitted = self._admit(request, egress, client, receipt)
+        if admitted is None:
+            return None
+        call, plan = admitted
         next_attempt = NextAttempt(plan, self._health, random.random)
         deadline = _deadline(call, plan.attempts[0], receipt)
         step = next_attempt.first(self._wheel.now, deadline)
@@ -147,24 +158,29 @@ class Exchange:
                 account = step.attempt.account
                 if account is not None and len(step.attempt.target.provider.accounts) > 1:
                     self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
-                ending = await answering.answer(upstream, step.attempt, recovery)
+                await answering.read(upstream, step.attempt, recovery)
                 finished = True
-                receipt.end(upstream.status, "", recovery and recovery.delivered(step.attempt))
+                answering.end(upstream.status, "")
+                if recovery is not None:
+                    recovery.succeeded(step.attempt)
                 tokens = receipt.usage.completion if receipt.first_token else 0
                 next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
-                return ending
+                return answering.conclude()
             except GatewayError as error:
                 recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
-                following = recovery.after(error, step)
-                if following is None:
-                    ending = answering.conclude()
-                    receipt.end(200, "", recovery.own_usage())
-                    return ending
-                step = following
-                deadline = next_attempt.extend(_deadline(call, step.attempt, receipt))
+                if recovery.is_complete(step.attempt, answering.bridge):
+                    answering.end(200, "")
+                    return answering.conclude()
+                answering.end(error.upstream_status or 0, error.kind.code)
+                step = recovery.after(error, step, answering.bridge)
+            except ClientGone:
+                answering.leave()
+                raise
             finally:
                 if asking is not None:
                     asking.release(finished=finished)
+            answering.forget()
+            deadline = next_attempt.extend(_deadline(call, step.attempt, receipt))
             await self._pause(step.wait, relay, egress)
             if recovery.must_probe(step):
                 probe = Probe(self._carriers, self._health, self._wheel, self._limits, receipt)

@@ -7,26 +7,30 @@ exactly once.
 from __future__ import annotations
 
 import time
-from typing import cast
 
+from msgspec.structs import replace
+
+from headgate.catalog.money import price_id
 from headgate.model import (
+    NOTHING,
     Attempt,
     AttemptRecord,
+    Call,
     Closed,
     Grant,
     Hold,
     ModelRow,
     Opened,
     Plan,
-    Price,
     Progress,
     Seam,
-    Share,
     Target,
     Usage,
+    Used,
 )
 from headgate.model.receipt_ids import first_of, salt_digits
 from headgate.policy import lifecycle, metering
+from headgate.policy.metering import Ended
 from headgate.policy.routing import explain
 from headgate.ports import Asking
 from headgate.serving.uplink.journal import Journal
@@ -62,7 +66,10 @@ class Ids:
 
 
 class Receipt:
-    """One call's.  Instants are monotonic seconds; 0.0 is "did not happen"."""
+    """One call's.  Instants are monotonic seconds; 0.0 is "did not happen".
+
+    ``usage`` and ``cost`` (nano-USD; None: unknown) are folds of the attempts that have ended: see ``policy.metering``.
+    """
 
     # Defaults stand on the class: most calls set few of them, and setting twenty attributes is a microsecond.
     label = ""
@@ -71,32 +78,30 @@ class Receipt:
     plan: Plan | None = None
     hold: Hold | None = None
     grant: Grant | None = None
-    target: Attempt | None = None
+    target: Attempt | None = None  # of the last attempt that has begun
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
     fell_back = False  # another target serves than the one that was meant to
-    _skipped = 0  # events of this attempt's stream that could not be read
-    _skips = False  # some attempt's stream had such events
+    prompt_tokens = 0  # estimated
+    usage = NOTHING.delivered
+    cost: int | None = 0
+    number = 1  # of the attempt that runs, or will; probes are none
+    answered_all = False  # the last attempt has delivered
     authed = routed = queued = connected = head = first_token = 0.0
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
-    made = 0  # attempts that are over; probes are none
-    answered_all = False  # the last attempt has delivered
     not_continued = ""  # of a stream that broke: why it could not go on
+    _skips = False  # the client has an answer without events that could not be read
     _state = lifecycle.RECEIVED
-    _started = 0.0
+    _started = 0.0  # of the attempt that runs
     _why = "first"
-    _told: AttemptRecord | None = None  # the last attempt, as the route trace has it
-    _wrote: list[tuple[Target, int]] | None = None  # completion tokens of the targets whose streams broke
-    _priced: Usage | None = None  # what ``cost`` was last asked, and its answer
-    _price: int | None = None
 
     def __init__(self, ids: Ids, prefix: str, journal: Journal, received: float) -> None:
         self.at = time.time_ns()
         self.id = ids.next(self.at)
         self.client_id = prefix + self.id  # as the client reads it
         self.received = received
-        self.usage = Usage()
         self.attempts: list[AttemptRecord] = []
         self.continued: list[Seam] = []
+        self._ended: list[Ended] = []
         self._journal = journal
 
     @property
@@ -104,28 +109,39 @@ class Receipt:
         """Unix seconds, as OpenAI's ``created``."""
         return self.at // 1_000_000_000
 
-    def open(self, plan: Plan, hold: Hold, stream: bool) -> None:
+    def open(self, plan: Plan, hold: Hold, call: Call, session: bytes) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
         self.step("admit")
         self.routed = _monotonic()
         self.plan = plan
         self.hold = hold
-        self.usage.prompt = hold.prompt
+        self.prompt_tokens = hold.prompt
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price
-        self._write_opened(stream, first.provider.name, first.upstream_model, price.input, price.output)
-
-    def _write_opened(
-        self, stream: bool, provider: str, model: str, in_price: int | None, out_price: int | None
-    ) -> None:
+        grant = self.grant
+        assert grant is not None
         self.opened = True
         self._journal.running += 1
         self._journal.write(
             Opened(
-                self.id, self.at, self.grant.id if self.grant is not None else "", self.requested, stream,
-                self.usage.prompt, self.label, -1 if in_price is None else in_price,
-                -1 if out_price is None else out_price, provider, model,
+                self.id, self.at, grant.id, plan.requested, call.stream, hold.prompt, self.label,
+                -1 if price.input is None else price.input,
+                -1 if price.output is None else price.output, first.provider.name, first.upstream_model,
+                grant.tenant, hold.cost or -1, session.decode("utf-8", "replace") if session else "",
+                call.prompt.user.decode("utf-8", "replace") if "user" in call.body else "", call.metadata,
+            )
+        )  # fmt: skip
+
+    def _write_opened(self) -> None:
+        """Of a call that is over before it was admitted."""
+        grant = self.grant
+        self.opened = True
+        self._journal.running += 1
+        self._journal.write(
+            Opened(
+                self.id, self.at, grant.id if grant is not None else "", self.requested, False, self.prompt_tokens,
+                self.label, tenant=grant.tenant if grant is not None else "", hold=0,
             )
         )  # fmt: skip
 
@@ -140,160 +156,88 @@ class Receipt:
         self._why = why
         self._started = _monotonic()
 
-    def end(self, status: int, code: str, own: Usage | None = None) -> None:
-        """It is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered).
+    def end(self, status: int, code: str, used: Used, skipped: int = 0) -> None:
+        """The attempt is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered).
 
-        ``own`` is what the attempt used, where that is not what the call used.
+        ``skipped``: so many events of its stream could not be read, so its answer may lack something.
         """
-        if self._started:
-            told = self._told
-            self.attempts.append(self._record(status, code, own) if told is None or code else told)
-            self.made += 1
-            self.answered_all = not code
-            self._told = None
-            self._started = 0.0
-            if self._skipped:
-                self.attempts[-1].skipped = self._skipped
-                self._skipped = 0
-                self._skips = not code or bool(self.first_token)  # else the client has nothing of this attempt
-
-    def _record(self, status: int, code: str, own: Usage | None) -> AttemptRecord:
         attempt = self.target
         assert attempt is not None
-        target = attempt.target
-        account = attempt.account.id if attempt.account is not None else ""
-        began, ended = int((self._started - self.received) * 1e6), int((_monotonic() - self.received) * 1e6)
-        if own is None:
-            return AttemptRecord(target.provider.name, target.upstream_model, account, status, code, began, ended)
-        cost = metering.cost(own, target.price) if own.prompt or own.completion else None
-        return AttemptRecord(
-            target.provider.name, target.upstream_model, account, status, code, began, ended, self._why,
-            own.prompt, own.completion, -1 if cost is None else cost,
-        )  # fmt: skip
-
-    def skip(self, events: int) -> None:
-        """So many events of this attempt's stream could not be read: its answer may lack something."""
-        self._skipped = events
-        self._skips = True
-
-    def probed(self, attempt: Attempt, status: int, code: str, began: float, own: Usage) -> None:
-        """A request that only finds something out, for one token: it stands beside the attempts."""
-        target, account = attempt.target, attempt.account
-        cost = metering.cost(own, target.price) if own.prompt or own.completion else None
+        target, billed = attempt.target, used.billed
+        if target.price.hours:  # the end of a request decides what it costs
+            target = replace(target, price=metering.price_at(target.price, time.time()))
+        cost = metering.cost(billed, target.price)
+        ended = self._ended
+        ended.append(Ended(target, used))
+        if used.delivered is billed and len(ended) == 1:
+            self.usage, self.cost = billed, cost
+        else:
+            self.usage, self.cost = metering.usage_of(ended), metering.cost_of(ended)
+        account, received = attempt.account, self.received
         self.attempts.append(
             AttemptRecord(
                 target.provider.name, target.upstream_model, account.id if account is not None else "", status, code,
-                self._us(began), self._us(_monotonic()), "prefill_probe", own.prompt, own.completion,
-                -1 if cost is None else cost,
+                int((self._started - received) * 1e6), int((_monotonic() - received) * 1e6), self._why,
+                billed.prompt, billed.completion, -1 if cost is None or billed == NOTHING.billed else cost, skipped,
+            )
+        )  # fmt: skip
+        self._started = 0.0
+        if code:
+            self.number += 1
+        else:
+            self.answered_all = True
+        if skipped:
+            self._skips = not code or bool(self.first_token)  # else the client has nothing of this attempt
+
+    def probed(self, attempt: Attempt, status: int, code: str, began: float, own: Usage) -> None:
+        """A request that only finds something out, for one token: it stands beside the attempts."""
+        target, account, received = attempt.target, attempt.account, self.received
+        cost = metering.cost(own, target.price)
+        self.attempts.append(
+            AttemptRecord(
+                target.provider.name, target.upstream_model, account.id if account is not None else "", status, code,
+                int((began - received) * 1e6), int((_monotonic() - received) * 1e6), "prefill_probe",
+                own.prompt, own.completion, -1 if cost is None or own == NOTHING.billed else cost,
             )
         )  # fmt: skip
 
-    def _us(self, instant: float) -> int:
-        return int((instant - self.received) * 1e6)
-
-    def metadata(self, usage: Usage) -> bytes:
-        """The ``headgate`` object of an answer, as JSON: who served it, how long that took (ms), what ``usage`` costs
-        (USD).
-        """
+    def metadata(self) -> bytes:
+        """The ``headgate`` object of an answer, as JSON: its target, how long it took (ms), what it costs (USD)."""
         attempt = self.target
         assert attempt is not None
         now = _monotonic()
-        cost = self.cost(usage)
         return _METADATA % (
             encode(attempt.target.provider.name),
             encode(attempt.target.upstream_model),
             (now - self.received) * 1e3,
             ((self.first_token or now) - self.received) * 1e3,
-            b"null" if cost is None else b"%.9f" % (cost / 1e9),
-            usage.basis.encode(),
+            b"null" if self.cost is None else b"%.9f" % (self.cost / 1e9),
+            self.usage.basis.encode(),
             b"true" if self.fell_back else b"false",
-            self.made + 1,
-            b',"continued":%b' % encode([explain.seam_view(seam) for seam in self.continued])
-            if self.continued
-            else b"",
+            self.number,
+            _continued(self.continued) if self.continued else b"",
         )
 
-    def trace(self, own: Usage) -> bytes:
-        """The route trace, as JSON, of a call whose last attempt is about to deliver, or has: with ``own`` used."""
-        last = cast(Attempt, self.target)
-        if self._started:
-            self._told = self._record(200, "", own)  # what the client reads is what is written down
-            self._told.skipped = self._skipped
+    def trace(self) -> bytes:
+        """The route trace of a call that has delivered, as JSON."""
+        attempt = self.target
+        assert attempt is not None
+        last = attempt.target
         return encode(
             {
                 "requested_model": self.requested,
-                "provider": last.target.provider.name,
-                "model": last.target.upstream_model,
+                "provider": last.provider.name,
+                "model": last.upstream_model,
                 "fallback_used": self.fell_back,
-                "parameters": _edits(last.target.row),
+                "parameters": _edits(last.row),
                 "candidates": [
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
-                "attempts": [
-                    explain.attempt_view(one) for one in (*self.attempts, *((self._told,) if self._told else ()))
-                ],
+                "attempts": [explain.attempt_view(one) for one in self.attempts],
                 **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
             }
         )
-
-    def carry(self, usage: Usage) -> None:
-        """The client's stream broke with so much used; what follows is another attempt's, at its own price."""
-        if self.target is None:
-            return
-        wrote = self._wrote = self._wrote or []
-        wrote.append((self.target.target, max(0, usage.completion - sum(tokens for _, tokens in wrote))))
-        self._priced = None
-
-    def cost(self, usage: Usage) -> int | None:
-        """nano-USD of a call that used so much, each target's part at its own price; None where one is unknown."""
-        if usage is self._priced:
-            return self._price
-        if self.target is None:
-            return 0
-        self._priced = usage
-        if self._wrote is None:
-            self._price = metering.cost(usage, self.target.target.price)
-        else:
-            shares = [(target.price, tokens) for target, tokens in self._written(usage)]
-            self._price = metering.shared_cost(usage, shares)
-        return self._price
-
-    def _written(self, usage: Usage) -> list[tuple[Target, int]]:
-        """Who wrote how many of the call's completion tokens, in order."""
-        left, found = usage.completion, []
-        for target, tokens in self._wrote or ():
-            found.append((target, min(left, tokens)))
-            left -= found[-1][1]
-        if self.target is not None and (left or not found):
-            found.append((self.target.target, left))
-        return found
-
-    def _shares(self, usage: Usage, cost: int | None) -> tuple[Share, ...]:
-        """The same by target, with what each part costs; nothing where one target wrote it all."""
-        written = self._written(usage)
-        first = written[0][0] if written else None
-        by_target: dict[tuple[str, str], list[tuple[Price, int]]] = {}
-        for target, tokens in written:
-            if tokens or target is first:
-                by_target.setdefault((target.provider.name, target.upstream_model), []).append((target.price, tokens))
-        if len(by_target) < 2:
-            return ()
-        found: list[Share] = []
-        for (provider, model), parts in by_target.items():
-            used = usage if not found else Usage(0, 0)
-            part = None if cost is None else metering.shared_cost(used, parts)
-            tokens = sum(tokens for _, tokens in parts)
-            found.append(Share(provider, model, used.prompt, tokens, -1 if part is None else part))
-        if cost is not None:  # each was rounded: together they are what the call costs
-            found[-1].cost += cost - sum(one.cost for one in found)
-        return tuple(found)
-
-    def _rest(self) -> Usage:
-        """What the running attempt has used, as far as the call's own usage tells."""
-        usage = self.usage
-        wrote = sum(tokens for _, tokens in self._wrote or ())
-        return Usage(0 if self._wrote else usage.prompt, max(0, usage.completion - wrote), basis=usage.basis)
 
     def answered(self, asking: Asking) -> None:
         """The upstream has answered: when the request went out, and when its head (or all of it) was here."""
@@ -315,20 +259,17 @@ class Receipt:
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
             self._state = following
             return
-        if not (event == "finish" or self.first_token or self._started or self.answered_all):
-            self.usage = Usage()  # nothing has come of it; what an attempt has used all the same stands with it
         if self._skips and not code:
             code = EVENTS_SKIPPED
-        if self._started:
-            self.end(0, code, self._rest() if self.attempts else None)
         if not self.opened:
-            self._write_opened(False, "", "", None, None)
+            self._write_opened()
         usage = self.usage
-        provider = model = source = ""
+        provider = model = source = price = ""
         if self.target is not None:
             target = self.target.target
             provider, model, source = target.provider.name, target.upstream_model, target.price.source
-        cost = self.cost(usage)
+            price = price_id(target.price)
+        cost = self.cost
         duration = _monotonic() - self.received
         self._journal.write(
             Closed(
@@ -343,7 +284,7 @@ class Receipt:
                 bytes_out,
                 tuple(self.attempts), usage.cache_write, source,
                 tuple(self.continued), self.not_continued,
-                self._shares(usage, cost) if self._wrote is not None else (),
+                metering.shares_of(self._ended) if len(self._ended) > 1 else (), price, usage.details,
             )
         )  # fmt: skip
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
@@ -353,9 +294,10 @@ class Receipt:
         """After a bug of ours: closed as failed, without the figures that may have caused it."""
         if self._state in lifecycle.ENDS:
             return
-        self.usage = Usage()
-        self.attempts = []
-        self._wrote = None
+        self.usage, self.cost = NOTHING.delivered, 0
+        self.attempts, self._ended = [], []
+        if self._started:
+            self.end(0, code, NOTHING)
         self.close("fail" if self.opened else "refuse", "failed", status, code)
 
 

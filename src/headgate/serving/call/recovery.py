@@ -15,7 +15,7 @@ from headgate.dialects import canonical
 from headgate.dialects import seam as seams
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
-from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target, Usage
+from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target
 from headgate.policy.attempts import continuation
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
@@ -60,7 +60,6 @@ class Recovery:
         self._wheel = wheel
         self._receipt = receipt
         self._relay = relay
-        self._seen: StreamBridge | None = None  # of the last attempt that answered with a stream and failed
         self._bare: set[Key] = set()  # targets that are asked without the field that only we have added
         self._continues = continues(call, plan.alias)
 
@@ -69,51 +68,47 @@ class Recovery:
         target = attempt.target
         return key_of_target(target) not in self._bare and self._health.asks_usage(target, self._wheel.now)
 
-    def after(self, error: GatewayError, step: Step) -> Step | None:
-        """The next attempt; None where the answer turns out to be complete as the client has it: this attempt has
-        delivered then, and its record is still to be ended.
-
-        Raises GatewayError, for the client, where there is no next one.
+    def is_complete(self, attempt: Attempt, bridge: StreamBridge | None) -> bool:
+        """Whether a failed attempt has delivered all the same: nothing of the answer was lost but its end.  The bridge
+        then says so too.  ``bridge`` is the attempt's, where it has answered with a stream.
         """
-        now = self._wheel.now
-        relay = self._relay
-        bridge = relay.bridge if relay is not None and relay.begun else None
-        answered = bridge is not None and bridge is not self._seen  # else the bridge is an earlier attempt's
-        self._seen = bridge
-        own = bridge.own_usage if bridge is not None and answered else Usage()
         have = bridge.delivered if bridge is not None else None
-        if answered and have is not None and self.seam is None:
-            self._call = canonical.as_asked(self._call, step.attempt.target.row)
-        if answered and bridge is not None and have is not None and self._is_complete(bridge, have):
-            return None
-        self._receipt.end(error.upstream_status or 0, error.kind.code, own)
-        if error.kind is DRAINING:
-            raise error  # the gateway's own end: nothing more is tried, and no other failure is told instead
-        if relay is not None and not (answered and have is not None) and self._refused_our_field(error, step.attempt):
-            self._bare.add(key_of_target(step.attempt.target))
-            return replace(step, wait=0.0, why="retry" if self.seam is None else step.why, claims=())
         if bridge is None or have is None:
-            following = self._next_attempt.after(error, now)
-            if following is None:
-                raise self._last(error, now)
-            return self._committed(following)
-        if answered:
-            self._receipt.carry(bridge.given)
-        seam = self.seam
-        spoke = answered and (seam is None or seam.begun)
-        if spoke and seam is not None and seam.echoed:
-            self._note_echo(step.attempt.target, now)
-        return self._go_on(error, step, have, spoke, now)
-
-    def _is_complete(self, bridge: StreamBridge, have: Delivered) -> bool:
-        """Whether nothing of the answer was lost but its end; the bridge then says so too."""
+            return False
+        if self.seam is None:
+            self._call = canonical.as_asked(self._call, attempt.target.row)
         verdict = self._judge(have)
         if verdict is continuation.WHOLE:
             return bridge.complete("stop")
         if not (self._continues and verdict.goes_on):
             return False
-        tokens = continuation.least_tokens(have, bridge.usage)
+        tokens = continuation.least_tokens(have, self._receipt.usage.plus(bridge.used.delivered))
         return canonical.exhausted(self._call, tokens) and bridge.complete("length")
+
+    def after(self, error: GatewayError, step: Step, bridge: StreamBridge | None) -> Step:
+        """The next attempt; ``bridge`` as for ``is_complete``.  Raises GatewayError, for the client, where there is no
+        next one.
+        """
+        if error.kind is DRAINING:
+            raise error  # the gateway's own end: nothing more is tried, and no other failure is told instead
+        now = self._wheel.now
+        relay, attempt = self._relay, step.attempt
+        last = relay.bridge if relay is not None else None  # of this attempt, or of an earlier one
+        have = last.delivered if last is not None else None
+        silent = bridge is None or have is None
+        if relay is not None and silent and self._refused_our_field(error, attempt):
+            self._bare.add(key_of_target(attempt.target))
+            return replace(step, wait=0.0, why="retry" if self.seam is None else step.why, claims=())
+        if have is None:
+            following = self._next_attempt.after(error, now)
+            if following is None:
+                raise self._last(error, now)
+            return self._committed(following)
+        seam = self.seam
+        spoke = bridge is not None and (seam is None or seam.begun)
+        if spoke and seam is not None and seam.echoed:
+            self._note_echo(attempt.target, now)
+        return self._go_on(error, step, have, spoke, now)
 
     def _judge(self, have: Delivered) -> continuation.Verdict:
         return continuation.judge(have, self._call.prompt.obstacle)
@@ -207,18 +202,12 @@ class Recovery:
             upstream_status=error.upstream_status,
         )
 
-    def own_usage(self) -> Usage:
-        """What the attempt that delivered has used."""
-        relay = self._relay
-        return relay.bridge.own_usage if relay is not None and relay.begun else self._receipt.usage
-
-    def delivered(self, attempt: Attempt) -> Usage:
-        """The attempt has brought the call to its end: what that has shown is remembered.  Returns what it has used."""
+    def succeeded(self, attempt: Attempt) -> None:
+        """The attempt has brought the call to its end: what that has shown is remembered."""
         if key_of_target(attempt.target) in self._bare:
             self._health.rejects_usage(attempt.target, self._wheel.now)
         if self.seam is not None and self.seam.echoed:
             self._note_echo(attempt.target, self._wheel.now)
-        return self.own_usage()
 
 
 def _named(target: Target) -> str:

@@ -1,8 +1,8 @@
 """The pump: what an upstream's read brought goes through the bridge to the client's write, by plain calls.
 
-No task, no queue, no timer per event.  A call has one relay, and each of its attempts runs through it in turn.  It also
-looks after the client's stream every few seconds: a comment where the client has seen nothing for long, a progress
-record so that a lost stream is not billed at nothing.
+No task, no queue, no timer per event.  A call has one Relay, and each of its attempts a Pump, one after the other.  The
+relay looks after the client's stream every few seconds: a comment where the client has seen nothing for long, a
+progress record so that a lost stream is not billed at nothing.
 """
 
 from __future__ import annotations
@@ -10,11 +10,10 @@ from __future__ import annotations
 import logging
 import math
 import time
-from typing import cast
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
 from headgate.model import Seam
-from headgate.ports import StreamBridge, StreamDeadlines, Upstream
+from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
@@ -29,69 +28,37 @@ PROGRESS_S = 5.0
 
 
 class Relay:
-    """One client's stream.  ``bridge`` is the last attempt's: what the client has seen is in it.
+    """One client's stream.  ``bridge`` is that of the last attempt that answered: it has what the client has."""
 
-    An attempt ``begin``s with its bridge and, where its upstream streams, is then ``start``ed.
-    """
-
-    __slots__ = (
-        "_early", "_flowing", "_joint", "_keep_alive", "_patience", "_quiet", "_receipt", "_seen", "_wheel", "bridge",
-        "done", "due", "egress", "slot", "upstream",
-    )  # fmt: skip
+    __slots__ = ("_early", "_keep_alive", "_wheel", "bridge", "due", "egress", "receipt", "slot")
 
     def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
         self.egress = egress
-        self.bridge = cast(StreamBridge, None)  # until ``begin``
-        self.upstream = cast(Upstream, None)
-        self._patience: StreamDeadlines
-        self.done: Signal[None]
+        self.receipt = receipt
+        self.bridge: StreamBridge | None = None
         self.due = NEVER
         self.slot = -1
         self._wheel = wheel
         self._keep_alive = keep_alive
-        self._receipt = receipt
-        self._seen = 0
-        self._quiet = 0.0
-        self._flowing = False  # this attempt has something to see
         self._early: float | None = None
-        self._joint: Seam | None = None  # where this attempt goes on, until the client has been told
 
     def commit_after(self, seconds: float) -> None:
         """After so many seconds without anything to see, the head is sent all the same."""
         self._early = self._wheel.now + seconds
         self._wheel.set(self, self._early)
 
-    @property
-    def begun(self) -> bool:
-        """There has been an attempt that answered with a stream."""
-        return cast("StreamBridge | None", self.bridge) is not None
-
-    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> None:
+    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> Pump:
         """Another attempt answers; with ``joint`` it goes on where the client's stream broke."""
         self.bridge = bridge
-        self._joint = joint
-        self.upstream = upstream
-        self._patience = upstream.patience
-        self._seen = 0
-        self._quiet = 0.0
-        self._flowing = False
+        return Pump(self, self._wheel, upstream, bridge, joint)  # knows this relay: it is not kept here
 
-    def start(self) -> Signal[None]:
-        """Attaches both ends; await the Signal: the bridge has seen the end, or an error."""
-        upstream = self.upstream
-        done = self.done = Signal()
-        self.egress.source = upstream
+    def watch(self) -> None:
+        """Look after the client's stream while it flows."""
         if self._early is None or self.egress.committed:
             self._wheel.set(self, self._wheel.now + min(PROGRESS_S, self._keep_alive))
-        upstream.attach(self)
-        if self.egress.paused:
-            upstream.pause()
-        return done
 
-    def stop(self) -> None:
-        """Detaches both ends, whatever happened."""
-        self.upstream.detach()
-        self.egress.source = None
+    def rest(self) -> None:
+        """Nothing flows any more."""
         self._wheel.drop(self)
 
     def linger(self) -> None:
@@ -101,6 +68,64 @@ class Relay:
         elif self._early is not None:
             self._wheel.set(self, self._early)
 
+    def commit(self) -> None:
+        self.receipt.step("commit")
+        self.egress.begin(response_headers.of_stream(self.receipt))
+
+    def expire(self, now: float) -> None:
+        """What the wheel calls."""
+        egress = self.egress
+        if egress.over or egress.gone:  # the call has ended without another stream
+            return
+        if self._early is not None and not egress.committed and not egress.gone:
+            self.commit()
+            egress.send(KEEP_ALIVE)
+        if egress.committed and not egress.paused and now - egress.wrote_at >= self._keep_alive:
+            egress.send(KEEP_ALIVE)
+        if self.bridge is not None:
+            self.receipt.progress(self.bridge.progress)
+        self._wheel.set(self, now + min(PROGRESS_S, self._keep_alive))
+
+
+class Pump:
+    """One attempt's part of a client's stream.  An upstream that streams is ``start``ed, and is then its Source."""
+
+    __slots__ = (
+        "_egress", "_flowing", "_joint", "_patience", "_quiet", "_relay", "_seen", "_upstream", "_wheel", "bridge",
+        "done",
+    )  # fmt: skip
+
+    def __init__(
+        self, relay: Relay, wheel: Wheel, upstream: Upstream, bridge: StreamBridge, joint: Seam | None
+    ) -> None:
+        self.bridge = bridge
+        self.done: Signal[None] = Signal()
+        self._relay = relay
+        self._wheel = wheel
+        self._upstream = upstream
+        self._egress = relay.egress
+        self._patience = upstream.patience
+        self._joint = joint  # where this attempt goes on, until the client has been told
+        self._seen = 0
+        self._quiet = 0.0
+        self._flowing = False  # this attempt has something to see
+
+    def start(self) -> Signal[None]:
+        """Attaches both ends; await the Signal: the bridge has seen the end, or an error."""
+        upstream, egress = self._upstream, self._egress
+        egress.source = upstream
+        self._relay.watch()
+        upstream.attach(self)
+        if egress.paused:
+            upstream.pause()
+        return self.done
+
+    def stop(self) -> None:
+        """Detaches both ends, whatever happened."""
+        self._upstream.detach()
+        self._egress.source = None
+        self._relay.rest()
+
     # --------------------------------------------------------------- what the upstream calls
 
     def feed(self, data: bytes) -> None:
@@ -108,12 +133,12 @@ class Relay:
         try:
             events = bridge.feed(data)
         except Exception:  # a read that we could not understand must not become a hole in the answer
-            log.exception("a bug in the bridge of %s", self._receipt.client_id)
+            log.exception("a bug in the bridge of %s", self._relay.receipt.client_id)
             self._break()
             return
         if events:
             if self._flowing:
-                self.egress.send(events)
+                self._egress.send(events)
             else:
                 self.deliver(events)
         if bridge.done or bridge.error is not None:
@@ -138,7 +163,7 @@ class Relay:
 
     def _break(self) -> None:
         self.bridge.error = GatewayError(
-            INTERNAL, f"a fault in the gateway; its log tells more under {self._receipt.client_id}"
+            INTERNAL, f"a fault in the gateway; its log tells more under {self._relay.receipt.client_id}"
         )
         self.done.set(None)
 
@@ -154,7 +179,7 @@ class Relay:
         try:
             events = bridge.close(error is None)
         except Exception:  # as above
-            log.exception("a bug in the bridge of %s", self._receipt.client_id)
+            log.exception("a bug in the bridge of %s", self._relay.receipt.client_id)
             self._break()
             return
         if events:
@@ -165,40 +190,22 @@ class Relay:
 
     def deliver(self, events: bytes) -> None:
         """Whole events for the client; the first ones commit the stream."""
-        receipt = self._receipt
-        if not self.egress.committed:
-            self._commit()
+        relay = self._relay
+        receipt = relay.receipt
+        if not self._egress.committed:
+            relay.commit()
         if not receipt.first_token:
             receipt.first_token = _monotonic()
         if not self._flowing:
             self._flowing = True
             self._patience.begin_stalling()
             self.mark_seam()
-        self.egress.send(events)
+        self._egress.send(events)
 
     def mark_seam(self) -> None:
         """Tells the client, once, that another attempt goes on."""
         joint = self._joint
         if joint is not None:
             self._joint = None
-            self._receipt.continued.append(joint)
-            self.egress.send(response_headers.seam_comment(joint))
-
-    def _commit(self) -> None:
-        self._receipt.step("commit")
-        self.egress.begin(response_headers.of_stream(self._receipt))
-
-    # --------------------------------------------------------------- what the wheel calls
-
-    def expire(self, now: float) -> None:
-        egress = self.egress
-        if egress.over or egress.gone:  # the call has ended without another stream
-            return
-        if self._early is not None and not egress.committed and not egress.gone:
-            self._commit()
-            egress.send(KEEP_ALIVE)
-        if egress.committed and not egress.paused and now - egress.wrote_at >= self._keep_alive:
-            egress.send(KEEP_ALIVE)
-        if self.begun:
-            self._receipt.progress(self.bridge.progress)
-        self._wheel.set(self, now + min(PROGRESS_S, self._keep_alive))
+            self._relay.receipt.continued.append(joint)
+            self._egress.send(response_headers.seam_comment(joint))

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import math
 import time
-from typing import cast
 
 from headgate.errors import (
     NO_PROVIDER_KEY,
@@ -18,7 +17,7 @@ from headgate.errors import (
     UPSTREAM_UNPAID,
     GatewayError,
 )
-from headgate.model import Seam, Target
+from headgate.model import Seam
 from headgate.serving.call.receipt import Receipt
 
 _monotonic = time.monotonic
@@ -37,17 +36,17 @@ def of_answer(receipt: Receipt) -> bytes:
         (receipt.label or receipt.client_id).encode(),
         _printable(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
-        _of_route(receipt) if receipt.attempts or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
+        _of_route(receipt) if receipt.number > 1 or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
         timing(receipt),
     )
 
 
 def _of_route(receipt: Receipt) -> bytes:
     """Of a call that its first choice did not serve, or not at once: how many attempts there were, who should have."""
-    out = b"x-headgate-attempts: %d\r\n" % (receipt.made + 1)
-    if not receipt.fell_back:
+    out = b"x-headgate-attempts: %d\r\n" % receipt.number
+    first = receipt.meant
+    if first is None or not receipt.fell_back:
         return out
-    first = cast(Target, receipt.meant)
     return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
 
 

@@ -6,8 +6,6 @@ It lets through what is new, as its Seam tells.  Behind the seam it is a stream 
 
 from __future__ import annotations
 
-from copy import copy
-
 from msgspec import Raw
 
 from headgate import errors
@@ -20,7 +18,7 @@ from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import Tally
 from headgate.errors import GatewayError
-from headgate.model import Usage
+from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
@@ -31,12 +29,12 @@ class ContinuedStream(ChatStream):
     seam: Seam
     _before: Usage  # what the client had, of the prompt and of the answer
     _begins: Tally  # where in the joined text this attempt's own begins
-    _thoughts: int  # tokens of reasoning, where the client has nothing else
+    _thoughts: bool  # the client has nothing but reasoning
     _held_pieces = 0  # of text that the seam holds
     _dropped: tuple[int, int] = (0, 0)  # pieces and bytes that the client has already, or may not have
 
-    def join(self, before: ChatStream, seam: Seam) -> None:
-        """Takes up where ``before`` broke: from here on the two are one stream of the client's."""
+    def join(self, before: ChatStream, seam: Seam, used: Usage) -> None:
+        """Takes up where ``before`` broke: from here on the two are one stream.  The client has ``used`` of it."""
         self.seam = seam
         self.visible = self._begun = True
         self._hold = ""  # what the client waits for is the rest of something
@@ -47,49 +45,40 @@ class ContinuedStream(ChatStream):
             choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
         self._kinds = before._kinds & {*normalise.TEXT_KEYS, *normalise.THOUGHTS}
         self._prompt_tokens = before._prompt_tokens
-        self._before = before.given
-        self._thoughts = self._before.completion if self._kinds <= normalise.NO_ANSWER else 0
+        self._before = used
+        self._thoughts = self._kinds <= normalise.NO_ANSWER
         self._said = self._saying = before._said
         self._said_saved, self._said_room = before._said_saved, before._said_room
         self._begins = self._counted = before._given
         self._text_events, self._text_bytes = self._begins[:2]
 
     @property
-    def usage(self) -> Usage:
-        """Of the whole answer: the prompt once, and what the client has been given."""
-        return self._whole(self._tally)
+    def used(self) -> Used:
+        before, now, seam = self._before, self._tally, self.seam
+        new = self._tokens_since(self._begins, now)
+        delivered = tally.added(
+            before,
+            self._reported,
+            new,
+            behind=self._tokens_since(self._counted, now) if not self.done and now.size > self._counted.size else 0,
+            done=self.done,
+            afresh=seam.afresh,
+            thoughts=self._thoughts,
+        )
+        return Used(delivered, self._billed(new))
 
-    @property
-    def given(self) -> Usage:
-        return self._whole(self._given)
-
-    def _whole(self, tally: Tally) -> Usage:
-        before, own = self._before, self._reported
-        if not self.done and tally.size == self._begins.size and not self._thoughts:
-            return copy(before)  # whatever this attempt has said, the client has none of it
-        if own is None:
-            return Usage(before.prompt, before.completion + self._tokens_since(self._begins, tally))
-        basis = before.basis
-        if not self.done and tally.size > self._counted.size:  # the report is not the last word
-            own.completion += self._tokens_since(self._counted, tally)
-            basis = "estimated"
-        if self._thoughts:  # the client has the first attempt's, and none of this one's
-            own.completion += self._thoughts - own.reasoning
-            own.reasoning = self._thoughts
-        elif not self.seam.afresh:
-            own.completion += before.completion
-            # The text that it was given is no prompt of the client's, and was counted where it was written
-            own.prompt = max(0, own.prompt - before.completion) or min(own.prompt, before.prompt)
-        elif self.done:  # it has been all said again, and counted by whoever said it
-            return own
-        else:
-            own.completion = max(own.completion, before.completion)
-        if before.basis == "provider" or not self.seam.afresh:
-            own.cached, own.cache_write = before.cached, before.cache_write
-        if before.basis == "provider":
-            own.prompt = before.prompt
-        own.basis = basis
-        return own
+    def _billed(self, new: int) -> Usage:
+        """With what it has repeated, and with the text that it was given."""
+        pieces, size = self._dropped
+        said = new + tally.count(pieces, size / 4)
+        if self._usage_raw is None and not (said or self.begun or self.done):
+            return NOTHING.billed
+        given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
+        usage, _ = usages.read(self._usage_raw, Usage(self._before.prompt + given, said))
+        if not self.done and said > usage.completion:
+            usage.completion = said
+            usage.basis = "estimated"
+        return usage
 
     @property
     def _reported(self) -> Usage | None:
@@ -98,22 +87,13 @@ class ContinuedStream(ChatStream):
         usage, _ = usages.read(self._usage_raw, nothing)
         return None if usage is nothing else usage
 
-    def _shown_usage(self) -> Raw:
-        return usages.write(self.usage, self._usage_raw if self.seam.afresh and not self._thoughts else None)
+    @property
+    def _is_whole(self) -> bool:
+        return self.seam.afresh and not self._thoughts
 
     @property
-    def own_usage(self) -> Usage:
-        """Of this attempt alone, as its provider bills it: with what it has repeated."""
-        pieces, size = self._dropped
-        said = self._tokens_since(self._begins, self._tally) + tally.count(pieces, size / 4)
-        if self._usage_raw is None and not (said or self.begun or self.done):
-            return Usage()
-        given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
-        usage, _ = usages.read(self._usage_raw, Usage(self._before.prompt + given, said))
-        if not self.done and said > usage.completion:
-            usage.completion = said
-            usage.basis = "estimated"
-        return usage
+    def _tokens(self) -> int:
+        return self._before.completion + self.used.delivered.completion
 
     @property
     def begun(self) -> bool:

@@ -18,9 +18,9 @@ from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import NOTHING, Tally
+from headgate.dialects.tally import NO_TEXT, Tally
 from headgate.errors import GatewayError
-from headgate.model import Delivered, Usage
+from headgate.model import NOTHING, Delivered, Usage, Used
 from headgate.wire import codec, sse
 from headgate.wire.bodies import framing
 from headgate.wire.codec import EMPTY_TEXT, Object
@@ -68,7 +68,7 @@ class ChatStream(Delivery):
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
         self._shown: Tally | None = None  # before what is held
-        self._counted = NOTHING  # what had come when the last usage did
+        self._counted = NO_TEXT  # what had come when the last usage did
         self._text_bytes = 0
         self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
@@ -107,12 +107,25 @@ class ChatStream(Delivery):
         return (self._text_bytes + 3) >> 2
 
     @property
-    def usage(self) -> Usage:
-        """What the upstream reported, and an estimate of what came behind that; without a report, an estimate."""
-        return self._usage_up_to(self._tally)
+    def used(self) -> Used:
+        billed = self._usage_up_to(self._tally) if self._usage_raw is not None or self._begun else NOTHING.billed
+        if not self.visible:
+            return Used(NOTHING.delivered, billed)
+        if self._held is None:
+            return Used(billed, billed)
+        delivered = self._usage_up_to(self._given)
+        if self._given.size < self._counted.size:  # the report has what is held in it
+            delivered.completion = min(delivered.completion, self._tokens_since(NO_TEXT, self._given))
+            delivered.basis = "estimated"
+        return Used(delivered, billed)
+
+    @property
+    def _given(self) -> Tally:
+        """What was streamed, without what is held."""
+        return self._shown if self._held is not None and self._shown is not None else self._tally
 
     def _usage_up_to(self, tally: Tally) -> Usage:
-        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NOTHING, tally)))
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NO_TEXT, tally)))
         if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
             usage.completion += self._tokens_since(self._counted, tally)
             usage.basis = "estimated"
@@ -121,7 +134,7 @@ class ChatStream(Delivery):
     @property
     def _is_counted(self) -> bool:
         """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
-        before, now = self._counted if self._usage_raw is not None else NOTHING, self._tally
+        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self._tally
         return now.size == before.size or self._tokens_since(before, now) == now.pieces - before.pieces
 
     def _tokens_since(self, before: Tally, now: Tally) -> int:
@@ -217,7 +230,7 @@ class ChatStream(Delivery):
         self.done = True
         return True
 
-    def tail(self, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
+    def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
             return failures.error_event(self.error, self.ident)
         parts: list[bytes] = []
@@ -232,7 +245,7 @@ class ChatStream(Delivery):
         if self._include_usage or trace is not None:
             chunk: chunks.Members = {"choices": _NO_CHOICES}
             if self._include_usage:
-                chunk["usage"] = self._shown_usage()
+                chunk["usage"] = usages.write(usage, self._usage_raw if self._is_whole else None)
             if extra is not None:
                 chunk["headgate"] = Raw(extra)
             if trace is not None:
@@ -241,8 +254,10 @@ class ChatStream(Delivery):
         parts.append(_DONE)
         return b"".join(parts)
 
-    def _shown_usage(self) -> Raw:
-        return usages.write(self.usage, self._usage_raw)
+    @property
+    def _is_whole(self) -> bool:
+        """Whether the upstream's report is of the whole answer."""
+        return True
 
     @property
     def _ended(self) -> bool:
@@ -257,32 +272,17 @@ class ChatStream(Delivery):
         said = self._said
         text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
         kinds = self._kinds if self._held is None else self._kinds - CALLS
-        return Delivered(text, frozenset(kinds), len(self._choices), self.given.completion, self._has_finished)
+        return Delivered(text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
 
     @property
-    def own_usage(self) -> Usage:
-        """Of this attempt alone, as its provider bills it.  One that has failed without saying anything is not billed,
-        as far as anybody knows.
-        """
-        return self.usage if self._usage_raw is not None or self._begun else Usage()
+    def _tokens(self) -> int:
+        """Those that the client has, of this attempt and those before it."""
+        return self.used.delivered.completion
 
     @property
     def begun(self) -> bool:
         """There has been something to see, whether it has been returned or is held."""
         return self._begun
-
-    @property
-    def given(self) -> Usage:
-        usage = self._usage_up_to(self._given)
-        if self._given.size < self._counted.size:  # the report has what is held in it
-            usage.completion = min(usage.completion, self._tokens_since(NOTHING, self._given))
-            usage.basis = "estimated"
-        return usage
-
-    @property
-    def _given(self) -> Tally:
-        """What was streamed, without what is held."""
-        return self._shown if self._held is not None and self._shown is not None else self._tally
 
     def _withhold(self, parts: list[bytes]) -> bytes:
         """What may be returned now: not what is held, until that is complete (or too much to hold)."""
