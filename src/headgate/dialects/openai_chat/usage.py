@@ -12,7 +12,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.model import Usage
+from headgate.model import TokenDetails, Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, ZERO, Object
 
@@ -63,7 +63,11 @@ def read_plain(plain: Plain) -> Usage | None:
     reasoning = outputs.reasoning_tokens if outputs else 0
     if cached > prompt or reasoning > completion:
         return None
-    return Usage(prompt, completion, cached, 0, reasoning, "provider")
+    usage = Usage(prompt, completion, cached, 0, reasoning, "provider")
+    if (inputs and inputs.audio_tokens) or (outputs and outputs.audio_tokens):
+        heard, said = inputs.audio_tokens if inputs else 0, outputs.audio_tokens if outputs else 0
+        usage.details = TokenDetails(audio_input=heard, audio_output=said)
+    return usage
 
 
 def read(raw: Raw | None, estimate: Usage) -> tuple[Usage, bool]:
@@ -139,6 +143,9 @@ _COMPLETION_DETAILS = (
 )
 _CREATION = ("cachecreation",)  # Anthropic's: by how long it is kept
 _AUDIO = ("audiotokens",)
+_IMAGE = ("imagetokens",)
+_MODALITIES = ("prompttokensdetails", "candidatestokensdetails", "cachetokensdetails")  # Gemini's, as lists
+_CACHE_DETAILS = ("cachedetails",)  # Bedrock's: a list of what is written, by how long it is kept
 _INNER = ("billedunits", "tokens")  # Cohere: what is billed before what was counted
 
 _Members = Mapping[str, object]
@@ -215,7 +222,32 @@ def _settle(members: _Members, estimate: Usage) -> Usage:
         prompt = total - visible
     elif prompt and not visible and total > prompt:
         completion = total - prompt
-    return _fill(Usage(prompt, completion, read, written, reasoning, "provider"), total, estimate)
+    details = _parts(members)
+    return _fill(Usage(prompt, completion, read, written, reasoning, "provider", details), total, estimate)
+
+
+def _parts(members: _Members) -> TokenDetails | None:
+    """What is said of an hour's cache, of sounds and of images; None where that is nothing."""
+    asked, answered = _inner(members, _PROMPT_DETAILS), _inner(members, _COMPLETION_DETAILS)
+    creation = _inner(asked, _CREATION) or _inner(members, _CREATION)
+    hour = sum(_count(value) or 0 for name, value in creation.items() if "1h" in name)
+    hour = hour or sum(_first(one, _PROMPT) for one in _listed(members, _CACHE_DETAILS[0]) if one.get("ttl") == "1h")
+    heard, seen = _first(asked, _AUDIO), _first(asked, _IMAGE)
+    said, drawn = _first(answered, _AUDIO), _first(answered, _IMAGE)
+    prompt, candidates, cached = (_listed(members, name) for name in _MODALITIES)
+    if prompt or candidates:
+        heard, seen = (max(0, _of(prompt, one) - _of(cached, one)) for one in ("AUDIO", "IMAGE"))
+        said, drawn = _of(candidates, "AUDIO"), _of(candidates, "IMAGE")
+    return TokenDetails(hour, heard, seen, said, drawn) if hour or heard or seen or said or drawn else None
+
+
+def _listed(members: _Members, name: str) -> list[dict[str, object]]:
+    found = members.get(name)
+    return [_squeeze(one) for one in found] if isinstance(found, list) else []
+
+
+def _of(parts: list[dict[str, object]], modality: str) -> int:
+    return sum(_count(one.get("tokencount")) or 0 for one in parts if one.get("modality") == modality)
 
 
 def _cache(members: _Members) -> tuple[int, int, bool]:
