@@ -22,7 +22,7 @@ import msgspec
 
 DAY_NS = 86_400_000_000_000
 TOKEN, TENANT, PROVIDER, HELD = "token:", "tenant:", "provider:", "held:"
-TENANTS, RESERVED, OPERATOR, ADJUSTMENTS = "tenants", "reserved", "operator", "adjustments"
+TENANTS, RESERVED, OPERATOR = "tenants", "reserved", "operator"
 LOST = "lost"
 
 Row = tuple[Any, ...]

@@ -26,7 +26,7 @@ SHOWN = 5
 PIECE = 1 << 20  # of a journal file, read at a time
 LOOKED_UP = 5000
 
-_OWN = "transfer NOT LIKE '%:reprice:%' AND transfer NOT LIKE 'adjust:%'"  # what a receipt alone has caused
+_OWN = "transfer NOT LIKE '%:reprice:%'"  # what a receipt alone has caused
 _RECEIPT = "substr(transfer, 1, 24)"
 
 # Each finds what must not be.  `begins`: the last id before the ledger.
