@@ -2,11 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Rendered, Snapshot, Usage, Used
+from headgate.model import Attempt, Delivered, Hold, Quota, Rendered, Snapshot, Standing, Target, Usage, Used, Want
 
 
 class Directory(Protocol):
@@ -16,6 +16,34 @@ class Directory(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
+
+
+class Counters(Protocol):
+    """Limits, budgets and parallel slots: what calls hold of them, and what they have used.
+
+    ``now`` is Unix seconds.  Atomic: a call that is refused changes nothing.
+    """
+
+    def take(self, want: Want, now: float) -> Hold:
+        """Set aside what a call wants, of every quota that applies to it.
+
+        Raises GatewayError: 402 where a hard budget cannot pay the least that it needs; 429, with the time when it
+        would be admitted, where it is over a limit.
+        """
+
+    def extend(self, hold: Hold, tokens: int, now: float) -> int:
+        """Return the next reach of a hold of which ``tokens`` have come.  0: nothing is left, the answer ends here."""
+
+    def settle(self, hold: Hold, used: Usage, cost: int, now: float, served: Target | None = None) -> None:
+        """Put what was used (``cost`` in nano-USD) in place of what was held; ``served``: by this target.  Once: later
+        calls do nothing.  Usage beyond the hold counts too.
+        """
+
+    def standing(self, quotas: Iterable[Quota], now: float) -> Standing:
+        """Return what is left of the limits per minute and day."""
+
+    def sweep(self, now: float) -> int:
+        """Release the holds whose leases have expired; return their number.  Call it every second or so."""
 
 
 class StreamBridge(Protocol):

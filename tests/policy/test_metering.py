@@ -15,7 +15,6 @@ from headgate.model import (
     Call,
     Closed,
     Grant,
-    Hold,
     Plan,
     Price,
     Prompt,
@@ -144,7 +143,7 @@ def test_receipt_has_the_fold_of_its_attempts(ended: list[Ended]) -> None:
     receipt.grant = Grant("t", "tests")
     attempts = [Attempt(one.target, None) for one in ended]
     call = Call({}, "m", True, False, cast(Prompt, None))
-    receipt.open(Plan("m", tuple(attempts)), Hold("x", 9, 0, 0, None, 0.0), call, b"")
+    receipt.open(Plan("m", tuple(attempts)), 9, call, b"")
     for number, (attempt, one) in enumerate(zip(attempts, ended, strict=True), 1):
         receipt.begin(attempt)
         receipt.end(200, "" if number == len(ended) else "upstream_cut", one.used)

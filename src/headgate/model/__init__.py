@@ -55,6 +55,8 @@ from headgate.model.limits import (
     CallLimits,
     Hold,
     Quota,
+    Spent,
+    Standing,
     Tenant,
     Want,
 )
@@ -120,6 +122,8 @@ __all__ = [
     "Seam",
     "Share",
     "Snapshot",
+    "Spent",
+    "Standing",
     "Target",
     "TargetRef",
     "Tenant",

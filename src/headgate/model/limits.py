@@ -6,7 +6,8 @@ that applies to it.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -75,7 +76,8 @@ class Quota(Struct, frozen=True, gc=False):
     """What one holder may use, ready to be compared; ``UNLIMITED`` where there is no limit.
 
     ``key`` names its counters in every store (``token:<id>``, ``tenant:<name>``, ``group:<id>``), ``holder`` its owner
-    in messages.  ``model``: it counts only calls that this model serves; empty: all.
+    in messages.  ``most``: nano-USD of a hard budget.  ``timed``: there is a limit per minute.  ``model``: only calls
+    that this model serves count; empty: all.
     """
 
     key: str
@@ -84,21 +86,21 @@ class Quota(Struct, frozen=True, gc=False):
     tpm: int = UNLIMITED
     rpd: int = UNLIMITED
     parallel: int = UNLIMITED
+    most: int = UNLIMITED
+    timed: bool = False
     budget: Budget | None = None
     model: str = ""
-
-    @property
-    def hard(self) -> bool:
-        """A call that its budget cannot pay is refused."""
-        return self.budget is not None and self.budget.mode == HARD
 
 
 class Want(Struct, gc=False):
     """What a call wants to hold.
 
-    ``owner``: the call's id, whose salt names the process.  ``output``: tokens of the answer that it wants covered now;
-    where a hard budget cannot pay those, ``least`` of them will do.  ``price``: the highest of all targets that may
-    serve; None: some target's is unknown.  ``lease_s``: after so many seconds the hold is given up, if it still stands.
+    ``owner``: the call's id, whose salt names the process.  ``prompt``: its estimated tokens.  ``output``: tokens of
+    the answer that are to be covered now, out of ``longest`` that there may be.  Where a hard budget cannot pay
+    ``output``, fewer will do: at least ``least``, at most ``fewer``.  ``share``: the call takes one of so many parts of
+    what is left, unless that is less than ``least``.  ``step``: tokens of an extension.  ``whole``: the answer cannot
+    be stopped midway.  ``price``: the highest of all targets that may serve; None (unknown): no quota's budget is hard.
+    After ``lease_s`` seconds the hold is released, if it still stands.
     """
 
     owner: str
@@ -106,20 +108,58 @@ class Want(Struct, gc=False):
     prompt: int
     output: int
     least: int
-    price: Price | None
-    lease_s: float
+    price: Price | None = None
+    lease_s: float = 900.0
+    longest: int = UNLIMITED
+    fewer: int = UNLIMITED
+    share: int = 1
+    step: int = 1024
+    whole: bool = False
 
 
 class Hold(Struct):
     """What admission has set aside for a running call: a lease, ended by ``Counters.settle``.
 
-    ``reach``: completion tokens that it covers.  ``cost``: nano-USD, of the prompt and the reach.  ``expires``: Unix
-    seconds; the holder may put it off.
+    ``covered``: completion tokens that it pays for.  ``reach``: how many may have come before it has to be extended;
+    ``UNLIMITED``: it covers all that there can be.  ``cap``: the ``max_tokens`` of an answer that cannot be stopped
+    midway and may not be as long as asked; 0: none.  ``cost``: nano-USD of ``prompt`` and ``covered``.  ``expires``:
+    Unix seconds, which its holder may put off.  ``parts``: what the counters that gave it know of it.
     """
 
-    owner: str
-    prompt: int
-    reach: int
-    cost: int
-    price: Price | None
+    want: Want
+    parts: Sequence[Any]
+    taken: float
     expires: float
+    covered: int
+    cost: int
+    reach: int = UNLIMITED
+    cap: int = 0
+    settled: bool = False
+
+
+class Standing(Struct, gc=False):
+    """What is left of the limits on requests and on tokens that are nearest to their end; all again in ``…_reset``
+    seconds.  ``UNLIMITED``: there is no such limit.
+    """
+
+    requests: int = UNLIMITED
+    requests_left: int = UNLIMITED
+    requests_reset: float = 0.0
+    tokens: int = UNLIMITED
+    tokens_left: int = UNLIMITED
+    tokens_reset: float = 0.0
+
+
+class Spent(Struct, frozen=True, gc=False):
+    """What a holder (``Quota.key``) had used when the counters began anew.
+
+    ``spent``: nano-USD since ``since`` (Unix seconds: the period's beginning).  ``today``: requests since midnight UTC
+    of the day of ``at``.  ``recent``: (Unix seconds, requests, tokens) of the last minute, in order.
+    """
+
+    key: str
+    at: float
+    spent: int = 0
+    since: float = 0.0
+    today: int = 0
+    recent: tuple[tuple[float, int, int], ...] = ()

@@ -6,15 +6,15 @@ The only limit today protects the gateway itself: a call is admitted if its rece
 from __future__ import annotations
 
 from headgate.errors import JOURNAL_FULL, GatewayError
-from headgate.model import Call, Grant, Hold
+from headgate.model import Call
 
 
-def take(call: Call, grant: Grant, *, journal_accepts: bool) -> Hold:
-    """Return the lease of one running call.  Raises GatewayError (503) if its receipt would have no room."""
+def take(call: Call, *, journal_accepts: bool) -> int:
+    """Return the estimated tokens of a call's prompt.  Raises GatewayError (503) if its receipt would have no room."""
     if not journal_accepts:
         raise GatewayError(
             JOURNAL_FULL,
             "the journal has no room for another receipt (is the disk full, or control behind?); try again shortly",
             retry_after=5,
         )
-    return Hold(grant.id, call.prompt.tokens, 0, 0, None, 0.0)
+    return call.prompt.tokens

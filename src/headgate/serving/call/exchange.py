@@ -122,7 +122,7 @@ class Exchange:
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
-        hold = holds.take(call, grant, journal_accepts=self._journal.accepting)
+        hold = holds.take(call, journal_accepts=self._journal.accepting)
         receipt.open(plan, hold, call, session_of(call, request.headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan

@@ -18,7 +18,6 @@ from headgate.model import (
     Call,
     Closed,
     Grant,
-    Hold,
     ModelRow,
     Opened,
     Plan,
@@ -76,10 +75,10 @@ class Receipt:
     requested = ""
     opened = False
     plan: Plan | None = None
-    hold: Hold | None = None
     grant: Grant | None = None
     target: Attempt | None = None  # of the last attempt that has begun
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
+    held = -1  # nano-USD that admission has set aside for it; -1: not said
     fell_back = False  # another target serves than the one that was meant to
     prompt_tokens = 0  # estimated
     usage = NOTHING.delivered
@@ -109,13 +108,12 @@ class Receipt:
         """Unix seconds, as OpenAI's ``created``."""
         return self.at // 1_000_000_000
 
-    def open(self, plan: Plan, hold: Hold, call: Call, session: bytes) -> None:
+    def open(self, plan: Plan, prompt_tokens: int, call: Call, session: bytes) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
         self.step("admit")
         self.routed = _monotonic()
         self.plan = plan
-        self.hold = hold
-        self.prompt_tokens = hold.prompt
+        self.prompt_tokens = prompt_tokens
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price
@@ -125,10 +123,10 @@ class Receipt:
         self._journal.running += 1
         self._journal.write(
             Opened(
-                self.id, self.at, grant.id, plan.requested, call.stream, hold.prompt, self.label,
+                self.id, self.at, grant.id, plan.requested, call.stream, prompt_tokens, self.label,
                 -1 if price.input is None else price.input,
                 -1 if price.output is None else price.output, first.provider.name, first.upstream_model,
-                grant.tenant, hold.cost or -1, session.decode("utf-8", "replace") if session else "",
+                grant.tenant, self.held, session.decode("utf-8", "replace") if session else "",
                 call.prompt.user.decode("utf-8", "replace") if "user" in call.body else "", call.metadata,
             )
         )  # fmt: skip
@@ -250,7 +248,7 @@ class Receipt:
 
     def progress(self, completion_tokens: int) -> None:
         if self._journal.accepting:  # what room is left belongs to the closes
-            self._journal.write(Progress(self.id, time.time_ns(), completion_tokens))
+            self._journal.write(Progress(self.id, time.time_ns(), completion_tokens, self.held))
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
