@@ -29,7 +29,7 @@ COMMANDS = (
     Late("reload", "tasks.gate:reload", "Read the configuration file again.  Running streams are not touched."),
     Late("drain", "tasks.gate:drain", "Stop the gateway when its running calls have ended."),
     Late("detect", "tasks.gate:detect", "Look for engines on this machine again."),
-    Late("usage", "nouns.usage:usage", "Show requests, tokens and cost, by model or anything else."),
+    Late("usage", "nouns.usage:app", "Requests, tokens and cost, and the ledger."),
     Late("explain", "tasks.explain:explain", "Show where a request would go, and where one went."),
     Late("doctor", "tasks.doctor:command", "Check configuration, keys, engines, ports and limits."),
     Late("models", "nouns.models:app", "Models, with their capabilities and prices."),

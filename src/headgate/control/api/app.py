@@ -51,6 +51,7 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
     )  # fmt: skip
     for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
+    app.include_router(requests.usage_routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     docs.install(app)
     errors.install(app)

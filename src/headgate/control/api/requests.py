@@ -11,20 +11,21 @@ import msgspec
 from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field, create_model
 
-from headgate.catalog.money import NANO
+from headgate.catalog.money import NANO, nano
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.tokens import token_id
 from headgate.control.api.views import Page, View
+from headgate.control.ledger import reprice, verify
 from headgate.control.refusals import TOKEN_NOT_FOUND
-from headgate.control.reports import requests, usage
+from headgate.control.reports import breakdown, reconcile, requests, usage
+from headgate.control.reports.wishes import MAX_USD, ReconcileWish, RepriceWish
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
 from headgate.resources.fields import printable
 
 CATCH_UP_S = 5.0
-MAX_USD = 1_000_000
 DAY_MS = 86_400_000
 
 # Printable: PostgreSQL has no NUL in its texts
@@ -39,6 +40,9 @@ Instant = Annotated[
     Query(min_length=1, max_length=64, description="Unix seconds, or ISO 8601 (UTC where no zone is given).",
           examples=["2027-01-31T12:00:00Z"]),
 ]  # fmt: skip
+GroupBy = Literal[
+    "model", "provider", "requested", "token", "outcome", "day", "tenant", "session", "user", "tag", "hour"
+]
 Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost", "running"]
 _PUBLIC_ID = re.compile(r"[0-9a-f]{8}|file-\S+")
 _encode = msgspec.json.Encoder().encode
@@ -119,7 +123,8 @@ class RequestView(_columns()):  # type: ignore[misc]
 
 class FiguresView(View):
     """Totals.  ``failed``: neither delivered nor left by the client; ``cost_usd`` sums what is known, calls of unknown
-    price are counted in ``unpriced_requests``.
+    price are counted in ``unpriced_requests``.  ``operator_cost_usd``: what the providers charge, for failed attempts
+    too; null in sums of whole days.
     """
 
     requests: int
@@ -131,6 +136,7 @@ class FiguresView(View):
     reasoning_tokens: int
     cost_usd: float | None
     unpriced_requests: int
+    operator_cost_usd: float | None
 
 
 class GroupView(FiguresView):
@@ -140,12 +146,71 @@ class GroupView(FiguresView):
 
 
 class UsageReport(Page[GroupView]):
-    """Days (UTC) count whole: ``since`` and ``until`` say which."""
+    """Days (UTC) count whole, but where grouped by hours or labels: ``since`` and ``until`` say which."""
 
     group_by: str
     since: int | None
     until: int | None
     total: FiguresView
+
+
+class CheckView(View):
+    """``found``: examples of what is wrong."""
+
+    name: str
+    ok: bool
+    found: list[str]
+
+
+class LedgerView(View):
+    object: Literal["headgate.ledger_check"]
+    ok: bool
+    checks: list[CheckView]
+
+
+class ChangeView(View):
+    """The calls of one model, as charged (corrections included) and at today's price."""
+
+    provider: str
+    model: str
+    requests: int
+    charged_usd: float
+    corrected_usd: float
+    difference_usd: float
+
+
+class RepricingView(View):
+    """``unknown``: calls whose model has no price today; ``posted``: corrections that were posted."""
+
+    object: Literal["headgate.repricing"]
+    applied: bool
+    posted: int
+    unknown: int
+    data: list[ChangeView]
+
+
+class ComparedView(View):
+    """``capture_rate``: the part of the provider's cost, or else of its tokens, that is recorded here."""
+
+    provider_cost_usd: float | None
+    cost_usd: float | None
+    difference_usd: float | None
+    provider_input_tokens: int | None
+    input_tokens: int
+    provider_output_tokens: int | None
+    output_tokens: int
+    capture_rate: float | None
+
+
+class ComparedDayView(ComparedView):
+    day: str
+
+
+class ReconciliationView(View):
+    object: Literal["headgate.reconciliation"]
+    providers: list[str]
+    data: list[ComparedDayView]
+    total: ComparedView
 
 
 def routes(admin: Admin) -> APIRouter:
@@ -205,16 +270,31 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")
 
+    return api
+
+
+def usage_routes(admin: Admin) -> APIRouter:
+    """The routes about money."""
+    api = router("requests")
+
     @api.get("/usage", response_model=UsageReport)
     async def report_usage(
-        group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
+        group_by: GroupBy = "model",
         since: Instant = None,
         until: Instant = None,
         token: Word = None,
         model: Word = None,
         provider: Word = None,
+        tenant: Word = None,
+        session: Word = None,
+        user: Word = None,
+        tag: Annotated[str | None, Query(max_length=600, description="`name=value`, or a name: any value.")] = None,
     ) -> Response:
-        """What was used, added up; days in their order, everything else by requests."""
+        """What was used, added up; days and hours in their order, everything else by requests.
+
+        By tenant, session, user, tag or hour, or of one of them: of the calls that began in the window, to the instant.
+        Else days count whole.
+        """
         filters = usage.Filters(
             since=_instant("since", since),
             until=_instant("until", until),
@@ -222,14 +302,58 @@ def routes(admin: Admin) -> APIRouter:
             model=model,
             provider=provider,
         )
+        labels = breakdown.Labels(tenant=tenant, session=session, user=user, tag=tag)
         await _caught_up(admin)
         try:
-            report = await usage.report(admin.engine, group_by, filters)
+            if group_by in breakdown.GROUPS or labels:
+                report = await breakdown.report(admin.engine, group_by, filters, labels)
+            else:
+                report = await usage.report(admin.engine, group_by, filters)
         except ValueError as error:
             raise GatewayError(INVALID_VALUE, str(error)) from error
         return Response(_encode(report), media_type="application/json")
 
+    @api.get("/usage/verify")
+    async def verify_usage() -> LedgerView:
+        """Checks the ledger: entries add up to 0, holds are those of running calls, receipts and journal are posted."""
+        await _caught_up(admin)
+        checks = await verify.verify(admin.engine, admin.recorder.folder)
+        views = [CheckView(name=check.name, ok=check.ok, found=list(check.found)) for check in checks]
+        return LedgerView(object="headgate.ledger_check", ok=all(view.ok for view in views), checks=views)
+
+    @api.post("/usage/reprice")
+    async def reprice_usage(wish: RepriceWish) -> RepricingView:
+        """What today's prices would change for past calls; with `apply` the differences are posted to the ledger.
+
+        Receipts are never changed.
+        """
+        await _caught_up(admin)
+        window = (_instant("since", wish.since), _instant("until", wish.until))
+        providers = admin.publication.snapshot.providers
+        found = await reprice.reprice(admin.engine, providers, *window, apply=wish.apply)
+        changes = sorted(found.changes.values(), key=lambda one: -abs(one.corrected - one.charged))
+        return RepricingView(
+            object="headgate.repricing", applied=wish.apply, posted=found.posted, unknown=found.unknown,
+            data=[_change(one) for one in changes],
+        )  # fmt: skip
+
+    @api.post("/usage/reconcile")
+    async def reconcile_usage(wish: ReconcileWish) -> ReconciliationView:
+        """Puts a provider's own figures beside the ledger's, by UTC day."""
+        await _caught_up(admin)
+        charged = [
+            reconcile.Charged(row.day, nano(row.cost_usd), row.input_tokens, row.output_tokens) for row in wish.rows
+        ]
+        return ReconciliationView(**await reconcile.reconcile(admin.engine, wish.providers, charged))
+
     return api
+
+
+def _change(one: reprice.Change) -> ChangeView:
+    return ChangeView(
+        provider=one.provider, model=one.model, requests=one.calls, charged_usd=one.charged / NANO,
+        corrected_usd=one.corrected / NANO, difference_usd=(one.corrected - one.charged) / NANO,
+    )  # fmt: skip
 
 
 async def _caught_up(admin: Admin) -> None:

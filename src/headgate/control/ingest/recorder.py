@@ -111,6 +111,7 @@ class Recorder:
     def __init__(self, engine: AsyncEngine, folder: Path, interval: float = INTERVAL_S) -> None:
         """``feed`` gets each batch once it is in the store."""
         self.feed = Feed()
+        self.folder = folder
         self._engine = engine
         self._interval = interval
         self._sql = Statements.compile(engine)
