@@ -39,7 +39,6 @@ LONG_FUNCTIONS: dict[str, int] = {
     "headgate/control/api/catalog.py:routes": 68,
     "headgate/control/api/gateway.py:routes": 78,
     "headgate/control/api/providers.py:routes": 118,
-    "headgate/control/api/requests.py:routes": 82,
     "headgate/control/api/tokens.py:routes": 68,
 }
 

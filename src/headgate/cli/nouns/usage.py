@@ -95,9 +95,9 @@ def listing(
 
 @app.command("verify")
 def verify(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Check the ledger: entries add up to 0, holds are those of running calls, receipts and journal are posted.
+    """Check the ledger; ends with 1 where something does not hold.
 
-    Ends with 1 where something does not hold.
+    Entries add up to 0, holds are those of running calls, and what receipts and journal say is posted.
     """
     with open_gateway(config, state_dir) as gateway:
         found = gateway.call("GET", "/usage/verify", timeout_s=LONG_S)
@@ -151,7 +151,10 @@ def reconcile(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Put a provider's own figures beside the ledger's, by day (UTC), with the part that is recorded here."""
+    """Put a provider's own figures beside the ledger's.
+
+    By day (UTC), with the part of them that is recorded here.
+    """
     try:
         text = sys.stdin.read() if str(file) == "-" else file.read_text(encoding="utf-8")
         whose, rows = exports.read(text)

@@ -51,7 +51,8 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
     )  # fmt: skip
     for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
-    app.include_router(requests.usage_routes(admin), prefix=PREFIX)
+    for money in (requests.usage_routes, requests.ledger_routes):
+        app.include_router(money(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     docs.install(app)
     errors.install(app)

@@ -154,7 +154,7 @@ class UsageReport(Page[GroupView]):
     total: FiguresView
 
 
-class CheckView(View):
+class LedgerCheckView(View):
     """``found``: examples of what is wrong."""
 
     name: str
@@ -165,7 +165,7 @@ class CheckView(View):
 class LedgerView(View):
     object: Literal["headgate.ledger_check"]
     ok: bool
-    checks: list[CheckView]
+    checks: list[LedgerCheckView]
 
 
 class ChangeView(View):
@@ -274,7 +274,7 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def usage_routes(admin: Admin) -> APIRouter:
-    """The routes about money."""
+    """The route of sums."""
     api = router("requests")
 
     @api.get("/usage", response_model=UsageReport)
@@ -313,12 +313,19 @@ def usage_routes(admin: Admin) -> APIRouter:
             raise GatewayError(INVALID_VALUE, str(error)) from error
         return Response(_encode(report), media_type="application/json")
 
+    return api
+
+
+def ledger_routes(admin: Admin) -> APIRouter:
+    """The routes of the ledger."""
+    api = router("requests")
+
     @api.get("/usage/verify")
     async def verify_usage() -> LedgerView:
         """Checks the ledger: entries add up to 0, holds are those of running calls, receipts and journal are posted."""
         await _caught_up(admin)
         checks = await verify.verify(admin.engine, admin.recorder.folder)
-        views = [CheckView(name=check.name, ok=check.ok, found=list(check.found)) for check in checks]
+        views = [LedgerCheckView(name=check.name, ok=check.ok, found=list(check.found)) for check in checks]
         return LedgerView(object="headgate.ledger_check", ok=all(view.ok for view in views), checks=views)
 
     @api.post("/usage/reprice")

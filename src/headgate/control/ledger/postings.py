@@ -46,7 +46,7 @@ class Posted(NamedTuple):
     closed_at: int | None
 
 
-class Entry(NamedTuple):
+class Posting(NamedTuple):
     transfer: str
     account: str
     amount: int
@@ -59,13 +59,13 @@ def entries(
     opened: Iterable[tuple[str, Posted]],
     raised: Iterable[tuple[str, int]],
     ended: Iterable[tuple[str, Posted]],
-) -> list[Entry]:
+) -> list[Posting]:
     """Return the entries of a batch.  ``before``: the store's rows of these calls, by id, where it has any.
 
     ``opened`` are calls that still run, ``raised`` the holds of calls that run on, ``ended`` the calls that are over,
     in order.  What is in the store already is not posted again.
     """
-    found: list[Entry] = []
+    found: list[Posting] = []
     known = dict(before)
     for ident, row in opened:
         if ident not in known:
@@ -93,24 +93,24 @@ def entries(
     return found
 
 
-def _hold(found: list[Entry], transfer: str, row: Posted, amount: int, at: int) -> None:
+def _hold(found: list[Posting], transfer: str, row: Posted, amount: int, at: int) -> None:
     if amount:
         day = row.created_at // DAY_NS
-        found.append(Entry(transfer, HELD + row.grant, amount, at, day))
-        found.append(Entry(transfer, RESERVED, -amount, at, day))
+        found.append(Posting(transfer, HELD + row.grant, amount, at, day))
+        found.append(Posting(transfer, RESERVED, -amount, at, day))
 
 
-def _settle(found: list[Entry], ident: str, row: Posted, held: int) -> None:
+def _settle(found: list[Posting], ident: str, row: Posted, held: int) -> None:
     at = row.closed_at or row.created_at
     phase = LOST if row.outcome == LOST else "settle" if row.cost or row.billed else "release"
     transfer = f"{ident}:{phase}"
     _hold(found, transfer, row, -held, at)
-    found.extend(Entry(transfer, account, amount, at, row.created_at // DAY_NS) for account, amount in charge(row))
+    found.extend(Posting(transfer, account, amount, at, row.created_at // DAY_NS) for account, amount in charge(row))
 
 
-def _take_back(found: list[Entry], ident: str, lost: Posted, at: int) -> None:
+def _take_back(found: list[Posting], ident: str, lost: Posted, at: int) -> None:
     day = lost.created_at // DAY_NS
-    found.extend(Entry(f"{ident}:found", account, -amount, at, day) for account, amount in charge(lost))
+    found.extend(Posting(f"{ident}:found", account, -amount, at, day) for account, amount in charge(lost))
 
 
 def charge(row: Posted) -> list[tuple[str, int]]:
@@ -131,7 +131,7 @@ def charge(row: Posted) -> list[tuple[str, int]]:
     return found
 
 
-def balances(posted: Sequence[Entry]) -> list[Row]:
+def balances(posted: Sequence[Posting]) -> list[Row]:
     """Return what ``posted`` adds to the accounts: (account, day, nano-USD)."""
     sums: dict[tuple[str, int], int] = {}
     for entry in posted:

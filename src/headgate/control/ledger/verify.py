@@ -75,7 +75,7 @@ JOURNAL = "the journal is recorded"
 
 
 @dataclass(frozen=True, slots=True)
-class Check:
+class LedgerCheck:
     """``found``: examples of what is wrong, a sentence each."""
 
     name: str
@@ -86,7 +86,7 @@ class Check:
         return not self.found
 
 
-async def verify(engine: AsyncEngine, journal: Path) -> list[Check]:
+async def verify(engine: AsyncEngine, journal: Path) -> list[LedgerCheck]:
     """Run every check.  The recorder must have caught up.  Raises SQLAlchemyError, OSError."""
     async with engine.connect() as connection:
         await _begin(connection)
@@ -96,8 +96,10 @@ async def verify(engine: AsyncEngine, journal: Path) -> list[Check]:
         for name, query in CHECKS.items():
             parameters = {"begins": begins} if ":begins" in query else {}
             rows = await connection.execute(text(query), parameters)
-            checks.append(Check(name, [" ".join(map(str, row[:-1])) + f": {int(row[-1]):+} nano-USD" for row in rows]))
-        checks.append(Check(JOURNAL, await _journal(connection, journal, positions)))
+            checks.append(
+                LedgerCheck(name, [" ".join(map(str, row[:-1])) + f": {int(row[-1]):+} nano-USD" for row in rows])
+            )
+        checks.append(LedgerCheck(JOURNAL, await _journal(connection, journal, positions)))
     return checks
 
 
