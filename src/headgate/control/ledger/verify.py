@@ -89,7 +89,7 @@ class LedgerCheck:
 async def verify(engine: AsyncEngine, journal: Path) -> list[LedgerCheck]:
     """Run every check.  The recorder must have caught up.  Raises SQLAlchemyError, OSError."""
     async with engine.connect() as connection:
-        await _begin(connection)
+        await begin_snapshot(connection)
         begins = await read_meta(connection, "ledger_begins") or ""
         positions = {row.file: row.position for row in await connection.execute(select(journal_offsets))}
         checks = []
@@ -103,7 +103,7 @@ async def verify(engine: AsyncEngine, journal: Path) -> list[LedgerCheck]:
     return checks
 
 
-async def _begin(connection: AsyncConnection) -> None:
+async def begin_snapshot(connection: AsyncConnection) -> None:
     """All that is read is of one moment: the recorder may write meanwhile."""
     if connection.dialect.name == "sqlite":
         await connection.exec_driver_sql("BEGIN")

@@ -11,10 +11,11 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, desc, func, literal_column, or_, select, true
+from sqlalchemy import ColumnElement, Select, case, desc, func, or_, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
+from headgate.control.ledger.tags import as_json, tag_value
 from headgate.control.reports.usage import MAX_GROUPS, Filters, figures
 from headgate.control.store.database import requests
 from headgate.model.receipt_ids import first_of
@@ -90,14 +91,9 @@ def _grouped(group_by: str, dialect: str) -> tuple[ColumnElement[Any], Any]:
     """The key, and where the rows come from: a call counts in the group of each of its tags."""
     if group_by != "tag":
         return _KEYS[group_by], requests
-    pairs = func.json_each(_row.tags) if dialect == "sqlite" else func.json_each_text(cast_json(_row.tags))
+    pairs = func.json_each(_row.tags) if dialect == "sqlite" else func.json_each_text(as_json(_row.tags))
     table = pairs.table_valued("key", "value", name="tag")
     return table.c.key + "=" + table.c.value, requests.join(table, true())
-
-
-def cast_json(column: ColumnElement[Any]) -> ColumnElement[Any]:
-    """PostgreSQL's ``json`` of a text."""
-    return column.op("::")(literal_column("json"))
 
 
 def _where(filters: Filters) -> list[ColumnElement[bool]]:
@@ -127,17 +123,9 @@ def _labelled(labels: Labels, dialect: str) -> list[ColumnElement[bool]]:
     if labels.tag is not None:
         name, _, value = labels.tag.partition("=")
         found.append(_row.tags.is_not(None))
-        of_tag = tag_value(name, dialect)
+        of_tag = tag_value(_row.tags, name, dialect)
         found.append(of_tag == value if value else of_tag.is_not(None))
     return found
-
-
-def tag_value(name: str, dialect: str) -> ColumnElement[Any]:
-    """The value of one tag of a row, NULL where it has none."""
-    if dialect == "sqlite":
-        quoted = name.replace('"', '\\"')
-        return func.json_extract(_row.tags, f'$."{quoted}"')
-    return cast_json(_row.tags).op("->>")(name)
 
 
 def _name(group_by: str, key: Any) -> str | None:
