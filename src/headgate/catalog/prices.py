@@ -1,7 +1,7 @@
 """Prices and facts of models, from the embedded price list (genai-prices) and the rows of ``providers/``.
 
 Fills only what nobody has said: a price of the file, the store or a row stays as it is, whole.  A price that cannot
-be given per token (by the time of day, with a fee per request) stays unknown.  Unknown is None and never 0.  The list
+be given per token (with a fee per request) stays unknown.  Unknown is None and never 0.  The list
 is part of an installed package: nothing here reaches the network.
 """
 
