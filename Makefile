@@ -15,7 +15,7 @@ WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := serve
-.PHONY: serve help test check bench chaos faults fuzz image lock clean
+.PHONY: serve help test proofs check bench chaos faults fuzz image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
@@ -30,6 +30,12 @@ test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
 	@$(PYTEST) -m alone $(ARGS); first=$$?; \
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS); second=$$?; \
 	case $$first$$second in 00 | 05 | 50) ;; *) exit 1 ;; esac
+
+proofs: $(TESTING) $(NODE) ## The slow tests whole, of which `make test` takes a sample: ten minutes
+	PROOFS=whole $(PYTEST) $(SLOW) $(ARGS)
+
+SLOW := tests/conformance tests/control/test_api_schema.py tests/control/test_ten_million.py \
+  tests/serving/test_resume_memory.py
 
 check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/ruff check

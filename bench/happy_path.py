@@ -12,12 +12,10 @@ from __future__ import annotations
 import argparse
 import asyncio
 import json
-import sys
 import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import Any
 
 from headgate.dialects.openai_chat.prompt import ChatPrompt
@@ -38,6 +36,7 @@ from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.dialler import Dialer
 from headgate.serving.upstream.transport import Pool, Transport
+from headgate.testing.opcodes import opcodes
 
 CONNECTIONS = 16
 TOKEN = b"hg_test_0123456789abcdef0123456789abcdef"
@@ -154,24 +153,6 @@ def event() -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
-def bytecodes(work: Callable[[], None]) -> int:
-    """How many bytecodes ``work`` executes."""
-    count = 0
-
-    def trace(frame: FrameType, what: str, argument: object) -> Any:
-        nonlocal count
-        frame.f_trace_opcodes, frame.f_trace_lines = True, False
-        count += what == "opcode"
-        return trace
-
-    sys.settrace(trace)
-    try:
-        work()
-    finally:
-        sys.settrace(None)
-    return count
-
-
 def microseconds(work: Callable[[], None], rounds: int = 200) -> float:
     """CPU time of one ``work``; the best of five."""
     best = float("inf")
@@ -196,7 +177,7 @@ async def measure() -> dict[str, float]:
 
         for _ in range(50):
             call()
-        out = {"call_bytecodes": bytecodes(call) / CONNECTIONS, "call_us": microseconds(call) / CONNECTIONS}
+        out = {"call_bytecodes": opcodes(call) / CONNECTIONS, "call_us": microseconds(call) / CONNECTIONS}
         asked = bench.ask(request(stream=True))
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
         bench.answer(asked, head)
@@ -209,7 +190,7 @@ async def measure() -> dict[str, float]:
 
         for _ in range(50):
             events()
-        out |= {"event_bytecodes": bytecodes(events) / CONNECTIONS, "event_us": microseconds(events) / CONNECTIONS}
+        out |= {"event_bytecodes": opcodes(events) / CONNECTIONS, "event_us": microseconds(events) / CONNECTIONS}
         return {name: round(value, 2) for name, value in out.items()}
 
 

@@ -7,27 +7,17 @@ import secrets
 import signal
 import socket
 import subprocess
-import sys
 from pathlib import Path
 
 from headgate.model import Account, DataBoot, DataSettings, Grant, Limits, Provider, Record, Snapshot
 from headgate.policy.auth import digest
 from headgate.process import boot
 from headgate.wire import records
+from tests.forked import spawn
 from tests.waiting import wait_until
 
 SOME = 64 << 10  # of a segment, which is 64 MiB and mostly zeros
 TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
-
-
-def spawn(argv: list[str], message: object, fds: tuple[int, ...] = ()) -> tuple[subprocess.Popen[bytes], socket.socket]:
-    """A child with a boot socket as file descriptor 3, as the supervisor starts it."""
-    ours, theirs = socket.socketpair()
-    move = f"import os, sys; os.dup2({theirs.fileno()}, {boot.CHILD_FD}); os.execv(sys.argv[1], sys.argv[1:])"
-    child = subprocess.Popen([sys.executable, "-S", "-c", move, *argv], pass_fds=(theirs.fileno(),))
-    theirs.close()
-    boot.send(ours, message, fds)  # type: ignore[arg-type]
-    return child, ours
 
 
 class DataPlane:
@@ -64,7 +54,8 @@ class DataPlane:
         self.start()
 
     def start(self) -> None:
-        self.process, self.parent = spawn([sys.executable, "-m", "headgate.data"], self.boot, (self.sock.fileno(),))
+        self.process, self.parent = spawn("headgate.data:main")
+        boot.send(self.parent, self.boot, (self.sock.fileno(),))
         self.parent.settimeout(60)
         ready, _ = boot.receive(self.parent, boot.Ready | boot.Failed)  # type: ignore[arg-type]
         assert isinstance(ready, boot.Ready), ready

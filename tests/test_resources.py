@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import json
-from typing import Any
+from typing import Any, get_args
 
 import pytest
 from pydantic import ValidationError
 
+from headgate.cli.nouns import aliases
+from headgate.cli.parsing.completion import WHERE
 from headgate.model import Alias, ModelRow, Price, TargetRef
 from headgate.resources import wording
-from headgate.resources.alias import AliasWish
+from headgate.resources.alias import AliasConduct, AliasWish, Drain
 from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish, ModelTable
 from headgate.resources.provider import ProviderBody, ProviderEdit
@@ -20,6 +23,7 @@ CONDUCT = {
     "resumable_s": 3.0, "early_commit_s": None, "tool_calls": "stream", "structured": "error",
     "affinity": "prompt_cache", "privacy": "own", "drain_s": 9.0, "drain_tokens": 8192,
 }  # fmt: skip
+UNCOMPLETED = ("affinity", "drain", "resumable_s")
 ROWS: list[tuple[type[Resource], dict[str, Any]]] = [
     (FactsWish, {"title": "T", "context_window": 7, "capabilities": ["tools"]}),
     (FactsWish, {"price": {"input": 100_000_000, "output": 2_000_000_001, "cached_input": 0, "source": "store"}}),
@@ -80,3 +84,18 @@ def test_an_edit_changes_what_was_sent() -> None:
     body = ProviderBody(preset="groq", title="T", headers={"X-Team": ""}, sealed_headers={"X-Team": b"sealed"})
     edited = body.edited(ProviderEdit.model_validate({"title": None, "headers": {"X-Team": "new"}}))
     assert (edited.preset, edited.title, edited.headers, edited.sealed_headers) == ("groq", None, {"X-Team": "new"}, {})
+
+
+def test_the_command_line_knows_an_alias_as_its_resource_does() -> None:
+    fields = {name: field.default for name, field in AliasConduct.model_fields.items()}
+    assert {**aliases.USUAL, "strategy": "priority", "drain": Drain()} == fields
+    options = set(inspect.signature(aliases.put).parameters)
+    assert fields.keys() - options == {"drain", "early_commit_s", "affinity"}  # of the file and the API alone
+
+
+@pytest.mark.parametrize(("path", "parameter"), [("aliases set", name) for name in AliasConduct.model_fields])
+def test_choices_of_an_alias_are_completed(path: str, parameter: str) -> None:
+    words = get_args(AliasConduct.model_fields[parameter].annotation)
+    source = WHERE[path].get(parameter)
+    assert source is None or tuple(source("")) == words
+    assert (source is None) == (not all(isinstance(word, str) for word in words) or parameter in UNCOMPLETED)

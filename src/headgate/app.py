@@ -13,7 +13,6 @@ the sockets, and one boot message for each.  No code here runs while a stream do
 from __future__ import annotations
 
 import contextlib
-import errno
 import os
 import resource
 import socket
@@ -28,7 +27,7 @@ import msgspec
 
 from headgate.model import DataBoot, Grant, Snapshot
 from headgate.policy.auth import digest
-from headgate.process import boot, credentials, locate, statedir, stdio, welcome
+from headgate.process import boot, credentials, listening, locate, statedir, stdio, welcome
 from headgate.process.boot import BuiltinBoot, ControlBoot, Ready
 from headgate.process.log import VOICE
 from headgate.process.statedir import url_of
@@ -39,7 +38,6 @@ if TYPE_CHECKING:
     from headgate.resources.compiled import Compiled
     from headgate.settings import Settings
 
-BACKLOG = 4096
 LOREM = "builtin/lorem"
 LAST_LIFE_S = 15.0  # for the processes of a supervisor that was killed: control reads the journal to its end
 LOOK_S = 0.05
@@ -289,33 +287,19 @@ def _load(config: str | None, overrides: Mapping[str, str]) -> Settings:
 
 
 def listen(host: str, port: int, table: str = "server", option: str = "--port", patience: float = 0.0) -> socket.socket:
-    """A bound, listening socket; ``::`` listens on both families.  Waits up to ``patience`` seconds for a port that is
-    in use.  Raises Refusal with the next step: ``table`` of the configuration, or ``option``.
-    """
-    try:
-        family, _kind, _protocol, _name, address = socket.getaddrinfo(
-            host, port, type=socket.SOCK_STREAM, flags=socket.AI_PASSIVE
-        )[0]
-    except socket.gaierror as error:
-        raise Refusal(EXIT_CONFIG, f"{table}.host: {host!r} cannot be resolved ({error.strerror})") from error
-    both = boot.both_families(family, address[0])
+    """A bound, listening socket; waits up to ``patience`` seconds for a port that is in use.  Raises Refusal."""
     end, waited = time.monotonic() + patience, False
     while True:
         try:
-            return socket.create_server(address[:2], family=family, backlog=BACKLOG, dualstack_ipv6=both)
-        except OSError as error:
-            if error.errno == errno.EADDRINUSE and time.monotonic() < end:
-                if not waited:
-                    say(f"port {port} is still in use, by an earlier life of this gateway perhaps; waiting for it")
-                waited = True
-                time.sleep(LOOK_S)
-                continue
-            step = f"choose another with {option} ({table}.port)"
-            if error.errno == errno.EADDRINUSE:
-                sentence = f"port {port} on {host} is in use; stop what listens there, or {step}"
-            else:
-                sentence = f"cannot listen on {host} port {port} ({os.strerror(error.errno or 0)}); {step}"
-            raise Refusal(EXIT_PORT, sentence) from error
+            return listening.listen(host, port, table, option)
+        except listening.CannotListen as error:
+            if not isinstance(error, listening.PortInUse) or time.monotonic() >= end:
+                code = EXIT_CONFIG if isinstance(error, listening.BadHost) else EXIT_PORT
+                raise Refusal(code, str(error)) from error
+        if not waited:
+            say(f"port {port} is still in use, by an earlier life of this gateway perhaps; waiting for it")
+        waited = True
+        time.sleep(LOOK_S)
 
 
 def _first_token(state: Path) -> tuple[str, Grant]:
@@ -328,7 +312,7 @@ def _first_token(state: Path) -> tuple[str, Grant]:
     if token is None or not credentials.is_minted(token):
         token = credentials.mint(credentials.fresh_id())
         statedir.write_private(file, token.encode() + b"\n")
-    return token, Grant(id=token.split("_")[2], name="first", origin="store")
+    return token, Grant(id=credentials.public_id(token) or "", name="first", origin="store")
 
 
 def _address(ready: Ready) -> str:

@@ -10,7 +10,6 @@ import re
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -18,8 +17,13 @@ from typing import Any
 import pytest
 
 from headgate.testing import Provider, serve_in_thread
+from tests import forked
 from tests.ports import free_port
+from tests.waiting import wait_until
 
+# What commands import when they need it, the admin API on the store above all
+IMPORTED = ("headgate.cli.commands", "headgate.cli.reach.store", "headgate.cli.tasks.doctor", "headgate.cli.tasks.chat")
+OF_PYTHON = ("PYTHON", "LC_", "LANG", "LD_")  # variables that are read when Python starts
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
 
 
@@ -42,6 +46,11 @@ class Shell:
     def run(
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}
     ) -> subprocess.CompletedProcess[str]:
+        if not any(name.startswith(OF_PYTHON) for name in environ):
+            return forked.run(
+                "headgate.cli:main", *arguments, modules=IMPORTED, stdin=stdin, cwd=self.home,
+                environ={**self.environ, **environ},
+            )  # fmt: skip
         return subprocess.run(
             [sys.executable, "-m", "headgate", *arguments],
             cwd=self.home,
@@ -89,11 +98,12 @@ class Gateway(Shell):
                 stdout=out,
                 stderr=err,
             )
-        end = time.monotonic() + 120
-        while not (found := re.search(r"^listening data=(\S+) control=(\S+)$", self.err.read_text(), re.M)):
-            assert self.process.poll() is None and time.monotonic() < end, self.err.read_text()
-            time.sleep(0.02)
+        found = wait_until(self._addresses, 120, 0.02, self.err.read_text)
         self.data_url = f"http://{found[1]}"
+
+    def _addresses(self) -> re.Match[str] | None:
+        assert self.process.poll() is None, self.err.read_text()
+        return re.search(r"^listening data=(\S+) control=(\S+)$", self.err.read_text(), re.M)
 
     def elsewhere(self, folder: Path) -> Shell:
         """The same user in another directory."""

@@ -18,6 +18,7 @@ from tests.ports import free_port
 
 if TYPE_CHECKING:
     from tests.cli.conftest import Gateway
+from tests.waiting import wait_until
 
 
 def test_a_start_beside_a_draining_gateway_says_how_long_it_has(tmp_path: Path) -> None:
@@ -42,8 +43,7 @@ def test_status_and_chat_say_that_it_is_draining(tmp_path: Path, start: Callable
         assert talk.stdout is not None and talk.stdout.read(1)
         one.good("drain")
         state = tmp_path / ".local" / "state" / "headgate"
-        while talk.poll() is None and statedir.draining(state) is None:
-            time.sleep(0.01)
+        wait_until(lambda: talk.poll() is not None or statedir.draining(state) is not None)
         status, chat = one.run("status"), one.run("chat", "hello")
     if status.returncode == 0:  # else the answer had ended by then
         assert "draining" in status.stdout and "draining" in chat.stderr

@@ -16,6 +16,7 @@ from typing import Any
 
 import pytest
 
+from tests import proofs
 from tests.paths import SHARED
 
 STREAMS = SHARED / "streams"
@@ -25,6 +26,7 @@ ABSENT = pytest.mark.skipif(not PRESENT, reason="this file of ../shared is absen
 
 # Whole; every event in a write of its own; the smallest pieces that time allows; and pieces of any size.
 CUTTINGS = ("whole", "event", "tiny", "random")
+USAGES = (True, False, True, False)  # asked for, by cutting
 BYTEWISE_UP_TO = 4 << 10  # larger bodies are cut into pieces of a few bytes: a write per byte takes a second for 100 KB
 _BLOCK = re.compile(rb"(?:\r\n|\n|\r){2,}")
 
@@ -40,6 +42,13 @@ def index(name: str) -> list[dict[str, Any]]:
 def chats() -> list[str]:
     """The names of the OpenAI-chat streams."""
     return [entry["file"] for entry in index("index.json") if entry["dialect"] == "openai-chat"]
+
+
+def readings_of(position: int) -> list[tuple[str, bool]]:
+    """(cutting, usage asked for) of the recording at that place: all four, or one after the other, with its usage."""
+    if proofs.WHOLE:
+        return list(zip(CUTTINGS, USAGES, strict=True))
+    return [(CUTTINGS[position % len(CUTTINGS)], True)]
 
 
 def unpack(folder: Path) -> Path:

@@ -1,4 +1,4 @@
-"""The same for the official Node client and the Vercel AI SDK: all recordings at all cuttings in one process each.
+"""The same for the official Node client and the Vercel AI SDK: all recordings in one process each.
 
 The Node client's chunks are held to the same rules as the Python client's.  The AI SDK interprets what it reads; where
 its interpretation must differ from that of the recording itself, the contract says why, and how often is counted here.
@@ -22,7 +22,6 @@ from tests.node import clients as node_clients
 
 pytestmark = [recordings.ABSENT, pytest.mark.timeout(240)]
 NAMES = recordings.chats()
-USAGES = (True, False, True, False)  # asked for, by cutting
 
 # Why the AI SDK's reading may differ, and in how many recordings it does.
 STOP_AFTER_TOOLS = "the recording says stop after a tool call; the contract says tool_calls"
@@ -37,10 +36,10 @@ DIFFERENT = {STOP_AFTER_TOOLS: 3, ERROR_FIELD: 1, NO_REASON: 2, ESTIMATED: 67, I
 def readings(bench: Bench, client: str) -> Iterator[tuple[str, Any, list[tuple[bool, Any]]]]:
     """(recording, what the client made of it directly, for each cutting (usage asked for, what it made of ours))."""
     jobs: list[dict[str, Any]] = []
-    for name in NAMES:
+    for position, name in enumerate(NAMES):
         direct = {"client": client, "baseURL": bench.direct, "apiKey": "none", "usage": True}
         jobs.append({**direct, "model": f"stream:whole:{name}"})
-        for cutting, usage in zip(recordings.CUTTINGS, USAGES, strict=True):
+        for cutting, usage in recordings.readings_of(position):
             ours = {"client": client, "baseURL": bench.gateway, "apiKey": TOKEN, "usage": usage}
             jobs.append({**ours, "model": f"up/stream:{cutting}:{name}"})
     node_clients.install()
@@ -50,10 +49,10 @@ def readings(bench: Bench, client: str) -> Iterator[tuple[str, Any, list[tuple[b
     assert done.returncode == 0, done.stderr
     lines = done.stdout.splitlines()
     assert len(lines) == len(jobs)
-    step = 1 + len(USAGES)
-    for name, at in zip(NAMES, range(0, len(lines), step), strict=True):
-        direct, *ours = (json.loads(line) for line in lines[at : at + step])
-        yield name, direct, list(zip(USAGES, ours, strict=True))
+    found = map(json.loads, lines)
+    for position, name in enumerate(NAMES):
+        direct = next(found)
+        yield name, direct, [(usage, next(found)) for _cutting, usage in recordings.readings_of(position)]
 
 
 def test_the_official_node_client_yields_the_same(bench: Bench) -> None:

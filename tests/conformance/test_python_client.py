@@ -1,5 +1,6 @@
-"""Every recorded chat stream, at four cuttings, over sockets: what the official Python client yields through the
-gateway is what it yields from the recording directly, by the contract's rules."""
+"""Every recorded chat stream over sockets, at four cuttings or one of them (``proofs``): what the official Python
+client yields through the gateway is what it yields from the recording directly, by the contract's rules.
+"""
 
 from __future__ import annotations
 
@@ -57,7 +58,7 @@ UNSEEN = {
 def test_the_official_client_yields_the_same(bench: Bench, clients: Clients, name: str) -> None:
     theirs, their_error = read(clients.direct, f"stream:whole:{name}")
     promise = reading.promised(theirs, their_error is not None, (bench.folder / name).read_bytes())
-    for cutting, usage in zip(recordings.CUTTINGS, (True, False, True, False), strict=True):
+    for cutting, usage in recordings.readings_of(NAMES.index(name)):
         ours, our_error = read(clients.gateway, f"up/stream:{cutting}:{name}", usage=usage)
         reading.compare(promise, reading.found(ours, our_error is not None, usage=usage))
         said = their_error.message if their_error is not None else UNSEEN.get(name)

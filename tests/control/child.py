@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import socket
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -19,6 +17,7 @@ from headgate.process import boot
 from headgate.process.boot import Adopted, ControlBoot, Failed, Ready
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
+from tests.forked import fork
 
 ADMIN = "hg_admin_canary_0123456789"
 SECRET = "sk-canary-upstream-key"
@@ -35,7 +34,7 @@ def compiled(path: Path) -> Compiled:
 
 
 def main() -> int:
-    sock = socket.socket(fileno=int(sys.argv[1]))
+    sock = socket.socket(fileno=boot.CHILD_FD)
     message, _fds = boot.receive(sock, ControlBoot)
     assert message.config_path is not None
     config = Path(message.config_path)
@@ -62,11 +61,9 @@ class Child:
             "data_url": "http://127.0.0.1:4000",
         }
         self.sock, theirs = socket.socketpair()
-        with self.log.open("ab") as log:
-            self.process = subprocess.Popen(
-                [sys.executable, __file__, str(theirs.fileno())], stderr=log, pass_fds=[theirs.fileno()]
-            )
-        theirs.close()
+        with theirs, self.log.open("ab") as log:
+            fds = {2: log.fileno(), boot.CHILD_FD: theirs.fileno()}
+            self.process = fork("tests.control.child:main", modules=("headgate.control.api.web",), fds=fds)
         if "declared" not in changes:
             declared = compiled(self.config)
             values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
@@ -107,7 +104,3 @@ class Child:
             self.process.kill()
             self.process.wait()
         self.sock.close()
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -13,10 +13,11 @@ import pytest
 from hypothesis import HealthCheck, Phase, assume, given, seed, settings
 from hypothesis.errors import Unsatisfiable
 
+from tests import proofs
 from tests.control.child import ADMIN, Child
 from tests.dataplane import DataPlane
 
-EXAMPLES = 25  # per operation and mode: all of it stays within a minute on a busy machine
+EXAMPLES = proofs.of(6, 25)  # per operation and mode
 
 
 @pytest.fixture(scope="module")

@@ -20,7 +20,7 @@ from headgate.catalog.presets import parse, rows
 from headgate.catalog.prices import LOCAL, enrich, kind_of, price_list
 from headgate.model import FREE, Account, ModelRow, Price, PriceTier, Provider, Usage
 from headgate.policy.metering import cost, price_at
-from tests.opcodes import opcodes
+from headgate.testing.opcodes import opcodes
 
 TODAY = date(2026, 9, 1)
 ROWS = rows()

@@ -19,7 +19,6 @@ from headgate.control.snapshot.compose import compose, difference, parts
 from headgate.control.snapshot.hub import MAX_UNSENT, Hub
 from headgate.model import Alias, Grant, Provider, Snapshot
 from headgate.process.channel import (
-    FRAME,
     Ack,
     Answer,
     Ask,
@@ -35,6 +34,7 @@ from headgate.process.channel import (
     down_frames,
     frame,
 )
+from headgate.process.frames import LENGTH
 from headgate.resources.compiled import Compiled
 from tests.control.journal_writer import run
 from tests.waiting import eventually
@@ -253,10 +253,10 @@ def test_gauges_are_kept_and_events_counted(tmp_path: Path) -> None:
     "garbage",
     [
         b"\xff\xff\xff\xff",
-        FRAME.pack(3) + b"\xc1\xc1\xc1",
+        LENGTH.pack(3) + b"\xc1\xc1\xc1",
         frame(Ack(7)),  # before Hello
-        FRAME.pack(12) + b"GET / HTTP/1",
-        FRAME.pack(60_000) + b"\x91" * 60_000,  # nested deeper than anything of ours
+        LENGTH.pack(12) + b"GET / HTTP/1",
+        LENGTH.pack(60_000) + b"\x91" * 60_000,  # nested deeper than anything of ours
     ],
     ids=["length", "not msgpack", "ack first", "http", "deep"],
 )
@@ -344,7 +344,7 @@ def test_snapshot_parts_decode_evenly() -> None:
         slowest = plainly = 0.0
         rebuilt: dict[bytes, Grant] = {}
         for piece in pieces:
-            payload = frame(piece)[FRAME.size :]
+            payload = frame(piece)[LENGTH.size :]
             decoded = decoder.decode(payload)
             slowest = max(slowest, fastest(decoder.decode, payload))
             plainly = max(plainly, fastest(msgspec.msgpack.decode, payload))

@@ -223,7 +223,7 @@ async def trouble(url: str) -> None:
         await engine.dispose()
 
 
-def test_a_new_database_is_migrated_through_a_pooler(postgres: Server, pooled: Callable[[str], str]) -> None:
+def test_a_new_database_is_made_through_a_pooler(postgres: Server, pooled: Callable[[str], str]) -> None:
     name = f"empty_{os.getpid()}"
     postgres.ask("postgres", f"CREATE DATABASE {name}")
     with postgres.pooler() as port:

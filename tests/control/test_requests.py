@@ -13,7 +13,8 @@ from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.ingest import rollup
-from headgate.control.reports.requests import Filters, find, instant, one, page, receipt
+from headgate.control.reports.receipts import receipt
+from headgate.control.reports.requests import Filters, find, instant, one, page
 from headgate.control.store.database import open_store, requests
 from tests.control.journal_writer import T0, run
 

@@ -17,17 +17,17 @@ from alembic.autogenerate import compare_metadata
 from alembic.config import Config
 from alembic.migration import MigrationContext
 from alembic.script import ScriptDirectory
-from sqlalchemy import Connection, inspect, select
+from sqlalchemy import Column, Connection, MetaData, Table, Text, inspect, select, text
+from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.identity import tokens
 from headgate.control.ingest.rollup import recount
 from headgate.control.ledger.verify import verify
 from headgate.control.store.database import (
-    MIGRATIONS,
-    REVISIONS,
     StoreUnusable,
     async_url,
+    make_engine,
     open_store,
     read_meta,
     request_zones,
@@ -35,6 +35,7 @@ from headgate.control.store.database import (
     write_meta,
 )
 from headgate.control.store.ledger_tables import ledger_entries, metadata
+from headgate.control.store.revisions import MIGRATIONS, REVISIONS, create, migrate
 from headgate.model import Grant
 from headgate.policy.auth import digest
 from headgate.process.credentials import instance_key, make_key, mint, public_id
@@ -53,6 +54,15 @@ def within(database: str, do: Callable[[AsyncEngine], Awaitable[None]]) -> None:
 
 
 def test_migrations_make_the_schema_of_the_code(database: str, tmp_path: Path) -> None:
+    async def empty() -> None:
+        engine = make_engine(database)  # a test's PostgreSQL database is a copy of one that is at head
+        await step(engine, lambda config: command.downgrade(config, "base"))
+        await engine.dispose()
+
+    if database.startswith("postgresql"):
+        asyncio.run(empty())
+    migrate(lambda: make_engine(database))
+
     async def check(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             differences = await connection.run_sync(
@@ -66,8 +76,41 @@ def test_migrations_make_the_schema_of_the_code(database: str, tmp_path: Path) -
         assert stat.S_IMODE(path.stat().st_mode) == 0o600
         with closing(sqlite3.connect(path)) as connection:
             assert connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
-            indexes = {row[0] for row in connection.execute("SELECT name FROM sqlite_master WHERE type = 'index'")}
-        assert {"requests_by_grant", "requests_by_label", "requests_running"} <= indexes
+        schema = sqlite_schema(path)
+        assert {"requests_by_grant", "requests_by_label", "requests_running"} <= schema.keys()
+        within(f"sqlite:///{tmp_path}/new.db", nothing)
+        assert sqlite_schema(tmp_path / "new.db") == schema
+
+
+def sqlite_schema(path: Path) -> dict[str, str]:
+    """The statement that made each table and index, without its line breaks."""
+    with closing(sqlite3.connect(path)) as connection:
+        made = connection.execute("SELECT name, sql FROM sqlite_master ORDER BY name")
+        return {name: " ".join((sql or "").split()) for name, sql in made}
+
+
+async def nothing(_engine: AsyncEngine) -> None:
+    """Only open the store."""
+
+
+def test_a_new_store_that_is_cut_is_still_empty(tmp_path: Path) -> None:
+    """SQLite commits DDL at once, unless a transaction is open."""
+    database = f"sqlite:///{tmp_path}/headgate.db"
+    broken = MetaData()
+    for table in metadata.sorted_tables:
+        table.to_metadata(broken)
+    Table("zzz", broken, Column("x", Text, server_default=text("no such thing")))
+
+    async def cut() -> None:
+        engine = make_engine(database)
+        with pytest.raises(SQLAlchemyError):
+            await create(engine, broken)
+        await engine.dispose()
+
+    asyncio.run(cut())
+    assert sqlite_schema(tmp_path / "headgate.db") == {}
+    within(database, nothing)
+    assert "requests" in sqlite_schema(tmp_path / "headgate.db")
 
 
 def test_migrations_add_up_old_rows_and_undo(database: str) -> None:
@@ -201,13 +244,13 @@ def test_the_revisions_that_the_store_names_are_those_that_exist() -> None:
     assert [revision.revision for revision in script.walk_revisions()] == list(reversed(REVISIONS))
 
 
-def test_a_store_at_head_is_opened_without_importing_alembic(tmp_path: Path) -> None:
+def test_a_store_that_is_new_or_at_head_is_opened_without_importing_alembic(tmp_path: Path) -> None:
     program = (
         "import asyncio, sys; from headgate.control.store.database import open_store\n"
-        f"asyncio.run(open_store('sqlite:///{tmp_path}/x.db')); print('alembic' in sys.modules)"
+        f"for _ in range(2): asyncio.run(open_store('sqlite:///{tmp_path}/x.db'))\n"
+        "print('alembic' in sys.modules)"
     )
-    said = [subprocess.check_output([sys.executable, "-c", program], text=True).strip() for _ in range(2)]
-    assert said == ["True", "False"]
+    assert subprocess.check_output([sys.executable, "-c", program], text=True).strip() == "False"
 
 
 def test_a_store_from_the_future_is_refused_and_left_alone(tmp_path: Path) -> None:

@@ -62,10 +62,10 @@ async def under_load(one: Gateway) -> tuple[Load, float]:
     clients = [load.client("builtin/lorem?rate=400&ttft=0.01&tokens=20") for _ in range(24)]
     clients += [load.client("builtin/lorem?rate=50&ttft=0.01&tokens=100") for _ in range(8)]
     tasks = [asyncio.create_task(work) for work in (*clients, load.stranger())]
-    await asyncio.sleep(1.5)
+    await eventually(lambda: sum(seen.done for seen in load.streams) > len(clients))
     one.kill("data")
     killed = time.monotonic()
-    await asyncio.sleep(1.5)
+    await eventually(lambda: sum(seen.done and seen.began > killed for seen in load.streams) > len(clients))
     load.stop = True
     await asyncio.gather(*tasks)
     return load, killed
@@ -157,7 +157,7 @@ def test_streams_start_without_control(gateway: Make) -> None:
     token = one.cli("token", "create", "laptop").stdout.strip()
     assert one.chat("builtin/echo", token)[0] == 200
     with held_away(one):
-        one.until(lambda: "is in use: stop what listens there" in one.log)
+        one.until(lambda: "is in use; stop what listens there" in one.log)
         made = one.cli("token", "create", "other")
         assert made.returncode == 1 and made.stdout == ""
         assert made.stderr.startswith("headgate: ") and "→" in made.stderr and "Traceback" not in made.stderr

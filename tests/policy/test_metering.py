@@ -121,6 +121,13 @@ def test_the_prompt_that_its_provider_has_counted_stays(before: Usage, reported:
         assert total.completion >= before.completion
 
 
+@given(usages(), usages(), COUNTS)
+def test_reasoning_of_each_part_is_kept(before: Usage, reported: Usage, new: int) -> None:
+    for known, more in ((reported, reported.reasoning), (None, 0)):
+        total = before.plus(tally.added(before, known, new, done=True, afresh=False, thoughts=False))
+        assert total.reasoning == before.reasoning + more
+
+
 class _Writes:
     """A journal that only remembers."""
 

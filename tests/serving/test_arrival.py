@@ -6,8 +6,8 @@ import pytest
 
 from headgate.model import Limits
 from headgate.serving.client.arrival import COUNTED_FROM, Arrival, Bodies
+from headgate.testing.opcodes import opcodes
 from headgate.wire.http import Request
-from tests.opcodes import opcodes
 
 LIMITS = Limits(max_head=4096, max_body=1 << 20, max_header_fields=20)
 CHUNKED = b"POST /v1/x HTTP/1.1\r\nHost: t\r\nTransfer-Encoding: chunked\r\n%b\r\n"

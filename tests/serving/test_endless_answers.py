@@ -20,8 +20,8 @@ from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.transport import Pool
 from headgate.testing import Script
+from headgate.testing.opcodes import opcodes
 from tests.dataplane import DataPlane, upstream
-from tests.opcodes import opcodes
 from tests.serving.calls import STREAM_HEAD, Answer, ask, chunk_event, chunked, document, scripted_in_thread, transcript
 
 ASKED = ("expect_request",)
@@ -208,7 +208,7 @@ def test_other_work_runs_between_the_parts_of_a_long_stream() -> None:
         loop.call_soon(turn)
         Fiber(work(), "sum", lambda fiber: None).step()
         answer = await found
-        assert json.loads(answer.body)["choices"][0]["message"]["content"] == "a" * 2000
+        assert json.loads(answer.write(None, None))["choices"][0]["message"]["content"] == "a" * 2000
         return turns
 
     assert asyncio.run(main()) >= len(body) / 8192

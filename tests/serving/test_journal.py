@@ -22,7 +22,7 @@ from headgate.testing import Provider
 from headgate.wire import records
 from tests.dataplane import DataPlane, upstream
 from tests.serving.calls import ask, closed_by_id, last_closed, opened, request
-from tests.waiting import wait_until
+from tests.waiting import eventually, wait_until
 
 
 def test_receipt_precedes_the_last_byte(provider: Provider, tmp_path: Path) -> None:
@@ -223,11 +223,7 @@ def test_no_room_for_the_next_segment(tmp_path: Path) -> None:
             refused = not journal.accepting
         finally:
             resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
-        for _ in range(60):
-            if journal.accepting:
-                break
-            await asyncio.sleep(0.1)
-        recovered = journal.accepting
+        recovered = await eventually(lambda: journal.accepting)
         journal.write(Refused(written, "room", 1))
         journal.close()
         return written if refused else -1, recovered

@@ -12,6 +12,7 @@ import pytest
 
 from headgate.model import Limits
 from tests.dataplane import TOKEN, DataPlane, post, read_response
+from tests.waiting import wait_until
 
 LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 SMALL = Limits(
@@ -271,10 +272,13 @@ def test_too_many_connections_are_503_and_others_go_on(plane: DataPlane) -> None
     finally:
         for sock in socks:
             sock.close()
-    time.sleep(0.2)
+    wait_until(lambda: livez(plane) == 200)
+
+
+def livez(plane: DataPlane) -> int:
     with plane.connect() as sock:
         sock.sendall(LIVEZ)
-        assert read_response(sock)[0] == 200
+        return read_response(sock)[0]
 
 
 def test_an_offered_upgrade_is_ignored(plane: DataPlane) -> None:

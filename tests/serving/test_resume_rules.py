@@ -14,8 +14,8 @@ from headgate.model import NO_ALIAS, Alias, Options
 from headgate.policy import on_disconnect
 from headgate.policy.on_disconnect import GRACE_S, Conduct
 from headgate.serving.replay.ring import HEADER, WORTH, Memory, Ring, _common
+from headgate.testing.opcodes import opcodes
 from headgate.wire.http import Request
-from tests.opcodes import opcodes
 
 BEGIN = (
     'data: {"id":"chatcmpl-1a1feac75d356feaf9000001","object":"chat.completion.chunk","created":1795274977,'

@@ -35,8 +35,8 @@ from headgate.serving.uplink import snapshots
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.link import Uplink, _Wire
 from headgate.serving.uplink.snapshots import Assembly, SnapshotFile, boot_snapshot, load, patched
+from headgate.testing.opcodes import opcodes
 from tests.dataplane import TOKEN, DataPlane
-from tests.opcodes import opcodes
 from tests.serving.calls import Answer, opened
 from tests.waiting import wait_until
 

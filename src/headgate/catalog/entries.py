@@ -1,6 +1,6 @@
 """The catalog's entries: every model and alias of a Snapshot, with its known properties.  Pure.
 
-Owns the listed names, their order, the selection by a query, and an entry's form on the wire.  Both planes answer
+Owns the listed names, their order, and an entry's form on the wire; ``selection`` picks from them.  Both planes answer
 from it (``/v1/models`` and ``/admin/v1/catalog``).  The entries are public: they never contain an address, an account
 or a key.  An unknown value is null, never 0.
 
@@ -11,24 +11,18 @@ configuration, aliases first and the built-in provider last.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Protocol
 
 from msgspec import Struct
 from msgspec.structs import replace
 
 from headgate.catalog.money import RATES, usd
-from headgate.catalog.names import BUILTIN, nearest
+from headgate.catalog.names import BUILTIN
 from headgate.catalog.offers import Offer, Offers, price_of, ready
-from headgate.errors import INVALID_VALUE, GatewayError
-from headgate.model import CAPABILITIES, Alias, ModelRow, Price, PriceTier, Provider, Snapshot
+from headgate.model import Alias, ModelRow, Price, PriceTier, Provider, Snapshot
 
 OWNER = "headgate"  # owned_by of aliases
-MAX_LIMIT = 2000
-MAX_WORDS = 200  # characters of a query's value
-KINDS = ("chat", "embedding", "image", "speech", "transcription", "other")
-KNOWN = (*CAPABILITIES, *KINDS)
-SYNONYMS = {"function_calling": "tools", "tool_use": "tools"}  # what other catalogs call a capability
 
 # ------------------------------------------------------------------------------------- what an entry says
 
@@ -277,148 +271,3 @@ def price_info(price: Price) -> PriceInfo | None:
 
 def _rates(price: Price | PriceTier) -> dict[str, float | None]:
     return {name: usd(getattr(price, name)) for name in RATES}
-
-
-# ------------------------------------------------------------------------------------- what a query selects
-
-
-class Query(Struct, frozen=True):
-    """The parameters of GET /models.  ``limit`` 1–2000."""
-
-    provider: str | None = None
-    free_only: bool = False
-    configured_only: bool = False
-    search: str | None = None
-    capability: str | None = None
-    sort_by: str = "usage"
-    limit: int = 500
-    offset: int = 0
-
-
-def query(pairs: Iterable[tuple[str, str]]) -> Query:
-    """A Query from a URL's parameters.  Raises GatewayError (400) with the parameter's name: a misspelt filter must
-    not look like an answer.
-    """
-    found: dict[str, object] = {}
-    for name, value in pairs:
-        read = _PARAMETERS.get(name)
-        if read is None:
-            known = ", ".join(_PARAMETERS)
-            raise _bad(name, f"the query parameter {name[:50]!r} is not known here; known are {known}")
-        if name in found:
-            raise _bad(name, f"the query parameter {name!r} appears twice")
-        found[name] = read(name, value)
-    return Query(**found)  # type: ignore[arg-type]  # each value by the reader of its name
-
-
-def _bad(name: str, message: str) -> GatewayError:
-    return GatewayError(INVALID_VALUE, message, param=name[:50])
-
-
-def _text(name: str, value: str) -> str:
-    if not value or len(value) > MAX_WORDS or not value.isprintable():
-        raise _bad(name, f"{name} must have 1 to {MAX_WORDS} printable characters")
-    return value
-
-
-def capability(name: str, value: str) -> str:
-    """A capability by our word for it, or a kind of model.  Raises GatewayError (400) for one that is neither."""
-    meant = SYNONYMS.get(value, value)
-    if meant not in KNOWN:
-        near = nearest(value, [*KNOWN, *SYNONYMS]) or f"; known are {', '.join(KNOWN)}"
-        raise _bad(name, f"there is no capability {value[:50]!r}{near}")
-    return meant
-
-
-def _flag(name: str, value: str) -> bool:
-    if value.lower() in ("true", "1"):
-        return True
-    if value.lower() in ("false", "0"):
-        return False
-    raise _bad(name, f"{name} must be true or false")
-
-
-def _count(least: int, most: int) -> Callable[[str, str], int]:
-    def read(name: str, value: str) -> int:
-        if not (value.isascii() and value.isdigit() and len(value) <= 9 and least <= int(value) <= most):
-            raise _bad(name, f"{name} must be a whole number from {least} to {most}")
-        return int(value)
-
-    return read
-
-
-def _order(name: str, value: str) -> str:
-    if value not in _ORDERS:
-        raise _bad(name, f"{name} must be one of {', '.join(_ORDERS)}")
-    return value
-
-
-_PARAMETERS: Mapping[str, Callable[[str, str], object]] = {
-    "provider": _text,
-    "free_only": _flag,
-    "configured_only": _flag,
-    "search": _text,
-    "capability": capability,
-    "sort_by": _order,
-    "limit": _count(1, MAX_LIMIT),
-    "offset": _count(0, 999_999_999),
-}
-
-_UNKNOWN = 1 << 62  # sorts behind everything that is known
-# By what entries are put in order, beside the built-in provider, which is last in each; equals keep theirs.
-_ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
-    "usage": lambda entry, uses: -used(entry, uses),
-    "name": lambda entry, uses: entry.model.id.casefold(),
-    "provider": lambda entry, uses: entry.model.owned_by,
-    "context": lambda entry, uses: -(entry.model.headgate.context_window or 0),
-    "cost": lambda entry, uses: _UNKNOWN if entry.cost is None else entry.cost,
-}
-
-
-def select(
-    listed: Iterable[Entry], wanted: Query, uses: Uses, allowed: Collection[str] = ()
-) -> tuple[list[Entry], int]:
-    """The page that ``wanted`` asks for, and how many there are without ``limit`` and ``offset``.
-
-    ``allowed`` are the names that a token is limited to; empty means all.
-    """
-    return page(ordered(listed, wanted.sort_by, uses), wanted, allowed)
-
-
-def ordered(listed: Iterable[Entry], sort_by: str, uses: Uses) -> list[Entry]:
-    """By one of the orders of a Query; the built-in provider is last in each."""
-    by = _ORDERS[sort_by]
-    return sorted(listed, key=lambda entry: (entry.last, by(entry, uses)))
-
-
-def page(listed: Iterable[Entry], wanted: Query, allowed: Collection[str] = ()) -> tuple[list[Entry], int]:
-    """``select`` of what is in order already."""
-    found = list(listed)
-    if allowed:
-        found = [entry for entry in found if permitted(entry, allowed)]
-    for test in _tests(wanted):
-        found = [entry for entry in found if test(entry)]
-    return found[wanted.offset : wanted.offset + wanted.limit], len(found)
-
-
-def permitted(entry: Entry, allowed: Collection[str]) -> bool:
-    """A token that is limited to ``allowed`` may ask for it: by its name, or as the model that serves it."""
-    return any(name in allowed for name in entry.reach)
-
-
-def _tests(wanted: Query) -> list[Callable[[Entry], bool]]:
-    tests: list[Callable[[Entry], bool]] = []
-    if wanted.provider is not None:
-        provider = wanted.provider
-        tests.append(lambda entry: provider in entry.groups)
-    if wanted.free_only:
-        tests.append(lambda entry: entry.model.headgate.free)
-    if wanted.configured_only:
-        tests.append(lambda entry: entry.model.headgate.configured)
-    if wanted.search is not None:
-        words = wanted.search.casefold()
-        tests.append(lambda entry: words in entry.words)
-    if wanted.capability is not None:
-        having = SYNONYMS.get(wanted.capability, wanted.capability)
-        tests.append(lambda entry: having in entry.model.headgate.capabilities or having == entry.model.headgate.kind)
-    return tests

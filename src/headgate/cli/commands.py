@@ -16,6 +16,7 @@ import typer
 from typer.exceptions import TyperException
 
 from headgate import __version__
+from headgate.catalog import words
 from headgate.cli.display.terminal import say
 from headgate.cli.parsing import misuse, values
 from headgate.cli.parsing.late import COMPLETE, Late, Root
@@ -139,8 +140,8 @@ def start(
     port: Annotated[int | None, typer.Option("--port", help="Port of the data plane.")] = None,
     control_port: Annotated[int | None, typer.Option("--control-port", help="Port of the control plane.")] = None,
     state_dir: StateDir = None,
-    log_level: Annotated[str | None, typer.Option("--log-level", help="debug, info, warning or error.")] = None,
-    log_format: Annotated[str | None, typer.Option("--log-format", help="auto, console or json.")] = None,
+    log_level: Annotated[str | None, typer.Option("--log-level", help=f"{words.listed(words.Level)}.")] = None,
+    log_format: Annotated[str | None, typer.Option("--log-format", help=f"{words.listed(words.LogForm)}.")] = None,
 ) -> None:
     """Start the gateway.
 

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import errno
 import gc
 import os
 import signal
@@ -43,7 +42,7 @@ from headgate.control.store.database import StoreUnusable, open_store
 from headgate.errors import GatewayError
 from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
-from headgate.process import locate, statedir
+from headgate.process import listening, locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
 from headgate.process.log import Line, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
@@ -378,22 +377,9 @@ def own_ports(boot: ControlBoot, port: int) -> frozenset[int]:
 def bind(host: str, port: int) -> socket.socket:
     """The admin API's listening socket.  Raises CannotStart."""
     try:
-        family, kind, proto, _name, address = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)[0]
-        listener = socket.socket(family, kind, proto)
-    except OSError as error:
-        raise CannotStart(BAD_CONFIG, f"control.host {host!r} is not an address: {error.strerror or error}") from error
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        if boot_channel.both_families(family, address[0]):
-            listener.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 0)
-        listener.bind(address)
-        listener.listen(128)
-    except OSError as error:
-        listener.close()
-        if error.errno == errno.EADDRINUSE:
-            sentence = f"port {port} on {host} is in use: stop what listens there, or set control.port to another"
-            raise CannotStart(PORT_IN_USE, sentence) from error
-        raise CannotStart(BAD_CONFIG, f"control cannot listen on {host}:{port}: {error.strerror}") from error
+        listener = listening.listen(host, port, "control", "--control-port")
+    except listening.CannotListen as error:
+        raise CannotStart(BAD_CONFIG if isinstance(error, listening.BadHost) else PORT_IN_USE, str(error)) from error
     listener.setblocking(False)
     return listener
 

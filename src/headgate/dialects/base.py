@@ -196,6 +196,17 @@ class Face(Protocol):
         """All of an answer, for a client that did not ask for a stream.  ``deltas`` ends with a ``Finish``."""
 
 
+def finish_of(deltas: Sequence[Delta]) -> Finish:
+    """Return the end of a whole answer; an answer without one has stopped."""
+    return next((delta for delta in deltas if isinstance(delta, Finish)), Finish("stop"))
+
+
+def own_members(extra: bytes | None, trace: bytes | None) -> dict[str, object]:
+    """Return the gateway's own members of an answer, of their JSON."""
+    given = {"headgate": extra, "route_trace": trace}
+    return {name: Raw(text) for name, text in given.items() if text is not None}
+
+
 # ------------------------------------------------------------------------------------- the two sides of an API
 
 

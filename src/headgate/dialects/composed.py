@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from collections.abc import Set as AbstractSet
 
 from headgate import errors
 from headgate.dialects import tally
@@ -30,7 +29,6 @@ from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 
 _MOST_HELD = 64 << 10  # deltas
-_TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _KINDS = {TextDelta: "content", ReasoningDelta: "reasoning_content", RefusalDelta: "refusal"}
 
 
@@ -59,7 +57,7 @@ class ComposedStream:
         self._said = Shown(keep=False)  # all of this attempt's, whatever of it the client has
         self._before = reply.before if before is not None else None
         self._had = self.shown.estimate
-        self._thoughts = self.shown.kinds <= tally.THOUGHTS
+        self._thoughts = self.shown.is_hollow
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -242,13 +240,13 @@ class ComposedStream:
     @property
     def _is_hollow(self) -> bool:
         if self.seam is not None:
-            return not self.seam.begun and self._said.kinds <= tally.THOUGHTS
-        return is_hollow(self._said.kinds, self._finish)
+            return not self.seam.begun and self._said.is_hollow
+        return is_hollow(self._said, self._finish)
 
 
-def is_hollow(kinds: AbstractSet[str], finish: Finish | None) -> bool:
+def is_hollow(shown: Shown, finish: Finish | None) -> bool:
     """True if an answer has nothing but reasoning in it, and its end does not say why."""
-    return kinds <= tally.THOUGHTS and not (finish is not None and finish.reason in _TELLING)
+    return shown.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
 
 
 def kind_of(delta: Delta) -> str:

@@ -85,5 +85,5 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
     model = source.model or reply.model
     return Answer(
         partial(client.face(reply).whole, deltas, model, used), source.reported, shown.size,
-        is_hollow(shown.kinds, finish), finish.reason, skipped=source.skipped, model=model,
+        is_hollow(shown, finish), finish.reason, skipped=source.skipped, model=model,
     )  # fmt: skip

@@ -7,9 +7,11 @@ where the estimate says that they are about as long as tokens are.
 
 from __future__ import annotations
 
+from collections.abc import Set
 from typing import NamedTuple
 
 from headgate.model import Usage
+from headgate.wire import codec
 
 SAMPLE = 16 << 10
 _ASCII, _REST = 4, 2.5  # bytes per token
@@ -32,46 +34,89 @@ THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  #
 MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
 
 
-class Shown:
-    """What a client has seen of an answer, counted delta by delta.  Knows no API.
+TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
+_LEAST_ROOM = 4 << 10
 
-    ``text`` is the content, exactly; None where it is not kept (too long, or nobody asked for it).  ``kinds`` are the
-    members of a chat delta that it would have been seen in, which ``policy.attempts.continuation`` judges by.
+
+class Shown:
+    """What there was to see of an answer, and how many tokens that may be.  Knows no API.
+
+    ``kinds`` are the members of a chat delta that it would have been seen in, ``pieces`` and ``size`` (bytes) their
+    number and length.  ``said`` is the content, exactly, as it stands in JSON: most streams bring it so.  It is None
+    where it is not kept (too long, or nobody asked for it).  A stream may add to all of these by itself.
     """
 
-    __slots__ = ("_parts", "content", "kinds", "pieces", "size")
+    __slots__ = ("_saved", "kinds", "pieces", "room", "said", "size")
 
     def __init__(self, *, keep: bool) -> None:
         self.kinds: set[str] = set()
         self.pieces = 0
         self.size = 0
-        self.content = 0
-        self._parts: list[str] | None = [] if keep else None
+        self.said: bytearray | None = bytearray() if keep else None
+        self.room = MOST_KEPT  # how long ``said`` may be before it is looked at
+        self._saved = 0  # bytes that it was longer before its escapes were taken out
+
+    @property
+    def now(self) -> Tally:
+        said = self.said
+        return Tally(self.pieces, self.size, len(said) + self._saved if said is not None else 0)
 
     @property
     def text(self) -> str | None:
-        return "".join(self._parts) if self._parts is not None else None
+        return codec.as_text(b'"%b"' % bytes(self.said)) if self.said is not None else None
 
     @property
     def estimate(self) -> int:
-        """Tokens, as well as they can be told."""
+        """Tokens of all of it, quickly."""
         return count(self.pieces, self.size / _ASCII)
+
+    @property
+    def is_hollow(self) -> bool:
+        """True if there was nothing but reasoning."""
+        return self.kinds <= THOUGHTS
 
     def add(self, kind: str, size: int, text: str = "") -> None:
         """One delta of ``size`` bytes; ``text`` is its content."""
         self.kinds.add(kind)
         self.pieces += 1
         self.size += size
-        if text:
-            self.content += size
-            if self._parts is not None:
-                self._parts.append(text)
-                if self.content > MOST_KEPT:
-                    self._parts = None
+        if text and self.said is not None:
+            self.said += codec.encode(text)[1:-1]
+            if len(self.said) > self.room:
+                self.bound()
+
+    def bound(self) -> None:
+        """Forget a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
+        said, text = self.said, self.text
+        if said is None or text is None or len(text.encode(errors="surrogatepass")) > MOST_KEPT:
+            self.said = None
+            return
+        plain = codec.encode(text)[1:-1]
+        self._saved += len(said) - len(plain)
+        said[:] = plain
+        self.room = len(plain) + max(MOST_KEPT - len(text.encode(errors="surrogatepass")), _LEAST_ROOM)
+
+    def since(self, before: Tally, now: Tally) -> int:
+        """Tokens of what came between the two, as well as can be told."""
+        size = (now.size - before.size) / _ASCII
+        content = now.content - before.content
+        if content > 0 and self.said is not None:
+            text = codec.as_text(b'"%b"' % bytes(self.said[max(0, before.content - self._saved) :]))
+            if text is not None:
+                size += estimate(text) - content / _ASCII
+        return count(now.pieces - before.pieces, size)
+
+    def resumed(self, at: Tally, kinds: Set[str]) -> Shown:
+        """The same text, of which another attempt will bring the rest; counted up to ``at``."""
+        other = Shown(keep=False)
+        other.said, other.room, other._saved = self.said, self.room, self._saved
+        other.pieces, other.size = at.pieces, at.size
+        other.kinds = self.kinds & kinds
+        return other
 
     def forget_text(self) -> None:
         """The text is not gone on with."""
-        self._parts = None
+        self.said = None
 
 
 def added(

@@ -10,16 +10,16 @@ environment or a command line, where others could read them.
 from __future__ import annotations
 
 import socket
-import struct
 from typing import TypeVar
 
 import msgspec
 from msgspec import Struct
 
 from headgate.model import Snapshot
+from headgate.process.frames import LENGTH, Frames, frame
+from headgate.process.locate import Stamp
 
 CHILD_FD = 3
-_LENGTH = struct.Struct("<I")
 T = TypeVar("T")
 
 
@@ -48,7 +48,7 @@ class ControlBoot(Struct, frozen=True):
     declared: Snapshot = Snapshot()
     secrets: dict[str, str] = {}
     born: dict[str, str] = {}
-    config_stamp: tuple[int, int, int] | None = None  # of the file when ``declared`` was read (``locate.stamp``)
+    config_stamp: Stamp = None  # of the file when ``declared`` was read (``locate.stamp``)
     allowed_hosts: tuple[str, ...] = ()
     config_blank: bool = True  # it held only comments
 
@@ -87,37 +87,24 @@ class Failed(Struct, frozen=True, tag="failed"):
 
 def send(sock: socket.socket, message: Struct, fds: tuple[int, ...] = ()) -> None:
     """Sends one message; ``fds`` travel with its first byte."""
-    payload = msgspec.msgpack.encode(message)
-    head = _LENGTH.pack(len(payload))
+    data = frame(message)
     if fds:
-        socket.send_fds(sock, [head], list(fds))
-        sock.sendall(payload)
+        sent = socket.send_fds(sock, [data[: LENGTH.size]], list(fds))
+        sock.sendall(data[sent:])
     else:
         # One write: the parent is woken by the first byte, and a niced child may not run again for a long time.
-        sock.sendall(head + payload)
+        sock.sendall(data)
 
 
 def receive(sock: socket.socket, kind: type[T]) -> tuple[T, tuple[int, ...]]:
-    """Waits for one message.  Raises EOFError where the other side has closed."""
-    head, fds, _flags, _address = socket.recv_fds(sock, _LENGTH.size, 4)
-    while len(head) < _LENGTH.size:
-        more = sock.recv(_LENGTH.size - len(head))
-        if not more:
-            raise EOFError("the other side of the boot socket is closed")
-        head += more
-    (length,) = _LENGTH.unpack(head)
-    payload = bytearray()
-    while len(payload) < length:
-        more = sock.recv(min(length - len(payload), 1 << 20))
-        if not more:
-            raise EOFError("the other side of the boot socket closed in the middle of a message")
-        payload += more
-    return msgspec.msgpack.decode(payload, type=kind), tuple(fds)
-
-
-def both_families(family: int, address: object) -> bool:
-    """True if a listener there takes IPv4 too: ``::`` means every address of this machine."""
-    return family == socket.AF_INET6 and str(address) == "::" and socket.has_dualstack_ipv6()
+    """Waits for one message, and reads no byte of the next one.  Raises EOFError where the other side has closed."""
+    frames = Frames(msgspec.msgpack.Decoder(kind))
+    data, fds, _flags, _address = socket.recv_fds(sock, frames.wanted, 4)
+    while data:
+        for message in frames.feed(data):
+            return message, tuple(fds)
+        data = sock.recv(min(frames.wanted, 1 << 20))
+    raise EOFError("the other side of the boot socket is closed")
 
 
 class BuiltinBoot(Struct, frozen=True):

@@ -1,8 +1,7 @@
-"""The socket between the planes: its messages and their framing.
+"""The socket between the planes: its messages.
 
 A Unix stream socket in the state directory (0600).  Control listens; every data process connects, says Hello, and
-reconnects for as long as it lives.  A frame is ``length (u32 LE) · MessagePack``; the payload is one of the structs
-below, told apart by their tag.
+reconnects for as long as it lives.  A frame (``frames``) has one of the structs below, told apart by their tag.
 
     control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Ask
     data → control    Hello  Ack  Gauges  Ask  Answer
@@ -17,17 +16,16 @@ from __future__ import annotations
 
 import contextlib
 import os
-import struct
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Generic, TypeVar
 
 import msgspec
 from msgspec import Struct, field
 
 from headgate.model import Alias, CallGroup, Grant, Provider, Tenant, Timeouts
+from headgate.process import frames
+from headgate.process.frames import Frames
 
-FRAME = struct.Struct("<I")
 MAX_FRAME = 4 << 20
 SUN_PATH = 100  # a Unix socket's address has room for 107 bytes, on some systems for 103
 TOKENS_PER_PART = 1000  # about 1 ms to decode
@@ -157,40 +155,10 @@ class Ask(Struct, frozen=True, tag="ask"):
 Down = SnapshotPart | Patch | Secrets | Resume | Answer | Uses | Ask
 Up = Hello | Ack | Gauges | Ask | Answer
 
-_encode = msgspec.msgpack.Encoder().encode
-M = TypeVar("M")
-
 
 def frame(message: Down | Up) -> bytes:
-    """One message as it goes over the socket."""
-    payload = _encode(message)
-    if len(payload) > MAX_FRAME:
-        raise ValueError(f"a {type(message).__name__} frame of {len(payload)} bytes is over the limit of {MAX_FRAME}")
-    return FRAME.pack(len(payload)) + payload
-
-
-class Frames(Generic[M]):
-    """Bytes in, messages out."""
-
-    def __init__(self, decoder: msgspec.msgpack.Decoder[M]) -> None:
-        self._decoder = decoder
-        self._buffer = bytearray()
-
-    def feed(self, data: bytes) -> Iterator[M]:
-        """The messages that ``data`` completes.  Raises ValueError on a frame over the limit, msgspec's errors on
-        garbage.
-        """
-        self._buffer += data
-        while len(self._buffer) >= FRAME.size:
-            (length,) = FRAME.unpack_from(self._buffer)
-            if length > MAX_FRAME:
-                raise ValueError(f"frame of {length} bytes is over the limit of {MAX_FRAME}")
-            end = FRAME.size + length
-            if len(self._buffer) < end:
-                return
-            payload = bytes(self._buffer[FRAME.size : end])
-            del self._buffer[:end]
-            yield self._decoder.decode(payload)
+    """One message as it goes over the socket.  Raises ValueError if it is too long."""
+    return frames.frame(message, MAX_FRAME)
 
 
 @contextlib.contextmanager
@@ -210,9 +178,9 @@ def address(path: Path) -> Iterator[str]:
 
 def down_frames() -> Frames[Down]:
     """The reader of a data process."""
-    return Frames(msgspec.msgpack.Decoder(Down))
+    return Frames(msgspec.msgpack.Decoder(Down), MAX_FRAME)
 
 
 def up_frames() -> Frames[Up]:
     """The reader of control."""
-    return Frames(msgspec.msgpack.Decoder(Up))
+    return Frames(msgspec.msgpack.Decoder(Up), MAX_FRAME)

@@ -11,11 +11,11 @@ import ssl
 import stat
 from pathlib import Path
 
+from headgate.process import locate
+
 MAX_BYTES = 16 << 20
 _CERTIFICATE = re.compile(rb"-----BEGIN (?:X509 |TRUSTED )?CERTIFICATE-----")
 _OTHER = re.compile(rb"-----BEGIN ([A-Z0-9 ]{1,40})-----")
-
-Stamp = tuple[int, int, int] | None
 
 
 def problem(path: Path | str) -> str | None:
@@ -67,13 +67,8 @@ def context(ca_file: str | None) -> ssl.SSLContext:
     return made
 
 
-def stamp(ca_file: str | None) -> Stamp:
+def stamp(ca_file: str | None) -> locate.Stamp:
     """Return the values that differ when the authorities do: of the file, or of the system's bundle.  None without
     either.
     """
-    path = ca_file or ssl.get_default_verify_paths().cafile
-    try:
-        found = os.stat(path) if path else None
-    except OSError:
-        return None
-    return (found.st_mtime_ns, found.st_size, found.st_ino) if found else None
+    return locate.stamp(ca_file or ssl.get_default_verify_paths().cafile)

@@ -6,7 +6,7 @@ docs/configuration.md says what each field does.
 from __future__ import annotations
 
 from collections.abc import Iterable
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import (
     BeforeValidator,
@@ -19,6 +19,7 @@ from pydantic import (
 from pydantic_core.core_schema import SerializationInfo
 
 from headgate import model
+from headgate.catalog import words
 from headgate.resources.fields import STORE, ModelName, Positive, Resource, Text
 from headgate.resources.timeouts import TimeoutsWish
 
@@ -38,17 +39,17 @@ class AliasConduct(Resource):
     ``values_of`` takes them from there.
     """
 
-    strategy: Literal["priority", "weighted", "cheapest", "fastest", "balanced"] = "priority"
+    strategy: words.Strategy = "priority"
     retries: Retries | None = None
-    on_midstream_failure: Literal["continue", "error"] = "continue"
-    on_disconnect: Literal["cancel", "drain", "detach"] = "cancel"
+    on_midstream_failure: words.OnMidstreamFailure = "continue"
+    on_disconnect: words.OnDisconnect = "cancel"
     drain: Drain = Drain()
     resumable_s: Annotated[float, Field(ge=0, le=3600)] = 0
     early_commit_s: Positive | None = None
-    tool_calls: Literal["stream", "hold"] = "stream"
-    structured: Literal["error", "buffer"] = "error"
-    affinity: Literal["none", "prompt_cache", "session"] = "prompt_cache"
-    privacy: Literal["any", "no_train", "trusted", "own"] = "any"
+    tool_calls: words.ToolCalls = "stream"
+    structured: words.Structured = "error"
+    affinity: words.Affinity = "prompt_cache"
+    privacy: words.Privacy = "any"
 
     def settled(self) -> dict[str, Any]:
         """Arguments for ``model.Alias``."""

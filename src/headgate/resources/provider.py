@@ -16,7 +16,8 @@ from pydantic import AfterValidator, BeforeValidator, Field, PlainSerializer
 
 from headgate import model
 from headgate.catalog.names import nearest
-from headgate.catalog.presets import Auth, Dialect, Prefill, Row, Training, YesNo
+from headgate.catalog.presets import Dialect, Prefill, Row, YesNo
+from headgate.catalog.words import Auth, Training
 from headgate.dialects.quirks import QUIRKS
 from headgate.resources.account import Key, as_key
 from headgate.resources.fields import (

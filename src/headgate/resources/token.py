@@ -2,19 +2,19 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
+from headgate.catalog.words import Scope
 from headgate.model import Grant
 from headgate.resources.fields import ModelName, Resource, Text, credential, instant, wrong
 
 MIN_SECRET = 16
 YEAR_9999 = 253_402_300_799  # its last second: the last that a calendar can show
 
-ScopeName = Literal["gate:chat", "gate:models", "gate:usage"]
-ALL_SCOPES: list[ScopeName] = ["gate:chat", "gate:models", "gate:usage"]
-Scopes = Annotated[list[ScopeName], Field(min_length=1, max_length=3)]
+ALL_SCOPES: list[Scope] = list(get_args(Scope))
+Scopes = Annotated[list[Scope], Field(min_length=1, max_length=3)]
 Models = Annotated[
     list[ModelName], Field(max_length=100, description="Models and aliases that it may use; empty: all.")
 ]
@@ -70,7 +70,7 @@ class TokenTable(Resource):
     LATER = dict.fromkeys(["tenant", "limits", "budget", "free_only"], 5)
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     secret: Secret
-    scopes: list[ScopeName] = ALL_SCOPES
+    scopes: list[Scope] = ALL_SCOPES
     models: list[str] = []
     expires: Annotated[float, BeforeValidator(instant), Field(gt=0, allow_inf_nan=False)] | None = None
 

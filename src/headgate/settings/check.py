@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Collection, Iterator, Mapping
 from pathlib import Path
-from typing import Any, get_args
+from typing import Any, get_args, get_origin
 
 from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
@@ -42,7 +42,7 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
 
     Raises ConfigError with every problem: a faulty part is left out, and the rest is checked all the same.
     """
-    problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in _shape(tree, rows, environ))]
+    problems = [*tree.problems, *((here, tree.complain(here, words)) for here, words in expand(tree, rows, environ))]
     if not problems:
         try:
             file = File.model_validate(_valued(File, _present(File, tree.root)))
@@ -57,10 +57,6 @@ def check(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str],
     for here, _words in problems:
         pruned.drop(here)
     raise ConfigError([*(words for _here, words in problems), *_of_the_rest(tree, pruned, found)])
-
-
-def _shape(tree: Tree, rows: Mapping[str, PresetRow], environ: Mapping[str, str]) -> list[tuple[Location, str]]:
-    return [*_unknown(File, tree.root, ()), *expand(tree, rows, environ)]
 
 
 def _of_the_rest(tree: Tree, pruned: Pruned, found: Collection[str]) -> Iterator[str]:
@@ -108,40 +104,29 @@ def _row_of(annotation: Any) -> type[Resource] | None:
     return next((row for part in get_args(annotation) if (row := _row_of(part))), None)
 
 
-def _tables(
-    row: type[Resource], tree_row: dict[str, Any], location: Location
-) -> Iterator[tuple[type[Resource], dict[str, Any], Location]]:
-    """The tables directly below one: itself a value, a value of a mapping, or an item of a list."""
-    for name, field in row.model_fields.items():
-        inner, value = _row_of(field.annotation), tree_row.get(name)
-        if inner is None:
-            continue
-        if isinstance(value, list):
-            for index, item in enumerate(value):
-                if isinstance(item, dict):
-                    yield inner, item, (*location, name, index)
-        elif isinstance(value, dict):
-            if isinstance(field.annotation, type) and issubclass(field.annotation, Resource):
-                yield inner, value, (*location, name)
-            else:
-                for key, item in value.items():
-                    if isinstance(item, dict):
-                        yield inner, item, (*location, name, key)
+def _row_at(location: Location) -> type[Resource]:
+    """The table of the schema at a place of the file: a value itself, one of a mapping, or an item of a list."""
+    row: type[Resource] = File
+    parts = iter(location)
+    for name in parts:
+        annotation = row.model_fields[str(name)].annotation
+        if _is_collection(annotation):
+            next(parts, None)  # the key or the index
+        row = _row_of(annotation) or row
+    return row
 
 
-def _unknown(row: type[Resource], value: dict[str, Any], location: Location) -> Problems:
-    for key in value:
-        here = (*location, key)
-        if key in row.model_fields:
-            continue
-        if key in row.LATER:
-            step = row.LATER[key]
-            when = f"it comes with step {step}" if step else "it comes later"
-            yield here, f"not supported in this version ({when}); remove the key"
-        else:
-            yield here, f"unknown key{nearest(key, row.model_fields)}"
-    for inner, item, below in _tables(row, value, location):
-        yield from _unknown(inner, item, below)
+def _is_collection(annotation: Any) -> bool:
+    return get_origin(annotation) in (dict, list) or any(map(_is_collection, get_args(annotation)))
+
+
+def _unknown(location: Location) -> str:
+    row, key = _row_at(location[:-1]), location[-1]
+    if key not in row.LATER:
+        return f"unknown key{nearest(str(key), row.model_fields)}"
+    step = row.LATER[str(key)]
+    when = f"it comes with step {step}" if step else "it comes later"
+    return f"not supported in this version ({when}); remove the key"
 
 
 def _present(row: type[Resource], value: dict[str, Any]) -> dict[str, Any]:
@@ -188,7 +173,10 @@ def _value(field: FieldInfo | None, item: Any) -> Any:
 def _translated(error: ValidationError) -> Problems:
     for detail in error.errors(include_url=False, include_input=False):  # pydantic's own text may quote a secret
         location = tuple(part for part in detail["loc"] if part != "[key]")
-        yield location, _SENTENCES.get(detail["type"]) or wording.phrase(detail)
+        if detail["type"] == "extra_forbidden":
+            yield location, _unknown(location)
+        else:
+            yield location, _SENTENCES.get(detail["type"]) or wording.phrase(detail)
 
 
 # ------------------------------------------------------------------------------------- sense

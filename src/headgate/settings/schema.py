@@ -12,6 +12,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field
 
+from headgate.catalog.words import Level, LogForm
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
@@ -91,8 +92,8 @@ class Replay(Resource):
 class Logging(Resource):
     """The log of the serve terminal.  ``calls``: a line per call."""
 
-    level: Literal["debug", "info", "warning", "error"] = "info"
-    format: Literal["auto", "console", "json"] = "auto"
+    level: Level = "info"
+    format: LogForm = "auto"
     calls: bool = True
 
 

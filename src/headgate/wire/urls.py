@@ -1,9 +1,9 @@
-"""The rules for a base URL, for configuration, admin API and the rows of ``providers/``.  Pure."""
+"""The rules for a base URL, for configuration, admin API and the rows of ``providers/``; query strings.  Pure."""
 
 from __future__ import annotations
 
 import re
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, urlsplit
 
 _SHAPE = re.compile(r"https?://[^\s/?#@]+(/[^\s?#]*)?")
 NO_HOST = "names no host that can be called"
@@ -25,3 +25,8 @@ def problem(url: str) -> str | None:
     except ValueError as error:
         return f"cannot be read as a URL: {error}"
     return None
+
+
+def parameters(query: bytes) -> list[tuple[str, str]]:
+    """Return the names and values of a query string, in its order.  Bytes that are no UTF-8 are replaced."""
+    return parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headgate.catalog import words
 from headgate.cli.display.terminal import changed, count, facts, number, show, table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
@@ -13,6 +14,16 @@ from headgate.cli.reach.gateway import Trouble, at, open_gateway
 app = noun("Aliases: names that clients use, and the models behind them.")
 
 Name = Annotated[str, typer.Argument(help="Like headgate/chat.")]
+Targets = Annotated[
+    list[str] | None,
+    typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.  Only auto may go without."),
+]
+STRATEGY = f"{words.listed(words.Strategy)}: the order of the targets."
+WEIGHT = "For weighted: one for each model, in their order."
+ON_MIDSTREAM_FAILURE = f"{words.listed(words.OnMidstreamFailure)}, for a stream that breaks."
+ON_DISCONNECT = f"{words.listed(words.OnDisconnect)}, for a call whose client leaves."
+RESUMABLE_S = "Seconds that a stream waits for a client that has left."
+PRIVACY = f"{words.listed(words.Privacy)}: the providers that may be used."
 
 
 @app.command("list")
@@ -64,35 +75,20 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
 @app.command("set")
 def put(
     name: Name,
-    targets: Annotated[
-        list[str] | None,
-        typer.Argument(help="Models, the first one first: openai/gpt-4o-mini.  Only auto may go without."),
-    ] = None,
+    targets: Targets = None,
     use_case: Annotated[str | None, typer.Option("--use-case", help="Its purpose.")] = None,
     first_token: Annotated[float | None, typer.Option("--first-token", help="Seconds until the first token.")] = None,
     stall: Annotated[float | None, typer.Option(help="Seconds between two tokens.")] = None,
     total: Annotated[float | None, typer.Option(help="Seconds for all of it.")] = None,
-    strategy: Annotated[
-        str | None, typer.Option(help="priority, weighted, cheapest, fastest or balanced: the order of the targets.")
-    ] = None,
-    weights: Annotated[
-        list[int] | None, typer.Option("--weight", help="For weighted: one for each model, in their order.")
-    ] = None,
+    strategy: Annotated[str | None, typer.Option(help=STRATEGY)] = None,
+    weights: Annotated[list[int] | None, typer.Option("--weight", help=WEIGHT)] = None,
     retries: Annotated[int | None, typer.Option(help="Of one model, at most 2.")] = None,
-    on_midstream_failure: Annotated[
-        str | None, typer.Option(help="continue or error, for a stream that breaks.")
-    ] = None,
-    on_disconnect: Annotated[
-        str | None, typer.Option(help="cancel, drain or detach, for a call whose client leaves.")
-    ] = None,
-    resumable_s: Annotated[
-        float | None, typer.Option(help="Seconds that a stream waits for a client that has left.")
-    ] = None,
+    on_midstream_failure: Annotated[str | None, typer.Option(help=ON_MIDSTREAM_FAILURE)] = None,
+    on_disconnect: Annotated[str | None, typer.Option(help=ON_DISCONNECT)] = None,
+    resumable_s: Annotated[float | None, typer.Option(help=RESUMABLE_S)] = None,
     tool_calls: Annotated[str | None, typer.Option(help="stream, or hold until they are complete.")] = None,
     structured: Annotated[str | None, typer.Option(help="error, or buffer structured answers.")] = None,
-    privacy: Annotated[
-        str | None, typer.Option(help="any, no_train, trusted or own: the providers that may be used.")
-    ] = None,
+    privacy: Annotated[str | None, typer.Option(help=PRIVACY)] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -141,7 +137,8 @@ def unset(name: Name, config: Config = None, state_dir: StateDir = None, as_json
     changed(answer, f"removed {name}", as_json)
 
 
-_USUAL = {
+# As ``resources.alias`` has them, whose libraries take longer to import than this takes to print
+USUAL: dict[str, Any] = {
     "on_midstream_failure": "continue", "on_disconnect": "cancel", "resumable_s": 0, "early_commit_s": None,
     "tool_calls": "stream", "structured": "error", "affinity": "prompt_cache", "privacy": "any", "retries": None,
 }  # fmt: skip
@@ -149,7 +146,7 @@ _USUAL = {
 
 def _departures(row: dict[str, Any]) -> list[str]:
     """Return the settings of this alias that differ from the defaults."""
-    return [f"{key} {row[key]}" for key, usual in _USUAL.items() if row[key] != usual]
+    return [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
 
 
 def _targets(row: dict[str, Any]) -> str:

@@ -6,6 +6,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headgate.catalog import words
 from headgate.cli.display.layout import Drawing, Group, Text
 from headgate.cli.display.terminal import changed, counting, facts, milliseconds, moment, number, show, table, yes
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
@@ -90,10 +91,12 @@ def add(
     name: Name,
     preset: Annotated[str | None, typer.Option(help="One of `providers presets`; else the name, if it is one.")] = None,
     base_url: Annotated[str | None, typer.Option("--base-url", help="Like https://api.example.com/v1.")] = None,
-    auth: Annotated[str | None, typer.Option(help="bearer, x-api-key, api-key, query or none.")] = None,
+    auth: Annotated[str | None, typer.Option(help=f"{words.listed(words.Auth)}.")] = None,
     model: Annotated[list[str] | None, typer.Option(help="A model it serves; repeat. Without: any.")] = None,
     quirk: Annotated[list[str] | None, typer.Option(help="A named request edit; repeat.")] = None,
-    training: Annotated[str | None, typer.Option(help="never, unknown or yes: whether it trains on data.")] = None,
+    training: Annotated[
+        str | None, typer.Option(help=f"{words.listed(words.Training)}: whether it trains on data.")
+    ] = None,
     max_connections: Annotated[int | None, typer.Option("--max-connections")] = None,
     config: Config = None,
     state_dir: StateDir = None,

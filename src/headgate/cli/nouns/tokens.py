@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 import typer
 
+from headgate.catalog import words
 from headgate.cli.display.terminal import changed, facts, moment, say, show, table
 from headgate.cli.display.times import after, duration
 from headgate.cli.parsing.options import Config, Json, StateDir, listed, noun
@@ -18,7 +19,7 @@ app = noun("Agent tokens: the credentials of clients.")
 Ident = Annotated[str, typer.Argument(metavar="NAME", help="Its name, or its id as `token list` shows it.")]
 Expires = Annotated[str | None, typer.Option(help="30d, 12h, or a date like 2027-01-31.")]
 Models = Annotated[str | None, typer.Option(help="Allowed models and aliases, with commas; else all.")]
-Scopes = Annotated[str | None, typer.Option(help="gate:chat, gate:models, gate:usage, with commas; else all.")]
+Scopes = Annotated[str | None, typer.Option(help=f"{', '.join(words.choices(words.Scope))}, with commas; else all.")]
 
 
 @app.command("create")

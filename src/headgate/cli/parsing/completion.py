@@ -14,6 +14,7 @@ from typer import _completion_classes, _completion_shared
 from typer import completion as typer_completion
 from typer._click.shell_completion import CompletionItem
 
+from headgate.catalog import words
 from headgate.cli.trouble import Trouble
 
 ANSWER_S = 0.5
@@ -52,8 +53,9 @@ def either(*sources: Source) -> Source:
     return lambda part: dict.fromkeys(name for source in sources for name in source(part))
 
 
-def choices(*names: str) -> Source:
-    return lambda part: names
+def choices(kind: Any) -> Source:
+    """One of ``catalog.words``."""
+    return lambda part: words.choices(kind)
 
 
 def several(source: Source) -> Source:
@@ -66,13 +68,13 @@ def several(source: Source) -> Source:
     return complete
 
 
-OUTCOMES = choices("delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost")
-SCOPES = choices("gate:chat", "gate:models", "gate:usage")
-CAPABILITIES = choices("tools", "json_schema", "vision", "reasoning", "audio")
+OUTCOMES = choices(words.Outcome)
+SCOPES = choices(words.Scope)
+CAPABILITIES: Source = lambda part: ("tools", "json_schema", "vision", "reasoning", "audio")  # noqa: E731
 WHERE: dict[str, dict[str, Source]] = {
     "serve": {
-        "log_level": choices("debug", "info", "warning", "error"),
-        "log_format": choices("auto", "console", "json"),
+        "log_level": choices(words.Level),
+        "log_format": choices(words.LogForm),
     },
     "chat": {"model": models},
     "explain": {"model": models, "token": tokens},
@@ -85,8 +87,8 @@ WHERE: dict[str, dict[str, Source]] = {
     "providers add": {
         "name": presets,
         "preset": presets,
-        "auth": choices("bearer", "x-api-key", "api-key", "query", "none"),
-        "training": choices("never", "unknown", "yes"),
+        "auth": choices(words.Auth),
+        "training": choices(words.Training),
     },
     "providers remove": {"name": providers},
     "providers check": {"names": providers},
@@ -97,12 +99,12 @@ WHERE: dict[str, dict[str, Source]] = {
     "aliases set": {
         "name": aliases,
         "targets": models,
-        "strategy": choices("priority", "weighted", "cheapest", "fastest", "balanced"),
-        "on_midstream_failure": choices("continue", "error"),
-        "on_disconnect": choices("cancel", "drain", "detach"),
-        "tool_calls": choices("stream", "hold"),
-        "structured": choices("error", "buffer"),
-        "privacy": choices("any", "no_train", "trusted", "own"),
+        "strategy": choices(words.Strategy),
+        "on_midstream_failure": choices(words.OnMidstreamFailure),
+        "on_disconnect": choices(words.OnDisconnect),
+        "tool_calls": choices(words.ToolCalls),
+        "structured": choices(words.Structured),
+        "privacy": choices(words.Privacy),
     },
     "aliases unset": {"name": aliases},
     "token show": {"ident": tokens},

@@ -2,7 +2,7 @@
 
 Owns which gateway that is, and every request to the admin API.  Where a gateway runs they go to its control plane, and
 need its state directory and nothing else: no valid configuration, none of its variables.  Where none does, they go to
-the same application in this process (``line``).  The admin token goes to no address but the one that the holder of the
+the same application in this process (``store``).  The admin token goes to no address but the one that the holder of the
 state directory's lock wrote down.
 """
 
@@ -16,8 +16,8 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any, Self
 
-from headgate.cli.display.terminal import say
-from headgate.cli.reach.line import ANSWER_S, SAME_USER, Answered, Ask, Line, OnTheStore, OverHttp, admin_token
+from headgate.cli.display.terminal import say, waiting
+from headgate.cli.reach.line import ANSWER_S, SAME_USER, Answered, Ask, Line, OverHttp, admin_token
 from headgate.cli.trouble import Trouble
 from headgate.process import locate, statedir
 
@@ -39,6 +39,28 @@ _STEPS = {
 }
 _LISTS = {"/catalog": "models", "/accounts": "vault", "/tokens": "token"}  # where the noun is another word
 _WRONG_WISH = frozenset({400, 422})  # what was asked for cannot be: exit code 2, as for a wrong option
+
+
+class OnTheStore:
+    """On the store of a gateway that does not run, under the state directory's lock.  ``announce``: says so."""
+
+    def __init__(self, state_dir: Path, config: str | None, overrides: Mapping[str, str], *, announce: bool) -> None:
+        # Late: all of the control plane and its libraries, which a running gateway has imported already
+        with waiting("opening the store"):
+            from headgate.cli.reach.store import Store  # noqa: PLC0415
+
+            self._store = Store(state_dir, config, overrides)
+        if announce:
+            say(f"no gateway is running: working on the store in {self._store.state_dir}")
+
+    def ask(self, ask: Ask) -> Answered:
+        return self._store.ask(ask)
+
+    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+        return self._store.together(asks, done)
+
+    def close(self) -> None:
+        self._store.close()
 
 
 class Gateway:

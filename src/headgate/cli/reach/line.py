@@ -1,8 +1,8 @@
-"""The two ways to the admin API: HTTP to the gateway that runs, or the same application on the store.
+"""The way to the admin API over HTTP, to the gateway that runs; ``store`` has the other one, without a gateway.
 
-Each answers with a status and a body, and raises Trouble where there is no answer.  The HTTP one is the standard
-library's, imported with the first request: a client library takes longer to import than a command may take.  Never
-through a proxy: it has no business between the CLI and this machine's gateway.
+Both answer with a status and a body, and raise Trouble where there is no answer.  This one uses the standard library's
+client, imported with the first request: others take longer to import than a command may take.  Never through a proxy:
+it has no business between the CLI and this machine's gateway.
 """
 
 from __future__ import annotations
@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Protocol
 
-from headgate.cli.display.terminal import say, waiting
 from headgate.cli.trouble import Trouble
 from headgate.process import statedir
 
@@ -131,28 +130,6 @@ class OverHttp:
 
     def close(self) -> None:
         """Close the connection."""
-
-
-class OnTheStore:
-    """On the store of a gateway that does not run, under the state directory's lock.  ``announce``: says so."""
-
-    def __init__(self, state_dir: Path, config: str | None, overrides: Mapping[str, str], *, announce: bool) -> None:
-        # Late: all of the control plane and its libraries, which a running gateway has imported already
-        with waiting("opening the store"):
-            from headgate.cli.reach.store import Store  # noqa: PLC0415
-
-            self._store = Store(state_dir, config, overrides)
-        if announce:
-            say(f"no gateway is running: working on the store in {self._store.state_dir}")
-
-    def ask(self, ask: Ask) -> Answered:
-        return self._store.ask(ask)
-
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
-        return self._store.together(asks, done)
-
-    def close(self) -> None:
-        self._store.close()
 
 
 def plain(params: Mapping[str, Any] | None) -> dict[str, str]:

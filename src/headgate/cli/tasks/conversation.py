@@ -11,7 +11,7 @@ from collections.abc import Callable
 
 from headgate.catalog.names import nearest
 from headgate.cli.display.terminal import say
-from headgate.cli.tasks.chat import Send, Transcript
+from headgate.cli.reach.completions import Send, Transcript
 from headgate.cli.trouble import Trouble
 
 PROMPT, MORE = "> ", ". "

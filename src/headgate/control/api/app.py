@@ -8,8 +8,9 @@ from fastapi import FastAPI
 from starlette.types import ASGIApp
 
 from headgate import __version__
-from headgate.control.api import accounts, aliases, catalog, docs, errors, explain, gateway, providers, requests, tokens
+from headgate.control.api import docs, errors
 from headgate.control.api.door import Door, Hosts
+from headgate.control.api.nouns import accounts, aliases, catalog, explain, gateway, providers, requests, tokens, usage
 from headgate.control.api.parts import Admin
 
 PREFIX = "/admin/v1"
@@ -49,10 +50,8 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
-    for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
+    for noun in (providers, accounts, aliases, catalog, tokens, requests, usage, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
-    for money in (requests.usage_routes, requests.ledger_routes):
-        app.include_router(money(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     docs.install(app)
     errors.install(app)

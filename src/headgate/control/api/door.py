@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from urllib.parse import urlsplit
 
-from fastapi.responses import JSONResponse
+from fastapi import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.control.api import docs
@@ -96,7 +96,7 @@ class Door:
             refusal = rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
         await (refusal or self._app)(scope, whole or receive, send)
 
-    def _refusal(self, scope: Scope) -> JSONResponse | None:
+    def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(scope["headers"])
         checked = self._hosts if scope.get("path") not in PROBES else None
         if checked is not None and (sentence := checked.problem(headers)):
@@ -107,7 +107,7 @@ class Door:
         length = headers.get(b"content-length", b"0")
         return None if length.isdigit() and int(length) <= MAX_BODY else rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
 
-    def _stranger(self, headers: Mapping[bytes, bytes]) -> JSONResponse | None:
+    def _stranger(self, headers: Mapping[bytes, bytes]) -> Response | None:
         given = headers.get(b"authorization")
         if given is None and b"x-api-key" in headers:
             given = b"Bearer " + headers[b"x-api-key"]

@@ -5,14 +5,14 @@ from __future__ import annotations
 from typing import Any, Literal
 
 import structlog
-from fastapi import FastAPI, Request
+from fastapi import FastAPI, Request, Response
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse
 from pydantic import Field
 from sqlalchemy.exc import SQLAlchemyError
 from starlette.exceptions import HTTPException
 
 from headgate.control.api.views import View
+from headgate.dialects.registry import DEFAULT
 from headgate.errors import (
     CONTROL_AWAY,
     INTERNAL,
@@ -68,15 +68,15 @@ def documented(*statuses: int) -> dict[int | str, dict[str, Any]]:
     return {status: {"model": Error, "description": _WORDS[status]} for status in statuses}
 
 
-def rendered(kind: Kind, message: str, param: str | None = None) -> JSONResponse:
+def rendered(kind: Kind, message: str, param: str | None = None) -> Response:
     """The answer for one row of the error table."""
     headers = {}
     if kind.status == 401:
         headers["www-authenticate"] = "Bearer"
     if kind.status == 503:
         headers["retry-after"] = str(RETRY_AFTER_S)
-    error = {"message": message, "type": kind.type, "param": param, "code": kind.code}
-    return JSONResponse({"error": error}, kind.status, headers)
+    body = DEFAULT.error_body(GatewayError(kind, message, param=param))
+    return Response(body, kind.status, headers, "application/json")
 
 
 def install(app: FastAPI) -> None:
@@ -90,12 +90,12 @@ def install(app: FastAPI) -> None:
     app.add_exception_handler(Exception, _on_defect)
 
 
-async def _on_refusal(_request: Request, error: Exception) -> JSONResponse:
+async def _on_refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
     return rendered(error.kind, error.message, error.param)
 
 
-async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
+async def _on_invalid(request: Request, error: Exception) -> Response:
     assert isinstance(error, RequestValidationError)
     first = error.errors()[0]
     if first["type"] == "json_invalid":
@@ -108,7 +108,7 @@ async def _on_invalid(request: Request, error: Exception) -> JSONResponse:
     return rendered(INVALID_VALUE, f"{where or 'The body'}: {wording.phrase(first)}", where)
 
 
-async def _on_http(request: Request, error: Exception) -> JSONResponse:
+async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     if error.status_code == 404:
         return rendered(ROUTE_NOT_FOUND, f"There is no {request.url.path} here; see /docs.")
@@ -119,10 +119,10 @@ async def _on_http(request: Request, error: Exception) -> JSONResponse:
     return rendered(Kind(error.status_code, "invalid_request_error", "invalid_value"), str(error.detail))
 
 
-async def _on_store(_request: Request, error: Exception) -> JSONResponse:
+async def _on_store(_request: Request, error: Exception) -> Response:
     log.error("the store could not be used for a request", error=type(error).__name__)
     return rendered(CONTROL_AWAY, "The store cannot be used at the moment; try again.")
 
 
-async def _on_defect(_request: Request, _error: Exception) -> JSONResponse:
+async def _on_defect(_request: Request, _error: Exception) -> Response:
     return rendered(INTERNAL, "This is a defect of the control process; its log says more.")

@@ -6,27 +6,18 @@ from fastapi import APIRouter, Depends, Request, Security
 from fastapi.routing import APIRoute
 from fastapi.security import HTTPBearer
 
-from headgate.catalog.names import ended, nearest
+from headgate.catalog.parameters import refuse_unknown
 from headgate.control.api.errors import documented
-from headgate.errors import INVALID_VALUE, GatewayError
 
 _BEARER = HTTPBearer(auto_error=False, description="The admin token: `STATE/admin.token`, shown on the first start.")
 
 
 async def only_known_parameters(request: Request) -> None:
-    """Raises GatewayError (400): a misspelt filter must not look like an answer."""
+    """Raise GatewayError (400) for parameters that the route does not have."""
     route = request.scope["route"]
     assert isinstance(route, APIRoute)
-    known = {field.alias for field in route.dependant.query_params}
-    given = [name for name, _value in request.query_params.multi_items()]
-    for name in given:
-        shown = name[:50]
-        if name not in known:
-            listed = f"known are {', '.join(sorted(known))}" if known else "there are none"
-            sentence = ended(f"The query parameter {shown!r} is not known here; {listed}{nearest(shown, known)}")
-            raise GatewayError(INVALID_VALUE, sentence, param=shown)
-        if given.count(name) > 1:
-            raise GatewayError(INVALID_VALUE, f"The query parameter {shown!r} appears twice.", param=shown)
+    known = sorted(field.alias for field in route.dependant.query_params)
+    refuse_unknown([name for name, _value in request.query_params.multi_items()], known)
 
 
 def router(tag: str) -> APIRouter:

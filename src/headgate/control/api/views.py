@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import Any, Generic, Literal, Self, TypeVar
+import dataclasses
+from typing import Any, Generic, Literal, Self, TypeVar, get_type_hints
 
-from pydantic import BaseModel, ConfigDict, Field
+import msgspec
+from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from headgate.catalog.money import NANO
 
@@ -23,6 +25,24 @@ class View(BaseModel):
         """The fields that ``noun`` has by the same names, and ``others``, which are not as it has them."""
         names = [name for name in cls.model_fields if name not in others and hasattr(noun, name)]
         return cls(**{name: getattr(noun, name) for name in names}, **others)
+
+
+def view_of(noun: type[Any], *without: str) -> type[View]:
+    """Return a view with the fields of ``noun``, a class of msgspec or a dataclass, but for those ``without``.
+
+    A subclass spells the fields that are shown in another type, or with a description.
+    """
+    kinds = get_type_hints(noun)
+    if issubclass(noun, msgspec.Struct):
+        aliases = {field.name: field.encode_name for field in msgspec.structs.fields(noun)}
+    else:
+        aliases = {field.name: field.name for field in dataclasses.fields(noun)}
+    fields: dict[str, Any] = {
+        name: (kinds[name], Field(alias=alias if alias != name else None))
+        for name, alias in aliases.items()
+        if name not in without
+    }
+    return create_model(noun.__name__, __base__=View, **fields)
 
 
 class Changed(View):

@@ -36,7 +36,7 @@ from headgate.control.refusals import (
 )
 from headgate.dialects.quirks import QUIRKS
 from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
-from headgate.model import Provider
+from headgate.model import Alias, Provider
 from headgate.resources.account import AccountWish
 from headgate.resources.alias import AliasWish
 from headgate.resources.fields import unfit_headers
@@ -72,7 +72,7 @@ def add_provider(sources: Sources, name: str, body: ProviderBody) -> Objects:
         raise GatewayError(INVALID_VALUE, f"{sentence[0].upper()}{sentence[1:]}.", param="name")
     if name in RESERVED:
         raise GatewayError(INVALID_VALUE, f"The name {name} is reserved; choose another.", param="name")
-    _not_of_file(sources, name)
+    _not_of_file(sources.compiled.world.providers.get(name), f"Provider {name}")
     if name in sources.objects.providers:
         raise GatewayError(ALREADY_EXISTS, f"There is a provider {name} already; change or delete it.", param="name")
     _room(sources.objects.providers, MAX_PROVIDERS, "providers")
@@ -81,7 +81,7 @@ def add_provider(sources: Sources, name: str, body: ProviderBody) -> Objects:
 
 def edit_provider(sources: Sources, name: str, edit: Callable[[ProviderBody], ProviderBody]) -> Objects:
     """A stored provider with another body."""
-    _not_of_file(sources, name)
+    _not_of_file(sources.compiled.world.providers.get(name), f"Provider {name}")
     kept = _stored_provider(sources, name)
     return _judged(sources, name, StoredProvider(*registry.now(kept), edit(kept.body)))
 
@@ -103,7 +103,7 @@ def drop_provider(sources: Sources, name: str) -> Objects:
 def _stored_provider(sources: Sources, name: str) -> StoredProvider:
     kept = sources.objects.providers.get(name)
     if kept is None:
-        _not_of_file(sources, name)
+        _not_of_file(sources.compiled.world.providers.get(name), f"Provider {name}")
         provider = all_providers(sources).get(name)
         if provider is None:
             near = names.nearest(name, all_providers(sources))
@@ -128,11 +128,10 @@ def _elsewhere(provider: Provider) -> str:
             return f"Provider {provider.name} is part of Headgate and cannot be changed."
 
 
-def _not_of_file(sources: Sources, name: str) -> None:
-    declared = sources.compiled.world.providers.get(name)
+def _not_of_file(declared: Provider | Alias | None, shown: str) -> None:
     if declared is not None and declared.origin == "file":
         raise GatewayError(
-            MANAGED_BY_FILE, f"Provider {name} is declared in the configuration file: change it there and reload."
+            MANAGED_BY_FILE, f"{shown} is declared in the configuration file: change it there and reload."
         )
 
 
@@ -272,7 +271,7 @@ def _not_account_of_file(sources: Sources, ident: str) -> None:
 
 def put_alias(sources: Sources, name: str, body: AliasWish) -> Objects:
     """A new alias, a stored one anew, or one in the place of a shipped one."""
-    _not_alias_of_file(sources, name)
+    _not_of_file(sources.compiled.world.aliases.get(name), f"The alias {name}")
     models = known(all_providers(sources))
     kept = sources.objects.aliases.get(name)
     if sentence := names.taken(name, models):
@@ -291,18 +290,10 @@ def put_alias(sources: Sources, name: str, body: AliasWish) -> Objects:
 def drop_alias(sources: Sources, name: str) -> Objects:
     """Without the alias; a shipped one of that name is there again."""
     if name not in sources.objects.aliases:
-        _not_alias_of_file(sources, name)
+        _not_of_file(sources.compiled.world.aliases.get(name), f"The alias {name}")
         near = names.nearest(name, sources.objects.aliases)
         raise GatewayError(ALIAS_NOT_FOUND, names.ended(f"There is no stored alias {name!r}{near}"))
     return replace(sources.objects, aliases=_without(sources.objects.aliases, [name]))
-
-
-def _not_alias_of_file(sources: Sources, name: str) -> None:
-    declared = sources.compiled.world.aliases.get(name)
-    if declared is not None and declared.origin == "file":
-        raise GatewayError(
-            MANAGED_BY_FILE, f"The alias {name} is declared in the configuration file: change it there and reload."
-        )
 
 
 # ------------------------------------------------------------------------------------- facts of models

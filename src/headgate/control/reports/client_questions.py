@@ -12,10 +12,11 @@ import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.reports.requests import find, receipt
+from headgate.control.reports.receipts import receipt
+from headgate.control.reports.requests import find
 from headgate.control.reports.usage import of_grant
 from headgate.dialects.registry import DEFAULT
-from headgate.errors import INVALID_VALUE, REQUEST_NOT_FOUND, Kind
+from headgate.errors import INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError, Kind
 from headgate.process.channel import Ask
 
 
@@ -56,5 +57,4 @@ QUESTIONS: Mapping[str, Callable[[AsyncEngine, Ask], Awaitable[tuple[int, bytes]
 
 
 def _error(kind: Kind, message: str) -> tuple[int, bytes]:
-    body = {"error": {"message": message, "type": kind.type, "param": None, "code": kind.code}}
-    return kind.status, msgspec.json.encode(body)
+    return kind.status, DEFAULT.error_body(GatewayError(kind, message))

@@ -1,9 +1,9 @@
 """Questions to the table of requests: one of them, or a page of those that a filter lets through, newest first.
 
-Owns the rows' JSON.  A page is read along one index, backwards from the cursor, and never sorted: ids are ordered by
-time.  Where several filters are given, the rarest one leads; minima of cost and duration skip the stretches of time
-that hold nothing so large (``store.request_zones``).  Refuses cursors that are not its own, and to search for long: a
-page may come back short, with a cursor to go on from.
+``receipts`` makes a row's JSON.  A page is read along one index, backwards from the cursor, and never sorted: ids are
+ordered by time.  Where several filters are given, the rarest one leads; minima of cost and duration skip the stretches
+of time that hold nothing so large (``store.request_zones``).  Refuses cursors that are not its own, and to search for
+long: a page may come back short, with a cursor to go on from.
 """
 
 from __future__ import annotations
@@ -16,11 +16,11 @@ from datetime import UTC, datetime
 from decimal import Decimal
 from typing import Any
 
-import msgspec
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headgate.catalog.money import NANO, usd
+from headgate.catalog.money import NANO
+from headgate.control.reports.receipts import view
 from headgate.control.store.database import (
     CONTINUED,
     LABELLED,
@@ -30,10 +30,8 @@ from headgate.control.store.database import (
     request_zones,
     requests,
 )
-from headgate.control.store.receipt_columns import RECEIPT, ReceiptColumn
-from headgate.model import AttemptRecord, Seam, Share, receipt_ids
+from headgate.model import receipt_ids
 from headgate.model.receipt_ids import bare, first_of
-from headgate.policy.routing.explain import attempt_view, seam_view
 
 EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 LATEST = 1 << 63  # ns: in the year 2262
@@ -47,12 +45,7 @@ RUNNING = "running"  # as an outcome: of calls that have none yet
 COLUMNS = {name: name for name in ("label", "code", "outcome", "requested", "model", "provider")} | {
     "token": "grant_id"
 }
-_PUBLIC = tuple(column for column in RECEIPT if column.shown and not column.private)
-_PRIVATE = tuple(column for column in RECEIPT if column.private)
 AFTER = "g"  # comes after any hex digit
-_attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
-_seams = msgspec.json.Decoder(tuple[Seam, ...])
-_shares = msgspec.json.Decoder(tuple[Share, ...])
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -385,68 +378,3 @@ def _zones(filters: Filters, alone: bool) -> Conditions:
     if filters.min_duration_us is not None:
         found.append(z.max_duration_us >= filters.min_duration_us)
     return found
-
-
-# ------------------------------------------------------------------------------------- rows as JSON
-
-
-def view(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
-    """A row as the operator sees it: as its client does, and whose it is, and which accounts were used."""
-    found = receipt(row)
-    attempts = _with_usage(_attempts.decode(row["attempts"] or "[]"), row)
-    found["attempts"] = [
-        {"account": one.account or None, **attempt} for one, attempt in zip(attempts, found["attempts"], strict=True)
-    ]
-    found["upstream_cost_usd"] = usd(_upstream_cost(attempts))
-    return found | _shown(row, _PRIVATE)
-
-
-def receipt(row: Mapping[str, Any] | RowMapping) -> dict[str, Any]:
-    """A row as clients see it: the operator's account names stay out.  ``outcome`` and ``status`` are null while it
-    runs.
-    """
-    found = {"id": row["id"], "object": "headgate.request", **_shown(row, _PUBLIC)}
-    usage = found["usage"]
-    usage["total_tokens"] = usage["prompt_tokens"] + usage["completion_tokens"]
-    attempts = _attempts.decode(row["attempts"] or "[]")
-    return found | {
-        "continued": [seam_view(seam) for seam in _seams.decode(row["continued"] or "[]")],
-        "shares": [shared(share) for share in _shares.decode(row["shares"] or "[]")],
-        "skipped_events": sum(one.skipped for one in attempts),
-        "attempts": [attempt_view(attempt) for attempt in _with_usage(attempts, row)],
-    }
-
-
-def _shown(row: Mapping[str, Any] | RowMapping, columns: Sequence[ReceiptColumn]) -> dict[str, Any]:
-    found: dict[str, Any] = {}
-    for column in columns:
-        group, _, name = column.shown.rpartition(".")
-        place = found.setdefault(group, {}) if group else found
-        place[name] = column.read(row[column.name])
-    return found
-
-
-def _with_usage(attempts: Sequence[AttemptRecord], row: Mapping[str, Any] | RowMapping) -> Sequence[AttemptRecord]:
-    """The usage of an only attempt is the call's, and is stored once."""
-    if len(attempts) != 1 or attempts[0].completion_tokens or not row["completion_tokens"]:
-        return attempts
-    cost = -1 if row["cost"] is None else int(row["cost"])
-    used = {"prompt_tokens": row["prompt_tokens"], "completion_tokens": row["completion_tokens"], "cost": cost}
-    return [msgspec.structs.replace(attempts[0], **used)]
-
-
-def shared(share: Share) -> dict[str, Any]:
-    """One target's part of an answer that several targets wrote."""
-    return {
-        "provider": share.provider,
-        "model": share.model,
-        "prompt_tokens": share.prompt_tokens,
-        "completion_tokens": share.completion_tokens,
-        "cost_usd": usd(share.cost) if share.cost >= 0 else None,
-    }
-
-
-def _upstream_cost(attempts: Sequence[AttemptRecord]) -> int | None:
-    """Return the operator's cost of all attempts, failed ones included; None if a price is unknown."""
-    used = [one for one in attempts if one.prompt_tokens or one.completion_tokens]
-    return None if any(one.cost < 0 for one in used) else sum(one.cost for one in used)

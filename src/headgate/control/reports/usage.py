@@ -39,6 +39,7 @@ _SUMS: dict[str, ColumnElement[Any]] = {
     "cost": func.sum(_day.cost),
     "unpriced_requests": func.sum(_day.unpriced),
 }
+FIGURES = tuple("cost_usd" if name == "cost" else name for name in _SUMS)  # of a total, in JSON
 _KEYS: dict[str, Sequence[ColumnElement[Any]]] = {
     "model": (case((_day.model == "", ""), else_=_day.provider), _day.model),
     "provider": (_day.provider,),

@@ -20,7 +20,8 @@ import msgspec
 import structlog
 
 from headgate.control.snapshot.compose import parts
-from headgate.errors import CONTROL_AWAY
+from headgate.dialects.registry import DEFAULT
+from headgate.errors import CONTROL_AWAY, GatewayError
 from headgate.model import Snapshot, receipt_ids
 from headgate.process.channel import (
     Ack,
@@ -194,7 +195,7 @@ class Peer(asyncio.Protocol):
 
     def _ask(self, ask: Ask) -> None:
         if len(self.asking) >= MAX_ASKS:
-            self.send(Answer(ask.id, CONTROL_AWAY.status, _away("too many questions at a time")))
+            self.send(Answer(ask.id, *_away("too many questions at a time")))
             return
         task = asyncio.get_running_loop().create_task(self._answer(ask), name=f"answer {ask.kind} {ask.id}")
         self.asking.add(task)
@@ -205,18 +206,15 @@ class Peer(asyncio.Protocol):
             async with asyncio.timeout(max(ask.timeout - MARGIN_S, 0)):
                 status, body = await self._link.answering(ask)
         except TimeoutError:
-            status, body = CONTROL_AWAY.status, _away("the store did not answer in time")
+            status, body = _away("the store did not answer in time")
         except Exception as error:  # noqa: BLE001  (a question must be answered, whatever its defect)
             log.error("a question failed", kind=ask.kind, error=repr(error))
-            status, body = CONTROL_AWAY.status, _away("the store cannot be read")
+            status, body = _away("the store cannot be read")
         self.send(Answer(ask.id, status, body))
 
 
-def _away(reason: str) -> bytes:
-    kind = CONTROL_AWAY
-    return msgspec.json.encode(
-        {"error": {"message": f"Try again: {reason}.", "type": kind.type, "param": None, "code": kind.code}}
-    )
+def _away(reason: str) -> tuple[int, bytes]:
+    return CONTROL_AWAY.status, DEFAULT.error_body(GatewayError(CONTROL_AWAY, f"Try again: {reason}."))
 
 
 class Hub:

@@ -1,6 +1,6 @@
 """The store: its tables, and how it is opened and brought up to date.
 
-Owns the schema as this release knows it; `migrations/` owns how a database gets there (a test holds the two equal).
+Owns the schema as this release knows it; `revisions` owns how a database gets there (a test holds the two equal).
 Portable between SQLite (the default) and PostgreSQL; queries stand beside their subject (tokens, recorder, receipts).
 Refuses a database that a newer release has written: it may mean things that this one would destroy.
 """
@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import asyncio
 import os
-from pathlib import Path
 from typing import Any
 
 from sqlalchemy import (
@@ -24,23 +23,18 @@ from sqlalchemy import (
     Table,
     Text,
     event,
-    inspect,
     select,
     text,
 )
 from sqlalchemy.dialects import postgresql, sqlite
-from sqlalchemy.engine import URL, Connection, make_url
+from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from headgate.control.store import postgres
+from headgate.control.store import postgres, revisions
 from headgate.control.store.ledger_tables import metadata
 from headgate.control.store.receipt_columns import RECEIPT
-
-# Every revision of migrations/versions, oldest first; the last is what this release needs
-REVISIONS = ("0001", "0002", "0003", "0004", "0005", "0008")
-HEAD = REVISIONS[-1]
-MIGRATIONS = Path(__file__).with_name("migrations")
+from headgate.control.store.revisions import HEAD, REVISIONS
 
 MEND = "; put a backup in its place, or move it away to begin with an empty one"
 PATIENCE_S = 5.0  # for a free connection: a longer wait is answered with the error that the store is busy
@@ -141,16 +135,24 @@ usage_days = Table(
     sqlite_with_rowid=False,
 )
 
-# The operator's objects of the store (others are in the file).  `body` is JSON, checked by the control API's models
-# when it is written and when it is read.  Other objects refer to the name.
-stored_providers = Table(
-    "providers",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-)
+
+def _objects(name: str, key: str) -> Table:
+    """A table of the operator's objects (others are in the file).  ``body`` is JSON, checked by the resource's class
+    when it is written and when it is read.  Other objects refer to the key.
+    """
+    return Table(
+        name,
+        metadata,
+        Column(key, Text, primary_key=True),
+        Column("body", Text, nullable=False),
+        Column("created_at", BigInteger, nullable=False),
+        Column("updated_at", BigInteger, nullable=False),
+    )
+
+
+stored_providers = _objects("providers", "name")
+stored_aliases = _objects("aliases", "name")
+model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
 # Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
 stored_accounts = Table(
@@ -164,25 +166,6 @@ stored_accounts = Table(
     Column("priority", Integer, nullable=False),
     Column("free", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
-)
-
-stored_aliases = Table(
-    "aliases",
-    metadata,
-    Column("name", Text, primary_key=True),
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
-)
-
-# Prices and facts that the operator knows better than the price list.
-model_overrides = Table(
-    "model_overrides",
-    metadata,
-    Column("id", Text, primary_key=True),  # `<provider>/<model id>`
-    Column("body", Text, nullable=False),
-    Column("created_at", BigInteger, nullable=False),
-    Column("updated_at", BigInteger, nullable=False),
 )
 
 # How far each journal file has been read; committed together with what was read.
@@ -322,7 +305,7 @@ def _own_file(path: str) -> None:
 
 async def _bring_up_to_date(engine: AsyncEngine, database: str) -> None:
     async with engine.connect() as connection:
-        revision = await connection.run_sync(_revision)
+        revision = await connection.run_sync(revisions.current)
     if revision == HEAD:
         return
     if revision is not None and revision not in REVISIONS:
@@ -330,38 +313,9 @@ async def _bring_up_to_date(engine: AsyncEngine, database: str) -> None:
             f"the store {shown(database)} was written by a newer release of Headgate "
             f"(schema {revision}, this one knows {HEAD}): use that release, or another database"
         )
-    await asyncio.to_thread(_migrate, database)
-
-
-def _revision(connection: Connection) -> str | None:
-    if not inspect(connection).has_table("alembic_version"):
-        return None
-    return connection.execute(text("SELECT version_num FROM alembic_version")).scalar()
-
-
-def _migrate(database: str) -> None:
-    """Run the migrations on a loop and an engine of its own.  The drivers are async, Alembic is not, and the control
-    process's loop must not stand still meanwhile.
-    """
-    # Late: Alembic costs 0.2 s at import and nearly every start finds the schema at HEAD
-    from alembic import command  # noqa: PLC0415
-    from alembic.config import Config  # noqa: PLC0415
-
-    def upgrade(connection: Connection) -> None:
-        config = Config()
-        config.set_main_option("script_location", str(MIGRATIONS).replace("%", "%%"))
-        config.attributes["connection"] = connection
-        command.upgrade(config, "head")
-
-    async def run() -> None:
-        engine = make_engine(database)
-        try:
-            async with engine.begin() as connection:
-                await connection.run_sync(upgrade)
-        finally:
-            await engine.dispose()
-
-    asyncio.run(run())
+    if revision is None and await revisions.create(engine, metadata):
+        return
+    await asyncio.to_thread(revisions.migrate, lambda: make_engine(database))
 
 
 def upsert(engine: AsyncEngine, table: Table) -> sqlite.Insert | postgresql.Insert:

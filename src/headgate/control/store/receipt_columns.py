@@ -1,6 +1,6 @@
 """The columns of a receipt, one row each: what is stored of a call, where it comes from, and how the API shows it.
 
-The table ``requests`` (``database``), its writer (``ingest.receipts``), its reader (``reports.requests``) and the API's
+The table ``requests`` (``database``), its writer (``ingest.receipts``), its reader (``reports.receipts``) and the API's
 view are made of it.
 """
 

@@ -21,6 +21,8 @@ from headgate.dialects.base import (
     TextDelta,
     ToolDelta,
     ToolStart,
+    finish_of,
+    own_members,
 )
 from headgate.errors import GatewayError
 from headgate.model import Usage
@@ -70,7 +72,7 @@ class MessagesFace:
             events.append(self._start(self._reply.model))
         self._close(events)
         end = {"stop_reason": _reason(finish, self._refused), "stop_sequence": finish.stop or None}
-        members = {"type": "message_delta", "delta": end, "usage": _usage(usage), **_extras(extra, trace)}
+        members = {"type": "message_delta", "delta": end, "usage": _usage(usage), **own_members(extra, trace)}
         events += [_event(members), _event({"type": "message_stop"})]
         return b"".join(events)
 
@@ -80,7 +82,7 @@ class MessagesFace:
     def whole(
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
-        finish = next((delta for delta in deltas if isinstance(delta, Finish)), Finish("stop"))
+        finish = finish_of(deltas)
         refused = any(isinstance(delta, RefusalDelta) for delta in deltas)
         return codec.encode(
             {
@@ -89,7 +91,7 @@ class MessagesFace:
                 "stop_reason": _reason(finish, refused),
                 "stop_sequence": finish.stop or None,
                 "usage": _usage(usage),
-                **_extras(extra, trace),
+                **own_members(extra, trace),
             }
         )
 
@@ -188,15 +190,6 @@ def _usage(usage: Usage) -> dict[str, int]:
         "cache_read_input_tokens": usage.cached,
         "output_tokens": usage.completion,
     }
-
-
-def _extras(extra: bytes | None, trace: bytes | None) -> _Members:
-    found: _Members = {}
-    if extra is not None:
-        found["headgate"] = Raw(extra)
-    if trace is not None:
-        found["route_trace"] = Raw(trace)
-    return found
 
 
 # ------------------------------------------------------------------------------------- the whole message

@@ -15,6 +15,7 @@ from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.calls import complete_calls, follows_a_result
+from headgate.dialects.tally import TELLING, THOUGHTS
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -92,7 +93,7 @@ def _edit(
         seen = seen or visible
     if result.failed:
         return failing(body, finish=result.failed)
-    result.hollow = not seen and result.finish not in ("length", "content_filter")
+    result.hollow = not seen and result.finish not in TELLING
     if changed:
         top["choices"] = codec.raw(choices)
     if usage is not None:
@@ -170,7 +171,7 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
         finish = finishes.Finish(called or "stop")
     result.finish = result.finish or finish.reason or ""
     edited = finishes.spell(choice, finish) or edited
-    return edited, not normalise.NO_ANSWER.issuperset(seen)
+    return edited, not THOUGHTS.issuperset(seen)
 
 
 def _normalise_message(message: Object, ident: str, position: int) -> bool:

@@ -16,6 +16,8 @@ from headgate.dialects.base import (
     TextDelta,
     ToolDelta,
     ToolStart,
+    finish_of,
+    own_members,
 )
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
@@ -58,7 +60,7 @@ class ChatFace:
             choice["native_finish_reason"] = finish.word
         parts = [self._envelope.chunk({"choices": [choice]})]
         if self._reply.include_usage or trace is not None:
-            last: Members = {"choices": _NO_CHOICES, **_extras(extra, trace)}
+            last: Members = {"choices": _NO_CHOICES, **own_members(extra, trace)}
             if self._reply.include_usage:
                 last["usage"] = usages.write(usage, None)
             parts.append(self._envelope.chunk(last))
@@ -71,7 +73,7 @@ class ChatFace:
     def whole(
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
-        finish = next((delta for delta in deltas if isinstance(delta, Finish)), Finish("stop"))
+        finish = finish_of(deltas)
         choice: Members = {"index": 0, "message": _message(deltas), "finish_reason": finish.reason}
         if finish.word:
             choice["native_finish_reason"] = finish.word
@@ -83,21 +85,12 @@ class ChatFace:
                 "model": model,
                 "choices": [choice],
                 "usage": usages.write(usage, None),
-                **_extras(extra, trace),
+                **own_members(extra, trace),
             }
         )
 
     def _chunk(self, delta: Members) -> bytes:
         return self._envelope.chunk({"choices": [{"index": 0, "delta": delta, "finish_reason": None}]})
-
-
-def _extras(extra: bytes | None, trace: bytes | None) -> Members:
-    found: Members = {}
-    if extra is not None:
-        found["headgate"] = Raw(extra)
-    if trace is not None:
-        found["route_trace"] = Raw(trace)
-    return found
 
 
 def _members(delta: Delta) -> Members:

@@ -13,8 +13,6 @@ from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
 TEXT_KEYS = ("content", "reasoning_content", "reasoning", "refusal")
-THOUGHTS = ("reasoning_content", "reasoning", "reasoning_details")
-NO_ANSWER = frozenset(THOUGHTS)  # seen, but not what was asked for
 OTHER_VISIBLE_KEYS = ("tool_calls", "function_call", "audio", "images", "reasoning_details")
 EMPTY = frozenset((b"null", b'""', b"[]", b"{}"))
 

@@ -9,6 +9,7 @@ from math import isinf
 
 from msgspec import Struct
 
+from headgate.catalog.money import usd
 from headgate.errors import GatewayError
 from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam
 from headgate.policy.attempts.next_attempt import NextAttempt
@@ -79,21 +80,38 @@ class Explanation(Struct, frozen=True):
     message: str = ""
 
 
-def attempt_view(attempt: AttemptRecord) -> dict[str, object]:
-    """Return an attempt as route trace and receipt have it; milliseconds since the call was received."""
-    return {
-        "provider": attempt.provider,
-        "model": attempt.model,
-        "why": attempt.why,
-        "status": attempt.status or None,
-        "code": attempt.code or None,
-        "started_ms": attempt.started_us / 1000,
-        "ended_ms": attempt.ended_us / 1000,
-        "prompt_tokens": attempt.prompt_tokens,
-        "completion_tokens": attempt.completion_tokens,
-        "cost_usd": attempt.cost / 1e9 if attempt.cost >= 0 else None,
-        "skipped_events": attempt.skipped,
-    }
+class ShownAttempt(Struct, frozen=True):
+    """One upstream request, as route trace and receipt have it; milliseconds since the call was received."""
+
+    provider: str
+    model: str
+    why: str
+    status: int | None
+    code: str | None
+    started_ms: float
+    ended_ms: float
+    prompt_tokens: int
+    completion_tokens: int
+    cost_usd: float | None
+    skipped_events: int
+
+
+class ShownSeam(Struct, frozen=True, rename={"origin": "from", "target": "to"}):
+    """A seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
+
+    after: int
+    origin: str
+    target: str
+    why: str
+
+
+def attempt_view(attempt: AttemptRecord) -> ShownAttempt:
+    """Return an attempt as people and clients see it: without its account."""
+    return ShownAttempt(
+        attempt.provider, attempt.model, attempt.why, attempt.status or None, attempt.code or None,
+        attempt.started_us / 1000, attempt.ended_us / 1000, attempt.prompt_tokens, attempt.completion_tokens,
+        usd(attempt.cost) if attempt.cost >= 0 else None, attempt.skipped,
+    )  # fmt: skip
 
 
 def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
@@ -108,9 +126,9 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     ]  # fmt: skip
 
 
-def seam_view(seam: Seam) -> dict[str, object]:
-    """Return a seam as the answer's ``headgate`` object, its route trace and its receipt have it."""
-    return {"after": seam.after, "from": seam.origin, "to": seam.target, "why": seam.why}
+def seam_view(seam: Seam) -> ShownSeam:
+    """Return a seam as people and clients see it."""
+    return ShownSeam(seam.after, seam.origin, seam.target, seam.why)
 
 
 def explain_refusal(requested: str, error: GatewayError) -> Explanation:
@@ -195,7 +213,7 @@ def _view(
     return CandidateView(
         target.provider.name, target.model, target.upstream_model, place, reason, named,
         max(0.0, failures.until - now) if failures is not None and state == OUT else 0.0,
-        one.cost / 1e9 if one.cost is not None else None, score, latency.first if latency is not None else None,
+        usd(one.cost), score, latency.first if latency is not None else None,
         one.weight, _prefill(one, health, now), accounts,
     )  # fmt: skip
 

@@ -10,7 +10,6 @@ from __future__ import annotations
 import logging
 import random
 import time
-from urllib.parse import parse_qsl
 
 from headgate.dialects.base import Client
 from headgate.dialects.registry import BACKENDS
@@ -39,6 +38,7 @@ from headgate.serving.replay.keeper import Replay
 from headgate.serving.uplink.directory import Directory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.upstream.carriers import Carriers
+from headgate.wire import urls
 from headgate.wire.http import Request, sane_label
 
 _READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
@@ -248,5 +248,4 @@ def _check_encoding(encoding: bytes) -> None:
 
 
 def _wants_trace(request: Request) -> bool:
-    query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
-    return query.get("include_route_trace") in ("true", "1", "")
+    return dict(urls.parameters(request.query)).get("include_route_trace") in ("true", "1", "")

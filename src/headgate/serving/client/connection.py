@@ -28,6 +28,7 @@ from headgate.serving.client.arrival import COUNTED_FROM, Arrival, Bodies
 from headgate.serving.client.egress import Egress
 from headgate.serving.client.response import ResponseWriter
 from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.unconnected import UNCONNECTED
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.wire.http import CONTINUE, Request
 
@@ -89,7 +90,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self.paused = False
         self.due = NEVER
         self.slot = -1
-        self.transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self.transport: asyncio.Transport = UNCONNECTED
 
     # --------------------------------------------------------------- called by the transport
 

@@ -13,12 +13,12 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from secrets import token_bytes
 from typing import NamedTuple
-from urllib.parse import parse_qsl, unquote_to_bytes
+from urllib.parse import unquote_to_bytes
 
-from headgate.catalog import entries
+from headgate.catalog import entries, parameters, selection
 from headgate.catalog.entries import Catalog, Entry
 from headgate.catalog.offers import ready
-from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
+from headgate.errors import MODEL_NOT_FOUND, GatewayError
 from headgate.model import Grant, Snapshot
 from headgate.policy import auth
 from headgate.policy.routing.router import Router
@@ -59,7 +59,7 @@ class Lists:
     async def models(self, request: Request) -> Page:
         """The catalog, as far as the asker may use it."""
         grant = self._admit(request)
-        wanted = entries.query(parameters(request.query))
+        wanted = selection.read(request.query)
         shelf = self._current()
         await shelf.filled()
         allowed = grant.models if grant is not None else ()
@@ -70,7 +70,7 @@ class Lists:
     async def model(self, request: Request) -> Page:
         """One entry, by any name that resolves to it; its id may have slashes, percent-encoded or not."""
         grant = self._admit(request)
-        refuse_parameters(request.query)
+        parameters.read(request.query)
         name = rest_of(request.path, b"/models/") or ""
         entry = self._current().catalog.find(name)
         if entry is None or not _may(grant, name, entry):
@@ -85,7 +85,7 @@ class Lists:
     async def aliases(self, request: Request) -> Page:
         """Return every alias with its chain, also aliases that lead nowhere: their ``why`` names the gap."""
         grant = self._admit(request)
-        refuse_parameters(request.query)
+        parameters.read(request.query)
         shelf, uses = self._current(), self._directory.uses
         allowed = grant.models if grant is not None else ()
         return self._pages.get(("aliases", allowed), shelf, uses, lambda: _aliases(shelf, uses, grant), _fields(grant))
@@ -93,7 +93,7 @@ class Lists:
     async def providers(self, request: Request) -> Page:
         """Return the providers' names and states, without addresses and accounts."""
         grant = self._admit(request)
-        refuse_parameters(request.query)
+        parameters.read(request.query)
         shelf = self._current()
         return self._pages.get(
             ("providers",), shelf, self._directory.uses, lambda: _providers(shelf.snapshot), _fields(grant)
@@ -159,8 +159,8 @@ class _Shelf:
         for signal in waiting:
             signal.set(None)
 
-    def page(self, wanted: entries.Query, uses: Uses, allowed: tuple[str, ...]) -> bytes:
-        found, total = entries.page(self._ordered(wanted.sort_by, uses), wanted, frozenset(allowed))
+    def page(self, wanted: selection.CatalogQuery, uses: Uses, allowed: tuple[str, ...]) -> bytes:
+        found, total = selection.page(self._ordered(wanted.sort_by, uses), wanted, frozenset(allowed))
         texts = self._texts
         rows = b",".join(
             [
@@ -176,7 +176,7 @@ class _Shelf:
             self._ordered_by = uses
             self._orders.clear()
         if sort_by not in self._orders:
-            self._orders[sort_by] = entries.ordered(self._entries, sort_by, uses)
+            self._orders[sort_by] = selection.ordered(self._entries, sort_by, uses)
         return self._orders[sort_by]
 
 
@@ -260,7 +260,7 @@ def _list(rows: Sequence[Mapping[str, object]]) -> bytes:
 def _may(grant: Grant | None, name: str, entry: Entry | None) -> bool:
     if grant is None or not grant.models or name in grant.models:
         return True
-    return entry is not None and entries.permitted(entry, grant.models)
+    return entry is not None and selection.permitted(entry, grant.models)
 
 
 def _fields(grant: Grant | None) -> bytes:
@@ -272,16 +272,6 @@ def _etag(content: bytes) -> bytes:
 
 
 # ------------------------------------------------------------------------------------- the parts of a URL
-
-
-def parameters(query: bytes) -> list[tuple[str, str]]:
-    return parse_qsl(query.decode("utf-8", "replace"), keep_blank_values=True)
-
-
-def refuse_parameters(query: bytes) -> None:
-    """Refuse unknown query parameters: a misspelt filter must not look like an answer."""
-    for name, _ in parameters(query):
-        raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
 
 
 def rest_of(path: bytes, collection: bytes) -> str | None:

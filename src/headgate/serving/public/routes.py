@@ -9,6 +9,7 @@ from functools import partial
 
 import msgspec
 
+from headgate.catalog import parameters
 from headgate.dialects import registry
 from headgate.dialects.base import Client
 from headgate.errors import (
@@ -24,7 +25,7 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Fiber, Signal, next_turn
-from headgate.serving.public.catalog import Lists, Page, refuse_parameters, rest_of, unchanged
+from headgate.serving.public.catalog import Lists, Page, rest_of, unchanged
 from headgate.serving.public.streams import Streams
 from headgate.serving.replay.stream import CUT_SHORT
 from headgate.serving.uplink.directory import Directory
@@ -197,7 +198,7 @@ class Routes:
             directory = self._directory
             scope = "gate:usage" if kind == "usage" else "gate:chat"
             grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
-            refuse_parameters(request.query)
+            parameters.read(request.query)
             if params is None:
                 raise GatewayError(REQUEST_NOT_FOUND, "an id has up to 256 printable characters; this is none")
             answer = await self._link.ask(kind, grant.id, params, ASK_S)

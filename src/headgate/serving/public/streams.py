@@ -6,10 +6,10 @@ Owns the rights and the parameters; ``replay`` does the reading.
 from __future__ import annotations
 
 import time
-from urllib.parse import parse_qsl
 
 import msgspec
 
+from headgate.catalog import parameters
 from headgate.errors import INVALID_VALUE, STREAM_STOPPED, GatewayError
 from headgate.model.receipt_ids import bare
 from headgate.policy import auth, on_disconnect
@@ -20,7 +20,7 @@ from headgate.serving.replay.stream import KeptStream
 from headgate.serving.uplink.directory import Directory
 from headgate.wire.http import Request
 
-_KNOWN = frozenset(("after", "expires", "signature"))
+PARAMETERS = ("after", "expires", "signature")
 
 
 class Streams:
@@ -35,7 +35,7 @@ class Streams:
 
         204 where there are no more (RFC 9110 §15.3.5; to a browser's EventSource: do not come back).
         """
-        query = _query(request)
+        query = parameters.read(request.query, PARAMETERS)
         kept = self._find(request, query)
         after = on_disconnect.count(query["after"], "after") if "after" in query else 0
         if last_event_id := request.headers.get(b"last-event-id"):  # newer than the address it comes with
@@ -50,7 +50,7 @@ class Streams:
 
     def stop(self, request: Request, egress: Egress) -> None:
         """Ends the generation.  A stream that has ended by itself stays as it is."""
-        kept = self._find(request, _query(request))
+        kept = self._find(request, parameters.read(request.query, PARAMETERS))
         status = "finished" if kept.over else "stopped"
         kept.stop(GatewayError(STREAM_STOPPED, "this stream was stopped by a DELETE"))
         body = {"id": kept.client_id, "object": "headgate.stream", "status": status}
@@ -63,11 +63,3 @@ class Streams:
         directory = self._directory
         grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time())
         return self._replay.find(ident, grant.id)
-
-
-def _query(request: Request) -> dict[str, str]:
-    query = dict(parse_qsl(request.query.decode("latin-1"), keep_blank_values=True))
-    for name in query:
-        if name not in _KNOWN:
-            raise GatewayError(INVALID_VALUE, f"the query parameter {name[:50]!r} is not known here", param=name[:50])
-    return query

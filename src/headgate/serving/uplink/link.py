@@ -37,6 +37,7 @@ from headgate.process.channel import (
     frame,
 )
 from headgate.serving.loop.fiber import Signal
+from headgate.serving.loop.unconnected import UNCONNECTED
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.uplink import operator_questions
 from headgate.serving.uplink.directory import Directory
@@ -215,7 +216,7 @@ class _Wire(asyncio.Protocol):
     def __init__(self, link: Uplink) -> None:
         self._link = link
         self._frames = down_frames()
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._transport: asyncio.Transport = UNCONNECTED
         self.lost = asyncio.Event()  # of this very connection: it may be lost before anybody waits for that
 
     @property

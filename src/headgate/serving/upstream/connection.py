@@ -17,6 +17,7 @@ import httptools
 from headgate.errors import UPSTREAM_CUT, UPSTREAM_GARBAGE, UPSTREAM_RESET, GatewayError
 from headgate.ports import Sink
 from headgate.serving.loop.turn import Turn
+from headgate.serving.loop.unconnected import UNCONNECTED
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.upstream.answer import MAX_HEAD, AnswerReader
 from headgate.serving.upstream.asking import HttpAsking
@@ -78,7 +79,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         super().__init__()
         self._pool = pool
         self._run = pool.turn.run
-        self._transport: asyncio.Transport = cast(asyncio.Transport, None)
+        self._transport: asyncio.Transport = UNCONNECTED
         self.patience = Patience(pool.wheel, self.fail)
         self.born = pool.wheel.now
 

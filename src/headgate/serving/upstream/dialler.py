@@ -18,6 +18,7 @@ from urllib.parse import urlsplit
 import aiohappyeyeballs
 
 from headgate.process import trust
+from headgate.process.locate import Stamp
 from headgate.wire.proxies import Proxies, Proxy
 
 P = TypeVar("P", bound=asyncio.BaseProtocol)
@@ -56,9 +57,9 @@ class Dialer:
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._proxies = Proxies(environment)
-        self._contexts: dict[str | None, tuple[ssl.SSLContext, trust.Stamp]] = {}
+        self._contexts: dict[str | None, tuple[ssl.SSLContext, Stamp]] = {}
         self._renewed: set[str | None] = set()
-        self._unsound: dict[str | None, trust.Stamp] = {}  # changed files that cannot be used: said once each
+        self._unsound: dict[str | None, Stamp] = {}  # changed files that cannot be used: said once each
 
     async def dial(self, origin: Origin, ca_file: str | None, factory: Callable[[], P]) -> P:
         """Connects, through a proxy where the environment says so.  Raises OSError, ssl.SSLError."""

@@ -13,12 +13,12 @@ from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat.errors import detection
 from headgate.dialects.openai_chat.stream import finishes
 from headgate.dialects.openai_chat.stream.calls import ToolCalls, stringify
+from headgate.dialects.tally import TELLING
 from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import NULL, Object
 
 Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
-TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
 _MOST_HELD = 256 << 10
 _ON_TOP = frozenset(
     ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "provider")

@@ -16,7 +16,7 @@ from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import calls, chunks, finishes
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import Tally
+from headgate.dialects.tally import TELLING, THOUGHTS, Shown, Tally
 from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
@@ -45,16 +45,12 @@ class Delivery:
     _face: Envelope
     _held: list[bytes] | None
     _hold: str
-    _kinds: set[str]  # of what there was to see
-    _said: bytearray | None  # the content, as it stands in JSON
-    _said_saved: int  # bytes that it was longer before its escapes were taken out
     _saying: bytearray | None  # where the text of the chunks that the template knows goes
     _secrets: tuple[str, ...]
     _sent: Quotable | None
-    _shown: Tally | None  # before what is held
+    _free: Tally | None  # what there was before what is held
     _template: Template
-    _text_bytes: int
-    _text_events: int
+    shown: Shown
 
     # ------------------------------------------------------------------------------- chunks
 
@@ -71,8 +67,9 @@ class Delivery:
         kept: list[chunks.Members] = []
         texts: list[tuple[str, Raw]] = []
         before = len(parts)
-        visible, said = self.visible, len(self._said or b"")
-        counts = self._tally if self._hold == "tools" else None
+        shown = self.shown
+        visible, said = self.visible, len(shown.said or b"")
+        free = shown.now if self._hold == "tools" else None
         alone = len(choices) == 1
         for position, choice in enumerate(choices):
             fate = self._take_choice(self._state_of(choice, position), choice, texts, parts, alone)
@@ -95,15 +92,15 @@ class Delivery:
             self._ending = None
             return
         parts.append(event)
-        if self._hold == "tools" and self._held is None and self._kinds & CALLS:
-            self._shown = counts
+        if self._hold == "tools" and self._held is None and shown.kinds & CALLS:
+            self._free = free
             self._hold_from(parts, before, said, visible)
         elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
             key, text = texts[0]
             if key in normalise.TEXT_KEYS:
                 last = next(reversed(top))
                 self._template.learn(data, out, key, text, last, top[last])
-                self._saying = self._said if key == "content" else None
+                self._saying = shown.said if key == "content" else None
 
     def _state_of(self, choice: chunks.Members, position: int) -> chunks.Choice:
         raw = choice.get("index")
@@ -180,10 +177,10 @@ class Delivery:
         return _EDITED if edited or delta_edited else _KEPT
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state, self._kinds)
+        return chunks.delta_of(choice, state, self.shown.kinds)
 
     def _would_be_hollow(self, seen: list[str], reason: str) -> bool:
-        return normalise.NO_ANSWER.issuperset(seen) and reason not in chunks.TELLING
+        return THOUGHTS.issuperset(seen) and reason not in TELLING
 
     def _keeps(
         self, state: chunks.Choice, choice: chunks.Members, delta: Object, ends: bool, parts: list[bytes]
@@ -221,24 +218,19 @@ class Delivery:
         self._count(seen, delta, state)
 
     def _count(self, seen: list[str], delta: Object, state: chunks.Choice) -> None:
-        self._text_events += 1
-        self._kinds.update(seen)
+        shown = self.shown
+        shown.pieces += 1
+        shown.kinds.update(seen)
         for key in seen:
             if key == "tool_calls":
-                self._text_bytes += state.tools.take_size()
+                shown.size += state.tools.take_size()
             elif key == "reasoning" and "reasoning_content" in seen:
                 continue  # the same text under both names
             elif key in normalise.TEXT_KEYS:
                 text = bytes(delta[key])[1:-1]
-                self._text_bytes += len(text)
-                if key == "content" and self._said is not None and self._held is None:
-                    self._said += text
-
-    @property
-    def _tally(self) -> Tally:
-        said = self._said
-        content = len(said) + self._said_saved if said is not None else 0
-        return Tally(self._text_events, self._text_bytes, content)
+                shown.size += len(text)
+                if key == "content" and shown.said is not None and self._held is None:
+                    shown.said += text
 
     def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
         """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""
@@ -246,8 +238,8 @@ class Delivery:
         self._held = parts[begin:]
         del parts[begin:]
         self.visible = visible
-        if self._said is not None:
-            del self._said[said:]
+        if self.shown.said is not None:
+            del self.shown.said[said:]
 
     # ------------------------------------------------------------------------------- what goes out
 
@@ -312,19 +304,19 @@ class Delivery:
     @property
     def _hollow(self) -> bool:
         """Nothing has come but reasoning, and no reason why."""
-        if not self._kinds <= normalise.NO_ANSWER or chunks.tell_why(self._choices):
+        if not self.shown.is_hollow or chunks.tell_why(self._choices):
             return False
         return not (self._has_finished and calls.follows_a_result(self._sent.body if self._sent is not None else b""))
 
     @property
     def _is_torn(self) -> bool:
         """Something that could not be read belonged into a tool call, or something in one does not."""
-        if "tool_calls" in self._kinds and any(choice.tools.doubled for choice in self._choices.values()):
+        if "tool_calls" in self.shown.kinds and any(choice.tools.doubled for choice in self._choices.values()):
             return True
         return self.skipped > 0 and not all(choice.tools.sound for choice in self._choices.values())
 
     def _fail(self, data: bytes, finish: str = "") -> None:
-        if self._is_over and not self._kinds <= normalise.NO_ANSWER and not self._is_torn:
+        if self._is_over and not self.shown.is_hollow and not self._is_torn:
             self.done = True  # all of it is here, whatever came behind it
             return
         chunks.take_back_finish(self._choices)

@@ -43,24 +43,22 @@ class ContinuedStream(ChatStream):
         self._choices = before._choices
         for choice in self._choices.values():
             choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
-        self._kinds = before._kinds & {*normalise.TEXT_KEYS, *normalise.THOUGHTS}
+        self._begins = self._counted = before._given
+        self.shown = before.shown.resumed(self._begins, {*normalise.TEXT_KEYS, *tally.THOUGHTS})
+        self._saying = self.shown.said
         self._prompt_tokens = before._prompt_tokens
         self._before = used
-        self._thoughts = self._kinds <= normalise.NO_ANSWER
-        self._said = self._saying = before._said
-        self._said_saved, self._said_room = before._said_saved, before._said_room
-        self._begins = self._counted = before._given
-        self._text_events, self._text_bytes = self._begins[:2]
+        self._thoughts = self.shown.is_hollow
 
     @property
     def used(self) -> Used:
-        before, now, seam = self._before, self._tally, self.seam
-        new = self._tokens_since(self._begins, now)
+        before, now, seam = self._before, self.shown.now, self.seam
+        new = self.shown.since(self._begins, now)
         delivered = tally.added(
             before,
             self._reported,
             new,
-            behind=self._tokens_since(self._counted, now) if not self.done and now.size > self._counted.size else 0,
+            behind=self.shown.since(self._counted, now) if not self.done and now.size > self._counted.size else 0,
             done=self.done,
             afresh=seam.afresh,
             thoughts=self._thoughts,
@@ -112,8 +110,8 @@ class ContinuedStream(ChatStream):
                 self._diverge()
                 return
             if held:
-                self._text_events += 1
-                self._text_bytes += len(held.encode())
+                self.shown.pieces += 1
+                self.shown.size += len(held.encode())
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
         super()._finish_up(parts)
@@ -139,8 +137,8 @@ class ContinuedStream(ChatStream):
         return fate if texts else chunks.Fate.DROPPED
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state, self._kinds)
-        for name in normalise.THOUGHTS:  # never two chains of thought
+        delta, edited = chunks.delta_of(choice, state, self.shown.kinds)
+        for name in tally.THOUGHTS:  # never two chains of thought
             thought = delta.pop(name, None)
             if thought is not None:
                 edited = True
@@ -175,7 +173,7 @@ class ContinuedStream(ChatStream):
         if seam.held:
             self._held_pieces += 1
         elif new:
-            self._text_events += self._held_pieces  # they are sent as one, and are as many tokens as before
+            self.shown.pieces += self._held_pieces  # they are sent as one, and are as many tokens as before
             self._held_pieces = 0
         self._drop(len(text or "") - len(new) - len(seam.held))
         if new:

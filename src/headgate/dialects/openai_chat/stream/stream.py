@@ -10,7 +10,6 @@ from __future__ import annotations
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects import tally
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
@@ -18,7 +17,7 @@ from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import NO_TEXT, Tally
+from headgate.dialects.tally import NO_TEXT, Shown, Tally
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 from headgate.wire import codec, sse
@@ -28,8 +27,6 @@ from headgate.wire.codec import EMPTY_TEXT, Object
 _DONE = b"data: [DONE]\n\n"
 _NO_CHOICES = Raw(b"[]")
 _SNIFF = 16 << 10
-_MOST_SAID = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
-_LEAST_ROOM = 4 << 10
 _MOST_HELD = 8 << 20
 
 
@@ -67,18 +64,13 @@ class ChatStream(Delivery):
         self._face = Envelope(reply.ident, reply.created, reply.model, reply.include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
-        self._shown: Tally | None = None  # before what is held
+        self.shown = Shown(keep=reply.keep)
+        self._saying = self.shown.said  # where the text of the chunks that the template knows goes
+        self._free: Tally | None = None  # what there was before what is held
         self._counted = NO_TEXT  # what had come when the last usage did
-        self._text_bytes = 0
-        self._text_events = 0
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
         self._begun = False
         self._noticed = False  # its server has said that it is at work, which is no progress, as a comment is none
-        self._kinds: set[str] = set()  # of what there was to see
-        self._said: bytearray | None = bytearray() if reply.keep else None  # the content, as it stands in JSON
-        self._saying = self._said  # where the text of the chunks that the template knows goes
-        self._said_room = _MOST_SAID  # how long it may be before it is looked at
-        self._said_saved = 0  # bytes that it was longer before its escapes were taken out
         self._hold = reply.hold
         self._expects = reply.choices
         self._held: list[bytes] | None = [] if reply.hold == "all" else None
@@ -104,52 +96,42 @@ class ChatStream(Delivery):
     @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
-        return (self._text_bytes + 3) >> 2
+        return (self.shown.size + 3) >> 2
 
     @property
     def used(self) -> Used:
-        billed = self._usage_up_to(self._tally) if self._usage_raw is not None or self._begun else NOTHING.billed
+        billed = self._usage_up_to(self.shown.now) if self._usage_raw is not None or self._begun else NOTHING.billed
         if not self.visible:
             return Used(NOTHING.delivered, billed)
         if self._held is None:
             return Used(billed, billed)
         delivered = self._usage_up_to(self._given)
         if self._given.size < self._counted.size:  # the report has what is held in it
-            delivered.completion = min(delivered.completion, self._tokens_since(NO_TEXT, self._given))
+            delivered.completion = min(delivered.completion, self.shown.since(NO_TEXT, self._given))
             delivered.basis = "estimated"
         return Used(delivered, billed)
 
     @property
     def _given(self) -> Tally:
         """What was streamed, without what is held."""
-        return self._shown if self._held is not None and self._shown is not None else self._tally
+        return self._free if self._held is not None and self._free is not None else self.shown.now
 
     def _usage_up_to(self, tally: Tally) -> Usage:
-        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self._tokens_since(NO_TEXT, tally)))
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.shown.since(NO_TEXT, tally)))
         if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
-            usage.completion += self._tokens_since(self._counted, tally)
+            usage.completion += self.shown.since(self._counted, tally)
             usage.basis = "estimated"
         return usage
 
     @property
     def _is_counted(self) -> bool:
         """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
-        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self._tally
-        return now.size == before.size or self._tokens_since(before, now) == now.pieces - before.pieces
-
-    def _tokens_since(self, before: Tally, now: Tally) -> int:
-        """Tokens of what was streamed between the two, as well as can be told."""
-        size = (now.size - before.size) / 4
-        content = now.content - before.content
-        if content > 0 and self._said is not None:
-            text = codec.as_text(b'"%b"' % bytes(self._said[max(0, before.content - self._said_saved) :]))
-            if text is not None:
-                size += tally.estimate(text) - content / 4
-        return tally.count(now.pieces - before.pieces, size)
+        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self.shown.now
+        return now.size == before.size or self.shown.since(before, now) == now.pieces - before.pieces
 
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
-        saying = self._saying
+        shown, saying = self.shown, self._saying
         template = self._template
         decoder = self._decoder
         at = 0
@@ -160,8 +142,8 @@ class ChatStream(Delivery):
                 if text:
                     at = after
                     self.events += 1
-                    self._text_events += 1
-                    self._text_bytes += len(text)
+                    shown.pieces += 1
+                    shown.size += len(text)
                     if saying is not None:
                         saying += text
                     continue
@@ -171,8 +153,9 @@ class ChatStream(Delivery):
             at += len(piece)
             self._feed_slowly(piece, parts)
             saying = self._saying
-        if saying is not None and len(saying) > self._said_room:
-            self._bound_said(saying)
+        if saying is not None and len(saying) > shown.room:
+            shown.bound()
+            self._saying = shown.said
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
@@ -188,18 +171,6 @@ class ChatStream(Delivery):
         if self.error is None:
             out += self.feed(sse.encode(b"[DONE]"))
         return out
-
-    def _bound_said(self, said: bytearray) -> None:
-        """Forgets a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
-        text = codec.as_text(b'"%b"' % bytes(said))
-        size = len(text.encode()) if text is not None else len(said)
-        if text is None or size > _MOST_SAID:
-            self._said = self._saying = None
-            return
-        plain = codec.encode(text)[1:-1]
-        self._said_saved += len(said) - len(plain)
-        said[:] = plain
-        self._said_room = len(plain) + max(_MOST_SAID - size, _LEAST_ROOM)
 
     def _feed_slowly(self, data: bytes, parts: list[bytes]) -> None:
         if not self.events and len(self._sniffed) < _SNIFF:
@@ -269,10 +240,9 @@ class ChatStream(Delivery):
     def delivered(self) -> Delivered | None:
         if not self.visible:
             return None
-        said = self._said
-        text = codec.as_text(b'"%b"' % bytes(said)) if said is not None else None
-        kinds = self._kinds if self._held is None else self._kinds - CALLS
-        return Delivered(text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
+        shown = self.shown
+        kinds = shown.kinds if self._held is None else shown.kinds - CALLS
+        return Delivered(shown.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
 
     @property
     def _tokens(self) -> int:
@@ -294,7 +264,8 @@ class ChatStream(Delivery):
             return b"".join(parts)
         self._hold = ""
         self._held = None
-        self._said = self._saying = None  # what was held is not in it
+        self.shown.forget_text()  # what was held is not in it
+        self._saying = None
         self.visible = self._begun
         return b"".join(parts + held)
 
@@ -347,7 +318,7 @@ class ChatStream(Delivery):
             except GatewayError as error:  # more choices or tool calls than an answer can have
                 self.error = error
         if told:
-            self._counted = self._tally
+            self._counted = self.shown.now
 
     def _note_usage(self, top: Object) -> bool:
         raw = usages.find(top)

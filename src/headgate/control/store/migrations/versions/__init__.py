@@ -1,1 +1,1 @@
-"""One file per revision, numbered; the names are listed in ``store.REVISIONS``."""
+"""One file per revision, numbered; the names are listed in ``store.revisions.REVISIONS``."""

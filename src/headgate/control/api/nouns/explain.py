@@ -12,7 +12,8 @@ from pydantic import Field
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import View
+from headgate.control.api.standings import State
+from headgate.control.api.views import View, view_of
 from headgate.control.objects import named
 from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
@@ -22,31 +23,21 @@ from headgate.policy.routing.router import Router
 OPERATOR = Grant("", "the operator")
 
 
-class RouteAccountView(View):
+class RouteAccountView(view_of(AccountView)):  # type: ignore[misc]
     """``wait_s``: until its next chance.  ``headroom``: the share of its limits that is left, as well as is known."""
 
-    id: str
-    state: Literal["active", "probe", "cooling", "exhausted", "dead", "denied", "parked"]
+    state: Literal["active", State]
     wait_s: float | None = Field(description="Null: until something is done about it.")
-    headroom: float
 
 
-class RouteCandidateView(View):
+class RouteCandidateView(view_of(CandidateView, "accounts")):  # type: ignore[misc]
     """A target that was looked at.  ``place``: its turn, from 1; null: it is left out, and ``reason`` says why.
     ``score``: with the strategies that learn, less is better.
     """
 
-    provider: str
-    model: str
-    upstream_model: str
-    place: int | None
     reason: str | None
     state: Literal["well", "failing", "ejected", "probe"]
-    wait_s: float
     cost_usd: float | None = Field(description="What the call is expected to cost there; null: not known, not asked.")
-    score: float | None
-    first_token_s: float | None
-    weight: int
     prefill: str = Field(description="How it would be asked to go on with a broken stream.")
     accounts: list[RouteAccountView]
 
@@ -113,8 +104,11 @@ def _view(found: Explanation, *, live: bool) -> RouteView:
 
 def _candidate(one: CandidateView) -> RouteCandidateView:
     accounts = [_account(account) for account in one.accounts]
-    return RouteCandidateView.of(one, reason=one.reason or None, accounts=accounts)
+    view: RouteCandidateView = RouteCandidateView.of(one, reason=one.reason or None, accounts=accounts)
+    return view
 
 
 def _account(one: AccountView) -> RouteAccountView:
-    return RouteAccountView.of(one, wait_s=None if one.state == "parked" else round(one.wait_s, 3))
+    wait = None if one.state == "parked" else round(one.wait_s, 3)
+    view: RouteAccountView = RouteAccountView.of(one, wait_s=wait)
+    return view

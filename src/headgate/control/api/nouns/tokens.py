@@ -79,7 +79,14 @@ class Revoked(Changed):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("tokens")
-    publication, agents = admin.publication, admin.publishing.tokens
+    _add_reading(api, admin)
+    _add_changes(api, admin)
+    _add_secrets(api, admin)
+    return api
+
+
+def _add_reading(api: APIRouter, admin: Admin) -> None:
+    agents = admin.publishing.tokens
 
     @api.get("/tokens")
     async def list_tokens(
@@ -96,14 +103,6 @@ def routes(admin: Admin) -> APIRouter:
         listed = [shown(row.grant, row.created_at, row.revoked_at) for row in page]
         return Page(data=declared + listed, has_more=more, next=_cursor(page[-1]) if more else None)
 
-    @api.post("/tokens", status_code=201, responses=documented(409))
-    async def create_token(wish: TokenWish) -> NewToken:
-        """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
-        named.models(wish.models, publication.snapshot)
-        _expiry(wish.expires)
-        minted, effective = await agents.create(wish.grant())
-        return NewToken.now(effective, shown(minted.grant, minted.created_at), token=minted.token)
-
     @api.get("/tokens/{ident}", responses=documented(404, 409))
     async def get_token(ident: Ident) -> Token:
         """One token, a revoked one too."""
@@ -112,6 +111,18 @@ def routes(admin: Admin) -> APIRouter:
         if row is not None:
             return shown(row.grant, row.created_at, row.revoked_at)
         return shown(next(grant for grant in agents.of_file() if grant.id == ident), None)
+
+
+def _add_changes(api: APIRouter, admin: Admin) -> None:
+    publication, agents = admin.publication, admin.publishing.tokens
+
+    @api.post("/tokens", status_code=201, responses=documented(409))
+    async def create_token(wish: TokenWish) -> NewToken:
+        """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
+        named.models(wish.models, publication.snapshot)
+        _expiry(wish.expires)
+        minted, effective = await agents.create(wish.grant())
+        return NewToken.now(effective, shown(minted.grant, minted.created_at), token=minted.token)
 
     @api.patch("/tokens/{ident}", responses=documented(404, 409))
     async def edit_token(ident: Ident, wish: TokenEdit) -> EditedToken:
@@ -130,6 +141,10 @@ def routes(admin: Admin) -> APIRouter:
         row, effective = await agents.edit(ident, edited)
         return EditedToken.now(effective, shown(row.grant, row.created_at))
 
+
+def _add_secrets(api: APIRouter, admin: Admin) -> None:
+    agents = admin.publishing.tokens
+
     @api.post("/tokens/{ident}/rotate", responses=documented(404, 409))
     async def rotate_token(ident: Ident, wish: Rotation | None = None) -> RotatedToken:
         """Makes a new secret for the same token: its id, rights and usage stay.  It is shown in this answer only."""
@@ -142,8 +157,6 @@ def routes(admin: Admin) -> APIRouter:
         """Revokes a token for good.  Calls that are running with it go on to their end."""
         ident, effective = await agents.revoke(ident)
         return Revoked.now(effective, id=ident)
-
-    return api
 
 
 async def token_id(admin: Admin, wanted: str) -> str:

@@ -10,19 +10,20 @@ from pydantic import Field
 
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
-from headgate.control.api.accounts import AccountView, lived
-from headgate.control.api.accounts import views as account_views
 from headgate.control.api.errors import documented
+from headgate.control.api.nouns.accounts import AccountView, lived
+from headgate.control.api.nouns.accounts import views as account_views
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
-from headgate.control.api.views import Changed, Origin, Page, View, seconds
+from headgate.control.api.views import Changed, Origin, Page, View, seconds, view_of
 from headgate.control.discovery.prefills import find_trims
-from headgate.control.discovery.probe import check
+from headgate.control.discovery.probe import Result, check
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.refusals import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
+from headgate.control.snapshot.publication import Publication
 from headgate.errors import GatewayError
 from headgate.model import Provider
 from headgate.process.channel import Resume
@@ -88,15 +89,8 @@ class DeletedProvider(Changed):
     accounts: list[str]
 
 
-class CheckResult(View):
+class CheckResult(view_of(Result)):  # type: ignore[misc]
     """``models``: how many the provider lists, null where it does not say.  ``account``: null where none is needed."""
-
-    account: str | None
-    ok: bool
-    status: int | None
-    latency_ms: float | None
-    models: int | None
-    message: str
 
 
 class CheckView(View):
@@ -129,46 +123,34 @@ class PresetView(View):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("providers")
+    _add_reading(api, admin)
+    _add_changes(api, admin)
+    _add_calls(api, admin)
+    return api
+
+
+def _add_reading(api: APIRouter, admin: Admin) -> None:
     publication = admin.publication
-
-    def all_views() -> list[ProviderView]:
-        stored = publication.sources.objects.providers
-        accounts: dict[str, list[AccountView]] = {}
-        for account in account_views(publication):
-            accounts.setdefault(account.provider, []).append(account)
-        providers = publication.snapshot.providers
-        views = [
-            _view(provider, accounts.get(name, []), stored[name].created_at if provider.origin == "store" else None)
-            for name, provider in providers.items()
-        ]
-        for name, kept in stored.items():
-            provider = providers.get(name)
-            if provider is not None and provider.origin == "file":
-                views.append(_unusable(name, kept, "the configuration file declares it too", shadowed=True))
-            elif provider is None or provider.origin != "store":
-                problem = problem_of_provider(name, publication.sources) or "it is not served yet"
-                views.append(_unusable(name, kept, problem))
-        return views
-
-    def view_of(name: str) -> ProviderView:
-        for view in all_views():
-            if view.name == name:
-                return view
-        near = nearest(name, [view.name for view in all_views()])
-        raise GatewayError(PROVIDER_NOT_FOUND, ended(f"There is no provider {name!r}{near}"))
-
-    def lived_view(view: ProviderView, found: Standings) -> ProviderView:
-        own = rests(found, view.name) if view.auth == "none" else []
-        return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
-
-    def changed(name: str, effective: bool) -> ChangedProvider:
-        return ChangedProvider.now(effective, view_of(name))
 
     @api.get("/providers")
     async def list_providers() -> Page[ProviderView]:
         """Every provider, in the order in which they are asked."""
         found = await standings(admin.link)
-        return Page(data=[lived_view(view, found) for view in all_views()])
+        return Page(data=[_lived(view, found) for view in _all(publication)])
+
+    @api.get("/providers/{name}", responses=documented(404))
+    async def get_provider(name: PathName) -> ProviderView:
+        """One provider."""
+        return _lived(_one(publication, name), await standings(admin.link))
+
+    @api.get("/presets")
+    async def list_presets() -> Page[PresetView]:
+        """The services that Headgate knows: a provider of one needs a key and nothing else."""
+        return Page(data=[PresetView.of(row) for row in publication.sources.compiled.rows.values()])
+
+
+def _add_changes(api: APIRouter, admin: Admin) -> None:
+    publication = admin.publication
 
     @api.post("/providers", status_code=201, responses=documented(409))
     async def add_provider(wish: ProviderWish) -> ChangedProvider:
@@ -180,12 +162,7 @@ def routes(admin: Admin) -> APIRouter:
             return changes.add_provider(sources, wish.name, sealed), None
 
         _, effective = await publication.change(added)
-        return changed(wish.name, effective)
-
-    @api.get("/providers/{name}", responses=documented(404))
-    async def get_provider(name: PathName) -> ProviderView:
-        """One provider."""
-        return lived_view(view_of(name), await standings(admin.link))
+        return ChangedProvider.now(effective, _one(publication, wish.name))
 
     @api.patch("/providers/{name}", responses=documented(404, 409))
     async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
@@ -196,7 +173,7 @@ def routes(admin: Admin) -> APIRouter:
             return changes.edit_provider(sources, name, lambda body: seal(body.edited(wish))), None
 
         _, effective = await publication.change(edited)
-        return changed(name, effective)
+        return ChangedProvider.now(effective, _one(publication, name))
 
     @api.delete("/providers/{name}", responses=documented(404, 409))
     async def delete_provider(name: PathName) -> DeletedProvider:
@@ -204,6 +181,10 @@ def routes(admin: Admin) -> APIRouter:
         accounts = [one.id for one in publication.sources.objects.accounts.values() if one.provider == name]
         _, effective = await publication.change(lambda sources: (changes.drop_provider(sources, name), None))
         return DeletedProvider.now(effective, name=name, accounts=accounts)
+
+
+def _add_calls(api: APIRouter, admin: Admin) -> None:
+    publication = admin.publication
 
     @api.post("/providers/{name}/check", responses=documented(404))
     async def check_provider(name: PathName) -> CheckView:
@@ -213,7 +194,7 @@ def routes(admin: Admin) -> APIRouter:
         """
         provider = publication.snapshot.providers.get(name)
         if provider is None:
-            view_of(name)
+            _one(publication, name)
             raise GatewayError(PROVIDER_NOT_FOUND, f"The provider {name!r} cannot be used; see its `problem`.")
         results = await check(provider, publication.secrets)
         good = tuple(one.account or name for one in results if one.ok)
@@ -229,7 +210,7 @@ def routes(admin: Admin) -> APIRouter:
         """Uses a provider's accounts and models again at once, whatever was held against them: a rest after a limit, a
         refused key, failures.  One that has no key stays parked.
         """
-        view = view_of(name)
+        view = _one(publication, name)
         accounts = [one.id for one in view.accounts] or [name]
         if wish is not None and wish.account is not None:
             if f"{name}/{wish.account}" not in accounts:
@@ -238,12 +219,40 @@ def routes(admin: Admin) -> APIRouter:
         admin.link.tell(Resume(name, tuple(accounts), targets=wish is None or wish.account is None))
         return ResumedView(provider=name, accounts=accounts, told=len(admin.link.workers))
 
-    @api.get("/presets")
-    async def list_presets() -> Page[PresetView]:
-        """The services that Headgate knows: a provider of one needs a key and nothing else."""
-        return Page(data=[PresetView.of(row) for row in publication.sources.compiled.rows.values()])
 
-    return api
+def _all(publication: Publication) -> list[ProviderView]:
+    """Every provider, without what the data processes hold against it."""
+    stored = publication.sources.objects.providers
+    accounts: dict[str, list[AccountView]] = {}
+    for account in account_views(publication):
+        accounts.setdefault(account.provider, []).append(account)
+    providers = publication.snapshot.providers
+    views = [
+        _view(provider, accounts.get(name, []), stored[name].created_at if provider.origin == "store" else None)
+        for name, provider in providers.items()
+    ]
+    for name, kept in stored.items():
+        provider = providers.get(name)
+        if provider is not None and provider.origin == "file":
+            views.append(_unusable(name, kept, "the configuration file declares it too", shadowed=True))
+        elif provider is None or provider.origin != "store":
+            problem = problem_of_provider(name, publication.sources) or "it is not served yet"
+            views.append(_unusable(name, kept, problem))
+    return views
+
+
+def _one(publication: Publication, name: str) -> ProviderView:
+    views = _all(publication)
+    for view in views:
+        if view.name == name:
+            return view
+    near = nearest(name, [view.name for view in views])
+    raise GatewayError(PROVIDER_NOT_FOUND, ended(f"There is no provider {name!r}{near}"))
+
+
+def _lived(view: ProviderView, found: Standings) -> ProviderView:
+    own = rests(found, view.name) if view.auth == "none" else []
+    return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
 
 
 def _view(provider: Provider, accounts: list[AccountView], created_at: int | None) -> ProviderView:

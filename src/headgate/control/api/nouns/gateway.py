@@ -16,7 +16,7 @@ from headgate.catalog import prices
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, View
+from headgate.control.api.views import Changed, View, view_of
 from headgate.control.discovery.detection import Asked
 from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
 from headgate.control.store.database import refusals
@@ -75,14 +75,8 @@ class PricesView(View):
     snapshot: str | None
 
 
-class AskedView(View):
+class AskedView(view_of(Asked)):  # type: ignore[misc]
     """An engine that was looked for on this machine.  ``said``: what was there."""
-
-    engine: str
-    title: str
-    port: int
-    found: bool
-    said: str
 
 
 class DetectionView(View):
@@ -134,6 +128,12 @@ class Probe(View):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("gateway")
+    _add_health(api, admin)
+    _add_orders(api, admin)
+    return api
+
+
+def _add_health(api: APIRouter, admin: Admin) -> None:
     publication, upkeep = admin.publication, admin.publishing.upkeep
 
     @api.get("/health")
@@ -171,6 +171,10 @@ def routes(admin: Admin) -> APIRouter:
             ),
         )
 
+
+def _add_orders(api: APIRouter, admin: Admin) -> None:
+    publication, upkeep = admin.publication, admin.publishing.upkeep
+
     @api.post("/reload")
     async def reload() -> ReloadResult:
         """Reads the configuration file again.  Where it is bad, the last good one stays; what the store declares stays
@@ -207,8 +211,6 @@ def routes(admin: Admin) -> APIRouter:
             raise GatewayError(NOTHING_RUNS, "No gateway runs, so there is nothing to drain.")
         admin.drain()
         return Draining()
-
-    return api
 
 
 def probes(admin: Admin) -> APIRouter:

@@ -12,7 +12,7 @@ from pydantic import AfterValidator, Field
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.standings import RestView, Standings, rests, standings, whole
+from headgate.control.api.standings import RestView, Standings, State, rests, standings, whole
 from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.identity.vault import hint
 from headgate.control.objects import changes, named
@@ -51,9 +51,7 @@ class AccountView(View):
     origin: Literal["file", "store", "environment"]
     managed_by_file: bool
     created: int | None
-    state: Literal[
-        "active", "unused", "damaged", "shadowed", "probe", "cooling", "exhausted", "dead", "denied", "parked"
-    ]
+    state: Literal["active", "unused", "damaged", "shadowed", State]
     wait_s: float | None = Field(default=None, description="Until its next chance, where there is one to wait for.")
     rests: list[RestView] = Field(default_factory=list)
     problem: str | None

@@ -7,13 +7,14 @@ from typing import Annotated, Literal
 import msgspec
 from fastapi import APIRouter, Path, Query, Response
 
-from headgate.catalog import entries
-from headgate.catalog.entries import MAX_LIMIT, MAX_WORDS, Entry
+from headgate.catalog import entries, selection
+from headgate.catalog.entries import Entry
 from headgate.catalog.names import ended, nearest
+from headgate.catalog.selection import MAX_LIMIT, MAX_WORDS, CatalogQuery
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, Page, View, seconds
+from headgate.control.api.views import Changed, Page, View, seconds, view_of
 from headgate.control.objects import changes
 from headgate.control.objects.registry import StoredModel
 from headgate.errors import MODEL_NOT_FOUND, GatewayError
@@ -30,47 +31,20 @@ Words = Annotated[str | None, Query(min_length=1, max_length=MAX_WORDS)]
 _encode = msgspec.json.Encoder().encode
 
 
-class TierView(View):
+class TierView(view_of(entries.TierInfo)):  # type: ignore[misc]
     """The price of a call of more than ``above`` prompt tokens."""
 
-    above: int
-    input: float | None
-    output: float | None
-    cached_input: float | None
-    cache_write: float | None
 
-
-class PriceView(View):
+class PriceView(view_of(entries.PriceInfo, "tiers")):  # type: ignore[misc]
     """USD per million tokens, null where unknown; ``source`` is the price list's snapshot id."""
 
-    input: float | None
-    output: float | None
-    cached_input: float | None
-    cache_write: float | None
-    source: str | None
     tiers: list[TierView]
 
 
-class InfoView(View):
+class InfoView(view_of(entries.Info, "price")):  # type: ignore[misc]
     """What is known of it.  An alias has the facts of what serves it now."""
 
-    alias: bool
-    provider: str
-    providers: list[str]
-    provider_model: str
-    title: str | None
-    kind: str
-    context_window: int | None
-    max_output: int | None
-    capabilities: list[str]
     price: PriceView | None
-    free: bool
-    training: str
-    origin: str
-    configured: bool
-    aliases: list[str]
-    retired: bool
-    uses_30d: int
 
 
 class OverrideView(View):
@@ -86,13 +60,10 @@ class OverrideView(View):
     updated: int | None
 
 
-class ModelView(View):
+class ModelView(view_of(entries.Model, "headgate")):  # type: ignore[misc]
     """An entry as `/v1/models` shows it."""
 
-    id: str
     object: Literal["model"]
-    created: int
-    owned_by: str
     headgate: InfoView
 
 
@@ -120,6 +91,12 @@ class DeletedModel(Changed):
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("catalog")
+    _add_reading(api, admin)
+    _add_changes(api, admin)
+    return api
+
+
+def _add_reading(api: APIRouter, admin: Admin) -> None:
     publication = admin.publication
     made: list[tuple[int, entries.Catalog, list[Entry]]] = []  # of the Snapshot that was asked about last
 
@@ -143,9 +120,9 @@ def routes(admin: Admin) -> APIRouter:
     ) -> Response:
         """The models and aliases that can be asked for, as GET /v1/models lists them."""
         if capability is not None:
-            capability = entries.capability("capability", capability)
-        wanted = entries.Query(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
-        page, total = entries.select(current()[1], wanted, publication.uses)
+            capability = selection.capability("capability", capability)
+        wanted = CatalogQuery(provider, free_only, configured_only, search, capability, sort_by, limit, offset)
+        page, total = selection.select(current()[1], wanted, publication.uses)
         body = {
             "object": "list",
             "data": [entries.shown(entry, publication.uses) for entry in page],
@@ -168,6 +145,10 @@ def routes(admin: Admin) -> APIRouter:
         unique = {view.target: view.model_dump() for view in said}
         return Response(_encode({**shown, "overrides": list(unique.values())}), media_type="application/json")
 
+
+def _add_changes(api: APIRouter, admin: Admin) -> None:
+    publication = admin.publication
+
     @api.put("/catalog/{name:path}", responses=documented(404, 409))
     async def put_model(name: Target, wish: FactsWish) -> ChangedModel:
         """Says what is known better about `provider/model` than in the price list; whole: what is left out is not
@@ -183,8 +164,6 @@ def routes(admin: Admin) -> APIRouter:
         """Forgets what was said; the price list holds again."""
         _, effective = await publication.change(lambda sources: (changes.drop_model(sources, name), None))
         return DeletedModel.now(effective, target=name)
-
-    return api
 
 
 def _override(target: str, stored: StoredModel) -> OverrideView:

@@ -1,0 +1,1 @@
+"""The routes and views of each noun of the admin API."""
