@@ -317,7 +317,9 @@ def test_usage_by_tag_session_and_user(mock: Gateway) -> None:
     )
     assert answer.status_code == 200, answer.text
     for by, group in (("tag", "team=search"), ("session", "s-7"), ("user", "ann")):
-        (row,) = [row for row in mock.told("usage", "--by", by) if row["group"] == group]
+        found = mock.told("usage", "--by", by)
+        assert [row["group"] for row in found if row["group"] == group], (found, mock.told("requests"))
+        (row,) = [row for row in found if row["group"] == group]
         assert row["requests"] == 1 and row["operator_cost_usd"] == row["cost_usd"] > 0
     csv = mock.good("usage", "--tag", "team=search", "--by", "user", "--csv").splitlines()
     assert csv[0].startswith("group,requests,") and csv[1].startswith("ann,1,") and len(csv) == 2

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
@@ -38,8 +39,17 @@ def _source(column: ReceiptColumn) -> str:
 
 # By position: `id` and `boot` are first in both rows
 _of_running = attrgetter(*(_source(column) for column in EARLY[2:]))
-_of_opened = attrgetter(*(column.opened for column in RECEIPT[2:] if column.opened))
-_of_closed = attrgetter(*(column.closed for column in RECEIPT if column.closed))
+# Behind `id` and `boot`, which of the two records has the columns that follow each other, and their getter; the last
+# columns are computed
+_ENDED = [
+    (of_opened, attrgetter(*(column.opened or column.closed for column in columns)))
+    for of_opened, columns in (
+        (key, list(group))
+        for key, group in groupby(
+            (column for column in RECEIPT[2:] if column.opened or column.closed), lambda column: bool(column.opened)
+        )
+    )
+]
 _GONE = tuple(index for index, column in enumerate(RECEIPT) if column.until_closed)
 
 
@@ -98,7 +108,7 @@ class Batch:
     """Rows to be written, in the order of the tables' columns (see ``recorder.Statements``)."""
 
     opened: list[Row] = field(default_factory=list)
-    progressed: list[Row] = field(default_factory=list)  # (nano-USD held, completion tokens, µs since opened, id)
+    progressed: list[Row] = field(default_factory=list)  # (completion tokens, µs since opened, nano-USD held, id)
     closed: list[Row] = field(default_factory=list)
     refused: list[Row] = field(default_factory=list)  # (second, code, count)
 
@@ -196,7 +206,7 @@ class Receipts:
                 self._heard.pop(call.opened.id, None)
         for ident, call in self._heard.items():
             if not call.done:
-                batch.progressed.append((call.opened.hold, call.completion_tokens, call.duration_us, ident))
+                batch.progressed.append((call.completion_tokens, call.duration_us, call.opened.hold, ident))
         batch.refused = [(second, code, count) for (second, code), count in self._refused.items()]
         self._fresh, self._heard, self._closed, self._refused = [], {}, [], {}
         return batch
@@ -218,7 +228,10 @@ def _open_row(boot: str, call: Running) -> Row:
 
 
 def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
-    row = [closed.id, boot, *_of_opened(opened), *_of_closed(closed), None, None]
+    row: list[Any] = [closed.id, boot]
+    for of_opened, values in _ENDED:
+        row += values(opened if of_opened else closed)
+    row += (None, None)
     if not opened.at:
         row[_CREATED] = closed.at - closed.duration_us * 1000
     if not opened.requested:

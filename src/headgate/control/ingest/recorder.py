@@ -87,7 +87,7 @@ def _entries(before: Before, batch: Batch) -> list[Posting]:
     return entries(
         {ident: Posted(*row[len(COUNTED) :]) for ident, row in before.items()},
         ((row[0], _posted_open(row)) for row in batch.opened),
-        ((row[-1], row[0]) for row in batch.progressed),
+        ((row[-1], row[-2]) for row in batch.progressed),
         ((row[0], Posted(*_posted_end(row))) for row in batch.closed),
     )
 

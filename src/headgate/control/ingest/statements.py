@@ -69,7 +69,7 @@ class Statements:
                 requests.update()
                 .values(completion_tokens=bindparam("tokens"), duration_us=bindparam("elapsed"), held=bindparam("hold"))
                 .where(requests.c.id == bindparam("ident"), requests.c.outcome.is_(None)),
-                ("hold", "tokens", "elapsed", "ident"),
+                ("tokens", "elapsed", "hold", "ident"),
             ),
             close=_text(
                 engine,

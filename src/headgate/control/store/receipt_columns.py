@@ -85,7 +85,7 @@ def _phase(name: str) -> ReceiptColumn:
     )
 
 
-# In the order of the table.  The first ones are the call's identity, which no later record changes.
+# In the order of the table: a migration adds columns at the end.
 RECEIPT = (
     # Bare, see model.receipt_ids
     _of_opened("id", Text, "id", required=True, shown="id", view=str),
@@ -96,12 +96,7 @@ RECEIPT = (
     _of_opened("requested", Text, "requested", write=(TEXT,), required=True, shown="requested_model", view=str),
     _of_opened("stream", Boolean, "stream", required=True, shown="stream", view=bool, read=bool),
     _of_opened("label", Text, "label", write=(TEXT, BLANK), shown="label", view=str | None),
-    _of_opened("tenant", Text, "tenant", write=(TEXT, BLANK), shown="tenant", view=str | None, private=True),
-    _of_opened("session", Text, "session", write=(TEXT, BLANK), shown="session", view=str | None),
-    _of_opened("client_user", Text, "user", write=(TEXT, BLANK), shown="user", view=str | None),
-    _of_opened("tags", Text, "tags", write=(BLANK, JSON), shown="metadata", view=dict[str, str] | None, read=_object),
-    # Of a running call: nano-USD that are set aside for it, and what it is priced with if it is lost
-    _of_opened("held", BigInteger, "hold", write=(KNOWN,), until_closed=True),
+    # Of a running call: what it is priced with if it is lost
     _of_opened("price_input", BigInteger, "price_input", write=(KNOWN,), until_closed=True),
     _of_opened("price_output", BigInteger, "price_output", write=(KNOWN,), until_closed=True),
     ReceiptColumn("provider", Text, closed="provider", early=True, required=True, shown="provider", view=str),
@@ -136,6 +131,12 @@ RECEIPT = (
     ReceiptColumn("not_continued", Text, closed="not_continued", write=(BLANK,),
                   shown="not_continued", view=str | None),
     ReceiptColumn("shares", Text, closed="shares", write=(BLANK, JSON)),
+    _of_opened("tenant", Text, "tenant", write=(TEXT, BLANK), shown="tenant", view=str | None, private=True),
+    _of_opened("session", Text, "session", write=(TEXT, BLANK), shown="session", view=str | None),
+    _of_opened("client_user", Text, "user", write=(TEXT, BLANK), shown="user", view=str | None),
+    _of_opened("tags", Text, "tags", write=(BLANK, JSON), shown="metadata", view=dict[str, str] | None, read=_object),
+    # nano-USD that are set aside for a running call
+    _of_opened("held", BigInteger, "hold", write=(KNOWN,), until_closed=True),
     ReceiptColumn("price_id", Text, closed="price_id", write=(BLANK,)),  # the key into `prices`
     ReceiptColumn("token_details", Text, closed="token_details", write=(BLANK, JSON)),  # an array: model.TokenDetails
     # nano-USD that its providers charge, where that is not the cost at the one that served: in all, and each's as an

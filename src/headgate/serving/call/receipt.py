@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import time
 
+from msgspec import Raw
 from msgspec.structs import replace
 
 from headgate.catalog.money import price_id
@@ -33,7 +34,7 @@ from headgate.policy.metering import Ended
 from headgate.policy.routing import explain
 from headgate.ports import Asking
 from headgate.serving.uplink.journal import Journal
-from headgate.wire.codec import encode
+from headgate.wire.codec import as_text, encode
 
 _monotonic = time.monotonic
 
@@ -126,8 +127,8 @@ class Receipt:
                 self.id, self.at, grant.id, plan.requested, call.stream, prompt_tokens, self.label,
                 -1 if price.input is None else price.input,
                 -1 if price.output is None else price.output, first.provider.name, first.upstream_model,
-                grant.tenant, self.held, session.decode("utf-8", "replace") if session else "",
-                call.prompt.user.decode("utf-8", "replace") if "user" in call.body else "", call.metadata,
+                grant.tenant, self.held, _named(session) if session else "",
+                _named(call.prompt.user) if "user" in call.body else "", call.metadata,
             )
         )  # fmt: skip
 
@@ -297,6 +298,12 @@ class Receipt:
         if self._started:
             self.end(0, code, NOTHING)
         self.close("fail" if self.opened else "refuse", "failed", status, code)
+
+
+def _named(value: bytes) -> str:
+    """The client's name for something, from a header or as a JSON text."""
+    text = as_text(Raw(value)) if value[:1] == b'"' else None
+    return value.decode("utf-8", "replace") if text is None else text
 
 
 def _continued(seams: list[Seam]) -> bytes:

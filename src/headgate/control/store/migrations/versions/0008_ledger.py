@@ -14,16 +14,14 @@ branch_labels = None
 depends_on = None
 
 DAY_NS = 86_400_000_000_000
-TEXTS = ("tenant", "session", "client_user", "tags", "price_id", "token_details", "billed")
+COLUMNS = ("tenant", "session", "client_user", "tags", "held", "price_id", "token_details", "operator_cost", "billed")
 NUMBERS = ("held", "operator_cost")
 INDEXES = (("by_session", ["session", "id"], "session IS NOT NULL"), ("tagged", ["id"], "tags IS NOT NULL"))
 
 
 def upgrade() -> None:
-    for name in TEXTS:
-        op.add_column("requests", sa.Column(name, sa.Text))
-    for name in NUMBERS:
-        op.add_column("requests", sa.Column(name, sa.BigInteger))
+    for name in COLUMNS:
+        op.add_column("requests", sa.Column(name, sa.BigInteger if name in NUMBERS else sa.Text))
     for name, columns, condition in INDEXES:
         where = sa.text(condition)
         op.create_index(f"requests_{name}", "requests", columns, sqlite_where=where, postgresql_where=where)
@@ -72,5 +70,5 @@ def downgrade() -> None:
         op.drop_table(table)
     for name, _columns, _condition in INDEXES:
         op.drop_index(f"requests_{name}", "requests")
-    for name in (*TEXTS, *NUMBERS):
+    for name in reversed(COLUMNS):
         op.drop_column("requests", name)
