@@ -27,7 +27,7 @@ from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, is_refus
 from headgate.control.ingest.rollup import COUNTED, changes, columns_of, zones
 from headgate.control.ingest.segments import Segment, Shelf
 from headgate.control.ingest.statements import CLOSE_COLUMNS, OPEN_COLUMNS, Statements
-from headgate.control.ledger.postings import POSTED, Posted, Posting, balances, entries
+from headgate.control.ledger.postings import POSTED, Entries, Posted, balances, entries
 from headgate.control.store.database import journal_offsets, requests
 from headgate.model import Opened
 
@@ -82,7 +82,7 @@ def _days(before: Before, batch: Batch) -> list[Row]:
     return changes(known, ((row[0], _counted(row)) for row in batch.closed))
 
 
-def _entries(before: Before, batch: Batch) -> list[Posting]:
+def _entries(before: Before, batch: Batch) -> Entries:
     """The ledger's entries of the batch."""
     return entries(
         {ident: Posted(*row[len(COUNTED) :]) for ident, row in before.items()},

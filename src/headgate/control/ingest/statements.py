@@ -16,7 +16,7 @@ from sqlalchemy.sql.base import Executable
 from headgate.control.ingest.receipts import EARLY, Batch
 from headgate.control.ingest.rejected_rows import Work
 from headgate.control.ingest.rollup import BOUNDS, KEYS, SUMS
-from headgate.control.ledger.postings import Posting
+from headgate.control.ledger.postings import ENTRY
 from headgate.control.store.database import journal_offsets, refusals, request_zones, requests, upsert, usage_days
 from headgate.control.store.ledger_tables import ledger_balances, ledger_entries
 from headgate.control.store.receipt_columns import RECEIPT
@@ -101,9 +101,9 @@ class Statements:
             enter=_text(
                 engine,
                 upsert(engine, ledger_entries)
-                .values({name: bindparam(name) for name in Posting._fields})
+                .values({name: bindparam(name) for name in ENTRY})
                 .on_conflict_do_nothing(index_elements=["transfer", "account"]),
-                Posting._fields,
+                ENTRY,
             ),
             balance=_balance(engine),
         )

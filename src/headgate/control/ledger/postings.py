@@ -15,7 +15,7 @@ tokens, against ``tenants``.  Holds stand in ``held:<token>``, against ``reserve
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any, NamedTuple
 
 import msgspec
@@ -46,12 +46,10 @@ class Posted(NamedTuple):
     closed_at: int | None
 
 
-class Posting(NamedTuple):
-    transfer: str
-    account: str
-    amount: int
-    at: int  # Unix ns of what is posted
-    day: int  # of the receipt: days since 1970-01-01 UTC
+# Of an entry, in this order: plain tuples, because there are up to eight a call.  `at` is Unix ns of what is posted,
+# `day` that of the receipt: days since 1970-01-01 UTC
+ENTRY = ("transfer", "account", "amount", "at", "day")
+Entries = list[tuple[str, str, int, int, int]]
 
 
 def entries(
@@ -59,13 +57,13 @@ def entries(
     opened: Iterable[tuple[str, Posted]],
     raised: Iterable[tuple[str, int]],
     ended: Iterable[tuple[str, Posted]],
-) -> list[Posting]:
+) -> Entries:
     """Return the entries of a batch.  ``before``: the store's rows of these calls, by id, where it has any.
 
     ``opened`` are calls that still run, ``raised`` the holds of calls that run on, ``ended`` the calls that are over,
     in order.  What is in the store already is not posted again.
     """
-    found: list[Posting] = []
+    found: Entries = []
     known = dict(before)
     for ident, row in opened:
         if ident not in known:
@@ -93,24 +91,27 @@ def entries(
     return found
 
 
-def _hold(found: list[Posting], transfer: str, row: Posted, amount: int, at: int) -> None:
+def _hold(found: Entries, transfer: str, row: Posted, amount: int, at: int) -> None:
     if amount:
         day = row.created_at // DAY_NS
-        found.append(Posting(transfer, HELD + row.grant, amount, at, day))
-        found.append(Posting(transfer, RESERVED, -amount, at, day))
+        found.append((transfer, HELD + row.grant, amount, at, day))
+        found.append((transfer, RESERVED, -amount, at, day))
 
 
-def _settle(found: list[Posting], ident: str, row: Posted, held: int) -> None:
+def _settle(found: Entries, ident: str, row: Posted, held: int) -> None:
     at = row.closed_at or row.created_at
     phase = LOST if row.outcome == LOST else "settle" if row.cost or row.billed else "release"
     transfer = f"{ident}:{phase}"
     _hold(found, transfer, row, -held, at)
-    found.extend(Posting(transfer, account, amount, at, row.created_at // DAY_NS) for account, amount in charge(row))
+    day = row.created_at // DAY_NS
+    for account, amount in charge(row):
+        found.append((transfer, account, amount, at, day))
 
 
-def _take_back(found: list[Posting], ident: str, lost: Posted, at: int) -> None:
+def _take_back(found: Entries, ident: str, lost: Posted, at: int) -> None:
     day = lost.created_at // DAY_NS
-    found.extend(Posting(f"{ident}:found", account, -amount, at, day) for account, amount in charge(lost))
+    for account, amount in charge(lost):
+        found.append((f"{ident}:found", account, -amount, at, day))
 
 
 def charge(row: Posted) -> list[tuple[str, int]]:
@@ -131,10 +132,10 @@ def charge(row: Posted) -> list[tuple[str, int]]:
     return found
 
 
-def balances(posted: Sequence[Posting]) -> list[Row]:
+def balances(posted: Entries) -> list[Row]:
     """Return what ``posted`` adds to the accounts: (account, day, nano-USD)."""
     sums: dict[tuple[str, int], int] = {}
-    for entry in posted:
-        key = (entry.account, entry.day)
-        sums[key] = sums.get(key, 0) + entry.amount
+    for _transfer, account, amount, _at, day in posted:
+        key = (account, day)
+        sums[key] = sums.get(key, 0) + amount
     return [(*key, amount) for key, amount in sums.items() if amount]

@@ -17,7 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import price_id
-from headgate.control.ledger.postings import DAY_NS, PROVIDER, TENANT, TENANTS, TOKEN, Posting, balances
+from headgate.control.ledger.postings import DAY_NS, ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
 from headgate.control.ledger.prices import price_of
 from headgate.control.store.database import requests, upsert
 from headgate.control.store.ledger_tables import ledger_balances, ledger_entries
@@ -81,7 +81,7 @@ async def reprice(
         entries = [entry for row in rows for entry in _corrected(found, row, earlier.get(row["id"], (0, 0)), today)]
         if apply and entries:
             await _post(engine, entries)
-            found.posted += len({entry.transfer for entry in entries})
+            found.posted += len({entry[0] for entry in entries})
 
 
 async def _page(connection: AsyncConnection, after: str, until: int | None) -> list[Mapping[str, Any]]:
@@ -105,7 +105,9 @@ async def _corrections(connection: AsyncConnection, rows: list[Mapping[str, Any]
     return {row[0]: (int(row[1]), row[2]) for row in await connection.execute(query.group_by(ident))}
 
 
-def _corrected(found: Repricing, row: Mapping[str, Any], earlier: tuple[int, int], today: Any) -> Iterator[Posting]:
+def _corrected(
+    found: Repricing, row: Mapping[str, Any], earlier: tuple[int, int], today: Any
+) -> Iterator[tuple[str, str, int, int, int]]:
     price: Price = today(row["provider"], row["model"])
     name = price_id(price)
     if not row["provider"] or (name == row["price_id"] and not earlier[1] and not row["shares"]):
@@ -129,7 +131,7 @@ def _corrected(found: Repricing, row: Mapping[str, Any], earlier: tuple[int, int
         amounts += [(TENANT + row["tenant"], difference), (TENANTS, -difference)]
     now = time.time_ns()
     for account, amount in amounts:
-        yield Posting(transfer, account, amount, now, row["created_at"] // DAY_NS)
+        yield transfer, account, amount, now, row["created_at"] // DAY_NS
 
 
 def _cost(row: Mapping[str, Any], price: Price, today: Any) -> int | None:
@@ -149,10 +151,10 @@ def _cost(row: Mapping[str, Any], price: Price, today: Any) -> int | None:
     return metering.shared_cost(usage, parts)
 
 
-async def _post(engine: AsyncEngine, entries: list[Posting]) -> None:
+async def _post(engine: AsyncEngine, entries: Entries) -> None:
     sums = upsert(engine, ledger_balances)
     added = {"amount": ledger_balances.c.amount + sums.excluded.amount}
     rows = [dict(zip(("account", "day", "amount"), row, strict=True)) for row in balances(entries)]
     async with engine.begin() as connection:
-        await connection.execute(ledger_entries.insert(), [entry._asdict() for entry in entries])
+        await connection.execute(ledger_entries.insert(), [dict(zip(ENTRY, entry, strict=True)) for entry in entries])
         await connection.execute(sums.on_conflict_do_update(index_elements=["account", "day"], set_=added), rows)
