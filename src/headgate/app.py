@@ -182,31 +182,20 @@ class _Run:
         self._leave_note()
 
     def _control(self) -> Orders:
-        from headgate.settings import fixed  # noqa: PLC0415 - see _load
+        from headgate.settings import control_fields  # noqa: PLC0415 - see _load
 
-        settings = self._settings
         snapshot, keys = self._declared()
-        control = settings.file.control
         order = ControlBoot(
-            state_dir=str(settings.state_dir),
-            database=settings.database,
-            host=control.host,
-            port=control.port,
+            **control_fields(self._settings),
             admin_token=self._admin.token,
             config_path=str(self._latest.path) if self._latest.path else None,
-            allowed_hosts=tuple(control.allowed_hosts),
             config_stamp=self._read_at,
             config_blank=self._latest.tree.blank,
-            data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
-            log_level=settings.file.logging.level,
-            log_format=settings.file.logging.format,
-            log_calls=settings.file.logging.calls,
             builtin_url=self._builtin_url,
             declared=snapshot,
             secrets=keys,
-            born=fixed(settings),
         )
         return order, ()
 

@@ -88,6 +88,7 @@ class DataProcess:
         self.listener = Listener(self.routes, self.wheel, self.turn, settings.limits)
         self._lag = 0.0
         self._second = self._loop.time()
+        self.directory.health.accounts.limits.epoch = time.time() - self._second
 
     async def run(self) -> None:
         """Serves until told to end; returns when every stream has ended or been cut."""
@@ -138,9 +139,11 @@ class DataProcess:
         now = self._loop.time()
         self._lag = max(0.0, now - self._second - 1.0)
         self._second = now
+        self.directory.health.accounts.limits.epoch = time.time() - now
         self._loop.call_later(1.0, self._each_second)
         self.journal.check()
         self.transport.check_trust()
+        self.directory.counters.sweep(time.time())
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 

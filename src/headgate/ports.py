@@ -2,11 +2,25 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Hold, Quota, Rendered, Snapshot, Standing, Target, Usage, Used, Want
+from headgate.model import (
+    Attempt,
+    Delivered,
+    Hold,
+    Quota,
+    Quotas,
+    QuotaUse,
+    Rendered,
+    Snapshot,
+    Standing,
+    Target,
+    Usage,
+    Used,
+    Want,
+)
 
 
 class Directory(Protocol):
@@ -39,8 +53,11 @@ class Counters(Protocol):
         calls do nothing.  Usage beyond the hold counts too.
         """
 
-    def standing(self, quotas: Iterable[Quota], now: float) -> Standing:
+    def standing(self, quotas: Quotas, now: float) -> Standing:
         """Return what is left of the limits per minute and day."""
+
+    def use(self, quota: Quota, now: float) -> QuotaUse:
+        """Return what one holder has used, and what its running calls hold."""
 
     def sweep(self, now: float) -> int:
         """Release the holds whose leases have expired; return their number.  Call it every second or so."""
@@ -70,6 +87,10 @@ class StreamBridge(Protocol):
         """What this attempt alone has used so far: as its upstream reports it, else estimated from what has come."""
 
     @property
+    def size(self) -> int:
+        """Bytes of the answer's text so far, as it stands in JSON: what tokens are estimated from."""
+
+    @property
     def progress(self) -> int:
         """Estimated completion tokens so far."""
 
@@ -95,6 +116,9 @@ class StreamBridge(Protocol):
 
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""
+
+    def stop(self, reason: str) -> None:
+        """End the answer here, with this finish reason: ``done``."""
 
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         """What ends the client's stream: the last chunks and ``[DONE]``, or the error event.

@@ -34,7 +34,8 @@ from headgate.control.store.database import (
     usage_days,
     write_meta,
 )
-from headgate.control.store.ledger_tables import ledger_entries, metadata
+from headgate.control.store.ledger_tables import ledger_entries
+from headgate.control.store.metadata import metadata
 from headgate.control.store.revisions import MIGRATIONS, REVISIONS, create, migrate
 from headgate.model import Grant
 from headgate.policy.auth import digest

@@ -40,7 +40,7 @@ from headgate.policy.admission.calibration import Calibration
 from headgate.policy.admission.memory import MemoryCounters
 from headgate.policy.admission.meters import MOST_ENTRIES
 from headgate.policy.admission.periods import period
-from headgate.policy.admission.quotas import QuotaTable
+from headgate.policy.admission.quotas import QuotaTable, quotas_of
 from headgate.policy.admission.wants import Wants, priced
 
 NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=ZoneInfo("UTC")).timestamp()
@@ -60,7 +60,7 @@ def quota(key: str = "token:t", **limits: int) -> Quota:
 
 
 def want(owner: str, *quotas: Quota, prompt: int = 10, output: int = 20) -> Want:
-    return Want(owner, quotas, prompt, output, output, PRICE)
+    return Want(owner, quotas_of(quotas), prompt, output, output, PRICE)
 
 
 def refused(counters: MemoryCounters, wanted: Want, now: float) -> GatewayError:
@@ -127,9 +127,9 @@ def test_a_hard_budget_refuses_and_says_what_is_left_and_when_it_resets() -> Non
 
 def test_a_call_that_costs_nothing_is_not_refused_for_money() -> None:
     counters, limit = MemoryCounters(), quota(usd=10)
-    hold = counters.take(Want("a", (limit,), 5, 1, 1, PRICE), NOW)
+    hold = counters.take(Want("a", quotas_of((limit,)), 5, 1, 1, PRICE), NOW)
     counters.settle(hold, Usage(100, 100), 300, NOW)
-    counters.take(Want("b", (limit,), 10, 10, 10, Price(0, 0)), NOW)
+    counters.take(Want("b", quotas_of((limit,)), 10, 10, 10, Price(0, 0)), NOW)
 
 
 def test_of_several_limits_the_one_that_waits_longest_is_named() -> None:
@@ -142,7 +142,7 @@ def test_all_or_nothing_over_a_tokens_and_a_tenants_limits() -> None:
     counters, token, tenant = MemoryCounters(), quota(rpm=10, parallel=10), quota("tenant:x", rpm=1)
     counters.take(want("a", token, tenant), NOW)
     refused(counters, want("b", token, tenant), NOW)
-    assert counters.standing([token], NOW).requests_left == 9
+    assert counters.standing(quotas_of((token,)), NOW).requests_left == 9
     assert counters.open == 1
 
 
@@ -259,7 +259,7 @@ def test_counters_begin_with_what_was_used_before() -> None:
     midnight = NOW // 86_400 * 86_400
     counters.restore([Spent("token:t", NOW, 900, midnight, 4, ((NOW - 70, 1, 9), (NOW - 30, 2, 50)))], [limit], NOW)
     assert counters.spent("token:t", NOW) == (900, 0)
-    assert counters.standing([limit], NOW).requests_left == 1
+    assert counters.standing(quotas_of((limit,)), NOW).requests_left == 1
     counters.take(want("a", limit), NOW)
     assert refused(counters, want("b", limit), NOW).kind.code == "daily_rate_limit_exceeded"
 
@@ -288,7 +288,8 @@ def row(target: Target, **facts: object) -> Target:
 
 
 def wanted(asked: Call, made: Plan, *quotas: Quota) -> Want:
-    return Wants(Calibration()).make("id", quotas, asked, made, asked.prompt.tokens, 60.0)
+    wants = Wants(Calibration())
+    return wants.make("id", quotas_of(quotas), asked, wants.terms(made), asked.prompt.tokens)
 
 
 def test_a_stream_wants_its_first_step() -> None:
@@ -409,7 +410,7 @@ def test_a_call_counts_against_its_token_its_tenant_and_every_group_that_it_matc
         Snapshot(tokens={b"x": grant}, tenants={"acme": Tenant("acme", budget=Budget(5, mode="soft"))}, groups=groups)
     )
     assert not table.empty
-    assert [(one.key, one.rpm, one.most) for one in table.of(grant)] == [
+    assert [(one.key, one.rpm, one.most) for one in table.of(grant).each] == [
         ("token:t", 3, UNLIMITED), ("tenant:acme", UNLIMITED, UNLIMITED),
     ]  # fmt: skip
     attempts = plan().attempts
@@ -424,7 +425,7 @@ def test_a_call_counts_against_its_token_its_tenant_and_every_group_that_it_matc
 
 def test_a_snapshot_without_limits_counts_nothing() -> None:
     assert QuotaTable(Snapshot(tokens={b"x": Grant("t", "ci")})).empty
-    assert QuotaTable(Snapshot(tokens={b"x": Grant("t", "ci")})).of(Grant("t", "ci")) == ()
+    assert QuotaTable(Snapshot(tokens={b"x": Grant("t", "ci")})).of(Grant("t", "ci")).each == ()
 
 
 def test_a_new_quota_of_a_known_holder_goes_on_with_what_was_used() -> None:

@@ -14,6 +14,7 @@ from headgate.errors import GatewayError
 from headgate.model import UNLIMITED, Budget, Hold, Price, Provider, Quota, Target, Timeouts, Usage, Want
 from headgate.policy import metering
 from headgate.policy.admission.memory import LEAST_STEP, MemoryCounters
+from headgate.policy.admission.quotas import quotas_of
 
 PRICE = Price(1_000_000, 3_000_000)  # 1 and 3 nano-USD per token
 ZONES = ("UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Beirut", "Pacific/Apia")
@@ -66,7 +67,7 @@ class Model:
         self.calls: list[Taken] = []
 
     def of(self, quota: Quota) -> list[Taken]:
-        return [one for one in self.calls if any(known.key == quota.key for known in one.want.quotas)]
+        return [one for one in self.calls if any(known.key == quota.key for known in one.want.quotas.each)]
 
     def requests(self, quota: Quota, now: float) -> int:
         return sum(one.at > now - 60 and quota.key not in one.not_counted for one in self.of(quota))
@@ -102,7 +103,7 @@ class Model:
 
     def covers(self, want: Want, now: float) -> int:
         """Tokens of output that the hold covers; -1: the call is refused."""
-        for quota in want.quotas:
+        for quota in want.quotas.each:
             weight = want.prompt + want.least
             if (
                 self.requests(quota, now) >= quota.rpm
@@ -112,7 +113,7 @@ class Model:
                 or self.tokens(quota, now) + min(weight, quota.tpm) > quota.tpm
             ):
                 return -1
-        room = min((self.room(quota, now) for quota in want.quotas), default=UNLIMITED)
+        room = min((self.room(quota, now) for quota in want.quotas.each), default=UNLIMITED)
         if cost(want.prompt, want.output) * want.share <= room:
             return want.output
         if cost(want.prompt, want.least) > room:
@@ -200,8 +201,8 @@ class Admission(RuleBasedStateMachine):
         fewer = max(fewer, least)
         output, longest = (least + more, least + more) if whole else (least, UNLIMITED)
         want = Want(
-            f"call-{self.count}", tuple(self.quotas[place] for place in which), prompt, output, least, PRICE, lease,
-            longest, fewer, share, 100, whole,
+            f"call-{self.count}", quotas_of(tuple(self.quotas[place] for place in which)), prompt, output, least, PRICE,
+            lease, longest, fewer, share, 100, whole,
         )  # fmt: skip
         expected = self.model.covers(want, self.now)
         before = self.figures()
@@ -216,7 +217,7 @@ class Admission(RuleBasedStateMachine):
         assert hold.cost == cost(prompt, hold.covered)
         amounts = {
             quota.key: [Amount(self.now, min(prompt + least, quota.tpm))] if quota.timed else []
-            for quota in want.quotas
+            for quota in want.quotas.each
         }
         taken = Taken(want, self.now, hold.covered, self.now + lease, amounts)
         self.model.calls.append(taken)
@@ -228,7 +229,7 @@ class Admission(RuleBasedStateMachine):
             assert error.retry_after is None
         elif error.retry_after is not None and error.kind.code != "concurrency_limit_exceeded":
             later = self.now + error.retry_after
-            for quota in want.quotas:
+            for quota in want.quotas.each:
                 if error.kind.code == "rate_limit_exceeded":
                     assert self.model.requests(quota, later) < quota.rpm
                 elif error.kind.code == "daily_rate_limit_exceeded":
@@ -250,14 +251,14 @@ class Admission(RuleBasedStateMachine):
         if not taken.open:
             taken.open = True  # its call is still there
         covered = min(tokens + want.step, want.longest)
-        room = min(self.model.room(quota, self.now) for quota in want.quotas) + taken.held
+        room = min(self.model.room(quota, self.now) for quota in want.quotas.each) + taken.held
         while covered > tokens and cost(want.prompt, covered) > room:
             covered -= 1
         if covered < min(tokens + want.step, want.longest) and covered - tokens < LEAST_STEP:
             assert self.counters.extend(hold, tokens, self.now) == 0
             return
         assert self.counters.extend(hold, tokens, self.now) == (covered if covered < want.longest else UNLIMITED)
-        for quota in want.quotas:
+        for quota in want.quotas.each:
             if quota.timed:
                 taken.amounts[quota.key].append(Amount(self.now, covered - taken.covered))
         taken.covered = covered
@@ -284,7 +285,7 @@ class Admission(RuleBasedStateMachine):
     def settled(self, taken: Taken, used: int, charged: int, served: str) -> None:
         taken.open, taken.over = False, True
         taken.charged.append((self.now, charged))
-        for quota in taken.want.quotas:
+        for quota in taken.want.quotas.each:
             amounts = taken.amounts[quota.key]
             reserved = sum(one.tokens for one in amounts)
             if quota.model and quota.model != served:

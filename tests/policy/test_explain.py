@@ -21,12 +21,12 @@ def places(found: Explanation) -> list[tuple[str, int | None]]:
 
 def told(health: Health) -> dict[str, Any]:
     """All that is known there."""
-    parts: list[Any] = [health, health.accounts, health.affinity]
+    parts: list[Any] = [health, health.accounts, health.accounts.limits, health.affinity]
     return {
         f"{type(part).__name__}.{name}": deepcopy(getattr(part, name))
         for part in parts
         for name in type(part).__slots__
-        if name not in ("accounts", "affinity")
+        if name not in ("accounts", "affinity", "limits")
     }
 
 

@@ -14,6 +14,10 @@ from headgate.model import AUTO
 
 BUILTIN = "builtin"  # the built-in provider: always there, any model id
 PROVIDER_NAME = r"[a-z0-9-]{1,64}"
+TENANT_NAME = r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?"
+TENANT_ALIAS = "client:"  # a tenant's aliases are ``client:<tenant>/<leaf>``
+MAX_SLOTS = 16
+_LEAF = re.compile(r"[a-z0-9_-]{1,64}")
 
 Known = Mapping[str, Collection[str] | None]
 """Providers' model ids by provider; None: any id may follow the slash."""
@@ -82,6 +86,25 @@ def taken(alias: str, known: Known) -> str | None:
 def without_targets(alias: str, targets: Collection[object]) -> str | None:
     """Why an alias may not be without targets, or None.  ``auto`` finds its own."""
     return None if targets or alias == AUTO else "names no target; name one (provider/model), or remove the alias"
+
+
+def tenant_of(alias: str) -> str | None:
+    """The tenant whose alias this is; None: it is for everybody."""
+    return alias[len(TENANT_ALIAS) :].partition("/")[0] if alias.startswith(TENANT_ALIAS) else None
+
+
+def unfit_tenant_alias(alias: str, targets: Collection[object], tenants: Collection[str]) -> str | None:
+    """Why no tenant may have this alias with these targets, or None.  Of an alias for everybody: None."""
+    tenant = tenant_of(alias)
+    if tenant is None:
+        return None
+    if not _LEAF.fullmatch(alias.partition("/")[2]):
+        return f"a tenant's alias is written {TENANT_ALIAS}<tenant>/<name>, the name of a-z, 0-9, _ and -, at most 64"
+    if tenant not in tenants:
+        return f"names no tenant{nearest(tenant, tenants) or '; add the tenant first'}"
+    if len(targets) > MAX_SLOTS:
+        return f"has {len(targets)} targets; a tenant's alias has at most {MAX_SLOTS}"
+    return None
 
 
 def _passes(models: Collection[str] | None, model: str) -> bool:

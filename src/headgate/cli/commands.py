@@ -36,6 +36,7 @@ COMMANDS = (
     Late("models", "nouns.models:app", "Models, with their capabilities and prices."),
     Late("providers", "nouns.providers:app", "Providers, and the state of their keys."),
     Late("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
+    Late("invite", "nouns.invites:app", "Links with which others lend a key."),
     Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
     Late("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
     Late("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.vault import VaultLocked
+from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
@@ -174,7 +174,7 @@ class Control:
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
         publishing, recorder = await self._begin(engine, listener.getsockname()[1])
         publication, upkeep = publishing.publication, publishing.upkeep
-        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder))
+        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder, publishing.tokens))
         publication.link = link
         tasks = []
         try:
@@ -210,14 +210,13 @@ class Control:
     async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publishing, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
-            ports = own_ports(self._boot, port)
-            first = self._boot.first_token
-            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first)
-            declared = self._boot.declared
+            boot, ports = self._boot, own_ports(self._boot, port)
+            more = (ports, boot.first_token, boot.master_key, boot.public_url)
+            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, *more)
             await publishing.publication.begin(
                 Compiled(
-                    world_of(declared),
-                    dict(declared.tokens),
+                    world_of(boot.declared),
+                    dict(boot.declared.tokens),
                     self._boot.secrets,
                     rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
                     path=self._boot.config_path,
@@ -229,6 +228,7 @@ class Control:
         except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
         recorder = Recorder(engine, self._state / "journal")
+        recorder.feed.listen("spend limits", publishing.spend.take)
         if self._boot.log_calls and self._boot.log_level != "error":
             recorder.feed.listen("call log", self._call_log(publishing.publication))
         return publishing, recorder

@@ -78,6 +78,10 @@ class ComposedStream:
         self.done = True
         return True
 
+    def stop(self, reason: str) -> None:
+        self._finish = Finish(reason)
+        self.done = True
+
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
             return self.face.error(self.error)
@@ -90,6 +94,10 @@ class ComposedStream:
     @property
     def begun(self) -> bool:
         return self._begun if self.seam is None else self.seam.begun
+
+    @property
+    def size(self) -> int:
+        return self.shown.size
 
     @property
     def progress(self) -> int:

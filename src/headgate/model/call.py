@@ -160,7 +160,8 @@ class Plan(Struct, frozen=True):
     ``requested`` is the name that the client used, after defaulting.  ``alias`` says how its calls are conducted
     (``NO_ALIAS``, all defaults, for a bare model).  ``retries`` is how often one target is asked again.
     ``ordered``: the attempts stand in the order to try; else chance, the accounts' headroom and ``affinity`` (a digest
-    of whose prompt cache this is, empty: nobody's) have a say.
+    of whose prompt cache this is, empty: nobody's) have a say.  ``tenant``: whose own accounts come first, empty:
+    nobody's.  ``has_terms``: some account may be out of use by its own limits, so no order is final.
     """
 
     requested: str
@@ -170,6 +171,8 @@ class Plan(Struct, frozen=True):
     retries: int = 2
     ordered: bool = True
     affinity: bytes = b""
+    tenant: str = ""
+    has_terms: bool = False
 
 
 class Usage(Struct, gc=False):

@@ -33,16 +33,48 @@ class Pool(Struct, frozen=True, gc=False):
     wait_s: float = 5.0
 
 
-class Account(Struct, frozen=True, gc=False):
+class Spend(Struct, frozen=True, gc=False):
+    """How much may be spent with an account (nano-USD) in a UTC ``day`` or ``month``; then ``warn`` or ``park``."""
+
+    limit: int
+    period: str = "month"
+    action: str = "park"
+
+
+class Account(Struct, frozen=True, gc=False, omit_defaults=True):
     """One credential of a provider, by reference: ``id`` is the key into the Secrets.
 
-    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.
+    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.  ``owner`` is the tenant whose key it is, empty:
+    everybody's; with ``share`` other tenants may use it after their own.  Limits are requests within a minute and
+    within a UTC day.  ``expires`` and ``paused_until`` are Unix seconds; control sets the latter where the spend limit
+    is reached.
     """
 
     id: str
     label: str | None = None
     priority: int = 0
     free: bool = False
+    owner: str = ""
+    share: bool = False
+    minute_limit: int | None = None
+    daily_limit: int | None = None
+    expires: float | None = None
+    spend: Spend | None = None
+    paused_until: float = 0.0
+
+    @property
+    def has_terms(self) -> bool:
+        """True if it may be out of use by its own limits, which have to be looked at before each use."""
+        return (
+            self.minute_limit is not None
+            or self.daily_limit is not None
+            or self.expires is not None
+            or self.paused_until > 0.0
+        )
+
+    def may_serve(self, tenant: str) -> bool:
+        """True if calls of ``tenant`` (empty: of none) may use it."""
+        return not self.owner or self.share or self.owner == tenant
 
 
 class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
@@ -133,6 +165,7 @@ class Alias(Struct, frozen=True):
     hold_tokens: int = 1024  # of output, which admission holds at first
     queue_size: int = 0  # calls that may wait for a parallel slot
     queue_wait_s: float = 10.0
+    unpriced: str | None = None  # allow | refuse; None: as the gateway
 
     @property
     def holds(self) -> bool:
@@ -144,7 +177,9 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
 
     ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
-    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.
+    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.  ``free_only``: only models
+    that cost nothing; ``priced_only``: only those whose price is known.  ``parent``: the id of the token whose holder
+    has made this one, ``run``: the holder's name for what it is for.
     """
 
     id: str
@@ -158,6 +193,10 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     budget: Budget | None = None
     over_budget: str = ""
     tier: str = "medium"  # slow | medium | fast | ludicrous: its place in queues
+    free_only: bool = False
+    priced_only: bool = False
+    parent: str = ""
+    run: str = ""
 
 
 class Snapshot(Struct, frozen=True):

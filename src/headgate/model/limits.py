@@ -51,22 +51,25 @@ class Tenant(Struct, frozen=True, gc=False, omit_defaults=True):
     limits: CallLimits = NO_LIMITS
     budget: Budget | None = None
     over_budget: str = ""
+    origin: str = "file"  # file | store
 
 
 class CallGroup(Struct, frozen=True, omit_defaults=True):
     """One entry of ``budgets:``: a limit or a budget of all calls that match.
 
     ``id`` names its counters and must not change with its place in the list.  A call matches where it has all of
-    ``tags`` (its ``headgate.metadata``), is of ``session``, and is served by ``model`` (provider/model, or a model's
-    id); what is empty matches every call.
+    ``tags`` (its ``headgate.metadata``), is of ``session``, for ``user``, and is served by ``model`` (provider/model,
+    or a model's id); what is empty matches every call.
     """
 
     id: str
     tags: Mapping[str, str] = field(default_factory=dict)
     session: str = ""
     model: str = ""
+    user: str = ""
     limits: CallLimits = NO_LIMITS
     budget: Budget | None = None
+    origin: str = "file"  # file | store
 
 
 UNLIMITED = 1 << 62
@@ -92,6 +95,17 @@ class Quota(Struct, frozen=True, gc=False):
     model: str = ""
 
 
+class Quotas(Struct, frozen=True, gc=False):
+    """All that a call counts against.  ``hard``: some budget must not be overrun; ``metered``: or its tokens count."""
+
+    each: tuple[Quota, ...] = ()
+    hard: bool = False
+    metered: bool = False
+
+
+NO_QUOTAS = Quotas()
+
+
 class Want(Struct, gc=False):
     """What a call wants to hold.
 
@@ -104,7 +118,7 @@ class Want(Struct, gc=False):
     """
 
     owner: str
-    quotas: tuple[Quota, ...]
+    quotas: Quotas
     prompt: int
     output: int
     least: int
@@ -148,6 +162,22 @@ class Standing(Struct, gc=False):
     tokens: int = UNLIMITED
     tokens_left: int = UNLIMITED
     tokens_reset: float = 0.0
+
+
+class QuotaUse(Struct, frozen=True, gc=False):
+    """What one holder has used of its quota by now: nano-USD of its budget's period and of running calls, requests and
+    tokens of the last minute, requests of the day (UTC), and running calls.  ``resets``: when the period ends, in Unix
+    seconds; None: never, or there is no budget.
+    """
+
+    key: str
+    spent: int = 0
+    held: int = 0
+    resets: float | None = None
+    requests: int = 0
+    tokens: int = 0
+    today: int = 0
+    running: int = 0
 
 
 class Spent(Struct, frozen=True, gc=False):

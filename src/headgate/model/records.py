@@ -85,7 +85,7 @@ class Share(Struct, array_like=True, gc=False):
 
 
 class Closed(Struct, array_like=True, tag=3, gc=False):
-    """A call ended.  ``outcome``: delivered | failed | cancelled | truncated | hollow | refused.
+    """A call ended.  ``outcome``: delivered | failed | cancelled | truncated | hollow | refused | budget_exceeded.
 
     The phases are µs, -1 where the call never got there: ``queue_us`` waiting for a connection, ``connect_us`` TCP
     and TLS (0 on a pooled one), ``ttfb_us`` request sent → response head, ``ttft_us`` received → first visible token.

@@ -16,10 +16,10 @@ from msgspec.structs import replace
 from headgate.model import NOTHING, UNLIMITED, DetailRates, Price, PriceHours, Share, Target, TokenDetails, Usage, Used
 
 MILLION = 1_000_000
+_HALF = MILLION // 2
 DAY_MINUTES = 24 * 60
 NO_DETAILS = TokenDetails()
 _RATES = ("input", "output", "cached_input", "cache_write")
-
 TIER_MARGIN = 2  # by which factor an estimated prompt may be off, where that decides about the tier
 
 T = TypeVar("T", bound=Struct)
@@ -116,7 +116,7 @@ def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None
 
 def ceiling_cost(prompt: int, output: int, price: Price) -> int:
     """As ``cost``, at a ``ceiling``: of a prompt that nothing is known about."""
-    return (prompt * (price.input or 0) + output * (price.output or 0) + MILLION // 2) // MILLION
+    return (prompt * price.input + output * price.output + _HALF) // MILLION  # type: ignore[operator]  # both known
 
 
 def affordable(price: Price, prompt: int, most: int) -> int:

@@ -23,6 +23,16 @@ CHILD_FD = 3
 T = TypeVar("T")
 
 
+class MasterKey(Struct, frozen=True):
+    """What the configuration says of the vault's master key: the key itself, or the file that holds it."""
+
+    value: str = ""
+    file: str = ""
+
+    def __repr__(self) -> str:  # a traceback must not print keys
+        return f"MasterKey({self.file or ('declared' if self.value else 'of the state directory')})"
+
+
 class ControlBoot(Struct, frozen=True):
     """The boot message of the control process.
 
@@ -51,6 +61,8 @@ class ControlBoot(Struct, frozen=True):
     config_stamp: Stamp = None  # of the file when ``declared`` was read (``locate.stamp``)
     allowed_hosts: tuple[str, ...] = ()
     config_blank: bool = True  # it held only comments
+    master_key: MasterKey = MasterKey()
+    public_url: str = ""  # what people reach the control plane under; empty: no links are made
 
 
 class Ready(Struct, frozen=True, tag="ready"):

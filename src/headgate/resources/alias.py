@@ -50,6 +50,8 @@ class AliasConduct(Resource):
     structured: words.Structured = "error"
     affinity: words.Affinity = "prompt_cache"
     privacy: words.Privacy = "any"
+    hold_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    unpriced: words.Unpriced | None = None
 
     def settled(self) -> dict[str, Any]:
         """Arguments for ``model.Alias``."""
@@ -126,7 +128,7 @@ class AliasTable(AliasConduct):
     """An alias of the configuration file."""
 
     LATER = {
-        **dict.fromkeys(["hold_tokens", "queue", "cache", "unpriced"], 5),
+        **dict.fromkeys(["queue", "cache"], 5),
         "store_bodies": 7,
     }
     use_case: str | None = None

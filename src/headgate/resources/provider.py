@@ -163,7 +163,7 @@ class ProviderTable(_ProviderFields):
     def accounts(self, name: str) -> dict[model.Account, str]:
         """Its accounts with their keys."""
         return {
-            model.Account(f"{name}/{label}", key.label, key.priority, key.free): key.key.get_secret_value()
+            key.account(f"{name}/{label}", key.label, key.priority, key.free): key.key.get_secret_value()
             for label, key in zip(self.labels, self.keys, strict=True)
         }
 

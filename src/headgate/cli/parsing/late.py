@@ -23,6 +23,7 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "invites": "invite",
     "key": "vault",
     "keys": "vault",
     "start": "serve",

@@ -38,9 +38,9 @@ class Store:
         self._open = AsyncExitStack()
         self._runner = asyncio.Runner()
         try:
-            self._client = self._run(
-                self._open.enter_async_context(offline(self.state_dir, settings.database, self._compiled))
-            )
+            public_url = settings.file.control.public_url or ""
+            on_store = offline(self.state_dir, settings.database, self._compiled, settings.master_key, public_url)
+            self._client = self._run(self._open.enter_async_context(on_store))
         except (statedir.StateError, StoreUnusable) as error:
             self._runner.close()
             kind = StoreTrouble if isinstance(error, StoreUnusable) else Trouble

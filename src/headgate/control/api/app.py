@@ -10,8 +10,9 @@ from starlette.types import ASGIApp
 from headgate import __version__
 from headgate.control.api import docs, errors
 from headgate.control.api.door import Door, Hosts
-from headgate.control.api.nouns import accounts, aliases, catalog, explain, gateway, providers, requests, tokens, usage
+from headgate.control.api.nouns import aliases, catalog, explain, gateway, providers, requests, tokens, usage
 from headgate.control.api.parts import Admin
+from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
 PREFIX = "/admin/v1"
 ABOUT = """
@@ -22,6 +23,8 @@ Provider keys go in and never come out.
 TAGS = [
     {"name": "providers", "description": "Who is called, and what is known of services."},
     {"name": "accounts", "description": "Providers' keys, sealed in the store."},
+    {"name": "vault", "description": "What seals them, and the vault as a whole."},
+    {"name": "invites", "description": "Links with which others put a key into the vault."},
     {"name": "aliases", "description": "Names for jobs."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
@@ -50,9 +53,10 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
-    for noun in (providers, accounts, aliases, catalog, tokens, requests, usage, explain, gateway):
+    for noun in (providers, accounts, keys, invites, aliases, catalog, tokens, requests, usage, explain, gateway):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
+    app.include_router(invite_pages.routes(admin))
     docs.install(app)
     errors.install(app)
     return Door(app, admin_token, hosts)

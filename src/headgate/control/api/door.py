@@ -18,6 +18,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from headgate.control.api import docs
 from headgate.control.api.errors import rendered
 from headgate.control.refusals import FOREIGN_ORIGIN, INVALID_ADMIN_TOKEN, MISSING_ADMIN_TOKEN
+from headgate.control.snapshot.contributors import PATH
 from headgate.errors import PAYLOAD_TOO_LARGE
 
 PROBES = frozenset({"/livez", "/readyz"})
@@ -98,10 +99,14 @@ class Door:
 
     def _refusal(self, scope: Scope) -> Response | None:
         headers = dict(scope["headers"])
+        linked = scope["type"] == "http" and scope["path"].startswith(PATH)
+        if linked:
+            headers.pop(b"origin", None)  # without a referrer a browser says null; the link itself is what lets in
         checked = self._hosts if scope.get("path") not in PROBES else None
         if checked is not None and (sentence := checked.problem(headers)):
             return rendered(FOREIGN_ORIGIN, sentence)
-        refusal = None if scope["type"] == "http" and scope["path"] in OPEN_PATHS else self._stranger(headers)
+        is_open = scope["type"] == "http" and (linked or scope["path"] in OPEN_PATHS)
+        refusal = None if is_open else self._stranger(headers)
         if refusal is not None:
             return refusal
         length = headers.get(b"content-length", b"0")

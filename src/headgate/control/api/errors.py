@@ -57,7 +57,7 @@ _WORDS = {
     404: "There is no such object.",
     405: "Not a method of this path.",
     409: "It clashes with what is there: `managed_by_file`, `already_exists`, `name_taken`, `ambiguous_name`, "
-    "`in_use`, `too_many`.",
+    "`in_use`, `too_many`, `invite_over`, `no_public_url`.",
     413: "The body is too large.",
     503: "The store cannot be used at the moment; try again.",
 }

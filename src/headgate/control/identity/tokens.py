@@ -18,13 +18,29 @@ from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.store.database import superseded_tokens, tokens
-from headgate.model import Grant
+from headgate.model import NO_LIMITS, Budget, CallLimits, Grant
 from headgate.policy.auth import digest
 from headgate.process.credentials import fresh_id, mint, public_id
 
 FIRST = "first"  # the name of the token that the first start makes
 ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide once in a while
 
+_TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run")  # of a Grant
+
+
+class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The column of that name: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
+
+    limits: CallLimits = NO_LIMITS
+    budget: Budget | None = None
+    over_budget: str = ""
+    free_only: bool = False
+    priced_only: bool = False
+    run: str = ""
+    form: str = "pat"
+
+
+_terms = msgspec.json.Decoder(Terms)
 _strings = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -43,26 +59,28 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row of the table.  Instants are Unix ns."""
+    """A row of the table.  Instants are Unix ns; ``form``: see ``Terms``."""
 
     grant: Grant
     digest: bytes
     created_at: int
     revoked_at: int | None
+    form: str = "pat"
 
 
-async def create(engine: AsyncEngine, key: bytes, wish: Grant) -> Minted:
-    """A new token with ``wish``'s name, scopes, models and expiry, under a fresh id.  Raises SQLAlchemyError."""
+async def create(engine: AsyncEngine, key: bytes, wish: Grant, form: str = "pat") -> Minted:
+    """A new token that may do what ``wish`` says, under a fresh id.  Raises SQLAlchemyError."""
     for _attempt in range(ATTEMPTS):
         ident = fresh_id()
         try:
-            return await insert_token(engine, key, mint(ident), msgspec.structs.replace(wish, id=ident, origin="store"))
+            grant = msgspec.structs.replace(wish, id=ident, origin="store")
+            return await insert_token(engine, key, mint(ident, form), grant, form)
         except IntegrityError:
             continue
     raise RuntimeError("no free token id was found; is the random source broken?")
 
 
-async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant) -> Minted:
+async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant, form: str = "pat") -> Minted:
     """Stores the digest of a token that exists already.  Raises IntegrityError where its id or digest is taken."""
     minted = Minted(grant, digest(key, token.encode()), token, time.time_ns())
     async with engine.begin() as connection:
@@ -71,14 +89,18 @@ async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant
                 id=grant.id,
                 digest=minted.digest,
                 created_at=minted.created_at,
-                **_columns(grant),
+                parent=grant.parent,
+                **_columns(grant, form),
             )
         )
     return minted
 
 
-def _columns(grant: Grant) -> dict[str, object]:
+def _columns(grant: Grant, form: str) -> dict[str, object]:
+    terms = Terms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
     return {
+        "tenant": grant.tenant,
+        "terms": msgspec.json.encode(terms).decode(),
         "name": grant.name,
         "scopes": msgspec.json.encode(grant.scopes).decode(),
         "models": msgspec.json.encode(grant.models).decode(),
@@ -106,6 +128,7 @@ def _in_order() -> Select[tuple[object, ...]]:
 
 
 def _stored(row: Row[tuple[object, ...]]) -> Stored:
+    terms = _terms.decode(row.terms)
     return Stored(
         grant=Grant(
             id=row.id,
@@ -114,10 +137,14 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
             models=_strings.decode(row.models),
             expires=row.expires,
             origin="store",
+            tenant=row.tenant,
+            parent=row.parent,
+            **{name: getattr(terms, name) for name in _TERMS},
         ),
         digest=bytes(row.digest),
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        form=terms.form,
     )
 
 
@@ -177,11 +204,11 @@ def ending(grant: Grant, until: float) -> Grant:
     return msgspec.structs.replace(grant, expires=ends)
 
 
-async def edit(engine: AsyncEngine, grant: Grant) -> bool:
-    """Writes a token's name, scopes, models and expiry.  False where no good token has its id."""
+async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
+    """Writes what a token may do.  False where no good token has its id."""
     async with engine.begin() as connection:
         result = await connection.execute(
-            update(tokens).where(tokens.c.id == grant.id, tokens.c.revoked_at.is_(None)).values(**_columns(grant))
+            update(tokens).where(tokens.c.id == grant.id, tokens.c.revoked_at.is_(None)).values(**_columns(grant, form))
         )
     return result.rowcount == 1
 
@@ -192,7 +219,7 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
     Secrets that an earlier rotation left good keep their own end, unless there is no overlap: then they end too.
     """
     grant = entry.grant
-    token = mint(grant.id)
+    token = mint(grant.id, entry.form)
     minted = Minted(grant, digest(key, token.encode()), token, entry.created_at)
     now = time.time()
     until = now + overlap_s if overlap_s else None
@@ -210,10 +237,20 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
 
 
 async def revoke(engine: AsyncEngine, ident: str) -> bool:
-    """Marks a token as revoked, with all its secrets.  False where there is none with this id that is good."""
+    """Marks a token as revoked, with all its secrets and its children.  False where there is none with this id that is
+    good.
+    """
+    good, now = tokens.c.revoked_at.is_(None), time.time_ns()
     async with engine.begin() as connection:
-        result = await connection.execute(
-            update(tokens).where(tokens.c.id == ident, tokens.c.revoked_at.is_(None)).values(revoked_at=time.time_ns())
-        )
+        result = await connection.execute(update(tokens).where(tokens.c.id == ident, good).values(revoked_at=now))
+        if result.rowcount:
+            await connection.execute(update(tokens).where(tokens.c.parent == ident, good).values(revoked_at=now))
         await connection.execute(delete(superseded_tokens).where(superseded_tokens.c.token_id == ident))
     return result.rowcount == 1
+
+
+async def children(engine: AsyncEngine, parent: str) -> list[Stored]:
+    """The children of a token that were not revoked, oldest first; expired ones too."""
+    query = _in_order().where(tokens.c.parent == parent, tokens.c.revoked_at.is_(None))
+    async with engine.connect() as connection:
+        return [_stored(row) for row in await connection.execute(query)]

@@ -26,8 +26,8 @@ USES_DAYS = 30
 
 _day = usage_days.c
 _delivered = _day.outcome == "delivered"
-_ended_well = _day.outcome.in_(("delivered", "cancelled"))
-_answered = _day.outcome.in_(("delivered", "cancelled", "truncated"))
+_ended_well = _day.outcome.in_(("delivered", "cancelled", "budget_exceeded"))
+_answered = _day.outcome.in_(("delivered", "cancelled", "truncated", "budget_exceeded"))
 _SUMS: dict[str, ColumnElement[Any]] = {
     "requests": func.sum(_day.requests),
     "delivered": func.sum(case((_delivered, _day.requests), else_=0)),
@@ -128,8 +128,6 @@ async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
         "since": rows[0][-1] // NANO if rows else None,
         "today": _own([row for row in rows if row.day == today]),
         "month": _own([row for row in rows if row.day >= month]),
-        "budget": None,
-        "alert": None,
     }
 
 

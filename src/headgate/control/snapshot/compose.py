@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
+from headgate.control.snapshot.children import with_parents
 from headgate.model import Grant, Provider, Snapshot
 from headgate.process.channel import MODELS_PER_PART, TOKENS_PER_PART, Patch, SnapshotPart, World
 from headgate.resources.compiled import Compiled
@@ -24,7 +25,7 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
     world = compiled.world
     return Snapshot(
         generation=generation,
-        tokens={**stored, **compiled.tokens},
+        tokens=with_parents({**stored, **compiled.tokens}),
         providers=world.providers,
         aliases=world.aliases,
         default_model=world.default_model,

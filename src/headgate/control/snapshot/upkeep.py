@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -40,7 +40,8 @@ class Reloaded:
 
 class Upkeep:
     """``settle`` after the publication has begun.  ``load`` reads the file, ``reloaded`` is called after a reload that
-    changed something; ``own_ports``: of this gateway, where no engine is looked for.
+    changed something; ``own_ports``: of this gateway, where no engine is looked for; ``apply_limits`` compares what
+    accounts have spent with their limits.
     """
 
     def __init__(
@@ -49,13 +50,15 @@ class Upkeep:
         engine: AsyncEngine,
         load: Callable[[], Compiled],
         reloaded: Callable[[], None],
-        own_ports: frozenset[int] = frozenset(),
+        own_ports: frozenset[int],
+        apply_limits: Callable[[], Awaitable[None]],
     ) -> None:
         self._publication = publication
         self._engine = engine
         self._load = load
         self._reloaded = reloaded
         self._own_ports = own_ports
+        self._apply_limits = apply_limits
         self._day: date | None = None  # whose prices hold; None before the price list is there
         self.detected = NOTHING_FOUND
         self.reload_error: str | None = None
@@ -69,6 +72,7 @@ class Upkeep:
             self._take_in(found)
             await self._publication.publish_changes()
             await self.refresh_uses()
+            await self._apply_limits()
         except Exception as error:  # noqa: BLE001  (whatever it is: what is known already holds)
             log.error("the gateway goes on with what the file and the store declare", error=repr(error))
         finally:
@@ -96,6 +100,7 @@ class Upkeep:
             await asyncio.sleep(MINUTE_S)
             try:
                 await self.refresh_uses()
+                await self._apply_limits()
                 new_day = self._day is not None and datetime.now(UTC).date() != self._day
                 if new_day:
                     self._day = datetime.now(UTC).date()

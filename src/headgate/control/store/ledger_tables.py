@@ -5,9 +5,9 @@
 
 from __future__ import annotations
 
-from sqlalchemy import BigInteger, Column, Integer, MetaData, Table, Text
+from sqlalchemy import BigInteger, Column, Integer, Table, Text
 
-metadata = MetaData()
+from headgate.control.store.metadata import metadata
 
 # A transfer is `<receipt id>:<phase>` (ledger/postings.py); its entries add up to 0.
 ledger_entries = Table(

@@ -22,6 +22,7 @@ _PROBED = "One, two,"
 _PROBED_SPACE = " \n\n\n"  # no tokenizer makes one token of a comma and these
 
 _LENGTHS = ("max_tokens", "max_completion_tokens")
+_NATIVE_LENGTHS = ("max_tokens", "max_output_tokens")  # of other APIs
 _FELT = SHAPING | {*PENALTIES, *_LENGTHS, "stop"}
 
 
@@ -60,6 +61,16 @@ def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
         body["continue_final_message"] = TRUE
     body["messages"] = codec.raw([*messages, message])
     return _with_less_to_say(call, body, tokens)
+
+
+def capped(call: Call, most: int) -> Call:
+    """The request for an answer of at most ``most`` tokens, under the name that the client used for that limit."""
+    names = [name for name in _LENGTHS if codec.as_integer(call.body.get(name)) is not None] or [_LENGTHS[0]]
+    limit = codec.raw(most)
+    found = _copied(call, {**call.body, **dict.fromkeys(names, limit)}, most)
+    if call.native is not None and (named := [name for name in _NATIVE_LENGTHS if name in call.native]):
+        found.native, found.dialect = {**call.native, **dict.fromkeys(named, limit)}, call.dialect
+    return found
 
 
 def probes(model: str, spelling: str) -> tuple[Call, Call]:

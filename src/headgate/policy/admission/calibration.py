@@ -12,6 +12,7 @@ from headgate.model import Target
 from headgate.model.bounded import Bounded
 
 MOST_MODELS = 4096
+EACH = 256  # so many calls are looked at one by one; then a sample will do
 _DECAY = 0.9
 _PRIOR = 1000.0  # tokens: as if so many had been estimated rightly
 _LEAST, _MOST = 0.5, 4.0  # a token has one byte of ASCII at least
@@ -43,6 +44,13 @@ class Calibration:
 
     def __init__(self) -> None:
         self._learnt: Bounded[tuple[str, str], Learnt] = Bounded(MOST_MODELS)
+        self._calls = 0
+
+    def learn(self, target: Target, estimated: int, reported: int) -> None:
+        """A prompt's tokens, as they were estimated and as the provider counted them: one of eight, after the first."""
+        self._calls = calls = self._calls + 1
+        if calls < EACH or not calls & 7:
+            self.of(target).learn(estimated, reported)
 
     def of(self, target: Target) -> Learnt:
         key = (target.provider.name, target.upstream_model)

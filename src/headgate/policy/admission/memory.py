@@ -11,11 +11,11 @@ from typing import Final, final
 
 from msgspec import Struct
 
-from headgate.model import UNLIMITED, Hold, Quota, Spent, Standing, Target, Usage, Want
+from headgate.model import UNLIMITED, Hold, Quota, Quotas, QuotaUse, Spent, Standing, Target, Usage, Want
 from headgate.policy import metering
 from headgate.policy.admission import refusals
-from headgate.policy.admission.meters import MINUTE, Counted, Meter
-from headgate.policy.admission.periods import DAY_S
+from headgate.policy.admission.meters import GONE, MINUTE, MOST_ENTRIES, Counted, Meter
+from headgate.policy.admission.periods import DAY_S, NEVER
 from headgate.policy.admission.quotas import is_model
 
 LEAST_STEP: Final = 64  # tokens: an extension by fewer is none, but for the end of an answer
@@ -45,13 +45,13 @@ class MemoryCounters:
         self._now = 0.0
 
     def take(self, want: Want, now: float) -> Hold:
-        known, quotas = self._meters, want.quotas
+        known = self._meters
         covered, price = want.output, want.price
         cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
         tokens = want.prompt + want.least
         blocked = False
         meters = []
-        for quota in quotas:
+        for quota in want.quotas.each:
             meter = known.get(quota.key)
             if meter is None or meter.quota is not quota:
                 meter = self._meter(quota, now)
@@ -74,7 +74,14 @@ class MemoryCounters:
             quota = meter.quota
             if quota.timed:
                 weight = tokens if tokens <= quota.tpm else quota.tpm
-                entry = meter.add(now, 1, weight)
+                entries = meter.entries
+                if len(entries) < MOST_ENTRIES:
+                    meter.requests += 1
+                    meter.tokens += weight
+                    entry = Counted(now, 1, weight, now)
+                    entries.append(entry)
+                else:
+                    entry = meter.add(now, 1, weight)
                 parts.append(Portion(quota, meter, weight, entry, entry))
             else:
                 parts.append(Portion(quota, meter))
@@ -85,7 +92,7 @@ class MemoryCounters:
         if covered < want.longest:
             if want.whole:
                 hold.cap = covered if covered < want.output else 0
-            elif any(quota.most < UNLIMITED or quota.tpm < UNLIMITED for quota in quotas):
+            elif want.quotas.metered:
                 hold.reach = covered
         self._open[want.owner] = hold
         return hold
@@ -143,7 +150,10 @@ class MemoryCounters:
             if entry is None:
                 continue
             surplus = part.tokens - tokens
-            if surplus > 0:
+            if 0 < surplus <= entry.tokens and entry.at != GONE:
+                entry.tokens -= surplus
+                meter.tokens -= surplus
+            elif surplus > 0:
                 meter.take_back(entry, 0, surplus)
             elif surplus < 0:  # used by now, whenever
                 meter.add(now, 0, -surplus)
@@ -179,23 +189,34 @@ class MemoryCounters:
 
     # ------------------------------------------------------------------------------------- what is left
 
-    def standing(self, quotas: Iterable[Quota], now: float) -> Standing:
+    def standing(self, quotas: Quotas, now: float) -> Standing:
         found = Standing()
-        for quota in quotas:
-            if not (quota.timed or quota.rpd < UNLIMITED):
-                continue
-            meter = self._known(quota, now)
+        for quota in quotas.each:
+            meter = self._meters.get(quota.key)
+            if meter is None:
+                meter = self._meter(quota, now)
             if now >= meter.until:
                 meter.catch_up(now)
-            reset = meter.entries[-1].at + MINUTE - now if meter.entries else 0.0
-            if quota.rpm - meter.requests < found.requests_left:
-                found.requests, found.requests_left, found.requests_reset = quota.rpm, quota.rpm - meter.requests, reset
-            if quota.tpm - meter.tokens < found.tokens_left:
-                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, quota.tpm - meter.tokens, reset
+            entries = meter.entries
+            reset = entries[-1].at + MINUTE - now if entries else 0.0
+            left = quota.rpm - meter.requests
+            if left < found.requests_left:
+                found.requests, found.requests_left, found.requests_reset = quota.rpm, left, reset
+            left = quota.tpm - meter.tokens
+            if left < found.tokens_left:
+                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, left, reset
             if quota.rpd - meter.today < found.requests_left:
                 found.requests, found.requests_left = quota.rpd, quota.rpd - meter.today
                 found.requests_reset = meter.day_ends - now
         return found
+
+    def use(self, quota: Quota, now: float) -> QuotaUse:
+        meter = self._meter(quota, now)
+        meter.catch_up(now)
+        resets = None if quota.budget is None or meter.period_ends == NEVER else meter.period_ends
+        return QuotaUse(
+            quota.key, meter.spent, meter.held, resets, meter.requests, meter.tokens, meter.today, meter.running
+        )
 
     def spent(self, key: str, now: float) -> tuple[int, int]:
         """nano-USD that a holder has spent in its budget's period, and that its running calls hold."""

@@ -45,12 +45,13 @@ class NextAttempt:
     """Made for each call; asked once at the start, and once after each failed attempt.
 
     ``intended``, from the start on, is the first target of the order, whether it is well or not: where another one
-    serves, the call has fallen back.  ``given_up`` says why ``after`` has found no way.
+    serves, the call has fallen back.  ``given_up`` says why ``after`` has found no way.  ``passed_over``: accounts that
+    their own limits have kept from being used so far, and why.
     """
 
     __slots__ = (
         "_attempt", "_began", "_chance", "_deadline", "_health", "_plan", "_progress", "_selection", "_why", "given_up",
-        "intended",
+        "intended", "passed_over",
     )  # fmt: skip
 
     def __init__(self, plan: Plan, health: Health, chance: Callable[[], float]) -> None:
@@ -61,6 +62,7 @@ class NextAttempt:
         self._selection: Selection | None = None
         self._why = "first"
         self.given_up = ""
+        self.passed_over: dict[str, str] | None = None
 
     def first(self, now: float, deadline: float) -> Step:
         """The first attempt.  ``now`` is monotonic seconds, ``deadline`` the end of the whole call.
@@ -77,7 +79,7 @@ class NextAttempt:
         selection = self._select(now)
         first = self._progress.targets[0]
         self.intended = intended_target(plan, first.target)
-        if self._health.quiet:
+        if self._health.quiet and not plan.has_terms:
             return self._take(Step(first.attempts[0]), now)
         step = selection.any_target(now)
         if step is None:
@@ -240,6 +242,7 @@ class NextAttempt:
         plan, health = self._plan, self._health
         self._progress = CallProgress(order(plan, health, now, self._chance), made)
         self._selection = Selection(plan, health, self._progress, self._chance, self._deadline)
+        self.passed_over = self._selection.passed_over
         return self._selection
 
     def _take(self, step: Step, now: float) -> Step:
@@ -247,6 +250,8 @@ class NextAttempt:
         self._why = step.why
         self._began = now + step.wait
         self._progress.made += 1
+        if self._plan.has_terms and step.attempt.account is not None and step.attempt.account.has_terms:
+            return replace(step, claims=(*step.claims, "use"))
         return step
 
 

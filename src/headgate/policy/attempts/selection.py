@@ -13,6 +13,7 @@ from headgate import errors
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Plan
 from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
+from headgate.policy.health.account_limits import EXPIRED, FOR_GOOD, LIMITED, OVERSPENT
 from headgate.policy.health.accounts import ACTIVE, ALONE_S, OUT, PROBE, REFUSED, AccountState, key_of
 from headgate.policy.health.targets import Health, key_of_target
 
@@ -24,7 +25,7 @@ MARGIN_S = 0.05
 class Selection:
     """One call's.  ``deadline``: the end of the whole call, monotonic seconds."""
 
-    __slots__ = ("_chance", "_health", "_plan", "_progress", "deadline")
+    __slots__ = ("_chance", "_health", "_plan", "_progress", "deadline", "passed_over")
 
     def __init__(
         self, plan: Plan, health: Health, progress: CallProgress, chance: Callable[[], float], deadline: float
@@ -34,6 +35,7 @@ class Selection:
         self._progress = progress
         self._chance = chance
         self.deadline = deadline
+        self.passed_over: dict[str, str] = {}  # account id → why its own terms kept it from being used
 
     # ------------------------------------------------------------------------------------- nothing has been sent yet
 
@@ -59,7 +61,7 @@ class Selection:
         """The first account of a target that may be used."""
         accounts = self._health.accounts
         for attempt in one.attempts:
-            if attempt in one.refused:
+            if attempt in one.refused or self._passed_over(attempt, now):
                 continue
             may = accounts.may(key_of(attempt), one.target.upstream_model, now)
             if may == PROBE:
@@ -192,14 +194,25 @@ class Selection:
     def _wait_for(self, one: TargetProgress, attempt: Attempt, now: float) -> float | None:
         """Seconds until ``attempt`` may be made; None where its account has to be changed first."""
         state = self._state(attempt, now)
-        if state is not None and state.name in (*REFUSED, "parked"):
+        if state is not None and state.name in (*REFUSED, *FOR_GOOD, "parked"):
             return None
         named = state is not None and (state.declared or state.name == "exhausted")
         until = state.until if state is not None and named else 0.0
         return max(0.0, max(until, one.ready) - now) + self._jitter(one.retries)
 
     def _state(self, attempt: Attempt, now: float) -> AccountState | None:
-        return self._health.accounts.state(key_of(attempt), attempt.target.upstream_model, now)
+        accounts = self._health.accounts
+        own = accounts.own_state(attempt, now) if self._plan.has_terms else None
+        return own or accounts.state(key_of(attempt), attempt.target.upstream_model, now)
+
+    def _passed_over(self, attempt: Attempt, now: float) -> bool:
+        """True if the account's own terms keep it from being used.  The route trace gets the reason."""
+        if not self._plan.has_terms or attempt.account is None:
+            return False
+        own = self._health.accounts.own_state(attempt, now)
+        if own is not None:
+            self.passed_over[attempt.account.id] = own.name
+        return own is not None
 
     def _ejected(self, now: float) -> dict[tuple[str, str], str]:
         return self._health.ejected([one.target for one in self._progress.targets], now)
@@ -216,7 +229,7 @@ class Selection:
         names = ", ".join(dict.fromkeys(one.target.provider.name for one in self._progress.targets))
         attempts = [attempt for one in self._progress.targets for attempt in one.attempts]
         states = [state for attempt in attempts if (state := self._state(attempt, now)) is not None]
-        limited = [state.until for state in states if state.name in ("cooling", "exhausted")]
+        limited = [state.until for state in states if state.name in ("cooling", "exhausted", LIMITED, OVERSPENT)]
         if limited:
             wait = max(1.0, min(limited) - now)
             return GatewayError(
@@ -234,6 +247,10 @@ class Selection:
             return GatewayError(
                 errors.UPSTREAM_MODEL_DENIED,
                 f"{names} does not let this gateway use the model; it is asked again now and then",
+            )
+        if any(state.name == EXPIRED for state in states):
+            return GatewayError(
+                errors.NO_PROVIDER_KEY, f"the keys of {names} have expired here; add a new one: headgate vault add"
             )
         return GatewayError(
             errors.NO_PROVIDER_KEY,

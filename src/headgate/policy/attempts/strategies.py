@@ -61,7 +61,7 @@ def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list
         if len(one.attempts) > 1:
             preferred = kept.account if kept is not None else None
             turn = LIKELY if chance is None else chance()
-            one.attempts = health.accounts.in_order(one.attempts, preferred, now, turn)
+            one.attempts = health.accounts.in_order(one.attempts, preferred, now, turn, plan.tenant)
     if plan.alias.strategy not in CHOSEN or len(found) == 1:
         return found
     known = {id(candidate.target): candidate for candidate in plan.candidates}

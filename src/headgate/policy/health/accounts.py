@@ -23,6 +23,7 @@ from msgspec import Struct
 
 from headgate.model import Account, Attempt
 from headgate.model.bounded import Bounded
+from headgate.policy.health.account_limits import AccountLimits
 from headgate.wire.rate_limits import share_left
 
 MAX_REMEMBERED = 4096
@@ -50,7 +51,7 @@ class AccountState(Struct, gc=False):
     refusal.  ``lease``: until then a probe is under way.
     """
 
-    name: str  # cooling | exhausted | dead | denied | parked
+    name: str  # cooling | exhausted | dead | denied | parked; by its own terms: expired | overspent | limited
     until: float
     declared: bool = False
     times: int = 0
@@ -73,12 +74,18 @@ def key_of(attempt: Attempt) -> str:
     return attempt.account.id if attempt.account is not None else attempt.target.provider.name
 
 
+def belongs_to(account: Account, tenant: str) -> bool:
+    """True if it is the tenant's own key.  Where there is no tenant, no key is."""
+    return bool(tenant) and account.owner == tenant
+
+
 class Accounts:
     """By account (``key_of``) and upstream model."""
 
-    __slots__ = ("_kept", "_room")
+    __slots__ = ("_kept", "_room", "limits")
 
     def __init__(self) -> None:
+        self.limits = AccountLimits()
         self._kept: dict[str, dict[str, AccountState]] = {}
         # Account id → share left, and when that was learnt
         self._room: Bounded[str, tuple[float, float]] = Bounded(MAX_REMEMBERED)
@@ -88,6 +95,11 @@ class Accounts:
         return bool(self._kept)
 
     # ------------------------------------------------------------------------------------- may it be used
+
+    def own_state(self, attempt: Attempt, now: float) -> AccountState | None:
+        """Return the state that its own terms (limits, expiry, spend) keep it in; None: they do not."""
+        out = self.limits.why_out(attempt.account, now) if attempt.account is not None else None
+        return AccountState(*out, declared=True) if out is not None else None
 
     def state(self, account: str, model: str, now: float) -> AccountState | None:
         """Return the state that keeps it from being used, or makes its next use a probe; None: active."""
@@ -233,9 +245,11 @@ class Accounts:
         share, at = learnt
         return 1.0 - (1.0 - share) * max(0.0, 1.0 - (now - at) / LEARNT_S)
 
-    def in_order(self, pool: Iterable[Attempt], preferred: str | None, now: float, chance: float) -> list[Attempt]:
-        """Return one target's accounts in the order to try: priority, free before paid, the one that holds the caller's
-        prompt cache, then those with most room.  ``chance`` in [0, 1) says who begins among equals.
+    def in_order(
+        self, pool: Iterable[Attempt], preferred: str | None, now: float, chance: float, tenant: str = ""
+    ) -> list[Attempt]:
+        """Return one target's accounts in the order to try: the tenant's own, priority, free before paid, the one that
+        holds the caller's prompt cache, then those with most room.  ``chance`` in [0, 1) says who begins among equals.
         """
         several = list(pool)
         turn = int(chance * len(several))
@@ -246,6 +260,6 @@ class Accounts:
                 return several
             room = self.headroom(account.id, now) if self._room else 1.0
             worth = (-account.priority, not account.free, account.id != preferred, room < LITTLE, -int(room * 4))
-            places.append((*worth, (index - turn) % len(several), index))
+            places.append((not belongs_to(account, tenant), *worth, (index - turn) % len(several), index))
         places.sort()
         return [several[place[-1]] for place in places]

@@ -50,7 +50,7 @@ _OF_A_FIELD = (
 _REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
 
 Key = tuple[str, str]
-Claim = Literal["account", "target", "retry"]
+Claim = Literal["account", "target", "retry", "use"]
 
 
 def key_of_target(target: Target) -> Key:
@@ -239,13 +239,18 @@ class Health:
             failures.lease = now + LEASE_S
 
     def commit(self, attempt: Attempt, claims: tuple[Claim, ...], now: float) -> None:
-        """Take what a decision for ``attempt`` claims: the probe of its account or target, a retry of its provider."""
+        """Take what a decision for ``attempt`` claims: the probe of its account or target, a retry of its provider, a
+        request of its account's own limits.
+        """
         target = attempt.target
         for claim in claims:
             if claim == "account":
                 self.accounts.claim(key_of(attempt), target.upstream_model, now)
             elif claim == "target":
                 self.claim(target, now)
+            elif claim == "use":
+                if attempt.account is not None:
+                    self.accounts.limits.count(attempt.account, now)
             else:
                 self._take_retry(target.provider.name, now)
 

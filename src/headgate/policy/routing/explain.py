@@ -15,6 +15,7 @@ from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import TargetProgress
 from headgate.policy.attempts.strategies import LEARNING, order, scores
+from headgate.policy.health.account_limits import LIMITED
 from headgate.policy.health.accounts import OUT, PROBE, Accounts, key_of
 from headgate.policy.health.targets import Health, key_of_target
 
@@ -23,7 +24,8 @@ _MIDDLE = 0.5
 
 
 class AccountView(Struct, frozen=True):
-    """``state``: active | probe | cooling | exhausted | dead | denied | parked.  ``wait_s``: until its next chance,
+    """``state``: active | probe | cooling | exhausted | dead | denied | parked; by its own terms expired | overspent |
+    limited.  ``wait_s``: until its next chance,
     where there is one.
     ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
     """
@@ -116,7 +118,7 @@ def attempt_view(attempt: AttemptRecord) -> ShownAttempt:
 
 def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     """Return the state of every account that is not active."""
-    return [
+    resting = [
         AccountStateView(
             account, model,
             PROBE if state.name != "parked" and state.may(now) == PROBE else state.name,
@@ -124,6 +126,8 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
         )
         for account, model, state in accounts.listed()
     ]  # fmt: skip
+    limited = accounts.limits.limited(now)
+    return [*resting, *(AccountStateView(account, "", LIMITED, until - now) for account, until in limited)]
 
 
 def seam_view(seam: Seam) -> ShownSeam:
@@ -192,8 +196,11 @@ def _why_resting(accounts: tuple[AccountView, ...]) -> str:
 
 def _all_out(one: TargetProgress, health: Health, now: float) -> bool:
     """True if none of its accounts may be used now."""
-    model = one.target.upstream_model
-    return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in one.attempts)
+    model, accounts = one.target.upstream_model, health.accounts
+    return all(
+        accounts.own_state(attempt, now) is not None or accounts.may(key_of(attempt), model, now) == OUT
+        for attempt in one.attempts
+    )
 
 
 def _view(
@@ -225,10 +232,11 @@ def _prefill(one: Candidate, health: Health, now: float) -> str:
 def _account(attempt: Attempt, health: Health, now: float) -> AccountView:
     account, model = key_of(attempt), attempt.target.upstream_model
     headroom = health.accounts.headroom(account, now)
-    state = health.accounts.state(account, model, now)
+    own = health.accounts.own_state(attempt, now)
+    state = own or health.accounts.state(account, model, now)
     if state is None:
         return AccountView(account, headroom=headroom)
-    if health.accounts.may(account, model, now) == PROBE:
+    if own is None and health.accounts.may(account, model, now) == PROBE:
         return AccountView(account, PROBE, headroom=headroom)
     wait = 0.0 if isinf(state.until) else max(0.0, state.until - now)
     return AccountView(account, state.name, wait, headroom)

@@ -19,7 +19,7 @@ from headgate.errors import (
     NO_QUALIFYING_MODEL,
     GatewayError,
 )
-from headgate.model import FEATURES, Call, Candidate, Options, Provider, Target, Usage
+from headgate.model import FEATURES, Attempt, Call, Candidate, Grant, Options, Provider, Target, Usage
 from headgate.policy import metering
 
 TOLERANCE = 1.2
@@ -58,6 +58,21 @@ def why_never(target: Target, *, privacy: str, unpriced: str) -> str:
     if unpriced == "refuse" and not known(target.price):
         return "price_unknown: its price is not known; give it one, or set unpriced: allow"
     return why_private(target.provider, privacy)
+
+
+def why_not_for(grant: Grant, target: Target, attempts: Iterable[Attempt]) -> str:
+    """Return the reason that excludes a target from every call of a token, or an empty string."""
+    if grant.free_only and not any(is_free(attempt) for attempt in attempts):
+        return "not_free: it is not free"
+    if grant.priced_only and not known(target.price):
+        return "price_unknown: its price is not known, and this API key pays for no such model"
+    return ""
+
+
+def is_free(attempt: Attempt) -> bool:
+    """True if an attempt costs nothing: its model does, or its account is of a free plan."""
+    price = attempt.target.price
+    return (price.input == 0 and price.output == 0) or (attempt.account is not None and attempt.account.free)
 
 
 def why_not(target: Target, wanted: Needs) -> str:
@@ -146,9 +161,10 @@ def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> Ga
             NO_PROVIDER_KEY,
             f"{shown} is served by {names}, which has no key here; add one with: headgate vault add {first}",
         )
-    allowed = [one for one in keyed if _code(one) != "not_allowed"]
+    allowed = [one for one in keyed if _code(one) not in ("not_allowed", "not_free")]
     if not allowed:
-        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}", param="model")
+        why = "; it is for free models only" if any(_code(one) == "not_free" for one in keyed) else ""
+        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}{why}", param="model")
     named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_sentence(one)}" for one in every[:MOST_NAMED])
     if len(every) > MOST_NAMED:
         named += f"; and {len(every) - MOST_NAMED} more"

@@ -22,11 +22,11 @@ from headgate.errors import (
 )
 from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
-from headgate.policy.admission import holds
 from headgate.policy.attempts.next_attempt import NextAttempt
-from headgate.policy.routing.router import session_of
+from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
+from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
@@ -70,6 +70,7 @@ class Exchange:
         self._ids = ids
         self._replay = replay
         self._health = directory.health
+        self._admission = Admission(directory.counters, journal)
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing."""
@@ -81,7 +82,7 @@ class Exchange:
             if egress.deserted:
                 receipt.close("leave", "cancelled", 499, CLIENT_CLOSED, egress.bytes_out)
             else:
-                receipt.close("finish", "delivered", 200, "", egress.bytes_out)
+                receipt.finish(egress.bytes_out)
             if ending.fields is None:
                 egress.end(ending.data)
             else:
@@ -90,7 +91,7 @@ class Exchange:
             self._refuse(error, request, egress, client, receipt)
         except ClientGone:
             if receipt.answered_all:
-                receipt.close("finish", "delivered", 200, "", egress.bytes_out)
+                receipt.finish(egress.bytes_out)
             else:
                 receipt.close("leave", "cancelled", 499, CLIENT_CLOSED, egress.bytes_out)
             egress.cut()  # one that is read to its end for nobody is not kept any longer either
@@ -122,8 +123,8 @@ class Exchange:
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
-        hold = holds.take(call, journal_accepts=self._journal.accepting)
-        receipt.open(plan, hold, call, session_of(call, request.headers))
+        call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
+        receipt.open(plan, call, named_session(call, request.headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
 
@@ -141,7 +142,7 @@ class Exchange:
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
-        receipt.meant = next_attempt.intended
+        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         relay = self._relay(plan, egress, receipt) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
@@ -159,7 +160,7 @@ class Exchange:
                 if account is not None and len(step.attempt.target.provider.accounts) > 1:
                     self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
                 await answering.read(upstream, step.attempt, recovery)
-                finished = True
+                finished = not receipt.stopped
                 answering.end(upstream.status, "")
                 if recovery is not None:
                     recovery.succeeded(step.attempt)
@@ -221,6 +222,7 @@ class Exchange:
         """Ends a call that has no answer, or no whole one."""
         if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
             receipt.requested = client.requested(request.body) or self._directory.router.snapshot.default_model
+        self._admission.show(receipt, self._directory.router)
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:

@@ -7,11 +7,13 @@ exactly once.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
 from msgspec import Raw
 from msgspec.structs import replace
 
 from headgate.catalog.money import price_id
+from headgate.errors import BUDGET_EXCEEDED
 from headgate.model import (
     NOTHING,
     Attempt,
@@ -33,6 +35,7 @@ from headgate.policy import lifecycle, metering
 from headgate.policy.metering import Ended
 from headgate.policy.routing import explain
 from headgate.ports import Asking
+from headgate.serving.call.holding import Holding
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import as_text, encode
 
@@ -79,7 +82,6 @@ class Receipt:
     grant: Grant | None = None
     target: Attempt | None = None  # of the last attempt that has begun
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
-    held = -1  # nano-USD that admission has set aside for it; -1: not said
     fell_back = False  # another target serves than the one that was meant to
     prompt_tokens = 0  # estimated
     usage = NOTHING.delivered
@@ -88,7 +90,10 @@ class Receipt:
     answered_all = False  # the last attempt has delivered
     authed = routed = queued = connected = head = first_token = 0.0
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
+    passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
+    holding: Holding | None = None  # the limits and budgets that it counts against
+    stopped = False  # its budget could not pay for more of the answer
     _skips = False  # the client has an answer without events that could not be read
     _state = lifecycle.RECEIVED
     _started = 0.0  # of the attempt that runs
@@ -109,25 +114,24 @@ class Receipt:
         """Unix seconds, as OpenAI's ``created``."""
         return self.at // 1_000_000_000
 
-    def open(self, plan: Plan, prompt_tokens: int, call: Call, session: bytes) -> None:
+    def open(self, plan: Plan, call: Call, session: bytes) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
         self.step("admit")
         self.routed = _monotonic()
         self.plan = plan
-        self.prompt_tokens = prompt_tokens
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price
-        grant = self.grant
+        grant, hold = self.grant, None if self.holding is None else self.holding.hold
         assert grant is not None
         self.opened = True
         self._journal.running += 1
         self._journal.write(
             Opened(
-                self.id, self.at, grant.id, plan.requested, call.stream, prompt_tokens, self.label,
+                self.id, self.at, grant.id, plan.requested, call.stream, self.prompt_tokens, self.label,
                 -1 if price.input is None else price.input,
                 -1 if price.output is None else price.output, first.provider.name, first.upstream_model,
-                grant.tenant, self.held, _named(session) if session else "",
+                grant.tenant, 0 if hold is None else hold.cost, _named(session) if session else "",
                 _named(call.prompt.user) if "user" in call.body else "", call.metadata,
             )
         )  # fmt: skip
@@ -233,6 +237,7 @@ class Receipt:
                     {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                     for c in (self.plan.candidates if self.plan is not None else ())
                 ],
+                **({"passed_over": self.passed_over} if self.passed_over else {}),
                 "attempts": [explain.attempt_view(one) for one in self.attempts],
                 **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
             }
@@ -249,10 +254,22 @@ class Receipt:
 
     def progress(self, completion_tokens: int) -> None:
         if self._journal.accepting:  # what room is left belongs to the closes
-            self._journal.write(Progress(self.id, time.time_ns(), completion_tokens, self.held))
+            hold = None if self.holding is None else self.holding.hold
+            self._journal.write(
+                Progress(self.id, time.time_ns(), completion_tokens, hold.cost if hold is not None else 0)
+            )
+
+    def finish(self, bytes_out: int) -> None:
+        """The client has the answer, or as much of it as its budget could pay."""
+        if self.stopped:
+            self.close("finish", BUDGET_EXCEEDED.code, 200, BUDGET_EXCEEDED.code, bytes_out)
+        else:
+            self.close("finish", "delivered", 200, "", bytes_out)
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
+        if self.holding is not None:
+            self.holding.settle(self.usage, self.cost or 0, self.target, self.prompt_tokens)
         following = lifecycle.TABLE[self._state, event]
         if self.grant is None or not (self.opened or self._journal.accepting):
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.

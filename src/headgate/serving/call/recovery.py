@@ -98,7 +98,9 @@ class Recovery:
         silent = bridge is None or have is None
         if relay is not None and silent and self._refused_our_field(error, attempt):
             self._bare.add(key_of_target(attempt.target))
-            return replace(step, wait=0.0, why="retry" if self.seam is None else step.why, claims=())
+            claims = tuple(claim for claim in step.claims if claim == "use")  # the account serves one request more
+            why = "retry" if self.seam is None else step.why
+            return self._committed(replace(step, wait=0.0, why=why, claims=claims))
         if have is None:
             following = self._next_attempt.after(error, now)
             if following is None:

@@ -12,7 +12,7 @@ import math
 import time
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
-from headgate.model import Seam
+from headgate.model import UNLIMITED, Seam
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
@@ -91,8 +91,8 @@ class Pump:
     """One attempt's part of a client's stream.  An upstream that streams is ``start``ed, and is then its Source."""
 
     __slots__ = (
-        "_egress", "_flowing", "_joint", "_patience", "_quiet", "_relay", "_seen", "_upstream", "_wheel", "bridge",
-        "done",
+        "_egress", "_flowing", "_joint", "_most", "_patience", "_quiet", "_relay", "_seen", "_upstream", "_wheel",
+        "bridge", "done",
     )  # fmt: skip
 
     def __init__(
@@ -109,6 +109,10 @@ class Pump:
         self._seen = 0
         self._quiet = 0.0
         self._flowing = False  # this attempt has something to see
+        holding = relay.receipt.holding
+        self._most = (
+            0 if holding is not None and holding.is_extended else UNLIMITED
+        )  # bytes of text, before more is held
 
     def start(self) -> Signal[None]:
         """Attaches both ends; await the Signal: the bridge has seen the end, or an error."""
@@ -137,10 +141,10 @@ class Pump:
             self._break()
             return
         if events:
-            if self._flowing:
-                self._egress.send(events)
-            else:
+            if not self._flowing:
                 self.deliver(events)
+            elif bridge.size < self._most or self._extend():
+                self._egress.send(events)
         if bridge.done or bridge.error is not None:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
@@ -150,6 +154,24 @@ class Pump:
                 self._patience.begin_stalling()
             if bridge.quiet:
                 self._mind_the_end(bridge.quiet)
+
+    def _extend(self) -> bool:
+        """Whether more of the answer may be sent.  If not, it ends with what the client has."""
+        bridge, receipt = self.bridge, self._relay.receipt
+        holding = receipt.holding
+        hold = holding.hold if holding is not None else None
+        if holding is None or hold is None:
+            return True
+        covered = hold.covered
+        tokens = receipt.usage.completion + bridge.used.delivered.completion
+        self._most = holding.may_reach(bridge.size, tokens)
+        if self._most == 0:
+            receipt.stopped = True
+            bridge.stop("length")
+            return False
+        if hold.covered != covered:
+            receipt.progress(tokens)
+        return True
 
     def _mind_the_end(self, quiet: float) -> None:
         """Waits no longer for the end than the bridge says; where it was none, as long as for any event."""

@@ -1,8 +1,8 @@
 """The configuration that new calls see: the current Snapshot, the plans made from it, the providers' keys, and health.
 
 Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.
-Health is the exception: it describes the world outside and outlives every Snapshot.  It is notified here when keys
-change.
+Health and the counters are the exceptions: they describe what happens outside and what was used, and outlive every
+Snapshot.  Health is notified here when keys change.
 """
 
 from __future__ import annotations
@@ -10,9 +10,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate.model import Snapshot
+from headgate.policy.admission.memory import MemoryCounters
 from headgate.policy.auth import Digester
 from headgate.policy.health.targets import Health
 from headgate.policy.routing.router import Router
+from headgate.ports import Counters
 from headgate.process.channel import Resume, Uses
 
 
@@ -28,6 +30,7 @@ class Directory:
         self.secrets = secrets
         self.uses = Uses({}, {})
         self.health = Health()
+        self.counters: Counters = MemoryCounters()
         self._keyless: frozenset[str] = frozenset()
         self._park_keyless()
 

@@ -1,7 +1,9 @@
-"""Control's questions to a data process: the route that a call would take now, and the accounts that rest."""
+"""Control's questions to a data process: the route that a call would take now, the accounts that rest, and what the
+holders of limits and budgets have used."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -9,6 +11,7 @@ import msgspec
 from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.policy.admission import standings
 from headgate.policy.routing.explain import account_states
 from headgate.process.channel import Answer, Ask
 from headgate.serving.uplink.directory import Directory
@@ -35,7 +38,17 @@ def _explain(ask: Ask, directory: Directory, now: float) -> object:
     return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
 
 
-QUESTIONS: Mapping[str, Callable[[Ask, Directory, float], object]] = {"standings": _standings, "explain": _explain}
+def _quotas(ask: Ask, directory: Directory, _now: float) -> object:
+    """What holders have used, by the keys of their counters."""
+    keys = msgspec.json.decode(ask.params.get("keys", "[]"), type=list[str])
+    return standings.of_keys(directory.router.quotas, directory.counters, keys, time.time())
+
+
+QUESTIONS: Mapping[str, Callable[[Ask, Directory, float], object]] = {
+    "standings": _standings,
+    "explain": _explain,
+    "quotas": _quotas,
+}
 
 
 def _asker(ident: str, directory: Directory) -> Grant:

@@ -157,6 +157,8 @@ def boot_snapshot(declared: Snapshot, kept: Snapshot | None) -> Snapshot:
         tokens={**tokens, **declared.tokens},
         providers=providers,
         aliases=_aliases(declared.aliases, kept.aliases, providers),
+        tenants={**{name: one for name, one in kept.tenants.items() if one.origin == "store"}, **declared.tenants},
+        groups=(*declared.groups, *(group for group in kept.groups if group.origin == "store")),
     )
 
 

@@ -11,11 +11,11 @@ from pydantic import Field
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
 from headgate.control.api.errors import documented
-from headgate.control.api.nouns.accounts import AccountView, lived
-from headgate.control.api.nouns.accounts import views as account_views
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
+from headgate.control.api.vault.accounts import AccountView, lived
+from headgate.control.api.vault.accounts import views as account_views
 from headgate.control.api.views import Changed, Origin, Page, View, seconds, view_of
 from headgate.control.discovery.prefills import find_trims
 from headgate.control.discovery.probe import Result, check

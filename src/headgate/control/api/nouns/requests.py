@@ -103,7 +103,7 @@ def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("requests")
 
-    @api.get("/requests", response_model=Page[RequestView])
+    @api.get("/requests", response_model=Page[RequestView], responses=documented(404, 409))
     async def list_requests(
         limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,

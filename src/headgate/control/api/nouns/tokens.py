@@ -21,8 +21,8 @@ from headgate.control.refusals import TOKEN_NOT_FOUND
 from headgate.control.reports.requests import LATEST
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.resources.callers.token import TokenEdit, TokenWish
 from headgate.resources.fields import Resource, printable
-from headgate.resources.token import TokenEdit, TokenWish
 
 MAX_PAGE = 1000
 WEEK_S = 604_800

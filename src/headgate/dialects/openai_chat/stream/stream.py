@@ -94,6 +94,11 @@ class ChatStream(Delivery):
         return codec.as_text(self._face.model) or ""
 
     @property
+    def size(self) -> int:
+        """Bytes of the answer's text so far."""
+        return self.shown.size
+
+    @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
         return (self.shown.size + 3) >> 2
@@ -200,6 +205,12 @@ class ChatStream(Delivery):
         self.error = None
         self.done = True
         return True
+
+    def stop(self, reason: str) -> None:
+        for choice in self._choices.values():
+            if not choice.finish_sent:
+                choice.finish, choice.ending, choice.word = reason, None, ""
+        self.done = True
 
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
