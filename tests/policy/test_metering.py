@@ -150,7 +150,7 @@ def test_receipt_has_the_fold_of_its_attempts(ended: list[Ended]) -> None:
     receipt.grant = Grant("t", "tests")
     attempts = [Attempt(one.target, None) for one in ended]
     call = Call({}, "m", True, False, cast(Prompt, None))
-    receipt.open(Plan("m", tuple(attempts)), 9, call, b"")
+    receipt.open(Plan("m", tuple(attempts)), call, b"")
     for number, (attempt, one) in enumerate(zip(attempts, ended, strict=True), 1):
         receipt.begin(attempt)
         receipt.end(200, "" if number == len(ended) else "upstream_cut", one.used)
