@@ -29,8 +29,8 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.public.routes import Routes
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.connection import HttpUpstream
@@ -89,12 +89,12 @@ class Bench:
         price = Price(1_000_000_000, 4_000_000_000)
         provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price)
         key = bytes(32)
-        directory = Directory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
+        directory = SnapshotDirectory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
         settings = DataSettings(str(folder))
         journal = Journal(folder, settings.worker, "0", self.turn)
         refusals = Refusals(journal)
         transport = Transport(directory, Dialer({}), wheel, self.turn)
-        replay = Replay(wheel, settings.limits, directory.digester)
+        replay = ReplayKeeper(wheel, settings.limits, directory.digester)
         exchange = Exchange(
             directory, journal, refusals, Carriers({HTTP: transport}), wheel, settings.limits, Ids(1), replay
         )

@@ -32,8 +32,8 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.public.routes import Routes
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.uplink.link import Uplink
 from headgate.serving.uplink.snapshots import SnapshotFile, boot_snapshot, load
@@ -71,12 +71,12 @@ class DataProcess:
         self.refusals = Refusals(self.journal)
         saved = state / f"snapshot-{settings.worker}.bin"
         key = instance_key(state)
-        self.directory = Directory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
+        self.directory = SnapshotDirectory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         salt = secrets.randbits(28)
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt))
         self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
-        self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
+        self.replay = ReplayKeeper(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
             Ids(salt), self.replay,

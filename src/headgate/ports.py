@@ -145,10 +145,10 @@ class Sink(Protocol):
 class StreamDeadlines(Protocol):
     """What the pump tells of a stream's progress; see ``serving.upstream.patience``.
 
-    ``heard`` is the instant of the last event, in the seconds of the loop's wheel.
+    ``last_event_at`` is the instant of the last event, in the seconds of the loop's wheel.
     """
 
-    heard: float
+    last_event_at: float
 
     def begin_stalling(self) -> None:
         """The first token has come: from now on the silence between events is bounded."""

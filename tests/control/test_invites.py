@@ -14,6 +14,7 @@ from typing import Any
 import httpx2
 import pytest
 
+from headgate.process.boot import AccessSettings
 from tests.control.child import ADMIN, Child
 
 KEY = "sk-canary-contributed-0123456789"
@@ -48,7 +49,7 @@ def upstream() -> Iterator[str]:
 @pytest.fixture(scope="module")
 def child(upstream: str, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     state = tmp_path_factory.mktemp("state")
-    with Child(state, public_url=PUBLIC, allowed_hosts=("gate.example.com",)) as running:
+    with Child(state, access=AccessSettings(("gate.example.com",), PUBLIC)) as running:
         done = running.call(
             "POST", "/admin/v1/providers", json={"name": "mine", "title": "Mine & <Co>", "base_url": upstream}
         )

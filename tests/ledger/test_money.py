@@ -22,7 +22,7 @@ from headgate.control.ledger.reprice import reprice
 from headgate.control.ledger.spend import spending
 from headgate.control.ledger.verify import CHECKS, JOURNAL, verify
 from headgate.control.reports import breakdown, reconcile
-from headgate.control.reports.usage import Filters
+from headgate.control.reports.usage import UsageFilters
 from headgate.control.store.database import open_store
 from headgate.control.store.ledger_tables import ledger_entries
 from headgate.model import (
@@ -190,7 +190,7 @@ def test_usage_by_labels_and_hours(database: str, tmp_path: Path) -> None:
         )  # fmt: skip
 
         async def ask(group: str, since: int | None = NOW - DAY, **labels: str) -> dict[Any, tuple[int, float]]:
-            found = await breakdown.report(store.engine, group, Filters(since=since), breakdown.Labels(**labels))
+            found = await breakdown.report(store.engine, group, UsageFilters(since=since), breakdown.Labels(**labels))
             return {row["group"]: (row["requests"], round(row["cost_usd"] * 1e9)) for row in found["data"]}
 
         assert await ask("tenant") == {"acme": (2, 110), None: (1, 7)}

@@ -12,10 +12,10 @@ from headgate.model import Account, Grant, ModelRow, Plan
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.health.account_limits import DAY_S, AccountLimits
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.explain import account_states, explain_plan
 from headgate.policy.routing.router import Router
-from tests.policy.worlds import ANYONE, call, chain, provider, router, status
+from tests.policy.simulation import ANYONE, call, chain, provider, router, status
 
 NOON = 20_000 * DAY_S + DAY_S / 2  # Unix seconds
 ACME, OTHER = Grant("a", "of acme", tenant="acme"), Grant("o", "of another", tenant="other")
@@ -33,21 +33,21 @@ def ids(plan: Plan) -> list[str]:
     return [attempt.account.id.partition("/")[2] for attempt in plan.attempts if attempt.account is not None]
 
 
-def next_key(plan: Plan, health: Health, now: float) -> str:
+def next_key(plan: Plan, health: HealthState, now: float) -> str:
     """The account of a call that begins now; its claims are taken."""
     step = begin(plan, health, now)
     assert step.attempt.account is not None
     return step.attempt.account.id.partition("/")[2]
 
 
-def begin(plan: Plan, health: Health, now: float) -> Step:
+def begin(plan: Plan, health: HealthState, now: float) -> Step:
     step = NextAttempt(plan, health, lambda: 0.0).first(now, now + 600)
     health.commit(step.attempt, step.claims, now)
     return step
 
 
-def healthy() -> Health:
-    health = Health()
+def healthy() -> HealthState:
+    health = HealthState()
     health.accounts.limits.epoch = NOON
     return health
 

@@ -7,7 +7,7 @@ through the journal as MessagePack arrays.
 
 Units: durations are seconds (float), instants are Unix nanoseconds (int) unless the name says otherwise,
 prices are integer nano-USD per *million* tokens, costs integer nano-USD.
-What there are thousands of travels without its default values (``omit_defaults``): half the bytes, half the time.
+Values that exist in thousands travel without their defaults (``omit_defaults``): half the bytes, half the time.
 No value here ever holds a provider's key or a client's token: accounts are named, tokens are HMAC digests.
 """
 
@@ -33,12 +33,12 @@ from headgate.model.config import (
     FEATURES,
     Account,
     Alias,
+    ConnectionLimits,
     DataBoot,
     DataSettings,
     Grant,
     Limits,
     ModelRow,
-    Pool,
     Provider,
     Snapshot,
     Spend,
@@ -73,7 +73,7 @@ from headgate.model.records import (
     Record,
     Refused,
     Rotated,
-    Seam,
+    SeamRecord,
     Share,
 )
 
@@ -101,6 +101,7 @@ __all__ = [
     "CallLimits",
     "Candidate",
     "Closed",
+    "ConnectionLimits",
     "DataBoot",
     "DataSettings",
     "Delivered",
@@ -112,7 +113,6 @@ __all__ = [
     "Opened",
     "Options",
     "Plan",
-    "Pool",
     "Price",
     "PriceHours",
     "PriceTier",
@@ -126,7 +126,7 @@ __all__ = [
     "Refused",
     "Rendered",
     "Rotated",
-    "Seam",
+    "SeamRecord",
     "Share",
     "Snapshot",
     "Spend",

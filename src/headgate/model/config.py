@@ -24,7 +24,7 @@ class Timeouts(Struct, frozen=True, gc=False):
     total: float = 600.0
 
 
-class Pool(Struct, frozen=True, gc=False):
+class ConnectionLimits(Struct, frozen=True, gc=False):
     """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
 
     max_connections: int = 1000
@@ -78,7 +78,7 @@ class Account(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What one provider offers under one id.  ``kind``: chat | embedding | image | speech | transcription | other."""
+    """A model as one provider offers it.  ``kind``: chat | embedding | image | speech | transcription | other."""
 
     id: str
     upstream_model: str | None = None
@@ -100,10 +100,10 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):
-    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash; ``catalog`` then
-    holds what is known of some of them (prices, context windows): facts, no fence.
+    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash.  ``catalog`` then
+    describes some of these models (prices, context windows); it does not restrict them.
 
-    ``headers``: a value that is empty is a secret, kept where keys are (``wire.signing.header_secret``).
+    ``headers``: an empty value stands for a secret, which is stored with the keys (``wire.signing.header_secret``).
 
     ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
     engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
@@ -115,7 +115,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     auth: str = "bearer"  # bearer | x-api-key | api-key | query | sigv4 | none
     accounts: tuple[Account, ...] = ()
     ca_file: str | None = None
-    pool: Pool = Pool()
+    pool: ConnectionLimits = ConnectionLimits()
     headers: Mapping[str, str] = field(default_factory=dict)
     forward_headers: tuple[str, ...] = ("openai-organization", "openai-project")
     quirks: tuple[str, ...] = ()
@@ -141,7 +141,7 @@ class TargetRef(Struct, frozen=True, gc=False):
 class Alias(Struct, frozen=True):
     """A name for a job.  ``timeouts`` holds only the keys that the alias sets.
 
-    ``origin``: ``file``, ``store``, or ``shipped`` (bound by us to whatever is configured; ``why`` says how).
+    ``origin``: ``file``, ``store``, or ``shipped`` (Headgate chose its targets; ``why`` says how).
     """
 
     name: str
@@ -169,7 +169,7 @@ class Alias(Struct, frozen=True):
 
     @property
     def holds(self) -> bool:
-        """Some of its streams are not passed on before they are complete."""
+        """True if some of its streams are passed on only when they are complete."""
         return self.tool_calls == "hold" or self.structured == "buffer"
 
 
@@ -200,7 +200,7 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Snapshot(Struct, frozen=True):
-    """The world as one call sees it, from its first byte to its last.
+    """The configuration of one call, from its first byte to its last.
 
     ``tokens`` maps HMAC-SHA256(instance key, whole token) to its Grant.
     """
@@ -220,7 +220,7 @@ class Snapshot(Struct, frozen=True):
 
 
 class Limits(Struct, frozen=True, gc=False):
-    """What the listener, the transport and the dialects refuse to exceed.  Bytes and seconds."""
+    """The limits of the listener, the transport and the dialects, in bytes and seconds."""
 
     max_body: int = 20 << 20
     max_bodies: int = 512 << 20  # of all requests that arrive and of the calls that run; at least ``max_body``
@@ -234,14 +234,14 @@ class Limits(Struct, frozen=True, gc=False):
     idle_timeout: float = 75.0
     keep_alive: float = 10.0
     drain: float = 60.0
-    replay_max: int = 256 << 20  # what all kept calls may take
+    replay_max: int = 256 << 20  # memory of all kept calls
     replay_per_stream: int = 256 << 10
     replay_ttl: float = 300.0  # how long a kept stream stays after its end
     idempotency_ttl: float = 600.0  # the same, of an answer to an Idempotency-Key
 
 
 class DataSettings(Struct, frozen=True):
-    """All that a data process is told at birth; it reads no file but its instance key and its last snapshot."""
+    """The settings of a data process at its start.  It reads only two files: its instance key and its last snapshot."""
 
     state_dir: str
     worker: str = "w0"

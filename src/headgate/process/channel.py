@@ -95,8 +95,8 @@ class Resume(Struct, frozen=True, tag="resume"):
     trims: Mapping[str, bool] = field(default_factory=dict)  # by upstream model: the result of a probe of prefills
 
 
-class Answer(Struct, frozen=True, tag="answer"):
-    """The reply to an Ask: an HTTP status and a JSON body, ready to be sent on."""
+class AskReply(Struct, frozen=True, tag="answer"):
+    """The reply to an ``Ask``: an HTTP status and a JSON body, ready to be sent on."""
 
     id: int
     status: int
@@ -142,7 +142,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     | ``end``).  A data process gets those that need its health tables and counters (``explain``, with a request's body;
     ``standings``, of the accounts; ``quotas``).  ``grant`` is the asker, empty: the operator.
 
-    ``timeout`` is in seconds: after it the asker no longer waits for the Answer.
+    ``timeout`` is in seconds: after it the asker no longer waits for the ``AskReply``.
     """
 
     id: int
@@ -152,8 +152,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Resume | Answer | Uses | Ask
-Up = Hello | Ack | Gauges | Ask | Answer
+Down = SnapshotPart | Patch | Secrets | Resume | AskReply | Uses | Ask
+Up = Hello | Ack | Gauges | Ask | AskReply
 
 
 def frame(message: Down | Up) -> bytes:

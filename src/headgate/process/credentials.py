@@ -1,6 +1,6 @@
 """The instance key, the master key and fresh tokens: where randomness becomes a credential.
 
-Both processes and the CLI read keys and make tokens through this file.  Nothing here logs a token, and none is stored.
+Both processes and the CLI read keys and make tokens through this file.  It logs and stores no token.
 """
 
 from __future__ import annotations
@@ -25,18 +25,18 @@ _MINTED = re.compile(r"hg_pat_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 
 
 def instance_key(state_dir: Path) -> bytes:
-    """The key under which tokens are hashed: 32 bytes in STATE/instance.key (0600), made where there is none.
+    """Return the key for the digests of tokens: 32 bytes in STATE/instance.key (0600), made if there is none.
 
-    Raises StateError where the file is not a key, or cannot be read or written.
+    Raises StateError if the file is not a key, or cannot be read or written.
     """
     path = state_dir / INSTANCE_KEY
     return read_key(path, "issue every token anew") or make_key(path)
 
 
 def read_key(path: Path, remedy: str) -> bytes | None:
-    """A file's 32 bytes, None where there is no file.  ``remedy``: the step that follows when the key is given up.
+    """Return a file's 32 bytes, None without a file.  ``remedy``: the next step, for the error's text.
 
-    Raises StateError where the file is not a key, or cannot be read.
+    Raises StateError if the file is not a key, or cannot be read.
     """
     try:
         key = path.read_bytes()
@@ -54,7 +54,7 @@ def read_key(path: Path, remedy: str) -> bytes | None:
 
 def make_key(path: Path) -> bytes:
     """Write a fresh key (0600), unless another process was first; return the one that is there.  Raises StateError."""
-    # Written whole under another name and then linked: a second process sees all of it or nothing, and the first wins
+    # Written whole under another name and then linked: a second process sees a whole file or none, and the first wins
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -101,7 +101,7 @@ def read_master_key(path: Path) -> bytes:
 
 
 def public_id(token: str) -> str | None:
-    """The public part of an agent token, None where it is not one of ours."""
+    """Return the public part of an agent token; None if Headgate did not make it."""
     match = _TOKEN.fullmatch(token)
     return match[1] if match else None
 
@@ -112,7 +112,7 @@ def is_minted(token: str) -> bool:
 
 
 def fresh_id() -> str:
-    """A token's public id: eight hex digits."""
+    """Return a new public id of a token: eight hex digits."""
     return secrets.token_hex(4)
 
 
@@ -126,5 +126,5 @@ def mint(ident: str, form: str = "pat") -> str:
 
 
 def mint_admin() -> str:
-    """A fresh admin token: 256 bits of secret."""
+    """Return a fresh admin token with 256 bits of secret."""
     return f"hg_admin_{secrets.token_urlsafe(32)}"

@@ -62,7 +62,7 @@ class _ProviderFields(Resource):
             found["models"] = {ident: (facts or ModelTable()).row(ident) for ident, facts in models.items()}
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
         return {name: plain[name] for name in model.Provider.__struct_fields__ if name in plain} | {
-            "pool": model.Pool(**limits)
+            "pool": model.ConnectionLimits(**limits)
         }
 
 

@@ -22,7 +22,7 @@ from headgate.catalog.shipped_aliases import shipped
 from headgate.control.store import postgres
 from headgate.model import FREE, DataSettings, Limits, ModelRow, Provider, Timeouts
 from headgate.policy.auth import digest
-from headgate.process.boot import MasterKey
+from headgate.process.boot import AccessSettings, MasterKey
 from headgate.process.channel import World
 from headgate.process.locate import default_state_dir
 from headgate.process.statedir import url_of
@@ -205,8 +205,11 @@ def control_fields(settings: Settings) -> dict[str, Any]:
         "database": settings.database,
         "host": control.host,
         "port": control.port,
-        "allowed_hosts": _allowed_hosts(settings),
-        "public_url": control.public_url or "",
+        "access": AccessSettings(
+            tuple(name.lower() for name in _allowed_hosts(settings)),
+            control.public_url or "",
+            control.oidc.settings() if control.oidc else None,
+        ),
         "data_url": settings.data_url,
         "log_level": logging.level,
         "log_format": logging.format,
@@ -268,7 +271,8 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
 
 def fixed(settings: Settings) -> dict[str, str]:
     """Return the values of the boot messages that no reload changes: dotted key → a value for comparison."""
-    admin, master = settings.admin_token, settings.master_key.value
+    admin, master, oidc = settings.admin_token, settings.master_key.value, settings.file.control.oidc
+    login = oidc.client_secret.get_secret_value() if oidc and oidc.client_secret else ""
     return {
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
@@ -277,6 +281,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
+        "control.oidc.client_secret": hashlib.sha256(login.encode()).hexdigest() if login else "",
         "master_key": hashlib.sha256(master.encode()).hexdigest() if master else "",
         "master_key_file": settings.master_key.file,
     }

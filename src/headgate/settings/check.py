@@ -140,7 +140,7 @@ def _present(row: type[Resource], value: dict[str, Any]) -> dict[str, Any]:
         if item is None and field is not None and not field.is_required() and field.default is not None:
             continue
         inner = _row_of(field.annotation) if field else None
-        direct = inner is not None and field is not None and field.annotation is inner
+        direct = inner is not None and field is not None and not _is_collection(field.annotation)
         kept[key] = _present(inner, item) if direct and inner and isinstance(item, dict) else item
     return kept
 
@@ -161,7 +161,7 @@ def _value(field: FieldInfo | None, item: Any) -> Any:
     if field is not None and Any in get_args(field.annotation):
         return typed(item)
     inner = _row_of(field.annotation) if field is not None else None
-    direct = field is not None and field.annotation is inner
+    direct = field is not None and not _is_collection(field.annotation)
     if inner is not None and direct and isinstance(item, dict):
         return _valued(inner, item)
     if isinstance(item, dict):

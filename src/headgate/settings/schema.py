@@ -21,6 +21,7 @@ from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
+from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
 Port = Annotated[int, Field(ge=1, le=65_535)]
@@ -78,6 +79,7 @@ class Control(Resource):
     port: Port = 4001
     allowed_hosts: list[Host | Literal["*"]] = []
     public_url: Url | None = None
+    oidc: OidcTable | None = None
 
 
 class Detect(Resource):

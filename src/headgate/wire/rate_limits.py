@@ -1,7 +1,7 @@
 """Header fields that say what is left of a limit: how providers tell it of an account, how we tell our clients.  Pure.
 
-OpenAI's and its imitators' ``x-ratelimit-*`` (platform.openai.com, Rate limits), Anthropic's ``anthropic-ratelimit-*``
-(docs.anthropic.com, Rate limits).
+``x-ratelimit-*`` of OpenAI and compatible servers (platform.openai.com, Rate limits), Anthropic's
+``anthropic-ratelimit-*`` (docs.anthropic.com, Rate limits).
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _LIMITS = tuple(
 
 
 def share_left(headers: Mapping[bytes, bytes]) -> float | None:
-    """The smallest share of a limit that is left, 0.0 to 1.0; None where the fields say nothing."""
+    """Return the smallest share of a limit that is left, 0.0 to 1.0; None without such fields."""
     return min((share for limit in _LIMITS if (share := _share(headers, *limit)) is not None), default=None)
 
 

@@ -11,7 +11,8 @@ from pathlib import Path
 
 import httpx2
 
-from headgate.control.api.app import PREFIX, build
+from headgate.control.api.access.needs import PREFIX
+from headgate.control.api.app import build
 from headgate.control.api.parts import Admin
 from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.recorder import Recorder
@@ -20,7 +21,7 @@ from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
 from headgate.process.boot import MasterKey
-from headgate.process.channel import Answer, Down, Patch
+from headgate.process.channel import AskReply, Down, Patch
 from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX
@@ -44,11 +45,11 @@ class Nobody:
     async def effective(self, generation: int) -> bool:
         return True
 
-    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> Answer | None:
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> AskReply | None:
         """There is nobody who knows."""
         return None
 
-    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[Answer]:
+    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[AskReply]:
         return []
 
 

@@ -11,12 +11,14 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, count
+from typing import Any
 
 import msgspec
 from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import Change, changed_secret, record
 from headgate.control.store.database import superseded_tokens, tokens
 from headgate.model import NO_LIMITS, Budget, CallLimits, Grant
 from headgate.policy.auth import digest
@@ -28,7 +30,7 @@ ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide onc
 _TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run")  # of a Grant
 
 
-class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
+class StoredTerms(msgspec.Struct, frozen=True, omit_defaults=True):
     """The column of that name: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
 
     limits: CallLimits = NO_LIMITS
@@ -40,7 +42,7 @@ class Terms(msgspec.Struct, frozen=True, omit_defaults=True):
     form: str = "pat"
 
 
-_terms = msgspec.json.Decoder(Terms)
+_terms = msgspec.json.Decoder(StoredTerms)
 _strings = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -59,7 +61,7 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row of the table.  Instants are Unix ns; ``form``: see ``Terms``."""
+    """A row of the table.  Instants are Unix ns; ``form``: see ``StoredTerms``."""
 
     grant: Grant
     digest: bytes
@@ -93,11 +95,18 @@ async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant
                 **_columns(grant, form),
             )
         )
+        await record(connection, Change("token", grant.id, "created", None, described(grant)))
     return minted
 
 
+def described(grant: Grant) -> dict[str, Any]:
+    """A token as the audit log shows it."""
+    shown: dict[str, Any] = msgspec.to_builtins(grant)
+    return {name: value for name, value in shown.items() if name not in ("id", "origin")}
+
+
 def _columns(grant: Grant, form: str) -> dict[str, object]:
-    terms = Terms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
+    terms = StoredTerms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
     return {
         "tenant": grant.tenant,
         "terms": msgspec.json.encode(terms).decode(),
@@ -149,12 +158,20 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
 
 
 async def page(
-    engine: AsyncEngine, limit: int, after: tuple[int, str] | None = None, include_revoked: bool = False
+    engine: AsyncEngine,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    include_revoked: bool = False,
+    tenant: str | None = None,
 ) -> list[Stored]:
-    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id)."""
+    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id).  ``tenant``: only
+    this tenant's.
+    """
     query = _in_order().limit(limit)
     if not include_revoked:
         query = query.where(tokens.c.revoked_at.is_(None))
+    if tenant is not None:
+        query = query.where(tokens.c.tenant == tenant)
     if after is not None:
         at, ident = after
         query = query.where(or_(tokens.c.created_at > at, and_(tokens.c.created_at == at, tokens.c.id > ident)))
@@ -169,11 +186,21 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
-async def revoked_id(engine: AsyncEngine, wanted: str) -> str | None:
-    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none."""
+async def ids_of_tenant(engine: AsyncEngine, tenant: str) -> set[str]:
+    """The ids of all tokens that this tenant has and had."""
+    async with engine.connect() as connection:
+        return set((await connection.execute(select(tokens.c.id).where(tokens.c.tenant == tenant))).scalars())
+
+
+async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None) -> str | None:
+    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none.
+    ``tenant``: only this tenant's.
+    """
     query = select(tokens.c.id).where(
         or_(tokens.c.id == wanted, tokens.c.name == wanted), tokens.c.revoked_at.is_not(None)
     )
+    if tenant is not None:
+        query = query.where(tokens.c.tenant == tenant)
     async with engine.connect() as connection:
         found = await connection.execute(query.order_by(tokens.c.revoked_at.desc()).limit(1))
         return found.scalar()
@@ -207,10 +234,13 @@ def ending(grant: Grant, until: float) -> Grant:
 async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
     """Writes what a token may do.  False where no good token has its id."""
     async with engine.begin() as connection:
-        result = await connection.execute(
-            update(tokens).where(tokens.c.id == grant.id, tokens.c.revoked_at.is_(None)).values(**_columns(grant, form))
-        )
-    return result.rowcount == 1
+        row = (await connection.execute(select(tokens).where(tokens.c.id == grant.id))).first()
+        if row is None or row.revoked_at is not None:
+            return False
+        await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(**_columns(grant, form)))
+        before = described(_stored(row).grant)
+        await record(connection, Change("token", grant.id, "changed", before, described(grant)))
+    return True
 
 
 async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: float) -> tuple[Minted, float | None]:
@@ -233,6 +263,8 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
                 insert(superseded_tokens).values(digest=entry.digest, token_id=grant.id, until=until)
             )
         await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(digest=minted.digest))
+        after = changed_secret({"former_valid_until": until})
+        await record(connection, Change("token", grant.id, "rotated", None, after))
     return minted, until
 
 
@@ -246,6 +278,8 @@ async def revoke(engine: AsyncEngine, ident: str) -> bool:
         if result.rowcount:
             await connection.execute(update(tokens).where(tokens.c.parent == ident, good).values(revoked_at=now))
         await connection.execute(delete(superseded_tokens).where(superseded_tokens.c.token_id == ident))
+        if result.rowcount == 1:
+            await record(connection, Change("token", ident, "revoked"))
     return result.rowcount == 1
 
 

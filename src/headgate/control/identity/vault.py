@@ -24,6 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import Change, record
 from headgate.control.identity import master_key
 from headgate.control.identity.key_wrapping import KEY_ID_BYTES, NONCE_BYTES, KeyWrapper, LocalKey, WrongKey, key_id
 from headgate.control.identity.master_key import FILE, Found, VaultLocked
@@ -107,6 +108,7 @@ class Vault:
         if gone:
             async with engine.begin() as connection:
                 await connection.execute(delete(data_keys).where(data_keys.c.id.in_(gone)))
+                await record(connection, *(Change("data_key", ident, "deleted") for ident in gone))
         for ident in gone:
             del self._keys[ident]
 
@@ -123,6 +125,9 @@ class Vault:
                 await connection.execute(
                     update(data_keys).where(data_keys.c.id == ident).values(wrapped=wrapped, wrapper=wrapper.id)
                 )
+            change = Change("vault", "", "master_key_changed", {"master_key": self.found.wrapper.id},
+                            {"master_key": wrapper.id})  # fmt: skip
+            await record(connection, change)
         was = self.found
         self.found = Found(wrapper, was.place if was.file else "the request that changed it", was.file)
         if was.file:
@@ -180,6 +185,7 @@ async def _made(engine: AsyncEngine, wrapper: KeyWrapper) -> tuple[str, bytes]:
     async with engine.begin() as connection:
         values = {"id": ident, "wrapped": wrapped, "wrapper": wrapper.id, "created_at": time.time_ns()}
         await connection.execute(insert(data_keys).values(values))
+        await record(connection, Change("data_key", ident, "created"))
     return ident, key
 
 

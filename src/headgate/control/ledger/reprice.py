@@ -45,7 +45,7 @@ _READ = (
 
 
 @dataclass(slots=True)
-class Change:
+class PriceEffect:
     """The calls of one model at another price: nano-USD as charged, corrections included, and as they would be."""
 
     provider: str
@@ -59,7 +59,7 @@ class Change:
 class Repricing:
     """``unknown``: calls whose model has no price today; they are left alone."""
 
-    changes: dict[tuple[str, str], Change] = field(default_factory=dict)
+    changes: dict[tuple[str, str], PriceEffect] = field(default_factory=dict)
     unknown: int = 0
     posted: int = 0
 
@@ -121,7 +121,7 @@ def _corrected(
     if not difference:
         return
     key = (row["provider"], row["model"])
-    change = found.changes.setdefault(key, Change(*key))
+    change = found.changes.setdefault(key, PriceEffect(*key))
     change.calls += 1
     change.charged += charged
     change.corrected += cost

@@ -7,7 +7,7 @@ immutable: a change makes the next one, which is judged and written before it co
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, fields
 from typing import Any, TypeVar
 
@@ -16,6 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headgate.control.audit.chain import Change, changed_secret, differences, record
 from headgate.control.store.database import (
     model_overrides,
     stored_accounts,
@@ -30,7 +31,7 @@ from headgate.resources.account import AccountTerms
 from headgate.resources.alias import AliasWish
 from headgate.resources.callers.group import GroupWish
 from headgate.resources.callers.tenant import TenantWish
-from headgate.resources.fields import Resource
+from headgate.resources.fields import STORE, Resource
 from headgate.resources.model_row import FactsWish
 from headgate.resources.provider import ProviderBody
 
@@ -149,8 +150,10 @@ async def _bodies(connection: AsyncConnection, table: Table, kind: type[B]) -> l
     return found
 
 
-async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
-    """Writes what differs, in one transaction.  Raises SQLAlchemyError."""
+async def save(engine: AsyncEngine, before: Objects, after: Objects, changes: Sequence[Change] | None = None) -> None:
+    """Writes what differs, and the audit log's rows of it, in one transaction.  ``changes``: instead of a row for each
+    object.  Raises SQLAlchemyError.
+    """
     async with engine.begin() as connection:
         await _save_bodies(engine, connection, stored_providers, before.providers, after.providers)
         await _save_bodies(engine, connection, stored_aliases, before.aliases, after.aliases)
@@ -163,6 +166,48 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects) -> None:
                 values = {one.name: getattr(account, one.name) for one in fields(StoredAccount)}
                 values |= {"id": ident, "terms": account.terms.to_store()}
                 await _upsert(engine, connection, stored_accounts, values)
+        await record(connection, *(changes_between(before, after) if changes is None else changes))
+
+
+def changes_between(before: Objects, after: Objects) -> list[Change]:
+    """The audit log's account of a change: bodies and accounts without what is sealed in them."""
+    return [
+        *differences("provider", *_described(before.providers, after.providers)),
+        *differences("account", *_described(before.accounts, after.accounts)),
+        *differences("alias", *_described(before.aliases, after.aliases)),
+        *differences("model", *_described(before.models, after.models)),
+        *differences("tenant", *_described(before.tenants, after.tenants)),
+        *differences("budget", *_described(before.groups, after.groups)),
+    ]
+
+
+Described = dict[str, dict[str, Any]]
+
+
+def _described(before: Mapping[str, Any], after: Mapping[str, Any]) -> tuple[Described, Described]:
+    was = {name: _shown(kept) for name, kept in before.items() if after.get(name) is not kept}
+    will = {name: _shown(kept) for name, kept in after.items() if before.get(name) is not kept}
+    for name in was.keys() & will.keys():
+        if _sealed(before[name]) != _sealed(after[name]):
+            will[name] = changed_secret(will[name])
+    return was, will
+
+
+def _shown(kept: StoredNoun | StoredAccount) -> dict[str, Any]:
+    if isinstance(kept, StoredAccount):
+        terms = kept.terms.model_dump(mode="json", exclude_defaults=True)
+        return {"priority": kept.priority, "free": kept.free, **terms}
+    body: Resource = kept.body  # type: ignore[attr-defined]  # every StoredNoun has one, of its own type
+    shown = body.model_dump(mode="json", exclude_defaults=True, exclude={"sealed_headers"}, context=STORE)
+    if "headers" in shown:  # an earlier release kept their values in the clear
+        shown["headers"] = sorted(shown["headers"] or ())
+    return shown
+
+
+def _sealed(kept: StoredNoun | StoredAccount) -> object:
+    if isinstance(kept, StoredAccount):
+        return kept.sealed
+    return kept.body.sealed_headers if isinstance(kept, StoredProvider) else None
 
 
 Bodies = (

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
 from headgate.control.ledger.tags import as_json, tag_value
-from headgate.control.reports.usage import MAX_GROUPS, Filters, figures
+from headgate.control.reports.usage import MAX_GROUPS, UsageFilters, figures
 from headgate.control.store.database import requests
 from headgate.model.receipt_ids import first_of
 
@@ -53,7 +53,7 @@ _KEYS: dict[str, ColumnElement[Any]] = {
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Labels:
-    """Which calls, beside ``usage.Filters``; None: any.  ``tag`` is ``name=value``, or a name: whatever its value."""
+    """Which calls, beside ``UsageFilters``; None: any.  ``tag`` is ``name=value``, or a name: whatever its value."""
 
     tenant: str | None = None
     session: str | None = None
@@ -64,7 +64,7 @@ class Labels:
         return any((self.tenant, self.session, self.user, self.tag))
 
 
-async def report(engine: AsyncEngine, group_by: str, filters: Filters, labels: Labels) -> dict[str, Any]:
+async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters, labels: Labels) -> dict[str, Any]:
     """As ``usage.report``, of the calls that began within ``filters.since`` and ``until``, to the instant.  Raises
     SQLAlchemyError.
     """
@@ -96,7 +96,7 @@ def _grouped(group_by: str, dialect: str) -> tuple[ColumnElement[Any], Any]:
     return table.c.key + "=" + table.c.value, requests.join(table, true())
 
 
-def _where(filters: Filters) -> list[ColumnElement[bool]]:
+def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = [_row.outcome.is_not(None)]
     if filters.since is not None:
         found.append(_row.id >= first_of(filters.since))
@@ -104,6 +104,8 @@ def _where(filters: Filters) -> list[ColumnElement[bool]]:
         found.append(_row.id < first_of(filters.until))
     if filters.token is not None:
         found.append(_row.grant_id == filters.token)
+    if filters.tokens is not None:
+        found.append(_row.grant_id.in_(filters.tokens))
     if filters.provider is not None:
         found.append(_row.provider == filters.provider)
     if filters.model is not None:

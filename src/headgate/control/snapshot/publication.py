@@ -21,6 +21,7 @@ from typing import Protocol, TypeVar
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import Change
 from headgate.control.identity import tokens
 from headgate.control.ledger.prices import PriceBook
 from headgate.control.objects import registry
@@ -130,7 +131,7 @@ class Publication:
         async with self.turn():
             before = self.sources.objects
             after, made = await asyncio.to_thread(alter, before)
-            await registry.save(self._engine, before, after)
+            await registry.save(self._engine, before, after, [Change("vault", "", "resealed")])
             self.sources = replace(self.sources, objects=after)
         return made
 

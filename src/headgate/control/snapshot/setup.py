@@ -53,7 +53,7 @@ async def set_up(
     vault = await open_vault(engine, state, master_key, all_sealed_blobs(stored))
     publication = Publication(engine, Keyring(vault), stored)
     spend = SpendLimits(publication, AccountSpend(engine))
-    upkeep = Upkeep(publication, engine, load, reloaded, own_ports, spend.apply)
+    upkeep = Upkeep(publication, engine, load, reloaded, own_ports, spend.apply, key)
     keys = VaultKeys(publication, engine, state)
     contributors = Contributors(publication, engine, key, public_url)
     return Publishing(publication, AgentTokens(publication, engine, key), upkeep, keys, contributors, spend)

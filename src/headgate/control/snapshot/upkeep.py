@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog import prices
+from headgate.control.audit.file_changes import record_changes
 from headgate.control.discovery.detection import Detected, engines, taken
 from headgate.control.objects.assemble import all_providers
 from headgate.control.reports.usage import uses_30d
@@ -27,7 +28,7 @@ log = structlog.get_logger("headgate.publication")
 
 
 @dataclass(frozen=True, slots=True)
-class Reloaded:
+class FileReload:
     """``changed``: something differs.  ``effective``: every connected data process serves with it.
     ``needs_restart``: changed keys that only a restart applies.
     """
@@ -41,7 +42,7 @@ class Reloaded:
 class Upkeep:
     """``settle`` after the publication has begun.  ``load`` reads the file, ``reloaded`` is called after a reload that
     changed something; ``own_ports``: of this gateway, where no engine is looked for; ``apply_limits`` compares what
-    accounts have spent with their limits.
+    accounts have spent with their limits.  ``key``: of the digests by which the audit log notices new secrets.
     """
 
     def __init__(
@@ -52,12 +53,14 @@ class Upkeep:
         reloaded: Callable[[], None],
         own_ports: frozenset[int],
         apply_limits: Callable[[], Awaitable[None]],
+        key: bytes,
     ) -> None:
         self._publication = publication
         self._engine = engine
         self._load = load
         self._reloaded = reloaded
         self._own_ports = own_ports
+        self._key = key
         self._apply_limits = apply_limits
         self._day: date | None = None  # whose prices hold; None before the price list is there
         self.detected = NOTHING_FOUND
@@ -119,7 +122,7 @@ class Upkeep:
         """Keys that the file gives another value than the running processes were started with."""
         return self._publication.sources.compiled.needs_restart
 
-    async def reload(self) -> Reloaded:
+    async def reload(self) -> FileReload:
         """Reads the file again.  Raises ValueError or OSError with a sentence where it is bad: the last good one
         stays.  What the store declares stays too.
         """
@@ -131,6 +134,7 @@ class Upkeep:
                     log.error("the configuration was not reloaded; the last good one stays", error=str(error))
                 self.reload_error = str(error)
                 raise
+            await record_changes(self._engine, compiled, self._key)
             self.reload_error = None
             self.reloaded_at = time.time()
             if compiled.needs_restart and compiled.needs_restart != self.needs_restart:
@@ -143,7 +147,7 @@ class Upkeep:
             log.info("configuration reloaded", generation=generation)
             self._reloaded()
         effective = await self._publication.effective(generation)
-        return Reloaded(generation, changed, effective, compiled.needs_restart)
+        return FileReload(generation, changed, effective, compiled.needs_restart)
 
     async def detect(self) -> tuple[Detected, bool]:
         """Looks for local engines again: what is there, and whether the data processes know.  Where the configuration

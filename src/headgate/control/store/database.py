@@ -32,6 +32,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
 from headgate.control.store import (
+    access_tables,  # noqa: F401 - its tables are part of the schema
     ledger_tables,  # noqa: F401 - its tables are part of the schema
     postgres,
     revisions,

@@ -23,7 +23,7 @@ ATTACHED_TOKENS = 1600  # of an image or a sound, as the largest that providers 
 _INSTRUCTING = frozenset(("tools", "functions", "response_format"))
 _USER = codec.raw("user")
 
-# Between quotes of JSON a line begins behind \n or a quote.
+# Within a JSON string, a line begins after \n or the opening quote.
 _CODE = re.compile(
     rb"```|Traceback \(most recent"
     rb'|(?:\\n|")(?:\\t| ){0,64}(?:def \w+\(|class \w+[(:{]|import [\w.]+(?:\\n|;|")|from [\w.]+ import '

@@ -4,7 +4,7 @@ Names resolve in WIRE's order: an alias, then what ``offers`` says.  A bare mode
 provider, never the model.  ``filters`` holds the reasons that exclude a target, ``strategies`` the orders that
 depend on chance or on measurements.
 
-Pure.  A plan that depends on nothing but its name is made once for a Snapshot and costs one look-up then.
+Pure.  A plan that depends on its name alone is made once for a Snapshot, and then costs one look-up.
 """
 
 from __future__ import annotations
@@ -18,7 +18,7 @@ from msgspec.structs import replace
 
 from headgate.catalog.names import TENANT_ALIAS, tenant_of
 from headgate.catalog.offers import Offers, known, price_of
-from headgate.catalog.unknown import shown, unknown
+from headgate.catalog.unknown import quote, unknown
 from headgate.errors import INVALID_VALUE, MODEL_NOT_ALLOWED, NO_PROVIDER_KEY, GatewayError
 from headgate.model import (
     FEATURES,
@@ -40,7 +40,7 @@ from headgate.model.bounded import Bounded
 from headgate.policy.admission.quotas import QuotaTable
 from headgate.policy.attempts.strategies import CHOSEN, FALLBACK
 from headgate.policy.health.accounts import belongs_to
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing import difficulty, explain, filters
 from headgate.policy.routing.difficulty import COMPUTED
 from headgate.policy.routing.explain import Explanation
@@ -49,7 +49,7 @@ MAX_REMEMBERED = 4096
 SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
 _SESSION_HEADERS = frozenset(SESSION_HEADERS)
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
-_ORDERED = frozenset(("cheapest", COMPUTED))  # by what the very call costs, here
+_ORDERED = frozenset(("cheapest", COMPUTED))  # by the cost of this call
 
 
 class _Made(NamedTuple):
@@ -87,9 +87,8 @@ class Router:
     def plan(self, call: Call, grant: Grant, headers: Mapping[bytes, bytes] | None = None) -> Plan:
         """Return the plan of ``call``.  ``headers`` may name its session, for the prompt cache.
 
-        Raises GatewayError: 404 where nothing has the name, 403 where this token may not use it, 503 where its
-        providers have no key, 422 (or 400: the prompt is too long) where no target qualifies.  Nothing is spent by
-        then.
+        Raises GatewayError: 404 for an unknown name, 403 if this token may not use it, 503 if its providers have no
+        key.  422: no target qualifies.  400: the prompt is too long for all of them.  Planning costs no tokens.
         """
         requested = call.model or self.snapshot.default_model
         made = self._made.get(requested)
@@ -108,7 +107,7 @@ class Router:
             return plan if plan.ordered else _with_affinity(plan, call, grant, headers or {})
         return self._plan_for(call, grant, made.plan, headers or {})
 
-    def explain(self, call: Call, grant: Grant, health: Health | None, now: float) -> Explanation:
+    def explain(self, call: Call, grant: Grant, health: HealthState | None, now: float) -> Explanation:
         """Return the plan with every candidate's reason, scores and state.  Raises nothing: an error is part of it."""
         requested = call.model or self.snapshot.default_model
         try:
@@ -179,7 +178,7 @@ class Router:
         candidates = self._candidates(call, grant, base)
         left = [candidate for candidate in candidates if not candidate.reason]
         if not left:
-            raise filters.nothing_left(shown(base.requested), grant.name, candidates)
+            raise filters.nothing_left(quote(base.requested), grant.name, candidates)
         usable = [candidate.target for candidate in left]
         attempts = tuple(attempt for target in usable for attempt in _accounts(target, grant.tenant))
         if grant.free_only:
@@ -234,7 +233,7 @@ class Router:
         if base.alias.name.startswith(TENANT_ALIAS):
             raise GatewayError(
                 INVALID_VALUE,
-                f"{shown(base.requested)} keeps its own targets: it cannot be given fallback_models",
+                f"{quote(base.requested)} keeps its own targets: it cannot be given fallback_models",
                 param="headgate.fallback_models",
             )
         try:
@@ -263,13 +262,15 @@ class Router:
             reason = alias.why or "no provider is configured; add one under providers: in the configuration"
             raise GatewayError(
                 NO_PROVIDER_KEY,
-                f"{shown(requested)} has nothing to choose from: {reason.rstrip('.')}. "
+                f"{quote(requested)} has nothing to choose from: {reason.rstrip('.')}. "
                 "Ask for builtin/lorem to try the gateway itself",
             )
         candidates = self._judge(weighted, alias)
         if difficulty.is_computed(alias) and any(known(one.target.price) for one in candidates):
             alias = replace(alias, strategy=COMPUTED)
-            candidates.sort(key=lambda one: not filters.is_own(one.target.provider))  # of equals, what is near
+            candidates.sort(
+                key=lambda one: not filters.is_own(one.target.provider)
+            )  # stable: among equals, the operator's own first
         return alias, candidates
 
     def _alias_by_case(self, requested: str) -> str | None:
@@ -341,7 +342,7 @@ def _have_terms(attempts: Iterable[Attempt]) -> bool:
 
 
 def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
-    """``name`` is the requested name; a token that may use it may use all of its targets."""
+    """Return the reason, or an empty string.  A token that may use the requested ``name`` may use all its targets."""
     may = grant.models
     if not may or name in may or f"{target.provider.name}/{target.model}" in may or target.model in may:
         return ""
@@ -354,7 +355,7 @@ def _hold_tenant(name: str, grant: Grant) -> None:
     """
     tenant = tenant_of(name)
     if tenant is not None and grant.id and grant.tenant != tenant:
-        sentence = f"{shown(name)} is an alias of a tenant that the API key {grant.name!r} does not belong to"
+        sentence = f"{quote(name)} is an alias of a tenant that the API key {grant.name!r} does not belong to"
         raise GatewayError(MODEL_NOT_ALLOWED, sentence, param="model")
 
 

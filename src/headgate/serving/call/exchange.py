@@ -34,8 +34,8 @@ from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.upstream.carriers import Carriers
 from headgate.wire import urls
@@ -52,14 +52,14 @@ class Exchange:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: SnapshotDirectory,
         journal: Journal,
         refusals: Refusals,
         carriers: Carriers,
         wheel: Wheel,
         limits: Limits,
         ids: Ids,
-        replay: Replay,
+        replay: ReplayKeeper,
     ) -> None:
         self._directory = directory
         self._journal = journal

@@ -25,7 +25,7 @@ from headgate.model import (
     Opened,
     Plan,
     Progress,
-    Seam,
+    SeamRecord,
     Target,
     Usage,
     Used,
@@ -105,7 +105,7 @@ class Receipt:
         self.client_id = prefix + self.id  # as the client reads it
         self.received = received
         self.attempts: list[AttemptRecord] = []
-        self.continued: list[Seam] = []
+        self.continued: list[SeamRecord] = []
         self._ended: list[Ended] = []
         self._journal = journal
 
@@ -323,7 +323,7 @@ def _named(value: bytes) -> str:
     return value.decode("utf-8", "replace") if text is None else text
 
 
-def _continued(seams: list[Seam]) -> bytes:
+def _continued(seams: list[SeamRecord]) -> bytes:
     return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 

@@ -15,11 +15,11 @@ from headgate.dialects import canonical
 from headgate.dialects import seam as seams
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
-from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target
+from headgate.model import Alias, Attempt, Call, Delivered, Plan, SeamRecord, Target
 from headgate.policy.attempts import continuation
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
-from headgate.policy.health.targets import Health, Key, blames_our_field, key_of_target
+from headgate.policy.health.targets import HealthState, Key, blames_our_field, key_of_target
 from headgate.ports import StreamBridge
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.relay import Relay
@@ -43,7 +43,7 @@ class Recovery:
         call: Call,
         plan: Plan,
         next_attempt: NextAttempt,
-        health: Health,
+        health: HealthState,
         wheel: Wheel,
         receipt: Receipt,
         relay: Relay | None,
@@ -179,12 +179,12 @@ class Recovery:
             limited=self._call.max_tokens is not None,
         )  # fmt: skip
 
-    def joint(self, attempt: Attempt) -> Seam | None:
+    def joint(self, attempt: Attempt) -> SeamRecord | None:
         """Where this attempt goes on, for people; None where it does not."""
         if self.seam is None or self._break is None:
             return None
         origin, why = self._break
-        return Seam(len(self._have_text), _named(origin), _named(attempt.target), why)
+        return SeamRecord(len(self._have_text), _named(origin), _named(attempt.target), why)
 
     def _last(self, error: GatewayError, now: float) -> GatewayError:
         """What the client is told after the last attempt: its error, or all of them where they were not alike; with the

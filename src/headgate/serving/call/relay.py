@@ -12,7 +12,7 @@ import math
 import time
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
-from headgate.model import UNLIMITED, Seam
+from headgate.model import UNLIMITED, SeamRecord
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
@@ -47,7 +47,7 @@ class Relay:
         self._early = self._wheel.now + seconds
         self._wheel.set(self, self._early)
 
-    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> Pump:
+    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: SeamRecord | None = None) -> Pump:
         """Another attempt answers; with ``joint`` it goes on where the client's stream broke."""
         self.bridge = bridge
         return Pump(self, self._wheel, upstream, bridge, joint)  # knows this relay: it is not kept here
@@ -96,7 +96,7 @@ class Pump:
     )  # fmt: skip
 
     def __init__(
-        self, relay: Relay, wheel: Wheel, upstream: Upstream, bridge: StreamBridge, joint: Seam | None
+        self, relay: Relay, wheel: Wheel, upstream: Upstream, bridge: StreamBridge, joint: SeamRecord | None
     ) -> None:
         self.bridge = bridge
         self.done: Signal[None] = Signal()
@@ -149,7 +149,7 @@ class Pump:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
             self._seen = bridge.events
-            self._patience.heard = self._wheel.now
+            self._patience.last_event_at = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
                 self._patience.begin_stalling()
             if bridge.quiet:

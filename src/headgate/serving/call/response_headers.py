@@ -22,7 +22,7 @@ from headgate.errors import (
     UPSTREAM_UNPAID,
     GatewayError,
 )
-from headgate.model import Seam
+from headgate.model import SeamRecord
 from headgate.serving.call.receipt import Receipt
 
 _monotonic = time.monotonic
@@ -55,7 +55,7 @@ def _of_route(receipt: Receipt) -> bytes:
     return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
 
 
-def seam_comment(seam: Seam) -> bytes:
+def seam_comment(seam: SeamRecord) -> bytes:
     """The comment that marks where another attempt goes on."""
     return b": continued after %d characters by %b\n\n" % (seam.after, _printable(seam.target))
 

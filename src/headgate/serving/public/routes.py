@@ -29,10 +29,10 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Fiber, Signal, next_turn
-from headgate.serving.public.catalog import Lists, Page, rest_of, unchanged
+from headgate.serving.public.catalog import Lists, TaggedBody, rest_of, unchanged
 from headgate.serving.public.streams import Streams
 from headgate.serving.replay.stream import CUT_SHORT
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.uplink.link import Uplink
 from headgate.wire.http import Request
@@ -48,7 +48,7 @@ log = logging.getLogger("headgate.routes")
 
 Operation = Callable[[Request, Egress], None]
 Params = Callable[[Grant], dict[str, str]]
-Listing = Callable[[Request], Awaitable[Page]]
+Listing = Callable[[Request], Awaitable[TaggedBody]]
 
 
 class Routes:
@@ -57,7 +57,7 @@ class Routes:
     def __init__(
         self,
         exchange: Exchange,
-        directory: Directory,
+        directory: SnapshotDirectory,
         link: Uplink,
         refusals: Refusals,
         cors_origins: tuple[str, ...],

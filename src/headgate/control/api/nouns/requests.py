@@ -13,13 +13,15 @@ from pydantic import AfterValidator, create_model
 
 from headgate.catalog.money import NANO
 from headgate.catalog.words import Outcome
+from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
-from headgate.control.api.nouns.tokens import token_id
+from headgate.control.api.nouns.tokens import own_tokens, token_id
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, view_of
+from headgate.control.identity.roles import Principal
 from headgate.control.refusals import TOKEN_NOT_FOUND
-from headgate.control.reports import requests
+from headgate.control.reports import instants, requests
 from headgate.control.reports.receipts import ShownShare
 from headgate.control.reports.wishes import MAX_USD
 from headgate.control.store.receipt_columns import RECEIPT
@@ -105,6 +107,7 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.get("/requests", response_model=Page[RequestView], responses=documented(404, 409))
     async def list_requests(
+        caller: Caller,
         limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
         token: Word = None,
@@ -122,8 +125,8 @@ def routes(admin: Admin) -> APIRouter:
         min_duration_ms: Annotated[float | None, Query(ge=0, le=DAY_MS, allow_inf_nan=False)] = None,
     ) -> Response:
         """Calls, newest first; the filters hold together."""
-        filters = requests.Filters(
-            token=None if token is None else await grant_of(admin, token),
+        filters = requests.RequestFilters(
+            token=None if token is None else await grant_of(admin, token, caller),
             model=model,
             requested=requested,
             provider=provider,
@@ -136,6 +139,7 @@ def routes(admin: Admin) -> APIRouter:
             until=instant_of("until", until),
             min_cost=None if min_cost_usd is None else int(min_cost_usd * NANO),
             min_duration_us=None if min_duration_ms is None else int(min_duration_ms * 1000),
+            tokens=await own_tokens(admin, caller),
         )
         await caught_up(admin)
         try:
@@ -146,12 +150,10 @@ def routes(admin: Admin) -> APIRouter:
         return Response(_encode(body), media_type="application/json")
 
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
-    async def get_request(
-        ident: RequestIdent,
-    ) -> Response:
+    async def get_request(ident: RequestIdent, caller: Caller) -> Response:
         """One call, with every attempt."""
         await caught_up(admin)
-        found = await requests.one(admin.engine, ident)
+        found = await requests.one(admin.engine, ident, await own_tokens(admin, caller))
         if found is None:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")
@@ -168,10 +170,10 @@ async def caught_up(admin: Admin) -> None:
         raise GatewayError(CONTROL_AWAY, "The store is busy and does not have the last calls yet; try again.") from None
 
 
-async def grant_of(admin: Admin, wanted: str) -> str:
+async def grant_of(admin: Admin, wanted: str, caller: Principal) -> str:
     """The id behind a token's name.  What no token has passes as it is: calls may outlast their token's row."""
     try:
-        return await token_id(admin, wanted)
+        return await token_id(admin, wanted, caller)
     except GatewayError as refusal:
         if refusal.kind is TOKEN_NOT_FOUND and _PUBLIC_ID.fullmatch(wanted):
             return wanted
@@ -179,9 +181,10 @@ async def grant_of(admin: Admin, wanted: str) -> str:
 
 
 def instant_of(name: str, text: str | None) -> int | None:
+    """Unix ns of a query parameter.  Raises GatewayError (400)."""
     if text is None:
         return None
     try:
-        return requests.instant(text)
+        return instants.instant(text)
     except ValueError as error:
         raise GatewayError(INVALID_VALUE, str(error), param=name) from error

@@ -9,7 +9,10 @@ from fastapi import APIRouter, Query, Response
 from pydantic import create_model
 
 from headgate.catalog.money import NANO, nano
+from headgate.control.api.access.callers import Caller
+from headgate.control.api.errors import documented
 from headgate.control.api.nouns.requests import Instant, Word, caught_up, grant_of, instant_of
+from headgate.control.api.nouns.tokens import own_tokens
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View
@@ -122,8 +125,9 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _add_report(api: APIRouter, admin: Admin) -> None:
-    @api.get("/usage", response_model=UsageReport)
+    @api.get("/usage", response_model=UsageReport, responses=documented(404, 409))
     async def report_usage(
+        caller: Caller,
         group_by: GroupBy = "model",
         since: Instant = None,
         until: Instant = None,
@@ -140,12 +144,13 @@ def _add_report(api: APIRouter, admin: Admin) -> None:
         By tenant, session, user, tag or hour, or of one of them: of the calls that began in the window, to the instant.
         Else days count whole.
         """
-        filters = usage.Filters(
+        filters = usage.UsageFilters(
             since=instant_of("since", since),
             until=instant_of("until", until),
-            token=None if token is None else await grant_of(admin, token),
+            token=None if token is None else await grant_of(admin, token, caller),
             model=model,
             provider=provider,
+            tokens=await own_tokens(admin, caller),
         )
         labels = breakdown.Labels(tenant=tenant, session=session, user=user, tag=tag)
         await caught_up(admin)
@@ -194,7 +199,7 @@ def _add_ledger(api: APIRouter, admin: Admin) -> None:
         return ReconciliationView(**await reconcile.reconcile(admin.engine, wish.providers, charged))
 
 
-def _change(one: reprice.Change) -> ChangeView:
+def _change(one: reprice.PriceEffect) -> ChangeView:
     return ChangeView(
         provider=one.provider, model=one.model, requests=one.calls, charged_usd=one.charged / NANO,
         corrected_usd=one.corrected / NANO, difference_usd=(one.corrected - one.charged) / NANO,

@@ -13,6 +13,7 @@ from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, View
+from headgate.control.audit.chain import Change, record_alone
 from headgate.control.identity.vault_file import SHORTEST
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.process.credentials import KEY_FORM, parse_key
@@ -153,6 +154,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.post("/vault/export")
     async def export_vault(wish: ExportWish) -> ExportView:
         """The stored keys with their terms, sealed under a passphrase (scrypt, AES-256-GCM)."""
+        await record_alone(admin.engine, Change("vault", "", "exported"))
         data, count = await asyncio.to_thread(keys.exported, wish.passphrase.get_secret_value())
         return ExportView(data=base64.b64encode(data).decode(), accounts=count)
 

@@ -1,4 +1,4 @@
-"""Tenants and groups of calls; of a token its tenant, its parent, and what it may use."""
+"""Tenants and groups of calls; of a token its parent, and what it may use."""
 
 from __future__ import annotations
 
@@ -6,11 +6,11 @@ import sqlalchemy as sa
 from alembic import op
 
 revision = "0009"
-down_revision = "0006"
+down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-COLUMNS = (("tenant", ""), ("parent", ""), ("terms", "{}"))
+COLUMNS = (("parent", ""), ("terms", "{}"))
 
 
 def upgrade() -> None:
