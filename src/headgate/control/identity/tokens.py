@@ -31,7 +31,7 @@ _TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run") 
 
 
 class StoredTerms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The column of that name: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
+    """The column ``terms``: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
 
     limits: CallLimits = NO_LIMITS
     budget: Budget | None = None
@@ -238,6 +238,8 @@ async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
         if row is None or row.revoked_at is not None:
             return False
         await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(**_columns(grant, form)))
+        if row.tenant != grant.tenant:  # its children go with it
+            await connection.execute(update(tokens).where(tokens.c.parent == grant.id).values(tenant=grant.tenant))
         before = described(_stored(row).grant)
         await record(connection, Change("token", grant.id, "changed", before, described(grant)))
     return True

@@ -122,6 +122,11 @@ class ChatPrompt(Struct, gc=False):
             return "structured"
         return "sampled" if self.choices > 1 or _is_sampled(members) else None
 
+    @property
+    def follows_result(self) -> bool:
+        messages = codec.as_objects(self.members["messages"]) or [{}]
+        return codec.as_text(messages[-1].get("role")) in ("tool", "function")
+
 
 # ------------------------------------------------------------------------------------- features
 

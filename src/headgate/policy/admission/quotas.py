@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headgate.model import (
     HARD,
@@ -10,7 +10,6 @@ from headgate.model import (
     UNLIMITED,
     Attempt,
     Budget,
-    Call,
     CallGroup,
     CallLimits,
     Grant,
@@ -20,6 +19,8 @@ from headgate.model import (
     Target,
     Tenant,
 )
+
+Lookup = Callable[[], bytes]
 
 
 class QuotaTable:
@@ -53,12 +54,15 @@ class QuotaTable:
             found = self.known[grant.id] = self._make(grant)
         return found
 
-    def matching(self, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> tuple[Quota, ...]:
-        """Those of the groups that a call matches.  ``session`` is asked only where a group depends on it.
+    def matching(
+        self, tags: Mapping[str, str], session: Lookup, attempts: tuple[Attempt, ...], user: Lookup = bytes
+    ) -> tuple[Quota, ...]:
+        """Those of the groups that a call matches.  ``session`` and ``user`` are asked only where a group depends on
+        them.
 
         A group of a model applies where the model may serve; where another one does, the call is taken back.
         """
-        return tuple(quota for group, quota in self._groups if _matches(group, call, session, attempts))
+        return tuple(quota for group, quota in self._groups if _matches(group, tags, session, attempts, user))
 
     def over_budget(self, grant: Grant) -> str:
         """The alias that serves a token's calls where a budget is spent; empty: none does."""
@@ -123,13 +127,14 @@ def is_model(target: Target, name: str) -> bool:
     return name in (f"{target.provider.name}/{target.model}", target.model)
 
 
-def _matches(group: CallGroup, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> bool:
-    tags = call.metadata or {}
+def _matches(
+    group: CallGroup, tags: Mapping[str, str], session: Lookup, attempts: tuple[Attempt, ...], user: Lookup
+) -> bool:
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.model and not any(is_model(attempt.target, group.model) for attempt in attempts):
         return False
-    if group.user and call.prompt.user != group.user.encode():
+    if group.user and user() != group.user.encode():
         return False
     return not group.session or session() == group.session.encode()
 
