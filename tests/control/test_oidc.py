@@ -17,7 +17,7 @@ from joserfc.jwk import OctKey, RSAKey
 
 from headgate.control.identity.oidc import role_of
 from headgate.process.boot import AccessSettings, OidcSettings
-from headgate.settings import ConfigError, load
+from headgate.settings import ConfigError, control_fields, load
 from headgate.settings import oidc as oidc_table
 from tests.control.child import Child
 from tests.control.oidc_provider import Provider
@@ -235,7 +235,7 @@ def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     client = f"issuer: https://id.example.com/realms/x, client_id: gate, client_secret: {CANARY}"
     good = f"{{{client}, roles: {{staff: viewer}}}}"
     file.write_text(f"control: {{oidc: {good}}}\n")
-    told = load(str(file), {}).file.control.access().oidc
+    told = control_fields(load(str(file), {}))["access"].oidc
     assert told is not None and told.client_secret == CANARY and CANARY not in repr(told)
     for broken, words in (
         (good.replace("https", "http"), "must be https://"),

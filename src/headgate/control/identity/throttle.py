@@ -12,15 +12,15 @@ MAX_KEYS = 20_000
 
 
 @dataclass(frozen=True, slots=True)
-class SignInAllowance:
+class LoginAllowance:
     """``burst`` tries at once, then one more each ``each_s``."""
 
     burst: int
     each_s: float
 
 
-BY_NAME = SignInAllowance(10, 6.0)
-BY_ADDRESS = SignInAllowance(60, 1.0)  # behind a proxy all callers have its address
+BY_NAME = LoginAllowance(10, 6.0)
+BY_ADDRESS = LoginAllowance(60, 1.0)  # behind a proxy all callers have its address
 
 
 @dataclass(slots=True)
@@ -51,11 +51,11 @@ class LoginThrottle:
             if key in self._full_at:
                 self._full_at[key] -= allowance.each_s
 
-    def _after_one(self, key: tuple[str, str], allowance: SignInAllowance, now: float) -> float:
+    def _after_one(self, key: tuple[str, str], allowance: LoginAllowance, now: float) -> float:
         return max(self._full_at.get(key, 0.0), now) + allowance.each_s
 
     @staticmethod
-    def _keys(name: str, address: str) -> list[tuple[tuple[str, str], SignInAllowance]]:
+    def _keys(name: str, address: str) -> list[tuple[tuple[str, str], LoginAllowance]]:
         return [(("name", name.casefold()[:256]), BY_NAME), (("address", network(address)), BY_ADDRESS)]
 
 

@@ -26,11 +26,11 @@ Lookup = Callable[[], bytes]
 class QuotaTable:
     """The quotas of one Snapshot.  ``empty``: there are none, so no call is counted.  ``grouped``: some are groups'."""
 
-    __slots__ = ("_groups", "_made", "_of", "_parents", "_snapshot", "empty", "grouped")
+    __slots__ = ("_groups", "_made", "_parents", "_snapshot", "empty", "grouped", "known")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._of: dict[str, Quotas] = {}  # by the grant's id
+        self.known: dict[str, Quotas] = {}  # by the grant's id: what ``of`` has found
         self._made: dict[str, Quota | None] = {}  # by key: the counters know one that is the same object at once
         self._parents: dict[str, Grant] | None = None
         self._groups = tuple(
@@ -49,9 +49,9 @@ class QuotaTable:
 
     def of(self, grant: Grant) -> Quotas:
         """A token's and its tenant's."""
-        found = self._of.get(grant.id)
+        found = self.known.get(grant.id)
         if found is None:
-            found = self._of[grant.id] = self._make(grant)
+            found = self.known[grant.id] = self._make(grant)
         return found
 
     def matching(
@@ -118,7 +118,8 @@ def quotas_of(each: tuple[Quota, ...]) -> Quotas:
     if not each:
         return NO_QUOTAS
     hard = any(quota.most < UNLIMITED for quota in each)
-    return Quotas(each, hard, hard or any(quota.tpm < UNLIMITED for quota in each))
+    metered = hard or any(quota.tpm < UNLIMITED for quota in each)
+    return Quotas(each, hard, metered, len(each) == 1 and each[0].timed and each[0].rpd == UNLIMITED)
 
 
 def is_model(target: Target, name: str) -> bool:

@@ -1,6 +1,4 @@
-"""Users, their sessions, and the audit log, which only grows: triggers refuse to change or delete its rows.  Also the
-tenant of a token.
-"""
+"""Users, their sessions, and the audit log, which only grows: triggers refuse to change or delete its rows."""
 
 from __future__ import annotations
 
@@ -16,7 +14,6 @@ REFUSAL = "the audit log is append-only"
 
 
 def upgrade() -> None:
-    op.add_column("tokens", sa.Column("tenant", sa.Text, nullable=False, server_default=""))
     op.create_table(
         "users",
         sa.Column("id", sa.Text, primary_key=True),
@@ -95,4 +92,3 @@ def downgrade() -> None:
         op.drop_table(table)
     if op.get_bind().dialect.name != "sqlite":
         op.execute("DROP FUNCTION audit_only_grows()")
-    op.drop_column("tokens", "tenant")

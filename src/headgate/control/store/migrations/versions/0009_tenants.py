@@ -10,7 +10,7 @@ down_revision = "0007"
 branch_labels = None
 depends_on = None
 
-COLUMNS = (("parent", ""), ("terms", "{}"))
+COLUMNS = (("tenant", ""), ("parent", ""), ("terms", "{}"))
 
 
 def upgrade() -> None:
