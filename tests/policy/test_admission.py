@@ -428,6 +428,8 @@ def test_a_call_counts_against_its_token_its_tenant_and_every_group_that_it_matc
 
     assert matching({"team": "search", "x": "y"}) == ["group:search", "group:pro"]
     assert matching({"team": "other"}, b"s1") == ["group:pro", "group:chat"]
+    assert matching({}, b'"s\\u0031"') == ["group:pro", "group:chat"]  # as the body has it
+    assert matching({}, b'"s1') == ["group:pro"]
     assert [one.key for one in table.matching(call(), bytes, plan(UNKNOWN).attempts)] == []
 
 
