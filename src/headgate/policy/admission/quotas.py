@@ -24,7 +24,6 @@ from headgate.model import (
 )
 
 
-
 class QuotaTable:
     """The quotas of one Snapshot.  ``empty``: there are none, so no call is counted.  ``grouped``: some are groups'."""
 
