@@ -423,11 +423,14 @@ def test_a_call_counts_against_its_token_its_tenant_and_every_group_that_it_matc
     attempts = plan().attempts
 
     def matching(tags: dict[str, str], session: bytes = b"") -> list[str]:
-        return [one.key for one in table.matching(tags, lambda: session, attempts)]
+        tagged = call(headgate={"metadata": tags})
+        return [one.key for one in table.matching(tagged, lambda: session, attempts)]
 
     assert matching({"team": "search", "x": "y"}) == ["group:search", "group:pro"]
     assert matching({"team": "other"}, b"s1") == ["group:pro", "group:chat"]
-    assert [one.key for one in table.matching({}, bytes, plan(UNKNOWN).attempts)] == []
+    assert matching({}, b'"s\\u0031"') == ["group:pro", "group:chat"]  # as the body has it
+    assert matching({}, b'"s1') == ["group:pro"]
+    assert [one.key for one in table.matching(call(), bytes, plan(UNKNOWN).attempts)] == []
 
 
 def test_a_snapshot_without_limits_counts_nothing() -> None:

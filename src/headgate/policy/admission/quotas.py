@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
+
+import msgspec
 
 from headgate.model import (
     HARD,
@@ -10,6 +12,7 @@ from headgate.model import (
     UNLIMITED,
     Attempt,
     Budget,
+    Call,
     CallGroup,
     CallLimits,
     Grant,
@@ -19,8 +22,6 @@ from headgate.model import (
     Target,
     Tenant,
 )
-
-Lookup = Callable[[], bytes]
 
 
 class QuotaTable:
@@ -54,15 +55,12 @@ class QuotaTable:
             found = self.known[grant.id] = self._make(grant)
         return found
 
-    def matching(
-        self, tags: Mapping[str, str], session: Lookup, attempts: tuple[Attempt, ...], user: Lookup = bytes
-    ) -> tuple[Quota, ...]:
-        """Those of the groups that a call matches.  ``session`` and ``user`` are asked only where a group depends on
-        them.
+    def matching(self, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> tuple[Quota, ...]:
+        """Those of the groups that a call matches.  ``session`` is asked only where a group depends on it.
 
         A group of a model applies where the model may serve; where another one does, the call is taken back.
         """
-        return tuple(quota for group, quota in self._groups if _matches(group, tags, session, attempts, user))
+        return tuple(quota for group, quota in self._groups if _matches(group, call, session, attempts))
 
     def over_budget(self, grant: Grant) -> str:
         """The alias that serves a token's calls where a budget is spent; empty: none does."""
@@ -127,16 +125,25 @@ def is_model(target: Target, name: str) -> bool:
     return name in (f"{target.provider.name}/{target.model}", target.model)
 
 
-def _matches(
-    group: CallGroup, tags: Mapping[str, str], session: Lookup, attempts: tuple[Attempt, ...], user: Lookup
-) -> bool:
+def _matches(group: CallGroup, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> bool:
+    tags = call.metadata or {}
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.model and not any(is_model(attempt.target, group.model) for attempt in attempts):
         return False
-    if group.user and user() != group.user.encode():
+    if group.user and not _is_named(call.prompt.user, group.user):
         return False
-    return not group.session or session() == group.session.encode()
+    return not group.session or _is_named(session(), group.session)
+
+
+def _is_named(said: bytes, name: str) -> bool:
+    """Whether a client's name for something, as a header or as a JSON string of the body, is ``name``."""
+    if not said.startswith(b'"'):
+        return said == name.encode()
+    try:
+        return msgspec.json.decode(said, type=str) == name
+    except msgspec.DecodeError:
+        return False
 
 
 def _quota(key: str, holder: str, limits: CallLimits, budget: Budget | None, model: str = "") -> Quota | None:

@@ -36,9 +36,7 @@ class Admission:
         table = router.quotas
         quotas = table.known.get(grant.id) or table.of(grant)
         if table.grouped:
-            found = table.matching(
-                call.metadata or {}, lambda: session_of(call, headers), plan.attempts, lambda: call.prompt.user
-            )
+            found = table.matching(call, lambda: session_of(call, headers), plan.attempts)
             quotas = quotas_of(quotas.each + found)
         if not quotas.each:
             return call, plan
