@@ -12,6 +12,7 @@ from pathlib import Path
 from headgate.model import Account, DataBoot, DataSettings, Grant, Limits, Provider, Record, Snapshot
 from headgate.policy.auth import digest
 from headgate.process import boot
+from headgate.process.channel import Ask, AskReply, Down, SpentBefore, address, frame, up_frames
 from headgate.wire import records
 from tests.forked import spawn
 from tests.waiting import wait_until
@@ -32,7 +33,9 @@ class DataPlane:
         cors_origins: tuple[str, ...] = (),
         keys: dict[str, str] | None = None,
         public_catalog: bool = True,
+        told_spend: bool = True,
     ) -> None:
+        """``told_spend``: where there are budgets, it is told that nothing was spent before it began."""
         self.state = state
         state.mkdir(exist_ok=True)
         key_file = state / "instance.key"
@@ -51,6 +54,8 @@ class DataPlane:
             str(state), limits=limits or Limits(), cors_origins=cors_origins, public_catalog=public_catalog
         )
         self.boot = DataBoot(settings, snapshot, keys or {})
+        holders = [*snapshot.tokens.values(), *snapshot.tenants.values(), *snapshot.groups]
+        self.told_spend = told_spend and any(one.budget is not None for one in holders)
         self.start()
 
     def start(self) -> None:
@@ -59,6 +64,25 @@ class DataPlane:
         self.parent.settimeout(60)
         ready, _ = boot.receive(self.parent, boot.Ready | boot.Failed)  # type: ignore[arg-type]
         assert isinstance(ready, boot.Ready), ready
+        if self.told_spend:
+            self.tell(SpentBefore(last=True))
+
+    def tell(self, message: Down) -> None:
+        """Tell it something as control does, and wait until it has taken it."""
+        path = self.state / "channel.sock"
+        with socket.socket(socket.AF_UNIX) as listener:
+            with address(path) as reachable:
+                listener.bind(reachable)
+            listener.listen()
+            listener.settimeout(60)
+            connection, _ = listener.accept()
+            path.unlink()
+        with connection:
+            connection.settimeout(60)
+            connection.sendall(frame(message) + frame(Ask(1, "standings", "", 60.0)))
+            frames = up_frames()
+            while not any(isinstance(reply, AskReply) for reply in frames.feed(connection.recv(65536))):
+                pass
 
     @property
     def url(self) -> str:

@@ -74,7 +74,7 @@ class DataProcess:
         self.directory = SnapshotDirectory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         salt = secrets.randbits(28)
-        hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt))
+        hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt), time.time())
         self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
         self.replay = ReplayKeeper(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = Exchange(

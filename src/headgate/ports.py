@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Mapping
+from collections.abc import Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
@@ -15,6 +15,7 @@ from headgate.model import (
     QuotaUse,
     Rendered,
     Snapshot,
+    Spent,
     Standing,
     Target,
     Usage,
@@ -35,8 +36,11 @@ class Directory(Protocol):
 class Counters(Protocol):
     """Limits, budgets and parallel slots: what calls hold of them, and what they have used.
 
-    ``now`` is Unix seconds.  Atomic: a call that is refused changes nothing.
+    ``now`` is Unix seconds.  Atomic: a call that is refused changes nothing.  ``restored``: what was used before they
+    began is known and counted; until then no hard budget may be spent.
     """
+
+    restored: bool
 
     def take(self, want: Want, now: float) -> Hold:
         """Set aside what a call wants, of every quota that applies to it.
@@ -58,6 +62,9 @@ class Counters(Protocol):
 
     def use(self, quota: Quota, now: float) -> QuotaUse:
         """Return what one holder has used, and what its running calls hold."""
+
+    def restore(self, spents: Iterable[Spent], quotas: Iterable[Quota], now: float) -> None:
+        """Add what holders had used before: ``quotas`` are those whose keys ``spents`` name."""
 
     def sweep(self, now: float) -> int:
         """Release the holds whose leases have expired; return their number.  Call it every second or so."""

@@ -32,6 +32,7 @@ from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.reports.client_questions import Answers
+from headgate.control.reports.spent_before import SpentSource
 from headgate.control.snapshot.compose import world_of
 from headgate.control.snapshot.hub import Hub
 from headgate.control.snapshot.publication import Publication
@@ -174,7 +175,8 @@ class ControlProcess:
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
         publishing, recorder = await self._begin(engine, listener.getsockname()[1])
         publication, upkeep = publishing.publication, publishing.upkeep
-        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder, publishing.tokens))
+        spent = SpentSource(engine, recorder, lambda: publication.snapshot)
+        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder, publishing.tokens), spent)
         publication.link = link
         tasks = []
         try:

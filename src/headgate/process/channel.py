@@ -3,7 +3,7 @@
 A Unix stream socket in the state directory (0600).  Control listens; every data process connects, says Hello, and
 reconnects for as long as it lives.  A frame (``frames``) has one of the structs below, told apart by their tag.
 
-    control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Ask
+    control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Ask  SpentBefore*
     data → control    Hello  Ack  Gauges  Ask  Answer
 
 A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms.  The data process swaps
@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
-from headgate.model import Alias, CallGroup, Grant, Provider, Tenant, Timeouts
+from headgate.model import Alias, CallGroup, Grant, Provider, Spent, Tenant, Timeouts
 from headgate.process import frames
 from headgate.process.frames import Frames
 
@@ -112,9 +112,19 @@ class Uses(Struct, frozen=True, tag="uses"):
     names: Mapping[str, int]
 
 
+class SpentBefore(Struct, frozen=True, tag="spent"):
+    """What holders of limits and budgets had used before this data process began.  Sent in parts to one whose Hello
+    asks for it, once the journal of those before it is in the store.
+    """
+
+    last: bool
+    spent: tuple[Spent, ...] = ()
+
+
 class Hello(Struct, frozen=True, tag="hello"):
     """First frame of a connection.  ``generation`` is what the data process holds; ``salt`` stands in the ids of its
-    calls (``model.receipt_ids``).
+    calls (``model.receipt_ids``).  ``since``: its counters began at this instant (Unix seconds) and want SpentBefore;
+    0: they have it, or its build does not know that message.
     """
 
     worker: str
@@ -122,6 +132,7 @@ class Hello(Struct, frozen=True, tag="hello"):
     generation: int
     pid: int
     salt: str = ""
+    since: float = 0.0
 
 
 class Ack(Struct, frozen=True, tag="ack"):
@@ -152,7 +163,7 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Resume | AskReply | Uses | Ask
+Down = SnapshotPart | Patch | Secrets | Resume | AskReply | Uses | Ask | SpentBefore
 Up = Hello | Ack | Gauges | Ask | AskReply
 
 

@@ -172,6 +172,21 @@ class Recorder:
         self._wake.set()
         await reading
 
+    async def catch_up_with_the_dead(self, boot: str) -> None:
+        """Return when every other boot of this one's worker has ended and all that it wrote is in the store; before
+        the first reading too.  Raises what the store raised.
+        """
+        worker = boot.rpartition("-")[0]
+        while True:
+            if self._stopping:
+                raise OSError("the recorder is not running")
+            reading = asyncio.get_running_loop().create_future()
+            self._waiting.append(reading)
+            await reading
+            boots = {segment.boot for segment in self._shelf} | set(self._receipts.boots())
+            if not any(one != boot and one.rpartition("-")[0] == worker for one in boots):
+                return
+
     def lag(self) -> Lag:
         # From what is committed: a batch that is being written is not in the store yet
         behind = [segment.behind(self._positions.get(segment.name, 0)) for segment in self._shelf]

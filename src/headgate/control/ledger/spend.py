@@ -2,14 +2,14 @@
 
 A starting data process begins with it and replays what the journal holds behind that position.  Tokens and tenants are
 read from the ledger's balances, by day; the piece of a period before its first whole UTC day, and groups of calls, from
-the receipts.  Corrections count in the period of their receipt.
+the receipts.  Corrections count in the period of their receipt.  A token's children count against it too.
 """
 
 from __future__ import annotations
 
 import json
 from collections import defaultdict
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 from sqlalchemy import ColumnElement, func, or_, select
@@ -18,7 +18,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headgate.control.ledger.postings import TENANT, TOKEN
 from headgate.control.ledger.tags import tag_value
 from headgate.control.ledger.verify import begin_snapshot
-from headgate.control.store.database import journal_offsets, requests
+from headgate.control.store.database import journal_offsets, requests, tokens
 from headgate.control.store.ledger_tables import ledger_balances
 from headgate.model import Budget, CallGroup, CallLimits, Snapshot, Spent
 from headgate.model.receipt_ids import first_of
@@ -26,6 +26,7 @@ from headgate.policy.admission.periods import period
 
 DAY_S, NANO = 86_400, 1_000_000_000
 RECENT_S = 60.0
+CLOCK_S = 3600.0  # a clock may have been set back by so much since a process began
 LOOKED_UP = 5000
 _row = requests.c
 
@@ -38,45 +39,91 @@ class Spending(NamedTuple):
     held: dict[str, int]
 
 
+class Life(NamedTuple):
+    """One life of a data process: its ``boot`` in the journal, and when it began (Unix seconds)."""
+
+    boot: str
+    since: float
+
+
 class _Holder(NamedTuple):
-    """A token, a tenant or a group that has a limit or a budget."""
+    """A token, a tenant or a group that has a limit or a budget.  ``accounts``: whose calls count, but for a group."""
 
     key: str
     limits: CallLimits
     budget: Budget | None
     group: CallGroup | None = None
+    accounts: tuple[str, ...] = ()
 
 
-async def spending(engine: AsyncEngine, snapshot: Snapshot, now: float) -> Spending:
-    """Read it, in one transaction.  ``now`` (Unix seconds) decides which periods run.  Raises SQLAlchemyError."""
-    holders = _holders(snapshot)
-    groups = [one for one in holders.values() if one.group is not None]
+class _Holders:
+    """All of them, by key; ``of`` says against which a call counts."""
+
+    def __init__(self, each: Iterable[_Holder]) -> None:
+        self.by_key = {one.key: one for one in each}
+        self.groups = [one for one in self.by_key.values() if one.group is not None]
+        self._of_account: dict[str, list[str]] = defaultdict(list)
+        for one in self.by_key.values():
+            for account in one.accounts:
+                self._of_account[account].append(one.key)
+
+    def of(self, row: Mapping[str, Any]) -> Iterator[str]:
+        for account in (TOKEN + row["grant_id"], TENANT + (row["tenant"] or "")):
+            yield from self._of_account.get(account, ())
+        tags = json.loads(row["tags"]) if row["tags"] else {}
+        for one in self.groups:
+            if one.group is not None and _matches(one.group, row, tags):
+                yield one.key
+
+
+async def spending(engine: AsyncEngine, snapshot: Snapshot, now: float, without: Life | None = None) -> Spending:
+    """Read it, in one transaction.  ``now`` (Unix seconds) decides which periods run.  ``without``: the calls of this
+    process do not count.  Raises SQLAlchemyError.
+    """
+    others = _row.boot != (without.boot if without else "")
     async with engine.connect() as connection:
         await begin_snapshot(connection)
+        holders = await _holders(connection, snapshot)
         positions = {row.file: row.position for row in await connection.execute(select(journal_offsets))}
-        spent = await _spent(connection, holders, now)
-        recent = await _recent(connection, holders, groups, now - RECENT_S)
-        today = await _today(connection, holders, now // DAY_S * DAY_S)
-        running = await _rows(connection, _row.outcome.is_(None))
+        spent = await _spent(connection, holders.by_key, now)
+        recent = await _recent(connection, holders, now - RECENT_S, others)
+        today = await _today(connection, holders.by_key, now // DAY_S * DAY_S)
+        running = await _rows(connection, _row.outcome.is_(None) & others)
+        own = await _of_life(connection, without) if without else []
     held: dict[str, int] = defaultdict(int)
     for row in running:
-        for key in _keys(row, holders, groups):
+        for key in holders.of(row):
             held[key] += row["held"] or 0
+    for row in own:
+        for key in holders.of(row):
+            budget = holders.by_key[key].budget
+            if budget is not None and row["created_at"] >= _since(budget, now) * NANO:
+                spent[key] -= row["cost"] or 0
+            if key in today and row["created_at"] >= now // DAY_S * DAY_S * NANO:
+                today[key] -= 1
     found = [
         Spent(
             key, now, spent.get(key, 0), _since(one.budget, now) if one.budget else 0.0, today.get(key, 0),
             tuple(recent.get(key, ())),
         )
-        for key, one in holders.items()
+        for key, one in holders.by_key.items()
     ]  # fmt: skip
     return Spending(positions, tuple(found), {key: amount for key, amount in held.items() if amount})
 
 
-def _holders(snapshot: Snapshot) -> dict[str, _Holder]:
-    found = [_Holder(TOKEN + one.id, one.limits, one.budget) for one in snapshot.tokens.values()]
-    found += [_Holder(TENANT + one.name, one.limits, one.budget) for one in snapshot.tenants.values()]
+async def _holders(connection: AsyncConnection, snapshot: Snapshot) -> _Holders:
+    children: dict[str, list[str]] = defaultdict(list)
+    for row in await connection.execute(select(tokens.c.id, tokens.c.parent).where(tokens.c.parent != "")):
+        children[row.parent].append(TOKEN + row.id)  # the revoked ones too: what they have spent stays spent
+    found = []
+    for one in snapshot.tokens.values():
+        key = TOKEN + one.id
+        found.append(_Holder(key, one.limits, one.budget, None, (key, *children.get(one.id, ()))))
+    for tenant in snapshot.tenants.values():
+        key = TENANT + tenant.name
+        found.append(_Holder(key, tenant.limits, tenant.budget, None, (key,)))
     found += [_Holder(f"group:{one.id}", one.limits, one.budget, one) for one in snapshot.groups]
-    return {one.key: one for one in found if one.budget is not None or one.limits != CallLimits()}
+    return _Holders(one for one in found if one.budget is not None or one.limits != CallLimits())
 
 
 def _since(budget: Budget, now: float) -> float:
@@ -91,11 +138,14 @@ async def _spent(connection: AsyncConnection, holders: Mapping[str, _Holder], no
             by_start[_since(holder.budget, now)].append(holder)
     found: dict[str, int] = defaultdict(int)
     for since, these in by_start.items():
-        accounts = [one.key for one in these if one.group is None]
+        accounts = list({account for one in these for account in one.accounts})
+        totals: dict[str, int] = defaultdict(int)
         for start in range(0, len(accounts), LOOKED_UP):
-            await _of_accounts(connection, accounts[start : start + LOOKED_UP], since, found)
+            await _of_accounts(connection, accounts[start : start + LOOKED_UP], since, totals)
         for one in these:
-            if one.group is not None:
+            if one.group is None:
+                found[one.key] = sum(totals[account] for account in one.accounts)
+            else:
                 where = (_row.id >= first_of(int(since * NANO)), *_matching(one.group, connection.dialect.name))
                 found[one.key] = int(await connection.scalar(select(func.sum(_row.cost)).where(*where)) or 0)
     return found
@@ -126,6 +176,8 @@ def _matching(group: CallGroup, dialect: str) -> list[ColumnElement[bool]]:
         where.append(_row.tags.is_not(None))
     if group.session:
         where.append(_row.session == group.session)
+    if group.user:
+        where.append(_row.client_user == group.user)
     if group.model:
         where.append(or_(_row.model == group.model, _row.provider + "/" + _row.model == group.model))
     return where
@@ -134,14 +186,16 @@ def _matching(group: CallGroup, dialect: str) -> list[ColumnElement[bool]]:
 async def _today(connection: AsyncConnection, holders: Mapping[str, _Holder], midnight: float) -> dict[str, int]:
     """Requests since midnight (UTC), of those that have a limit per day."""
     limited = {key: one for key, one in holders.items() if one.limits.rpd is not None}
-    found: dict[str, int] = {}
+    counts: dict[str, int] = defaultdict(int)
     since = _row.id >= first_of(int(midnight * NANO))
+    accounts = {account for one in limited.values() for account in one.accounts}
     for prefix, column in ((TOKEN, _row.grant_id), (TENANT, _row.tenant)):
-        names = [key.removeprefix(prefix) for key in limited if key.startswith(prefix)]
+        names = [account.removeprefix(prefix) for account in accounts if account.startswith(prefix)]
         for start in range(0, len(names), LOOKED_UP):
             piece = column.in_(names[start : start + LOOKED_UP])
             counted = select(column, func.count()).where(since, piece).group_by(column)
-            found |= {prefix + name: int(count) for name, count in await connection.execute(counted)}
+            counts |= {prefix + name: int(count) for name, count in await connection.execute(counted)}
+    found = {key: sum(counts[account] for account in one.accounts) for key, one in limited.items()}
     for key, one in limited.items():
         if one.group is not None:
             where = (since, *_matching(one.group, connection.dialect.name))
@@ -150,13 +204,13 @@ async def _today(connection: AsyncConnection, holders: Mapping[str, _Holder], mi
 
 
 async def _recent(
-    connection: AsyncConnection, holders: Mapping[str, _Holder], groups: Iterable[_Holder], since: float
+    connection: AsyncConnection, holders: _Holders, since: float, others: ColumnElement[bool]
 ) -> dict[str, list[tuple[float, int, int]]]:
     """(Unix seconds, requests, tokens) of the last minute's calls, by second, in order."""
     found: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
-    for row in await _rows(connection, _row.id >= first_of(int(since * NANO))):
+    for row in await _rows(connection, (_row.id >= first_of(int(since * NANO))) & others):
         at = float(row["created_at"] // NANO)
-        for key in _keys(row, holders, groups):
+        for key in holders.of(row):
             entries = found[key]
             tokens = row["prompt_tokens"] + row["completion_tokens"]
             if entries and entries[-1][0] == at:
@@ -167,26 +221,23 @@ async def _recent(
 
 
 async def _rows(connection: AsyncConnection, where: ColumnElement[bool]) -> list[Mapping[str, Any]]:
-    names = ("created_at", "grant_id", "tenant", "session", "tags", "provider", "model", "held")
+    names = ("created_at", "grant_id", "tenant", "session", "client_user", "tags", "provider", "model", "held", "cost")
     columns = [_row[name] for name in (*names, "prompt_tokens", "completion_tokens")]
     query = select(*columns).where(where).order_by(_row.id)
     return [dict(row) for row in (await connection.execute(query)).mappings()]
 
 
-def _keys(row: Mapping[str, Any], holders: Mapping[str, _Holder], groups: Iterable[_Holder]) -> Iterable[str]:
-    """The holders that a call counts against."""
-    for key in (TOKEN + row["grant_id"], TENANT + (row["tenant"] or "")):
-        if key in holders:
-            yield key
-    tags = json.loads(row["tags"]) if row["tags"] else {}
-    for one in groups:
-        if one.group is not None and _matches(one.group, row, tags):
-            yield one.key
+async def _of_life(connection: AsyncConnection, life: Life) -> list[Mapping[str, Any]]:
+    """The calls of one process."""
+    first = first_of(int(max(0.0, life.since - CLOCK_S) * NANO))
+    return await _rows(connection, (_row.id >= first) & (_row.boot == life.boot))
 
 
 def _matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.session and group.session != row["session"]:
+        return False
+    if group.user and group.user != row["client_user"]:
         return False
     return not group.model or group.model in (row["model"], f"{row['provider']}/{row['model']}")

@@ -11,7 +11,7 @@ import asyncio
 import os
 import socket
 import time
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol, cast
@@ -32,6 +32,7 @@ from headgate.process.channel import (
     Hello,
     Patch,
     Secrets,
+    SpentBefore,
     Up,
     Uses,
     address,
@@ -72,6 +73,7 @@ class SnapshotSource(Protocol):
 
 
 Answering = Callable[[Ask], Awaitable[tuple[int, bytes]]]
+SpentSource = Callable[[Hello], Awaitable[Sequence[SpentBefore]]]
 
 
 @dataclass(slots=True)
@@ -99,6 +101,7 @@ class Peer(asyncio.Protocol):
         self.worker: Worker | None = None
         self.waiting = False  # it said Hello and has not been told anything yet
         self.asking: set[asyncio.Task[None]] = set()
+        self._restoring = False
         self._asked: dict[int, asyncio.Future[AskReply]] = {}
         self._count = 0
 
@@ -183,6 +186,16 @@ class Peer(asyncio.Protocol):
         self.waiting = not source.settled and hello.generation == source.inherited > 0
         if not self.waiting:
             self.tell_everything()
+        if hello.since and not self._restoring:
+            self._restoring = True
+            task = asyncio.get_running_loop().create_task(self._restore(hello), name=f"restore {hello.worker}")
+            self.asking.add(task)
+            task.add_done_callback(self.asking.discard)
+
+    async def _restore(self, hello: Hello) -> None:
+        """Tell it what was used before it began.  It answers no call of a hard budget until then."""
+        for part in await self._link.spent_before(hello):
+            self.send(part)
 
     def tell_everything(self) -> None:
         """Secrets, the whole Snapshot, the uses."""
@@ -220,9 +233,12 @@ def _away(reason: str) -> tuple[int, bytes]:
 class Hub:
     """The listener and all its peers.  ``source`` may be given a newer Snapshot at any time; then ``publish`` it."""
 
-    def __init__(self, path: Path, source: SnapshotSource, answering: Answering) -> None:
+    def __init__(
+        self, path: Path, source: SnapshotSource, answering: Answering, spent_before: SpentSource | None = None
+    ) -> None:
         self.source = source
         self.answering = answering
+        self.spent_before = spent_before or _nothing_spent
         self.peers: set[Peer] = set()
         self.acked = asyncio.Event()  # set at every Ack and at every lost peer
         self._path = path
@@ -315,6 +331,10 @@ class Hub:
                     await self.acked.wait()
             except TimeoutError:
                 return False
+
+
+async def _nothing_spent(_hello: Hello) -> Sequence[SpentBefore]:
+    return [SpentBefore(last=True)]
 
 
 def _listen(path: Path) -> socket.socket:

@@ -39,6 +39,7 @@ class MemoryCounters:
     """See ports.Counters.  Counts every instruction: this is on the way of every call that has a limit."""
 
     def __init__(self) -> None:
+        self.restored = False
         self._meters: dict[str, Meter] = {}
         self._open: dict[str, Hold] = {}
         self._unswept: list[str] = []
@@ -187,7 +188,7 @@ class MemoryCounters:
         return len(expired)
 
     def restore(self, spents: Iterable[Spent], quotas: Iterable[Quota], now: float) -> None:
-        """Begin with what was used before: ``quotas`` are those whose keys ``spents`` name."""
+        """Add what was used before: ``quotas`` are those whose keys ``spents`` name.  ``restored`` is the caller's."""
         known = {quota.key: quota for quota in quotas}
         for spent in spents:
             if spent.key in known:

@@ -60,12 +60,14 @@ class Meter:
             self.until = min(self.until, self.period_ends)
 
     def restore(self, spent: Spent, now: float) -> None:
-        """Begin with what was used before the counters began."""
-        self.entries = deque(Counted(min(at, now), requests, tokens, at) for at, requests, tokens in spent.recent)
-        self.requests = sum(entry.requests for entry in self.entries)
-        self.tokens = sum(entry.tokens for entry in self.entries)
-        self.today = spent.today if spent.at >= self.day_ends - DAY_S else 0
-        self.spent = spent.spent if spent.since >= self.since else 0
+        """Add what was used before the counters began; calls may have been counted since."""
+        self.catch_up(now)
+        before = [Counted(min(at, now), requests, tokens, at) for at, requests, tokens in spent.recent]
+        self.entries = deque(sorted([*before, *self.entries], key=_instant))
+        self.requests += sum(entry.requests for entry in before)
+        self.tokens += sum(entry.tokens for entry in before)
+        self.today += spent.today if spent.at >= self.day_ends - DAY_S else 0
+        self.spent += spent.spent if spent.since >= self.since else 0
         self.catch_up(now)
 
     def catch_up(self, now: float) -> None:
@@ -127,6 +129,10 @@ class Meter:
     def idle(self) -> bool:
         """Whether a new one in its place would be the same."""
         return not (self.entries or self.running or self.held or self.spent or self.today)
+
+
+def _instant(entry: Counted) -> float:
+    return entry.at
 
 
 def _period(quota: Quota, now: float) -> tuple[float, float]:

@@ -27,13 +27,14 @@ from headgate.model import (
 class QuotaTable:
     """The quotas of one Snapshot.  ``empty``: there are none, so no call is counted.  ``grouped``: some are groups'."""
 
-    __slots__ = ("_groups", "_made", "_parents", "_snapshot", "empty", "grouped", "known")
+    __slots__ = ("_counted", "_groups", "_made", "_parents", "_snapshot", "empty", "grouped", "known")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
         self.known: dict[str, Quotas] = {}  # by the grant's id: what ``of`` has found
         self._made: dict[str, Quota | None] = {}  # by key: the counters know one that is the same object at once
         self._parents: dict[str, Grant] | None = None
+        self._counted: dict[str, Grant] | None = None
         self._groups = tuple(
             (group, quota)
             for group in snapshot.groups
@@ -89,7 +90,7 @@ class QuotaTable:
         if kind == "tenant":
             holder: Grant | Tenant | None = self._snapshot.tenants.get(name)
         else:
-            holder = next((one for one in self._snapshot.tokens.values() if one.id == name), None)
+            holder = self._counted_token(name)
         quota = self.quota(holder) if holder is not None else None
         return (holder.name, quota) if holder is not None and quota is not None else None
 
@@ -102,6 +103,13 @@ class QuotaTable:
         if key not in self._made:
             self._made[key] = _quota(key, shown, holder.limits, holder.budget)
         return self._made[key]
+
+    def _counted_token(self, ident: str) -> Grant | None:
+        """A token that has limits or a budget.  Looked up among those: once for a Snapshot."""
+        if self._counted is None:
+            tokens = self._snapshot.tokens.values()
+            self._counted = {one.id: one for one in tokens if one.budget is not None or _has_any(one.limits)}
+        return self._counted.get(ident)
 
     def _parent(self, ident: str) -> Grant | None:
         """Looked up among those that have children: once for a Snapshot."""

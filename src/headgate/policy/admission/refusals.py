@@ -12,6 +12,7 @@ from typing import NamedTuple
 
 from headgate.errors import (
     BUDGET_EXCEEDED,
+    CONTROL_AWAY,
     TOO_MANY_AT_ONCE,
     TOO_MANY_REQUESTS,
     TOO_MANY_TODAY,
@@ -37,6 +38,16 @@ class Delay(NamedTuple):
     def error(self) -> GatewayError:
         wait = None if self.wait == NEVER else math.ceil(max(self.wait, _MILLISECOND) * 1000) / 1000
         return GatewayError(self.kind, self.message, retry_after=wait)
+
+
+def unknown_spend() -> GatewayError:
+    """Of a hard budget, whose counters do not know yet what was spent before they began."""
+    return GatewayError(
+        CONTROL_AWAY,
+        "the gateway has just started and does not know yet what is spent of the budget that this call counts against; "
+        "try again",
+        retry_after=1,
+    )
 
 
 def over_budget(meter: Meter, cost: int) -> GatewayError:

@@ -12,6 +12,7 @@ from headgate.errors import BUDGET_EXCEEDED, GatewayError
 from headgate.model import Attempt, Call, Grant, Plan, Quotas
 from headgate.policy.admission.calibration import Calibration
 from headgate.policy.admission.quotas import is_model, quotas_of
+from headgate.policy.admission.refusals import unknown_spend
 from headgate.policy.admission.wants import Wants, priced
 from headgate.policy.routing.router import Router, session_of
 from headgate.ports import Counters
@@ -31,7 +32,7 @@ class Admission:
         self, call: Call, grant: Grant, plan: Plan, headers: Mapping[bytes, bytes], receipt: Receipt, router: Router
     ) -> tuple[Call, Plan]:
         """Return the call and its plan as they may run.  Raises GatewayError: 402 and 429 where a budget or a limit
-        stands in the way.
+        stands in the way, 503 where it is not known what is spent of a hard budget.
         """
         table = router.quotas
         quotas = table.known.get(grant.id) or table.of(grant)
@@ -40,6 +41,8 @@ class Admission:
             quotas = quotas_of(quotas.each + found)
         if not quotas.each:
             return call, plan
+        if quotas.hard and not self._counters.restored:
+            raise unknown_spend()
         try:
             want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
             if want is not None:

@@ -15,7 +15,7 @@ from headgate.policy.auth import Digester
 from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
 from headgate.ports import Counters
-from headgate.process.channel import Resume, Uses
+from headgate.process.channel import Resume, SpentBefore, Uses
 
 
 class SnapshotDirectory:
@@ -31,6 +31,7 @@ class SnapshotDirectory:
         self.uses = Uses({}, {})
         self.health = HealthState()
         self.counters: Counters = MemoryCounters()
+        self._restored: set[str] = set()  # holders, until all are
         self._keyless: frozenset[str] = frozenset()
         self._park_keyless()
 
@@ -52,6 +53,20 @@ class SnapshotDirectory:
             if before.get(account) != key:
                 self.health.revive(account)
         self._park_keyless()
+
+    def restore(self, part: SpentBefore, now: float) -> None:
+        """Count what was used before this process began, each holder's once: after a lost connection parts come
+        again.
+        """
+        if self.counters.restored:
+            return
+        fresh = [one for one in part.spent if one.key not in self._restored]
+        named = (self.router.quotas.named(one.key) for one in fresh)
+        self.counters.restore(fresh, [found[1] for found in named if found is not None], now)
+        self._restored.update(one.key for one in fresh)
+        if part.last:
+            self.counters.restored = True
+            self._restored.clear()
 
     def resume(self, wish: Resume, now: float) -> None:
         """Use resting accounts again at once, if their keys are known."""

@@ -30,6 +30,7 @@ from headgate.process.channel import (
     Resume,
     Secrets,
     SnapshotPart,
+    SpentBefore,
     Up,
     Uses,
     address,
@@ -51,7 +52,9 @@ log = logging.getLogger("headgate.link")
 
 
 class Uplink:
-    """The connection to control, if there is one.  ``hello`` identifies this process; its generation is filled in."""
+    """The connection to control, if there is one.  ``hello`` identifies this process; its generation, and whether it
+    wants SpentBefore, are filled in.
+    """
 
     def __init__(
         self,
@@ -124,7 +127,9 @@ class Uplink:
         wire.send(Gauges(time.time_ns(), gauges))
 
     def _say_hello(self) -> None:
-        hello = replace(self._hello, generation=self._directory.snapshot.generation)
+        directory = self._directory
+        since = 0.0 if directory.counters.restored else self._hello.since
+        hello = replace(self._hello, generation=directory.snapshot.generation, since=since)
         cast(_Wire, self._wire).send(hello)
 
     # --------------------------------------------------------------- down
@@ -149,6 +154,8 @@ class Uplink:
             case Uses():
                 if message != self._directory.uses:  # equal counts: keep the old object, and the bodies made with it
                     self._directory.uses = message
+            case SpentBefore():
+                self._directory.restore(message, time.time())
             case AskReply():
                 question = self._questions.get(message.id)
                 if question is not None:
