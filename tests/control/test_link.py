@@ -17,7 +17,7 @@ import pytest
 
 from headgate.control.snapshot.compose import compose, difference, parts
 from headgate.control.snapshot.hub import MAX_UNSENT, Hub
-from headgate.model import Alias, Grant, Provider, Snapshot
+from headgate.model import Alias, Grant, Provider, Snapshot, Spent
 from headgate.process.channel import (
     Ack,
     Ask,
@@ -28,6 +28,7 @@ from headgate.process.channel import (
     Patch,
     Secrets,
     SnapshotPart,
+    SpentBefore,
     Up,
     Uses,
     World,
@@ -167,6 +168,32 @@ def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -
             assert dict(second.tokens) == told.snapshot.tokens
             await eventually(lambda: link.workers and link.workers[0].generation == 7)
             assert (link.workers[0].name, link.workers[0].pid) == ("w0", 4711)
+
+    run(main())
+
+
+def test_spend_is_told_to_those_who_ask_for_it(tmp_path: Path) -> None:
+    """A data process of an earlier build does not ask, and would not know the message."""
+
+    async def spent(hello: Hello) -> list[SpentBefore]:
+        return [SpentBefore(False, (Spent("token:a", hello.since, 5),)), SpentBefore(True)]
+
+    async def main() -> None:
+        link = Hub(tmp_path / "channel.sock", Told(), answering, spent)
+        await link.start()
+        try:
+            old, new = await connect(tmp_path / "channel.sock"), await connect(tmp_path / "channel.sock")
+            new.say(Hello("w0", "b0", 0, 4711, since=7.0))
+            heard: list[Down] = []
+            while not (heard and isinstance(heard[-1], SpentBefore) and heard[-1].last):
+                heard.append(await new.hear())
+            told = [message for message in heard if isinstance(message, SpentBefore)]
+            assert told == [SpentBefore(False, (Spent("token:a", 7.0, 5),)), SpentBefore(True)]
+            await old.greet()
+            link.tell(Uses({}, {"x": 1}))
+            assert await old.hear() == Uses({}, {"x": 1})  # and nothing before it
+        finally:
+            await link.close()
 
     run(main())
 

@@ -22,6 +22,7 @@ from headgate.control.ledger.reprice import reprice
 from headgate.control.ledger.spend import spending
 from headgate.control.ledger.verify import CHECKS, JOURNAL, verify
 from headgate.control.reports import breakdown, reconcile
+from headgate.control.reports.spent_before import SpentSource
 from headgate.control.reports.usage import UsageFilters
 from headgate.control.store.database import open_store
 from headgate.control.store.ledger_tables import ledger_entries
@@ -41,6 +42,7 @@ from headgate.model import (
     Tenant,
     TokenDetails,
 )
+from headgate.process.channel import Hello
 from tests.control.conftest import database, postgres
 from tests.control.journal_writer import SECOND, Writer, closed, opened, progress, run
 
@@ -310,6 +312,44 @@ def test_spending_is_what_budgets_have_used(database: str, tmp_path: Path) -> No
         assert {one.key: one.recent for one in found.spent}["token:g1"] == ((float(NOW // SECOND), 2, 200),)
         assert set(found.positions) == {store.writer.path.name}
         assert found.positions[store.writer.path.name] == store.writer.offset
+
+    with_store(database, tmp_path, check)
+
+
+def test_a_process_that_begins_is_told_what_those_before_it_spent(database: str, tmp_path: Path) -> None:
+    """Once they have ended: without its own calls, with a parent's revoked children, and with calls that were lost."""
+    now = NOW / SECOND
+    snapshot = Snapshot(
+        tokens={
+            b"1": Grant("g1", "one", budget=Budget(10**9, "total"), limits=CallLimits(rpd=9)),
+            b"2": Grant("g2", "two", budget=Budget(10**9, "total")),
+        },
+        groups=(CallGroup("u", user="eve", budget=Budget(10**9, "total")),),
+    )
+
+    async def check(store: Store) -> None:
+        await store.tell(
+            "INSERT INTO tokens (id, name, digest, scopes, models, created_at, revoked_at, parent) "
+            "VALUES ('c1', 'child', '', '[]', '[]', 1, 2, 'g1')"
+        )
+        own = Writer(tmp_path / "journal", "w0-new")
+        source = SpentSource(store.engine, store.recorder, lambda: snapshot)
+        telling = asyncio.create_task(source(Hello("w0", "new", 0, 1, since=now)))
+        own.write(*call(1, start={"user": "eve"}, cost=1000))
+        await store.take(
+            *call(2, start={"grant": "c1", "user": "eve"}, cost=20), *call(3, 1.0, cost=3),
+            opened(4, **at(4), grant="g2", hold=700, prompt_tokens=5, price_input=10**9),
+        )  # fmt: skip
+        assert not telling.done()  # the one before it still runs a call
+        store.writer.die()
+        while not telling.done():
+            await store.recorder.catch_up()
+            await asyncio.sleep(0.02)
+        (part,) = telling.result()
+        assert part.last
+        found = {one.key: (one.spent, one.today) for one in part.spent}
+        assert found == {"token:g1": (23, 1), "token:g2": (5000, 0), "group:u": (20, 0)}
+        own.die()
 
     with_store(database, tmp_path, check)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import threading
+import time
 from collections import Counter
 from pathlib import Path
 from typing import Any
@@ -24,11 +25,13 @@ from headgate.model import (
     Progress,
     Provider,
     Snapshot,
+    Spent,
     TargetRef,
     Tenant,
     Timeouts,
 )
 from headgate.policy.auth import digest
+from headgate.process.channel import SpentBefore
 from headgate.testing import Provider as Upstream
 from headgate.testing import serve_in_thread
 from tests.dataplane import TOKEN, DataPlane, upstream
@@ -45,7 +48,9 @@ def gateway(folder: Path, provider: Upstream, grant: Grant, *others: Provider, *
     folder.mkdir(exist_ok=True)
     (folder / "instance.key").write_bytes(KEY)
     rows = {row.name: row for row in (upstream(provider.url, price=PRICE), *others)}
-    return DataPlane(folder, snapshot=Snapshot(0, {digest(KEY, TOKEN.encode()): grant}, rows, **snapshot))
+    told = bool(snapshot.pop("told_spend", True))
+    world = Snapshot(0, {digest(KEY, TOKEN.encode()): grant}, rows, **snapshot)
+    return DataPlane(folder, snapshot=world, told_spend=told)
 
 
 def limits(**figures: int) -> Grant:
@@ -155,6 +160,30 @@ def test_a_hard_budget_pays_for_no_unknown_price(tmp_path: Path, provider: Upstr
         assert (refused.status, refused.error["code"]) == (422, "no_qualifying_model")
         answer = ask(plane, "mixed", stream=False)
         assert (answer.status, answer.headers["x-headgate-provider"]) == (200, "up")
+
+
+def test_a_spend_that_is_not_known_is_not_taken_for_nothing(tmp_path: Path, provider: Upstream) -> None:
+    """A data process that has just begun serves hard budgets once it knows what was spent before, and counts that once,
+    whichever connection it comes by.
+    """
+    with gateway(tmp_path / "s", provider, budget(5_000_000), told_spend=False) as plane:
+        before = Spent("token:t0", time.time(), 4_000_000, time.time())
+        for message in (None, SpentBefore(False, (before,)), SpentBefore(False, (before,))):
+            if message is not None:
+                plane.tell(message)
+            answer = ask(plane, "up/echo", stream=False, max_tokens=60)
+            assert (answer.status, answer.error["code"]) == (503, "control_unavailable")
+            assert answer.headers["retry-after"] == "1" and "spent" in answer.error["message"]
+        plane.tell(SpentBefore(True, (before, Spent("token:gone", time.time(), 1, time.time()))))
+        assert ask(plane, "up/echo", stream=False, max_tokens=60).status == 200
+        plane.tell(SpentBefore(True, (Spent("token:t0", time.time(), 9_000_000, time.time()),)))  # it is too late
+        lorem = "up/lorem?rate=10000&ttft=0&tokens=50"
+        assert [ask(plane, lorem, stream=False, max_tokens=60).status for _ in range(2)] == [200, 402]
+
+
+def test_soft_budgets_are_served_before_their_spend_is_known(tmp_path: Path, provider: Upstream) -> None:
+    with gateway(tmp_path / "s", provider, budget(1, "soft"), told_spend=False) as plane:
+        assert ask(plane, "up/echo", stream=False).status == 200
 
 
 # ------------------------------------------------------------------------------------- the end of a budget

@@ -21,7 +21,7 @@ log = structlog.get_logger("headgate.recorder")
 
 
 class SpentSource:
-    """The answer to a Hello whose counters have begun anew."""
+    """What answers a Hello whose counters have begun anew."""
 
     def __init__(self, engine: AsyncEngine, recorder: Recorder, snapshot: Callable[[], Snapshot]) -> None:
         self._engine = engine
