@@ -29,7 +29,8 @@ from sqlalchemy import select, text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.ingest import rollup
-from headgate.control.ingest.recorder import CLOSE_COLUMNS, Recorder, Statements
+from headgate.control.ingest.recorder import Recorder
+from headgate.control.ingest.statements import CLOSE_COLUMNS, Statements
 from headgate.control.process import new_event_loop
 from headgate.control.reports import usage
 from headgate.control.reports.requests import RequestFilters, page

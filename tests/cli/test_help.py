@@ -62,7 +62,7 @@ def test_help_of_every_command(capsys: pytest.CaptureFixture[str], monkeypatch: 
             "no such option: --followw; did you mean --follow?",
             "headgate requests list --help",
         ),
-        (("usage", "--by", "x"), "'x' is not one of model, provider", "headgate usage --help"),
+        (("usage", "--by", "x"), "'x' is not one of model, provider", "headgate usage list --help"),
         (("serve", "--prot", "1"), "--prot", "headgate serve --help"),
         (("serve", "--port", "x"), "--port", "headgate serve --help"),
     ],

@@ -10,7 +10,7 @@ import pytest
 from sqlalchemy import text
 from sqlalchemy.exc import SQLAlchemyError
 
-from headgate.control.offline import Nobody
+from headgate.cli.reach.offline import Nobody
 from headgate.control.snapshot import upkeep
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store

@@ -19,7 +19,7 @@ from headgate.catalog import prices
 from headgate.catalog.presets import parse, rows
 from headgate.catalog.prices import LOCAL, enrich, kind_of, price_list
 from headgate.model import FREE, Account, ModelRow, Price, PriceTier, Provider, Usage
-from headgate.policy.metering import cost
+from headgate.policy.metering import cost, price_at
 from headgate.testing.opcodes import opcodes
 
 TODAY = date(2026, 9, 1)
@@ -100,10 +100,26 @@ def test_tiers() -> None:
     )
 
 
+def test_prices_by_the_time_of_day_have_hours() -> None:
+    deepseek = enriched(provider("deepseek")).catalog
+    for model in ("deepseek-chat", "deepseek-v4-flash"):
+        price = deepseek[model].price
+        assert price.hours and price.source == price_list()
+        for hours in price.hours:
+            dearer = price_at(price, hours.start * 60)
+            assert (dearer.input, dearer.output) == (hours.input, hours.output) != (price.input, price.output)
+            cheaper = price_at(price, hours.end * 60)
+            assert (cheaper.input, cheaper.hours) == (price.input, ())
+
+
+def test_kinds_that_are_priced_apart_have_their_rates() -> None:
+    claude = enriched(provider("anthropic")).catalog["claude-sonnet-4-5"].price
+    assert claude.details is not None and claude.input is not None
+    assert claude.details.cache_write_1h == 2 * claude.input
+
+
 def test_prices_that_cannot_be_said_are_unknown() -> None:
     deepseek = enriched(provider("deepseek")).catalog
-    assert deepseek["deepseek-chat"].price == Price()  # by the time of day
-    assert deepseek["deepseek-v4-flash"].price == Price()
     assert deepseek["deepseek-v3.2"].price.source == price_list()
     assert deepseek["deepseek-chat"].context_window
     sonar = enriched(provider("perplexity")).catalog["sonar"]
@@ -147,7 +163,7 @@ def test_every_price_is_the_lists_own(name: str) -> None:
     at = datetime(2026, 9, 1, 12, tzinfo=UTC)
     compared = 0
     for model, known in enriched(provider(name)).catalog.items():
-        nano = cost(usage, known.price)
+        nano = cost(usage, price_at(known.price, at.timestamp()))
         if nano is None or known.price.source != price_list() or known.kind != "chat":
             continue
         listed = calc_price(asked, model, provider_id=row.prices, genai_request_timestamp=at)

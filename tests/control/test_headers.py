@@ -8,11 +8,11 @@ import pytest
 from msgspec.structs import replace
 
 from headgate.catalog.presets import rows
+from headgate.cli.reach.offline import Nobody
 from headgate.control.identity.master_key import VaultLocked
 from headgate.control.identity.vault import open_vault
 from headgate.control.objects import headers, registry
 from headgate.control.objects.registry import Objects, StoredProvider
-from headgate.control.offline import Nobody
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store
 from headgate.model import Provider

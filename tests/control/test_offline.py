@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.control.offline import offline
+from headgate.cli.reach.offline import offline
 from headgate.process.statedir import StateError
 from headgate.resources.compiled import Compiled
 from tests.control.child import SECRET, Child, compiled
@@ -52,6 +52,6 @@ def test_it_works_on_the_store_and_the_gateway_finds_it(tmp_path: Path) -> None:
 
 
 def test_the_process_that_uses_it_imports_no_server(tmp_path: Path) -> None:
-    code = "import sys, headgate.control.offline; print('uvicorn' in sys.modules)"
+    code = "import sys, headgate.cli.reach.offline; print('uvicorn' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=tmp_path)
     assert done.stdout.strip() == "False"

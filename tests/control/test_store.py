@@ -22,17 +22,20 @@ from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.identity import tokens
+from headgate.control.ingest.rollup import recount
+from headgate.control.ledger.verify import verify
 from headgate.control.store.database import (
     StoreUnusable,
     async_url,
     make_engine,
-    metadata,
     open_store,
     read_meta,
     request_zones,
     usage_days,
     write_meta,
 )
+from headgate.control.store.ledger_tables import ledger_entries
+from headgate.control.store.metadata import metadata
 from headgate.control.store.revisions import MIGRATIONS, REVISIONS, create, migrate
 from headgate.model import Grant
 from headgate.policy.auth import digest
@@ -331,3 +334,28 @@ def test_minted_tokens_differ_and_foreign_ones_have_no_public_id() -> None:
     assert len({mint("0a1b2c3d") for _ in range(100)}) == 100
     for foreign in ("sk-abc", "hg_pat_", "hg_pat_abc_short", "hg_test_0123456789abcdef"):
         assert public_id(foreign) is None
+
+
+def test_ledger_opens_with_what_was_charged_before(database: str, tmp_path: Path) -> None:
+    async def check(engine: AsyncEngine) -> None:
+        await step(engine, lambda config: command.downgrade(config, "0005"))
+        columns = COLUMNS.replace("cost", "closed_at, cost")
+        calls = ((1, "'delivered'", 5), (2, "'delivered'", "NULL"), (3, "NULL", "NULL"), (4, "'lost'", 7))
+        rows = ",".join(
+            f"('{0x01976F2A5B0:011x}{number:013x}', 'b', {number * 86_400 * 10**9}, 'g{number % 2}', 'r', true, NULL, "
+            f"'p', 'm', 3, 4, 'provider', {outcome}, '', 5, {cost}, 6)"
+            for number, outcome, cost in calls
+        )
+        async with engine.begin() as connection:
+            await connection.exec_driver_sql(f"INSERT INTO requests ({columns}) VALUES {rows}")
+            await connection.run_sync(recount)
+        await step(engine, lambda config: command.upgrade(config, "head"))
+        async with engine.connect() as connection:
+            entries = (await connection.execute(select(ledger_entries).order_by(ledger_entries.c.day))).all()
+            assert {(row.transfer, row.account, row.amount) for row in entries} == {
+                ("opening:1", "token:g1", 5), ("opening:1", "provider:p", -5),
+                ("opening:4", "token:g0", 7), ("opening:4", "provider:p", -7),
+            }  # fmt: skip
+        assert [one.name for one in await verify(engine, tmp_path) if not one.ok] == []
+
+    within(database, check)

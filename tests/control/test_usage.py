@@ -155,6 +155,7 @@ def test_a_report_says_which_days_it_covers_and_what_all_came_to(database: str, 
             "cached_tokens": 20,
             "reasoning_tokens": 0,
             "unpriced_requests": 1,
+            "operator_cost_usd": None,
             "cost_usd": 110_005 / 1e9,
         }
         with pytest.raises(ValueError, match="group_by must be one of"):

@@ -15,13 +15,13 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.cli.reach.offline import Nobody
 from headgate.control.identity.key_wrapping import LocalKey, WrongKey, key_id
 from headgate.control.identity.master_key import VaultLocked
 from headgate.control.identity.vault import ACCOUNT, HEADER, Damaged, Vault, key_of, open_vault
 from headgate.control.objects import registry
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.objects.registry import Objects, StoredAccount, StoredProvider
-from headgate.control.offline import Nobody
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store

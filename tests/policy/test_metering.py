@@ -12,11 +12,12 @@ from headgate.dialects import tally
 from headgate.model import (
     NOTHING,
     Attempt,
+    Call,
     Closed,
     Grant,
-    Hold,
     Plan,
     Price,
+    Prompt,
     Provider,
     Target,
     Timeouts,
@@ -148,7 +149,8 @@ def test_receipt_has_the_fold_of_its_attempts(ended: list[Ended]) -> None:
     receipt = Receipt(Ids(1), "x-", cast(Journal, journal), time.monotonic())
     receipt.grant = Grant("t", "tests")
     attempts = [Attempt(one.target, None) for one in ended]
-    receipt.open(Plan("m", tuple(attempts)), Hold("t", 9), stream=True)
+    call = Call({}, "m", True, False, cast(Prompt, None))
+    receipt.open(Plan("m", tuple(attempts)), call, b"")
     for number, (attempt, one) in enumerate(zip(attempts, ended, strict=True), 1):
         receipt.begin(attempt)
         receipt.end(200, "" if number == len(ended) else "upstream_cut", one.used)

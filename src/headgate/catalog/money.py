@@ -3,16 +3,27 @@
 from __future__ import annotations
 
 from decimal import Decimal
+from functools import lru_cache
+from hashlib import sha256
+
+import msgspec
 
 from headgate.model import Price
 
 NANO = 1_000_000_000
+_UNKNOWN = Price()
 RATES = ("input", "output", "cached_input", "cache_write")  # of a price, in the order of model.Price
 
 
 def nano(usd: Decimal | None) -> int | None:
     """Return USD as nano-USD, exactly: the checks of a price allow at most nine decimals."""
     return None if usd is None else int(usd.scaleb(9))
+
+
+@lru_cache(maxsize=10_000)
+def price_id(price: Price) -> str:
+    """Name a price by its content: 16 hex digits; empty where nothing is known of it.  Receipts have it."""
+    return "" if price == _UNKNOWN else sha256(msgspec.json.encode(price)).hexdigest()[:16]
 
 
 def usd(nano: int | None) -> float | None:

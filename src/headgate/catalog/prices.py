@@ -1,8 +1,8 @@
 """Prices and properties of models, from the embedded price list (genai-prices) and the rows of ``providers/``.
 
-Fills only gaps: a price of the file, the store or a row stays whole and unchanged.  A price that is not per token (by
-the time of day, with a fee per request) stays unknown.  Unknown is None and never 0.  The list is part of an installed
-package; this module does not use the network.
+Fills only gaps: a price of the file, the store or a row stays whole and unchanged.  A price that is not per token (with
+a fee per request) stays unknown.  Unknown is None and never 0.  The list is part of an installed package; this module
+does not use the network.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
-from datetime import date
+from datetime import date, time, timedelta
 from decimal import Decimal
 from importlib.metadata import version
 from typing import TYPE_CHECKING
@@ -19,17 +19,25 @@ from msgspec.structs import replace
 
 from headgate.catalog.money import nano
 from headgate.catalog.presets import Row, catalog
-from headgate.model import ModelRow, Price, PriceTier, Provider
+from headgate.model import DetailRates, ModelRow, Price, PriceHours, PriceTier, Provider
 
 if TYPE_CHECKING:
     from genai_prices import types as listed
 
 LOCAL = Price(0, 0, 0, 0, source="local")  # the operator's own engine: tokens cost nothing
 
+_DETAILS = {  # of model.DetailRates
+    "cache_write_1h": "cache_write_1h_mtok",
+    "reasoning": "output_reasoning_mtok",
+    "audio_input": "input_audio_mtok",
+    "image_input": "input_image_mtok",
+    "audio_output": "output_audio_mtok",
+    "image_output": "output_image_mtok",
+}
 _FIELDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")  # in the order of model.Price
 # Fees of every call that do not depend on tokens, and outputs whose share is not counted apart.  With one of them the
 # price per token alone would be wrong.  Fees for what a client asks for apart (searches, audio) are left out.
-_UNSAYABLE = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
+_UNSAYABLE = ("requests_kcount", "input_mchars", "output_citation_mtok")
 _ASKABLE = re.compile(r"[!-)+-~]{1,200}")  # printable, no spaces; a star stands for many models
 _FRAGMENT = re.compile(r"^ft:|\.ft-|[-.:/]$")  # beginnings of names of other models; not themselves models
 _KINDS = tuple(
@@ -227,29 +235,47 @@ def _clauses(clause: object) -> int:
 
 def _price(info: listed.ModelInfo, today: date) -> Price:
     """Return the price that holds all of today; Price() if there is none."""
-    prices = _holding(info, today)
+    prices, hours = _holding(info, today)
     if prices is None or any(getattr(prices, field, None) for field in _UNSAYABLE):
         return Price()
     values = [getattr(prices, field) for field in _FIELDS]
     starts = sorted({tier.start for value in values for tier in getattr(value, "tiers", ())})
     tiers = tuple(PriceTier(start, *_nanos(values, start + 1)) for start in starts)
-    price = Price(*_nanos(values, 0), tiers)
+    price = Price(*_nanos(values, 0), tiers, details=_details(prices), hours=hours)
     return Price() if price.input is None and price.output is None else replace(price, source=_source)
 
 
-def _holding(info: listed.ModelInfo, today: date) -> listed.ModelPrice | None:
-    """Return the last price whose condition holds.  None if one by the time of day comes first, because any choice
-    would be wrong for a part of the day.
-    """
+def _details(prices: listed.ModelPrice) -> DetailRates | None:
+    rates = {name: _holding_nano(getattr(prices, field, None), 0) for name, field in _DETAILS.items()}
+    return DetailRates(**rates) if any(rate is not None for rate in rates.values()) else None
+
+
+def _holding(info: listed.ModelInfo, today: date) -> tuple[listed.ModelPrice | None, tuple[PriceHours, ...]]:
+    """Return the last price that holds all of today, and those behind it that hold at times of day, latest first."""
     if not isinstance(info.prices, list):
-        return info.prices
+        return info.prices, ()
+    hours: list[PriceHours] = []
     for conditional in reversed(info.prices):
         start = getattr(conditional.constraint, "start_date", None)
         if conditional.constraint is None or (start is not None and today >= start):
-            return conditional.prices
+            return conditional.prices, tuple(hours)
         if start is None:
-            return None
-    return info.prices[0].prices if info.prices else None
+            hours.append(_hours(conditional))
+    return (info.prices[0].prices, ()) if info.prices and not hours else (None, ())
+
+
+def _hours(conditional: listed.ConditionalPrice) -> PriceHours:
+    constraint = conditional.constraint
+    assert constraint is not None and not hasattr(constraint, "start_date")
+    begin, end = (_minute(moment) for moment in (constraint.start_time, constraint.end_time))
+    rates = _nanos([getattr(conditional.prices, field, None) for field in _FIELDS], 0)
+    return PriceHours(begin, end, 100, *rates)
+
+
+def _minute(moment: time) -> int:
+    """Of the UTC day; the list's times may have other zones."""
+    offset = moment.utcoffset() or timedelta()
+    return (moment.hour * 60 + moment.minute - int(offset.total_seconds()) // 60) % (24 * 60)
 
 
 def _nanos(values: list[object], prompt: int) -> tuple[int | None, int | None, int | None, int | None]:

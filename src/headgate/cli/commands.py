@@ -30,7 +30,7 @@ COMMANDS = (
     LateCommand("reload", "tasks.gate:reload", "Read the configuration file again.  Running streams are not touched."),
     LateCommand("drain", "tasks.gate:drain", "Stop the gateway when its running calls have ended."),
     LateCommand("detect", "tasks.gate:detect", "Look for engines on this machine again."),
-    LateCommand("usage", "nouns.usage:usage", "Show requests, tokens and cost, by model or anything else."),
+    LateCommand("usage", "nouns.usage:app", "Requests, tokens and cost, and the ledger."),
     LateCommand("explain", "tasks.explain:explain", "Show where a request would go, and where one went."),
     LateCommand("doctor", "tasks.doctor:command", "Check configuration, keys, engines, ports and limits."),
     LateCommand("models", "nouns.models:app", "Models, with their capabilities and prices."),

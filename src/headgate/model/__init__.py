@@ -65,7 +65,7 @@ from headgate.model.limits import (
     Tenant,
     Want,
 )
-from headgate.model.prices import FREE, Price, PriceTier
+from headgate.model.prices import FREE, DetailRates, Price, PriceHours, PriceTier, TokenDetails
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -106,6 +106,7 @@ __all__ = [
     "DataBoot",
     "DataSettings",
     "Delivered",
+    "DetailRates",
     "Extent",
     "Grant",
     "Hold",
@@ -115,6 +116,7 @@ __all__ = [
     "Options",
     "Plan",
     "Price",
+    "PriceHours",
     "PriceTier",
     "Progress",
     "Prompt",
@@ -136,6 +138,7 @@ __all__ = [
     "TargetRef",
     "Tenant",
     "Timeouts",
+    "TokenDetails",
     "Usage",
     "Used",
     "Want",

@@ -6,9 +6,10 @@ from collections.abc import Iterable, Mapping
 from typing import Protocol
 
 from msgspec import Raw, Struct
+from msgspec.structs import astuple
 
 from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
-from headgate.model.prices import Price
+from headgate.model.prices import Price, TokenDetails
 
 
 class Options(Struct, frozen=True, gc=False):
@@ -181,7 +182,8 @@ class Plan(Struct, frozen=True):
 class Usage(Struct, gc=False):
     """Token counts with their basis: ``provider`` (reported), ``counted`` or ``estimated``.
 
-    ``cached`` and ``cache_write`` are parts of ``prompt``, ``reasoning`` is part of ``completion``, as OpenAI counts.
+    ``cached`` and ``cache_write`` are parts of ``prompt``, ``reasoning`` is part of ``completion``, as OpenAI counts;
+    ``details`` are further parts.  ``policy.metering.kinds_of`` takes them apart.
     """
 
     prompt: int = 0
@@ -190,12 +192,14 @@ class Usage(Struct, gc=False):
     cache_write: int = 0
     reasoning: int = 0
     basis: str = "estimated"
+    details: TokenDetails | None = None
 
     def plus(self, later: Usage) -> Usage:
         """Return the sum.  Its basis is that of ``later``, which knows of both."""
         return Usage(
             self.prompt + later.prompt, self.completion + later.completion, self.cached + later.cached,
             self.cache_write + later.cache_write, self.reasoning + later.reasoning, later.basis,
+            _added(self.details, later.details, 1),
         )  # fmt: skip
 
     def minus(self, before: Usage) -> Usage:
@@ -203,7 +207,15 @@ class Usage(Struct, gc=False):
         return Usage(
             self.prompt - before.prompt, self.completion - before.completion, self.cached - before.cached,
             self.cache_write - before.cache_write, self.reasoning - before.reasoning, self.basis,
+            _added(self.details, before.details, -1),
         )  # fmt: skip
+
+
+def _added(first: TokenDetails | None, second: TokenDetails | None, sign: int) -> TokenDetails | None:
+    if second is None:
+        return first
+    pairs = zip(astuple(first or TokenDetails()), astuple(second), strict=True)
+    return TokenDetails(*(one + sign * other for one, other in pairs))
 
 
 class Used(Struct, frozen=True, gc=False):

@@ -6,7 +6,11 @@ an older record then still decodes.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+
 from msgspec import Struct
+
+from headgate.model.prices import TokenDetails
 
 
 class Opened(Struct, array_like=True, tag=1, gc=False):
@@ -24,6 +28,11 @@ class Opened(Struct, array_like=True, tag=1, gc=False):
     price_output: int = -1
     provider: str = ""
     model: str = ""
+    tenant: str = ""
+    hold: int = -1  # nano-USD that admission has set aside; -1: not said
+    session: str = ""
+    user: str = ""  # the client's name for its user
+    tags: Mapping[str, str] | None = None  # ``headgate.metadata``
 
 
 class Progress(Struct, array_like=True, tag=2, gc=False):
@@ -32,6 +41,7 @@ class Progress(Struct, array_like=True, tag=2, gc=False):
     id: str
     at: int
     completion_tokens: int  # estimated
+    hold: int = -1  # nano-USD that are set aside by now; -1: as before
 
 
 class AttemptRecord(Struct, array_like=True, gc=False):
@@ -108,6 +118,8 @@ class Closed(Struct, array_like=True, tag=3, gc=False):
     continued: tuple[SeamRecord, ...] = ()
     not_continued: str = ""  # of a stream that broke and could not go on: why
     shares: tuple[Share, ...] = ()  # of an answer that several targets wrote
+    price_id: str = ""  # of the price itself: catalog.money.price_id
+    token_details: TokenDetails | None = None
 
 
 class Refused(Struct, array_like=True, tag=4, gc=False):

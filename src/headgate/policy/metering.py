@@ -8,14 +8,21 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Sequence
 from itertools import zip_longest
+from typing import NamedTuple, TypeVar
 
 from msgspec import Struct
+from msgspec.structs import replace
 
-from headgate.model import NOTHING, UNLIMITED, Price, Share, Target, Usage, Used
+from headgate.model import NOTHING, UNLIMITED, DetailRates, Price, PriceHours, Share, Target, TokenDetails, Usage, Used
 
 MILLION = 1_000_000
 _HALF = MILLION // 2
+DAY_MINUTES = 24 * 60
+NO_DETAILS = TokenDetails()
+_RATES = ("input", "output", "cached_input", "cache_write")
 TIER_MARGIN = 2  # by which factor an estimated prompt may be off, where that decides about the tier
+
+T = TypeVar("T", bound=Struct)
 
 
 class Ended(Struct, frozen=True):
@@ -124,11 +131,11 @@ def affordable(price: Price, prompt: int, most: int) -> int:
 
 def ceiling(prices: Iterable[Price], prompt: int) -> Price | None:
     """Return a price, without tiers, that no call of about so many prompt tokens exceeds, whichever of ``prices`` its
-    parts are charged at.  None: one of them is unknown.
+    parts are charged at, at any hour.  None: one of them is unknown.
     """
     found: Price | None = None
     for price in prices:
-        for tier in _near(price, prompt) if price.tiers else (price,):
+        for tier in _any_time(price, prompt) if price.tiers or price.hours or price.details else (price,):
             if tier.input is None or tier.output is None:
                 return None
             dearest = max(tier.input, tier.cached_input or 0, tier.cache_write or 0)
@@ -137,6 +144,19 @@ def ceiling(prices: Iterable[Price], prompt: int) -> Price | None:
             elif dearest > (found.input or 0) or tier.output > (found.output or 0):
                 found = Price(max(dearest, found.input or 0), max(tier.output, found.output or 0))
     return found
+
+
+def _any_time(price: Price, prompt: int) -> Iterator[Price]:
+    """The tiers at every hour, each at its dearest kinds of tokens."""
+    for one in (replace(price, hours=()), *(_in_hours(price, hours) for hours in price.hours)):
+        for tier in _near(one, prompt) if one.tiers else (one,):
+            rates = one.details
+            if rates is None or tier.input is None or tier.output is None:
+                yield Price(tier.input, tier.output, tier.cached_input, tier.cache_write)
+            else:
+                inputs = (tier.input, rates.cache_write_1h or 0, rates.audio_input or 0, rates.image_input or 0)
+                outputs = (tier.output, rates.reasoning or 0, rates.audio_output or 0, rates.image_output or 0)
+                yield Price(max(inputs), max(outputs), tier.cached_input, tier.cache_write)
 
 
 def _near(price: Price, prompt: int) -> Iterator[Price]:
@@ -150,7 +170,8 @@ def _near(price: Price, prompt: int) -> Iterator[Price]:
 
 
 def _with(usage: Usage, completion: int) -> Usage:
-    return Usage(usage.prompt, completion, usage.cached, usage.cache_write)
+    reasoning = min(usage.reasoning, completion)
+    return Usage(usage.prompt, completion, usage.cached, usage.cache_write, reasoning, usage.basis, usage.details)
 
 
 def _millionths(usage: Usage, price: Price, prompt: int = 0) -> int | None:
@@ -162,12 +183,101 @@ def _millionths(usage: Usage, price: Price, prompt: int = 0) -> int | None:
     cached_price = price.input if price.cached_input is None else price.cached_input
     write_price = price.input if price.cache_write is None else price.cache_write
     fresh = max(0, usage.prompt - usage.cached - usage.cache_write)
-    return (
+    total = (
         fresh * price.input
         + usage.cached * cached_price
         + usage.cache_write * write_price
         + usage.completion * price.output
     )
+    return total if price.details is None else total + _beyond(usage, price, write_price)
+
+
+class Kinds(NamedTuple):
+    """A usage in kinds of which none is a part of another."""
+
+    fresh: int
+    cache_read: int
+    cache_write_5m: int
+    cache_write_1h: int
+    output: int
+    reasoning: int
+    audio_input: int
+    image_input: int
+    audio_output: int
+    image_output: int
+
+
+def kinds_of(usage: Usage) -> Kinds:
+    """Return ``usage`` by kind; they add up to its prompt and completion.
+
+    A provider that reports more of a part than of the whole is not believed: parts are cut in the order of the fields.
+    Audio and images that were read from the cache count as read from it.
+    """
+    details = usage.details or NO_DETAILS
+    read = min(usage.cached, usage.prompt)
+    written = min(usage.cache_write, usage.prompt - read)
+    hour = min(details.cache_write_1h, written)
+    fresh = usage.prompt - read - written
+    heard = min(details.audio_input, fresh)
+    seen = min(details.image_input, fresh - heard)
+    reasoning = min(usage.reasoning, usage.completion)
+    output = usage.completion - reasoning
+    said = min(details.audio_output, output)
+    drawn = min(details.image_output, output - said)
+    return Kinds(
+        fresh - heard - seen, read, written - hour, hour, output - said - drawn, reasoning, heard, seen, said, drawn
+    )
+
+
+def _beyond(usage: Usage, price: Price, write_price: int) -> int:
+    """What the kinds with rates of their own cost more, or less, than those that they are parts of."""
+    kinds, rates = kinds_of(usage), price.details
+    assert rates is not None and price.input is not None and price.output is not None
+    total = 0
+    for count, rate, usual in (
+        (kinds.cache_write_1h, rates.cache_write_1h, write_price),
+        (kinds.reasoning, rates.reasoning, price.output),
+        (kinds.audio_input, rates.audio_input, price.input),
+        (kinds.image_input, rates.image_input, price.input),
+        (kinds.audio_output, rates.audio_output, price.output),
+        (kinds.image_output, rates.image_output, price.output),
+    ):
+        if rate is not None:
+            total += count * (rate - usual)
+    return total
+
+
+def price_at(price: Price, instant: float) -> Price:
+    """Return what ``price`` is at this time of day (Unix seconds), without hours.  The first that hold do."""
+    minute = int(instant) // 60 % DAY_MINUTES
+    for hours in price.hours:
+        if (minute - hours.start) % DAY_MINUTES < (hours.end - hours.start) % DAY_MINUTES:
+            return _in_hours(price, hours)
+    return replace(price, hours=())
+
+
+def _in_hours(price: Price, hours: PriceHours) -> Price:
+    rates = {name: getattr(hours, name) for name in _RATES if getattr(hours, name) is not None}
+    percent = hours.percent
+
+    def scaled(part: T) -> T:
+        return replace(part, **{name: _percent(getattr(part, name), percent) for name in _scaled_of(part)})
+
+    return replace(
+        scaled(price),
+        **rates,
+        tiers=tuple(scaled(tier) for tier in price.tiers),
+        details=None if price.details is None else scaled(price.details),
+        hours=(),
+    )
+
+
+def _scaled_of(part: Struct) -> tuple[str, ...]:
+    return DetailRates.__struct_fields__ if isinstance(part, DetailRates) else _RATES
+
+
+def _percent(rate: int | None, percent: int) -> int | None:
+    return None if rate is None else (rate * percent + 50) // 100
 
 
 def _tier(price: Price, prompt: int) -> Price:
@@ -179,5 +289,6 @@ def _tier(price: Price, prompt: int) -> Price:
                 price.output if tier.output is None else tier.output,
                 price.cached_input if tier.cached_input is None else tier.cached_input,
                 price.cache_write if tier.cache_write is None else tier.cache_write,
+                details=price.details,
             )
     return price

@@ -13,8 +13,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from headgate.cli.reach.line import AdminRequest, Answered, plain
+from headgate.cli.reach.offline import offline
 from headgate.cli.trouble import StoreTrouble, Trouble
-from headgate.control.offline import offline
 from headgate.control.store.database import StoreUnusable
 from headgate.process import credentials, statedir
 from headgate.resources.compiled import Compiled

@@ -12,7 +12,18 @@ from headgate.control.api import docs, errors
 from headgate.control.api.access import audit_log, logins, oidc_logins, people
 from headgate.control.api.access.door import Door, Hosts
 from headgate.control.api.access.needs import PREFIX
-from headgate.control.api.nouns import aliases, budgets, catalog, explain, gateway, providers, requests, tenants, tokens
+from headgate.control.api.nouns import (
+    aliases,
+    budgets,
+    catalog,
+    explain,
+    gateway,
+    providers,
+    requests,
+    tenants,
+    tokens,
+    usage,
+)  # fmt: skip
 from headgate.control.api.parts import Admin
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
@@ -64,7 +75,21 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         app.include_router(access(admin, guard), prefix=PREFIX)
     app.include_router(oidc_logins.routes(admin), prefix=PREFIX)
     callers = (tokens, tenants, budgets)
-    for noun in (providers, accounts, keys, invites, aliases, catalog, *callers, requests, explain, gateway, audit_log):
+    nouns = (
+        providers,
+        accounts,
+        keys,
+        invites,
+        aliases,
+        catalog,
+        *callers,
+        requests,
+        usage,
+        explain,
+        gateway,
+        audit_log,
+    )
+    for noun in nouns:
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     app.include_router(invite_pages.routes(admin))

@@ -9,12 +9,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from itertools import groupby
 from operator import attrgetter
 from typing import Any
 
 import msgspec
 from msgspec.structs import replace
 
+from headgate.control.ledger.charges import MOST, billed_by
 from headgate.control.store.receipt_columns import BLANK, CAPPED, JSON, KNOWN, RECEIPT, TEXT, ReceiptColumn
 from headgate.model import Closed, Opened, Price, Progress, Record, Refused, Rotated, Usage
 from headgate.policy.metering import cost
@@ -23,9 +25,6 @@ from headgate.wire.records import HEADER, scan
 Row = tuple[Any, ...]
 
 _encode = msgspec.json.Encoder().encode
-# Of tokens, and of nano-USD (a million dollars), in one call.  More is a fault of whoever reported it, and must not
-# make a sum that the store's integers cannot hold.
-MOST = 1 << 50
 EARLIER_PREFIX = "chatcmpl-"
 _UNOPENED = Opened("", 0, "", "", False, 0)
 EARLY = tuple(column for column in RECEIPT if column.early)
@@ -40,8 +39,17 @@ def _source(column: ReceiptColumn) -> str:
 
 # By position: `id` and `boot` are first in both rows
 _of_running = attrgetter(*(_source(column) for column in EARLY[2:]))
-_of_opened = attrgetter(*(column.opened for column in RECEIPT[2:] if column.opened))
-_of_closed = attrgetter(*(column.closed for column in RECEIPT if column.closed))
+# Behind `id` and `boot`, which of the two records has the columns that follow each other, and their getter; the last
+# columns are computed
+_ENDED = [
+    (of_opened, attrgetter(*(column.opened or column.closed for column in columns)))
+    for of_opened, columns in (
+        (key, list(group))
+        for key, group in groupby(
+            (column for column in RECEIPT[2:] if column.opened or column.closed), lambda column: bool(column.opened)
+        )
+    )
+]
 _GONE = tuple(index for index, column in enumerate(RECEIPT) if column.until_closed)
 
 
@@ -100,7 +108,7 @@ class Batch:
     """Rows to be written, in the order of the tables' columns (see ``recorder.Statements``)."""
 
     opened: list[Row] = field(default_factory=list)
-    progressed: list[Row] = field(default_factory=list)  # (completion tokens, µs since opened, id)
+    progressed: list[Row] = field(default_factory=list)  # (completion tokens, µs since opened, nano-USD held, id)
     closed: list[Row] = field(default_factory=list)
     refused: list[Row] = field(default_factory=list)  # (second, code, count)
 
@@ -155,6 +163,8 @@ class Receipts:
         match record:
             case Opened():
                 call = Running(record)
+                if record.hold < 0:
+                    record.hold = max(0, _lost_cost(call))
                 self._boots.setdefault(boot, {})[record.id] = call
                 self._fresh.append((boot, call))
             case Closed():
@@ -167,6 +177,7 @@ class Receipts:
                 if known is not None:
                     known.completion_tokens = record.completion_tokens
                     known.at = record.at
+                    known.opened.hold = max(known.opened.hold, min(record.hold, MOST))
                     self._heard[record.id] = known
             case Refused():
                 key = (record.at // 1_000_000_000, record.code)
@@ -195,7 +206,7 @@ class Receipts:
                 self._heard.pop(call.opened.id, None)
         for ident, call in self._heard.items():
             if not call.done:
-                batch.progressed.append((call.completion_tokens, call.duration_us, ident))
+                batch.progressed.append((call.completion_tokens, call.duration_us, call.opened.hold, ident))
         batch.refused = [(second, code, count) for (second, code), count in self._refused.items()]
         self._fresh, self._heard, self._closed, self._refused = [], {}, [], {}
         return batch
@@ -206,7 +217,7 @@ def specimen_rows() -> dict[str, Row]:
     call = Running(_UNOPENED)
     return {
         "opened": _open_row("", call),
-        "progressed": (0, 0, ""),
+        "progressed": (0, 0, 0, ""),
         "closed": _closed_row("", _UNOPENED, _as_lost(call)),
         "refused": (0, "", 1),
     }
@@ -217,13 +228,18 @@ def _open_row(boot: str, call: Running) -> Row:
 
 
 def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
-    row = [closed.id, boot, *_of_opened(opened), *_of_closed(closed)]
+    row: list[Any] = [closed.id, boot]
+    for of_opened, values in _ENDED:
+        row += values(opened if of_opened else closed)
+    row += (None, None)
     if not opened.at:
         row[_CREATED] = closed.at - closed.duration_us * 1000
     if not opened.requested:
         row[_REQUESTED] = closed.model
     for index in _GONE:
         row[index] = -1
+    if closed.attempts and (billed := billed_by(closed)) is not None:
+        row[-2:] = sum(billed.values()), _encode(billed).decode()
     return _bounds(row)
 
 

@@ -14,36 +14,36 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from operator import itemgetter
 from pathlib import Path
+from typing import Any
 
 import structlog
-from sqlalchemy import bindparam, case, delete, func, literal_column, or_, select
+from sqlalchemy import delete, func, select
 from sqlalchemy.exc import SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
-from sqlalchemy.sql.base import Executable
 
 from headgate.control.ingest.feed import Feed
 from headgate.control.ingest.receipts import EARLY, Batch, Receipts, Row
-from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, Work, is_refusal
-from headgate.control.ingest.rollup import BOUNDS, COUNTED, KEYS, SUMS, changes, columns_of, zones
+from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, is_refusal
+from headgate.control.ingest.rollup import COUNTED, changes, columns_of, zones
 from headgate.control.ingest.segments import Segment, Shelf
-from headgate.control.store.database import journal_offsets, refusals, request_zones, requests, upsert, usage_days
-from headgate.control.store.receipt_columns import RECEIPT
+from headgate.control.ingest.statements import CLOSE_COLUMNS, OPEN_COLUMNS, Statements
+from headgate.control.ledger.postings import POSTED, Entries, Posted, balances, entries
+from headgate.control.store.database import journal_offsets, requests
 from headgate.model import Opened
 
 # Not 100 ms: at 2,000 calls/s a commit every 250 ms takes 32 µs of CPU per call instead of 43, at 50/s half, and an
 # idle recorder 0.12 % of a core instead of 0.34 %.  The delay is not visible, because a question waits for `catch_up`.
 INTERVAL_S = 0.25
 RETRY_S = 1.0
+LOOKED_UP = 5000  # rows of one query: the drivers bound its parameters
 
-# Written when a call opens; everything else when it closes
-OPEN_COLUMNS = tuple(column.name for column in EARLY)
-CLOSE_COLUMNS = tuple(column.name for column in RECEIPT)
-# Of a call: a close never changes it; the prices are of no use then and go
-IDENTITY = tuple(column.name for column in EARLY if not column.closed and not column.until_closed)
+Before = dict[str, Row]  # by id: a call's row as COUNTED, then as POSTED
 
 _counted = itemgetter(*columns_of(CLOSE_COLUMNS))
+_posted_end = itemgetter(*(CLOSE_COLUMNS.index(name) for name in POSTED))
 _close_span = itemgetter(*(CLOSE_COLUMNS.index(name) for name in ("id", "stream", "cost", "duration_us")))
 _open_span = itemgetter(*(OPEN_COLUMNS.index(name) for name in ("id", "stream")))
+_KNOWN = tuple(requests.c[name] for name in ("id", *COUNTED, *POSTED))
 
 # The fields of a running call's Opened, and where its row has them
 _REMEMBERED = {
@@ -53,99 +53,17 @@ _REMEMBERED = {
 log = structlog.get_logger("headgate.recorder")
 
 
-@dataclass(frozen=True)
-class Statements:
-    """The recorder's SQL, compiled once: handing tuples to the driver costs a third of going through SQLAlchemy per
-    batch.
-    """
-
-    open: str
-    progress: str
-    close: str
-    refuse: str
-    offset: str
-    count: str
-    widen: str
-
-    def of(self, batch: Batch) -> Work:
-        """Each kind's statement with its rows, in the order in which they must be written."""
-        return (
-            ("opened", self.open, batch.opened),
-            ("progressed", self.progress, batch.progressed),
-            ("closed", self.close, batch.closed),
-            ("refused", self.refuse, batch.refused),
-        )
-
-    @classmethod
-    def compile(cls, engine: AsyncEngine) -> Statements:
-        opened = upsert(engine, requests).values({name: bindparam(name) for name in OPEN_COLUMNS})
-        closed = upsert(engine, requests).values({name: bindparam(name) for name in CLOSE_COLUMNS})
-        excluded = closed.excluded
-        refused = upsert(engine, refusals)
-        offset = upsert(engine, journal_offsets)
-        return cls(
-            open=_text(engine, opened.on_conflict_do_nothing(index_elements=["id"]), OPEN_COLUMNS),
-            progress=_text(
-                engine,
-                requests.update()
-                .values(completion_tokens=bindparam("tokens"), duration_us=bindparam("elapsed"))
-                .where(requests.c.id == bindparam("ident"), requests.c.outcome.is_(None)),
-                ("tokens", "elapsed", "ident"),
-            ),
-            close=_text(
-                engine,
-                closed.on_conflict_do_update(
-                    index_elements=["id"],
-                    set_={name: excluded[name] for name in CLOSE_COLUMNS if name not in IDENTITY},
-                    # what is known to have ended is not lost
-                    where=or_(requests.c.outcome.is_(None), excluded.outcome != literal_column("'lost'")),
-                ),
-                CLOSE_COLUMNS,
-            ),
-            refuse=_text(
-                engine,
-                refused.on_conflict_do_update(
-                    index_elements=["second", "code"], set_={"count": refusals.c.count + refused.excluded.count}
-                ),
-                ("second", "code", "count"),
-            ),
-            offset=_text(
-                engine,
-                offset.on_conflict_do_update(index_elements=["file"], set_={"position": offset.excluded.position}),
-                ("file", "position"),
-            ),
-            count=_count(engine),
-            widen=_widen(engine),
-        )
-
-
-def _count(engine: AsyncEngine) -> str:
-    days = upsert(engine, usage_days)
-    new = days.excluded
-    sums = {name: usage_days.c[name] + new[name] for name in SUMS}
-    first = case((new.first_at < usage_days.c.first_at, new.first_at), else_=usage_days.c.first_at)
-    statement = days.on_conflict_do_update(index_elements=KEYS, set_={**sums, "first_at": first})
-    return _text(engine, statement, (*KEYS, *SUMS, "first_at"))
-
-
-def _widen(engine: AsyncEngine) -> str:
-    statement = upsert(engine, request_zones)
-    new, old = statement.excluded, request_zones.c
-    wider = {name: case((new[name] > old[name], new[name]), else_=old[name]) for name in BOUNDS}
-    return _text(engine, statement.on_conflict_do_update(index_elements=["zone"], set_=wider), ("zone", *BOUNDS))
-
-
-def _text(engine: AsyncEngine, statement: Executable, order: Sequence[str]) -> str:
-    compiled = statement.compile(dialect=engine.dialect)  # type: ignore[attr-defined]
-    if list(compiled.positiontup) != list(order):
-        raise AssertionError(f"parameters are {compiled.positiontup}, rows are {order}")
-    return str(compiled.string)
-
-
 def _opened(row: Row) -> Row:
     """A running call's row as COUNTED."""
     there = dict(zip(OPEN_COLUMNS, row, strict=True))
     return tuple(there.get(name) for name in COUNTED)
+
+
+def _posted_open(row: Row) -> Posted:
+    """A running call's row as POSTED."""
+    there: dict[str, Any] = dict(zip(OPEN_COLUMNS, row, strict=True))
+    values: list[Any] = [there.get(name) for name in POSTED]
+    return Posted(*values)
 
 
 def _spans(batch: Batch) -> Iterator[tuple[str, bool, int | None, int | None]]:
@@ -153,6 +71,25 @@ def _spans(batch: Batch) -> Iterator[tuple[str, bool, int | None, int | None]]:
         ident, stream = _open_span(row)
         yield ident, stream, None, None
     yield from map(_close_span, batch.closed)
+
+
+def _days(before: Before, batch: Batch) -> list[Row]:
+    """The closes' additions to ``usage_days``."""
+    if not batch.closed:
+        return []
+    known = {row[0]: _opened(row) for row in batch.opened}
+    known |= {ident: row[: len(COUNTED)] for ident, row in before.items()}
+    return changes(known, ((row[0], _counted(row)) for row in batch.closed))
+
+
+def _entries(before: Before, batch: Batch) -> Entries:
+    """The ledger's entries of the batch."""
+    return entries(
+        {ident: Posted(*row[len(COUNTED) :]) for ident, row in before.items()},
+        ((row[0], _posted_open(row)) for row in batch.opened),
+        ((row[-1], row[-2]) for row in batch.progressed),
+        ((row[0], Posted(*_posted_end(row))) for row in batch.closed),
+    )
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,6 +111,7 @@ class Recorder:
     def __init__(self, engine: AsyncEngine, folder: Path, interval: float = INTERVAL_S) -> None:
         """``feed`` gets each batch once it is in the store."""
         self.feed = Feed()
+        self.folder = folder
         self._engine = engine
         self._interval = interval
         self._sql = Statements.compile(engine)
@@ -353,15 +291,19 @@ class Recorder:
 
     async def _write(self, connection: AsyncConnection, batch: Batch, positions: list[Row]) -> None:
         try:
-            days = await self._days(connection, batch)
-            for statement, rows in (
+            before = await self._before(connection, batch)
+            posted = _entries(before, batch)
+            work: list[tuple[str, Sequence[Row]]] = [
                 *((statement, rows) for _kind, statement, rows in self._sql.of(batch)),
-                (self._sql.count, days),
+                (self._sql.count, _days(before, batch)),
                 (self._sql.widen, zones(_spans(batch))),
+                (self._sql.enter, posted),
+                (self._sql.balance, balances(posted)),
                 (self._sql.offset, positions),
-            ):
+            ]
+            for statement, rows in work:
                 if rows:
-                    await connection.exec_driver_sql(statement, rows)
+                    await connection.exec_driver_sql(statement, list(rows))
         except DRIVER_ERRORS as error:
             if not is_refusal(error):
                 raise
@@ -372,20 +314,22 @@ class Recorder:
             return
         await connection.commit()
 
-    async def _days(self, connection: AsyncConnection, batch: Batch) -> list[Row]:
-        """Return the closes' additions to ``usage_days``: read before they are written, in the same transaction."""
+    async def _before(self, connection: AsyncConnection, batch: Batch) -> Before:
+        """Return the store's rows of the batch's calls, before they are written: read in the same transaction."""
         newest = self._newest
         # Raised before they are written: where the answer to a commit is lost nobody knows whether it holds, and the
         # batch comes again
         self._newest = max([newest, *(row[0] for row in (*batch.opened, *batch.closed))])
-        if not batch.closed:
-            return []
-        before = {row[0]: _opened(row) for row in batch.opened}
-        idents = [row[0] for row in batch.closed if row[0] <= newest]  # a busy gateway's calls are newer
-        if idents:
-            known = select(requests.c.id, *(requests.c[name] for name in COUNTED)).where(requests.c.id.in_(idents))
-            before |= {row[0]: tuple(row[1:]) for row in await connection.execute(known)}
-        return changes(before, ((row[0], _counted(row)) for row in batch.closed))
+        # A busy gateway's short calls are newer
+        idents = {row[0] for row in (*batch.opened, *batch.closed) if row[0] <= newest}
+        idents.update(row[-1] for row in batch.progressed)
+        found: Before = {}
+        ordered = sorted(idents)
+        for start in range(0, len(ordered), LOOKED_UP):
+            known = select(*_KNOWN).where(requests.c.id.in_(ordered[start : start + LOOKED_UP]))
+            for row in await connection.execute(known):
+                found[row[0]] = tuple(row[1:])
+        return found
 
     async def _forget(self, names: Iterable[str]) -> None:
         gone = list(names)

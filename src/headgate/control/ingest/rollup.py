@@ -66,8 +66,8 @@ def changes(before: Mapping[str, Row], ended: Iterable[tuple[str, Row]]) -> list
         if known is not None:
             row = (*known[:2], *row[2:4], known[4], *row[5:])  # when, whose and under which name: a close keeps these
             if known[5] is not None:
-                if row[5] == "lost":
-                    continue  # what is known to have ended is not lost
+                if known[5] != "lost" or row[5] == "lost":
+                    continue  # the first end that is known stays
                 _add(days, known, -1)
         held[ident] = row
         _add(days, row, 1)

@@ -89,8 +89,8 @@ async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> d
         "group_by": group_by,
         "since": None if filters.since is None else _first_day(filters.since) * DAY_S,
         "until": None if filters.until is None else (_last_day(filters.until) + 1) * DAY_S,
-        "data": [{"group": _name(group_by, row[:width]), **_figures(row[width:])} for row in rows[:MAX_GROUPS]],
-        "total": _figures(whole),
+        "data": [{"group": _name(group_by, row[:width]), **figures(row[width:])} for row in rows[:MAX_GROUPS]],
+        "total": figures(whole),
         "has_more": len(rows) > MAX_GROUPS,
         "next": None,
     }
@@ -190,10 +190,12 @@ def _name(group_by: str, key: Sequence[Any]) -> str | None:
     return "/".join(key) if key[-1] else None
 
 
-def _figures(row: Sequence[Any]) -> dict[str, Any]:
-    figures: dict[str, Any] = {name: int(value or 0) for name, value in zip(_SUMS, row, strict=True)}
-    figures["cost_usd"] = _cost(figures.pop("cost"), figures["unpriced_requests"])
-    return figures
+def figures(row: Sequence[Any]) -> dict[str, Any]:
+    """The JSON of sums in the order of ``_SUMS``; one more is what the operator's providers charge."""
+    found: dict[str, Any] = {name: int(value or 0) for name, value in zip(_SUMS, row, strict=False)}
+    found["cost_usd"] = _cost(found.pop("cost"), found["unpriced_requests"])
+    found["operator_cost_usd"] = usd(int(row[len(_SUMS)] or 0)) if len(row) > len(_SUMS) else None
+    return found
 
 
 def _cost(nano: int, unpriced: int) -> float | None:

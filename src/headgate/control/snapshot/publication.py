@@ -23,6 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.audit.chain import Change
 from headgate.control.identity import tokens
+from headgate.control.ledger.prices import PriceBook
 from headgate.control.objects import registry
 from headgate.control.objects.assemble import Sources, assemble
 from headgate.control.objects.registry import Objects
@@ -57,6 +58,7 @@ class Publication:
         self._engine = engine
         self._order = asyncio.Lock()
         self._begun = stored
+        self._prices = PriceBook(engine)
         self.keyring = keyring
         self.behind = False  # a change was written and could not be told
         self.sources: Sources
@@ -94,6 +96,7 @@ class Publication:
         async with self._engine.connect() as connection:
             self.inherited = int(await read_meta(connection, "generation") or 0)
         self.snapshot = await asyncio.to_thread(self._composed, await self._next_generation())
+        await self._prices.keep(self.snapshot)
 
     def settle(self) -> None:
         """All that is looked for has been found: who waits for this Snapshot may have it."""
@@ -149,6 +152,7 @@ class Publication:
         if former != self.secrets:  # before the Snapshot that names their accounts
             self.link.tell(Secrets({**former, **self.secrets}))
         draft, patch, unchanged = await asyncio.to_thread(self._compared, old)
+        await self._prices.keep(draft)  # before anything is charged at them
         generation = old.generation if unchanged and unless_same else await self._tell(draft, patch)
         if former.keys() - self.secrets.keys():  # and behind the one that names them no more
             self.link.tell(Secrets(self.secrets))

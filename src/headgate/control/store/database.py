@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from headgate.control.store import (
     access_tables,  # noqa: F401 - its tables are part of the schema
+    ledger_tables,  # noqa: F401 - its tables are part of the schema
     postgres,
     revisions,
     vault_tables,  # noqa: F401 - its tables are part of the schema
@@ -102,6 +103,8 @@ _partial("requests_by_grant_label", LABELLED, "grant_id", "label", "id")
 _partial("requests_by_outcome", UNDELIVERED, "outcome", "id")
 _partial("requests_by_code", WITH_CODE, "code", "id")
 _partial("requests_continued", CONTINUED, "id")
+_partial("requests_by_session", requests.c.session.is_not(None), "session", "id")
+_partial("requests_tagged", requests.c.tags.is_not(None), "id")
 _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
 # The maxima of the rows of one stretch of time, so that a list with a minimum skips the stretches without such rows.

@@ -6,6 +6,7 @@ view are made of it.
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -31,6 +32,10 @@ def _second(ns: int) -> int:
 
 def _ms(us: int | None) -> float | None:
     return None if us is None else us / 1000
+
+
+def _object(text: str | None) -> Any:
+    return None if text is None else json.loads(text)
 
 
 def _or_none(value: Any) -> Any:
@@ -80,7 +85,7 @@ def _phase(name: str) -> ReceiptColumn:
     )
 
 
-# In the order of the table.  The first ones are the call's identity, which no later record changes.
+# In the order of the table: a migration adds columns at the end.
 RECEIPT = (
     # Bare, see model.receipt_ids
     _of_opened("id", Text, "id", required=True, shown="id", view=str),
@@ -126,4 +131,16 @@ RECEIPT = (
     ReceiptColumn("not_continued", Text, closed="not_continued", write=(BLANK,),
                   shown="not_continued", view=str | None),
     ReceiptColumn("shares", Text, closed="shares", write=(BLANK, JSON)),
+    _of_opened("tenant", Text, "tenant", write=(TEXT, BLANK), shown="tenant", view=str | None, private=True),
+    _of_opened("session", Text, "session", write=(TEXT, BLANK), shown="session", view=str | None),
+    _of_opened("client_user", Text, "user", write=(TEXT, BLANK), shown="user", view=str | None),
+    _of_opened("tags", Text, "tags", write=(BLANK, JSON), shown="metadata", view=dict[str, str] | None, read=_object),
+    # nano-USD that are set aside for a running call
+    _of_opened("held", BigInteger, "hold", write=(KNOWN,), until_closed=True),
+    ReceiptColumn("price_id", Text, closed="price_id", write=(BLANK,)),  # the key into `prices`
+    ReceiptColumn("token_details", Text, closed="token_details", write=(BLANK, JSON)),  # an array: model.TokenDetails
+    # nano-USD that its providers charge, where that is not the cost at the one that served: in all, and each's as an
+    # object by name
+    ReceiptColumn("operator_cost", BigInteger),
+    ReceiptColumn("billed", Text),
 )  # fmt: skip

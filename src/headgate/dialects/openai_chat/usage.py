@@ -6,19 +6,28 @@ counts are parts of which, and falls back to an estimate for what is unknown.  I
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.model import Usage
+from headgate.dialects.token_counts import (
+    AUDIO,
+    COMPLETION_DETAILS,
+    CREATION,
+    MOST_TOKENS,
+    PROMPT,
+    PROMPT_DETAILS,
+    Members,
+    as_count,
+    details_of,
+    first,
+    inner,
+    squeeze,
+)
+from headgate.model import TokenDetails, Usage
 from headgate.wire import codec
 from headgate.wire.codec import NULL, ZERO, Object
-
-# No answer reaches this many tokens: a larger count is not one.
-MOST_TOKENS = 1 << 32
-
 
 # ------------------------------------------------------------------------------------- the common case
 
@@ -63,7 +72,11 @@ def read_plain(plain: PlainUsage) -> Usage | None:
     reasoning = outputs.reasoning_tokens if outputs else 0
     if cached > prompt or reasoning > completion:
         return None
-    return Usage(prompt, completion, cached, 0, reasoning, "provider")
+    usage = Usage(prompt, completion, cached, 0, reasoning, "provider")
+    if (inputs and inputs.audio_tokens) or (outputs and outputs.audio_tokens):
+        heard, said = inputs.audio_tokens if inputs else 0, outputs.audio_tokens if outputs else 0
+        usage.details = TokenDetails(audio_input=heard, audio_output=said)
+    return usage
 
 
 def read(raw: Raw | None, estimate: Usage) -> tuple[Usage, bool]:
@@ -87,7 +100,6 @@ def read(raw: Raw | None, estimate: Usage) -> tuple[Usage, bool]:
 
 # Names without underscores, in lower case, so that ``promptTokenCount`` and ``prompt_token_count`` are one.  The first
 # name that has a count is taken.
-_PROMPT = ("prompttokens", "inputtokens", "prompttokencount", "inputtokencount", "promptevalcount")
 _COMPLETION = (
     "completiontokens",
     "outputtokens",
@@ -130,54 +142,7 @@ _CACHE_WRITE = (
 _SPLIT_READ = ("cachereadinputtokens", "cachereadinputtokencount")
 _SPLIT_WRITE = ("cachecreationinputtokens", "cachewriteinputtokens", "cachewriteinputtokencount")
 _CACHE_MISS = ("promptcachemisstokens",)
-_PROMPT_DETAILS = ("prompttokensdetails", "inputtokensdetails", "inputtokendetails", "prompttokendetails")
-_COMPLETION_DETAILS = (
-    "completiontokensdetails",
-    "outputtokensdetails",
-    "outputtokendetails",
-    "completiontokendetails",
-)
-_CREATION = ("cachecreation",)  # Anthropic's: by how long it is kept
-_AUDIO = ("audiotokens",)
 _INNER = ("billedunits", "tokens")  # Cohere: what is billed before what was counted
-
-_Members = Mapping[str, object]
-
-
-def _squeeze(members: object) -> dict[str, object]:
-    if not isinstance(members, dict):
-        return {}
-    return {str(key).replace("_", "").lower(): value for key, value in members.items()}
-
-
-def _count(value: object) -> int | None:
-    """A count; None for anything that is none.  Some servers write counts as strings or as floats."""
-    if isinstance(value, str) and len(value) <= 24:
-        try:
-            value = float(value)
-        except ValueError:
-            return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value <= MOST_TOKENS:
-        return None
-    return int(value)
-
-
-def _first(members: _Members, names: tuple[str, ...]) -> int:
-    """The first count above zero under one of ``names``; zero where there is none."""
-    for name in names:
-        if name in members:
-            count = _count(members[name])
-            if count:
-                return count
-    return 0
-
-
-def _inner(members: _Members, names: tuple[str, ...]) -> dict[str, object]:
-    for name in names:
-        found = members.get(name)
-        if isinstance(found, dict) and found:
-            return _squeeze(found)
-    return {}
 
 
 def _read_loosely(raw: Raw, estimate: Usage) -> tuple[Usage, bool]:
@@ -185,29 +150,29 @@ def _read_loosely(raw: Raw, estimate: Usage) -> tuple[Usage, bool]:
         given = _any(raw)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return estimate, False
-    members = _squeeze(given)
-    if not _first(members, _PROMPT + _COMPLETION + _TOTAL):
-        members = {**members, **_inner(members, _INNER)}
+    members = squeeze(given)
+    if not first(members, PROMPT + _COMPLETION + _TOTAL):
+        members = {**members, **inner(members, _INNER)}
     usage = _settle(members, estimate)
     return usage, usage is not estimate and _stands(given, usage)
 
 
-def _settle(members: _Members, estimate: Usage) -> Usage:
+def _settle(members: Members, estimate: Usage) -> Usage:
     """Decide which counts are parts of which: the total does where it is given, else the names do."""
-    prompt, completion, total = _first(members, _PROMPT), _first(members, _COMPLETION), _first(members, _TOTAL)
+    prompt, completion, total = first(members, PROMPT), first(members, _COMPLETION), first(members, _TOTAL)
     read, written, split = _cache(members)
-    reasoning = _first(_inner(members, _COMPLETION_DETAILS), _REASONING) or _first(members, _REASONING)
+    reasoning = first(inner(members, COMPLETION_DETAILS), _REASONING) or first(members, _REASONING)
     if not prompt:
-        miss = _first(members, _CACHE_MISS)
+        miss = first(members, _CACHE_MISS)
         prompt = read + miss if miss or (read and not split) else 0
     known = prompt or (read + written if split else 0)
     if not (known or completion or total):
         return estimate
-    prompt += _first(members, _TOOL_PROMPT)
+    prompt += first(members, _TOOL_PROMPT)
     prompt += _left_out(members, prompt, completion, total, read, written, split)
     visible = completion
     if not total:
-        beside = _first(members, _THOUGHTS_BESIDE) or (reasoning if completion and reasoning > completion else 0)
+        beside = first(members, _THOUGHTS_BESIDE) or (reasoning if completion and reasoning > completion else 0)
         completion += beside
     elif prompt and visible and total > prompt + visible:
         completion = total - prompt  # the rest is output that is billed and not shown, as hidden reasoning is
@@ -215,40 +180,41 @@ def _settle(members: _Members, estimate: Usage) -> Usage:
         prompt = total - visible
     elif prompt and not visible and total > prompt:
         completion = total - prompt
-    return _fill(Usage(prompt, completion, read, written, reasoning, "provider"), total, estimate)
+    details = details_of(members)
+    return _fill(Usage(prompt, completion, read, written, reasoning, "provider", details), total, estimate)
 
 
-def _cache(members: _Members) -> tuple[int, int, bool]:
+def _cache(members: Members) -> tuple[int, int, bool]:
     """(read from the cache, written to it, whether the names are of an API whose input leaves both out)."""
-    details = _inner(members, _PROMPT_DETAILS)
-    read = _first(details, _CACHE_READ + _SPLIT_READ) or _first(members, _CACHE_READ)
-    written = _first(details, _CACHE_WRITE)
+    details = inner(members, PROMPT_DETAILS)
+    read = first(details, _CACHE_READ + _SPLIT_READ) or first(members, _CACHE_READ)
+    written = first(details, _CACHE_WRITE)
     split = False
     if not read:
-        read = _first(members, _SPLIT_READ)
+        read = first(members, _SPLIT_READ)
         split = bool(read)
     if not written:
-        written = _first(members, _CACHE_WRITE + _SPLIT_WRITE)
-        split = split or bool(_first(members, _SPLIT_WRITE))
+        written = first(members, _CACHE_WRITE + _SPLIT_WRITE)
+        split = split or bool(first(members, _SPLIT_WRITE))
     if not written:
-        written = sum(_count(value) or 0 for value in _inner(members, _CREATION).values())
+        written = sum(as_count(value) or 0 for value in inner(members, CREATION).values())
         split = split or bool(written)
-    if details and _first(details, _CACHE_READ + _SPLIT_READ + _CACHE_WRITE):
+    if details and first(details, _CACHE_READ + _SPLIT_READ + _CACHE_WRITE):
         split = False  # details are parts of what they detail
     return read, written, split
 
 
-def _left_out(members: _Members, prompt: int, completion: int, total: int, read: int, written: int, split: bool) -> int:
+def _left_out(members: Members, prompt: int, completion: int, total: int, read: int, written: int, split: bool) -> int:
     """How much of what the cache held, or of what was heard, the prompt does not include."""
     cache = read + written
     if split and cache > prompt:
         return cache  # under other names such a count is an artefact: Mistral rounds what is cached up to blocks
     beyond = total - prompt - completion
-    audio = _first(_inner(members, _PROMPT_DETAILS), _AUDIO)  # Mistral counts it beside the text
+    audio = first(inner(members, PROMPT_DETAILS), AUDIO)  # Mistral counts it beside the text
     if beyond > 0 and beyond in (cache, read, written, audio):
         return beyond
     # OpenAI's ``prompt_tokens`` includes the cache, Anthropic's ``input_tokens`` does not.
-    return cache if split and not total and not _first(members, _PROMPT[:1]) else 0
+    return cache if split and not total and not first(members, PROMPT[:1]) else 0
 
 
 def _fill(usage: Usage, total: int, estimate: Usage) -> Usage:
@@ -381,7 +347,7 @@ def _details(raw: Raw | None) -> Object:
     details: Object = {}
     for key, value in (codec.as_object(raw) or {}).items():
         if memoryview(value)[0] == 0x22:
-            count = _count(codec.as_text(value))
+            count = as_count(codec.as_text(value))
             if count is not None:
                 details[key] = codec.raw(count)
         elif value != NULL:

@@ -47,6 +47,7 @@ from headgate.policy.routing.explain import Explanation
 
 MAX_REMEMBERED = 4096
 SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
+_SESSION_HEADERS = frozenset(SESSION_HEADERS)
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
 _ORDERED = frozenset(("cheapest", COMPUTED))  # by the cost of this call
 
@@ -382,14 +383,16 @@ def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes
 
 
 def session_of(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
+    """Return the client's name for the call's session, else for its user, or b""."""
+    return named_session(call, headers) or call.prompt.user
+
+
+def named_session(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
     """Return the client's name for the call's session, or b""."""
-    key = call.prompt.cache_key
-    if key:
+    key = call.prompt.cache_key if "prompt_cache_key" in call.body else b""
+    if key or _SESSION_HEADERS.isdisjoint(headers):
         return key
-    for name in SESSION_HEADERS:
-        if headers.get(name):
-            return headers[name]
-    return call.prompt.user
+    return next((headers[name] for name in SESSION_HEADERS if headers.get(name)), b"")
 
 
 def _trims(declared: str | None) -> bool | None:

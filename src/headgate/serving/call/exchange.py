@@ -24,6 +24,7 @@ from headgate.errors import (
 from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
 from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
 from headgate.serving.call.admission import Admission
@@ -132,7 +133,7 @@ class Exchange:
         receipt.prompt_tokens = call.prompt.tokens
         if not router.quotas.empty:
             call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
-        receipt.open(plan, call.stream)
+        receipt.open(plan, call, named_session(call, request.headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
 

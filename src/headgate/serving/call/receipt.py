@@ -9,11 +9,16 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 
+from msgspec import Raw
+from msgspec.structs import replace
+
+from headgate.catalog.money import price_id
 from headgate.errors import BUDGET_EXCEEDED
 from headgate.model import (
     NOTHING,
     Attempt,
     AttemptRecord,
+    Call,
     Closed,
     Grant,
     ModelRow,
@@ -32,7 +37,7 @@ from headgate.policy.routing import explain
 from headgate.ports import Asking
 from headgate.serving.call.holding import Holding
 from headgate.serving.uplink.journal import Journal
-from headgate.wire.codec import encode
+from headgate.wire.codec import as_text, encode
 
 _monotonic = time.monotonic
 
@@ -109,7 +114,7 @@ class Receipt:
         """Unix seconds, as OpenAI's ``created``."""
         return self.at // 1_000_000_000
 
-    def open(self, plan: Plan, stream: bool) -> None:
+    def open(self, plan: Plan, call: Call, session: bytes) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
         self.step("admit")
         self.routed = _monotonic()
@@ -117,18 +122,29 @@ class Receipt:
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price
-        self._write_opened(stream, first.provider.name, first.upstream_model, price.input, price.output)
-
-    def _write_opened(
-        self, stream: bool, provider: str, model: str, in_price: int | None, out_price: int | None
-    ) -> None:
+        grant, hold = self.grant, None if self.holding is None else self.holding.hold
+        assert grant is not None
         self.opened = True
         self._journal.running += 1
         self._journal.write(
             Opened(
-                self.id, self.at, self.grant.id if self.grant is not None else "", self.requested, stream,
-                self.prompt_tokens, self.label, -1 if in_price is None else in_price,
-                -1 if out_price is None else out_price, provider, model,
+                self.id, self.at, grant.id, plan.requested, call.stream, self.prompt_tokens, self.label,
+                -1 if price.input is None else price.input,
+                -1 if price.output is None else price.output, first.provider.name, first.upstream_model,
+                grant.tenant, 0 if hold is None else hold.cost, _named(session) if session else "",
+                _named(call.prompt.user) if "user" in call.body else "", call.metadata,
+            )
+        )  # fmt: skip
+
+    def _write_opened(self) -> None:
+        """Of a call that is over before it was admitted."""
+        grant = self.grant
+        self.opened = True
+        self._journal.running += 1
+        self._journal.write(
+            Opened(
+                self.id, self.at, grant.id if grant is not None else "", self.requested, False, self.prompt_tokens,
+                self.label, tenant=grant.tenant if grant is not None else "", hold=0,
             )
         )  # fmt: skip
 
@@ -151,6 +167,8 @@ class Receipt:
         attempt = self.target
         assert attempt is not None
         target, billed = attempt.target, used.billed
+        if target.price.hours:  # the end of a request decides what it costs
+            target = replace(target, price=metering.price_at(target.price, time.time()))
         cost = metering.cost(billed, target.price)
         ended = self._ended
         ended.append(Ended(target, used))
@@ -236,7 +254,10 @@ class Receipt:
 
     def progress(self, completion_tokens: int) -> None:
         if self._journal.accepting:  # what room is left belongs to the closes
-            self._journal.write(Progress(self.id, time.time_ns(), completion_tokens))
+            hold = None if self.holding is None else self.holding.hold
+            self._journal.write(
+                Progress(self.id, time.time_ns(), completion_tokens, hold.cost if hold is not None else 0)
+            )
 
     def finish(self, bytes_out: int) -> None:
         """The client has the answer, or as much of it as its budget could pay."""
@@ -258,12 +279,13 @@ class Receipt:
         if self._skips and not code:
             code = EVENTS_SKIPPED
         if not self.opened:
-            self._write_opened(False, "", "", None, None)
+            self._write_opened()
         usage = self.usage
-        provider = model = source = ""
+        provider = model = source = price = ""
         if self.target is not None:
             target = self.target.target
             provider, model, source = target.provider.name, target.upstream_model, target.price.source
+            price = price_id(target.price)
         cost = self.cost
         duration = _monotonic() - self.received
         self._journal.write(
@@ -279,7 +301,7 @@ class Receipt:
                 bytes_out,
                 tuple(self.attempts), usage.cache_write, source,
                 tuple(self.continued), self.not_continued,
-                metering.shares_of(self._ended) if len(self._ended) > 1 else (),
+                metering.shares_of(self._ended) if len(self._ended) > 1 else (), price, usage.details,
             )
         )  # fmt: skip
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
@@ -294,6 +316,12 @@ class Receipt:
         if self._started:
             self.end(0, code, NOTHING)
         self.close("fail" if self.opened else "refuse", "failed", status, code)
+
+
+def _named(value: bytes) -> str:
+    """The client's name for something, from a header or as a JSON text."""
+    text = as_text(Raw(value)) if value[:1] == b'"' else None
+    return value.decode("utf-8", "replace") if text is None else text
 
 
 def _continued(seams: list[SeamRecord]) -> bytes:

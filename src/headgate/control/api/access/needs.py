@@ -41,6 +41,8 @@ _TABLE = {
         "GET /invites",
         "GET /audit",
         "GET /audit/verify",
+        "GET /usage/verify",
+        "POST /usage/reconcile",
     ),
     Need.READ_OWN: (
         "GET /aliases",
@@ -61,6 +63,7 @@ _TABLE = {
         "POST /providers/{name}/resume",
         "PUT /catalog/{name:path}",
         "DELETE /catalog/{name:path}",
+        "POST /usage/reprice",
         "PUT /tenants/{name}",
         "DELETE /tenants/{name}",
         "PUT /budgets/{name}",

@@ -1,4 +1,4 @@
-"""/admin/v1/requests and /admin/v1/usage: what was asked, how it went, what it cost."""
+"""/admin/v1/requests: what was asked, how it went, what it cost."""
 
 from __future__ import annotations
 
@@ -21,15 +21,15 @@ from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, view_of
 from headgate.control.identity.roles import Principal
 from headgate.control.refusals import TOKEN_NOT_FOUND
-from headgate.control.reports import instants, requests, usage
+from headgate.control.reports import instants, requests
 from headgate.control.reports.receipts import ShownShare
+from headgate.control.reports.wishes import MAX_USD
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
 from headgate.policy.routing.explain import ShownAttempt, ShownSeam
 from headgate.resources.fields import printable
 
 CATCH_UP_S = 5.0
-MAX_USD = 1_000_000
 DAY_MS = 86_400_000
 
 # Printable: PostgreSQL has no NUL in its texts
@@ -53,12 +53,6 @@ def _columns(group: str = "") -> type[View]:
     paths = ((column, *column.shown.rpartition(".")) for column in RECEIPT if column.shown)
     fields: dict[str, Any] = {name: (column.view, ...) for column, place, _dot, name in paths if place == group}
     return create_model("Columns", __base__=View, **fields)
-
-
-def _figures() -> type[View]:
-    """A view's fields, of the totals of usage."""
-    kinds: dict[str, Any] = {name: (float | None if name == "cost_usd" else int, ...) for name in usage.FIGURES}
-    return create_model("Figures", __base__=View, **kinds)
 
 
 class UsageView(_columns("usage")):  # type: ignore[misc]
@@ -107,36 +101,10 @@ class RequestView(_columns()):  # type: ignore[misc]
     attempts: list[AttemptView]
 
 
-class FiguresView(_figures()):  # type: ignore[misc]
-    """Totals.  ``failed``: neither delivered nor left by the client; ``cost_usd`` sums what is known, calls of unknown
-    price are counted in ``unpriced_requests``.
-    """
-
-
-class GroupView(FiguresView):
-    """``group``: null for calls that no model served."""
-
-    group: str | None
-
-
-class UsageReport(Page[GroupView]):
-    """Days (UTC) count whole: ``since`` and ``until`` say which."""
-
-    group_by: str
-    since: int | None
-    until: int | None
-    total: FiguresView
-
-
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
     api = router("requests")
-    _add_requests(api, admin)
-    _add_usage(api, admin)
-    return api
 
-
-def _add_requests(api: APIRouter, admin: Admin) -> None:
     @api.get("/requests", response_model=Page[RequestView], responses=documented(404, 409))
     async def list_requests(
         caller: Caller,
@@ -158,7 +126,7 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
     ) -> Response:
         """Calls, newest first; the filters hold together."""
         filters = requests.RequestFilters(
-            token=None if token is None else await _token(admin, token, caller),
+            token=None if token is None else await grant_of(admin, token, caller),
             model=model,
             requested=requested,
             provider=provider,
@@ -173,7 +141,7 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
             min_duration_us=None if min_duration_ms is None else int(min_duration_ms * 1000),
             tokens=await own_tokens(admin, caller),
         )
-        await _caught_up(admin)
+        await caught_up(admin)
         try:
             page = await requests.page(admin.engine, filters, limit, cursor)
         except ValueError as error:
@@ -184,39 +152,16 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
     async def get_request(ident: RequestIdent, caller: Caller) -> Response:
         """One call, with every attempt."""
-        await _caught_up(admin)
+        await caught_up(admin)
         found = await requests.one(admin.engine, ident, await own_tokens(admin, caller))
         if found is None:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")
 
-
-def _add_usage(api: APIRouter, admin: Admin) -> None:
-    @api.get("/usage", response_model=UsageReport, responses=documented(404, 409))
-    async def report_usage(
-        caller: Caller,
-        group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
-        since: Instant = None,
-        until: Instant = None,
-        token: Word = None,
-        model: Word = None,
-        provider: Word = None,
-    ) -> Response:
-        """What was used, added up; days in their order, everything else by requests."""
-        filters = usage.UsageFilters(
-            since=instant_of("since", since),
-            until=instant_of("until", until),
-            token=None if token is None else await _token(admin, token, caller),
-            model=model,
-            provider=provider,
-            tokens=await own_tokens(admin, caller),
-        )
-        await _caught_up(admin)
-        report = await usage.report(admin.engine, group_by, filters)
-        return Response(_encode(report), media_type="application/json")
+    return api
 
 
-async def _caught_up(admin: Admin) -> None:
+async def caught_up(admin: Admin) -> None:
     """What has finished is found.  Raises GatewayError where the store does not take the journal for so long."""
     try:
         async with asyncio.timeout(CATCH_UP_S):
@@ -225,7 +170,7 @@ async def _caught_up(admin: Admin) -> None:
         raise GatewayError(CONTROL_AWAY, "The store is busy and does not have the last calls yet; try again.") from None
 
 
-async def _token(admin: Admin, wanted: str, caller: Principal) -> str:
+async def grant_of(admin: Admin, wanted: str, caller: Principal) -> str:
     """The id behind a token's name.  What no token has passes as it is: calls may outlast their token's row."""
     try:
         return await token_id(admin, wanted, caller)

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from alembic import context
 
-from headgate.control.store.database import metadata
+from headgate.control.store import database  # noqa: F401  (its tables are in the metadata)
+from headgate.control.store.metadata import metadata
 
 context.configure(connection=context.config.attributes["connection"], target_metadata=metadata)
 with context.begin_transaction():

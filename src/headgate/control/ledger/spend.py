@@ -1,0 +1,192 @@
+"""What every holder of a limit or budget has used, as of a position in the journal: a pure read of the store.
+
+A starting data process begins with it and replays what the journal holds behind that position.  Tokens and tenants are
+read from the ledger's balances, by day; the piece of a period before its first whole UTC day, and groups of calls, from
+the receipts.  Corrections count in the period of their receipt.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import defaultdict
+from collections.abc import Iterable, Mapping
+from typing import Any, NamedTuple
+
+from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+
+from headgate.control.ledger.postings import TENANT, TOKEN
+from headgate.control.ledger.tags import tag_value
+from headgate.control.ledger.verify import begin_snapshot
+from headgate.control.store.database import journal_offsets, requests
+from headgate.control.store.ledger_tables import ledger_balances
+from headgate.model import Budget, CallGroup, CallLimits, Snapshot, Spent
+from headgate.model.receipt_ids import first_of
+from headgate.policy.admission.periods import period
+
+DAY_S, NANO = 86_400, 1_000_000_000
+RECENT_S = 60.0
+LOOKED_UP = 5000
+_row = requests.c
+
+
+class Spending(NamedTuple):
+    """``positions``: how far each journal file is contained.  ``held``: nano-USD of running calls, by key."""
+
+    positions: dict[str, int]
+    spent: tuple[Spent, ...]
+    held: dict[str, int]
+
+
+class _Holder(NamedTuple):
+    """A token, a tenant or a group that has a limit or a budget."""
+
+    key: str
+    limits: CallLimits
+    budget: Budget | None
+    group: CallGroup | None = None
+
+
+async def spending(engine: AsyncEngine, snapshot: Snapshot, now: float) -> Spending:
+    """Read it, in one transaction.  ``now`` (Unix seconds) decides which periods run.  Raises SQLAlchemyError."""
+    holders = _holders(snapshot)
+    groups = [one for one in holders.values() if one.group is not None]
+    async with engine.connect() as connection:
+        await begin_snapshot(connection)
+        positions = {row.file: row.position for row in await connection.execute(select(journal_offsets))}
+        spent = await _spent(connection, holders, now)
+        recent = await _recent(connection, holders, groups, now - RECENT_S)
+        today = await _today(connection, holders, now // DAY_S * DAY_S)
+        running = await _rows(connection, _row.outcome.is_(None))
+    held: dict[str, int] = defaultdict(int)
+    for row in running:
+        for key in _keys(row, holders, groups):
+            held[key] += row["held"] or 0
+    found = [
+        Spent(
+            key, now, spent.get(key, 0), _since(one.budget, now) if one.budget else 0.0, today.get(key, 0),
+            tuple(recent.get(key, ())),
+        )
+        for key, one in holders.items()
+    ]  # fmt: skip
+    return Spending(positions, tuple(found), {key: amount for key, amount in held.items() if amount})
+
+
+def _holders(snapshot: Snapshot) -> dict[str, _Holder]:
+    found = [_Holder(TOKEN + one.id, one.limits, one.budget) for one in snapshot.tokens.values()]
+    found += [_Holder(TENANT + one.name, one.limits, one.budget) for one in snapshot.tenants.values()]
+    found += [_Holder(f"group:{one.id}", one.limits, one.budget, one) for one in snapshot.groups]
+    return {one.key: one for one in found if one.budget is not None or one.limits != CallLimits()}
+
+
+def _since(budget: Budget, now: float) -> float:
+    return period(budget.period, budget.zone, now)[0]
+
+
+async def _spent(connection: AsyncConnection, holders: Mapping[str, _Holder], now: float) -> dict[str, int]:
+    """nano-USD of each budget's running period."""
+    by_start: dict[float, list[_Holder]] = defaultdict(list)
+    for holder in holders.values():
+        if holder.budget is not None:
+            by_start[_since(holder.budget, now)].append(holder)
+    found: dict[str, int] = defaultdict(int)
+    for since, these in by_start.items():
+        accounts = [one.key for one in these if one.group is None]
+        for start in range(0, len(accounts), LOOKED_UP):
+            await _of_accounts(connection, accounts[start : start + LOOKED_UP], since, found)
+        for one in these:
+            if one.group is not None:
+                where = (_row.id >= first_of(int(since * NANO)), *_matching(one.group, connection.dialect.name))
+                found[one.key] = int(await connection.scalar(select(func.sum(_row.cost)).where(*where)) or 0)
+    return found
+
+
+async def _of_accounts(connection: AsyncConnection, accounts: list[str], since: float, found: dict[str, int]) -> None:
+    first = -int(-since // DAY_S)  # the first whole day
+    account, day, amount = ledger_balances.c.account, ledger_balances.c.day, ledger_balances.c.amount
+    whole = select(account, func.sum(amount)).where(account.in_(accounts), day >= first).group_by(account)
+    for key, total in await connection.execute(whole):
+        found[key] += int(total)
+    if first * DAY_S == since:
+        return
+    within = (_row.id >= first_of(int(since * NANO)), _row.id < first_of(first * DAY_S * NANO))
+    for prefix, column in ((TOKEN, _row.grant_id), (TENANT, _row.tenant)):
+        names = [name.removeprefix(prefix) for name in accounts if name.startswith(prefix)]
+        if names:
+            part = select(column, func.sum(_row.cost)).where(*within, column.in_(names)).group_by(column)
+            for name, total in await connection.execute(part):
+                found[prefix + name] += int(total or 0)
+
+
+def _matching(group: CallGroup, dialect: str) -> list[ColumnElement[bool]]:
+    where: list[ColumnElement[bool]] = [
+        tag_value(_row.tags, name, dialect) == value for name, value in group.tags.items()
+    ]
+    if where:
+        where.append(_row.tags.is_not(None))
+    if group.session:
+        where.append(_row.session == group.session)
+    if group.model:
+        where.append(or_(_row.model == group.model, _row.provider + "/" + _row.model == group.model))
+    return where
+
+
+async def _today(connection: AsyncConnection, holders: Mapping[str, _Holder], midnight: float) -> dict[str, int]:
+    """Requests since midnight (UTC), of those that have a limit per day."""
+    limited = {key: one for key, one in holders.items() if one.limits.rpd is not None}
+    found: dict[str, int] = {}
+    since = _row.id >= first_of(int(midnight * NANO))
+    for prefix, column in ((TOKEN, _row.grant_id), (TENANT, _row.tenant)):
+        names = [key.removeprefix(prefix) for key in limited if key.startswith(prefix)]
+        for start in range(0, len(names), LOOKED_UP):
+            piece = column.in_(names[start : start + LOOKED_UP])
+            counted = select(column, func.count()).where(since, piece).group_by(column)
+            found |= {prefix + name: int(count) for name, count in await connection.execute(counted)}
+    for key, one in limited.items():
+        if one.group is not None:
+            where = (since, *_matching(one.group, connection.dialect.name))
+            found[key] = int(await connection.scalar(select(func.count()).select_from(requests).where(*where)) or 0)
+    return found
+
+
+async def _recent(
+    connection: AsyncConnection, holders: Mapping[str, _Holder], groups: Iterable[_Holder], since: float
+) -> dict[str, list[tuple[float, int, int]]]:
+    """(Unix seconds, requests, tokens) of the last minute's calls, by second, in order."""
+    found: dict[str, list[tuple[float, int, int]]] = defaultdict(list)
+    for row in await _rows(connection, _row.id >= first_of(int(since * NANO))):
+        at = float(row["created_at"] // NANO)
+        for key in _keys(row, holders, groups):
+            entries = found[key]
+            tokens = row["prompt_tokens"] + row["completion_tokens"]
+            if entries and entries[-1][0] == at:
+                entries[-1] = (at, entries[-1][1] + 1, entries[-1][2] + tokens)
+            else:
+                entries.append((at, 1, tokens))
+    return found
+
+
+async def _rows(connection: AsyncConnection, where: ColumnElement[bool]) -> list[Mapping[str, Any]]:
+    names = ("created_at", "grant_id", "tenant", "session", "tags", "provider", "model", "held")
+    columns = [_row[name] for name in (*names, "prompt_tokens", "completion_tokens")]
+    query = select(*columns).where(where).order_by(_row.id)
+    return [dict(row) for row in (await connection.execute(query)).mappings()]
+
+
+def _keys(row: Mapping[str, Any], holders: Mapping[str, _Holder], groups: Iterable[_Holder]) -> Iterable[str]:
+    """The holders that a call counts against."""
+    for key in (TOKEN + row["grant_id"], TENANT + (row["tenant"] or "")):
+        if key in holders:
+            yield key
+    tags = json.loads(row["tags"]) if row["tags"] else {}
+    for one in groups:
+        if one.group is not None and _matches(one.group, row, tags):
+            yield one.key
+
+
+def _matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
+    if any(tags.get(name) != value for name, value in group.tags.items()):
+        return False
+    if group.session and group.session != row["session"]:
+        return False
+    return not group.model or group.model in (row["model"], f"{row['provider']}/{row['model']}")
