@@ -122,7 +122,7 @@ def import_(
 
 
 def doctor(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Check the vault: every seal, its keys, its files, unused keys and duplicates.
+    """Check every seal, key and file of the vault, for unused ones and doubles too.
 
     Exit code 1 where something is wrong.
     """
