@@ -122,7 +122,7 @@ def import_(
 
 
 def doctor(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Check every seal, key and file of the vault, for unused ones and doubles too.
+    """Check every seal, key and file of the vault.
 
     Exit code 1 where something is wrong.
     """
