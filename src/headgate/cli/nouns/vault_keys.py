@@ -33,9 +33,9 @@ def rotate(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Seal every key anew, with a fresh data key, while the gateway serves.
+    """Seal every key anew, with a fresh data key.
 
-    It may be stopped at any moment, and begun again.
+    The gateway serves meanwhile.  It may be stopped at any moment, and begun again.
     """
     with open_gateway(config, state_dir) as gateway:
         if master_key_file is not None:
