@@ -143,3 +143,25 @@ def test_a_continuation_without_a_report_is_counted_once(tmp_path: Path, client:
     assert found.text == "Hello wonderful world and so on and on"
     assert found.usage[2] == receipt.completion_tokens
     assert [one.completion_tokens for one in receipt.shares] == [one.completion_tokens for one in receipt.attempts]
+
+
+@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_a_continuation_may_have_nothing_to_add(tmp_path: Path, client: str, first: str, second: str) -> None:
+    broken = [cut(first, "Hello ", "wonder", "ful ", "world")]
+    with chain(tmp_path / "s", (first, broken), (second, [answering(empty_stream(second), stream=True)])) as (plane, _):
+        found = read(client, ask(plane, client, True), True)
+        receipt = closed(plane)
+    assert (found.text, found.reason) == ("Hello wonderful world", "stop")
+    assert [(one.why, one.code) for one in receipt.attempts] == [("first", "upstream_cut"), ("continue", "")]
+
+
+@pytest.mark.parametrize("client", PATHS)
+def test_error_behind_a_stop_reason_is_no_end(tmp_path: Path, client: str) -> None:
+    """The stop reason said that the limit was reached; it is not made a stop."""
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    said = pieces(MESSAGES, "Hello ", "world") + events(stop(0), end("max_tokens", 9), error)
+    with chain(tmp_path / "s", (MESSAGES, [answering(said, stream=True)])) as (plane, _):
+        answer = ask(plane, client, True, headgate={"on_midstream_failure": "error", "retries": 0})
+        assert closed(plane).code == "upstream_overloaded"
+    assert b"upstream_overloaded" in answer.raw and b'"stop"' not in answer.raw

@@ -109,7 +109,8 @@ class ComposedStream:
             return None
         view, before = self.view, self._before
         tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
-        finished = self._finish is not None or 0.0 < self.quiet < math.inf  # some sources give the finish at the end
+        # A quiet end is one too, of sources that give the finish reason with it
+        finished = self._finish is not None or (self.error is None and 0.0 < self.quiet < math.inf)
         return Delivered(view.text, frozenset(view.members), 1, tokens, finished)
 
     # ------------------------------------------------------------------------------- usage
@@ -248,9 +249,10 @@ class ComposedStream:
 
     @property
     def _is_hollow(self) -> bool:
-        if self.seam is not None:
-            return not self.seam.begun and self._produced.is_hollow
-        return is_hollow(self._produced, self._finish, self._reply)
+        if self.seam is None:
+            return is_hollow(self._produced, self._finish, self._reply)
+        nothing = self._finish is None and not self.seam.begun
+        return nothing or is_hollow(self.view, self._finish, self._reply)
 
 
 def is_hollow(view: ClientView, finish: Finish | None, reply: Reply) -> bool:
