@@ -96,10 +96,6 @@ class ComposedStream:
         return self._begun if self.seam is None else self.seam.begun
 
     @property
-    def size(self) -> int:
-        return self.view.size
-
-    @property
     def progress(self) -> int:
         return self.view.estimate
 

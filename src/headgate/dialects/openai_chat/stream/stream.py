@@ -95,11 +95,6 @@ class ChatStream(Delivery):
         return codec.as_text(self._face.model) or ""
 
     @property
-    def size(self) -> int:
-        """Bytes of the answer's text so far."""
-        return self.view.size
-
-    @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
         return (self.view.size + 3) >> 2
