@@ -116,7 +116,7 @@ class ComposedStream:
         before, seam, reported = self._before, self.seam, self.source.reported
         if before is not None and seam is not None:
             delivered = tally.added(
-                before, reported if self.done else None, self.view.since(self._begins, self.view.now),
+                before, reported if self.source.done else None, self.view.since(self._begins, self.view.now),
                 done=self.done, afresh=seam.afresh, thoughts=self._thoughts,
             )  # fmt: skip
             return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
@@ -133,7 +133,7 @@ class ComposedStream:
         reported, produced = self.source.reported, self._produced.estimate
         if reported is None:
             return Usage(prompt, produced) if self._begun or self.done else NOTHING.billed
-        if not self.done and produced > reported.completion:  # the report may be an interim one
+        if not self.source.done and produced > reported.completion:  # the report may be an interim one
             return Usage(reported.prompt, produced, reported.cached, reported.cache_write, reported.reasoning)
         return reported
 
