@@ -105,7 +105,7 @@ class Reply(Struct, gc=False):
     ``tools`` (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another
     attempt can continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts
     have delivered of an answer that this one continues.  ``prompt``: the client's; it says whether an answer may be
-    empty.
+    empty.  ``takes_empty``: the reader of this answer judges an empty one.
     """
 
     ident: str
@@ -122,11 +122,12 @@ class Reply(Struct, gc=False):
     sent: Quotable | None = None
     before: Usage | None = None
     prompt: Prompt | None = None
+    takes_empty: bool = False
 
     @property
     def may_be_empty(self) -> bool:
         """True if an answer without anything in it is one, where its end is sound."""
-        return self.prompt is not None and self.prompt.follows_result
+        return self.takes_empty or (self.prompt is not None and self.prompt.follows_result)
 
 
 def _write_nothing(extra: bytes | None, trace: bytes | None) -> bytes:

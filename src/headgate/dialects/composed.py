@@ -105,7 +105,8 @@ class ComposedStream:
             return None
         view, before = self.view, self._before
         tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
-        finished = self._finish is not None or 0.0 < self.quiet < math.inf  # some sources give the finish at the end
+        # A quiet end is one too, of sources that give the finish reason with it
+        finished = self._finish is not None or (self.error is None and 0.0 < self.quiet < math.inf)
         return Delivered(view.text, frozenset(view.members), 1, tokens, finished)
 
     # ------------------------------------------------------------------------------- usage
@@ -115,7 +116,7 @@ class ComposedStream:
         before, seam, reported = self._before, self.seam, self.source.reported
         if before is not None and seam is not None:
             delivered = tally.added(
-                before, reported if self.done else None, self.view.since(self._begins, self.view.now),
+                before, reported if self.source.done else None, self.view.since(self._begins, self.view.now),
                 done=self.done, afresh=seam.afresh, thoughts=self._thoughts,
             )  # fmt: skip
             return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
@@ -132,7 +133,7 @@ class ComposedStream:
         reported, produced = self.source.reported, self._produced.estimate
         if reported is None:
             return Usage(prompt, produced) if self._begun or self.done else NOTHING.billed
-        if not self.done and produced > reported.completion:  # the report may be an interim one
+        if not self.source.done and produced > reported.completion:  # the report may be an interim one
             return Usage(reported.prompt, produced, reported.cached, reported.cache_write, reported.reasoning)
         return reported
 
@@ -244,9 +245,10 @@ class ComposedStream:
 
     @property
     def _is_hollow(self) -> bool:
-        if self.seam is not None:
-            return not self.seam.begun and self._produced.is_hollow
-        return is_hollow(self._produced, self._finish, self._reply)
+        if self.seam is None:
+            return is_hollow(self._produced, self._finish, self._reply)
+        nothing = self._finish is None and not self.seam.begun
+        return nothing or is_hollow(self.view, self._finish, self._reply)
 
 
 def is_hollow(view: ClientView, finish: Finish | None, reply: Reply) -> bool:
