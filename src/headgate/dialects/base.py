@@ -182,7 +182,10 @@ class Face(Protocol):
     """One answer as its client reads it.  It outlives an attempt: a later one's deltas go on where the client is."""
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
-        """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``."""
+        """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``.
+
+        Raises GatewayError for what the client must not have.
+        """
 
     def tail(self, finish: Finish, usage: Usage, extra: bytes | None, trace: bytes | None) -> bytes:
         """What ends a complete stream."""
@@ -194,6 +197,9 @@ class Face(Protocol):
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
         """All of an answer, for a client that did not ask for a stream.  ``deltas`` ends with a ``Finish``."""
+
+    def screen(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        """Return what the client gets of a whole answer.  Raises GatewayError for what it must not have."""
 
 
 def finish_of(deltas: Sequence[Delta]) -> Finish:

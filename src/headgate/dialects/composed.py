@@ -157,7 +157,11 @@ class ComposedStream:
         if not out and not (self.done and not self.visible):
             return b""
         self.visible = True
-        return self.face.put(out, self.model)
+        try:
+            return self.face.put(out, self.model)
+        except GatewayError as error:  # of a hook, which the answer must not pass
+            self.error, self.done, self._finish = error, False, None
+            return b""
 
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
         """Into ``out`` goes what the client gets now."""

@@ -83,7 +83,12 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
             shown.add(kind_of(delta), size_of(delta))
     used = source.reported or Usage(reply.prompt_tokens, shown.estimate)
     model = source.model or reply.model
+    face = client.face(reply)
+    try:
+        passed = face.screen(deltas)
+    except GatewayError as error:
+        return Answer(error=error, usage=used)
     return Answer(
-        partial(client.face(reply).whole, deltas, model, used), source.reported, shown.size,
+        partial(face.whole, passed, model, used), source.reported, shown.size,
         is_hollow(shown, finish), finish.reason, skipped=source.skipped, model=model,
     )  # fmt: skip

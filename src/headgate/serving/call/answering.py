@@ -86,9 +86,11 @@ class Answering(Struct):  # made in C, once a call
         if answer.skipped:
             self.skipped = answer.skipped
         if answer.error is not None:
+            if answer.usage is not None:
+                self.used = Used(NOTHING.delivered, answer.usage)  # it may have been billed
             raise answer.error
         if answer.hollow:
-            self.used = Used(NOTHING.delivered, answer.usage or NOTHING.billed)  # it may have been billed
+            self.used = Used(NOTHING.delivered, answer.usage or NOTHING.billed)  # as above
             said = f"{provider.name} answered with nothing in it"
             raise GatewayError(UPSTREAM_HOLLOW, said, upstream_status=upstream.status)
         usage = answer.usage or Usage(receipt.prompt_tokens, answer.text_bytes >> 2)
