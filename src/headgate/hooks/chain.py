@@ -8,7 +8,7 @@ from typing import Any
 
 from headgate.errors import NOT_YET_SUPPORTED, GatewayError
 from headgate.hooks.api import CallSummary
-from headgate.hooks.conversation import Conversation
+from headgate.hooks.conversation import RewritableRequest
 from headgate.hooks.guard import Guard, HookPassedOver
 from headgate.model import Call
 from headgate.wire import codec
@@ -34,8 +34,8 @@ class Hooks:
 
     def look_at(self, call: Call, acted: dict[str, None]) -> Call:
         """Return the call as the hooks want it; the names of those that act go into ``acted``.  Raises GatewayError."""
-        conversation = Conversation(call)
-        size = len(call.body.get("messages", b""))
+        conversation = RewritableRequest(call)
+        size = sum(map(len, call.body.values()))
         for guard in self.on_request:
             try:
                 guard.call("request", size, guard.hook.on_request, conversation)

@@ -42,6 +42,7 @@ class HookedClient:
         self.prefix = client.prefix
         self.requested = client.requested
         self.error_body = client.error_body
+        self.error_event = client.error_event
         self.acted: dict[str, None] = {}
         self._client = client
         self._hooks = hooks
@@ -61,10 +62,9 @@ class HookedClient:
         self._face = MaskedFace(face, lambda channel: self._hooks.masks(channel, self.acted))
         return self._face
 
-    def error_event(self, error: GatewayError, ident: str) -> bytes:
-        """What is still held goes before the event: it is no beginning of anything any more."""
-        held = self._face.flush() if self._face is not None else b""
-        return held + self._client.error_event(error, ident)
+    def flush(self) -> bytes:
+        """Events for what is still held of a stream that broke: it is no beginning of anything any more."""
+        return self._face.flush() if self._face is not None else b""
 
 
 _TextDelta = TextDelta | ReasoningDelta | RefusalDelta

@@ -23,7 +23,7 @@ _NO_TEXT = frozenset(
 _ATTACHED = "data:"  # how an image in a URL begins
 
 
-class Conversation:
+class RewritableRequest:
     """Implements ``api.HookRequest``.  Mutable: ``call``, which is another one after ``settle``."""
 
     def __init__(self, call: Call) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import time
 
 from headgate.dialects.base import Client
+from headgate.errors import GatewayError
 from headgate.hooks.api import CallSummary
 from headgate.hooks.chain import Hooks
 from headgate.hooks.client import HookedClient
@@ -24,6 +25,13 @@ class HookedExchange(Exchange):
         receipt = HookedReceipt(self._ids, client.prefix, self._journal, request.received)
         receipt.hooks, receipt.acted = self.hooks, hooked.acted
         await super().run(request, egress, hooked, receipt)
+
+    def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
+        if egress.committed and isinstance(client, HookedClient):
+            held = client.flush()
+            if held:
+                egress.send(held)
+        super()._refuse(error, request, egress, client, receipt)
 
 
 class HookedReceipt(Receipt):
