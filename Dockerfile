@@ -2,9 +2,9 @@
 FROM python:3.13-slim AS build
 WORKDIR /src
 RUN python -m venv /opt/headgate
-COPY requirements.txt requirements-postgres.txt ./
+COPY requirements.txt requirements-oidc.txt requirements-postgres.txt ./
 RUN /opt/headgate/bin/pip install --no-cache-dir --disable-pip-version-check \
-      --require-hashes -r requirements.txt -r requirements-postgres.txt
+      --require-hashes -r requirements.txt -r requirements-oidc.txt -r requirements-postgres.txt
 COPY pyproject.toml README.md LICENSE ./
 COPY src src
 # hatchling is among the pinned requirements, so nothing is fetched to build the package itself; it goes again with pip.

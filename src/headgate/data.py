@@ -35,8 +35,8 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.public.routes import Routes
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.uplink.link import Uplink
 from headgate.serving.uplink.snapshots import SnapshotFile, boot_snapshot, load
@@ -76,12 +76,12 @@ class DataProcess:
         self.refusals = Refusals(self.journal)
         saved = state / f"snapshot-{settings.worker}.bin"
         key = instance_key(state)
-        self.directory = Directory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
+        self.directory = SnapshotDirectory(key, boot_snapshot(told.snapshot, load(saved)), told.secrets)
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         salt = secrets.randbits(28)
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt))
         self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
-        self.replay = Replay(self.wheel, settings.limits, self.directory.digester, settings.public_url)
+        self.replay = ReplayKeeper(self.wheel, settings.limits, self.directory.digester, settings.public_url)
         exchange = (HookedExchange if hooks is not None else Exchange)(
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
             Ids(salt), self.replay,
@@ -96,6 +96,7 @@ class DataProcess:
         self.listener = Listener(self.routes, self.wheel, self.turn, settings.limits)
         self._lag = 0.0
         self._second = self._loop.time()
+        self.directory.health.accounts.limits.epoch = time.time() - self._second
 
     async def run(self) -> None:
         """Serves until told to end; returns when every stream has ended or been cut."""
@@ -146,9 +147,11 @@ class DataProcess:
         now = self._loop.time()
         self._lag = max(0.0, now - self._second - 1.0)
         self._second = now
+        self.directory.health.accounts.limits.epoch = time.time() - now
         self._loop.call_later(1.0, self._each_second)
         self.journal.check()
         self.transport.check_trust()
+        self.directory.counters.sweep(time.time())
         self.refusals.flush(time.time_ns() // 1_000_000_000 * 1_000_000_000)
         self.link.report(self.gauges())
 

@@ -66,7 +66,14 @@ INVALID_KEY            = Kind(401, _AUTH, "invalid_api_key")
 EXPIRED_KEY            = Kind(401, _AUTH, "expired_api_key")
 MODEL_NOT_ALLOWED      = Kind(403, _PERM, "model_not_allowed")
 SCOPE_MISSING          = Kind(403, _PERM, "scope_missing")
-# 404 … 429: the thing is not there, not like that, not that large, nothing may serve it
+# 402, 429: the caller's own limits and budgets
+BUDGET_EXCEEDED        = Kind(402, "billing_error", "budget_exceeded")
+TOO_MANY_REQUESTS      = Kind(429, "rate_limit_error", "rate_limit_exceeded")
+TOO_MANY_TODAY         = Kind(429, "rate_limit_error", "daily_rate_limit_exceeded")
+TOO_MANY_TOKENS        = Kind(429, "rate_limit_error", "tokens_limit_exceeded")
+TOO_MANY_AT_ONCE       = Kind(429, "rate_limit_error", "concurrency_limit_exceeded")
+QUEUE_FULL             = Kind(429, "rate_limit_error", "queue_full")
+# 404 … 431: the thing is not there, not like that, not that large, nothing may serve it
 ROUTE_NOT_FOUND        = Kind(404, "not_found_error", "route_not_found")
 MODEL_NOT_FOUND        = Kind(404, "not_found_error", "model_not_found")
 REQUEST_NOT_FOUND      = Kind(404, "not_found_error", "request_not_found")

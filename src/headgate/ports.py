@@ -6,7 +6,21 @@ from collections.abc import Generator, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
-from headgate.model import Attempt, Delivered, Rendered, Snapshot, Usage, Used
+from headgate.model import (
+    Attempt,
+    Delivered,
+    Hold,
+    Quota,
+    Quotas,
+    QuotaUse,
+    Rendered,
+    Snapshot,
+    Standing,
+    Target,
+    Usage,
+    Used,
+    Want,
+)
 
 
 class Directory(Protocol):
@@ -16,6 +30,37 @@ class Directory(Protocol):
 
     @property
     def snapshot(self) -> Snapshot: ...
+
+
+class Counters(Protocol):
+    """Limits, budgets and parallel slots: what calls hold of them, and what they have used.
+
+    ``now`` is Unix seconds.  Atomic: a call that is refused changes nothing.
+    """
+
+    def take(self, want: Want, now: float) -> Hold:
+        """Set aside what a call wants, of every quota that applies to it.
+
+        Raises GatewayError: 402 where a hard budget cannot pay the least that it needs; 429, with the time when it
+        would be admitted, where it is over a limit.
+        """
+
+    def extend(self, hold: Hold, tokens: int, now: float) -> int:
+        """Return the next reach of a hold of which ``tokens`` have come.  0: nothing is left, the answer ends here."""
+
+    def settle(self, hold: Hold, used: Usage, cost: int, now: float, served: Target | None = None) -> None:
+        """Put what was used (``cost`` in nano-USD) in place of what was held; ``served``: by this target.  Once: later
+        calls do nothing.  Usage beyond the hold counts too.
+        """
+
+    def standing(self, quotas: Quotas, now: float) -> Standing:
+        """Return what is left of the limits per minute and day."""
+
+    def use(self, quota: Quota, now: float) -> QuotaUse:
+        """Return what one holder has used, and what its running calls hold."""
+
+    def sweep(self, now: float) -> int:
+        """Release the holds whose leases have expired; return their number.  Call it every second or so."""
 
 
 class StreamBridge(Protocol):
@@ -40,6 +85,10 @@ class StreamBridge(Protocol):
     @property
     def used(self) -> Used:
         """What this attempt alone has used so far: as its upstream reports it, else estimated from what has come."""
+
+    @property
+    def size(self) -> int:
+        """Bytes of the answer's text so far, as it stands in JSON: what tokens are estimated from."""
 
     @property
     def progress(self) -> int:
@@ -68,6 +117,9 @@ class StreamBridge(Protocol):
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""
 
+    def stop(self, reason: str) -> None:
+        """End the answer here, with this finish reason: ``done``."""
+
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         """What ends the client's stream: the last chunks and ``[DONE]``, or the error event.
 
@@ -93,10 +145,10 @@ class Sink(Protocol):
 class StreamDeadlines(Protocol):
     """What the pump tells of a stream's progress; see ``serving.upstream.patience``.
 
-    ``heard`` is the instant of the last event, in the seconds of the loop's wheel.
+    ``last_event_at`` is the instant of the last event, in the seconds of the loop's wheel.
     """
 
-    heard: float
+    last_event_at: float
 
     def begin_stalling(self) -> None:
         """The first token has come: from now on the silence between events is bounded."""

@@ -23,7 +23,7 @@ def way(gateway: Gateway, upstream: Provider) -> Iterator[Gateway]:
     """The gateway, with an alias over two providers, one of them with a wrong key."""
     for name, key in (("way-one", "sk-test-0123456789abcdef-bad!"), ("way-two", KEY)):
         gateway.good("providers", "add", name, "--base-url", upstream.url, "--model", "echo")
-        gateway.good("vault", "add", name, "--label", "main", stdin=key)
+        gateway.good("vault", "add", name, "--label", "main", "--no-test", stdin=key)
     gateway.good("aliases", "set", "way/chat", "way-one/echo", "way-two/echo")
     yield gateway
     gateway.good("aliases", "unset", "way/chat")

@@ -6,7 +6,7 @@ import itertools
 
 import pytest
 
-from headgate.cli.display.layout import Column, Drawing, Facts, Hanging, Table, Text, columns_of, lines_of
+from headgate.cli.display.layout import Column, Drawing, Hanging, PropertyTable, Table, Text, columns_of, lines_of
 from headgate.cli.display.timeline import steps_of, timeline
 
 WIDTHS = [40, 60, 80, 100, 120, 200, None]
@@ -89,7 +89,7 @@ def test_an_empty_table_is_a_sentence() -> None:
 
 @pytest.mark.parametrize("width", WIDTHS)
 def test_frames_hold_what_is_in_them(width: int | None) -> None:
-    facts = Facts(IDENT, [("why", ROWS[1][3]), ("id", IDENT), ("left out", None), ("name", "日本語の名前")])
+    facts = PropertyTable(IDENT, [("why", ROWS[1][3]), ("id", IDENT), ("left out", None), ("name", "日本語の名前")])
     lines = drawn(facts, width)
     assert sum(IDENT in line for line in lines) == 2 and not any("left out" in line for line in lines)
     assert width is None or {columns_of(line) for line in lines if line[:1] in "│╭╰"} <= {columns_of(lines[0])}
@@ -97,7 +97,7 @@ def test_frames_hold_what_is_in_them(width: int | None) -> None:
 
 
 def test_a_frame_without_rows_is_its_title() -> None:
-    assert drawn(Facts("auto", [("why", None)]), 80) == ["auto"]
+    assert drawn(PropertyTable("auto", [("why", None)]), 80) == ["auto"]
 
 
 @pytest.mark.parametrize(

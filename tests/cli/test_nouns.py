@@ -47,7 +47,7 @@ def test_a_provider_from_nothing_to_an_answer(gateway: Gateway, upstream: Provid
     assert "no key" in gateway.good("providers")
     assert gateway.run("providers", "check", "other").returncode == 1
     stored = gateway.good("vault", "add", "other", stdin=KEY + "\n")
-    assert KEY not in stored and "headgate providers check other" in stored
+    assert KEY not in stored and "it works: it lists" in stored
     checked = gateway.run("providers", "check", "other")
     assert checked.returncode == 0 and "✓" in checked.stdout, checked
     assert gateway.good("chat", "-m", "other/echo", "one two") == "one two\n"
@@ -64,7 +64,9 @@ def test_a_provider_from_nothing_to_an_answer(gateway: Gateway, upstream: Provid
 def test_a_wrong_key_is_found_by_the_check(gateway: Gateway, upstream: Provider) -> None:
     wrong = "sk-test-0123456789abcdef-bad!"
     gateway.good("providers", "add", "wrong", "--base-url", upstream.url, "--model", "echo")
-    gateway.good("vault", "add", "wrong", stdin=wrong)
+    refused = gateway.run("vault", "add", "wrong", stdin=wrong)
+    assert refused.returncode != 0 and "--force" in refused.stderr and wrong not in refused.stdout + refused.stderr
+    gateway.good("vault", "add", "wrong", "--force", stdin=wrong)
     checked = gateway.run("providers", "check", "wrong", "--json")
     (answer,) = json.loads(checked.stdout)
     assert checked.returncode == 1 and answer["results"][0]["status"] == 401 and wrong not in checked.stdout

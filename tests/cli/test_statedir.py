@@ -128,7 +128,7 @@ def test_a_process_that_is_stopped_in_the_gate_is_a_sentence(tmp_path: Path, mon
 def test_a_token_file_that_is_no_text_is_a_sentence(tmp_path: Path) -> None:
     (tmp_path / statedir.ADMIN_TOKEN).write_bytes(bytes([0x93, 0xFF]))
     with pytest.raises(statedir.StateError, match="damaged"):
-        statedir.Admin(tmp_path, None, credentials.mint_admin)
+        statedir.AdminToken(tmp_path, None, credentials.mint_admin)
 
 
 def test_a_lock_that_cannot_be_written_is_a_sentence(tmp_path: Path) -> None:

@@ -101,7 +101,7 @@ RED: dict[str, str] = {
 
 
 def checked(url: str, token: str | None, model: str | None = None) -> conform.Scorecard:
-    return conform.run(conform.Probe(conform.Endpoint.parse(url), token, model, timeout=10))
+    return conform.run(conform.EndpointProbe(conform.Endpoint.parse(url), token, model, timeout=10))
 
 
 def marked(card: conform.Scorecard, *states: str) -> dict[str, str]:
@@ -195,7 +195,7 @@ def test_a_stream_that_fails_through_the_gateway_is_not_green(gate: DataPlane) -
 def test_the_fault_provider_itself_is_red(fault: str, expected: str) -> None:
     """What the gateway makes good of, seen without it: only the stream's own checks."""
     with serve_in_thread(keys=[KEY]) as provider:
-        probe = conform.Probe(conform.Endpoint.parse(provider.url), KEY, f"fault/{fault}", timeout=10)
+        probe = conform.EndpointProbe(conform.Endpoint.parse(provider.url), KEY, f"fault/{fault}", timeout=10)
         streamed = [check for check in conform.CHECKS.values() if check.group == "stream" and not check.slow]
         red = {check.id for check in streamed if check.run(probe).state == "fail"}
     assert red == {f"stream.{name}" for name in expected.split()}

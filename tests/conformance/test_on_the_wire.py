@@ -11,7 +11,7 @@ from typing import Any
 import jsonschema
 import pytest
 
-from headgate.conform.wire import Connection, Endpoint, Response
+from headgate.conform.wire import Endpoint, RawConnection, Response
 from tests.conformance import recordings
 from tests.conformance.bench import Bench
 from tests.dataplane import TOKEN
@@ -27,7 +27,7 @@ def ask(bench: Bench, model: str, **members: Any) -> Response:
     """One stream, in the pieces that it came in."""
     body = json.dumps({"model": model, "messages": [{"role": "user", "content": "x"}], "stream": True, **members})
     head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
-    with Connection(Endpoint.parse(bench.gateway), 30) as connection:
+    with RawConnection(Endpoint.parse(bench.gateway), 30) as connection:
         connection.send(f"{head}Content-Length: {len(body.encode())}\r\n\r\n{body}".encode())
         return connection.read()
 
@@ -101,7 +101,7 @@ def test_no_event_waits_for_another(bench: Bench) -> None:
     sent_and_seen: list[float] = []
     request = {"model": f"up/clock:10:{GAP_S}", "messages": [{"role": "user", "content": "x"}], "stream": True}
     body = json.dumps(request).encode()
-    with Connection(Endpoint.parse(bench.gateway), 30) as connection:
+    with RawConnection(Endpoint.parse(bench.gateway), 30) as connection:
         head = f"POST /v1/chat/completions HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {TOKEN}\r\n"
         connection.send(head.encode() + b"Content-Length: %d\r\n\r\n" % len(body) + body)
         received = b""

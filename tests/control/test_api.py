@@ -92,10 +92,12 @@ def refused(child: Child, method: str, path: str, body: Any = None) -> tuple[int
     return answer.status_code, error["code"], error["message"]
 
 
-def chat(plane: DataPlane, token: str, model: str) -> httpx2.Response:
+def chat(plane: DataPlane, token: str, model: str, query: str = "") -> httpx2.Response:
     body = {"model": model, "messages": [{"role": "user", "content": "x"}]}
     headers = {"authorization": f"Bearer {token}"}
-    return httpx2.post(f"{plane.url}/v1/chat/completions", json=body, headers=headers, trust_env=False, timeout=10)
+    return httpx2.post(
+        f"{plane.url}/v1/chat/completions{query}", json=body, headers=headers, trust_env=False, timeout=10
+    )
 
 
 def serve_mine(child: Child, upstream: str) -> str:
@@ -199,7 +201,7 @@ def test_what_the_file_declares_is_read_only(child: Child) -> None:
 
 def test_file_name_shadows_the_stored_object(child: Child) -> None:
     ok(child, "PUT", "/aliases/chat", {"targets": [{"model": "up-a/big"}]})
-    ok(child, "POST", "/accounts", {"provider": "up-a", "key": KEY, "label": "second", "priority": 5})
+    ok(child, "POST", "/accounts", {"provider": "up-a", "key": KEY, "label": "second", "priority": 5, "test": False})
     child.configure("chat")
     ok(child, "POST", "/reload")
     both = [view for view in ok(child, "GET", "/aliases")["data"] if view["name"] == "chat"]
@@ -372,11 +374,11 @@ def test_a_large_body_is_refused(shared: Child) -> None:
 
 
 def test_a_key_for_a_preset_makes_its_provider(child: Child) -> None:
-    made = ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "free": True})
+    made = ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "free": True, "test": False})
     assert (made["id"], made["hint"], made["free"], made["state"]) == ("groq/key-1", "sk-…abcd", True, "active")
     groq = ok(child, "GET", "/providers/groq")
     assert (groq["origin"], groq["preset"], groq["status"], groq["models"]) == ("store", "groq", "ready", None)
-    assert ok(child, "POST", "/accounts", {"provider": "groq", "key": "short"})["id"] == "groq/key-2"
+    assert ok(child, "POST", "/accounts", {"provider": "groq", "key": "short", "test": False})["id"] == "groq/key-2"
     edited = ok(child, "PATCH", "/accounts/groq/key-2", {"key": KEY, "priority": 7})
     assert (edited["hint"], edited["priority"]) == ("sk-…abcd", 7)
     status, _code, message = refused(child, "POST", "/accounts", {"provider": "gorq", "key": KEY})
@@ -406,7 +408,7 @@ def test_operator_facts_hold_until_deleted(child: Child, upstream: str) -> None:
 def test_a_check_says_what_the_provider_said_without_the_key(child: Child, upstream: str) -> None:
     ok(child, "POST", "/providers", {"name": "mine", "base_url": upstream})
     ok(child, "POST", "/accounts", {"provider": "mine", "key": KEY, "label": "good"})
-    ok(child, "POST", "/accounts", {"provider": "mine", "key": WRONG, "label": "bad"})
+    ok(child, "POST", "/accounts", {"provider": "mine", "key": WRONG, "label": "bad", "force": True})
     good, bad = ok(child, "POST", "/providers/mine/check")["results"]
     assert (good["account"], good["ok"], good["status"], good["models"]) == ("mine/good", True, 200, 2)
     assert (bad["ok"], bad["status"]) == (False, 401) and WRONG not in bad["message"] and bad["latency_ms"] > 0
@@ -447,8 +449,8 @@ def test_keys_go_in_and_never_come_out(child: Child, plane: DataPlane, upstream:
 
 
 def test_lost_vault_key_stops_the_start(child: Child) -> None:
-    ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "one"})
-    ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "two"})
+    ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "one", "test": False})
+    ok(child, "POST", "/accounts", {"provider": "groq", "key": KEY, "label": "two", "test": False})
     assert child.end() == 0
     with sqlite3.connect(child.state / "headgate.db") as store:  # the one's seal under the other's name
         store.execute(

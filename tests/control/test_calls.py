@@ -12,9 +12,9 @@ import pytest
 from headgate.control.ingest.call_log import COLUMNS, MOST, QUIET_S, CallLog, Names
 from headgate.control.ingest.receipts import Batch
 from headgate.model import AttemptRecord
-from headgate.process.log import Form
+from headgate.process.log import LineForm
 
-PLAIN, JSON = Form(False, False, False), Form(True, False, False)
+PLAIN, JSON = LineForm(False, False, False), LineForm(True, False, False)
 NAMES = Names({"tok1": "laptop"}, {"openai": "https://api.openai.com/v1", "local": "http://127.0.0.1:8080/v1"})
 BASE: dict[str, Any] = {
     "id": "chatcmpl-1", "created_at": 1_700_000_000_000_000_000, "closed_at": 1_700_000_001_500_000_000,
@@ -34,7 +34,7 @@ def failed(code: str, *, provider: str = "openai", account: str = "openai/0", st
 
 
 class Terminal:
-    def __init__(self, form: Form = PLAIN) -> None:
+    def __init__(self, form: LineForm = PLAIN) -> None:
         self.writes: list[str] = []
         self.now = 0.0
         self.log = CallLog(self.writes.append, form, lambda: NAMES, lambda: self.now)

@@ -8,7 +8,7 @@ import pytest
 from fastapi import FastAPI
 
 from headgate.control.api import docs
-from headgate.control.api.door import Hosts
+from headgate.control.api.access.door import Hosts
 
 LOCAL = Hosts("127.0.0.1")
 NAMED = Hosts("127.0.0.1", frozenset({"admin.example.com"}))

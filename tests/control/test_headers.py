@@ -8,13 +8,15 @@ import pytest
 from msgspec.structs import replace
 
 from headgate.catalog.presets import rows
-from headgate.control.identity.vault import Vault, VaultLocked
+from headgate.control.identity.master_key import VaultLocked
+from headgate.control.identity.vault import open_vault
 from headgate.control.objects import headers, registry
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.offline import Nobody
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store
 from headgate.model import Provider
+from headgate.process.boot import MasterKey
 from headgate.process.channel import World
 from headgate.resources import header_secrets
 from headgate.resources.compiled import Compiled
@@ -67,10 +69,10 @@ def test_a_store_of_an_earlier_release_is_sealed_at_the_start(tmp_path: Path) ->
             assert publication.snapshot.providers["p"].headers == {"X-Team": ""}
         stored = await registry.load(engine)
         assert stored.providers["p"].body.headers == {"X-Team": ""}
-        await engine.dispose()
         (tmp_path / "vault.key").unlink()
         with pytest.raises(VaultLocked):
-            Vault(tmp_path, headers.all_sealed_blobs(stored))
+            await open_vault(engine, tmp_path, MasterKey(), headers.all_sealed_blobs(stored))
+        await engine.dispose()
 
     run(main())
     assert not [path for path in tmp_path.iterdir() if path.is_file() and SECRET.encode() in path.read_bytes()]

@@ -20,8 +20,8 @@ from headgate.control.snapshot.hub import MAX_UNSENT, Hub
 from headgate.model import Alias, Grant, Provider, Snapshot
 from headgate.process.channel import (
     Ack,
-    Answer,
     Ask,
+    AskReply,
     Down,
     Gauges,
     Hello,
@@ -147,7 +147,7 @@ def test_a_question_about_a_call_goes_to_the_process_that_took_it(tmp_path: Path
             asked = asyncio.create_task(link.ask("x", "", {"id": "chatcmpl-01976f2a5b0bbbbbbb000001"}))
             while not isinstance(question := await second.hear(), Ask):
                 pass
-            second.say(Answer(question.id, 200, b"second"))
+            second.say(AskReply(question.id, 200, b"second"))
             answer = await asked
             assert answer is not None and answer.body == b"second"
             for unknown in ("01976f2a5b0ccccccc000001", "a label"):
@@ -228,7 +228,7 @@ def test_questions_are_answered_and_in_time(tmp_path: Path) -> None:
             data.say(Ask(1, "slow", "g1", 0.4), Ask(2, "usage", "g1", 0.4), Ask(3, "broken", "g1", 0.4))
             answers = [await data.hear() for _ in range(3)]
             assert time.monotonic() - before < 30  # the slow one sleeps so long
-            found = {answer.id: answer for answer in answers if isinstance(answer, Answer)}
+            found = {answer.id: answer for answer in answers if isinstance(answer, AskReply)}
             assert json.loads(found[2].body) == {"kind": "usage", "grant": "g1"}
             for late in (1, 3):
                 assert found[late].status == 503

@@ -32,7 +32,7 @@ def test_it_works_on_the_store_and_the_gateway_finds_it(tmp_path: Path) -> None:
         async with offline(tmp_path, f"sqlite:///{tmp_path}/headgate.db", load) as client:
             made = await client.post("/tokens", json={"name": "laptop"})
             assert (made.status_code, made.json()["effective"]) == (201, True)
-            account = await client.post("/accounts", json={"provider": "groq", "key": KEY})
+            account = await client.post("/accounts", json={"provider": "groq", "key": KEY, "test": False})
             assert account.json()["hint"] == "sk-…abcd"
             aliases = (await client.get("/aliases")).json()["data"]
             assert [view["name"] for view in aliases if view["managed_by_file"]] == ["chat"]

@@ -14,7 +14,7 @@ import pytest
 from sqlalchemy import event
 
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.reports.requests import Filters, page
+from headgate.control.reports.requests import RequestFilters, page
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.wire.records import encode
 from tests.control.journal_writer import Writer, closed, opened, query, run
@@ -43,7 +43,7 @@ def test_a_busy_gateway_is_recorded_in_few_commits(tmp_path: Path) -> None:
             await asyncio.sleep(0.001)
         during = len(commits)
         await recorder.catch_up()
-        assert (await page(engine, Filters())).rows and recorder.lag().records == 0
+        assert (await page(engine, RequestFilters())).rows and recorder.lag().records == 0
         await recorder.stop()
         await engine.dispose()
         return during
@@ -60,7 +60,7 @@ def test_blocked_store_is_caught_up_while_lists_answer(tmp_path: Path, report: C
         recorder = Recorder(engine, tmp_path / "journal")
         await recorder.start()
         writer = Writer(tmp_path / "journal", size=64 << 20)
-        await page(engine, Filters())
+        await page(engine, RequestFilters())
         before = peak_mb()
         with closing(sqlite3.connect(tmp_path / "headgate.db", isolation_level=None)) as other:
             other.execute("BEGIN IMMEDIATE")
@@ -69,7 +69,7 @@ def test_blocked_store_is_caught_up_while_lists_answer(tmp_path: Path, report: C
                 writer.write_bytes(b"".join(encode(opened(n)) + encode(closed(n)) for n in some))
                 await asyncio.sleep(0)
             await asyncio.sleep(BLOCKED_S)
-            assert (await page(engine, Filters())).rows == []  # who only reads does not wait for who writes
+            assert (await page(engine, RequestFilters())).rows == []  # who only reads does not wait for who writes
             assert recorder.lag().records == 2 * CALLS
             other.execute("ROLLBACK")
         began = time.monotonic()
@@ -77,7 +77,7 @@ def test_blocked_store_is_caught_up_while_lists_answer(tmp_path: Path, report: C
         waits = []
         while not caught_up.done():
             asked = time.monotonic()
-            await page(engine, Filters(token="g1"))
+            await page(engine, RequestFilters(token="g1"))
             waits.append(time.monotonic() - asked)
             await asyncio.sleep(0.02)
         await caught_up
@@ -110,10 +110,10 @@ def test_a_server_that_restarts_is_met_again_and_nothing_is_lost(postgres: Serve
         await asyncio.to_thread(postgres.restart)
         writer.write(closed(2), opened(3))
         deadline = time.monotonic() + 20
-        while len((await page(engine, Filters())).rows) < 3:
+        while len((await page(engine, RequestFilters())).rows) < 3:
             assert time.monotonic() < deadline
             await asyncio.sleep(0.1)
-        found = (await page(engine, Filters())).rows
+        found = (await page(engine, RequestFilters())).rows
         assert [row["outcome"] for row in found] == [None, "delivered", "delivered"]
         assert recorder.lag().error is None
         await recorder.stop()

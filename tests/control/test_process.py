@@ -27,11 +27,11 @@ from headgate.control.snapshot.compose import compose
 from headgate.model import Grant, Refused
 from headgate.policy.auth import digest
 from headgate.process import boot
-from headgate.process.boot import Drain, Failed, Ready
+from headgate.process.boot import DrainGateway, Failed, Ready
 from headgate.process.channel import (
     Ack,
-    Answer,
     Ask,
+    AskReply,
     Down,
     Gauges,
     Hello,
@@ -66,7 +66,7 @@ class DataProcess:
         self.secrets: dict[str, str] = {}
         self.aliases: list[str] = []
         self.generation = 0
-        self.answers: dict[int, Answer] = {}
+        self.answers: dict[int, AskReply] = {}
         self.say(Hello(worker, "b0", 0, os.getpid()))
         self.until(lambda: self.generation > 0)
 
@@ -104,7 +104,7 @@ class DataProcess:
                 if message.world is not None:
                     self.aliases = declared(message.world)
                 self._acknowledge(message.generation)
-            case Answer(number):
+            case AskReply(number):
                 self.answers[number] = message
 
     def _acknowledge(self, generation: int) -> None:
@@ -137,8 +137,8 @@ def routes(child: Child) -> list[tuple[str, str]]:
     return [(method.upper(), path.replace("{ident}", "x")) for path, methods in paths.items() for method in methods]
 
 
-def test_every_route_needs_the_admin_token(shared: Child) -> None:
-    known = [route for route in routes(shared) if route[1] not in ("/livez", "/readyz")]
+def test_every_route_needs_a_credential(shared: Child) -> None:
+    known = [route for route in routes(shared) if route[1] not in ("/livez", "/readyz", "/admin/v1/login")]
     assert len(known) >= 5
     for method, path in [
         *known,
@@ -481,8 +481,8 @@ def test_drain_asks_the_supervisor(tmp_path: Path) -> None:
     with Child(tmp_path) as child:
         assert child.call("POST", "/admin/v1/drain", json={}).status_code == 202
         child.sock.settimeout(30)
-        message, _fds = boot.receive(child.sock, Drain)
-    assert message == Drain()
+        message, _fds = boot.receive(child.sock, DrainGateway)
+    assert message == DrainGateway()
 
 
 def test_control_starts_without_fastapi() -> None:

@@ -13,8 +13,9 @@ from sqlalchemy import event, insert
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.ingest import rollup
+from headgate.control.reports.instants import instant
 from headgate.control.reports.receipts import receipt
-from headgate.control.reports.requests import Filters, find, instant, one, page
+from headgate.control.reports.requests import RequestFilters, find, one, page
 from headgate.control.store.database import open_store, requests
 from tests.control.journal_writer import T0, run
 
@@ -100,7 +101,7 @@ def with_store(database: str, rows: list[dict[str, Any]], check: Callable[[Async
     run(main())
 
 
-async def everything(engine: AsyncEngine, filters: Filters, limit: int) -> list[str]:
+async def everything(engine: AsyncEngine, filters: RequestFilters, limit: int) -> list[str]:
     """All pages."""
     found: list[str] = []
     cursor: str | None = None
@@ -112,7 +113,7 @@ async def everything(engine: AsyncEngine, filters: Filters, limit: int) -> list[
             return found
 
 
-def passes(entry: dict[str, Any], f: Filters) -> bool:
+def passes(entry: dict[str, Any], f: RequestFilters) -> bool:
     outcome = None if f.outcome == "running" else f.outcome
     return (
         (f.token is None or entry["grant_id"] == f.token)
@@ -148,18 +149,18 @@ VALUES: dict[str, tuple[Any, ...]] = {
 }
 
 
-def combinations() -> Iterator[Filters]:
+def combinations() -> Iterator[RequestFilters]:
     """Every filter alone, and many of two to four."""
-    yield Filters()
+    yield RequestFilters()
     for name, values in VALUES.items():
-        yield from (Filters(**{name: value}) for value in values)
+        yield from (RequestFilters(**{name: value}) for value in values)
     for provider in ("up-a", "up-b"):
-        yield Filters(model="up-a/big", provider=provider)
-        yield Filters(model="up-a/big", provider=provider, min_cost=900, stream=False)
+        yield RequestFilters(model="up-a/big", provider=provider)
+        yield RequestFilters(model="up-a/big", provider=provider, min_cost=900, stream=False)
     chance = random.Random(5)
     for _ in range(250):
         names = chance.sample(list(VALUES), chance.randint(2, 4))
-        yield Filters(**{name: chance.choice(VALUES[name]) for name in names})
+        yield RequestFilters(**{name: chance.choice(VALUES[name]) for name in names})
 
 
 def test_every_filter_gives_what_looking_at_every_row_gives(database: str) -> None:
@@ -178,7 +179,7 @@ def test_pages_neither_repeat_nor_miss_while_rows_come_in(database: str) -> None
         seen: list[str] = []
         cursor = None
         for more in range(100, 110):
-            some = await page(engine, Filters(token="g1"), 10, cursor)
+            some = await page(engine, RequestFilters(token="g1"), 10, cursor)
             seen += [entry["id"] for entry in some.rows]
             cursor = some.next
             await fill(engine, [row(more)])
@@ -192,10 +193,10 @@ def test_what_is_no_cursor_and_no_limit_is_refused_in_a_sentence(database: str) 
     async def check(engine: AsyncEngine) -> None:
         for cursor in ("", "x", "Y2hhdGNtcGwt", "é", "' OR 1=1", "A" * 10_000):
             with pytest.raises(ValueError, match="not the `next`"):
-                await page(engine, Filters(), 10, cursor)
+                await page(engine, RequestFilters(), 10, cursor)
         for limit in (0, -1, 501):
             with pytest.raises(ValueError, match="between 1 and 500"):
-                await page(engine, Filters(), limit)
+                await page(engine, RequestFilters(), limit)
 
     with_store(database, [], check)
 
@@ -205,7 +206,7 @@ def test_a_cursor_of_an_earlier_release_goes_on(database: str) -> None:
 
     async def check(engine: AsyncEngine) -> None:
         cursor = base64.urlsafe_b64encode(f"chatcmpl-{rows[2]['id']}".encode()).decode()
-        assert [found["id"] for found in (await page(engine, Filters(), 10, cursor)).rows] == [
+        assert [found["id"] for found in (await page(engine, RequestFilters(), 10, cursor)).rows] == [
             rows[1]["id"],
             rows[0]["id"],
         ]
@@ -296,6 +297,6 @@ def test_no_page_scans_the_table_or_sorts(tmp_path: Any) -> None:
     with_store(f"sqlite:///{tmp_path}/headgate.db", many(), check)
 
 
-def unfiltered(filters: Filters) -> bool:
+def unfiltered(filters: RequestFilters) -> bool:
     """The key is read backwards, and nearly every row is one of those that are wanted."""
-    return filters in (Filters(), Filters(outcome="delivered"), Filters(continued=False))
+    return filters in (RequestFilters(), RequestFilters(outcome="delivered"), RequestFilters(continued=False))

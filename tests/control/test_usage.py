@@ -14,7 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.ingest import rollup
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.reports.usage import Filters, of_grant, report, uses_30d
+from headgate.control.reports.usage import UsageFilters, of_grant, report, uses_30d
 from headgate.control.store.database import open_store, usage_days
 from headgate.model import Record, Share
 from tests.control.journal_writer import SECOND, Writer, closed, opened, run
@@ -78,7 +78,7 @@ def by(rows: list[dict[str, Any]]) -> dict[str | None, tuple[Any, ...]]:
 def test_a_report_groups_by_everything_that_it_may(database: str, tmp_path: Path) -> None:
     async def check(engine: AsyncEngine) -> None:
         async def ask(group: str, **filters: Any) -> dict[str | None, tuple[Any, ...]]:
-            return by((await report(engine, group, Filters(**filters)))["data"])
+            return by((await report(engine, group, UsageFilters(**filters)))["data"])
 
         price, cut = 110_000 / 1e9, 5 / 1e9
         assert await ask("model") == {
@@ -122,14 +122,14 @@ def test_an_answer_that_several_models_wrote_counts_at_each(database: str, tmp_p
     records += call(3, provider="up-b", model="small", shares=unpriced, cost=-1)
 
     async def check(engine: AsyncEngine) -> None:
-        found = {row["group"]: row for row in (await report(engine, "model", Filters()))["data"]}
+        found = {row["group"]: row for row in (await report(engine, "model", UsageFilters()))["data"]}
         names = ("requests", "prompt_tokens", "completion_tokens", "cost_usd", "unpriced_requests")
         assert {group: tuple(row[name] for name in names) for group, row in found.items()} == {
             "up-a/big": (0, 180, 5, 70_000 / 1e9, 0),
             "up-a/big-0613": (1, 90, 10, 110_000 / 1e9, 0),
             "up-b/small": (2, 0, 15, 40_000 / 1e9, 1),
         }
-        total = (await report(engine, "token", Filters()))["total"]
+        total = (await report(engine, "token", UsageFilters()))["total"]
         assert (total["requests"], total["prompt_tokens"], total["completion_tokens"]) == (3, 270, 30)
         days = select(usage_days).order_by(*usage_days.primary_key.columns)
         async with engine.begin() as connection:
@@ -142,7 +142,7 @@ def test_an_answer_that_several_models_wrote_counts_at_each(database: str, tmp_p
 
 def test_a_report_says_which_days_it_covers_and_what_all_came_to(database: str, tmp_path: Path) -> None:
     async def check(engine: AsyncEngine) -> None:
-        found = await report(engine, "model", Filters(since=NOON - DAY, until=NOON))
+        found = await report(engine, "model", UsageFilters(since=NOON - DAY, until=NOON))
         today = NOON // DAY * 86_400
         assert (found["since"], found["until"]) == (today - 86_400, today + 86_400)
         assert (found["object"], found["has_more"], found["next"]) == ("list", False, None)
@@ -158,7 +158,7 @@ def test_a_report_says_which_days_it_covers_and_what_all_came_to(database: str, 
             "cost_usd": 110_005 / 1e9,
         }
         with pytest.raises(ValueError, match="group_by must be one of"):
-            await report(engine, "boot", Filters())
+            await report(engine, "boot", UsageFilters())
 
     recorded(database, tmp_path, some(), check)
 
@@ -181,8 +181,8 @@ def test_a_client_sees_its_own_totals_today_and_this_month(database: str, tmp_pa
 
 def test_nothing_recorded_is_nothing_used(database: str, tmp_path: Path) -> None:
     async def check(engine: AsyncEngine) -> None:
-        assert (await report(engine, "model", Filters()))["data"] == []
-        assert (await report(engine, "day", Filters()))["total"]["cost_usd"] == 0.0
+        assert (await report(engine, "model", UsageFilters()))["data"] == []
+        assert (await report(engine, "day", UsageFilters()))["total"]["cost_usd"] == 0.0
         assert await uses_30d(engine) == ({}, {})
         assert (await of_grant(engine, "g1")).items() >= {**ZERO, "since": None}.items()
 
@@ -217,8 +217,8 @@ def test_usage_lists_failed_calls_under_the_names_that_were_asked_for(
 
     async def check(engine: AsyncEngine) -> None:
         for _ in range(2):
-            assert by((await report(engine, "requested", Filters()))["data"]) == {alias: (1, 0, 1, 0.0)}
-            assert by((await report(engine, "model", Filters()))["data"]) == {model: (1, 0, 1, 0.0)}
+            assert by((await report(engine, "requested", UsageFilters()))["data"]) == {alias: (1, 0, 1, 0.0)}
+            assert by((await report(engine, "model", UsageFilters()))["data"]) == {model: (1, 0, 1, 0.0)}
             assert await uses_30d(engine) == ({}, {})
             async with engine.begin() as connection:
                 await connection.run_sync(rollup.recount)
@@ -244,7 +244,7 @@ def test_names_that_do_not_exist_make_no_rows(database: str, tmp_path: Path) -> 
     async def check(engine: AsyncEngine) -> None:
         async with engine.connect() as connection:
             assert (await connection.execute(select(func.count()).select_from(usage_days))).scalar() == 3
-        assert (await report(engine, "model", Filters()))["total"]["failed"] == 2000
+        assert (await report(engine, "model", UsageFilters()))["total"]["failed"] == 2000
 
     recorded(database, tmp_path, vain, check)
 
@@ -258,7 +258,7 @@ def test_a_figure_that_cannot_be_does_not_stop_the_sums(database: str, tmp_path:
     ]
 
     async def check(engine: AsyncEngine) -> None:
-        total = (await report(engine, "token", Filters()))["total"]
+        total = (await report(engine, "token", UsageFilters()))["total"]
         assert (total["requests"], total["unpriced_requests"], total["cost_usd"]) == (100, 100, None)
         assert total["prompt_tokens"] == 100 * 2**50
 

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from headgate.testing.faults.bench import Outcome
-from headgate.testing.faults.cases import CASES, FAST, PROMPT_TOKENS, TEXT, TOKENS, Case, Evidence
+from headgate.testing.faults.cases import CASES, FAST, PROMPT_TOKENS, TEXT, TOKENS, Case, CaseEvidence
 from headgate.testing.faults.client import Heard
 from headgate.testing.provider import lorem
 from headgate.testing.provider.server import Seen
@@ -62,7 +62,7 @@ WELL: dict[int, tuple[list[Heard], list[Seen], list[Seen]]] = {
 def wrong(number: int, heard: list[Heard], primary: list[Seen], fallback: list[Seen], **more: Any) -> list[str]:
     case: Case = BY_NUMBER[number]
     cost = more.get("cost", (PROMPT_TOKENS * 1.0 + TOKENS * 2.0) / 1e6)
-    return list(case.judge(Evidence(heard, primary, fallback, cost, FAST, case.models(FAST))))
+    return list(case.judge(CaseEvidence(heard, primary, fallback, cost, FAST, case.models(FAST))))
 
 
 def test_there_are_sixteen() -> None:
@@ -119,7 +119,7 @@ def test_a_gateway_that_buffers_is_seen(number: int) -> None:
 
 def test_only_what_came_late_is_played_again() -> None:
     def outcome(heard: Heard) -> Outcome:
-        found = Evidence([heard], [seen(tokens=40)], [seen(tokens=20)], None, FAST, ("a", "b"))
+        found = CaseEvidence([heard], [seen(tokens=40)], [seen(tokens=20)], None, FAST, ("a", "b"))
         return Outcome(BY_NUMBER[8], found, wrong(8, [heard], found.primary, found.fallback))
 
     late = [BEGAN + 0.08 + at / 100 for at in range(TOKENS)]

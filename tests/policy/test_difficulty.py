@@ -9,12 +9,12 @@ from typing import Any
 import pytest
 
 from headgate.model import Alias, Call, ModelRow, Plan, Price
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing import filters
 from headgate.policy.routing.difficulty import is_hard
 from headgate.policy.routing.explain import Explanation
 from headgate.policy.routing.router import Router
-from tests.policy.worlds import ANYONE, call, chain, provider, router
+from tests.policy.simulation import ANYONE, call, chain, provider, router
 
 TOOL = [{"type": "function", "function": {"name": "f"}}]
 IMAGE = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:image/png;base64,AAAA"}}]}]
@@ -172,7 +172,7 @@ def test_without_prices_nothing_is_computed() -> None:
 @pytest.mark.parametrize("members", [{}, {"tools": TOOL}])
 def test_explain_shows_the_order_that_happens(members: dict[str, Any]) -> None:
     gate = auto(MIXED)
-    found: Explanation = gate.explain(call("auto", **members), ANYONE, Health(), 0.0)
+    found: Explanation = gate.explain(call("auto", **members), ANYONE, HealthState(), 0.0)
     assert [one.provider for one in found.candidates] == order(gate.plan(call("auto", **members), ANYONE))
     assert [one.place for one in found.candidates] == [1, 2, 3, 4]
     assert found.strategy == ("auto (hard)" if members else "auto (simple)")

@@ -13,8 +13,8 @@ from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.health.accounts import ACTIVE, OUT, PROBE, Accounts
 from headgate.policy.health.affinity import Affinity, Bound
-from headgate.policy.health.targets import Health, blames_our_field, key_of_target
-from tests.policy.worlds import ANYONE, World, always, call, chain, error, fine, plan, provider, router, status
+from headgate.policy.health.targets import HealthState, blames_our_field, key_of_target
+from tests.policy.simulation import ANYONE, Simulation, always, call, chain, error, fine, plan, provider, router, status
 
 ONE = plan(ModelRow("m"), ModelRow("m"), ModelRow("m"))
 TARGETS = [attempt.target for attempt in ONE.attempts]
@@ -23,18 +23,18 @@ CUT = error(errors.UPSTREAM_CUT)
 ADDED = frozenset(("stream_options", "include_usage"))
 
 
-def states(health: Health, now: float) -> str:
+def states(health: HealthState, now: float) -> str:
     found = health.ejected(TARGETS, now)
     return "".join({OUT: "x", PROBE: "p"}.get(found.get((target.provider.name, "m"), ""), ".") for target in TARGETS)
 
 
-def fail(health: Health, index: int, now: float, times: int = 1) -> None:
+def fail(health: HealthState, index: int, now: float, times: int = 1) -> None:
     for _ in range(times):
         health.failed(ONE.attempts[index], CUT, now)
 
 
 def test_nothing_is_known_of_the_healthy() -> None:
-    health = Health()
+    health = HealthState()
     assert health.quiet
     health.served(ONE.attempts[0], 0.0, 1.0)
     assert health.quiet and health._failing == {}
@@ -46,7 +46,7 @@ def test_nothing_is_known_of_the_healthy() -> None:
 
 
 def test_three_failures_in_a_row() -> None:
-    health = Health()
+    health = HealthState()
     fail(health, 0, 0.0, 2)
     health.served(ONE.attempts[0], 0.0, 0.5)
     fail(health, 0, 1.0, 2)
@@ -56,7 +56,7 @@ def test_three_failures_in_a_row() -> None:
 
 
 def test_one_probe_at_a_time_then_ten_seconds_then_thirty() -> None:
-    health = Health()
+    health = HealthState()
     now, waits = 0.0, []
     fail(health, 0, now, 3)
     for _ in range(60):
@@ -75,14 +75,14 @@ def test_one_probe_at_a_time_then_ten_seconds_then_thirty() -> None:
 
 
 def test_abandoned_probe_expires() -> None:
-    health = Health()
+    health = HealthState()
     fail(health, 0, 0.0, 3)
     health.claim(TARGETS[0], 6.0)
     assert states(health, 15.9)[0] == "x" and states(health, 16.1)[0] == "p"
 
 
 def test_four_of_five_must_succeed() -> None:
-    health = Health()
+    health = HealthState()
     at = 0.0
     for _ in range(30):
         for failed in (True, False, False):
@@ -94,7 +94,7 @@ def test_four_of_five_must_succeed() -> None:
             else:
                 health.served(ONE.attempts[0], at, at)
     assert states(health, at)[0] == "x" and 19 < at < 25
-    health = Health()
+    health = HealthState()
     for at in range(300):
         if at % 10:
             health.served(ONE.attempts[0], at, at)
@@ -104,7 +104,7 @@ def test_four_of_five_must_succeed() -> None:
 
 
 def test_what_was_under_way_says_nothing_new() -> None:
-    health = Health()
+    health = HealthState()
     fail(health, 0, 10.0, 3)
     fail(health, 0, 11.0, 5)
     assert states(health, 14.9)[0] == "x" and states(health, 15.1)[0] == "p", "failures of before do not extend it"
@@ -113,7 +113,7 @@ def test_what_was_under_way_says_nothing_new() -> None:
 
 
 def test_at_most_half_are_ejected() -> None:
-    health = Health()
+    health = HealthState()
     for index in (1, 0, 2):
         fail(health, index, float(index == 0) + 2 * (index == 2), 3)
     assert states(health, 3.0) == ".x."
@@ -130,20 +130,20 @@ def test_at_most_half_are_ejected() -> None:
     ],
 )  # fmt: skip
 def test_what_is_no_failure_of_a_target(kind: Kind) -> None:
-    health = Health()
+    health = HealthState()
     for _ in range(50):
         health.failed(ONE.attempts[0], error(kind, kind.status), 1.0)
     assert states(health, 1.0) == "..." and health.failures(TARGETS[0]) is None
 
 
 def test_old_failures_count_for_nothing_before_they_are_swept() -> None:
-    health = Health()
+    health = HealthState()
     fail(health, 0, 0.0, 3)
     assert states(health, 6.0) == states(health, 64.0) == "p.." and states(health, 66.0) == "..."
 
 
 def test_a_decision_takes_nothing_until_its_claims_are_committed() -> None:
-    health, two = Health(), plan()
+    health, two = HealthState(), plan()
     for attempt in two.attempts:
         health.failed(attempt, error(errors.UPSTREAM_AUTH, 401), 0.0)
     fail(health, 0, 0.0, 3)
@@ -158,14 +158,14 @@ def test_a_decision_takes_nothing_until_its_claims_are_committed() -> None:
 
 
 def test_old_failures_are_forgotten() -> None:
-    health = Health()
+    health = HealthState()
     fail(health, 0, 0.0, 2)
     health.sweep(100.0)
     assert health.quiet
 
 
 def test_the_tables_are_bounded() -> None:
-    health = Health()
+    health = HealthState()
     for index in range(5000):
         attempt = plan(ModelRow(f"m{index}")).attempts[0]
         health.failed(attempt, CUT, 0.0)
@@ -173,21 +173,21 @@ def test_the_tables_are_bounded() -> None:
         health.rejects_usage(attempt.target, 0.0)
         health.learn_trims(key_of_target(attempt.target), True, 0.0)
         health.learn_latency(attempt.target, 1.0, None)
-    assert len(health._failing) <= 4096 and len(health._learnt) <= 4096 and len(health._trims) <= 4096
-    assert len(health._latency) <= 4096 and sum(len(m) for m in health.accounts._kept.values()) <= 4097
+    assert len(health._failing) <= 4096 and len(health._refusals) <= 4096 and len(health._trims) <= 4096
+    assert len(health._latency) <= 4096 and sum(len(m) for m in health.accounts._by_account.values()) <= 4097
 
 
 def test_panic_the_least_bad_serves() -> None:
-    world = World({"p0": always(CUT), "p1": always(CUT)})
+    simulation = Simulation({"p0": always(CUT), "p1": always(CUT)})
     two = plan()
     for _ in range(5):
-        assert len(world.play(two).tries) == 2, "one of them is out, but there is no other"
-    world.upstreams["p0"] = fine
-    assert world.play(two).error is None
+        assert len(simulation.play(two).tries) == 2, "one of them is out, but there is no other"
+    simulation.upstreams["p0"] = fine
+    assert simulation.play(two).error is None
 
 
 def test_what_a_target_cannot_do_is_remembered() -> None:
-    health = Health()
+    health = HealthState()
     able = plan(ModelRow("m", prefill="trailing")).attempts[0].target
     assert health.takes_prefill(able, 0.0) and not health.takes_prefill(TARGETS[0], 0.0)
     health.rejects_prefill(able, 0.0)
@@ -200,7 +200,7 @@ def test_what_a_target_cannot_do_is_remembered() -> None:
 
 @pytest.mark.parametrize("found", [True, False, None])
 def test_a_probe_is_believed_for_a_day(found: bool | None) -> None:
-    health, day = Health(), 86_400.0
+    health, day = HealthState(), 86_400.0
     target = plan(ModelRow("m", prefill="trailing")).attempts[0].target
     assert health.trims(target, 0.0) is None and health.probes_trims(target, 0.0)
     health.learn_trims(key_of_target(target), found, 0.0)
@@ -217,7 +217,7 @@ def test_what_a_target_says_of_white_space_is_not_probed(
 ) -> None:
     one = router(provider("p", ModelRow("m", prefill_trims=row), prefill="trailing", prefill_trims=origin))
     target = one.plan(call("p/m"), ANYONE).attempts[0].target
-    health = Health()
+    health = HealthState()
     health.learn_trims(key_of_target(target), expected is not True, 0.0) if expected is not None else None
     assert health.trims(target, 1.0) is expected and health.probes_trims(target, 1.0) == (expected is None)
 
@@ -298,7 +298,7 @@ def test_states_and_their_ways_back() -> None:
 
 
 def test_who_needs_no_key_cannot_have_a_dead_one() -> None:
-    health = Health()
+    health = HealthState()
     health.failed(plan(ModelRow("m"), keys=0).attempts[0], status(401), 0.0)
     assert health.quiet
 
@@ -324,39 +324,39 @@ def test_headroom_is_learnt_and_comes_back() -> None:
     assert accounts.headroom("a/0", 70.0) == pytest.approx(0.1)
 
 
-def served_by(world: World, one: object, calls: int) -> dict[str, int]:
+def served_by(simulation: Simulation, one: object, calls: int) -> dict[str, int]:
     found: dict[str, int] = {}
     for _ in range(calls):
-        account = world.play(one).tries[-1][2]  # type: ignore[arg-type]
+        account = simulation.play(one).tries[-1][2]  # type: ignore[arg-type]
         assert account is not None
         found[account] = found.get(account, 0) + 1
     return found
 
 
 def test_a_pool_rotates_by_headroom() -> None:
-    world = World({"p0": fine}, chance=Random(1).random)
+    simulation = Simulation({"p0": fine}, chance=Random(1).random)
     one = plan(ModelRow("m"), keys=3, affinity="none")
-    found = served_by(world, one, 60)
+    found = served_by(simulation, one, 60)
     assert sorted(found) == ["p0/0", "p0/1", "p0/2"] and min(found.values()) >= 10
-    world.health.accounts.learn_limits(Account("p0/1"), limits(100, 3), world.now)
-    assert "p0/1" not in served_by(world, one, 30)
-    world.now += 120
-    assert "p0/1" in served_by(world, one, 30)
+    simulation.health.accounts.learn_limits(Account("p0/1"), limits(100, 3), simulation.now)
+    assert "p0/1" not in served_by(simulation, one, 30)
+    simulation.now += 120
+    assert "p0/1" in served_by(simulation, one, 30)
 
 
 # ---- affinity
 
 
 def test_a_caller_stays_spills_and_returns() -> None:
-    world = World({"p0": fine}, chance=Random(2).random)
+    simulation = Simulation({"p0": fine}, chance=Random(2).random)
     one = plan(ModelRow("m"), keys=3)
     assert one.affinity
-    home = next(iter(served_by(world, one, 1)))
-    assert served_by(world, one, 10) == {home: 10}
-    world.upstreams[home] = lambda now, visit: status(429, 20.0) if visit == 0 else None
-    assert list(served_by(world, one, 5)) != [home]
-    world.now += 21
-    assert served_by(world, one, 5) == {home: 5}
+    home = next(iter(served_by(simulation, one, 1)))
+    assert served_by(simulation, one, 10) == {home: 10}
+    simulation.upstreams[home] = lambda now, visit: status(429, 20.0) if visit == 0 else None
+    assert list(served_by(simulation, one, 5)) != [home]
+    simulation.now += 21
+    assert served_by(simulation, one, 5) == {home: 5}
 
 
 def test_a_binding_lives_as_long_as_the_cache() -> None:
@@ -385,32 +385,34 @@ def test_a_caller_has_a_home_at_every_pool() -> None:
         *(provider(name, ModelRow("m"), keys=8) for name in ("p", "q")),
         aliases=[chain("p/m", "q/m"), chain("q/m", name="other")],
     )
-    world = World({"p": fine, "q": fine}, chance=Random(3).random)
+    simulation = Simulation({"p": fine, "q": fine}, chance=Random(3).random)
 
     def home(model: str) -> str | None:
-        (found,) = {world.play(gate.plan(call(model, user="u"), ANYONE)).tries[0][2] for _ in range(10)}
+        (found,) = {simulation.play(gate.plan(call(model, user="u"), ANYONE)).tries[0][2] for _ in range(10)}
         return found
 
     homes = [home("p/m"), home("q/m")]
     assert [home("chat"), home("other"), home("p/m"), home("q/m")] == [*homes, *homes]
-    world.upstreams["p"] = lambda now, visit: status(503)
-    assert world.play(gate.plan(call("chat", user="u"), ANYONE)).tries[-1][2] == homes[1], "spilt: to its home there"
+    simulation.upstreams["p"] = lambda now, visit: status(503)
+    assert simulation.play(gate.plan(call("chat", user="u"), ANYONE)).tries[-1][2] == homes[1], (
+        "spilt: to its home there"
+    )
 
 
 def test_of_several_homes_the_oldest_is_it() -> None:
     gate = router(*(provider(name, ModelRow("m")) for name in "abc"), aliases=[
         chain("a/m", "b/m", "c/m", strategy="weighted")
     ])  # fmt: skip
-    world = World(dict.fromkeys("abc", fine), chance=Random(4).random)
+    simulation = Simulation(dict.fromkeys("abc", fine), chance=Random(4).random)
     one = gate.plan(call(user="u"), ANYONE)
-    (home,) = world.play(one).providers
-    world.upstreams[home] = lambda now, visit: status(503) if visit == 1 else None
-    (_, spilt) = world.play(one).providers
-    assert spilt != home and {world.play(one).providers[0] for _ in range(10)} == {home}
+    (home,) = simulation.play(one).providers
+    simulation.upstreams[home] = lambda now, visit: status(503) if visit == 1 else None
+    (_, spilt) = simulation.play(one).providers
+    assert spilt != home and {simulation.play(one).providers[0] for _ in range(10)} == {home}
 
 
 def test_unspliceable_answer_is_no_failure() -> None:
-    health = Health()
+    health = HealthState()
     for _ in range(5):
         health.failed(ONE.attempts[0], error(errors.UPSTREAM_DIVERGED), 0.0)
     assert health.quiet and states(health, 0.0) == "..."

@@ -10,7 +10,7 @@ from headgate import errors
 from headgate.errors import GatewayError
 from headgate.model import ModelRow, Price, Provider
 from headgate.policy.routing.router import Router
-from tests.policy.worlds import ANYONE, call, chain, provider, router
+from tests.policy.simulation import ANYONE, call, chain, provider, router
 
 COSTS = Price(150_000_000, 600_000_000)
 PRESETS = {"openai": ("gpt-4o-mini", "gpt-5"), "groq": ("fast-8b",), "openrouter": ()}

@@ -9,9 +9,9 @@ import pytest
 from headgate import errors
 from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Grant, ModelRow, Plan, Price, TargetRef
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
-from tests.policy.worlds import ANYONE, PRICED, call, chain, error, plan, provider, router
+from tests.policy.simulation import ANYONE, PRICED, call, chain, error, plan, provider, router
 
 
 def names(one: Plan) -> list[str]:
@@ -369,7 +369,7 @@ def test_explain_says_why_and_in_which_order() -> None:
         provider("a", ModelRow("m", max_output=10)), provider("b", ModelRow("m", prefill="prefix"), keys=2),
         provider("c", ModelRow("m", price=PRICED)), aliases=[chain("a/m", "b/m", "c/m")],
     )  # fmt: skip
-    health = Health()
+    health = HealthState()
     attempts = {attempt.target.provider.name: attempt for attempt in gate.plan(call(), ANYONE).attempts}
     for _ in range(3):
         health.failed(attempts["c"], error(errors.UPSTREAM_CUT), 100.0)

@@ -13,11 +13,11 @@ from headgate.errors import GatewayError, Retry
 from headgate.model import Account, Alias, ModelRow, Plan, Price, TargetRef
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.strategies import intended_target, order
-from headgate.policy.health.targets import Health
-from tests.policy.worlds import ANYONE, World, call, chain, error, fine, plan, provider, router, status
+from headgate.policy.health.targets import HealthState
+from tests.policy.simulation import ANYONE, Simulation, call, chain, error, fine, plan, provider, router, status
 
 
-def firsts(one: Plan, health: Health, draws: int = 4000, seed: int = 1) -> Counter[str]:
+def firsts(one: Plan, health: HealthState, draws: int = 4000, seed: int = 1) -> Counter[str]:
     chance = Random(seed).random
     return Counter(order(one, health, 0.0, chance)[0].target.provider.name for _ in range(draws))
 
@@ -31,8 +31,8 @@ def priced(strategy: str, *prices: int, affinity: str = "none") -> Plan:
     return gate.plan(call(max_tokens=100), ANYONE)
 
 
-def learnt(one: Plan, *seconds: float) -> Health:
-    health = Health()
+def learnt(one: Plan, *seconds: float) -> HealthState:
+    health = HealthState()
     for attempt, first in zip(one.attempts, seconds, strict=False):
         health.learn_latency(attempt.target, first, 0.0)
     return health
@@ -42,9 +42,9 @@ def test_weighted_by_chance() -> None:
     refs = (TargetRef("a/m", 3), TargetRef("b/m", 1), TargetRef("c/m", 0))
     gate = router(*(provider(name, ModelRow("m")) for name in "abc"), aliases=[Alias("w", refs, strategy="weighted")])
     one = gate.plan(call("w"), ANYONE)
-    found = firsts(one, Health())
+    found = firsts(one, HealthState())
     assert found["c"] == 0 and 2.6 < found["a"] / found["b"] < 3.5
-    assert {len(order(one, Health(), 0.0, Random(9).random)) for _ in range(10)} == {3}
+    assert {len(order(one, HealthState(), 0.0, Random(9).random)) for _ in range(10)} == {3}
 
 
 def test_fastest_measures_unknown_targets() -> None:
@@ -65,17 +65,17 @@ def test_balanced_is_money_times_time_among_the_best_three() -> None:
 
 def test_latency_is_learnt_from_calls_of_one_attempt() -> None:
     one = priced("fastest", 1, 1)
-    world = World({"p0": lambda now, visit: status(503) if visit == 0 else None, "p1": fine})
-    world.play(one)
-    assert all(world.health.latency(attempt.target) is None for attempt in one.attempts)
-    world.play(one)
-    assert sum(world.health.latency(attempt.target) is not None for attempt in one.attempts) == 1
+    simulation = Simulation({"p0": lambda now, visit: status(503) if visit == 0 else None, "p1": fine})
+    simulation.play(one)
+    assert all(simulation.health.latency(attempt.target) is None for attempt in one.attempts)
+    simulation.play(one)
+    assert sum(simulation.health.latency(attempt.target) is not None for attempt in one.attempts) == 1
 
 
 def test_the_time_between_tokens_is_learnt_from_streams() -> None:
     one = priced("fastest", 1, 1)
     for tokens, expected in ((0, 0.0), (1, 0.0), (21, 0.1)):
-        health = Health()
+        health = HealthState()
         attempts = NextAttempt(one, health, lambda: 0.5)
         target = attempts.first(10.0, 60.0).attempt.target
         attempts.succeeded(12.5, 10.5, tokens)
@@ -85,9 +85,9 @@ def test_the_time_between_tokens_is_learnt_from_streams() -> None:
 
 def test_a_caller_returns_to_the_target_with_its_cache() -> None:
     one = priced("weighted", 1, 1, 1, affinity="prompt_cache")
-    world = World({f"p{index}": fine for index in range(3)}, chance=Random(5).random)
-    home = world.play(one).providers
-    assert all(world.play(one).providers == home for _ in range(20))
+    simulation = Simulation({f"p{index}": fine for index in range(3)}, chance=Random(5).random)
+    home = simulation.play(one).providers
+    assert all(simulation.play(one).providers == home for _ in range(20))
 
 
 def test_fallback_models_stay_behind_whatever_the_strategy() -> None:
@@ -96,7 +96,7 @@ def test_fallback_models_stay_behind_whatever_the_strategy() -> None:
     )
     one = gate.plan(call(headgate={"fallback_models": ["d/m", "c/m"], "preferred_providers": ["c"]}), ANYONE)
     for seed in range(20):
-        names = [leg.target.provider.name for leg in order(one, Health(), 0.0, Random(seed).random)]
+        names = [leg.target.provider.name for leg in order(one, HealthState(), 0.0, Random(seed).random)]
         assert sorted(names[:2]) == ["a", "b"] and names[2:] == ["d", "c"]
 
 
@@ -123,7 +123,7 @@ def test_a_preferred_provider_comes_before_the_strategys_choice() -> None:
         chain("a/m", "b/m", "c/m", strategy="weighted")
     ])  # fmt: skip
     one = gate.plan(call(headgate={"preferred_providers": ["c"]}), ANYONE)
-    assert firsts(one, Health(), 200) == {"c": 200}
+    assert firsts(one, HealthState(), 200) == {"c": 200}
 
 
 # ---- what may never happen
@@ -153,7 +153,7 @@ ROWS = st.lists(
 
 
 @st.composite
-def worlds(draw: st.DrawFn) -> tuple[Plan, Random]:
+def simulations(draw: st.DrawFn) -> tuple[Plan, Random]:
     one = plan(
         *draw(ROWS),
         keys=draw(st.integers(0, 3)),
@@ -163,17 +163,17 @@ def worlds(draw: st.DrawFn) -> tuple[Plan, Random]:
     return one, Random(draw(st.integers(0, 1000)))
 
 
-def untils(health: Health) -> dict[tuple[str, str], float]:
+def untils(health: HealthState) -> dict[tuple[str, str], float]:
     return {(account, model): standing.until for account, model, standing in health.accounts.listed()}
 
 
 @settings(max_examples=300, deadline=None)
-@given(worlds(), st.lists(st.tuples(FAILURES, st.floats(0, 40), st.booleans()), max_size=60), st.floats(0.05, 100))
+@given(simulations(), st.lists(st.tuples(FAILURES, st.floats(0, 40), st.booleans()), max_size=60), st.floats(0.05, 100))
 def test_no_sequence_of_failures_breaks_the_rules(
-    world: tuple[Plan, Random], script: list[tuple[GatewayError | None, float, bool]], timeout: float
+    simulation: tuple[Plan, Random], script: list[tuple[GatewayError | None, float, bool]], timeout: float
 ) -> None:
-    one, random = world
-    health = Health()
+    one, random = simulation
+    health = HealthState()
     now = 500.0
     outcomes = iter(script)
     while True:
@@ -218,7 +218,7 @@ def test_no_sequence_of_failures_breaks_the_rules(
 @settings(max_examples=200, deadline=None)
 @given(st.lists(st.tuples(st.integers(0, 2), st.sampled_from("mno"), FAILURES, st.floats(0, 4000)), max_size=40))
 def test_every_account_has_a_way_back(script: list[tuple[int, str, GatewayError | None, float]]) -> None:
-    health = Health()
+    health = HealthState()
     gate = router(provider("a", *(ModelRow(name) for name in "mno"), keys=3))
     plans = {name: gate.plan(call(name), ANYONE) for name in "mno"}
     now = 0.0
@@ -247,7 +247,7 @@ def test_no_attempt_on_an_excluded_provider(out: set[str], seed: int, script: li
         aliases=[chain("a/m", "b/m", strategy="weighted")],
     )
     one = gate.plan(call(headgate={"excluded_providers": sorted(out), "fallback_models": ["m"]}), ANYONE)
-    attempts = NextAttempt(one, Health(), Random(seed).random)
+    attempts = NextAttempt(one, HealthState(), Random(seed).random)
     step = attempts.first(0.0, 600.0)
     for failure in script:
         if step is None:

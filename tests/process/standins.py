@@ -18,7 +18,7 @@ from headgate import app
 from headgate.model import DataBoot
 from headgate.process import boot
 from headgate.process.boot import BuiltinBoot, ControlBoot, Failed, Ready
-from headgate.process.supervisor import Commands
+from headgate.process.supervisor import ChildPrograms
 
 NOTES = sys.argv[-1]
 
@@ -119,7 +119,7 @@ def serve() -> int:
     def me(role: str) -> tuple[str, ...]:
         return (sys.executable, __file__, role, NOTES)
 
-    return app.serve(sys.argv[2], {}, Commands(me("data"), me("control"), me("builtin")))
+    return app.serve(sys.argv[2], {}, ChildPrograms(me("data"), me("control"), me("builtin")))
 
 
 if __name__ == "__main__":

@@ -401,14 +401,14 @@ def test_the_v6_wildcard_takes_both_families() -> None:
 
 
 def test_declared_admin_token_ends_with_its_declaration(tmp_path: Path) -> None:
-    first = statedir.Admin(tmp_path, "a-declared-admin-token", credentials.mint_admin)
+    first = statedir.AdminToken(tmp_path, "a-declared-admin-token", credentials.mint_admin)
     assert first.first and not first.made
     first.keep()
     assert statedir.read_token(tmp_path / statedir.ADMIN_TOKEN) == "a-declared-admin-token"
-    after = statedir.Admin(tmp_path, None, credentials.mint_admin)
+    after = statedir.AdminToken(tmp_path, None, credentials.mint_admin)
     assert after.made and not after.first and after.token != "a-declared-admin-token"
     after.keep()
-    again = statedir.Admin(tmp_path, None, credentials.mint_admin)
+    again = statedir.AdminToken(tmp_path, None, credentials.mint_admin)
     assert again.token == after.token and not again.made
 
 

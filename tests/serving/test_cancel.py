@@ -15,8 +15,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from headgate.model import Closed, Limits, Opened
-from headgate.model import Pool as PoolLimits
+from headgate.model import Closed, ConnectionLimits, Limits, Opened
 from headgate.testing import Provider, Script
 from tests.dataplane import DataPlane, upstream
 from tests.serving.calls import (
@@ -85,7 +84,7 @@ def test_what_was_streamed_until_then_is_in_the_receipt(gate: DataPlane) -> None
 
 def test_while_waiting_for_a_connection(provider: Provider, tmp_path: Path) -> None:
     """The waiting call leaves: nobody is asked on its behalf, and the one before it goes on."""
-    row = upstream(provider.url, pool=PoolLimits(max_connections=1, wait_s=20))
+    row = upstream(provider.url, pool=ConnectionLimits(max_connections=1, wait_s=20))
     with DataPlane(tmp_path / "s", row) as plane:
         before = len(provider.requests)
         with opened(plane, request("up/lorem?rate=50&ttft=0&tokens=5000")) as running:

@@ -18,8 +18,8 @@ from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.public.routes import Routes
 from headgate.serving.public.streams import Streams
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.upstream.carriers import HTTP, Carriers
 from headgate.serving.upstream.dialler import Dialer
@@ -58,12 +58,12 @@ class Gateway:
         loop = asyncio.get_running_loop()
         self.wheel, self.turn = Wheel(loop), Turn(loop)
         self.records = Records()
-        directory = Directory(KEY, snapshot, {})
+        directory = SnapshotDirectory(KEY, snapshot, {})
         transport = Transport(directory, Dialer({}), self.wheel, self.turn)
         self.memory = MemoryCarrier(self.wheel, scripts)
         carriers = Carriers({HTTP: transport, "memory": self.memory})
         journal = cast(Any, self.records)
-        refusals, replay = Refusals(journal), Replay(self.wheel, Limits(), directory.digester)
+        refusals, replay = Refusals(journal), ReplayKeeper(self.wheel, Limits(), directory.digester)
         exchange = Exchange(directory, journal, refusals, carriers, self.wheel, Limits(), Ids(1), replay)
         routes = Routes(exchange, directory, cast(Any, None), refusals, (), dict, Streams(replay, directory))
         self.listener = Listener(routes, self.wheel, self.turn, Limits())

@@ -9,8 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from headgate.model import Closed, Grant, Limits
-from headgate.model import Pool as PoolLimits
+from headgate.model import Closed, ConnectionLimits, Grant, Limits
 from headgate.model import Provider as Row
 from headgate.testing import Provider, Script
 from headgate.testing.provider import lorem
@@ -130,7 +129,7 @@ def test_timeout_ms_bounds_a_running_stream(gate: DataPlane) -> None:
 
 
 def test_timeout_ms_bounds_the_wait_for_a_connection(provider: Provider, tmp_path: Path) -> None:
-    row = upstream(provider.url, pool=PoolLimits(max_connections=1, wait_s=20))
+    row = upstream(provider.url, pool=ConnectionLimits(max_connections=1, wait_s=20))
     with DataPlane(tmp_path / "s", row) as plane, opened(plane, request("up/lorem?rate=20&ttft=0&tokens=500")) as busy:
         busy.head()
         answer, took = timed(plane, "up/echo", headgate={"timeout_ms": 300})

@@ -9,9 +9,9 @@ from itertools import pairwise
 from pathlib import Path
 
 from headgate.model import Snapshot
-from headgate.process.channel import Answer, Hello, address, frame
+from headgate.process.channel import AskReply, Hello, address, frame
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.link import Uplink
 from headgate.serving.uplink.snapshots import SnapshotFile
 
@@ -32,7 +32,7 @@ async def connections(folder: Path, greeting: bytes, count: int) -> list[float]:
     with address(path) as reachable:
         server = await asyncio.start_unix_server(accepted, reachable)
     loop = asyncio.get_running_loop()
-    directory = Directory(b"k" * 32, Snapshot(), {})
+    directory = SnapshotDirectory(b"k" * 32, Snapshot(), {})
     link = Uplink(path, SnapshotFile(folder / "saved"), Hello("w0", "b0", 0, os.getpid()), directory, Wheel(loop))
     task = asyncio.create_task(link.run())
     async with asyncio.timeout(60):
@@ -51,6 +51,6 @@ def test_a_peer_that_accepts_and_drops_is_tried_less_and_less(tmp_path: Path) ->
 def test_a_peer_that_has_spoken_is_tried_again_soon(tmp_path: Path) -> None:
     deep = tmp_path / ("d" * 90) / ("e" * 90)
     deep.mkdir(parents=True)
-    times = asyncio.run(connections(deep, frame(Answer(1, 200, b"{}")), 25))
+    times = asyncio.run(connections(deep, frame(AskReply(1, 200, b"{}")), 25))
     pauses = sorted(later - earlier for earlier, later in pairwise(times))
     assert pauses[len(pauses) // 2] < 4 * pauses[0] or pauses[len(pauses) // 2] < 0.12  # they do not grow

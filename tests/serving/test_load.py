@@ -11,8 +11,7 @@ from collections.abc import Iterator
 
 import pytest
 
-from headgate.model import Closed, Opened
-from headgate.model import Pool as PoolLimits
+from headgate.model import Closed, ConnectionLimits, Opened
 from headgate.testing.provider import lorem
 from tests.dataplane import DataPlane, post, upstream
 from tests.serving.calls import Answer, ProviderProcess, Stream, ask, body, opened, request
@@ -24,7 +23,7 @@ LIVEZ = b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n"
 @pytest.fixture
 def busy_gate(provider_process: ProviderProcess, tmp_path_factory: pytest.TempPathFactory) -> Iterator[DataPlane]:
     """A data process in front of the provider in its own process."""
-    row = upstream(provider_process.url, pool=PoolLimits(max_connections=2000))
+    row = upstream(provider_process.url, pool=ConnectionLimits(max_connections=2000))
     with DataPlane(tmp_path_factory.mktemp("busy") / "s", row) as plane:
         yield plane
 

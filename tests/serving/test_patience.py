@@ -69,7 +69,7 @@ def test_first_token_then_silence_between_events() -> None:
     attempt.patience.begin_stalling()
     for _ in range(10):
         attempt.advance(4.9)
-        attempt.patience.heard = attempt.wheel.now  # an event
+        attempt.patience.last_event_at = attempt.wheel.now  # an event
     assert not attempt.errors
     attempt.advance(5.0)
     assert "the next token took too long" in attempt.reason
@@ -80,7 +80,7 @@ def test_no_phase_outlasts_the_attempt() -> None:
     attempt.patience.begin_stalling()
     while not attempt.errors:
         attempt.advance(4.0)
-        attempt.patience.heard = attempt.wheel.now
+        attempt.patience.last_event_at = attempt.wheel.now
     assert DEADLINE <= attempt.wheel.now <= DEADLINE + 4.0
     assert "the whole answer took too long" in attempt.reason
 

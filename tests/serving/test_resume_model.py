@@ -24,7 +24,7 @@ from headgate.serving.client.egress import Egress
 from headgate.serving.client.response import ResponseWriter
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.replay import stream as stream_module
-from headgate.serving.replay.keeper import Replay
+from headgate.serving.replay.keeper import ReplayKeeper
 from headgate.serving.replay.stream import KeptStream
 from headgate.wire.http import Request
 from tests.serving.resuming import numbered, unchunked
@@ -164,7 +164,7 @@ def test_any_order(operations: list[Any], end: str, key: bool, room: int, leavin
 async def play(operations: list[Any], end: str, key: bool, room: int, leaving: str) -> None:
     clock = Clock()
     wheel = Wheel(cast(Any, clock))
-    replay = Replay(wheel, Limits(replay_max=70_000, replay_per_stream=room), Digester(b"k"))
+    replay = ReplayKeeper(wheel, Limits(replay_max=70_000, replay_per_stream=room), Digester(b"k"))
     first = Client(wheel, key)
     clients = [first]
     call = Call()

@@ -12,8 +12,8 @@ from hypothesis import strategies as st
 from headgate.errors import GatewayError
 from headgate.model import NO_ALIAS, Alias, Options
 from headgate.policy import on_disconnect
-from headgate.policy.on_disconnect import GRACE_S, Conduct
-from headgate.serving.replay.ring import HEADER, WORTH, Memory, Ring, _common
+from headgate.policy.on_disconnect import GRACE_S, OnDisconnect
+from headgate.serving.replay.ring import HEADER, WORTH, EventMemory, Ring, _common
 from headgate.testing.opcodes import opcodes
 from headgate.wire.http import Request
 
@@ -37,7 +37,7 @@ EVENTS = st.lists(
 def test_a_ring_is_the_end_of_what_was_sent(
     writes: list[list[bytes]], most: int, room: int, data: st.DataObject
 ) -> None:
-    memory, own = Memory(room), Memory(1 << 20)
+    memory, own = EventMemory(room), EventMemory(1 << 20)
     ring, other, alone = Ring("s", most, memory), Ring("o", 10_000, memory), Ring("s", most, own)
     sent: list[bytes] = []
     for write in writes:
@@ -80,7 +80,7 @@ def chunk(text: str, field: str = "content") -> bytes:
 
 def test_what_all_chunks_share_is_kept_once() -> None:
     """A minute of a fast model fits, and of one that thinks first."""
-    memory = Memory(1 << 20)
+    memory = EventMemory(1 << 20)
     ring = Ring("chatcmpl-1a1feac75d356feaf9000001", 256 << 10, memory)
     words = ["The", " the", " that", r" \"th", r" \"", " a", " a", "", r" caf\u00e9", "té"]
     sent = [ring.add(chunk(words[n % 10], "reasoning_content")) for n in range(500)]
@@ -90,7 +90,7 @@ def test_what_all_chunks_share_is_kept_once() -> None:
 
 
 def test_a_full_memory_costs_each_stream_its_own_oldest_events() -> None:
-    memory = Memory(1200)
+    memory = EventMemory(1200)
     one, two = Ring("a", 10_000, memory), Ring("b", 10_000, memory)
     for _ in range(10):
         one.add(b"data: x\n\n")
@@ -110,7 +110,7 @@ def provider_chunk(text: str, field: str, extra: str) -> bytes:
 @pytest.mark.parametrize("size", [100, 3000, 20_000, 400_000])
 def test_what_is_accounted_is_what_is_held(size: int) -> None:
     """Of large events that are alike, too, whatever changes in what they share."""
-    memory = Memory(64 << 20)
+    memory = EventMemory(64 << 20)
     ring = Ring("s", 256 << 10, memory)
     tracemalloc.start()
     try:
@@ -131,7 +131,7 @@ def test_large_events_are_not_compared_for_long() -> None:
     """On the loop, where every other stream waits for it."""
 
     def cost(size: int) -> int:
-        ring = Ring("s", 256 << 10, Memory(64 << 20))
+        ring = Ring("s", 256 << 10, EventMemory(64 << 20))
         events = [provider_chunk(word, "content", "y" * size) for word in ("one", "two", "three")]
         return opcodes(lambda: [ring.add(event) for event in events])
 
@@ -176,7 +176,7 @@ OPTIONS = st.builds(
 
 @given(OPTIONS, ALIAS, st.booleans(), st.booleans())
 def test_conduct(options: Options, alias: Alias, stream: bool, keyed: bool) -> None:
-    found = on_disconnect.conduct(options, alias, stream=stream, keyed=keyed)
+    found = on_disconnect.decide(options, alias, stream=stream, keyed=keyed)
     if options.on_disconnect == "cancel":
         assert found.grace == 0
     if options.on_disconnect == "drain":
@@ -195,16 +195,16 @@ def test_conduct(options: Options, alias: Alias, stream: bool, keyed: bool) -> N
 
 
 def test_what_conduct_means_by_default() -> None:
-    assert on_disconnect.conduct(Options(), NO_ALIAS, stream=True, keyed=False) == Conduct()
-    assert on_disconnect.conduct(Options(), NO_ALIAS, stream=True, keyed=True) == Conduct(True, GRACE_S)
-    assert on_disconnect.conduct(Options(), NO_ALIAS, stream=False, keyed=True) == Conduct(False, GRACE_S)
-    assert on_disconnect.conduct(Options(resumable_s=7), NO_ALIAS, stream=True, keyed=False) == Conduct(True, 7)
-    assert on_disconnect.conduct(Options(resumable_s=7), NO_ALIAS, stream=False, keyed=False) == Conduct()
+    assert on_disconnect.decide(Options(), NO_ALIAS, stream=True, keyed=False) == OnDisconnect()
+    assert on_disconnect.decide(Options(), NO_ALIAS, stream=True, keyed=True) == OnDisconnect(True, GRACE_S)
+    assert on_disconnect.decide(Options(), NO_ALIAS, stream=False, keyed=True) == OnDisconnect(False, GRACE_S)
+    assert on_disconnect.decide(Options(resumable_s=7), NO_ALIAS, stream=True, keyed=False) == OnDisconnect(True, 7)
+    assert on_disconnect.decide(Options(resumable_s=7), NO_ALIAS, stream=False, keyed=False) == OnDisconnect()
     drained = Alias("a", on_disconnect="drain", drain_s=9, drain_tokens=99)  # an alias that has said something
-    assert on_disconnect.conduct(Options(), drained, stream=True, keyed=True) == Conduct(True, 9, 99)
-    assert on_disconnect.conduct(Options(resumable_s=7), drained, stream=True, keyed=False) == Conduct(True, 7)
+    assert on_disconnect.decide(Options(), drained, stream=True, keyed=True) == OnDisconnect(True, 9, 99)
+    assert on_disconnect.decide(Options(resumable_s=7), drained, stream=True, keyed=False) == OnDisconnect(True, 7)
     both = Alias("a", on_disconnect="drain", resumable_s=30, drain_s=9, drain_tokens=99)
-    assert on_disconnect.conduct(Options(), both, stream=True, keyed=False) == Conduct(True, 9, 99)
+    assert on_disconnect.decide(Options(), both, stream=True, keyed=False) == OnDisconnect(True, 9, 99)
 
 
 def _request(body: bytes = b"{}", path: bytes = b"/v1/chat/completions", query: bytes = b"") -> Request:

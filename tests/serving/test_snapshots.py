@@ -29,10 +29,10 @@ from headgate.control.snapshot.compose import difference, parts
 from headgate.model import FREE, Account, Alias, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
 from headgate.process.channel import MAX_FRAME, Ack, Ask, Hello, Uses, down_frames, frame, up_frames
-from headgate.process.channel import Answer as Reply
+from headgate.process.channel import AskReply as Reply
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.uplink import snapshots
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.link import Uplink, _Wire
 from headgate.serving.uplink.snapshots import Assembly, SnapshotFile, boot_snapshot, load, patched
 from headgate.testing.opcodes import opcodes
@@ -366,7 +366,7 @@ def test_broken_connection_is_read_to_its_end(tmp_path: Path) -> None:
     """The turn of the loop in which it is made may be a long one: its first bytes and its end are there by then."""
 
     async def main() -> int:
-        directory = Directory(KEY, Snapshot(), {})
+        directory = SnapshotDirectory(KEY, Snapshot(), {})
         loop = asyncio.get_running_loop()
         link = Uplink(tmp_path / "c", SnapshotFile(tmp_path / "kept"), HELLO, directory, Wheel(loop))
         said: list[Any] = []
@@ -412,7 +412,7 @@ def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     """Of each 256 KiB that a loop reads at once: bytecodes, and processor time beside that of decoding plain values."""
 
     async def main() -> tuple[list[list[float]], list[int]]:
-        directory = Directory(KEY, Snapshot(), {})
+        directory = SnapshotDirectory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
         link = Uplink(tmp_path / "none", SnapshotFile(tmp_path / "kept"), HELLO, directory, wheel)
         wire = _Wire(link)

@@ -9,8 +9,7 @@ from pathlib import Path
 import pytest
 from msgspec.structs import replace
 
-from headgate.model import Closed
-from headgate.model import Pool as PoolLimits
+from headgate.model import Closed, ConnectionLimits
 from headgate.testing import Provider, Script
 from headgate.testing.provider import lorem
 from tests.dataplane import DataPlane, upstream
@@ -165,7 +164,7 @@ def test_two_answers_in_one_write_are_not_one_answer(tmp_path: Path) -> None:
 
 
 def test_the_cap_and_the_next_free_connection(provider: Provider, tmp_path: Path) -> None:
-    row = upstream(provider.url, pool=PoolLimits(max_connections=2, wait_s=0.5))
+    row = upstream(provider.url, pool=ConnectionLimits(max_connections=2, wait_s=0.5))
     with DataPlane(tmp_path / "s", row) as plane:
         before = len(provider.requests)
         busy = "up/lorem?rate=50&ttft=0&tokens=10000"
@@ -185,7 +184,9 @@ def test_the_cap_and_the_next_free_connection(provider: Provider, tmp_path: Path
 
 def test_failed_connect_frees_its_place(tmp_path: Path) -> None:
     with socket.create_server(("127.0.0.1", 0)) as deaf:
-        row = upstream(f"https://127.0.0.1:{deaf.getsockname()[1]}/v1", pool=PoolLimits(max_connections=1, wait_s=20))
+        row = upstream(
+            f"https://127.0.0.1:{deaf.getsockname()[1]}/v1", pool=ConnectionLimits(max_connections=1, wait_s=20)
+        )
         with (
             DataPlane(tmp_path / "s", row) as plane,
             opened(plane, request("up/m", headgate={"timeout_ms": 300})) as first,
@@ -210,14 +211,14 @@ def test_idle_and_old_connections_are_closed(tmp_path: Path) -> None:
     served: Script = [ASKED, ("send", OK_JSON), ("expect_close",)]
     aged: Script = [ASKED, ("send", OK_JSON), ASKED, ("send", OK_JSON), ("expect_close",)]
     with scripted_in_thread(served) as up:
-        row = upstream(up.url, pool=PoolLimits(idle_s=0.4))
+        row = upstream(up.url, pool=ConnectionLimits(idle_s=0.4))
         with DataPlane(tmp_path / "idle", row) as plane:
             ask(plane, "up/m", stream=False)
             ended = time.monotonic()
             wait_until(lambda: up.closed_at)
             assert up.closed_at[0] - ended > 0.3
     with scripted_in_thread(aged) as up:
-        row = upstream(up.url, pool=PoolLimits(max_age_s=1.5))
+        row = upstream(up.url, pool=ConnectionLimits(max_age_s=1.5))
         with DataPlane(tmp_path / "old", row) as plane:
             for expected in (1, 1, 2):
                 assert ask(plane, "up/m", stream=False).status == 200
@@ -230,7 +231,7 @@ def test_an_old_connection_is_not_handed_to_the_one_who_waits(tmp_path: Path) ->
     first: Script = [ASKED, ("wait", 0.5), ("send", OK_JSON), ("expect_close",)]
     second: Script = [ASKED, ("send", OK_JSON), ("expect_close",)]
     with scripted_in_thread(first, second) as up:
-        row = upstream(up.url, pool=PoolLimits(max_connections=1, max_age_s=0.2))
+        row = upstream(up.url, pool=ConnectionLimits(max_connections=1, max_age_s=0.2))
         with DataPlane(tmp_path / "s", row) as plane, opened(plane, request("up/m", stream=False)) as one:
             time.sleep(0.1)
             with opened(plane, request("up/m", stream=False)) as two:
@@ -241,7 +242,7 @@ def test_an_old_connection_is_not_handed_to_the_one_who_waits(tmp_path: Path) ->
 def test_a_server_that_closes_as_soon_as_it_is_connected(tmp_path: Path) -> None:
     """Again and again, and none of these connections stays counted."""
     with scripted_in_thread([("close",)], host="127.0.0.1") as up:
-        row = upstream(up.url, pool=PoolLimits(max_connections=2, wait_s=0.2))
+        row = upstream(up.url, pool=ConnectionLimits(max_connections=2, wait_s=0.2))
         with DataPlane(tmp_path / "s", row) as plane:
             for _ in range(6):
                 answer = ask(plane, "up/m")

@@ -14,8 +14,9 @@ import trustme
 from hypothesis import given
 from hypothesis import strategies as st
 
-from headgate.model import FREE, Alias, Price, TargetRef, Timeouts
+from headgate.model import FREE, Account, Alias, Price, Spend, TargetRef, Timeouts
 from headgate.policy.auth import digest
+from headgate.process.boot import MasterKey
 from headgate.settings import ConfigError, File, Settings, compile, data_settings, fixed, load, masked, needs_restart
 from headgate.settings.file import find
 from tests.paths import ROOT
@@ -452,6 +453,35 @@ def test_needs_restart(write: Any) -> None:
     assert needs_restart(old, write("admin_token: 0123456789abcdefg")) == ("admin_token",)
     assert needs_restart(old, write(PROVIDER)) == ()
     assert "0123456789abcdefg" not in repr(fixed(write("admin_token: 0123456789abcdefg")))
+    assert needs_restart(old, write(f"master_key: {'ab' * 32}")) == ("master_key",)
+    assert needs_restart(old, write("control: {public_url: https://gate.example.com}")) == ("control.public_url",)
+
+
+def test_the_master_key(write: Any, tmp_path: Path) -> None:
+    assert write("").master_key == MasterKey()
+    assert write(f"master_key: {'ab' * 32}").master_key == MasterKey("ab" * 32)
+    assert write("", {"HEADGATE_MASTER_KEY": "cd" * 32}).master_key == MasterKey("cd" * 32)
+    assert "ab" * 32 not in repr(write(f"master_key: {'ab' * 32}")) + str(masked(write(f"master_key: {'ab' * 32}")))
+    key = tmp_path / "master"
+    key.write_bytes(b"k" * 32)
+    assert write("", {"HEADGATE_MASTER_KEY_FILE": str(key)}).master_key == MasterKey(file=str(key))
+    for text, words in (
+        ("master_key: too-short", "master_key: must be 32 random bytes"),
+        ("master_key_file: /nowhere/at/all", "master_key_file: /nowhere/at/all cannot be read"),
+        (f"master_key: {'ab' * 32}\nmaster_key_file: {key}", "master_key_file: master_key is set too"),
+    ):
+        with pytest.raises(ConfigError, match=words):
+            write(text)
+
+
+def test_the_terms_of_an_account_compile(write: Any) -> None:
+    terms = "owner: acme, share: true, minute_limit: 3, daily_limit: 9, expires: 2099-01-31"
+    key = f"{{key: sk-1, label: a, {terms}, spend_limit: {{usd: 2.5, period: day, action: warn}}}}"
+    provider = compile(write(f"providers: {{p: {{base_url: 'http://x', keys: [{key}]}}}}"), KEY, "").world.providers[
+        "p"
+    ]
+    spend = Spend(2_500_000_000, "day", "warn")
+    assert provider.accounts == (Account("p/a", "a", 0, False, "acme", True, 3, 9, 4_073_500_800.0, spend),)
 
 
 @given(st.decimals(min_value=0, max_value=1_000_000, places=9))

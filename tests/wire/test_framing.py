@@ -9,7 +9,7 @@ import pytest
 
 from headgate.wire import sse
 from headgate.wire.bodies.coding import CodingError, TooLargeError
-from headgate.wire.bodies.framing import Form, Items, Lines, Sniffer, as_events, document, form_of
+from headgate.wire.bodies.framing import BodyForm, Items, Lines, Sniffer, as_events, document, form_of
 from headgate.wire.bodies.intake import Intake
 
 CHUNK = b'{"choices":[{"index":0,"delta":{"content":"a"}}]}'
@@ -26,40 +26,40 @@ BEFORE = (
 )
 
 FORMS = [
-    (b"data: {}\n\n", Form.EVENTS),
-    (b"data:{}", Form.EVENTS),
-    (b"event: message\ndata: {}\n\n", Form.EVENTS),
-    (b"id: 1\ndata: {}\n\n", Form.EVENTS),
-    (b"retry: 100\n\ndata: {}\n\n", Form.EVENTS),
-    (b"error: no\n\n", Form.EVENTS),
-    (CHUNK + b"\n" + CHUNK, Form.LINES),
-    (CHUNK + b" \r\n\r\n" + CHUNK + b"\n", Form.LINES),
-    (CHUNK, Form.DOCUMENT),
-    (CHUNK + b"\n", Form.DOCUMENT),
-    (CHUNK + b"\n\ndata: [DONE]\n\n", Form.DOCUMENT),
-    (PRETTY, Form.DOCUMENT),
-    (PRETTY.replace(b"\n", b"\r\n"), Form.DOCUMENT),
-    (BROKEN_LINES, Form.DOCUMENT),
-    (b"[\n" + CHUNK + b"\n]", Form.ITEMS),
-    (b"[" + CHUNK + b"," + CHUNK + b"]", Form.ITEMS),
-    (b"[" + PRETTY + b"\r\n,\r\n" + PRETTY + b"]\n", Form.ITEMS),
-    (b"[", Form.DOCUMENT),
-    (b"[]", Form.DOCUMENT),
-    (b"[ \n]", Form.DOCUMENT),
-    (b'["a"]', Form.DOCUMENT),
-    (b"[DONE]", Form.DOCUMENT),
-    (b"", Form.OTHER),
-    (b"<!doctype html>", Form.OTHER),
-    (b"upstream connect error", Form.OTHER),
-    (b"database is down: data: x", Form.OTHER),
-    (b"identity", Form.OTHER),
-    (b"datum: 1", Form.OTHER),
+    (b"data: {}\n\n", BodyForm.EVENTS),
+    (b"data:{}", BodyForm.EVENTS),
+    (b"event: message\ndata: {}\n\n", BodyForm.EVENTS),
+    (b"id: 1\ndata: {}\n\n", BodyForm.EVENTS),
+    (b"retry: 100\n\ndata: {}\n\n", BodyForm.EVENTS),
+    (b"error: no\n\n", BodyForm.EVENTS),
+    (CHUNK + b"\n" + CHUNK, BodyForm.LINES),
+    (CHUNK + b" \r\n\r\n" + CHUNK + b"\n", BodyForm.LINES),
+    (CHUNK, BodyForm.DOCUMENT),
+    (CHUNK + b"\n", BodyForm.DOCUMENT),
+    (CHUNK + b"\n\ndata: [DONE]\n\n", BodyForm.DOCUMENT),
+    (PRETTY, BodyForm.DOCUMENT),
+    (PRETTY.replace(b"\n", b"\r\n"), BodyForm.DOCUMENT),
+    (BROKEN_LINES, BodyForm.DOCUMENT),
+    (b"[\n" + CHUNK + b"\n]", BodyForm.ITEMS),
+    (b"[" + CHUNK + b"," + CHUNK + b"]", BodyForm.ITEMS),
+    (b"[" + PRETTY + b"\r\n,\r\n" + PRETTY + b"]\n", BodyForm.ITEMS),
+    (b"[", BodyForm.DOCUMENT),
+    (b"[]", BodyForm.DOCUMENT),
+    (b"[ \n]", BodyForm.DOCUMENT),
+    (b'["a"]', BodyForm.DOCUMENT),
+    (b"[DONE]", BodyForm.DOCUMENT),
+    (b"", BodyForm.OTHER),
+    (b"<!doctype html>", BodyForm.OTHER),
+    (b"upstream connect error", BodyForm.OTHER),
+    (b"database is down: data: x", BodyForm.OTHER),
+    (b"identity", BodyForm.OTHER),
+    (b"datum: 1", BodyForm.OTHER),
 ]  # fmt: skip
 
 
 @pytest.mark.parametrize("before", BEFORE)
 @pytest.mark.parametrize(("body", "form"), FORMS)
-def test_the_form_does_not_depend_on_how_the_bytes_come(before: bytes, body: bytes, form: Form) -> None:
+def test_the_form_does_not_depend_on_how_the_bytes_come(before: bytes, body: bytes, form: BodyForm) -> None:
     body = before + body
     assert form_of(body) is form
     for size in (1, 2, 5):
@@ -71,19 +71,19 @@ def test_the_form_does_not_depend_on_how_the_bytes_come(before: bytes, body: byt
 
 def test_framing_is_detected_early() -> None:
     sniffer = Sniffer()
-    assert [sniffer.feed(bytes((byte,))) for byte in b"data:"] == [None, None, None, None, Form.EVENTS]
+    assert [sniffer.feed(bytes((byte,))) for byte in b"data:"] == [None, None, None, None, BodyForm.EVENTS]
     sniffer = Sniffer()
-    assert sniffer.feed(CHUNK + b"\n") is None and sniffer.feed(b"{") is Form.LINES
+    assert sniffer.feed(CHUNK + b"\n") is None and sniffer.feed(b"{") is BodyForm.LINES
     sniffer = Sniffer(lines=True)  # the media type has said so
-    assert sniffer.feed(CHUNK) is None and sniffer.feed(b"\n") is Form.LINES
-    assert Sniffer(lines=True).feed(PRETTY) is Form.DOCUMENT
+    assert sniffer.feed(CHUNK) is None and sniffer.feed(b"\n") is BodyForm.LINES
+    assert Sniffer(lines=True).feed(PRETTY) is BodyForm.DOCUMENT
 
 
 def test_blanks_and_comments_without_end_are_given_up() -> None:
     for piece in (b" " * 4096, b": waiting\n" * 400, b":" + b"x" * 4096):
         sniffer = Sniffer()
         found = next(form for form in (sniffer.feed(piece) for _ in range(1000)) if form is not None)
-        assert found is Form.OTHER
+        assert found is BodyForm.OTHER
 
 
 @pytest.mark.parametrize("before", BEFORE)
@@ -102,7 +102,7 @@ def test_lines_become_events_however_they_are_cut() -> None:
         lines = Lines()
         out = b"".join(lines.feed(body[at : at + size]) for at in range(0, len(body), size))
         assert out + lines.close() == expected
-    assert as_events(body, Form.LINES) == expected
+    assert as_events(body, BodyForm.LINES) == expected
 
 
 ODD = b'{"a":"}{][\\\\\\"}","b":[{"c":"\\\\"}]}'
@@ -127,7 +127,7 @@ def test_items_of_an_array_become_events_however_they_are_cut(
     events = sse.Decoder().feed(read_all(Intake(b"", lines=False, most=1 << 20), body, size))
     assert [json.loads(event.data) for event in events[:-1]] == [json.loads(item) for item in items]
     assert events[-1].data == b"[DONE]"
-    assert sse.Decoder().feed(as_events(body, Form.ITEMS)) == events
+    assert sse.Decoder().feed(as_events(body, BodyForm.ITEMS)) == events
 
 
 def test_an_item_is_given_before_the_next_one_comes_and_a_cut_array_is_not_done() -> None:
@@ -144,8 +144,8 @@ def test_an_item_is_given_before_the_next_one_comes_and_a_cut_array_is_not_done(
 
 
 def test_whole_document_becomes_one_event() -> None:
-    assert as_events(CHUNK, Form.DOCUMENT) == b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n"
-    assert b"[DONE]" not in as_events(CHUNK[:-4], Form.DOCUMENT)
+    assert as_events(CHUNK, BodyForm.DOCUMENT) == b"data: " + CHUNK + b"\n\ndata: [DONE]\n\n"
+    assert b"[DONE]" not in as_events(CHUNK[:-4], BodyForm.DOCUMENT)
 
 
 def read_all(intake: Intake, body: bytes, size: int) -> bytes:

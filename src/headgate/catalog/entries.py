@@ -105,7 +105,7 @@ class Entry(Struct, frozen=True):
         return self.model.id
 
 
-class Uses(Protocol):
+class UseCounts(Protocol):
     """Requests of the last 30 days: by ``provider/model`` that served, and by the name that was asked for."""
 
     @property
@@ -115,7 +115,7 @@ class Uses(Protocol):
     def names(self) -> Mapping[str, int]: ...
 
 
-def used(entry: Entry, uses: Uses) -> int:
+def used(entry: Entry, uses: UseCounts) -> int:
     """How often in 30 days: an alias by its name, a model by what served under it."""
     counted = entry.counted
     if len(counted) == 1:  # nearly all: a list has thousands
@@ -125,7 +125,7 @@ def used(entry: Entry, uses: Uses) -> int:
     return sum(uses.models.get(key, 0) for key in counted)
 
 
-def shown(entry: Entry, uses: Uses) -> Model:
+def shown(entry: Entry, uses: UseCounts) -> Model:
     """An entry as it reads on the wire (``msgspec.json.encode``, ``msgspec.to_builtins``)."""
     return replace(entry.model, headgate=replace(entry.model.headgate, uses_30d=used(entry, uses)))
 

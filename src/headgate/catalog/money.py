@@ -1,4 +1,4 @@
-"""USD and nano-USD: the one place that turns one into the other, for prices and costs alike.  Pure."""
+"""Convert USD and nano-USD, for prices and costs.  Pure."""
 
 from __future__ import annotations
 
@@ -11,15 +11,15 @@ RATES = ("input", "output", "cached_input", "cache_write")  # of a price, in the
 
 
 def nano(usd: Decimal | None) -> int | None:
-    """Exact: the checks of a price allow at most nine decimals."""
+    """Return USD as nano-USD, exactly: the checks of a price allow at most nine decimals."""
     return None if usd is None else int(usd.scaleb(9))
 
 
 def usd(nano: int | None) -> float | None:
-    """The form for people and clients."""
+    """Return nano-USD as USD, the form for people and clients."""
     return None if nano is None else int(nano) / NANO
 
 
 def price(rates: object, source: str) -> Price:
-    """The price of an object that has the RATES in USD per million tokens."""
+    """Return the price from an object that has the RATES in USD per million tokens."""
     return Price(**{name: nano(getattr(rates, name)) for name in RATES}, source=source)  # type: ignore[arg-type]

@@ -1,9 +1,13 @@
 """The providers' models that serve a name, resolved in WIRE's order after the aliases.  Pure.
 
-A model's id of the providers' rows comes first.  One id at several providers is a pool in their order, if they mean
-the same model by it (``canonical``).  The model's other ids follow.  Then ``provider/model id``, split at the first
-slash.  Then what is known of providers that take any id, and other spellings (``spellings``).  The router plans by it
-and the catalog lists by it, so that what is listed can be asked for.
+The order of resolution is:
+
+1. A model id of the providers' rows.  One id at several providers is a pool in their order, if they mean the same model
+   by it (``canonical``).  The model's other ids follow.
+2. ``provider/model id``, split at the first slash.
+3. The catalogs of providers that take any id, and other spellings (``spellings``).
+
+The router plans by it and the catalog lists by it, so that every listed model can be requested.
 """
 
 from __future__ import annotations
@@ -17,8 +21,8 @@ __all__ = ["Offer", "Offers", "known", "price_of", "ready"]
 
 
 class Offers:
-    """Of one set of providers.  An Offer is who, under which id, and its row: None at a provider that takes any id and
-    knows nothing of this one.
+    """The offers of one set of providers.  An Offer is a provider, the model's id there, and its row.  The row is None
+    if the provider takes any id and its catalog does not have this one.
     """
 
     __slots__ = ("_providers", "_spellings", "rows")
@@ -37,7 +41,7 @@ class Offers:
         self.rows = {ident: _one_model(pool, same) for ident, pool in named.items()}
 
     def of(self, name: str) -> list[Offer]:
-        """In the order in which they are asked; empty where nobody has it.  Not to be changed."""
+        """Return the offers in the order to ask; empty if there is none.  Do not change the list."""
         rows = self.rows.get(name)
         if rows:
             return rows
@@ -49,21 +53,21 @@ class Offers:
         row = known.get(ident)
         if row is not None or not known:
             return [(provider, ident, row)] if row is not None or provider.models is None else []
-        meant = self.spellings.at(provider, ident)
-        if meant is not None:
-            return [meant]
+        ident_here = self.spellings.at(provider, ident)
+        if ident_here is not None:
+            return [ident_here]
         return [(provider, ident, None)] if provider.models is None else []
 
     @property
     def spellings(self) -> Spellings:
-        """Other readings of a name, and the names near to it."""
+        """Return the other readings of names, and the search for near ones."""
         if self._spellings is None:
             self._spellings = Spellings(self._providers)
         return self._spellings
 
 
 def _one_model(pool: list[Offer], same: Mapping[str, list[Offer]]) -> list[Offer]:
-    """Of the rows with one id those that mean the first one's model, then that model under its other ids."""
+    """Return the offers of the first one's model: those of this id, then those of its other ids."""
     canonical = _canonical(pool[0])
     agreeing = [offer for offer in pool if _canonical(offer) == canonical]
     others = same[canonical] if canonical is not None else []
@@ -75,7 +79,7 @@ def _canonical(offer: Offer) -> str | None:
 
 
 def ready(provider: Provider) -> bool:
-    """It can be asked: it has a key, or needs none."""
+    """True if the provider can be asked: it has a key, or needs none."""
     return provider.auth == "none" or bool(provider.accounts)
 
 
@@ -89,5 +93,5 @@ def price_of(provider: Provider, row: ModelRow | None) -> Price:
 
 
 def known(price: Price) -> bool:
-    """Enough to say what a call costs."""
+    """True if the price is enough to compute a call's cost."""
     return price.input is not None and price.output is not None

@@ -1,8 +1,8 @@
-"""Prices and facts of models, from the embedded price list (genai-prices) and the rows of ``providers/``.
+"""Prices and properties of models, from the embedded price list (genai-prices) and the rows of ``providers/``.
 
-Fills only what nobody has said: a price of the file, the store or a row stays as it is, whole.  A price that cannot
-be given per token (by the time of day, with a fee per request) stays unknown.  Unknown is None and never 0.  The list
-is part of an installed package: nothing here reaches the network.
+Fills only gaps: a price of the file, the store or a row stays whole and unchanged.  A price that is not per token (by
+the time of day, with a fee per request) stays unknown.  Unknown is None and never 0.  The list is part of an installed
+package; this module does not use the network.
 """
 
 from __future__ import annotations
@@ -24,14 +24,14 @@ from headgate.model import ModelRow, Price, PriceTier, Provider
 if TYPE_CHECKING:
     from genai_prices import types as listed
 
-LOCAL = Price(0, 0, 0, 0, source="local")  # an engine of one's own: tokens cost nothing
+LOCAL = Price(0, 0, 0, 0, source="local")  # the operator's own engine: tokens cost nothing
 
 _FIELDS = ("input_mtok", "output_mtok", "cache_read_mtok", "cache_write_mtok")  # in the order of model.Price
 # Fees of every call that do not depend on tokens, and outputs whose share is not counted apart.  With one of them the
 # price per token alone would be wrong.  Fees for what a client asks for apart (searches, audio) are left out.
 _UNSAYABLE = ("requests_kcount", "input_mchars", "output_reasoning_mtok", "output_citation_mtok")
 _ASKABLE = re.compile(r"[!-)+-~]{1,200}")  # printable, no spaces; a star stands for many models
-_FRAGMENT = re.compile(r"^ft:|\.ft-|[-.:/]$")  # what names of other models begin with, no model itself
+_FRAGMENT = re.compile(r"^ft:|\.ft-|[-.:/]$")  # beginnings of names of other models; not themselves models
 _KINDS = tuple(
     (re.compile(pattern), kind)
     for pattern, kind in (
@@ -93,7 +93,7 @@ def _enriched(provider: Provider, row: Row, today: date) -> Provider:
 
 
 def _filled(own: ModelRow, fact: ModelRow | None, row: Row) -> ModelRow:
-    """``own`` with what it does not say."""
+    """Return ``own`` with its gaps filled."""
     fact = fact or ModelRow(id=own.id, kind=kind_of(own.upstream_model or own.id))
     price = own.price
     if price == Price():
@@ -140,7 +140,7 @@ def _looked_up(row: Row, known: Mapping[str, ModelRow], model: str, today: date)
 
 
 def _listed(row: Row, model: str, today: date) -> ModelRow | None:
-    """The price list's facts of one model; None where it does not know it."""
+    """Return the price list's properties of one model; None if it does not list it."""
     prices = _lists.get(row.prices or "")
     info = prices.find(model) if prices else None
     free = Price(0, 0, 0, 0, source=f"providers/{row.name}.toml")
@@ -171,7 +171,7 @@ class _List:
     patterns: tuple[tuple[int, listed.ModelInfo], ...]
 
     def ids(self) -> Iterator[str]:
-        """Names that its models have."""
+        """Yield the names of its models."""
         for info in self.provider.models:
             if info.is_match(info.id):
                 yield info.id
@@ -187,7 +187,7 @@ class _List:
                 return info
         if position is not None:
             return self.provider.models[position]
-        if self.provider.fallback_model_providers:  # Azure offers what others have made
+        if self.provider.fallback_model_providers:  # Azure offers models of other makers
             return self.provider.find_model(model, all_providers=self.everyone)
         return None
 
@@ -213,7 +213,7 @@ def _load() -> None:
 
 
 def _equals(clause: object) -> Iterator[str]:
-    """The exact names of a match rule; its other parts (prefixes, patterns) name no model."""
+    """Yield the exact names of a match rule; its other parts (prefixes, patterns) name no model."""
     if (name := getattr(clause, "equals", None)) is not None:
         yield name
     for part in getattr(clause, "or_", ()):
@@ -238,8 +238,8 @@ def _price(info: listed.ModelInfo, today: date) -> Price:
 
 
 def _holding(info: listed.ModelInfo, today: date) -> listed.ModelPrice | None:
-    """The last price whose condition holds; None where one by the time of day comes first: part of today it is wrong,
-    whichever is taken.
+    """Return the last price whose condition holds.  None if one by the time of day comes first, because any choice
+    would be wrong for a part of the day.
     """
     if not isinstance(info.prices, list):
         return info.prices
@@ -258,7 +258,7 @@ def _nanos(values: list[object], prompt: int) -> tuple[int | None, int | None, i
 
 
 def _holding_nano(value: object, prompt: int) -> int | None:
-    """nano-USD per million tokens of a call with so many prompt tokens; None where unknown or finer than that."""
+    """Return nano-USD per million tokens of a call with this many prompt tokens; None if unknown or finer."""
     usd = getattr(value, "base", value)
     for tier in getattr(value, "tiers", ()):
         if prompt > tier.start:

@@ -10,7 +10,7 @@ from collections.abc import Callable, Collection, Iterable, Mapping
 from msgspec import Struct
 
 from headgate.catalog import parameters
-from headgate.catalog.entries import Entry, Uses, used
+from headgate.catalog.entries import Entry, UseCounts, used
 from headgate.catalog.names import nearest
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import CAPABILITIES
@@ -96,7 +96,7 @@ _PARAMETERS: Mapping[str, Callable[[str, str], object]] = {
 
 _UNKNOWN = 1 << 62  # sorts behind everything that is known
 # By what entries are put in order, beside the built-in provider, which is last in each; equals keep theirs.
-_ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
+_ORDERS: Mapping[str, Callable[[Entry, UseCounts], object]] = {
     "usage": lambda entry, uses: -used(entry, uses),
     "name": lambda entry, uses: entry.model.id.casefold(),
     "provider": lambda entry, uses: entry.model.owned_by,
@@ -106,7 +106,7 @@ _ORDERS: Mapping[str, Callable[[Entry, Uses], object]] = {
 
 
 def select(
-    listed: Iterable[Entry], wanted: CatalogQuery, uses: Uses, allowed: Collection[str] = ()
+    listed: Iterable[Entry], wanted: CatalogQuery, uses: UseCounts, allowed: Collection[str] = ()
 ) -> tuple[list[Entry], int]:
     """The page that ``wanted`` asks for, and how many there are without ``limit`` and ``offset``.
 
@@ -115,7 +115,7 @@ def select(
     return page(ordered(listed, wanted.sort_by, uses), wanted, allowed)
 
 
-def ordered(listed: Iterable[Entry], sort_by: str, uses: Uses) -> list[Entry]:
+def ordered(listed: Iterable[Entry], sort_by: str, uses: UseCounts) -> list[Entry]:
     """By one of the orders of a CatalogQuery; the built-in provider is last in each."""
     by = _ORDERS[sort_by]
     return sorted(listed, key=lambda entry: (entry.last, by(entry, uses)))

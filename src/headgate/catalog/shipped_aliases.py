@@ -1,7 +1,8 @@
-"""Shipped aliases: names of jobs (``headgate/chat``, ``headgate/fast``, …, ``auto``) bound to whatever is configured.
+"""Shipped aliases: names of jobs (``headgate/chat``, ``headgate/fast``, …, ``auto``) with targets from the configured
+providers.
 
-Pure.  Which providers can serve decides the targets; the order is file, store, environment, detected, the built-in one
-never.  Each says in ``why`` what was chosen and why, or what to do where nothing could be.
+Pure.  The providers that can serve decide the targets.  Their order is file, store, environment, detected; the
+built-in one is never used.  ``why`` of each alias names the choice and its reason, or the next step without a choice.
 """
 
 from __future__ import annotations
@@ -16,10 +17,10 @@ from headgate.model import AUTO, Alias, ModelRow, Provider, TargetRef
 
 PREFIX = "headgate/"
 _ORDER = ("file", "store", "environment", "detected")
-_LIKE = {"lead-analysis": "extraction", "research-person": "research"}  # what else its row may recommend for it
+_LIKE = {"lead-analysis": "extraction", "research-person": "research"}  # other tasks whose recommendation also counts
 _NEEDS = {"vision": "vision", "tool-use": "tools", "extraction": "json_schema", "reasoning": "reasoning"}
-_ONLY = frozenset(("vision", "free"))  # a model without it cannot do the job at all
-_PRIVATE = frozenset(("lead-analysis",))  # personal data: only where nothing is trained on it
+_ONLY = frozenset(("vision", "free"))  # capabilities without which a model cannot do the job
+_PRIVATE = frozenset(("lead-analysis",))  # personal data: only at providers that do not train on it
 _CHEAP = frozenset(("fast", "classification"))
 _RECOMMENDED = ("chat", "fast", "reasoning", "planning", "coding")  # simple and hard work, on any subject
 USE_CASES: Mapping[str, str] = {
@@ -47,7 +48,7 @@ _NEXT_STEP = (
 )
 
 
-class _Choice(NamedTuple):
+class _AutoChoice(NamedTuple):
     provider: Provider
     model: str
     reason: str
@@ -56,14 +57,16 @@ class _Choice(NamedTuple):
 def shipped(
     providers: Mapping[str, Provider], declared: Mapping[str, Alias], rows: Mapping[str, Row]
 ) -> dict[str, Alias]:
-    """The shipped aliases that nothing else has taken the name of; merge as ``{**declared, **shipped(…)}``.
+    """Return the shipped aliases whose names are free; merge as ``{**declared, **shipped(…)}``.
 
-    ``providers`` is the final set, facts and all.  ``declared`` are the aliases of file and store; those with a ``why``
-    are an earlier binding and are bound anew.  A name that a declared alias or a model has is left out.  ``auto``
-    without targets keeps what was declared of it: use case, deadlines, origin.
+    ``providers`` is the final set, with catalogs and prices.  ``declared`` are the aliases of file and store; those
+    with a ``why`` come from an earlier choice, and are chosen again.  A name of a declared alias or a model is left
+    out.  ``auto`` without targets keeps its declared use case, deadlines and origin.
     """
     taken = {name for name, alias in declared.items() if alias.why is None and (alias.targets or name != AUTO)}
-    listed = [row.models or () for row in providers.values() if row.origin != "detected"]  # whose names nobody chose
+    listed = [
+        row.models or () for row in providers.values() if row.origin != "detected"
+    ]  # without detected engines: their names were not chosen
     taken.update(model for models in listed for model in models)
     serving = sorted(
         (row for row in providers.values() if row.origin in _ORDER and (row.accounts or row.auth == "none")),
@@ -82,15 +85,15 @@ def shipped(
     return bound
 
 
-def _alias(name: str, choices: list[_Choice], use_case: str | None, nothing: str) -> Alias:
+def _alias(name: str, choices: list[_AutoChoice], use_case: str | None, nothing: str) -> Alias:
     return Alias(name, _refs(choices), use_case, origin="shipped", why=_why(choices) if choices else nothing)
 
 
-def _refs(choices: list[_Choice]) -> tuple[TargetRef, ...]:
+def _refs(choices: list[_AutoChoice]) -> tuple[TargetRef, ...]:
     return tuple(TargetRef(_named(choice)) for choice in choices)
 
 
-def _why(choices: list[_Choice]) -> str:
+def _why(choices: list[_AutoChoice]) -> str:
     first = choices[0]
     then = ", ".join(_named(choice) for choice in choices[1:3])
     more = f" and {len(choices) - 3} more" if len(choices) > 3 else ""
@@ -122,12 +125,12 @@ def _nothing(task: str, serving: list[Provider]) -> str:
 # ------------------------------------------------------------------------------------- one provider's model
 
 
-def _chosen(provider: Provider, row: Row | None, task: str) -> _Choice | None:
+def _chosen(provider: Provider, row: Row | None, task: str) -> _AutoChoice | None:
     if task in _PRIVATE and provider.training != "never":
         return None
     recommended = _recommended(provider, row, task) or _recommended(provider, row, _LIKE.get(task, ""))
     if recommended:
-        return _Choice(provider, recommended, "recommended by its row")
+        return _AutoChoice(provider, recommended, "recommended by its row")
     by_facts = _by_facts(provider, task)
     if by_facts or task in _ONLY:
         return by_facts
@@ -135,31 +138,31 @@ def _chosen(provider: Provider, row: Row | None, task: str) -> _Choice | None:
 
 
 def _recommended(provider: Provider, row: Row | None, task: str) -> str | None:
-    """The row's model for the task, by the name that it has here; None where this provider does not offer it."""
+    """Return the row's model for the task, by its name here; None if this provider does not offer it."""
     wanted = row.tasks.get(task) if row else None
     if wanted is None or provider.models is None or wanted in provider.models:
         return wanted
-    return next((model for model, facts in provider.models.items() if facts.upstream_model == wanted), None)
+    return next((model for model, row in provider.models.items() if row.upstream_model == wanted), None)
 
 
-def _general(provider: Provider, row: Row | None) -> _Choice | None:
+def _general(provider: Provider, row: Row | None) -> _AutoChoice | None:
     recommended = _recommended(provider, row, "chat")
     if recommended:
-        return _Choice(provider, recommended, "recommended by its row")
+        return _AutoChoice(provider, recommended, "recommended by its row")
     models = _chat(provider)
     if provider.models is None:  # some of a catalog's models may be retired; those with a price probably exist
         models = [model for model in models if _sum(model) is not None]
-    return _Choice(provider, models[0].id, "the first of its models") if models else None
+    return _AutoChoice(provider, models[0].id, "the first of its models") if models else None
 
 
-def _by_facts(provider: Provider, task: str) -> _Choice | None:
+def _by_facts(provider: Provider, task: str) -> _AutoChoice | None:
     models = _chat(provider)
     if task == "free":
         return _free(provider, models)
     if need := _NEEDS.get(task):
         able = next((model for model in models if need in model.capabilities), None)
-        return _Choice(provider, able.id, f"the first of its models with {need}") if able else None
-    if provider.models is None:  # of an open catalog the cheapest is a museum piece
+        return _AutoChoice(provider, able.id, f"the first of its models with {need}") if able else None
+    if provider.models is None:  # the cheapest model of an open catalog is usually obsolete
         return None
     if task in _CHEAP:
         return _best(provider, models, lambda model: _negative(_sum(model)), "the cheapest of its models")
@@ -168,20 +171,20 @@ def _by_facts(provider: Provider, task: str) -> _Choice | None:
     return None
 
 
-def _free(provider: Provider, models: list[ModelRow]) -> _Choice | None:
+def _free(provider: Provider, models: list[ModelRow]) -> _AutoChoice | None:
     gratis = next((model for model in models if _sum(model) == 0), None)
     if gratis:
-        return _Choice(provider, gratis.id, "costs nothing")
+        return _AutoChoice(provider, gratis.id, "costs nothing")
     if models and provider.accounts and all(account.free for account in provider.accounts):
-        return _Choice(provider, models[0].id, "its key is marked free")
+        return _AutoChoice(provider, models[0].id, "its key is marked free")
     return None
 
 
 def _best(
     provider: Provider, models: Iterable[ModelRow], rank: Callable[[ModelRow], int | None], reason: str
-) -> _Choice | None:
+) -> _AutoChoice | None:
     ranked = [(value, model) for model in models if (value := rank(model)) is not None]
-    return _Choice(provider, max(ranked, key=lambda pair: pair[0])[1].id, reason) if ranked else None
+    return _AutoChoice(provider, max(ranked, key=lambda pair: pair[0])[1].id, reason) if ranked else None
 
 
 def _chat(provider: Provider) -> list[ModelRow]:
@@ -202,9 +205,9 @@ def _negative(value: int | None) -> int | None:
 
 
 def _auto(serving: list[Provider], rows: Mapping[str, Row], *, computed: bool) -> tuple[tuple[TargetRef, ...], str]:
-    """The chat models of configured providers whose price is known; else one of each configured provider; else of each
-    that was detected.  And why.  ``computed``: each request's own order is found among them
-    (``policy.routing.difficulty``).
+    """Return the targets of ``auto``, and the reason.  They are the chat models of configured providers with known
+    prices; else one model of each configured provider; else one of each detected engine.  ``computed``: each request
+    gets its own order of them (``policy.routing.difficulty``).
     """
     choices = [choice for row in serving if (choice := _general(row, rows.get(row.preset or "")))]
     configured = [choice for choice in choices if choice.provider.origin != "detected"]
@@ -221,29 +224,29 @@ def _auto(serving: list[Provider], rows: Mapping[str, Row], *, computed: bool) -
     return _refs(found), _why_computed(priced) if computed and len(priced) > 1 else _why(found)
 
 
-def _eligible(provider: Provider, row: Row | None) -> list[_Choice]:
+def _eligible(provider: Provider, row: Row | None) -> list[_AutoChoice]:
     """Of declared models return all, the row's recommended ones first.  Of an open catalog return only those: its
     cheapest and its dearest models are usually obsolete.
     """
     general = _general(provider, row)
     if provider.models is None:
         recommended = [model for task in _RECOMMENDED if (model := _recommended(provider, row, task))]
-        others = [_Choice(provider, model, "recommended by its row") for model in recommended]
+        others = [_AutoChoice(provider, model, "recommended by its row") for model in recommended]
     else:
-        others = [_Choice(provider, model.id, "one of its models") for model in _chat(provider)]
-    found: dict[str, _Choice] = {}
+        others = [_AutoChoice(provider, model.id, "one of its models") for model in _chat(provider)]
+    found: dict[str, _AutoChoice] = {}
     for choice in [general, *others] if general else others:
         found.setdefault(choice.model, choice)
     return list(found.values())
 
 
-def _price(choice: _Choice) -> int | None:
+def _price(choice: _AutoChoice) -> int | None:
     known = choice.provider.catalog if choice.provider.models is None else choice.provider.models
     model = known.get(choice.model)
     return _sum(model) if model is not None else None
 
 
-def _why_computed(priced: list[_Choice]) -> str:
+def _why_computed(priced: list[_AutoChoice]) -> str:
     cheap, strong = min(priced, key=_sort_key), max(priced, key=_sort_key)
     names = list(dict.fromkeys(f"{one.provider.name} ({_origin(one.provider)})" for one in priced))
     more = f" and {len(names) - 3} more" if len(names) > 3 else ""
@@ -253,9 +256,9 @@ def _why_computed(priced: list[_Choice]) -> str:
     )
 
 
-def _named(choice: _Choice) -> str:
+def _named(choice: _AutoChoice) -> str:
     return f"{choice.provider.name}/{choice.model}"
 
 
-def _sort_key(choice: _Choice) -> int:
+def _sort_key(choice: _AutoChoice) -> int:
     return _price(choice) or 0

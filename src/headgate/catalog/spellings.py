@@ -1,7 +1,7 @@
 """Names that no row has in this spelling: find the known model, else the nearest names.  Pure.
 
-Owns the ways in which clients spell one model: without its provider, in another case, with ``models/`` before it,
-with a date or a tag after it.  The provider may also stand before a colon or after an ``@``.  Uses only the
+Owns the spellings of one model by clients.  They omit its provider, use another case, prefix ``models/``, or append a
+date or a tag.  The provider may also stand before a colon or after an ``@``.  Uses only the
 providers' declared and known models (``Provider.catalog``).  Never guesses: two models that fit count as none.
 """
 
@@ -18,7 +18,7 @@ from headgate.model import ModelRow, Price, Provider
 
 Offer = tuple[Provider, str, ModelRow | None]
 
-LONGEST = 200  # characters of a name that is looked at
+LONGEST = 200  # characters of a name that is compared
 MOST_COMPARED = 24  # names, in search of the nearest
 _DATE = re.compile(r"[-@](?:\d{4}-\d{2}-\d{2}|20\d{6})$")
 _AT_DATE = re.compile(r"@(20\d{6})$")
@@ -35,8 +35,8 @@ class Spellings:
         self._providers = {name: provider for name, provider in providers.items() if name != BUILTIN}
         self._exact: dict[str, list[Offer]] = {}
         self._folded: dict[str, list[Offer]] = {}
-        self._tails: dict[str, list[Offer]] = {}  # what stands behind the last slash of an id
-        self._dated: dict[str, list[Offer]] = {}  # by what stands before a date
+        self._tails: dict[str, list[Offer]] = {}  # by the part after the last slash of an id
+        self._dated: dict[str, list[Offer]] = {}  # by the part before a date
         self._parts: dict[str, list[str]] = {}  # ids by the beginnings of their parts; made when first needed
         for provider in self._providers.values():
             for ident, row in _models(provider):
@@ -68,7 +68,7 @@ class Spellings:
         return self._provider_first(name.strip()) or self._spelled(plain) or self._based(name.strip(), plain)
 
     def at(self, provider: Provider, ident: str) -> Offer | None:
-        """``ident`` behind a provider's slash, where that provider knows the model by another spelling."""
+        """Return the offer for ``ident`` after a provider's slash, if it has the model in another spelling."""
         if len(ident) > LONGEST:
             return None
         plain = ident.strip().casefold()
@@ -96,9 +96,7 @@ class Spellings:
         return []
 
     def _spelled(self, plain: str) -> list[Offer]:
-        """Another case, ``models/`` before it, a date behind ``@``, or without the maker that an aggregator's ids begin
-        with.
-        """
+        """Find another case, a prefix ``models/``, a date after ``@``, or an aggregator's id without its maker."""
         for key in dict.fromkeys((plain, plain.removeprefix("models/"), plain.replace("@", "-"))):
             exact, tails = self._folded.get(key, []), self._tails.get(key, [])
             if found := _same(exact, tails) if exact else _unique(tails):
@@ -106,7 +104,7 @@ class Spellings:
         return []
 
     def _based(self, name: str, plain: str) -> list[Offer]:
-        """Without its date or tag: the name as it was written, where a provider takes any; else the model itself."""
+        """Find the model without date or tag.  A provider that takes any id gets the name as it was written."""
         plain = plain.removeprefix("models/")
         base = _base(plain)
         if base != plain:
@@ -120,7 +118,7 @@ class Spellings:
     # --------------------------------------------------------------------------------- what is nearest
 
     def nearest(self, name: str, others: Iterable[str]) -> str:
-        """``"; did you mean X?"`` or nothing.  ``others``: names that are no models of a provider."""
+        """Return ``"; did you mean X?"`` or an empty string.  ``others``: names that are no models of a provider."""
         if len(name) > LONGEST:
             return ""
         prefix, slash, ident = name.partition("/")
@@ -133,7 +131,7 @@ class Spellings:
         return nearest(name, [*others, *self._likely(name)]) or nearest(base, self._likely(base))
 
     def _likely(self, name: str) -> list[str]:
-        """The ids that share most parts with ``name``, by how these begin.  Comparing two names costs 50 µs."""
+        """Return the ids that share most beginnings of parts with ``name``.  A comparison of two names costs 50 µs."""
         if not self._parts:
             for offers in self._folded.values():
                 for part in _beginnings(offers[0][1]):
@@ -147,7 +145,7 @@ def _models(provider: Provider) -> Iterable[tuple[str, ModelRow]]:
 
 
 def _base(folded: str) -> str:
-    """Without ``-2024-07-18``, ``@20240620``, ``-latest``, ``:free``."""
+    """Return a name without ``-2024-07-18``, ``@20240620``, ``-latest``, ``:free``."""
     return _undated(_TAG.sub("", folded))
 
 
@@ -156,7 +154,7 @@ def _undated(folded: str) -> str:
 
 
 def _same(offers: list[Offer], tails: list[Offer]) -> list[Offer]:
-    """The offers of one model: those that mean the first one's by their id, then aggregators' that end in it."""
+    """Return the offers of one model: those with the first one's id, then aggregators' ids that end in it."""
     first = _canonical(offers[0])
     found = [offer for offer in offers if _canonical(offer) == first]
     there = {offer[0].name for offer in found}
@@ -164,7 +162,7 @@ def _same(offers: list[Offer], tails: list[Offer]) -> list[Offer]:
 
 
 def _unique(tails: list[Offer]) -> list[Offer]:
-    """Of offers whose ids end alike those of the first id; none where makers differ: that may be another model."""
+    """Return the offers of the first id, of ids that end alike; none if makers differ, as models may differ then."""
     ids = {offer[1].casefold() for offer in tails}
     return tails if len(ids) == 1 else []
 
@@ -174,7 +172,7 @@ def _canonical(offer: Offer) -> str | None:
 
 
 def _newest(offers: list[Offer]) -> Offer:
-    """By its date, which is the end of its id; ``latest`` comes behind every date."""
+    """Return the offer with the newest date at the end of its id; ``latest`` is newer than every date."""
     return max(offers, key=lambda offer: offer[1].casefold())
 
 

@@ -9,13 +9,13 @@ from headgate.model import Snapshot
 
 
 def unknown(requested: str, snapshot: Snapshot, offers: Offers) -> GatewayError:
-    """503 where a known service without a key is named, else 404 with the nearest name."""
+    """Return 503 for a known service without a key, else 404 with the nearest name."""
     prefix, slash, ident = requested.partition("/")
     prefix = prefix.strip().lower()
     if slash and ident and prefix in snapshot.presets and prefix not in snapshot.providers:
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown(requested)} is a model of {prefix}, which has no key here; add one with: "
+            f"{quote(requested)} is a model of {prefix}, which has no key here; add one with: "
             f"headgate vault add {prefix}",
         )
     if makers := [name for name, models in snapshot.presets.items() if requested in models]:
@@ -24,14 +24,14 @@ def unknown(requested: str, snapshot: Snapshot, offers: Offers) -> GatewayError:
             return _not_found(requested, f"; did you mean {first}/{requested}?")
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown(requested)} is a model of {' and '.join(makers[:3])}, without a key here; add one with: "
+            f"{quote(requested)} is a model of {' and '.join(makers[:3])}, without a key here; add one with: "
             f"headgate vault add {first}",
         )
     return _not_found(requested, _near(requested, prefix if slash else "", ident, snapshot, offers))
 
 
 def _near(requested: str, prefix: str, ident: str, snapshot: Snapshot, offers: Offers) -> str:
-    """``"; did you mean X?"``, else what to do."""
+    """Return ``"; did you mean X?"``, else the next step."""
     if prefix and ident and prefix not in snapshot.providers:
         elsewhere = offers.of(ident)
         if elsewhere:
@@ -42,11 +42,11 @@ def _near(requested: str, prefix: str, ident: str, snapshot: Snapshot, offers: O
 
 
 def _not_found(requested: str, more: str) -> GatewayError:
-    return GatewayError(MODEL_NOT_FOUND, f"there is no model or alias {shown(requested)} here{more}", param="model")
+    return GatewayError(MODEL_NOT_FOUND, f"there is no model or alias {quote(requested)} here{more}", param="model")
 
 
-def shown(name: str) -> str:
-    """A client's own words, short and on one line."""
+def quote(name: str) -> str:
+    """Return a client's name for a model, shortened and on one line."""
     return repr(_short(name))
 
 

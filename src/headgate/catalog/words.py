@@ -12,7 +12,12 @@ Training = Literal["never", "unknown", "yes"]
 Scope = Literal["gate:chat", "gate:models", "gate:usage"]
 Level = Literal["debug", "info", "warning", "error"]
 LogForm = Literal["auto", "console", "json"]
-Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "lost"]
+Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "budget_exceeded", "lost"]
+# Of tokens, tenants and budgets
+Period = Literal["day", "month", "total"]
+BudgetMode = Literal["hard", "soft"]
+Unpriced = Literal["allow", "refuse"]
+TokenFormat = Literal["pat", "triple", "plain"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]
 OnMidstreamFailure = Literal["continue", "error"]

@@ -19,27 +19,30 @@ from headgate import __version__
 from headgate.catalog import words
 from headgate.cli.display.terminal import say
 from headgate.cli.parsing import misuse, values
-from headgate.cli.parsing.late import COMPLETE, Late, Root
+from headgate.cli.parsing.late import COMPLETE, LateCommand, Root
 from headgate.cli.parsing.options import Config, Json, StateDir
 from headgate.cli.trouble import Trouble
 
 COMMANDS = (
-    Late("chat", "tasks.chat:command", "Ask a model, and see the answer as it streams."),
-    Late("welcome", "tasks.welcome:command", "Show the first tokens, and a line to try one with."),
-    Late("status", "tasks.gate:status", "Show the state of the gateway."),
-    Late("reload", "tasks.gate:reload", "Read the configuration file again.  Running streams are not touched."),
-    Late("drain", "tasks.gate:drain", "Stop the gateway when its running calls have ended."),
-    Late("detect", "tasks.gate:detect", "Look for engines on this machine again."),
-    Late("usage", "nouns.usage:usage", "Show requests, tokens and cost, by model or anything else."),
-    Late("explain", "tasks.explain:explain", "Show where a request would go, and where one went."),
-    Late("doctor", "tasks.doctor:command", "Check configuration, keys, engines, ports and limits."),
-    Late("models", "nouns.models:app", "Models, with their capabilities and prices."),
-    Late("providers", "nouns.providers:app", "Providers, and the state of their keys."),
-    Late("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
-    Late("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
-    Late("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
-    Late("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
-    Late("config", "tasks.config:app", "The configuration file."),
+    LateCommand("chat", "tasks.chat:command", "Ask a model, and see the answer as it streams."),
+    LateCommand("welcome", "tasks.welcome:command", "Show the first tokens, and a line to try one with."),
+    LateCommand("status", "tasks.gate:status", "Show the state of the gateway."),
+    LateCommand("reload", "tasks.gate:reload", "Read the configuration file again.  Running streams are not touched."),
+    LateCommand("drain", "tasks.gate:drain", "Stop the gateway when its running calls have ended."),
+    LateCommand("detect", "tasks.gate:detect", "Look for engines on this machine again."),
+    LateCommand("usage", "nouns.usage:usage", "Show requests, tokens and cost, by model or anything else."),
+    LateCommand("explain", "tasks.explain:explain", "Show where a request would go, and where one went."),
+    LateCommand("doctor", "tasks.doctor:command", "Check configuration, keys, engines, ports and limits."),
+    LateCommand("models", "nouns.models:app", "Models, with their capabilities and prices."),
+    LateCommand("providers", "nouns.providers:app", "Providers, and the state of their keys."),
+    LateCommand("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
+    LateCommand("invite", "nouns.invites:app", "Links with which others lend a key."),
+    LateCommand("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
+    LateCommand("token", "nouns.tokens:app", "Agent tokens: the credentials of clients."),
+    LateCommand("user", "nouns.users:app", "Users of the admin API, and their roles."),
+    LateCommand("audit", "nouns.audit:app", "Changes: who made them, when, and what they changed."),
+    LateCommand("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
+    LateCommand("config", "tasks.config:app", "The configuration file."),
 )
 
 

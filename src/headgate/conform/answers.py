@@ -4,16 +4,16 @@ from __future__ import annotations
 
 import json
 
-from headgate.conform.probe import Probe
+from headgate.conform.probe import EndpointProbe
 from headgate.conform.streams import COUNTS, REASONS, fault_of_usage
-from headgate.conform.table import Verdict, check, failed, judged
+from headgate.conform.table import CheckVerdict, check, failed, judged
 
 
 @check("answer.type", "200 with Content-Type application/json", "clients choose their parser by it")
-def content_type(probe: Probe) -> Verdict:
+def content_type(probe: EndpointProbe) -> CheckVerdict:
     kind = probe.whole.headers.get("content-type", "none")
     if probe.whole.status != 200 or not probe.whole.complete:
-        return failed(probe.whole.told)
+        return failed(probe.whole.summary)
     return judged(None if kind.lower().startswith("application/json") else kind, kind)
 
 
@@ -22,7 +22,7 @@ def content_type(probe: Probe) -> Verdict:
     "id, object, created, model, choices[0].message, finish_reason",
     "typed clients fail where one lacks",
 )
-def shape(probe: Probe) -> Verdict:
+def shape(probe: EndpointProbe) -> CheckVerdict:
     answer = probe.whole.json
     if not isinstance(answer, dict):
         return failed("no JSON object")
@@ -39,7 +39,7 @@ def shape(probe: Probe) -> Verdict:
 
 
 @check("answer.usage", "usage with three counts that add up", "bills and budgets read it")
-def usage(probe: Probe) -> Verdict:
+def usage(probe: EndpointProbe) -> CheckVerdict:
     answer = probe.whole.json
     given = answer.get("usage") if isinstance(answer, dict) else None
     fault = fault_of_usage(given)
@@ -51,13 +51,13 @@ def usage(probe: Probe) -> Verdict:
     "streamed or not, the answer is one of the same kind",
     "one of the two paths drops or garbles text",
 )
-def same_text(probe: Probe) -> Verdict:
+def same_text(probe: EndpointProbe) -> CheckVerdict:
     answer = probe.whole.json
     try:
-        said = answer["choices"][0]["message"]["content"] or ""
+        text = answer["choices"][0]["message"]["content"] or ""
     except (TypeError, KeyError, IndexError):
         return failed("no message")
-    both = bool(said) == bool(probe.plain.text) and "�" not in said
+    both = bool(text) == bool(probe.plain.text) and "�" not in text
     return judged(
-        None if both else f"{len(said)} characters, streamed {len(probe.plain.text)}", f"{len(said)} characters"
+        None if both else f"{len(text)} characters, streamed {len(probe.plain.text)}", f"{len(text)} characters"
     )

@@ -1,6 +1,6 @@
 """One run's view of the endpoint: the requests that checks share are made once and their answers kept.
 
-Owns what is asked (the prompt, the model, the token) and how a stream's bytes are taken apart.  Judges nothing.
+Owns the prompt, the model and the token, and the split of a stream's bytes into events.  Judges nothing.
 """
 
 from __future__ import annotations
@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
 
-from headgate.conform.wire import Connection, Endpoint, Response, Unreachable
+from headgate.conform.wire import Endpoint, RawConnection, Response, Unreachable
 
 UNICODE = "Grüße aus Zürich — 日本語 🎉🚀 👩‍👩‍👧‍👦 naïve"
 PROMPT = f"Repeat the following line, with nothing before or after it: one two three four five six seven {UNICODE}"
@@ -31,8 +31,8 @@ _END = re.compile(rb"\r\n\r\n|\n\n|\r\r")
 
 
 @dataclass(frozen=True)
-class Event:
-    """One block of a stream.  ``data`` is None where it has no such line; ``chunk`` None where that is no object."""
+class StreamEvent:
+    """One block of a stream.  ``data`` is None without such a line; ``chunk`` is None if the data is no object."""
 
     block: bytes
     data: bytes | None
@@ -43,8 +43,8 @@ class Event:
         return all(line.startswith(b":") for line in self.block.splitlines())
 
 
-class Stream:
-    """A streamed answer, taken apart."""
+class StreamedAnswer:
+    """A streamed answer, split into events."""
 
     def __init__(self, response: Response) -> None:
         self.response = response
@@ -62,8 +62,8 @@ class Stream:
         return [choice for choices in found if isinstance(choices, list) for choice in choices if type(choice) is dict]
 
     @property
-    def said(self) -> int:
-        """How many deltas say something."""
+    def visible(self) -> int:
+        """The number of deltas with a visible value."""
         return sum(any(delta_of(choice).get(key) for key in VISIBLE) for choice in self.choices)
 
     @property
@@ -76,17 +76,17 @@ def delta_of(choice: Mapping[str, Any]) -> dict[str, Any]:
     return delta if isinstance(delta, dict) else {}
 
 
-def _event(block: bytes) -> Event:
+def _event(block: bytes) -> StreamEvent:
     lines = [line[5:].removeprefix(b" ") for line in block.splitlines() if line.startswith(b"data:")]
     data = b"\n".join(lines) if lines else None
     try:
         chunk = json.loads(data) if data is not None else None
     except ValueError:
         chunk = None
-    return Event(block, data, chunk if isinstance(chunk, dict) else None)
+    return StreamEvent(block, data, chunk if isinstance(chunk, dict) else None)
 
 
-class Probe:
+class EndpointProbe:
     """The input of checks.  ``timeout`` is in seconds and bounds each answer."""
 
     def __init__(self, endpoint: Endpoint, token: str | None, model: str | None, timeout: float = 60.0) -> None:
@@ -99,7 +99,7 @@ class Probe:
     # ---- requests
 
     def head(self, method: str, path: str, *fields: str, token: str | None = "", host: bool = True) -> bytes:
-        """A request's head.  ``token`` None sends none, empty the run's own; a path of ``/…`` stands below the base."""
+        """Return a request's head.  ``token``: None sends none, empty the run's own.  ``path`` is below the base."""
         key = self.token if token == "" else token
         lines = [f"{method} {self.endpoint.base}{path} HTTP/1.1"]
         lines += [f"Host: {self.endpoint.authority}"] if host else []
@@ -117,28 +117,28 @@ class Probe:
         members = {"model": self.model, "messages": [{"role": "user", "content": PROMPT}], **members}
         return json.dumps({key: value for key, value in members.items() if value is not None}).encode()
 
-    def connect(self) -> Connection:
-        return Connection(self.endpoint, self.timeout)
+    def connect(self) -> RawConnection:
+        return RawConnection(self.endpoint, self.timeout)
 
     def ask(self, request: bytes, method: str = "POST", timeout: float | None = None) -> Response:
-        """One request on a connection of its own."""
+        """Send one request on a new connection."""
         with self.connect() as connection:
             connection.send(request)
             return connection.read(method, timeout=timeout)
 
-    def stream(self, **members: Any) -> Stream:
-        return Stream(self.ask(self.post(self.body(stream=True, **members))))
+    def stream(self, **members: Any) -> StreamedAnswer:
+        return StreamedAnswer(self.ask(self.post(self.body(stream=True, **members))))
 
     # ---- what many checks look at
 
     @cached_property
-    def plain(self) -> Stream:
-        """A stream for which no usage was asked."""
+    def plain(self) -> StreamedAnswer:
+        """The answer to a stream request without usage."""
         return self.stream()
 
     @cached_property
-    def counted(self) -> Stream:
-        """A stream for which usage was asked."""
+    def counted(self) -> StreamedAnswer:
+        """The answer to a stream request with usage."""
         return self.stream(stream_options={"include_usage": True})
 
     @cached_property
@@ -152,23 +152,23 @@ class Probe:
         return self._refused[name]
 
     def _choose_model(self) -> str:
-        """The first model of the catalogue that may be a chat model.  Raises Unreachable."""
+        """Return the first model of the catalog that may be a chat model.  Raises Unreachable."""
         answer = self.ask(self.head("GET", "/models", "Connection: close"), "GET", timeout=15)
         rows = answer.json.get("data") if isinstance(answer.json, dict) else None
         for row in rows if isinstance(rows, list) else []:
             ident = row.get("id") if isinstance(row, dict) else None
             if isinstance(ident, str) and not NOT_CHAT.search(ident):
                 return ident
-        raise Unreachable(f"{self.endpoint.authority} names no model ({answer.told})", "name one with --model")
+        raise Unreachable(f"{self.endpoint.authority} names no model ({answer.summary})", "name one with --model")
 
 
-def _oversized(probe: Probe) -> Response:
+def _oversized(probe: EndpointProbe) -> Response:
     """Announce a gigabyte and send a few bytes of it: an endpoint with a limit can refuse it at once."""
     head = probe.head("POST", "/chat/completions", "Content-Type: application/json", f"Content-Length: {1 << 30}")
     return probe.ask(head + b'{"model":', timeout=5)
 
 
-REFUSALS: dict[str, Callable[[Probe], Response]] = {
+REFUSALS: dict[str, Callable[[EndpointProbe], Response]] = {
     "no token": lambda probe: probe.ask(probe.post(probe.body(), token=None)),
     "wrong token": lambda probe: probe.ask(probe.post(probe.body(), token="hg_wrong_0123456789abcdefghijklmn")),
     "unknown model": lambda probe: probe.ask(probe.post(probe.body(model=NO_SUCH_MODEL))),

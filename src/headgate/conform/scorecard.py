@@ -6,18 +6,18 @@ import json
 from collections import Counter
 from dataclasses import asdict, dataclass
 
-from headgate.conform.table import GROUPS, Check, Verdict
+from headgate.conform.table import GROUPS, Check, CheckVerdict
 
 MARKS = {"pass": "✓", "fail": "✗", "warn": "!", "skip": "–"}
 COLOURS = {"pass": "green", "fail": "red", "warn": "yellow", "skip": "dim"}
 
 
 @dataclass(frozen=True)
-class Result:
+class ScorecardLine:
     """One line of the scorecard."""
 
     check: Check
-    verdict: Verdict
+    verdict: CheckVerdict
     seconds: float
 
 
@@ -27,11 +27,11 @@ class Scorecard:
 
     url: str
     model: str
-    results: list[Result]
+    results: list[ScorecardLine]
 
     @property
     def exit_code(self) -> int:
-        """0 where nothing failed, else 1."""
+        """0 if no check failed, else 1."""
         return int(any(result.verdict.state == "fail" for result in self.results))
 
     def counts(self) -> Counter[str]:
@@ -52,7 +52,7 @@ class Scorecard:
         return json.dumps({"url": self.url, "model": self.model, "counts": counts, "checks": rows}, ensure_ascii=False)
 
     def lines(self) -> list[tuple[str, str]]:
-        """(text, colour) of each line for a terminal.  Why a check exists is said where it did not pass."""
+        """(text, colour) of each line for a terminal.  A check that did not pass is followed by its reason."""
         out = [(f"{self.url} · {self.model}", "bold")]
         for group, title in GROUPS.items():
             rows = [result for result in self.results if result.check.group == group]

@@ -1,7 +1,7 @@
 """A check, and the table of all checks.
 
-A check is a small function of a Probe that returns one Verdict.  It says what it looks for and how the absence of that
-has broken clients: a scorecard that does not say why nobody acts on.
+A check is a small function of an EndpointProbe that returns one CheckVerdict.  It says what it looks for, and how the
+absence of that has broken clients.  Users act on a failed line only if it says why it matters.
 """
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Literal
 
-from headgate.conform.probe import Probe
+from headgate.conform.probe import EndpointProbe
 
 State = Literal["pass", "fail", "warn", "skip"]
 GROUPS = {
@@ -23,31 +23,31 @@ GROUPS = {
 
 
 @dataclass(frozen=True)
-class Verdict:
-    """``evidence`` is what was seen, for one line of a terminal."""
+class CheckVerdict:
+    """The result of a check.  ``evidence``: the observation, for one line of a terminal."""
 
     state: State
     evidence: str
 
 
-def passed(evidence: str) -> Verdict:
-    return Verdict("pass", evidence)
+def passed(evidence: str) -> CheckVerdict:
+    return CheckVerdict("pass", evidence)
 
 
-def failed(evidence: str) -> Verdict:
-    return Verdict("fail", evidence)
+def failed(evidence: str) -> CheckVerdict:
+    return CheckVerdict("fail", evidence)
 
 
-def warned(evidence: str) -> Verdict:
-    return Verdict("warn", evidence)
+def warned(evidence: str) -> CheckVerdict:
+    return CheckVerdict("warn", evidence)
 
 
-def skipped(evidence: str) -> Verdict:
-    return Verdict("skip", evidence)
+def skipped(evidence: str) -> CheckVerdict:
+    return CheckVerdict("skip", evidence)
 
 
-def judged(fault: str | None, evidence: str) -> Verdict:
-    """A pass with ``evidence`` unless there is a ``fault`` to name."""
+def judged(fault: str | None, evidence: str) -> CheckVerdict:
+    """Return a pass with ``evidence``, or a failure with ``fault``."""
     return passed(evidence) if fault is None else failed(fault)
 
 
@@ -58,7 +58,7 @@ class Check:
     id: str
     what: str
     why: str
-    run: Callable[[Probe], Verdict]
+    run: Callable[[EndpointProbe], CheckVerdict]
     slow: bool = False
 
     @property
@@ -71,10 +71,10 @@ CHECKS: dict[str, Check] = {}
 
 def check(
     ident: str, what: str, why: str, *, slow: bool = False
-) -> Callable[[Callable[[Probe], Verdict]], Callable[[Probe], Verdict]]:
-    """Enters a function into the table, in the order of definition."""
+) -> Callable[[Callable[[EndpointProbe], CheckVerdict]], Callable[[EndpointProbe], CheckVerdict]]:
+    """Enter a function into the table, in the order of definition."""
 
-    def enter(run: Callable[[Probe], Verdict]) -> Callable[[Probe], Verdict]:
+    def enter(run: Callable[[EndpointProbe], CheckVerdict]) -> Callable[[EndpointProbe], CheckVerdict]:
         if ident in CHECKS:
             raise ValueError(f"two checks are named {ident}")
         CHECKS[ident] = Check(ident, what, why, run, slow)

@@ -1,7 +1,7 @@
-"""One HTTP/1.1 client connection that hides nothing: which bytes came, when, in which pieces, and how it ended.
+"""One HTTP/1.1 client connection that reports everything: the bytes, their times and pieces, and the end.
 
-No client library does: they repair framing, hide interim answers and join what came apart.  Never raises for what a
-server answers; a connection that cannot be made raises Unreachable.
+No client library does this: they repair framing, hide interim answers and join pieces.  No answer of a server raises
+an error; a connection that cannot be made raises Unreachable.
 """
 
 from __future__ import annotations
@@ -16,7 +16,7 @@ from urllib.parse import urlsplit
 
 
 class Unreachable(Exception):
-    """There is nothing to check: one sentence and the next step."""
+    """The endpoint cannot be checked: one sentence and the next step."""
 
     def __init__(self, sentence: str, step: str) -> None:
         super().__init__(sentence)
@@ -26,7 +26,7 @@ class Unreachable(Exception):
 
 @dataclass(frozen=True)
 class Endpoint:
-    """Where the API is.  ``base`` is the path before ``/chat/completions``, without a slash at its end."""
+    """The address of the API.  ``base`` is the path before ``/chat/completions``, without a slash at its end."""
 
     host: str
     port: int
@@ -59,10 +59,10 @@ class Endpoint:
 class Response:
     """One answer as it came.
 
-    ``status`` is 0 where none did.  ``pieces`` are (seconds since the request was sent, bytes of the body): one for
-    each HTTP chunk if the body is chunked, else one for each read.  ``ended``: ``complete`` as the framing says,
-    ``eof`` (also the proper end of a body without framing: ``framed`` is then False), ``reset``, ``timeout``,
-    ``garbage``.
+    ``status`` is 0 without an answer.  ``pieces`` are (seconds since the request was sent, bytes of the body).  There
+    is one for each HTTP chunk of a chunked body, else one for each read.  ``ended``: ``complete`` (by the framing),
+    ``eof``, ``reset``, ``timeout`` or ``garbage``.  ``eof`` is also the proper end of a body without framing
+    (``framed`` False).
     """
 
     status: int = 0
@@ -92,14 +92,14 @@ class Response:
             return None
 
     @property
-    def told(self) -> str:
+    def summary(self) -> str:
         """Describe the exchange in a few words."""
         if not self.status:
             return {"timeout": "no answer in time", "eof": "closed without an answer"}.get(self.ended, self.ended)
         return f"{self.status}" + ("" if self.complete else f", {self.ended} before its end")
 
 
-class Connection:
+class RawConnection:
     """One connection; ``with`` closes it.  Several requests may be sent on it, together or one after the other."""
 
     def __init__(self, endpoint: Endpoint, timeout: float) -> None:
@@ -121,7 +121,7 @@ class Connection:
                 "start it, or check host and port of the URL",
             ) from error
 
-    def __enter__(self) -> Connection:
+    def __enter__(self) -> RawConnection:
         return self
 
     def __exit__(self, *exc: object) -> None:

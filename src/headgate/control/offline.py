@@ -11,15 +11,17 @@ from pathlib import Path
 
 import httpx2
 
-from headgate.control.api.app import PREFIX, build
+from headgate.control.api.access.needs import PREFIX
+from headgate.control.api.app import build
 from headgate.control.api.parts import Admin
-from headgate.control.identity.vault import VaultLocked
+from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import StoreUnusable, open_store
 from headgate.process import statedir
-from headgate.process.channel import Answer, Down, Patch
+from headgate.process.boot import MasterKey
+from headgate.process.channel import AskReply, Down, Patch
 from headgate.resources.compiled import Compiled
 
 URL = "http://headgate" + PREFIX
@@ -43,16 +45,22 @@ class Nobody:
     async def effective(self, generation: int) -> bool:
         return True
 
-    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> Answer | None:
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> AskReply | None:
         """There is nobody who knows."""
         return None
 
-    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[Answer]:
+    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[AskReply]:
         return []
 
 
 @contextlib.asynccontextmanager
-async def offline(state_dir: Path, database: str, load: Callable[[], Compiled]) -> AsyncIterator[httpx2.AsyncClient]:
+async def offline(
+    state_dir: Path,
+    database: str,
+    load: Callable[[], Compiled],
+    master_key: MasterKey = MasterKey(),  # noqa: B008  (it is frozen)
+    public_url: str = "",
+) -> AsyncIterator[httpx2.AsyncClient]:
     """A client of ``/admin/v1`` while nothing runs; its base URL is the API's root, the admin token is on it.
 
     ``load`` compiles the configuration file (``settings.compile``; what the built-in provider's URL is does not
@@ -64,7 +72,7 @@ async def offline(state_dir: Path, database: str, load: Callable[[], Compiled]) 
     """
     lock = statedir.prepare(state_dir, command=True)
     try:
-        async with _on_the_store(state_dir, database, load) as client:
+        async with _on_the_store(state_dir, database, load, master_key, public_url) as client:
             yield client
     finally:
         os.close(lock)
@@ -72,13 +80,13 @@ async def offline(state_dir: Path, database: str, load: Callable[[], Compiled]) 
 
 @contextlib.asynccontextmanager
 async def _on_the_store(
-    state_dir: Path, database: str, load: Callable[[], Compiled]
+    state_dir: Path, database: str, load: Callable[[], Compiled], master_key: MasterKey, public_url: str
 ) -> AsyncIterator[httpx2.AsyncClient]:
     engine = await open_store(database)
     recorder = Recorder(engine, state_dir / "journal")
     try:
         try:
-            publishing = await set_up(state_dir, engine, load)
+            publishing = await set_up(state_dir, engine, load, master_key=master_key, public_url=public_url)
         except (VaultLocked, statedir.StateError) as error:
             raise StoreUnusable(str(error)) from error
         publishing.publication.link = Nobody()

@@ -27,7 +27,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
-from headgate.control.identity.vault import VaultLocked
+from headgate.control.identity.master_key import VaultLocked
 from headgate.control.ingest.call_log import CallLog, Names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
@@ -43,8 +43,8 @@ from headgate.errors import GatewayError
 from headgate.model import AUTO, Snapshot
 from headgate.process import boot as boot_channel
 from headgate.process import listening, locate, statedir
-from headgate.process.boot import Adopted, ControlBoot, Drain, Failed, Ready, Reloaded
-from headgate.process.log import Line, configure, drawn, form_of
+from headgate.process.boot import Adopted, ControlBoot, DrainGateway, Failed, Ready, Reloaded
+from headgate.process.log import LogLine, configure, drawn, form_of
 from headgate.resources.compiled import Compiled
 
 try:
@@ -87,7 +87,7 @@ def run(boot: ControlBoot, load: Callable[[], Compiled], sock: socket.socket) ->
     write_logs(boot.log_level, boot.log_format)
     try:
         with asyncio.Runner(loop_factory=new_event_loop) as runner:
-            return runner.run(Control(boot, load, sock).live())
+            return runner.run(ControlProcess(boot, load, sock).live())
     except CannotStart as error:
         log.error("control cannot start", code=error.code, error=str(error))
         boot_channel.send(sock, Failed(error.code, str(error)))
@@ -101,7 +101,7 @@ def write_logs(level: str, form: str) -> None:
 
     def render(logger: Any, method: str, event: MutableMapping[str, Any]) -> str:
         raised = event.pop("exception", None)
-        line = Line(time.time(), event.pop("level"), "control", str(event.pop("event")), event)
+        line = LogLine(time.time(), event.pop("level"), "control", str(event.pop("event")), event)
         text = drawn(line, drawn_as)
         return f"{text}\n{raised}" if raised and not drawn_as.json else text
 
@@ -121,7 +121,7 @@ def _visible(_logger: object, _name: str, event: MutableMapping[str, Any]) -> Mu
     return event
 
 
-class Control:
+class ControlProcess:
     """One life of the process.  The mutable state is in the parts that it starts: store, publication, link,
     recorder.
     """
@@ -174,7 +174,7 @@ class Control:
     async def _serve(self, engine: AsyncEngine, listener: socket.socket) -> None:
         publishing, recorder = await self._begin(engine, listener.getsockname()[1])
         publication, upkeep = publishing.publication, publishing.upkeep
-        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder))
+        link = Hub(self._state / "channel.sock", publication, Answers(engine, recorder, publishing.tokens))
         publication.link = link
         tasks = []
         try:
@@ -188,12 +188,9 @@ class Control:
             tasks.append(asyncio.create_task(self._watch(publishing), name="configuration watch"))
             tasks.append(asyncio.create_task(upkeep.each_minute(), name="each minute"))
             tasks.append(asyncio.create_task(seek(publication, upkeep), name="seek engines"))
-            admin = Admin(engine, publishing, link, recorder, self._boot.data_url, self._ask_to_drain)
-            web = imported.server(
-                admin,
-                self._boot.admin_token,
-                imported.Hosts(self._boot.host, frozenset(name.lower() for name in self._boot.allowed_hosts)),
-            )
+            boot = self._boot
+            admin = Admin(engine, publishing, link, recorder, boot.data_url, self._ask_to_drain, boot.access)
+            web = imported.server(admin, boot.admin_token, boot.host)
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
             tasks.append(api)
             up = asyncio.create_task(self._say_ready(web, listener, publication), name="say ready")
@@ -210,14 +207,13 @@ class Control:
     async def _begin(self, engine: AsyncEngine, port: int) -> tuple[Publishing, Recorder]:
         """Everything that a data process will be told, composed; nobody is answered yet."""
         try:
-            ports = own_ports(self._boot, port)
-            first = self._boot.first_token
-            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, ports, first)
-            declared = self._boot.declared
+            boot, ports = self._boot, own_ports(self._boot, port)
+            more = (ports, boot.first_token, boot.master_key, boot.access.public_url)
+            publishing = await set_up(self._state, engine, self._load, self._say_reloaded, *more)
             await publishing.publication.begin(
                 Compiled(
-                    world_of(declared),
-                    dict(declared.tokens),
+                    world_of(boot.declared),
+                    dict(boot.declared.tokens),
                     self._boot.secrets,
                     rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
                     path=self._boot.config_path,
@@ -229,6 +225,7 @@ class Control:
         except (VaultLocked, statedir.StateError, ValueError, OSError) as error:  # a key is lost or damaged
             raise CannotStart(STORE_UNUSABLE, str(error)) from error
         recorder = Recorder(engine, self._state / "journal")
+        recorder.feed.listen("spend limits", publishing.spend.take)
         if self._boot.log_calls and self._boot.log_level != "error":
             recorder.feed.listen("call log", self._call_log(publishing.publication))
         return publishing, recorder
@@ -284,7 +281,7 @@ class Control:
     def _ask_to_drain(self) -> None:
         """Once is enough.  Raises OSError where the supervisor is gone (and this process ends already)."""
         if not self._drain_asked:
-            boot_channel.send(self._sock, Drain())
+            boot_channel.send(self._sock, DrainGateway())
             self._drain_asked = True
 
     def _listen_for_the_end(self) -> None:

@@ -1,1 +1,1 @@
-"""Meaning: what the bytes of each API say.  One folder or file per API, pure; ``bridge`` joins them."""
+"""The meaning of each API's bytes.  One folder per API, pure; ``registry`` joins them."""

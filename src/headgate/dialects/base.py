@@ -1,14 +1,14 @@
-"""What every API has in common: the canonical deltas, and the Protocols of both its sides.
+"""The common part of all APIs: the canonical deltas, and the Protocols of both sides of an API.
 
 A *client dialect* is an API that callers speak, a *backend dialect* one that providers speak.  Each is one folder with
 one ``Client`` or one ``Backend`` (or both) in ``registry``: N + M of them serve N × M pairs.
 
-- **Requests** are canonical in the form of chat completions: ``Call.body`` holds such members, whoever asked.  A client
-  of another API keeps its own members in ``Call.native`` too, for a backend of that API; a request that the gateway has
-  changed (a continuation) has none.
-- **Answers** are canonical as deltas: a ``Source`` reads an upstream's bytes into them, a ``Face`` writes the client's
-  bytes from them, and ``composed`` joins the two, with the tally and the seam between.
-- Where both sides speak the same API, a backend may offer a *pass-through* instead: one object that observes bytes and
+- **Requests** are canonical in the form of chat completions: ``Call.body`` holds such members for every client.  If
+  the client speaks another API, ``Call.native`` holds its own members too, for a backend of that API.  A request
+  that the gateway has changed (a continuation) has no ``native``.
+- **Answers** are canonical as deltas.  A ``Source`` reads deltas from an upstream's bytes, and a ``Face`` writes them
+  as the client's bytes.  ``composed`` joins the two, with the tally and the seam between.
+- If both sides speak the same API, a backend may offer a *pass-through* instead: one object that observes bytes and
   rebuilds nothing (``openai_chat.ChatStream``).
 
 The deltas' vocabulary is that of the AI SDK's stream parts (ai-sdk.dev, Stream Protocols).
@@ -36,7 +36,7 @@ class TextDelta(Struct, frozen=True, gc=False):
 
 
 class ReasoningDelta(Struct, frozen=True, gc=False):
-    """More of the model's reasoning.  ``signature``: what its maker wants back with it, where it gives one."""
+    """More of the model's reasoning.  ``signature``: the provider's seal on it, which later requests must return."""
 
     text: str = ""
     signature: str = ""
@@ -68,11 +68,11 @@ class Finish(Struct, frozen=True, gc=False):
 
     reason: str
     word: str = ""
-    stop: str = ""  # the stop string that ended it, where the provider says
+    stop: str = ""  # the stop string that ended it, if the provider names it
 
 
 class RawDelta(Struct, frozen=True, gc=False):
-    """What only clients of the same API understand: a delta's member with its own bytes."""
+    """A member of a delta that only clients of the same API understand, with its own bytes."""
 
     key: str
     value: Raw
@@ -85,7 +85,7 @@ Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolStart | ToolDelta | Fini
 
 
 class Quotable(Protocol):
-    """What an upstream was asked, and may quote: the client's header fields and the request's body."""
+    """A request as its upstream got it, and may quote it: the client's header fields and the body."""
 
     @property
     def headers(self) -> Mapping[bytes, bytes]: ...
@@ -95,16 +95,16 @@ class Quotable(Protocol):
 
 
 class Reply(Struct, gc=False):
-    """What the two ends of one attempt's answer are told.
+    """The parameters of one attempt's answer, for its Source and its Face.
 
-    ``ident`` is the answer's id as the client reads it, ``created`` Unix seconds, ``model`` the target's id for an
-    answer that names none, ``prompt_tokens`` the estimate for one without usage.  ``sent`` is the request, which an
-    error may quote; ``secrets`` are taken out of what the upstream wrote.
+    ``ident`` is the answer's id as the client reads it, ``created`` Unix seconds.  ``model`` is the target's id, for an
+    answer that names none; ``prompt_tokens`` is an estimate, for an answer without usage.  ``sent`` is the request,
+    which an error may quote.  ``secrets`` are removed from the upstream's texts.
 
-    ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
-    (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another attempt
-    can go on where this one breaks.  ``choices``: how many answers were asked for.  ``before``: what earlier attempts
-    have delivered of the answer that this one goes on with.
+    ``hold``: the part that is returned only when it is complete, so that another attempt can still send it.  It is
+    ``tools`` (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another
+    attempt can continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts
+    have delivered of an answer that this one continues.
     """
 
     ident: str
@@ -127,11 +127,11 @@ def _write_nothing(extra: bytes | None, trace: bytes | None) -> bytes:
 
 
 class Answer(Struct, gc=False):
-    """A whole answer for the client, or the ``error`` that it is.
+    """A whole answer for the client, or an ``error``.
 
-    ``write`` makes its body, with what the gateway adds when the call's receipt has its figures: the ``headgate``
-    object and the route trace, as JSON.
-    ``usage`` is None where the upstream reported none; ``text_bytes`` is what an estimate can be made from.
+    ``write`` makes its body.  Its arguments are the gateway's additions as JSON, which need the receipt's figures: the
+    ``headgate`` object and the route trace.
+    ``usage`` is None if the upstream reported none; ``text_bytes`` is the basis of an estimate.
     ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
     ``model`` is the name in the body: the upstream's own.
     """
@@ -143,7 +143,7 @@ class Answer(Struct, gc=False):
     finish: str = ""
     failed: str = ""  # the finish word of a choice that broke off
     error: GatewayError | None = None
-    skipped: int = 0  # events that could not be read, where it came as a stream
+    skipped: int = 0  # unreadable events, if it came as a stream
     model: str = ""
 
 
@@ -151,10 +151,10 @@ class Answer(Struct, gc=False):
 
 
 class Source(Protocol):
-    """One attempt's answer as deltas.  Pure.  What comes after ``done`` or ``error`` is ignored.
+    """One attempt's answer as deltas.  Pure.  Bytes after ``done`` or ``error`` are ignored.
 
-    ``reported``: what the provider says that the answer used, as of now; None: nothing yet.  ``model``: the provider's
-    name of it, empty until it says one.  ``done``, ``error``, ``events``, ``skipped`` and ``quiet``: see
+    ``reported``: the usage that the provider has reported so far; None: none yet.  ``model``: the provider's name of
+    the model, empty until it comes.  ``done``, ``error``, ``events``, ``skipped`` and ``quiet``: see
     ``ports.StreamBridge``.
     """
 
@@ -172,14 +172,14 @@ class Source(Protocol):
         """Read a piece of a streamed body, cut anywhere."""
 
     def close(self, clean: bool = True) -> Sequence[Delta]:
-        """The body has ended; ``clean``: as its framing says.  Set ``error`` on what was cut."""
+        """End the body.  ``clean``: it is complete by its framing.  Set ``error`` if the answer was cut."""
 
     def whole(self, body: bytes) -> Sequence[Delta]:
         """Read an answer that came whole, and be ``done``; or set ``error``."""
 
 
 class Face(Protocol):
-    """One answer as its client reads it.  It outlives an attempt: a later one's deltas go on where the client is."""
+    """One answer as its client reads it.  It outlives an attempt: the deltas of a later attempt continue it."""
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
         """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``.
@@ -188,15 +188,15 @@ class Face(Protocol):
         """
 
     def tail(self, finish: Finish, usage: Usage, extra: bytes | None, trace: bytes | None) -> bytes:
-        """What ends a complete stream."""
+        """Return the events that end a complete stream."""
 
     def error(self, error: GatewayError) -> bytes:
-        """What ends a stream that will not be complete."""
+        """Return the events that end a stream with an error."""
 
     def whole(
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
-        """All of an answer, for a client that did not ask for a stream.  ``deltas`` ends with a ``Finish``."""
+        """Return a whole answer's body, for a client without a stream.  ``deltas`` ends with a ``Finish``."""
 
     def screen(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
         """Return what the client gets of a whole answer.  Raises GatewayError for what it must not have."""
@@ -220,23 +220,23 @@ class Client(Protocol):
     """An API that callers speak."""
 
     name: str
-    path: str  # behind the base URL, e.g. /chat/completions
+    path: str  # after the base URL, e.g. /chat/completions
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
 
     def read(self, body: bytes) -> Call:
-        """What the client asks for.  Raises GatewayError (400) with ``param`` where it cannot be meant."""
+        """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
 
     def requested(self, body: bytes) -> str:
-        """The model that a refused request names, for its receipt; empty where it names none that could be shown."""
+        """Return the model that a refused request names, for its receipt; empty if it has no printable name."""
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> Face:
-        """A Face for an answer; with ``before``, for the rest of one that began in that pass-through."""
+        """Return the Face of an answer.  With ``before`` it writes the rest of an answer that began there."""
 
     def error_body(self, error: GatewayError) -> bytes:
         """The body of an error answer."""
 
     def error_event(self, error: GatewayError, ident: str) -> bytes:
-        """The event that ends a stream which has begun and cannot be completed."""
+        """Return the event that ends a stream which has begun and cannot be completed."""
 
 
 class PassThrough(Protocol):
@@ -246,10 +246,10 @@ class PassThrough(Protocol):
         """The stream of one attempt."""
 
     def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> StreamBridge | None:
-        """The stream of a later attempt at the answer that broke in ``before``; None where that was no pass-through."""
+        """Return the stream of an attempt that continues ``before``; None if that was not a pass-through."""
 
     def answer(self, body: bytes, reply: Reply) -> Answer | Iterator[Answer | None]:
-        """A whole answer.  One that came as a stream is read in parts: None after each, at last the Answer."""
+        """Read a whole answer.  A stream is read in parts: the iterator yields None after each, at last the Answer."""
 
 
 class Backend(Protocol):
@@ -260,17 +260,17 @@ class Backend(Protocol):
     usage_fields: frozenset[str]  # of a request, which only ``ask_usage`` adds
 
     def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
-        """The upstream's request.  ``ask_usage``: a stream is to report its usage whether the client asked or not."""
+        """Return the upstream's request.  ``ask_usage``: a stream must report its usage, asked or not."""
 
     def adds_usage_field(self, call: Call) -> bool:
-        """Whether ``ask_usage`` adds a field that the client has not sent, and that a server may refuse."""
+        """True if ``ask_usage`` adds a field that the client has not sent.  A server may refuse that field."""
 
     def source(self, reply: Reply) -> Source: ...
 
     def failure(
         self, status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float
     ) -> GatewayError:
-        """The error that an answer without success is.  ``now``: Unix seconds."""
+        """Return the error of an answer whose status is not a success.  ``now``: Unix seconds."""
 
     def usage(self, body: bytes) -> Usage | None:
-        """What a whole answer says that it used; None: it does not say."""
+        """Return the usage that a whole answer reports; None if it reports none."""

@@ -1,7 +1,7 @@
 """A Source and a Face as one stream: how any provider's API serves a client of any other.
 
-Owns what a stream knows beside its bytes: what the client has seen, what is held back, whether the answer is hollow,
-and where a later attempt goes on.  Knows no API.  Clients of the provider's own API get its pass-through instead.
+Owns the state of a stream: the parts that the client has seen and that are held back, the seam with an earlier attempt,
+and the test for a hollow answer.  Knows no API.  Clients of the provider's own API get its pass-through instead.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from headgate.dialects.base import (
     ToolStart,
 )
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import Shown
+from headgate.dialects.tally import ClientView
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 
@@ -36,12 +36,12 @@ class ComposedStream:
     """Implements ``ports.StreamBridge``.  With ``seam`` it continues an answer of which the client has ``before``."""
 
     def __init__(
-        self, source: Source, face: Face, reply: Reply, seam: Seam | None = None, before: Shown | None = None
+        self, source: Source, face: Face, reply: Reply, seam: Seam | None = None, before: ClientView | None = None
     ) -> None:
         self.source = source
         self.face = face
         self.ident = reply.ident
-        self.shown = Shown(keep=reply.keep or seam is not None) if before is None else before
+        self.view = ClientView(keep=reply.keep or seam is not None) if before is None else before
         self.seam = seam
         self.visible = before is not None
         self.done = False
@@ -55,10 +55,10 @@ class ComposedStream:
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
-        self._said = Shown(keep=False)  # all of this attempt's, whatever of it the client has
+        self._produced = ClientView(keep=False)  # all of this attempt's text, delivered or not
         self._before = reply.before if before is not None else None
-        self._had = self.shown.estimate
-        self._thoughts = self.shown.is_hollow
+        self._had = self.view.estimate
+        self._thoughts = self.view.is_hollow
 
     # ------------------------------------------------------------------------------- the bridge
 
@@ -66,7 +66,7 @@ class ComposedStream:
         return self._take(self.source.feed(data))
 
     def whole(self, body: bytes) -> bytes:
-        """Take an answer that came whole, as the stream that it would have been."""
+        """Take an answer that came whole, and return it as a stream."""
         return self._take(self.source.whole(body))
 
     def close(self, clean: bool = True) -> bytes:
@@ -80,6 +80,10 @@ class ComposedStream:
         self.error = None
         self.done = True
         return True
+
+    def stop(self, reason: str) -> None:
+        self._finish = Finish(reason)
+        self.done = True
 
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
@@ -95,16 +99,20 @@ class ComposedStream:
         return self._begun if self.seam is None else self.seam.begun
 
     @property
+    def size(self) -> int:
+        return self.view.size
+
+    @property
     def progress(self) -> int:
-        return self.shown.estimate
+        return self.view.estimate
 
     @property
     def delivered(self) -> Delivered | None:
         if not self.visible:
             return None
-        shown, before = self.shown, self._before
+        view, before = self.view, self._before
         tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
-        return Delivered(shown.text, frozenset(shown.kinds), 1, tokens, self._finish is not None)
+        return Delivered(view.text, frozenset(view.members), 1, tokens, self._finish is not None)
 
     # ------------------------------------------------------------------------------- usage
 
@@ -113,25 +121,25 @@ class ComposedStream:
         before, seam, reported = self._before, self.seam, self.source.reported
         if before is not None and seam is not None:
             delivered = tally.added(
-                before, reported if self.done else None, max(0, self.shown.estimate - self._had), done=self.done,
+                before, reported if self.done else None, max(0, self.view.estimate - self._had), done=self.done,
                 afresh=seam.afresh, thoughts=self._thoughts,
             )  # fmt: skip
             return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
         billed = self._billed(self._reply.prompt_tokens)
         if not self.visible:
             return Used(NOTHING.delivered, billed)
-        if self._held is None and self._said.size == self.shown.size:
+        if self._held is None and self._produced.size == self.view.size:
             return Used(billed, billed)
-        completion = min(billed.completion, self.shown.estimate)
+        completion = min(billed.completion, self.view.estimate)
         return Used(Usage(billed.prompt, completion, billed.cached, billed.cache_write), billed)
 
     def _billed(self, prompt: int) -> Usage:
-        """What the provider reports; without that, what it has said to a prompt of so many tokens."""
-        reported, said = self.source.reported, self._said.estimate
+        """Return the reported usage; without a report, an estimate for a prompt of so many tokens."""
+        reported, produced = self.source.reported, self._produced.estimate
         if reported is None:
-            return Usage(prompt, said) if self._begun or self.done else NOTHING.billed
-        if not self.done and said > reported.completion:  # the report is not the last word
-            return Usage(reported.prompt, said, reported.cached, reported.cache_write, reported.reasoning)
+            return Usage(prompt, produced) if self._begun or self.done else NOTHING.billed
+        if not self.done and produced > reported.completion:  # the report may be an interim one
+            return Usage(reported.prompt, produced, reported.cached, reported.cache_write, reported.reasoning)
         return reported
 
     # ------------------------------------------------------------------------------- deltas
@@ -155,7 +163,7 @@ class ComposedStream:
         if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
             held, self._held, self._hold = self._held, None, ""
             self._show(held)
-            self.shown.forget_text()  # what was held may be a tool call, and is not gone on with
+            self.view.forget_text()  # the held part may be a tool call, which cannot be continued
             out += held
         if not out and not (self.done and not self.visible):
             return b""
@@ -167,9 +175,9 @@ class ComposedStream:
             return b""
 
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
-        """Into ``out`` goes what the client gets now."""
+        """Append to ``out`` the deltas that the client gets now."""
         passed: Delta | None = delta
-        self._said.add(kind_of(delta), size_of(delta))
+        self._produced.add(kind_of(delta), size_of(delta))
         seam = self.seam
         if seam is not None:
             passed = self._after(seam, delta, out)
@@ -186,23 +194,23 @@ class ComposedStream:
 
     def _show(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
-            self.shown.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
+            self.view.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
 
     def _after(self, seam: Seam, delta: Delta, out: list[Delta]) -> Delta | None:
-        """What of a later attempt's delta is new to the client."""
+        """Return the part of a later attempt's delta that is new to the client."""
         if isinstance(delta, ReasoningDelta):
-            return None  # never two chains of thought
+            return None  # the client gets only one chain of thought
         if isinstance(delta, TextDelta):
             if seam.stopped:
                 return None
-            text = delta.text if seam.settled else seam.take(delta.text)
+            text = delta.text if seam.resolved else seam.take(delta.text)
             if self._diverges(seam):
                 return None
             if seam.stopped:
                 self._finish = Finish("stop")
                 self.done = True
             return TextDelta(text) if text else None
-        if not seam.settled:
+        if not seam.resolved:
             held = seam.close()
             if self._diverges(seam):
                 return None
@@ -214,27 +222,27 @@ class ComposedStream:
     def _diverges(self, seam: Seam) -> bool:
         if not (seam.diverged or seam.unclear):
             return False
-        said = "gave another answer than the one that broke off, so it cannot be continued."
+        produced = "gave another answer than the one that broke off, so it cannot be continued."
         if seam.unclear:
-            said = "may have begun the answer again instead of going on with it."
-        self.error = GatewayError(errors.UPSTREAM_DIVERGED, f"{self._reply.provider} {said}")
+            produced = "may have begun the answer again instead of going on with it."
+        self.error = GatewayError(errors.UPSTREAM_DIVERGED, f"{self._reply.provider} {produced}")
         return True
 
     # ------------------------------------------------------------------------------- the end
 
     def _judge(self, out: list[Delta]) -> None:
-        """Take over the source's verdict."""
+        """Take over the source's end or error."""
         source, seam = self.source, self.seam
         if source.error is not None:
             self.error = source.error
             self._finish = None
         elif source.done:
             if self._is_hollow:
-                said = f"{self._reply.provider} answered with nothing: no text, no tool call, no refusal."
-                self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
+                produced = f"{self._reply.provider} answered with nothing: no text, no tool call, no refusal."
+                self.error = GatewayError(errors.UPSTREAM_HOLLOW, produced)
                 self._finish = None
                 return
-            if seam is not None and not seam.settled:
+            if seam is not None and not seam.resolved:
                 held = seam.close()
                 if self._diverges(seam):
                     self._finish = None
@@ -247,22 +255,22 @@ class ComposedStream:
     @property
     def _is_hollow(self) -> bool:
         if self.seam is not None:
-            return not self.seam.begun and self._said.is_hollow
-        return is_hollow(self._said, self._finish)
+            return not self.seam.begun and self._produced.is_hollow
+        return is_hollow(self._produced, self._finish)
 
 
-def is_hollow(shown: Shown, finish: Finish | None) -> bool:
+def is_hollow(view: ClientView, finish: Finish | None) -> bool:
     """True if an answer has nothing but reasoning in it, and its end does not say why."""
-    return shown.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
+    return view.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
 
 
 def kind_of(delta: Delta) -> str:
-    """The member of a chat delta that ``delta`` would be seen in."""
+    """Return the member of a chat delta that corresponds to ``delta``."""
     return _KINDS.get(type(delta), "tool_calls" if isinstance(delta, ToolStart | ToolDelta) else "other")
 
 
 def size_of(delta: Delta) -> int:
-    """Bytes of what a client sees of ``delta``."""
+    """Return the bytes of ``delta`` that are visible to a client."""
     if isinstance(delta, TextDelta | ReasoningDelta | RefusalDelta):
         return len(delta.text.encode(errors="surrogatepass"))
     if isinstance(delta, ToolStart):

@@ -1,9 +1,9 @@
 """Named edits of a chat request, for servers that refuse what the API allows.
 
 A provider's row or its ``quirks:`` switch them on; a provider without any pays nothing.  Each changes the request's
-members in place and looks at nothing else.  Only what does not change the answer's meaning is ever dropped: where a
-provider cannot do what the client asked for (``logprobs``, ``logit_bias``), its own refusal is the honest answer.
-docs/providers.md lists what each one drops.
+members in place and reads nothing else.  A quirk drops only members that do not change the answer's meaning.  A request
+for a feature that the provider lacks (``logprobs``, ``logit_bias``) is passed on: its refusal is the honest answer.
+docs/providers.md lists the dropped members.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _SYSTEM = codec.raw("system")
 _DEVELOPER = codec.raw("developer")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 UNLIMITED = -1  # of a limit: there is none
-_NAMED_ROLES = ("function", "tool")  # there the name says which function answered
+_NAMED_ROLES = ("function", "tool")  # in these messages the name is the function's
 
 
 class Quirk(NamedTuple):
@@ -32,31 +32,31 @@ class Quirk(NamedTuple):
 
 
 def adds_stream_options(call: Call) -> bool:
-    """Whether ``stream_options`` is in the upstream's request for our own sake: the client has asked for nothing that
-    the gateway could not tell it without the upstream.
+    """True if only the gateway needs ``stream_options`` in the upstream's request: the client asks there for
+    nothing but usage, which the gateway can estimate.
     """
     given = codec.as_object(call.body.get("stream_options"))
     return not given or given.keys() <= {"include_usage"}
 
 
 def apply(members: Object, names: Iterable[str]) -> None:
-    """Edits a request's members.  ``names`` are keys of ``QUIRKS``: who configures them has checked that."""
+    """Edit a request's members.  ``names`` are keys of ``QUIRKS``, as the configuration's check ensures."""
     for name in names:
         QUIRKS[name].edit(members)
 
 
 def lacks(members: Object, name: str) -> bool:
-    """True if a request leaves ``name`` open: null says no more than a missing member."""
+    """True if a request does not set ``name``.  Null counts as not set."""
     return codec.is_null(members.get(name)) and not _limited_otherwise(members, name)
 
 
 def _limited_otherwise(members: Object, name: str) -> bool:
-    """True if ``name`` is a limit that the request gives under its other name: servers refuse both together."""
+    """True if ``name`` is a limit that the request sets under its other name.  Servers refuse both together."""
     return name in _LIMITS and any(not codec.is_null(members.get(other)) for other in _LIMITS)
 
 
 def renamed(members: Object, names: Mapping[str, str]) -> Object:
-    """The members under other names.  Where two meet, null gives way, and the one that had the name before stays."""
+    """Return the members under other names.  Of two with one name, null gives way, then the renamed one."""
     result: Object = {}
     for key, value in members.items():
         name = names.get(key, key)
@@ -107,7 +107,7 @@ def _no_message_names(members: Object) -> None:
 
 
 def _messages(members: Object, needle: bytes) -> list[Object]:
-    """The messages where one of them may be concerned, else none: nothing is parsed for nothing."""
+    """Return the messages if one of them may need the edit, else none, so that others are not parsed."""
     raw = members.get("messages")
     if raw is None or needle not in bytes(raw):
         return []

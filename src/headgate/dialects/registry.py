@@ -1,4 +1,4 @@
-"""Which APIs callers and providers speak, and how an answer of the one becomes an answer of the other.
+"""The APIs of callers and providers, and the streams that turn an answer of one into an answer of another.
 
 Adding an API is one folder, and one line here for each of its sides.
 """
@@ -13,12 +13,12 @@ from headgate.dialects.base import Answer, Backend, Client, Delta, Finish, Reply
 from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
 from headgate.dialects.openai_chat import dialect as openai_chat
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import THOUGHTS, Shown
+from headgate.dialects.tally import THOUGHTS, ClientView
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
 from headgate.wire.bodies import framing
-from headgate.wire.bodies.framing import Form
+from headgate.wire.bodies.framing import BodyForm
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
 CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT)}
@@ -43,45 +43,45 @@ def join_stream(client: Client, backend: Backend, before: StreamBridge, seam: Se
         if joined is not None:
             return joined
     face = before.face if isinstance(before, ComposedStream) else client.face(reply, before)
-    return ComposedStream(backend.source(reply), face, reply, seam, _shown(before))
+    return ComposedStream(backend.source(reply), face, reply, seam, _view_before(before))
 
 
-def _shown(before: StreamBridge) -> Shown:
-    """What the client has of the answer that broke in ``before``."""
+def _view_before(before: StreamBridge) -> ClientView:
+    """Return the part of the answer that the client has from ``before``."""
     delivered = before.delivered
     if isinstance(before, ComposedStream):
-        shown = before.shown
+        view = before.view
     else:
-        shown = Shown(keep=True)
+        view = ClientView(keep=True)
         text = (delivered.text if delivered is not None else None) or ""
-        shown.add("content", len(text.encode()), text)
-        shown.kinds = set(delivered.kinds) if delivered is not None else set()
-    shown.kinds &= {"content", "refusal", *THOUGHTS}  # what was held of anything else came to nothing
-    return shown
+        view.add("content", len(text.encode()), text)
+        view.members = set(delivered.members) if delivered is not None else set()
+    view.members &= {"content", "refusal", *THOUGHTS}  # other members were held back and are lost
+    return view
 
 
 def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply) -> Answer:
-    """The answer for a client that asked for no stream, from a body of status 200 of another API's provider, whatever
-    form that has.
+    """Return the answer for a client that asked for no stream.  ``body`` is one of status 200 from a provider of
+    another API: a document or a stream.
     """
     source = backend.source(reply)
     deltas: list[Delta] = []
     form = framing.form_of(body)
-    if form in (Form.EVENTS, Form.LINES):
+    if form in (BodyForm.EVENTS, BodyForm.LINES):
         deltas += source.feed(framing.as_events(body, form))
         deltas += source.close()
     else:
         deltas += source.whole(framing.document(body))
     if source.error is not None or not source.done:
         return Answer(error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."))
-    shown = Shown(keep=False)
+    view = ClientView(keep=False)
     finish = Finish("stop")
     for delta in deltas:
         if isinstance(delta, Finish):
             finish = delta
         else:
-            shown.add(kind_of(delta), size_of(delta))
-    used = source.reported or Usage(reply.prompt_tokens, shown.estimate)
+            view.add(kind_of(delta), size_of(delta))
+    used = source.reported or Usage(reply.prompt_tokens, view.estimate)
     model = source.model or reply.model
     face = client.face(reply)
     try:
@@ -89,6 +89,6 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
     except GatewayError as error:
         return Answer(error=error, usage=used)
     return Answer(
-        partial(face.whole, passed, model, used), source.reported, shown.size,
-        is_hollow(shown, finish), finish.reason, skipped=source.skipped, model=model,
+        partial(face.whole, passed, model, used), source.reported, view.size,
+        is_hollow(view, finish), finish.reason, skipped=source.skipped, model=model,
     )  # fmt: skip

@@ -1,8 +1,8 @@
-"""How many tokens a text has that nobody has counted: an estimate, by its characters.
+"""Estimate the tokens of a text by its characters, if no provider has reported them.
 
-ASCII has about four bytes a token, the rest about two and a half.  Most upstreams send one token an event; the number
-of events is the better figure then.  But some send single characters, others whole sentences: so events count only
-where the estimate says that they are about as long as tokens are.
+ASCII has about four bytes a token, other text about two and a half.  Most upstreams send one token an event; then the
+number of events is the better figure.  But some send single characters, others whole sentences.  So events count only
+if they are about as long as tokens, by the estimate.
 """
 
 from __future__ import annotations
@@ -15,12 +15,12 @@ from headgate.wire import codec
 
 SAMPLE = 16 << 10
 _ASCII, _REST = 4, 2.5  # bytes per token
-_LONGEST, _SHORTEST = 1.8, 0.4  # of a piece that may be a token, by the estimate; a character is 0.25, two tokens 2
-_FEW = 4  # of so few tokens an estimate says nothing
+_LONGEST, _SHORTEST = 1.8, 0.4  # estimated tokens in a piece that may be one token; a character has 0.25
+_FEW = 4  # tokens: an estimate of fewer proves nothing
 
 
 class Tally(NamedTuple):
-    """How much has been streamed: pieces, their bytes, and those of the content among them, as they stand in JSON."""
+    """The amount streamed so far: pieces, their bytes in JSON, and the bytes of content among them."""
 
     pieces: int = 0
     size: int = 0
@@ -30,99 +30,99 @@ class Tally(NamedTuple):
 NO_TEXT = Tally()
 
 
-THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # seen, but not what was asked for
+THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # visible, but not the answer
 MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
 
 
-TELLING = ("length", "content_filter")  # finish reasons that say why there is nothing to see
+TELLING = ("length", "content_filter")  # finish reasons that explain an empty answer
 _LEAST_ROOM = 4 << 10
 
 
-class Shown:
-    """What there was to see of an answer, and how many tokens that may be.  Knows no API.
+class ClientView:
+    """The visible part of an answer, and an estimate of its tokens.  Knows no API.
 
-    ``kinds`` are the members of a chat delta that it would have been seen in, ``pieces`` and ``size`` (bytes) their
-    number and length.  ``said`` is the content, exactly, as it stands in JSON: most streams bring it so.  It is None
-    where it is not kept (too long, or nobody asked for it).  A stream may add to all of these by itself.
+    ``members``: the members of a chat delta in which it is visible.  ``pieces`` and ``size``: its number of deltas and
+    their bytes.  ``content_json``: the exact content in JSON's form, which most streams send; None if it is not kept
+    (too long, or not needed).  A stream may add to all of these by itself.
     """
 
-    __slots__ = ("_saved", "kinds", "pieces", "room", "said", "size")
+    __slots__ = ("_saved", "content_json", "members", "pieces", "room", "size")
 
     def __init__(self, *, keep: bool) -> None:
-        self.kinds: set[str] = set()
+        self.members: set[str] = set()
         self.pieces = 0
         self.size = 0
-        self.said: bytearray | None = bytearray() if keep else None
-        self.room = MOST_KEPT  # how long ``said`` may be before it is looked at
-        self._saved = 0  # bytes that it was longer before its escapes were taken out
+        self.content_json: bytearray | None = bytearray() if keep else None
+        self.room = MOST_KEPT  # bytes of ``content_json`` above which ``bound`` checks it
+        self._saved = 0  # bytes that removed escapes have saved
 
     @property
     def now(self) -> Tally:
-        said = self.said
-        return Tally(self.pieces, self.size, len(said) + self._saved if said is not None else 0)
+        content_json = self.content_json
+        return Tally(self.pieces, self.size, len(content_json) + self._saved if content_json is not None else 0)
 
     @property
     def text(self) -> str | None:
-        return codec.as_text(b'"%b"' % bytes(self.said)) if self.said is not None else None
+        return codec.as_text(b'"%b"' % bytes(self.content_json)) if self.content_json is not None else None
 
     @property
     def estimate(self) -> int:
-        """Tokens of all of it, quickly."""
+        """Estimated tokens of all of it: a quick figure."""
         return count(self.pieces, self.size / _ASCII)
 
     @property
     def is_hollow(self) -> bool:
-        """True if there was nothing but reasoning."""
-        return self.kinds <= THOUGHTS
+        """True if it contains at most reasoning."""
+        return self.members <= THOUGHTS
 
     def add(self, kind: str, size: int, text: str = "") -> None:
         """One delta of ``size`` bytes; ``text`` is its content."""
-        self.kinds.add(kind)
+        self.members.add(kind)
         self.pieces += 1
         self.size += size
-        if text and self.said is not None:
-            self.said += codec.encode(text)[1:-1]
-            if len(self.said) > self.room:
+        if text and self.content_json is not None:
+            self.content_json += codec.encode(text)[1:-1]
+            if len(self.content_json) > self.room:
                 self.bound()
 
     def bound(self) -> None:
-        """Forget a text that is too long.  What counts is the text: its escapes in JSON are taken out."""
-        said, text = self.said, self.text
-        if said is None or text is None or len(text.encode(errors="surrogatepass")) > MOST_KEPT:
-            self.said = None
+        """Drop a text that is too long.  JSON escapes do not count: they are removed."""
+        content_json, text = self.content_json, self.text
+        if content_json is None or text is None or len(text.encode(errors="surrogatepass")) > MOST_KEPT:
+            self.content_json = None
             return
         plain = codec.encode(text)[1:-1]
-        self._saved += len(said) - len(plain)
-        said[:] = plain
+        self._saved += len(content_json) - len(plain)
+        content_json[:] = plain
         self.room = len(plain) + max(MOST_KEPT - len(text.encode(errors="surrogatepass")), _LEAST_ROOM)
 
     def since(self, before: Tally, now: Tally) -> int:
-        """Tokens of what came between the two, as well as can be told."""
+        """Return the estimated tokens between the two states."""
         size = (now.size - before.size) / _ASCII
         content = now.content - before.content
-        if content > 0 and self.said is not None:
-            text = codec.as_text(b'"%b"' % bytes(self.said[max(0, before.content - self._saved) :]))
+        if content > 0 and self.content_json is not None:
+            text = codec.as_text(b'"%b"' % bytes(self.content_json[max(0, before.content - self._saved) :]))
             if text is not None:
                 size += estimate(text) - content / _ASCII
         return count(now.pieces - before.pieces, size)
 
-    def resumed(self, at: Tally, kinds: Set[str]) -> Shown:
-        """The same text, of which another attempt will bring the rest; counted up to ``at``."""
-        other = Shown(keep=False)
-        other.said, other.room, other._saved = self.said, self.room, self._saved
+    def resumed(self, at: Tally, kinds: Set[str]) -> ClientView:
+        """Return a view of the same text, counted up to ``at``, for another attempt that sends the rest."""
+        other = ClientView(keep=False)
+        other.content_json, other.room, other._saved = self.content_json, self.room, self._saved
         other.pieces, other.size = at.pieces, at.size
-        other.kinds = self.kinds & kinds
+        other.members = self.members & kinds
         return other
 
     def forget_text(self) -> None:
-        """The text is not gone on with."""
-        self.said = None
+        """Drop the text: this answer will not be continued."""
+        self.content_json = None
 
 
 def added(
     before: Usage, reported: Usage | None, new: int, *, behind: int = 0, done: bool, afresh: bool, thoughts: bool
 ) -> Usage:
-    """Return what a later attempt adds to an answer of which the client has ``before``.
+    """Return the usage that a later attempt adds to an answer; the client has ``before``.
 
     ``reported`` is what its provider says of the attempt, ``new`` an estimate of the tokens that are new to the client,
     ``behind`` of those that came after the report of a stream that broke.  ``done``: it has brought the answer to its
@@ -130,11 +130,11 @@ def added(
     gets none of this attempt's.
     """
     if not (done or new or thoughts):
-        return Usage(basis=before.basis)  # whatever the attempt has said, the client has none of it
+        return Usage(basis=before.basis)  # the client has nothing of this attempt
     if reported is None:
         return Usage(0, new)
     if afresh and done and not thoughts:
-        return reported.minus(before)  # it has been all said again, and counted by its provider
+        return reported.minus(before)  # its provider has counted the whole answer
     completion, reasoning = reported.completion + behind, reported.reasoning
     prompt, cached, cache_write = reported.prompt, reported.cached, reported.cache_write
     if thoughts:
@@ -178,7 +178,7 @@ def space_tokens(space: str) -> int:
 
 
 def count(pieces: int, estimated: float) -> int:
-    """Tokens in a text that came in so many pieces, of which so many are estimated."""
+    """Return the tokens of a text that came in so many pieces, from their number and the estimate of its length."""
     if pieces * _SHORTEST <= estimated <= pieces * _LONGEST:
         return pieces
     if abs(pieces - estimated) <= _FEW:

@@ -9,7 +9,7 @@ from typing import Any
 from headgate.errors import NOT_YET_SUPPORTED, GatewayError
 from headgate.hooks.api import CallSummary
 from headgate.hooks.conversation import RewritableRequest
-from headgate.hooks.guard import Guard, HookPassedOver
+from headgate.hooks.guard import HookGuard, HookPassedOver
 from headgate.model import Call
 from headgate.wire import codec
 from headgate.wire.codec import NULL
@@ -20,7 +20,7 @@ MOST_HELD = 4096  # characters: no hook may hold more
 class Hooks:
     """All hooks of this process.  Truth value: it has any."""
 
-    def __init__(self, guards: Sequence[Guard]) -> None:
+    def __init__(self, guards: Sequence[HookGuard]) -> None:
         self.on_request = [guard for guard in guards if hasattr(guard.hook, "on_request")]
         self.masking = [guard for guard in guards if hasattr(guard.hook, "mask")]
         self.on_receipt = [guard for guard in guards if hasattr(guard.hook, "on_receipt")]
@@ -70,7 +70,7 @@ def check_maskable(call: Call) -> None:
 class Masks:
     """The masks of one channel, each reading what the one before it lets pass."""
 
-    def __init__(self, guards: Sequence[Guard], channel: str, acted: dict[str, None]) -> None:
+    def __init__(self, guards: Sequence[HookGuard], channel: str, acted: dict[str, None]) -> None:
         self._stages: list[_Stage] = []
         self.changed = False  # something of the text is not as the model wrote it
         for guard in guards:
@@ -90,7 +90,7 @@ class Masks:
 class _Stage:
     """One mask and the text that it holds."""
 
-    def __init__(self, guard: Guard, mask: Any, acted: dict[str, None]) -> None:
+    def __init__(self, guard: HookGuard, mask: Any, acted: dict[str, None]) -> None:
         self._guard = guard
         self._mask = mask
         self._window = min(int(getattr(mask, "window", 0)), MOST_HELD)

@@ -29,7 +29,7 @@ class HookPassedOver(Exception):
     """The hook has failed, and the call goes on without it."""
 
 
-class Guard:
+class HookGuard:
     """One hook of this process.  Mutable: how often it has failed or was slow, and when the log last said so."""
 
     def __init__(self, name: str, hook: Any, *, passes: bool, allowance: float) -> None:

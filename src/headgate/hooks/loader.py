@@ -7,7 +7,7 @@ from importlib.metadata import EntryPoint, entry_points
 from typing import Any
 
 from headgate.hooks.chain import Hooks
-from headgate.hooks.guard import Guard, UnusableHook
+from headgate.hooks.guard import HookGuard, UnusableHook
 from headgate.hooks.shipped import mask_personal, mask_secrets
 from headgate.model import HookSettings
 
@@ -29,7 +29,7 @@ def load(wanted: Iterable[HookSettings]) -> Hooks:
     return Hooks([_made(settings) for settings in wanted])
 
 
-def _made(settings: HookSettings) -> Guard:
+def _made(settings: HookSettings) -> HookGuard:
     name = settings.name
     factory = SHIPPED.get(name) or _imported(name)
     try:
@@ -38,7 +38,7 @@ def _made(settings: HookSettings) -> Guard:
         raise UnusableHook(f"hooks: {name} cannot be made of its options: {type(error).__name__}: {error}") from error
     if not any(callable(getattr(hook, method, None)) for method in _METHODS):
         raise UnusableHook(f"hooks: {name} has none of the methods {', '.join(_METHODS)}")
-    return Guard(name, hook, passes=settings.on_error == "pass", allowance=settings.allowance_ms / 1e3)
+    return HookGuard(name, hook, passes=settings.on_error == "pass", allowance=settings.allowance_ms / 1e3)
 
 
 def _imported(name: str) -> Any:

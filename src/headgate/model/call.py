@@ -1,4 +1,4 @@
-"""The values of one call: what was asked for, where it may go, what has been set aside, used and delivered."""
+"""The values of one call: its request, its targets, and the tokens held, used and delivered."""
 
 from __future__ import annotations
 
@@ -7,11 +7,12 @@ from typing import Protocol
 
 from msgspec import Raw, Struct
 
-from headgate.model.config import Account, Alias, ModelRow, Price, Provider, Timeouts
+from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
+from headgate.model.prices import Price
 
 
 class Options(Struct, frozen=True, gc=False):
-    """What one request says about its own way: the members of its ``headgate`` object.  None: not said."""
+    """The members of a request's ``headgate`` object, which change how this call is routed.  None: not given."""
 
     max_cost: int | None = None  # nano-USD
     fallback_models: tuple[str, ...] = ()
@@ -28,11 +29,11 @@ NO_OPTIONS = Options()
 
 
 class Prompt(Protocol):
-    """What policy may know of a request.  Made by the client's dialect; a member costs something only when it is read.
+    """The part of a request that policy may read.  The client's dialect makes it; a member is computed when it is read.
 
-    ``obstacle``: why another attempt cannot continue the answer.  ``structured``: it follows a grammar; ``sampled``: it
-    depends on how it came about (several choices, log probabilities, penalties, audio, tools that the provider runs,
-    its conversation state); None: nothing is in the way.
+    ``obstacle`` says why another attempt cannot continue the answer.  ``structured``: the answer follows a grammar.
+    ``sampled``: the answer depends on more than its text: several choices, log probabilities, penalties, audio, tools
+    that the provider runs, or its conversation state.  None: there is no obstacle.
     """
 
     @property
@@ -83,9 +84,9 @@ class Prompt(Protocol):
 
 
 class Call(Struct, gc=False):
-    """What a client asks for.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
+    """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
-    ``native`` are the members as the client sent them, where its API (``dialect``) is another one; None as soon as the
+    ``native`` holds the members as the client sent them, if it speaks another API (``dialect``).  It is None once the
     gateway has changed the request.
     """
 
@@ -104,10 +105,10 @@ class Call(Struct, gc=False):
 
 
 class Target(Struct, frozen=True):
-    """Where an attempt goes: a provider, one of its models, and the deadlines that hold there.
+    """The destination of an attempt: a provider, one of its models, and its deadlines.
 
-    ``prefill`` is how it is asked to go on with a text; ``none``: it cannot.  ``prefill_trims``: whether it drops
-    that text's trailing white space; None: it does not say.
+    ``prefill`` is the spelling of a request to continue a text; ``none``: the target cannot.  ``prefill_trims``: true
+    if the target drops that text's trailing white space; None: not configured.
     """
 
     provider: Provider
@@ -121,7 +122,7 @@ class Target(Struct, frozen=True):
 
 
 class Rendered(Struct, frozen=True, gc=False):
-    """A request for an upstream: where, with which further header lines (``Name: value\\r\\n``), and its body."""
+    """A request for an upstream: its path, its body, and further header lines (``Name: value\\r\\n``)."""
 
     path: str
     body: bytes
@@ -129,17 +130,17 @@ class Rendered(Struct, frozen=True, gc=False):
 
 
 class Attempt(Struct, frozen=True):
-    """One upstream request: which target, with which account (``None``: the provider needs none)."""
+    """One upstream request: its target and its account (``None``: the provider needs none)."""
 
     target: Target
     account: Account | None
 
 
 class Candidate(Struct, frozen=True):
-    """A target that was looked at: used where ``reason`` is empty, else why not (``code: sentence``).
+    """A target that was considered.  ``reason``: empty if it is used, else why it is not (``code: sentence``).
 
-    ``cost`` is what the call is expected to cost there (nano-USD, None unknown or not asked for), ``weight`` its share
-    with the strategy ``weighted``; a strategy chooses among those of one ``rank``, lower ranks come first.
+    ``cost`` is the call's expected cost there, in nano-USD; None if it is unknown or not needed.  ``weight`` is its
+    share with the strategy ``weighted``.  A strategy chooses among candidates of one ``rank``; lower ranks come first.
     """
 
     target: Target
@@ -153,12 +154,13 @@ NO_ALIAS = Alias("")
 
 
 class Plan(Struct, frozen=True):
-    """What may be tried, in order of preference: one Attempt per usable (target, account).
+    """The attempts that a call may make: one for each usable (target, account).
 
     ``requested`` is the name that the client used, after defaulting.  ``alias`` says how its calls are conducted
     (``NO_ALIAS``, all defaults, for a bare model).  ``retries`` is how often one target is asked again.
     ``ordered``: the attempts stand in the order to try; else chance, the accounts' headroom and ``affinity`` (a digest
-    of whose prompt cache this is, empty: nobody's) have a say.
+    of whose prompt cache this is, empty: nobody's) have a say.  ``tenant``: whose own accounts come first, empty:
+    nobody's.  ``has_terms``: some account may be out of use by its own limits, so no order is final.
     """
 
     requested: str
@@ -168,13 +170,8 @@ class Plan(Struct, frozen=True):
     retries: int = 2
     ordered: bool = True
     affinity: bytes = b""
-
-
-class Hold(Struct, gc=False):
-    """What admission has set aside for a running call; a lease, returned by ``admission.settle``."""
-
-    grant_id: str
-    tokens: int = 0
+    tenant: str = ""
+    has_terms: bool = False
 
 
 class Usage(Struct, gc=False):
@@ -206,11 +203,11 @@ class Usage(Struct, gc=False):
 
 
 class Used(Struct, frozen=True, gc=False):
-    """What one attempt used: ``delivered`` is its part of the answer, as the client has it, ``billed`` all that its
-    provider asks to be paid for.
+    """The tokens that one attempt used.  ``delivered``: its part of the answer, as the client has it.  ``billed``: all
+    tokens that its provider charges for.
 
-    ``delivered`` is added to what earlier attempts have delivered.  A report may show that an estimate before it was
-    too high: a count in it is then negative.
+    ``delivered`` is added to that of earlier attempts.  A report may show that an earlier estimate was too high: a
+    count in it is then negative.
     """
 
     delivered: Usage
@@ -222,15 +219,15 @@ NOTHING = Used(Usage(), Usage())
 
 
 class Delivered(Struct, frozen=True):
-    """What a client has seen of a stream that broke.
+    """The part of a broken stream that its client has seen.
 
-    ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``kinds``: the
+    ``text``: the content, exactly; None where it was not kept (too long, or nobody asked for it).  ``members``: the
     delta's members that were seen.  ``tokens``: of the content, as well as can be told.  ``finished``: with its finish
     reasons; what went wrong came behind them.
     """
 
     text: str | None
-    kinds: frozenset[str]
+    members: frozenset[str]
     choices: int
     tokens: int
     finished: bool = False

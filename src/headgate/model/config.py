@@ -7,6 +7,9 @@ from typing import Any
 
 from msgspec import Struct, field
 
+from headgate.model.limits import NO_LIMITS, Budget, CallGroup, CallLimits, Tenant
+from headgate.model.prices import Price
+
 AUTO = "auto"  # the alias that is always there
 FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
 CAPABILITIES = (*FEATURES, "reasoning", "pdf", "video", "web_search")  # what a model may be said to have
@@ -22,35 +25,7 @@ class Timeouts(Struct, frozen=True, gc=False):
     total: float = 600.0
 
 
-class PriceTier(Struct, frozen=True, gc=False):
-    """What a call of more than ``above`` prompt tokens costs instead, all of it."""
-
-    above: int
-    input: int | None = None
-    output: int | None = None
-    cached_input: int | None = None
-    cache_write: int | None = None
-
-
-class Price(Struct, frozen=True, gc=False, omit_defaults=True):
-    """nano-USD per million tokens; ``None`` is unknown, which is not the same as free.
-
-    ``tiers`` come in rising order.  ``source`` is the price list's snapshot id: ``file``, ``store`` or
-    ``genai-prices <version>``; empty where nothing is known.
-    """
-
-    input: int | None = None
-    output: int | None = None
-    cached_input: int | None = None
-    cache_write: int | None = None
-    tiers: tuple[PriceTier, ...] = ()
-    source: str = ""
-
-
-FREE = Price(0, 0, 0, 0)
-
-
-class Pool(Struct, frozen=True, gc=False):
+class ConnectionLimits(Struct, frozen=True, gc=False):
     """Limits of a provider's connections.  ``wait_s`` bounds the wait for a free one."""
 
     max_connections: int = 1000
@@ -59,20 +34,52 @@ class Pool(Struct, frozen=True, gc=False):
     wait_s: float = 5.0
 
 
-class Account(Struct, frozen=True, gc=False):
+class Spend(Struct, frozen=True, gc=False):
+    """How much may be spent with an account (nano-USD) in a UTC ``day`` or ``month``; then ``warn`` or ``park``."""
+
+    limit: int
+    period: str = "month"
+    action: str = "park"
+
+
+class Account(Struct, frozen=True, gc=False, omit_defaults=True):
     """One credential of a provider, by reference: ``id`` is the key into the Secrets.
 
-    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.
+    Ids are ``<provider>/<label or position>``, e.g. ``openai/0``.  ``owner`` is the tenant whose key it is, empty:
+    everybody's; with ``share`` other tenants may use it after their own.  Limits are requests within a minute and
+    within a UTC day.  ``expires`` and ``paused_until`` are Unix seconds; control sets the latter where the spend limit
+    is reached.
     """
 
     id: str
     label: str | None = None
     priority: int = 0
     free: bool = False
+    owner: str = ""
+    share: bool = False
+    minute_limit: int | None = None
+    daily_limit: int | None = None
+    expires: float | None = None
+    spend: Spend | None = None
+    paused_until: float = 0.0
+
+    @property
+    def has_terms(self) -> bool:
+        """True if it may be out of use by its own limits, which have to be looked at before each use."""
+        return (
+            self.minute_limit is not None
+            or self.daily_limit is not None
+            or self.expires is not None
+            or self.paused_until > 0.0
+        )
+
+    def may_serve(self, tenant: str) -> bool:
+        """True if calls of ``tenant`` (empty: of none) may use it."""
+        return not self.owner or self.share or self.owner == tenant
 
 
 class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
-    """What one provider offers under one id.  ``kind``: chat | embedding | image | speech | transcription | other."""
+    """A model as one provider offers it.  ``kind``: chat | embedding | image | speech | transcription | other."""
 
     id: str
     upstream_model: str | None = None
@@ -94,10 +101,10 @@ class ModelRow(Struct, frozen=True, gc=False, omit_defaults=True):
 
 
 class Provider(Struct, frozen=True, omit_defaults=True):
-    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash; ``catalog`` then
-    holds what is known of some of them (prices, context windows): facts, no fence.
+    """One row of ``providers:``.  ``models is None`` means that any model id may follow the slash.  ``catalog`` then
+    describes some of these models (prices, context windows); it does not restrict them.
 
-    ``headers``: a value that is empty is a secret, kept where keys are (``wire.signing.header_secret``).
+    ``headers``: an empty value stands for a secret, which is stored with the keys (``wire.signing.header_secret``).
 
     ``origin``: ``file`` (declared in the YAML), ``store``, ``environment`` (its key was found there), ``detected`` (an
     engine on this machine) or ``builtin``.  ``preset`` names its row of ``providers/``.
@@ -109,7 +116,7 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     auth: str = "bearer"  # bearer | x-api-key | api-key | query | sigv4 | none
     accounts: tuple[Account, ...] = ()
     ca_file: str | None = None
-    pool: Pool = Pool()
+    pool: ConnectionLimits = ConnectionLimits()
     headers: Mapping[str, str] = field(default_factory=dict)
     forward_headers: tuple[str, ...] = ("openai-organization", "openai-project")
     quirks: tuple[str, ...] = ()
@@ -135,7 +142,7 @@ class TargetRef(Struct, frozen=True, gc=False):
 class Alias(Struct, frozen=True):
     """A name for a job.  ``timeouts`` holds only the keys that the alias sets.
 
-    ``origin``: ``file``, ``store``, or ``shipped`` (bound by us to whatever is configured; ``why`` says how).
+    ``origin``: ``file``, ``store``, or ``shipped`` (Headgate chose its targets; ``why`` says how).
     """
 
     name: str
@@ -156,17 +163,24 @@ class Alias(Struct, frozen=True):
     structured: str = "error"  # error | buffer
     affinity: str = "prompt_cache"  # none | prompt_cache | session
     privacy: str = "any"  # any | no_train | trusted | own
+    hold_tokens: int = 1024  # of output, which admission holds at first
+    queue_size: int = 0  # calls that may wait for a parallel slot
+    queue_wait_s: float = 10.0
+    unpriced: str | None = None  # allow | refuse; None: as the gateway
 
     @property
     def holds(self) -> bool:
-        """Some of its streams are not passed on before they are complete."""
+        """True if some of its streams are passed on only when they are complete."""
         return self.tool_calls == "hold" or self.structured == "buffer"
 
 
-class Grant(Struct, frozen=True, gc=False):
+class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     """What the holder of a token may do.  ``id`` is public; the token itself is nowhere.
 
-    ``models`` empty means all.  ``expires`` is Unix seconds.
+    ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
+    ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.  ``free_only``: only models
+    that cost nothing; ``priced_only``: only those whose price is known.  ``parent``: the id of the token whose holder
+    has made this one, ``run``: the holder's name for what it is for.
     """
 
     id: str
@@ -175,10 +189,19 @@ class Grant(Struct, frozen=True, gc=False):
     models: tuple[str, ...] = ()
     expires: float | None = None
     origin: str = "file"
+    tenant: str = ""
+    limits: CallLimits = NO_LIMITS
+    budget: Budget | None = None
+    over_budget: str = ""
+    tier: str = "medium"  # slow | medium | fast | ludicrous: its place in queues
+    free_only: bool = False
+    priced_only: bool = False
+    parent: str = ""
+    run: str = ""
 
 
 class Snapshot(Struct, frozen=True):
-    """The world as one call sees it, from its first byte to its last.
+    """The configuration of one call, from its first byte to its last.
 
     ``tokens`` maps HMAC-SHA256(instance key, whole token) to its Grant.
     """
@@ -193,10 +216,12 @@ class Snapshot(Struct, frozen=True):
     unpriced: str = "allow"  # allow | refuse: a target whose price is not known
     # Services that are known and may not be configured, with some of their models: errors name the next step
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()  # ``budgets:``
 
 
 class Limits(Struct, frozen=True, gc=False):
-    """What the listener, the transport and the dialects refuse to exceed.  Bytes and seconds."""
+    """The limits of the listener, the transport and the dialects, in bytes and seconds."""
 
     max_body: int = 20 << 20
     max_bodies: int = 512 << 20  # of all requests that arrive and of the calls that run; at least ``max_body``
@@ -210,7 +235,7 @@ class Limits(Struct, frozen=True, gc=False):
     idle_timeout: float = 75.0
     keep_alive: float = 10.0
     drain: float = 60.0
-    replay_max: int = 256 << 20  # what all kept calls may take
+    replay_max: int = 256 << 20  # memory of all kept calls
     replay_per_stream: int = 256 << 10
     replay_ttl: float = 300.0  # how long a kept stream stays after its end
     idempotency_ttl: float = 600.0  # the same, of an answer to an Idempotency-Key
@@ -226,7 +251,7 @@ class HookSettings(Struct, frozen=True):
 
 
 class DataSettings(Struct, frozen=True):
-    """All that a data process is told at birth; it reads no file but its instance key and its last snapshot."""
+    """The settings of a data process at its start.  It reads only two files: its instance key and its last snapshot."""
 
     state_dir: str
     worker: str = "w0"

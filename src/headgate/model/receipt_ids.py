@@ -1,8 +1,8 @@
 """Receipt ids: 24 hex digits, and the prefix that a dialect puts before them.
 
-Milliseconds since 1970 (11 digits), a salt of the process that took the call (7), a counter (6): ids are ordered by
-time, and a running call's process can be found by its id.  Records and the store hold bare ids; clients see them with
-the prefix of the API that they speak (``chatcmpl-``).
+An id has three parts: milliseconds since 1970 (11 digits), a salt of the process that took the call (7), and a counter
+(6).  So ids are ordered by time, and an id names the process of a running call.  Records and the store hold bare ids;
+clients see them with the prefix of the API that they speak (``chatcmpl-``).
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ _ID = re.compile(r"(?:[a-z]{1,16}[-_])?([0-9a-f]{24})")
 
 
 def bare(ident: str) -> str | None:
-    """The id without a prefix; None where ``ident`` is no id of ours."""
+    """Return the id without its prefix; None if ``ident`` is not a receipt id."""
     match = _ID.fullmatch(ident)
     return match[1] if match else None
 
@@ -28,7 +28,7 @@ def first_of(ns: int) -> str:
 
 
 def salt_digits(salt: int) -> str:
-    """The digits that stand for a process in its ids; of ``salt`` the lowest 28 bits count."""
+    """Return the digits that stand for a process in its ids: the lowest 28 bits of ``salt``."""
     return f"{salt & 0xFFFFFFF:07x}"
 
 

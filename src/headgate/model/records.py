@@ -19,7 +19,7 @@ class Opened(Struct, array_like=True, tag=1, gc=False):
     stream: bool
     prompt_tokens: int  # estimated
     label: str = ""  # the client's own x-request-id, not unique
-    # What a lost call is priced with: nano-USD per million tokens of the first target, -1 unknown.
+    # The prices for a lost call: nano-USD per million tokens of the first target, -1 unknown.
     price_input: int = -1
     price_output: int = -1
     provider: str = ""
@@ -27,7 +27,7 @@ class Opened(Struct, array_like=True, tag=1, gc=False):
 
 
 class Progress(Struct, array_like=True, tag=2, gc=False):
-    """A running call has delivered so much: what a lost one is billed from."""
+    """The tokens that a running call has delivered.  If the call is lost, it is billed by them."""
 
     id: str
     at: int
@@ -46,16 +46,16 @@ class AttemptRecord(Struct, array_like=True, gc=False):
     ended_us: int = 0
     # Why it was made: first | retry | account | fallback | probe | continue | restart
     why: str = "first"
-    # What it used, where it used anything: the operator's cost, which a continued call's prefill is a part of
+    # The tokens that it used, with a continuation's prefill: the operator's cost
     prompt_tokens: int = 0
     completion_tokens: int = 0
     cost: int = -1  # nano-USD, -1 unknown or none
     skipped: int = 0  # events of its stream that could not be read
 
 
-class Seam(Struct, array_like=True, gc=False):
-    """Where a broken stream went on: after so many characters, from one ``provider/model`` to another, and the code of
-    what broke it.
+class SeamRecord(Struct, array_like=True, gc=False):
+    """The place where a broken stream went on.  ``after``: characters before it.  ``origin`` and ``target``:
+    ``provider/model`` of both attempts.  ``why``: the code of the error that broke the stream.
     """
 
     after: int
@@ -65,7 +65,7 @@ class Seam(Struct, array_like=True, gc=False):
 
 
 class Share(Struct, array_like=True, gc=False):
-    """What one target wrote of an answer that several did, and what that costs; the prompt is the first one's."""
+    """One target's part of an answer that several targets wrote, and its cost.  The first one has the prompt."""
 
     provider: str
     model: str
@@ -75,10 +75,11 @@ class Share(Struct, array_like=True, gc=False):
 
 
 class Closed(Struct, array_like=True, tag=3, gc=False):
-    """A call ended.  ``outcome``: delivered | failed | cancelled | truncated | hollow | refused.
+    """A call ended.  ``outcome``: delivered | failed | cancelled | truncated | hollow | refused | budget_exceeded.
 
-    The phases are µs, -1 where the call never got there: ``queue_us`` waiting for a connection, ``connect_us`` TCP
-    and TLS (0 on a pooled one), ``ttfb_us`` request sent → response head, ``ttft_us`` received → first visible token.
+    The phases are µs, -1 if the call did not get there.  ``queue_us``: the wait for a connection.  ``connect_us``: TCP
+    and TLS (0 on a pooled connection).  ``ttfb_us``: request sent → response head.  ``ttft_us``: received → first
+    visible token.
     ``cost`` is nano-USD, -1 unknown.
     """
 
@@ -104,7 +105,7 @@ class Closed(Struct, array_like=True, tag=3, gc=False):
     attempts: tuple[AttemptRecord, ...] = ()
     cache_write_tokens: int = 0
     price_source: str = ""  # Price.source of what it was priced with
-    continued: tuple[Seam, ...] = ()
+    continued: tuple[SeamRecord, ...] = ()
     not_continued: str = ""  # of a stream that broke and could not go on: why
     shares: tuple[Share, ...] = ()  # of an answer that several targets wrote
 

@@ -1,4 +1,4 @@
-"""Who is asking: a token is looked up by its digest, which takes one look-up whatever the token looks like."""
+"""Authenticate a caller: find the Grant of a token by its digest, in one look-up for any token."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ class Digester:
 
 
 def digest(key: bytes, token: bytes) -> bytes:
-    """HMAC-SHA256 of a whole token under the instance key: what is stored and looked up instead of the token."""
+    """Return the HMAC-SHA256 of a whole token under the instance key.  It is stored instead of the token."""
     return Digester(key)(token)
 
 
@@ -43,11 +43,11 @@ def check(
     now: float,
     scope: str | None = "gate:chat",
 ) -> Grant:
-    """The Grant behind ``Authorization: Bearer`` or ``x-api-key``; of two tokens the first that is known.
+    """Return the Grant of ``Authorization: Bearer`` or ``x-api-key``; of two tokens, that of the first known one.
 
-    ``now`` is Unix seconds; ``scope`` None: any token will do.
-    Nothing can be timed: the look-up compares digests under a key that the caller does not know.
-    Raises GatewayError (401, 403).
+    ``now`` is Unix seconds.  ``scope`` None accepts every known token.  The time of the look-up reveals no token: it
+    compares digests under a key that the caller does not know.
+    Raises GatewayError: 401 for an unknown or expired token, 403 for one without the scope.
     """
     header = headers.get(b"authorization", b"")
     token = header[7:].strip() if header[:7].lower() == b"bearer " else b""
@@ -62,12 +62,12 @@ def check(
 
 
 def carried(headers: Mapping[bytes, bytes]) -> bool:
-    """Whether a token was sent at all, good or not."""
+    """True if the request has a token, valid or not."""
     return b"authorization" in headers or b"x-api-key" in headers
 
 
 def _by_key(key: bytes | None, header: bytes, token: bytes, tokens: Mapping[bytes, Grant], digester: Digester) -> Grant:
-    """The Grant behind ``x-api-key``, where Authorization (``header`` and the ``token`` in it) is nobody's."""
+    """Return the Grant of ``x-api-key``, after Authorization (``header`` and its ``token``) was unknown."""
     if key is not None:
         key = key.strip()
         grant = tokens.get(digester(key)) if len(key) <= MAX_TOKEN else None

@@ -1,4 +1,4 @@
-"""The states of a call, as a table.  What is not in it cannot happen.
+"""The states of a call, as a table.  A transition that is not in the table cannot happen.
 
 ::
 

@@ -6,13 +6,16 @@ their targets take for that.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import zip_longest
 
 from msgspec import Struct
 
-from headgate.model import NOTHING, Price, Share, Target, Usage, Used
+from headgate.model import NOTHING, UNLIMITED, Price, Share, Target, Usage, Used
 
 MILLION = 1_000_000
+_HALF = MILLION // 2
+TIER_MARGIN = 2  # by which factor an estimated prompt may be off, where that decides about the tier
 
 
 class Ended(Struct, frozen=True):
@@ -102,6 +105,48 @@ def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None
             return None
         total += part
     return (total + MILLION // 2) // MILLION
+
+
+def ceiling_cost(prompt: int, output: int, price: Price) -> int:
+    """As ``cost``, at a ``ceiling``: of a prompt that nothing is known about."""
+    return (prompt * price.input + output * price.output + _HALF) // MILLION  # type: ignore[operator]  # both known
+
+
+def affordable(price: Price, prompt: int, most: int) -> int:
+    """Return how many completion tokens ``most`` nano-USD buy behind so many prompt tokens, rounded down; -1: they do
+    not buy the prompt.  ``price`` is a ``ceiling``.
+    """
+    left = most * MILLION - (_millionths(Usage(prompt, 0), price) or 0)
+    if left < 0:
+        return -1
+    return left // price.output if price.output else UNLIMITED
+
+
+def ceiling(prices: Iterable[Price], prompt: int) -> Price | None:
+    """Return a price, without tiers, that no call of about so many prompt tokens exceeds, whichever of ``prices`` its
+    parts are charged at.  None: one of them is unknown.
+    """
+    found: Price | None = None
+    for price in prices:
+        for tier in _near(price, prompt) if price.tiers else (price,):
+            if tier.input is None or tier.output is None:
+                return None
+            dearest = max(tier.input, tier.cached_input or 0, tier.cache_write or 0)
+            if found is None:
+                found = tier if dearest == tier.input else Price(dearest, tier.output)
+            elif dearest > (found.input or 0) or tier.output > (found.output or 0):
+                found = Price(max(dearest, found.input or 0), max(tier.output, found.output or 0))
+    return found
+
+
+def _near(price: Price, prompt: int) -> Iterator[Price]:
+    """The tiers that a prompt may turn out to have, where its size is an estimate."""
+    smallest, largest = prompt // TIER_MARGIN, prompt * TIER_MARGIN
+    if smallest <= price.tiers[0].above:
+        yield Price(price.input, price.output, price.cached_input, price.cache_write)
+    for tier, following in zip_longest(price.tiers, price.tiers[1:]):
+        if largest > tier.above and (following is None or smallest <= following.above):
+            yield _tier(price, tier.above + 1)
 
 
 def _with(usage: Usage, completion: int) -> Usage:

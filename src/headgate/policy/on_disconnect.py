@@ -1,6 +1,6 @@
-"""What a call wants to become of it when its client leaves, and whether it is a repeat of another one.
+"""Decide what happens to a call when its client leaves, and whether a request repeats an earlier one.
 
-Pure: options and headers in, decisions out.  Keeps nothing; ``serving.replay`` does.
+Pure: options and headers in, decisions out.  ``serving.replay`` keeps the calls.
 """
 
 from __future__ import annotations
@@ -13,11 +13,11 @@ from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Alias, Options
 from headgate.wire.http import Request
 
-GRACE_S = 60.0  # where a call is to be kept and nobody has said for how long
+GRACE_S = 60.0  # for a call that is kept without a stated time
 LONGEST_KEY = 255
 
 
-class Conduct(NamedTuple):
+class OnDisconnect(NamedTuple):
     """``resumable``: its events are numbered and kept.  When its last client has left it goes on for ``grace``
     seconds, or until it has streamed ``tokens`` more.
     """
@@ -31,20 +31,20 @@ class Conduct(NamedTuple):
         return self.grace > 0 and self.tokens < inf
 
 
-def conduct(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> Conduct:
-    """The request's word counts before its alias's.  ``keyed``: it has an Idempotency-Key, so a repeat may come."""
-    said = options.resumable_s
-    seconds = alias.resumable_s if said is None else said
-    kept = seconds > 0 or (keyed and said is None)
-    leaving = options.on_disconnect or (None if said else alias.on_disconnect)
-    if leaving is None or (leaving == "cancel" and kept and options.on_disconnect is None):
-        leaving = "detach"  # that is what keeping it is for
+def decide(options: Options, alias: Alias, *, stream: bool, keyed: bool) -> OnDisconnect:
+    """Decide for one call.  The request's options override its alias.  ``keyed``: it has an Idempotency-Key."""
+    requested_s = options.resumable_s
+    seconds = alias.resumable_s if requested_s is None else requested_s
+    resumable = seconds > 0 or (keyed and requested_s is None)
+    leaving = options.on_disconnect or (None if requested_s else alias.on_disconnect)
+    if leaving is None or (leaving == "cancel" and resumable and options.on_disconnect is None):
+        leaving = "detach"  # it is kept for clients that leave and return
     if leaving == "drain":
-        return Conduct((kept or keyed) and stream, alias.drain_s, alias.drain_tokens)
+        return OnDisconnect((resumable or keyed) and stream, alias.drain_s, alias.drain_tokens)
     if leaving == "detach" and (stream or keyed):
-        grace = GRACE_S if said is None and not seconds else seconds
-        return Conduct(stream and (keyed or grace > 0), grace)
-    return Conduct(keyed and stream)
+        grace = GRACE_S if requested_s is None and not seconds else seconds
+        return OnDisconnect(stream and (keyed or grace > 0), grace)
+    return OnDisconnect(keyed and stream)
 
 
 def idempotency_key(request: Request) -> bytes:
@@ -58,14 +58,14 @@ def idempotency_key(request: Request) -> bytes:
 
 
 def fingerprint(request: Request) -> bytes:
-    """What two requests must share to be the same one: path, query and body, byte for byte.  SHA-256."""
+    """Return the SHA-256 of a request's path, query and body.  Repeats have the same fingerprint."""
     digest = hashlib.sha256(b"%b?%b\0" % (request.path, request.query))
     digest.update(request.body)
     return digest.digest()
 
 
 def event_number(ident: str, last_event_id: bytes) -> int:
-    """The number in ``<stream>.<number>``, as a browser's EventSource sends it back.  Raises GatewayError (400)."""
+    """Return the number in ``<stream>.<number>``, which EventSource sends back.  Raises GatewayError (400)."""
     stream, _, number = last_event_id.decode("latin-1").strip().rpartition(".")
     if stream != ident:
         raise GatewayError(INVALID_VALUE, f"is not the id of an event of {ident}.", param="Last-Event-ID")

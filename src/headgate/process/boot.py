@@ -1,4 +1,4 @@
-"""How a parent starts a child: one message down (with file descriptors), one back.
+"""The messages between parent and child at a start: one down (with file descriptors), one back.
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message; a data process gets the bound listening socket with it (SCM_RIGHTS).  Back comes Ready once the
@@ -21,6 +21,42 @@ from headgate.process.locate import Stamp
 
 CHILD_FD = 3
 T = TypeVar("T")
+
+
+class OidcSettings(Struct, frozen=True):
+    """The OIDC provider of the admin API's users.  ``roles``: values of the claim ``role_claim``, and the role of each
+    (``tenant_admin:<tenant>``).
+    """
+
+    issuer: str
+    client_id: str
+    client_secret: str  # empty: none
+    scope: str
+    role_claim: str
+    roles: dict[str, str]
+
+    def __repr__(self) -> str:  # a log line or a traceback must not print the secret
+        return f"OidcSettings({self.issuer})"
+
+
+class AccessSettings(Struct, frozen=True):
+    """Who may reach the admin API, and how people log in.  ``public_url``: what browsers reach it under; empty: what
+    their requests say, and no links of invites are made.
+    """
+
+    allowed_hosts: tuple[str, ...] = ()
+    public_url: str = ""
+    oidc: OidcSettings | None = None
+
+
+class MasterKey(Struct, frozen=True):
+    """What the configuration says of the vault's master key: the key itself, or the file that holds it."""
+
+    value: str = ""
+    file: str = ""
+
+    def __repr__(self) -> str:  # a traceback must not print keys
+        return f"MasterKey({self.file or ('declared' if self.value else 'of the state directory')})"
 
 
 class ControlBoot(Struct, frozen=True):
@@ -49,8 +85,9 @@ class ControlBoot(Struct, frozen=True):
     secrets: dict[str, str] = {}
     born: dict[str, str] = {}
     config_stamp: Stamp = None  # of the file when ``declared`` was read (``locate.stamp``)
-    allowed_hosts: tuple[str, ...] = ()
+    access: AccessSettings = AccessSettings()
     config_blank: bool = True  # it held only comments
+    master_key: MasterKey = MasterKey()
 
 
 class Ready(Struct, frozen=True, tag="ready"):
@@ -74,7 +111,7 @@ class Reloaded(Struct, frozen=True, tag="reloaded"):
     """
 
 
-class Drain(Struct, frozen=True, tag="drain"):
+class DrainGateway(Struct, frozen=True, tag="drain"):
     """End the gateway, like SIGTERM: an operator asked control for it."""
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
-from headgate.model import Alias, Grant, Provider, Timeouts
+from headgate.model import Alias, CallGroup, Grant, Provider, Tenant, Timeouts
 from headgate.process import frames
 from headgate.process.frames import Frames
 
@@ -42,6 +42,8 @@ class World(Struct, frozen=True):
     retries: int = 2
     unpriced: str = "allow"
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
+    groups: tuple[CallGroup, ...] = ()
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):
@@ -93,8 +95,8 @@ class Resume(Struct, frozen=True, tag="resume"):
     trims: Mapping[str, bool] = field(default_factory=dict)  # by upstream model: the result of a probe of prefills
 
 
-class Answer(Struct, frozen=True, tag="answer"):
-    """The reply to an Ask: an HTTP status and a JSON body, ready to be sent on."""
+class AskReply(Struct, frozen=True, tag="answer"):
+    """The reply to an ``Ask``: an HTTP status and a JSON body, ready to be sent on."""
 
     id: int
     status: int
@@ -136,11 +138,11 @@ class Gauges(Struct, frozen=True, tag="gauges"):
 
 
 class Ask(Struct, frozen=True, tag="ask"):
-    """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage``).  A data process gets
-    those that need its health tables (``explain``, with a request's body; ``standings``, of the accounts).  ``grant``
-    is the asker, empty: the operator.
+    """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage`` | ``mint`` | ``children``
+    | ``end``).  A data process gets those that need its health tables and counters (``explain``, with a request's body;
+    ``standings``, of the accounts; ``quotas``).  ``grant`` is the asker, empty: the operator.
 
-    ``timeout`` is in seconds: after it the asker no longer waits for the Answer.
+    ``timeout`` is in seconds: after it the asker no longer waits for the ``AskReply``.
     """
 
     id: int
@@ -150,8 +152,8 @@ class Ask(Struct, frozen=True, tag="ask"):
     params: Mapping[str, str] = field(default_factory=dict)
 
 
-Down = SnapshotPart | Patch | Secrets | Resume | Answer | Uses | Ask
-Up = Hello | Ack | Gauges | Ask | Answer
+Down = SnapshotPart | Patch | Secrets | Resume | AskReply | Uses | Ask
+Up = Hello | Ack | Gauges | Ask | AskReply
 
 
 def frame(message: Down | Up) -> bytes:

@@ -1,36 +1,42 @@
-"""The instance key, the vault's key and fresh tokens: where randomness becomes a credential.
+"""The instance key, the master key and fresh tokens: where randomness becomes a credential.
 
-Both processes and the CLI read keys and make tokens through this file.  Nothing here logs a token, and none is stored.
+Both processes and the CLI read keys and make tokens through this file.  It logs and stores no token.
 """
 
 from __future__ import annotations
 
+import base64
+import binascii
 import os
 import re
 import secrets
+import string
 from pathlib import Path
 
 from headgate.process.statedir import StateError
 
 INSTANCE_KEY = "instance.key"
 KEY_BYTES = 32
+_ALPHABET = string.ascii_letters + string.digits
+MOST_KEY_FILE = 1024
+KEY_FORM = "it must be 32 random bytes, as they are, in hex or in base64 (openssl rand -base64 32)"
 _TOKEN = re.compile(r"hg_pat_([A-Za-z0-9]+)_[A-Za-z0-9_-]{16,}")
 _MINTED = re.compile(r"hg_pat_[0-9a-f]{8}_[A-Za-z0-9_-]{43}")
 
 
 def instance_key(state_dir: Path) -> bytes:
-    """The key under which tokens are hashed: 32 bytes in STATE/instance.key (0600), made where there is none.
+    """Return the key for the digests of tokens: 32 bytes in STATE/instance.key (0600), made if there is none.
 
-    Raises StateError where the file is not a key, or cannot be read or written.
+    Raises StateError if the file is not a key, or cannot be read or written.
     """
     path = state_dir / INSTANCE_KEY
     return read_key(path, "issue every token anew") or make_key(path)
 
 
 def read_key(path: Path, remedy: str) -> bytes | None:
-    """A file's 32 bytes, None where there is no file.  ``remedy``: the step that follows when the key is given up.
+    """Return a file's 32 bytes, None without a file.  ``remedy``: the next step, for the error's text.
 
-    Raises StateError where the file is not a key, or cannot be read.
+    Raises StateError if the file is not a key, or cannot be read.
     """
     try:
         key = path.read_bytes()
@@ -48,7 +54,7 @@ def read_key(path: Path, remedy: str) -> bytes | None:
 
 def make_key(path: Path) -> bytes:
     """Write a fresh key (0600), unless another process was first; return the one that is there.  Raises StateError."""
-    # Written whole under another name and then linked: a second process sees all of it or nothing, and the first wins
+    # Written whole under another name and then linked: a second process sees a whole file or none, and the first wins
     draft = path.with_name(f"{path.name}.{os.getpid()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -68,8 +74,34 @@ def make_key(path: Path) -> bytes:
         raise StateError(f"{path} cannot be written ({error.strerror})") from error
 
 
+def parse_key(text: str) -> bytes | None:
+    """The 32 bytes that a text holds as 64 hex digits or as base64 (either alphabet); None if it holds none."""
+    text = text.strip()
+    try:
+        if len(text) == 2 * KEY_BYTES:
+            return bytes.fromhex(text)
+        plain = text.rstrip("=").replace("-", "+").replace("_", "/")
+        key = base64.b64decode(plain + "=" * (-len(plain) % 4), validate=True)
+    except (ValueError, binascii.Error):
+        return None
+    return key if len(key) == KEY_BYTES else None
+
+
+def read_master_key(path: Path) -> bytes:
+    """The key in a file: 32 bytes as they are, or as hex or base64.  Raises StateError with a sentence."""
+    try:
+        with path.open("rb") as file:
+            content = file.read(MOST_KEY_FILE)
+    except OSError as error:
+        raise StateError(f"{path} cannot be read ({error.strerror})") from error
+    key = content if len(content) == KEY_BYTES else parse_key(content.decode("ascii", "replace"))
+    if key is None:
+        raise StateError(f"{path} holds no master key: {KEY_FORM}")
+    return key
+
+
 def public_id(token: str) -> str | None:
-    """The public part of an agent token, None where it is not one of ours."""
+    """Return the public part of an agent token; None if Headgate did not make it."""
     match = _TOKEN.fullmatch(token)
     return match[1] if match else None
 
@@ -80,15 +112,19 @@ def is_minted(token: str) -> bool:
 
 
 def fresh_id() -> str:
-    """A token's public id: eight hex digits."""
+    """Return a new public id of a token: eight hex digits."""
     return secrets.token_hex(4)
 
 
-def mint(ident: str) -> str:
-    """A fresh agent token of this public id: 256 bits of secret."""
+def mint(ident: str, form: str = "pat") -> str:
+    """A fresh agent token: 200 bits of secret at least.  ``form``: pat and triple have its public id in them."""
+    if form == "triple":
+        return f"cli_{ident}:key_{secrets.token_hex(16)}:secret_{secrets.token_urlsafe(32)}"
+    if form == "plain":
+        return f"hg_{''.join(secrets.choice(_ALPHABET) for _ in range(40))}"
     return f"hg_pat_{ident}_{secrets.token_urlsafe(32)}"
 
 
 def mint_admin() -> str:
-    """A fresh admin token: 256 bits of secret."""
+    """Return a fresh admin token with 256 bits of secret."""
     return f"hg_admin_{secrets.token_urlsafe(32)}"

@@ -1,4 +1,4 @@
-"""Where the configuration file and the state directory lie; where this user's running gateways are.
+"""Find the configuration file, the state directory, and this user's running gateways.
 
 Owns the search orders, and the notes that gateways outside the default place leave in it.  Of a configuration it
 reads only ``state_dir``, from the text.  A second terminal's commands must find the gateway although the file is
@@ -48,7 +48,7 @@ class Place:
 
 
 @dataclass(frozen=True)
-class Running:
+class RunningGateway:
     """The note of a running gateway: its state directory, and the file that it reads."""
 
     state_dir: Path
@@ -56,7 +56,8 @@ class Running:
 
 
 def config_file(explicit: str | None, environ: Mapping[str, str]) -> Path | None:
-    """The file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory, none.
+    """Return the file to read: ``--config``, HEADGATE_CONFIG, ``headgate.yaml`` here, the user's config directory,
+    none.
 
     Absolute, and with its links kept: a link is followed at every reading.  So a link with a new target (a
     ConfigMap's, a release's) is a change.  Raises NoSuchFile if a named file does not exist.
@@ -77,7 +78,7 @@ def candidates(environ: Mapping[str, str]) -> tuple[Path, ...]:
 
 
 def appeared(environ: Mapping[str, str]) -> Path | None:
-    """The file of a gateway that began without one, where one has been made since."""
+    """Return the file of a gateway that started without one, if it exists now."""
     try:
         return config_file(None, environ)
     except NoSuchFile:
@@ -85,7 +86,7 @@ def appeared(environ: Mapping[str, str]) -> Path | None:
 
 
 def default_state_dir(environ: Mapping[str, str]) -> Path:
-    """XDG_STATE_HOME/headgate, else ~/.local/state/headgate; absolute."""
+    """Return XDG_STATE_HOME/headgate, else ~/.local/state/headgate; absolute."""
     base = environ.get("XDG_STATE_HOME")
     return (Path(base) if base else Path("~/.local/state").expanduser()).absolute() / "headgate"
 
@@ -138,8 +139,8 @@ def declared_state_dir(path: Path, environ: Mapping[str, str]) -> str | None:
 # ------------------------------------------------------------------------------------- gateways that run
 
 
-def note(running: Running, environ: Mapping[str, str]) -> None:
-    """Leaves a note in the default place, for commands in other directories.  Raises statedir.StateError."""
+def note(running: RunningGateway, environ: Mapping[str, str]) -> None:
+    """Leave a note in the default place, for commands in other directories.  Raises statedir.StateError."""
     default = default_state_dir(environ)
     folder = default / RUNNING
     try:
@@ -159,8 +160,8 @@ def forget(state_dir: Path, environ: Mapping[str, str]) -> None:
         (default_state_dir(environ) / RUNNING / _name(state_dir)).unlink(missing_ok=True)
 
 
-def running(environ: Mapping[str, str]) -> Iterator[Running]:
-    """The gateways that run now and have left a note.  Notes of those that ended are removed."""
+def running(environ: Mapping[str, str]) -> Iterator[RunningGateway]:
+    """Yield the running gateways that left a note.  Notes of ended ones are removed."""
     folder = default_state_dir(environ) / RUNNING
     try:
         names = sorted(folder.iterdir())
@@ -168,8 +169,8 @@ def running(environ: Mapping[str, str]) -> Iterator[Running]:
         return
     for name in names:
         try:
-            told = json.loads(name.read_bytes())
-            found = Running(Path(told["state_dir"]), Path(told["config"]) if told["config"] else None)
+            note = json.loads(name.read_bytes())
+            found = RunningGateway(Path(note["state_dir"]), Path(note["config"]) if note["config"] else None)
             holder = statedir.holder(found.state_dir)
         except (OSError, ValueError, KeyError, TypeError, statedir.StateError):
             continue
@@ -186,7 +187,7 @@ def _name(state_dir: Path) -> str:
 
 # ------------------------------------------------------------------------------------- a file that changes
 
-QUIET_S = 2.0  # a file that is written in place is read so long after the last write
+QUIET_S = 2.0  # wait after the last write to a file that is written in place
 
 Stamp = tuple[int, int, int] | None
 

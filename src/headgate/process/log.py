@@ -28,7 +28,7 @@ _PALETTE = {"debug": "2", "info": "", "warning": "33", "error": "31"}
 _UNSAFE = {code: f"\\x{code:02x}" for code in (*range(32), *range(127, 160))} | {0x2028: "\\u2028", 0x2029: "\\u2029"}
 
 
-class Form(NamedTuple):
+class LineForm(NamedTuple):
     """The form of lines on one stream."""
 
     json: bool
@@ -36,7 +36,7 @@ class Form(NamedTuple):
     colour: bool
 
 
-class Line(NamedTuple):
+class LogLine(NamedTuple):
     """One event.  ``at`` is Unix seconds; ``fields`` follow the event as ``key=value``."""
 
     at: float
@@ -46,14 +46,14 @@ class Line(NamedTuple):
     fields: Mapping[str, object] = {}
 
 
-def form_of(name: str, stream: TextIO) -> Form:
+def form_of(name: str, stream: TextIO) -> LineForm:
     """``auto`` is ``console``: coloured on a terminal."""
     terminal = stream.isatty()
-    return Form(name == "json", terminal, terminal and not os.environ.get("NO_COLOR"))
+    return LineForm(name == "json", terminal, terminal and not os.environ.get("NO_COLOR"))
 
 
-def drawn(line: Line, form: Form) -> str:
-    """The line, without its end."""
+def drawn(line: LogLine, form: LineForm) -> str:
+    """Return the line, without its end."""
     if form.json:
         when = datetime.fromtimestamp(line.at, UTC).strftime("%Y-%m-%dT%H:%M:%S.%f")[:-3] + "Z"
         table = {"time": when, "level": line.level, "source": line.source, "event": line.event, **line.fields}
@@ -82,7 +82,7 @@ def _value(value: object) -> str:
 class Formatter(logging.Formatter):
     """For the standard library's logging.  ``headgate.listener`` is the source ``listener``."""
 
-    def __init__(self, form: Form) -> None:
+    def __init__(self, form: LineForm) -> None:
         super().__init__()
         self._form = form
 
@@ -91,13 +91,13 @@ class Formatter(logging.Formatter):
         if record.exc_info:
             event += "\n" + self.formatException(record.exc_info)
         source = record.name.rpartition(".")[2]
-        line = drawn(Line(record.created, record.levelname.lower(), source, event.partition("\n")[0]), self._form)
+        line = drawn(LogLine(record.created, record.levelname.lower(), source, event.partition("\n")[0]), self._form)
         rest = event.partition("\n")[2]
         return f"{line}\n{rest}" if rest and not self._form.json else line
 
 
 def configure(level: str, form: str) -> None:
-    """The standard library's logging of this process, to standard error."""
+    """Set up the standard library's logging of this process, to standard error."""
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(Formatter(form_of(form, sys.stderr)))
     # Libraries log every request at info, and every statement at debug
@@ -115,9 +115,9 @@ class Voice:
         self.form = "auto"
 
     def say(self, event: str, level: str = "info") -> None:
-        """One line, at once."""
+        """Write one line at once."""
         if LEVELS.index(level) >= LEVELS.index(self.level):
-            line = Line(time.time(), level, "gateway", event)
+            line = LogLine(time.time(), level, "gateway", event)
             print(drawn(line, form_of(self.form, sys.stderr)), file=sys.stderr, flush=True)
 
     def announce(self, sentence: str) -> None:

@@ -25,7 +25,7 @@ ADMIN_TOKEN = "admin.token"
 ADMIN_DECLARED = "admin.token.declared"
 # The addresses of the running gateway, for the CLI: the command line may have changed those of the configuration.
 ADDRESSES = "listening.json"
-COMMAND_S = 10.0  # a command that works on the store is done sooner
+COMMAND_S = 10.0  # a command that works on the store ends sooner
 LOOK_AGAIN_S = 0.01
 
 
@@ -42,7 +42,7 @@ class Holder:
 
 
 def prepare(path: Path, *, command: bool = False) -> int:
-    """Makes the directory and takes its lock, for the life of this process.  Returns the lock's descriptor.
+    """Make the directory and take its lock, for the life of this process.  Return the lock's descriptor.
 
     ``command``: a command, not a gateway, works on the store for a moment; a gateway that starts meanwhile waits for
     it.  Raises StateError if another gateway holds the lock, or if the directory cannot be written.
@@ -67,7 +67,7 @@ def prepare(path: Path, *, command: bool = False) -> int:
                 f"{path}; stop it, or choose another with --state-dir"
             )
         if not command:
-            (path / ADDRESSES).unlink(missing_ok=True)  # an earlier life's; others may answer there now
+            (path / ADDRESSES).unlink(missing_ok=True)  # from an earlier run: another program may answer there now
     except OSError as error:
         os.close(descriptor)
         raise StateError(f"the state directory {path} cannot be written ({error.strerror})") from error
@@ -103,7 +103,7 @@ def release(descriptor: int) -> None:
 
 
 def take_alone(file: Path) -> int | None:
-    """The descriptor of a lock that only one process has; None where another has it.  Raises OSError."""
+    """Return the descriptor of a lock that only one process has; None if another has it.  Raises OSError."""
     descriptor = os.open(file, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     if _locked(descriptor, fcntl.LOCK_EX):
         return descriptor
@@ -114,7 +114,7 @@ def take_alone(file: Path) -> int | None:
 def holder(path: Path) -> Holder | None:
     """Return the present holder of the directory; None if there is no holder or no directory.  It takes no lock.
 
-    Raises StateError where the lock cannot be looked at.
+    Raises StateError if the lock cannot be read.
     """
     try:
         with _gate(path, os.O_RDONLY, fcntl.LOCK_SH):
@@ -149,7 +149,9 @@ def _take(path: Path, descriptor: int, command: bool) -> Holder | None:
 
 @contextlib.contextmanager
 def _gate(path: Path, flags: int, kind: int) -> Iterator[None]:
-    """Each process holds it for some microseconds.  Raises StateError if one holds it longer, and OSError."""
+    """Take the lock for the lock, which each process holds for microseconds.  Raises StateError if one holds it longer,
+    and OSError.
+    """
     descriptor = os.open(path / LOCK_GATE, flags | os.O_CLOEXEC, 0o600)
     try:
         end = time.monotonic() + COMMAND_S
@@ -180,7 +182,7 @@ def _parse_holder(text: bytes) -> Holder:
 
 
 def write_private(file: Path, content: bytes) -> None:
-    """Replaces ``file`` in one step, readable by its owner only from its first byte on."""
+    """Replace ``file`` in one step.  Only its owner can read it, from its first byte on."""
     draft = file.with_name(f".{file.name}.{os.getpid()}")
     try:
         descriptor = os.open(draft, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
@@ -192,7 +194,7 @@ def write_private(file: Path, content: bytes) -> None:
 
 
 def read_token(file: Path) -> str | None:
-    """A token file's content, or None where there is none."""
+    """Return a token file's content; None without a file."""
     try:
         return file.read_text().strip() or None
     except FileNotFoundError:
@@ -204,26 +206,26 @@ def read_token(file: Path) -> str | None:
 
 
 def url_of(host: str, port: int) -> str:
-    """A URL that reaches a listener: a wildcard address is not one to call."""
-    shown = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
-    return f"http://[{shown}]:{port}" if ":" in shown else f"http://{shown}:{port}"
+    """Return a URL that reaches a listener, with a loopback address in place of a wildcard."""
+    address = {"0.0.0.0": "127.0.0.1", "::": "::1"}.get(host, host)
+    return f"http://[{address}]:{port}" if ":" in address else f"http://{address}:{port}"
 
 
-class Admin:
+class AdminToken:
     """The admin token of this run.  ``first``: the state directory is new; ``made``: the token must be shown."""
 
     def __init__(self, path: Path, declared: str | None, mint: Callable[[], str]) -> None:
         self._path = path
         self._declared = declared
-        kept = read_token(path / ADMIN_TOKEN)
-        self.first = kept is None
-        if kept is not None and declared is None and (path / ADMIN_DECLARED).exists():
-            kept = None
-        self.made = declared is None and kept is None
-        self.token = declared or kept or mint()
+        stored = read_token(path / ADMIN_TOKEN)
+        self.first = stored is None
+        if stored is not None and declared is None and (path / ADMIN_DECLARED).exists():
+            stored = None
+        self.made = declared is None and stored is None
+        self.token = declared or stored or mint()
 
     def keep(self) -> None:
-        """Writes the token for the CLI, once both planes answer: until then a failed start stays a first one."""
+        """Write the token for the CLI, once both planes answer.  Until then, a failed start still counts as first."""
         write_private(self._path / ADMIN_TOKEN, self.token.encode() + b"\n")
         marker = self._path / ADMIN_DECLARED
         if self._declared:

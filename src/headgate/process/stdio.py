@@ -19,13 +19,13 @@ import threading
 import time
 from collections.abc import Callable
 
-BACKLOG = 256 << 10  # the bytes kept for a reader that does not read
+BACKLOG = 256 << 10  # bytes kept for a reader that does not read
 PIECE = 4096  # PIPE_BUF: a pipe that polls as writable takes so much without waiting
 LAST_S = 0.2  # for the rest at the end of the process
 
 
 def install() -> None:
-    """Makes this process's standard streams safe, and opens those that were closed before its start.
+    """Make this process's standard streams safe, and open those that were closed before its start.
 
     Without the latter the next socket would get descriptor 2, and every log line would go into it.
     """
@@ -83,7 +83,7 @@ class Output(io.TextIOBase):
 
     @property
     def lost(self) -> int:
-        """Lines that could not be written since the last one that was."""
+        """Lines lost since the last written one."""
         return self._lost
 
     def writable(self) -> bool:

@@ -1,4 +1,4 @@
-"""The processes: started, watched, started again, ended in order.
+"""Start the processes, watch them, restart them, and end them in order.
 
 Owns the children's lives, and none of their work.  It is a small synchronous loop.  It sleeps in ``select`` until a
 child sends a message, a child dies, a signal comes, or the built-in provider's first connection waits.  Children are
@@ -22,7 +22,7 @@ from typing import cast
 from msgspec import Struct
 
 from headgate.process import boot
-from headgate.process.boot import Adopted, Drain, Failed, Ready, Reloaded
+from headgate.process.boot import Adopted, DrainGateway, Failed, Ready, Reloaded
 from headgate.process.log import VOICE
 
 HEALTHY_S = 60.0
@@ -35,7 +35,7 @@ GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Orders = tuple[Struct, tuple[int, ...]]
-Told = Ready | Adopted | Reloaded | Drain | Failed
+Told = Ready | Adopted | Reloaded | DrainGateway | Failed
 
 # glibc gives memory back to the kernel, and takes it anew, page by page, for every body over 128 KiB.  Keeping up to
 # 4 MiB made requests of 200 KB cost 1.7 instead of 2.8 times nginx's CPU (docs/decisions/006).  Other allocators ignore
@@ -49,7 +49,7 @@ def _python(*arguments: str) -> tuple[str, ...]:
 
 
 @dataclass(frozen=True)
-class Commands:
+class ChildPrograms:
     """The programs of the three children; tests use others."""
 
     data: tuple[str, ...] = field(default_factory=lambda: _python("headgate.data"))
@@ -92,7 +92,7 @@ class _Slot:
     pid: int | None = None
     channel: socket.socket | None = None
     ready: Ready | None = None
-    born: float = 0.0
+    started_at: float = 0.0
     deaths: int = 0
     due: float | None = None
 
@@ -108,7 +108,7 @@ def backoff(deaths: int) -> float:
 class Supervisor:
     """Construct, ``spawn_planes``, then ``run`` (or ``abandon``).  Owns the process's signals from construction on."""
 
-    def __init__(self, commands: Commands) -> None:
+    def __init__(self, commands: ChildPrograms) -> None:
         self._workers = tuple(_Slot("data", commands.data, f"w{number}") for number in range(WORKERS))
         self._control = _Slot("control", commands.control)
         self._builtin = _Slot("builtin", commands.builtin)
@@ -130,20 +130,20 @@ class Supervisor:
     # --------------------------------------------------------------------------------- starting
 
     def spawn_planes(self) -> None:
-        """Starts data and control without their boot messages: they import while the settings are read."""
+        """Start data and control without their boot messages: they import while the settings are read."""
         for slot in self._workers:
             self._spawn(slot)
         self._spawn(self._control)
 
     def _spawn(self, slot: _Slot) -> None:
-        ours, theirs = socket.socketpair()
-        if theirs.fileno() == boot.CHILD_FD:  # dup2 onto itself would leave close-on-exec set
-            moved = theirs.dup()
-            theirs.close()
-            theirs = moved
+        own_end, child_end = socket.socketpair()
+        if child_end.fileno() == boot.CHILD_FD:  # dup2 onto itself would leave close-on-exec set
+            moved = child_end.dup()
+            child_end.close()
+            child_end = moved
         actions = [
             (os.POSIX_SPAWN_OPEN, 0, os.devnull, os.O_RDONLY, 0),
-            (os.POSIX_SPAWN_DUP2, theirs.fileno(), boot.CHILD_FD),
+            (os.POSIX_SPAWN_DUP2, child_end.fileno(), boot.CHILD_FD),
         ]
         # A group of its own: Ctrl-C reaches the supervisor alone, which then ends the planes in order.
         slot.pid = os.posix_spawn(
@@ -155,12 +155,12 @@ class Supervisor:
             setsigmask=(),
             setsigdef=_SIGNALS,
         )
-        theirs.close()
-        slot.channel, slot.ready, slot.born, slot.due = ours, None, time.monotonic(), None
-        self._selector.register(ours, selectors.EVENT_READ, slot)
+        child_end.close()
+        slot.channel, slot.ready, slot.started_at, slot.due = own_end, None, time.monotonic(), None
+        self._selector.register(own_end, selectors.EVENT_READ, slot)
 
     def _brief(self, slot: _Slot, orders: Orders) -> None:
-        """Sends a child its boot message.  A child that does not take it is killed and so starts anew."""
+        """Send a child its boot message.  A child that does not take it is killed and restarted."""
         if slot.channel is None:
             return
         slot.channel.settimeout(BOOT_TIMEOUT_S)
@@ -232,11 +232,11 @@ class Supervisor:
                 self._brief(slot, duties.data(slot.worker) if slot.worker else duties.control())
 
     def _await_builtin(self, duties: Duties) -> None:
-        """The built-in provider is started by its first connection, and so again after a death."""
+        """Start the built-in provider at its first connection, and again after a death."""
         self._selector.register(duties.builtin_listener, selectors.EVENT_READ)
 
     def _listen_to(self, slot: _Slot, duties: Duties) -> None:
-        """Ready, Failed, or the end of a child's side of the socket."""
+        """Read a child's message: Ready, Failed, or the end of its side of the socket."""
         channel = slot.channel
         if channel is None:
             return
@@ -265,7 +265,7 @@ class Supervisor:
         if isinstance(message, Reloaded):
             duties.on_reloaded()
             return
-        if isinstance(message, Drain):
+        if isinstance(message, DrainGateway):
             if self._phase in (_Phase.STARTING, _Phase.RUNNING):  # a request to end is not a second signal
                 self._stop(duties)
             return
@@ -324,14 +324,14 @@ class Supervisor:
         self._deadline = now + (END_S if self._stops < 2 else 2.0)
         self._kill_workers(signal.SIGKILL)
         if self._control.pid is None and self._exit == 0 and self._stops < 2:
-            self._spawn(self._control)  # it was in back-off: once more, to read the journal
+            self._spawn(self._control)  # it waited for its restart: start it once more, to read the journal
             self._brief(self._control, duties.control())
         self._end_last_reading()
         self._kill(self._builtin, signal.SIGTERM)
 
     def _end_last_reading(self) -> None:
-        """Control reads the journal to its end before it ends.  While it starts a signal would kill it; it finds the
-        end of its socket when it has started.
+        """End control after it has read the journal to its end.  During its start, a signal would kill it.  So its
+        socket is closed, which it finds when it has started.
         """
         if self._control.ready is None and self._control.channel is not None and self._stops < 2:
             with contextlib.suppress(OSError):
@@ -379,7 +379,7 @@ class Supervisor:
         slot.channel = slot.ready = None
         if self._phase is _Phase.ENDING or (self._phase is _Phase.DRAINING and slot is not self._builtin):
             return
-        slot.deaths = 1 if now - slot.born >= HEALTHY_S else slot.deaths + 1
+        slot.deaths = 1 if now - slot.started_at >= HEALTHY_S else slot.deaths + 1
         slot.due = now + backoff(slot.deaths)
         how = f"signal {-code}" if code < 0 else f"exit code {code}"
         say(f"the {slot.name} process ended ({how}); starting it again in {slot.due - now:g} s", "warning")

@@ -34,7 +34,7 @@ class Drain(Resource):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
 
 
-class AliasConduct(Resource):
+class AliasSettings(Resource):
     """What an alias does beside leading to its targets.  ``settled`` gives the fields as ``model.Alias`` has them,
     ``values_of`` takes them from there.
     """
@@ -50,6 +50,8 @@ class AliasConduct(Resource):
     structured: words.Structured = "error"
     affinity: words.Affinity = "prompt_cache"
     privacy: words.Privacy = "any"
+    hold_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    unpriced: words.Unpriced | None = None
 
     def settled(self) -> dict[str, Any]:
         """Arguments for ``model.Alias``."""
@@ -63,7 +65,7 @@ class AliasConduct(Resource):
         return {**values, "drain": Drain(max_s=alias.drain_s, max_tokens=alias.drain_tokens)}
 
 
-_PLAIN = tuple(name for name in AliasConduct.model_fields if name != "drain")
+_PLAIN = tuple(name for name in AliasSettings.model_fields if name != "drain")
 
 
 class TargetWish(Resource):
@@ -73,7 +75,7 @@ class TargetWish(Resource):
     weight: Weight = 1
 
 
-class AliasWish(AliasConduct):
+class AliasWish(AliasSettings):
     """The whole alias: what is left out is not kept."""
 
     targets: list[TargetWish] = Field(default=[], max_length=50, description="Only `auto` may have none.")
@@ -94,7 +96,7 @@ class AliasWish(AliasConduct):
     @model_validator(mode="before")
     @classmethod
     def _from_store(cls, value: Any, info: ValidationInfo) -> Any:
-        """The store holds the fields of ``AliasConduct`` as ``model.Alias`` has them, under ``conduct``."""
+        """The store holds the fields of ``AliasSettings`` as ``model.Alias`` has them, under ``conduct``."""
         if info.context is not STORE:
             return value
         conduct = dict(value.get("conduct", {}))
@@ -106,7 +108,7 @@ class AliasWish(AliasConduct):
         written = serialize(self)
         if info.context is not STORE:
             return written
-        plain = {name: value for name, value in written.items() if name not in AliasConduct.model_fields}
+        plain = {name: value for name, value in written.items() if name not in AliasSettings.model_fields}
         return plain | {"conduct": self.settled()}
 
 
@@ -122,11 +124,11 @@ class TargetRow(Resource):
     weight: Weight = 1
 
 
-class AliasTable(AliasConduct):
+class AliasTable(AliasSettings):
     """An alias of the configuration file."""
 
     LATER = {
-        **dict.fromkeys(["hold_tokens", "queue", "cache", "unpriced"], 5),
+        **dict.fromkeys(["queue", "cache"], 5),
         "store_bodies": 7,
     }
     use_case: str | None = None

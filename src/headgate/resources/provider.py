@@ -62,7 +62,7 @@ class _ProviderFields(Resource):
             found["models"] = {ident: (facts or ModelTable()).row(ident) for ident, facts in models.items()}
         plain = {name: tuple(value) if isinstance(value, list) else value for name, value in found.items()}
         return {name: plain[name] for name in model.Provider.__struct_fields__ if name in plain} | {
-            "pool": model.Pool(**limits)
+            "pool": model.ConnectionLimits(**limits)
         }
 
 
@@ -163,7 +163,7 @@ class ProviderTable(_ProviderFields):
     def accounts(self, name: str) -> dict[model.Account, str]:
         """Its accounts with their keys."""
         return {
-            model.Account(f"{name}/{label}", key.label, key.priority, key.free): key.key.get_secret_value()
+            key.account(f"{name}/{label}", key.label, key.priority, key.free): key.key.get_secret_value()
             for label, key in zip(self.labels, self.keys, strict=True)
         }
 

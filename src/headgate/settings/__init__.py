@@ -13,6 +13,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
+from urllib.parse import urlsplit
 
 import msgspec
 
@@ -21,13 +22,14 @@ from headgate.catalog.shipped_aliases import shipped
 from headgate.control.store import postgres
 from headgate.model import FREE, DataSettings, Limits, ModelRow, Provider, Timeouts
 from headgate.policy.auth import digest
+from headgate.process.boot import AccessSettings, MasterKey
 from headgate.process.channel import World
 from headgate.process.locate import default_state_dir
 from headgate.process.statedir import url_of
 from headgate.resources.compiled import Compiled
 from headgate.resources.header_secrets import secrets_of, without_secrets
 from headgate.resources.provider import ProviderTable
-from headgate.settings.check import check, flat
+from headgate.settings.check import beside, check, flat
 from headgate.settings.file import ConfigError, Tree, find, read
 from headgate.settings.origins import Origin, origins
 from headgate.settings.presets import from_environment
@@ -39,6 +41,7 @@ __all__ = [
     "Origin",
     "Settings",
     "compile",
+    "control_fields",
     "data_settings",
     "explained",
     "fixed",
@@ -75,6 +78,12 @@ class Settings:
     def admin_token(self) -> str | None:
         token = self.file.admin_token
         return token.get_secret_value() if token else None
+
+    @property
+    def master_key(self) -> MasterKey:
+        """What the configuration says of the vault's master key."""
+        key, file = self.file.master_key, self.file.master_key_file
+        return MasterKey(key.get_secret_value() if key else "", str(beside(self.path, file)) if file else "")
 
     @property
     def data_url(self) -> str:
@@ -189,6 +198,38 @@ def data_settings(settings: Settings, worker: str) -> DataSettings:
     )
 
 
+def control_fields(settings: Settings) -> dict[str, Any]:
+    """The fields of the control process's boot message that are settings."""
+    control, logging = settings.file.control, settings.file.logging
+    return {
+        "state_dir": str(settings.state_dir),
+        "database": settings.database,
+        "host": control.host,
+        "port": control.port,
+        "access": AccessSettings(
+            tuple(name.lower() for name in _allowed_hosts(settings)),
+            control.public_url or "",
+            control.oidc.settings() if control.oidc else None,
+        ),
+        "data_url": settings.data_url,
+        "log_level": logging.level,
+        "log_format": logging.format,
+        "log_calls": logging.calls,
+        "master_key": settings.master_key,
+        "born": fixed(settings),
+    }
+
+
+def _allowed_hosts(settings: Settings) -> tuple[str, ...]:
+    """The names that the control plane is reached under, and that of ``public_url``.  An empty tuple allows every name
+    where it listens for other machines, so that one alone is not added there.
+    """
+    control = settings.file.control
+    public = urlsplit(control.public_url or "").hostname
+    listed = bool(control.allowed_hosts) or control.host in ("127.0.0.1", "::1", "localhost")
+    return (*control.allowed_hosts, public) if public and listed else tuple(control.allowed_hosts)
+
+
 def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compiled:
     """The file as a Snapshot's World, its tokens as digests, its providers' keys by account id."""
     file = settings.file
@@ -214,6 +255,8 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         retries=file.defaults.retries,
         unpriced=file.unpriced,
         presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
+        tenants={name: row.tenant(name, "file") for name, row in file.tenants.items()},
+        groups=tuple(row.group(row.ident, "file") for row in file.budgets),
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): row.grant() for row in file.tokens}
     secrets = {one.id: key for _origin, name, row in declared for one, key in row.accounts(name).items()}
@@ -229,7 +272,8 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
 
 def fixed(settings: Settings) -> dict[str, str]:
     """Return the values of the boot messages that no reload changes: dotted key → a value for comparison."""
-    admin = settings.admin_token
+    admin, master, oidc = settings.admin_token, settings.master_key.value, settings.file.control.oidc
+    login = oidc.client_secret.get_secret_value() if oidc and oidc.client_secret else ""
     return {
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
@@ -239,6 +283,9 @@ def fixed(settings: Settings) -> dict[str, str]:
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
+        "control.oidc.client_secret": hashlib.sha256(login.encode()).hexdigest() if login else "",
+        "master_key": hashlib.sha256(master.encode()).hexdigest() if master else "",
+        "master_key_file": settings.master_key.file,
     }
 
 

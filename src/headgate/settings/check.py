@@ -20,7 +20,10 @@ from headgate.catalog.presets import Row as PresetRow
 from headgate.catalog.shipped_aliases import PREFIX
 from headgate.model import AUTO
 from headgate.process import trust
+from headgate.process.credentials import read_master_key
+from headgate.process.statedir import StateError
 from headgate.resources import wording
+from headgate.resources.callers.allowance import Allowance
 from headgate.resources.fields import Resource
 from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
@@ -137,7 +140,7 @@ def _present(row: type[Resource], value: dict[str, Any]) -> dict[str, Any]:
         if item is None and field is not None and not field.is_required() and field.default is not None:
             continue
         inner = _row_of(field.annotation) if field else None
-        direct = inner is not None and field is not None and field.annotation is inner
+        direct = inner is not None and field is not None and not _is_collection(field.annotation)
         kept[key] = _present(inner, item) if direct and inner and isinstance(item, dict) else item
     return kept
 
@@ -158,7 +161,7 @@ def _value(field: FieldInfo | None, item: Any) -> Any:
     if field is not None and Any in get_args(field.annotation):
         return typed(item)
     inner = _row_of(field.annotation) if field is not None else None
-    direct = field is not None and field.annotation is inner
+    direct = field is not None and not _is_collection(field.annotation)
     if inner is not None and direct and isinstance(item, dict):
         return _valued(inner, item)
     if isinstance(item, dict):
@@ -186,14 +189,31 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
     """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
     which any id may be.
     """
-    for judge in (_ports, _providers, _tokens, _replay, _hooks):
+    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay, _hooks):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
+    yield from _over_budget(file, {**dict.fromkeys(found), **known})
 
 
 def _ports(tree: Tree, file: File) -> Problems:
     if file.server.port == file.control.port and file.server.host == file.control.host:
         yield ("control", "port"), f"is the data plane's port too ({file.server.port}); choose another"
+
+
+def _master_key(tree: Tree, file: File) -> Problems:
+    if not file.master_key_file:
+        return
+    if file.master_key is not None:
+        yield ("master_key_file",), "master_key is set too; remove one of the two"
+    try:
+        read_master_key(beside(tree.path, file.master_key_file))
+    except StateError as error:
+        yield ("master_key_file",), str(error)
+
+
+def beside(path: Path | None, name: str) -> Path:
+    """A file that the configuration names: relative to the configuration's own folder."""
+    return ((path.parent if path else Path()) / Path(name).expanduser()).absolute()
 
 
 def _providers(tree: Tree, file: File) -> Problems:
@@ -232,10 +252,12 @@ def _aliases(file: File, known: names.Known) -> Problems:
             yield here, sentence
         if sentence := names.without_targets(name, alias.targets):
             yield ((*here, "targets") if "targets" in alias.model_fields_set else here), sentence
+        if sentence := names.unfit_tenant_alias(name, alias.targets, file.tenants):
+            yield here, sentence
         for index, entry in enumerate(alias.targets):
             if sentence := names.unresolved(entry.target, known, HERE):
                 yield (*here, "targets", index), sentence
-    if sentence := _no_model(file, known):
+    if sentence := _no_model(file.default_model, file, known):
         yield ("default_model",), sentence
 
 
@@ -243,8 +265,28 @@ def _known(file: File) -> dict[str, Collection[str] | None]:
     return {name: row.models for name, row in file.providers.items()}
 
 
-def _no_model(file: File, known: names.Known) -> str | None:
-    name = file.default_model
+def _over_budget(file: File, known: names.Known) -> Problems:
+    for location, holder in _holders(file):
+        if holder.instead and (sentence := _no_model(holder.instead, file, known)):
+            yield (*location, "over_budget", "alias"), sentence
+
+
+def _holders(file: File) -> Iterator[tuple[Location, Allowance]]:
+    for index, token in enumerate(file.tokens):
+        yield ("tokens", index), token
+    for name, tenant in file.tenants.items():
+        yield ("tenants", name), tenant
+
+
+def _groups(tree: Tree, file: File) -> Problems:
+    idents: set[str] = set()
+    for index, group in enumerate(file.budgets):
+        if group.ident in idents:
+            yield ("budgets", index), f"two budgets are called {group.ident}; give each a name of its own"
+        idents.add(group.ident)
+
+
+def _no_model(name: str, file: File, known: names.Known) -> str | None:
     plain = [*file.aliases, AUTO, *(PREFIX + task for task in TASKS), *names.owners(known)]
     if name in plain or names.unresolved(name, known, HERE) is None:
         return None
@@ -259,6 +301,9 @@ def _tokens(tree: Tree, file: File) -> Problems:
             yield ("tokens", index, "name"), f"two tokens are called {token.name}"
         if (secret := token.secret.get_secret_value()) in secrets:
             yield ("tokens", index, "secret"), "another token has the same secret"
+        if token.tenant is not None and token.tenant not in file.tenants:
+            near = nearest(token.tenant, file.tenants) or "; declare it under tenants:"
+            yield ("tokens", index, "tenant"), f"there is no tenant {token.tenant}{near}"
         names.add(token.name)
         secrets.add(secret)
 

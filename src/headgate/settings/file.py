@@ -21,7 +21,9 @@ __all__ = ["ConfigError", "Location", "Tree", "dotted", "find", "read"]
 PREFIX = "HEADGATE_"
 # A variable with one underscore is an override only if it names one of these.  Without this list a Kubernetes service
 # named "headgate" (HEADGATE_PORT=tcp://…) would break every pod beside it.
-TOP_LEVEL_SCALARS = frozenset({"state_dir", "database", "admin_token", "default_model", "unpriced"})
+TOP_LEVEL_SCALARS = frozenset(
+    {"state_dir", "database", "admin_token", "master_key", "master_key_file", "default_model", "unpriced"}
+)
 
 
 _OPTIONS = {"control.port": "--control-port", "logging.level": "--log-level", "logging.format": "--log-format"}

@@ -10,15 +10,19 @@ from __future__ import annotations
 import re
 from typing import Annotated, Any, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field
+from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from headgate.catalog.words import Level, LogForm
 from headgate.model import HookSettings
+from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
+from headgate.resources.callers.group import GroupTable
+from headgate.resources.callers.tenant import TenantName, TenantWish
+from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
-from headgate.resources.token import Secret, TokenTable
+from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
 SHIPPED_HOOKS = ("mask-secrets", "mask-personal")
@@ -48,6 +52,12 @@ def _as_hook(value: Any) -> Any:
     return {"name": value} if isinstance(value, str) else value
 
 
+def _master_key(value: SecretStr) -> SecretStr:
+    if parse_key(value.get_secret_value()) is None:
+        raise wrong(KEY_FORM.removeprefix("it "))
+    return value
+
+
 Host = Annotated[str, AfterValidator(_host)]
 
 
@@ -72,10 +82,11 @@ class Server(Resource):
 
 
 class Control(Resource):
-    LATER = {"public_url": 5}
     host: Host = "127.0.0.1"
     port: Port = 4001
     allowed_hosts: list[Host | Literal["*"]] = []
+    public_url: Url | None = None
+    oidc: OidcTable | None = None
 
 
 class Detect(Resource):
@@ -125,9 +136,7 @@ class File(Resource):
 
     LATER = {
         "shared_state": 9,
-        "master_key": 5,
         "brand": 6,
-        "tenants": 5,
         "cache": 5,
         "traces": 7,
         "telemetry": 7,
@@ -139,6 +148,8 @@ class File(Resource):
     state_dir: str | None = None
     database: Annotated[str | None, Field(repr=False)] = None  # a password may stand in it
     admin_token: Secret | None = None
+    master_key: Annotated[SecretStr, AfterValidator(_master_key)] | None = None
+    master_key_file: str | None = None
     default_model: Annotated[str, Field(min_length=1)] = "auto"
     detect: Detect = Detect()
     unpriced: Literal["allow", "refuse"] = "allow"
@@ -151,3 +162,5 @@ class File(Resource):
     logging: Logging = Logging()
     aliases: dict[str, AliasTable] = {}
     tokens: list[TokenTable] = []
+    tenants: dict[TenantName, TenantWish] = {}
+    budgets: list[GroupTable] = []

@@ -5,7 +5,7 @@
     async with serve() as provider:           # echo, lorem, engine, fault/<name>; provider.url, provider.requests
     with serve_in_thread() as provider:       # the same without an event loop
     async with scripted([...]) as upstream:   # exactly these bytes
-    ManualClock()                             # time that moves when told to
+    ManualClock()                             # time that only a test moves
 
 ``python -m headgate.testing --port 9100`` serves the provider on its own.  It imports asyncio, httptools and msgspec,
 nothing heavier.

@@ -37,7 +37,7 @@ An OpenAI-compatible provider for tests: models echo, lorem, engine and fault/<n
 """
 
 
-class Arguments:
+class CommandLine:
     """The command line of the standalone provider.  Raises ValueError with a sentence.
 
     Read by hand: argparse costs a tenth of the start-up time that the child process is allowed.
@@ -76,15 +76,15 @@ async def _until_signalled(stop: asyncio.Event, signals: tuple[signal.Signals, .
     await stop.wait()
 
 
-async def stand_alone(arguments: Arguments) -> None:
-    """Serves until SIGTERM or SIGINT."""
+async def stand_alone(arguments: CommandLine) -> None:
+    """Serve until SIGTERM or SIGINT."""
     async with serve(arguments.host, arguments.port, keys=arguments.keys, keep=arguments.keep) as provider:
         print(f"listening {provider.url}", flush=True)
         await _until_signalled(asyncio.Event(), (signal.SIGTERM, signal.SIGINT))
 
 
 async def be_child(parent: socket.socket) -> None:
-    """Serves on the socket that ``parent`` hands down, until ``parent`` is closed or SIGTERM comes."""
+    """Serve on the socket that ``parent`` passes, until ``parent`` is closed or SIGTERM comes."""
     stop = asyncio.Event()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     told, fds = boot.receive(parent, BuiltinBoot)
@@ -114,7 +114,7 @@ def _run(main: Coroutine[Any, Any, None]) -> None:
 
 
 def main(argv: list[str]) -> int:
-    """The process's exit code: 0, 2 for a wrong command line, 3 where the port is taken."""
+    """Return the exit code: 0, 2 for a wrong command line, 3 for a port in use."""
     if "-h" in argv or "--help" in argv:
         print(USAGE, end="")
         return 0
@@ -126,7 +126,7 @@ def main(argv: list[str]) -> int:
         _run(be_child(socket.socket(fileno=boot.CHILD_FD)))
         return 0
     try:
-        arguments = Arguments(argv)
+        arguments = CommandLine(argv)
     except ValueError as error:
         print(error, file=sys.stderr)
         return 2

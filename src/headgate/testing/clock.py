@@ -1,4 +1,4 @@
-"""A clock that moves when told to: an hour of cooldown becomes one line of a test."""
+"""A clock that a test moves: an hour of cooldown becomes one line."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ class ManualClock:
         self.now = now
 
     def advance(self, seconds: float) -> float:
-        """Moves on and returns the new ``now``.  Raises ValueError on a step back, which no monotonic clock makes."""
+        """Advance, and return the new ``now``.  Raises ValueError for a negative step."""
         if seconds < 0:
             raise ValueError(f"a monotonic clock cannot go back by {-seconds} s")
         self.now += seconds

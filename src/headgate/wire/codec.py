@@ -49,7 +49,7 @@ _LONE_SURROGATE = re.compile(
 
 
 def decode_object(data: bytes, what: str = "The request body") -> Object:
-    """The members of one JSON object.  ``what`` begins the sentence of the error.
+    """Return the members of one JSON object.  ``what`` begins the sentence of the error.
 
     Raises GatewayError(INVALID_JSON), with the position where the parser stopped.
     """
@@ -62,8 +62,8 @@ def decode_object(data: bytes, what: str = "The request body") -> Object:
     except msgspec.DecodeError as error:
         half = next((found for found in _LONE_SURROGATE.finditer(data) if found[3]), None)
         if half is not None:
-            said = f"\\u{half[3].decode()} at byte {half.start(3) - 2} is half of a surrogate pair"
-            raise GatewayError(INVALID_JSON, f"{what} is not valid Unicode: {said}.") from None
+            fault = f"\\u{half[3].decode()} at byte {half.start(3) - 2} is half of a surrogate pair"
+            raise GatewayError(INVALID_JSON, f"{what} is not valid Unicode: {fault}.") from None
         reason = str(error).removeprefix("JSON is malformed: ")
         raise GatewayError(INVALID_JSON, f"{what} is not valid JSON: {reason}.") from None
     except UnicodeDecodeError as error:
@@ -73,7 +73,7 @@ def decode_object(data: bytes, what: str = "The request body") -> Object:
 
 
 def repair(data: bytes) -> bytes:
-    """``data`` as JSON that every reader takes, where it is nearly so: see ``mend``.  Halves of surrogate pairs become
+    """Return nearly valid JSON as JSON that every reader accepts: see ``mend``.  Halves of surrogate pairs become
     U+FFFD.
     """
     data = mend(data)
@@ -83,8 +83,8 @@ def repair(data: bytes) -> bytes:
 
 
 def mend(data: bytes) -> bytes:
-    """Return ``data`` with U+FFFD in place of bytes that are not UTF-8, JSON's words in place of other languages',
-    and escapes for control characters in strings.  Line feeds stay: ``data`` with line feeds may be several payloads.
+    """Return ``data`` with U+FFFD for bytes that are not UTF-8, JSON's words for those of other languages, and escapes
+    for control characters in strings.  Line feeds stay, because ``data`` may be several payloads.
 
     Halves of surrogate pairs stay apart, each as the three bytes that UTF-8 would make of it (``halves_apart``).
     """
@@ -131,7 +131,7 @@ def _in_json(found: re.Match[bytes]) -> bytes:
 
 
 def halves_apart(data: bytes) -> bytes:
-    """``data`` with escaped halves of surrogate pairs as bytes, which no other text has in it.  Pairs stay escaped."""
+    """Return ``data`` with escaped halves of surrogate pairs as unique bytes.  Pairs stay escaped."""
     if b"\\ud" in data or b"\\uD" in data:
         data = _LONE_SURROGATE.sub(_as_bytes, data)
     return data
@@ -142,14 +142,12 @@ def has_halves(data: bytes) -> bool:
 
 
 def join_halves(data: bytes) -> bytes:
-    """``data`` with the pairs among its halves (``halves_apart``) as the characters that they are, the others as
-    U+FFFD.
-    """
+    """Return ``data`` with pairs of halves (``halves_apart``) as their characters, and single halves as U+FFFD."""
     return _HALVES.sub(_joined, data)
 
 
 def split_half(data: bytes) -> tuple[bytes, bytes]:
-    """``data`` without the first half of a pair that it ends with, and that half."""
+    """Return ``data`` without the first half of a pair at its end, and that half."""
     if len(data) >= 3 and data[-3] == 0xED and 0xA0 <= data[-2] <= 0xAF:
         return data[:-3], data[-3:]
     return data, b""
@@ -177,7 +175,7 @@ def object_length(data: memoryview) -> int | None:
         _object(data)
     except msgspec.DecodeError as error:
         found = _BEHIND.search(str(error))
-        return int(found[1]) - 1 if found is not None else None  # it counts from 1
+        return int(found[1]) - 1 if found is not None else None  # msgspec counts from 1
     except (UnicodeDecodeError, RecursionError):
         return None
     return None
@@ -225,7 +223,7 @@ def as_number(raw: Raw | bytes | None) -> int | float | None:
 
 
 def as_integer(raw: Raw | bytes | None) -> int | None:
-    """An integer, also where it is spelled ``12.0``."""
+    """Return an integer, also from ``12.0``."""
     number = _read(_number, raw)
     if isinstance(number, float):
         return int(number) if number.is_integer() else None
@@ -233,7 +231,7 @@ def as_integer(raw: Raw | bytes | None) -> int | None:
 
 
 def as_index(raw: Raw | bytes | None) -> int | None:
-    """An integer, also where it stands in a string."""
+    """Return an integer, also from a string."""
     text = as_text(raw) if raw is not None and memoryview(raw)[0] == 0x22 else None
     return as_integer(text.encode() if text is not None else raw)
 
@@ -249,7 +247,7 @@ def are_alike(one: str, other: str) -> bool:
 
 
 def repaired(raw: Raw | None) -> Raw | None:
-    """A value without halves of surrogate pairs, so that it can be read."""
+    """Return a value without halves of surrogate pairs, so that it can be read."""
     return Raw(join_halves(bytes(raw))) if raw is not None and has_halves(bytes(raw)) else raw
 
 
@@ -259,7 +257,7 @@ def is_null(raw: Raw | None) -> bool:
 
 
 def raw(value: object) -> Raw:
-    """Any plain value as it stands in JSON."""
+    """Return any plain value as JSON."""
     return Raw(encode(value))
 
 

@@ -57,6 +57,6 @@ def problem(text: str) -> str | None:
 
 
 def key_of(text: str) -> str | None:
-    """The clean key; None where it is none."""
+    """Return the clean key; None if the text cannot be one."""
     cleaned = clean(text)
     return cleaned if problem(cleaned) is None else None

@@ -1,4 +1,4 @@
-"""HTTP/1.1 heads ⇄ values, and the few rules of RFC 9110 and 9112 that a gateway must hold itself.
+"""HTTP/1.1 heads ⇄ values, and the few rules of RFC 9110 and 9112 that the gateway itself enforces.
 
 httptools (llhttp) parses.  This module owns the rest: the heads that are refused, the writing of heads, the fields
 that go to an upstream.
@@ -64,7 +64,7 @@ _REQUEST_LINE = re.compile(rb"(?:\r\n)*([!-~]{1,32}) +[!-~]{1,8192} +HTTP/(\d)\.
 
 
 def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
-    """The error of a request whose version is not 1.1; None for an HTTP/1.0 request that can be read."""
+    """Return the error of a request whose version is not 1.1; None for an HTTP/1.0 request that can be read."""
     if version == "1.0":
         # RFC 9112 §6.1: an HTTP/1.0 request with a transfer coding may have been framed by a proxy that ignored it.
         return GatewayError(BAD_FRAMING, "an HTTP/1.0 request has no Transfer-Encoding") if chunked else None
@@ -74,9 +74,9 @@ def unsupported(version: str, *, chunked: bool) -> GatewayError | None:
 
 
 def unreadable(data: bytes, reason: str) -> GatewayError:
-    """The error of bytes that the parser refused for ``reason``.
+    """Return the error of bytes that the parser refused for ``reason``.
 
-    ``data`` is the read in which it stopped, where a request had to begin; empty inside of a body.
+    ``data`` is the read in which it stopped, if a request had to begin there; empty within a body.
     """
     if data[:1] == b"\x16":
         return GatewayError(
@@ -96,7 +96,7 @@ def unreadable(data: bytes, reason: str) -> GatewayError:
 
 
 def origin_form(target: bytes) -> bytes:
-    """The path of an absolute-form target (RFC 9112 §3.2.2); anything else as it is."""
+    """Return the path of an absolute-form target (RFC 9112 §3.2.2); other targets as they are."""
     _, found, rest = target.partition(b"://")
     return b"/" + rest.partition(b"/")[2] if found else target
 
@@ -105,7 +105,7 @@ def origin_form(target: bytes) -> bytes:
 
 
 def chunk(data: bytes) -> bytes:
-    """One chunk of the chunked coding (RFC 9112 §7.1).  ``data`` must not be empty: that would end the body."""
+    """Return one chunk of the chunked coding (RFC 9112 §7.1).  ``data`` must not be empty: that would end the body."""
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -124,22 +124,23 @@ def fields(pairs: Iterable[tuple[str, str]]) -> bytes:
 
 
 def unfit_field(name: str) -> str | None:
-    """Why no configuration may name this header field, or None."""
+    """Return the reason why no configuration may name this header field, or None."""
     if not _FIELD_NAME.fullmatch(name):
         return f"{name!r} is not a header name"
     return f"{name!r} cannot be set here: the gateway sets it" if name.lower() in TRANSPORT_FIELDS else None
 
 
 def forwardable(allowed: Iterable[str], fixed: Iterable[str]) -> tuple[bytes, ...]:
-    """Names of the client's headers that may go to an upstream: the provider row's allow-list, without the fields that
-    the transport or the row itself (``fixed``) writes.
+    """Return the names of the client's headers that may go to an upstream.
+
+    They are the provider row's allow-list, without the fields that the transport or the row itself (``fixed``) writes.
     """
     taken = TRANSPORT_FIELDS.union(name.lower() for name in fixed)
     return tuple(name.encode() for name in (name.lower() for name in allowed) if name not in taken)
 
 
 def forwarded(headers: dict[bytes, bytes], allowed: tuple[bytes, ...]) -> bytes:
-    """The header lines of ``headers`` that are ``allowed``."""
+    """Return the header lines of ``headers`` that are ``allowed``."""
     out = b""
     for name in allowed:
         if name in headers:

@@ -1,4 +1,4 @@
-"""The proxy variables: which proxy, if any, a connection to a host goes through.  Pure.
+"""The proxy variables: choose the proxy, if any, of a connection to a host.  Pure.
 
 The same rules hold for traffic and for checks of a provider.  They are those of curl, Go and requests.  ``NO_PROXY``
 is a list, separated by commas or blanks: names (with their subdomains), ``.names`` and ``*.names``, addresses,
@@ -36,8 +36,8 @@ class Proxy(NamedTuple):
     authorization: bytes
 
 
-class Entry(NamedTuple):
-    """One of ``NO_PROXY``: a network, a pattern or a name with all below it; ``port``: only with this one."""
+class NoProxyRule(NamedTuple):
+    """One entry of ``NO_PROXY``: a network, a pattern, or a name with its subdomains.  ``port``: only this one."""
 
     network: _Network | None
     name: str
@@ -46,7 +46,7 @@ class Entry(NamedTuple):
 
 
 class Proxies:
-    """Read the environment.  Raises ProxyNotServed."""
+    """The proxies that the environment names.  Raises ProxyNotServed."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
         spelt = sorted(environment)  # capitals sort first, so that the lower-case variable wins, as with curl
@@ -58,7 +58,7 @@ class Proxies:
         self._direct = _entries(environment.get(found.get("no_proxy", ""), ""))
 
     def of(self, tls: bool, host: str, port: int) -> Proxy | None:
-        """The proxy on the way to ``host``; None: none.  Loopback is always reached directly."""
+        """Return the proxy for ``host``; None: a direct connection.  Loopback never has a proxy."""
         proxy = self._proxies[tls]
         if proxy is None:
             return None
@@ -79,7 +79,7 @@ def problem(environment: Mapping[str, str]) -> str | None:
 
 
 def plain_host(host: str) -> str:
-    """In lower case, without brackets, zone and the dot at the end; names as the resolver takes them."""
+    """Return a host in lower case, without brackets, zone and final dot; names in the resolver's form."""
     name = host.strip("[]").partition("%")[0].rstrip(".").lower()
     if name.isascii():
         return name
@@ -133,11 +133,11 @@ def _authorization(user: str | None, password: str | None) -> bytes:
 # ------------------------------------------------------------------------------------- exceptions
 
 
-def _entries(text: str) -> list[Entry]:
+def _entries(text: str) -> list[NoProxyRule]:
     return [entry for word in re.split(r"[\s,;|]+", text) if (entry := _entry(word.lower())) is not None]
 
 
-def _entry(word: str) -> Entry | None:
+def _entry(word: str) -> NoProxyRule | None:
     word = re.sub(r"^[a-z]+://", "", word).rstrip("/")
     port = None
     if bracketed := _BRACKETED.fullmatch(word):
@@ -151,13 +151,13 @@ def _entry(word: str) -> Entry | None:
         return None
     network = _network(word)
     if network is not None and network.prefixlen != network.max_prefixlen:
-        return Entry(network, "", False, int(port) if port else None)
-    address = _address(name)  # one address, however it is written
+        return NoProxyRule(network, "", False, int(port) if port else None)
+    address = _address(name)  # one form for each address
     network = ipaddress.ip_network(address) if address is not None else None
-    return Entry(network, name, below, int(port) if port else None)
+    return NoProxyRule(network, name, below, int(port) if port else None)
 
 
-def _spares(entry: Entry, name: str, address: _Address | None, port: int) -> bool:
+def _spares(entry: NoProxyRule, name: str, address: _Address | None, port: int) -> bool:
     if entry.port is not None and entry.port != port:
         return False
     if entry.network is not None:

@@ -1,12 +1,15 @@
-"""Header fields in which providers say what is left of an account's limits.  Pure.
+"""Header fields that say what is left of a limit: how providers tell it of an account, how we tell our clients.  Pure.
 
-OpenAI's and its imitators' ``x-ratelimit-*`` (platform.openai.com, Rate limits), Anthropic's ``anthropic-ratelimit-*``
-(docs.anthropic.com, Rate limits).
+``x-ratelimit-*`` of OpenAI and compatible servers (platform.openai.com, Rate limits), Anthropic's
+``anthropic-ratelimit-*`` (docs.anthropic.com, Rate limits).
 """
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping
+
+from headgate.model import UNLIMITED, Standing
 
 _LIMITS = tuple(
     (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
@@ -17,8 +20,45 @@ _LIMITS = tuple(
 
 
 def share_left(headers: Mapping[bytes, bytes]) -> float | None:
-    """The smallest share of a limit that is left, 0.0 to 1.0; None where the fields say nothing."""
+    """Return the smallest share of a limit that is left, 0.0 to 1.0; None without such fields."""
     return min((share for limit in _LIMITS if (share := _share(headers, *limit)) is not None), default=None)
+
+
+_OF_REQUESTS = (
+    b"x-ratelimit-limit-requests: %d\r\nx-ratelimit-remaining-requests: %d\r\nx-ratelimit-reset-requests: %b\r\n"
+)
+_OF_TOKENS = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n"
+_SHORT = b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
+_BOTH = _OF_REQUESTS + _OF_TOKENS + _SHORT
+
+
+def fields_of(standing: Standing) -> bytes:
+    """Header lines as OpenAI has them, and the short ones in whole seconds; none where there is no limit."""
+    limit, most = standing.requests, standing.tokens
+    seconds, until = math.ceil(standing.requests_reset), math.ceil(standing.tokens_reset)
+    left, rest = standing.requests_left, standing.tokens_left
+    if left < 0:
+        left = 0
+    if rest < 0:
+        rest = 0
+    if limit < UNLIMITED and most < UNLIMITED:
+        return _BOTH % (limit, left, _duration(seconds), most, rest, _duration(until), limit, left, seconds)
+    if limit < UNLIMITED:
+        return (_OF_REQUESTS + _SHORT) % (limit, left, _duration(seconds), limit, left, seconds)
+    if most < UNLIMITED:
+        return (_OF_TOKENS + _SHORT) % (most, rest, _duration(until), most, rest, until)
+    return b""
+
+
+def _duration(seconds: int) -> bytes:
+    """As OpenAI writes it: 7s, 6m0s, 23h0m5s."""
+    if seconds <= 60:
+        return _MINUTE[seconds]
+    minutes, seconds = divmod(seconds, 60)
+    return b"%dm%ds" % (minutes, seconds) if minutes < 60 else b"%dh%dm%ds" % (*divmod(minutes, 60), seconds)
+
+
+_MINUTE = (*(b"%ds" % seconds for seconds in range(60)), b"1m0s")
 
 
 def _share(headers: Mapping[bytes, bytes], limit_name: bytes, left_name: bytes) -> float | None:

@@ -31,9 +31,9 @@ _crc32 = zlib.crc32
 
 
 def encode(record: Record) -> bytes:
-    """One record as it stands in a segment, header included.
+    """Return one record as it is stored in a segment, with its header.
 
-    Raises ValueError for a record that ``scan`` would not take: it would hide all later ones.
+    Raises ValueError for a record that ``scan`` would not accept, because it would hide all later ones.
     """
     payload = _encode(record)
     if len(payload) > MAX_RECORD:
@@ -42,7 +42,7 @@ def encode(record: Record) -> bytes:
 
 
 def scan(buffer: bytes | memoryview, start: int = 0) -> Iterator[tuple[Record, int]]:
-    """The whole, sound records in ``buffer`` from ``start`` on, each with the offset behind it.
+    """Yield the whole, sound records in ``buffer`` from ``start`` on, each with the offset after it.
 
     Stops silently at zeros, at an incomplete record and at a torn one.  The caller keeps the last offset and reads
     again when the file has grown.
@@ -63,7 +63,7 @@ def scan(buffer: bytes | memoryview, start: int = 0) -> Iterator[tuple[Record, i
 
 
 def next_sound(buffer: bytes, start: int = 0) -> int | None:
-    """Where the next sound record begins, at ``start`` or behind it; None where there is none in ``buffer``."""
+    """Return the offset of the next sound record, at ``start`` or after it; None if ``buffer`` has none."""
     end = len(buffer)
     for match in _BEGIN.finditer(buffer, start):
         offset = match.start()

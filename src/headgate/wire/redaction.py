@@ -1,6 +1,6 @@
-"""Remove secrets from foreign text, before it is shown.
+"""Remove secrets from foreign text before anyone reads it.
 
-Known secrets are found by plain search in all of the text.  Then the text is cut, and patterns remove all that looks
+Known secrets are found by plain search in all of the text.  Then the text is cut, and patterns remove texts that look
 like a key.  This order has two reasons: a cut cannot leave half of a known secret, and no pattern ever meets a long
 text.
 """
@@ -10,11 +10,11 @@ from __future__ import annotations
 import re
 from urllib.parse import quote
 
-MOST_TEXT = 2048  # characters that are looked at with patterns, and returned
-_SHORTEST = 4  # a shorter secret would take out ordinary words
-_TRACE = 8  # so many first characters of a long secret reveal it, wherever it was cut
+MOST_TEXT = 2048  # characters that patterns search, and that are returned
+_SHORTEST = 4  # the removal of a shorter secret would remove ordinary words
+_TRACE = 8  # this many first characters of a long secret identify it, after any cut
 
-# No alternative may start again inside of what another start has read: that would be quadratic.  A test measures it.
+# No alternative may start again within the text of an earlier start: that would be quadratic.  A test measures it.
 _KEY_LIKE = re.compile(
     r"(?<![A-Za-z0-9_\-*.])(?:sk|pk|rk|hg|ngk|gsk|xai|pplx|hf|r8|nvapi|fw|tgp|csk|key)[-_][A-Za-z0-9_\-*.]{4,}"
     r"|\bAIza[A-Za-z0-9_\-]{10,}|\bAKIA[A-Z0-9]{8,}"
@@ -44,11 +44,11 @@ def _without(text: str, secret: str) -> str:
         text = text.replace(spelling, "[redacted]")
     if len(secret) <= _TRACE:
         return text
-    head, kept, at = secret[:_TRACE], [], 0
+    head, pieces, at = secret[:_TRACE], [], 0
     while (found := text.find(head, at)) >= 0:
         end = found + _TRACE
         while end < len(text) and end - found < len(secret) and text[end] == secret[end - found]:
             end += 1
-        kept += [text[at:found], "[redacted]"]
+        pieces += [text[at:found], "[redacted]"]
         at = end
-    return "".join((*kept, text[at:]))
+    return "".join((*pieces, text[at:]))

@@ -8,11 +8,11 @@ from __future__ import annotations
 from collections.abc import Mapping
 from urllib.parse import quote
 
-SHORTEST = 6  # of a header's value that is taken out of texts: shorter ones are words like any other
+SHORTEST = 6  # characters of a header's value that is removed from texts: shorter values are ordinary words
 
 
 def credential(auth: str, key: str) -> tuple[bytes, str]:
-    """The header lines and the query string (``""`` or ``name=value``) that carry ``key``.
+    """Return the header lines and the query string (``""`` or ``name=value``) that contain ``key``.
 
     Raises ValueError for a scheme that is not served, and for a key that could end a header line.
     """
@@ -32,12 +32,12 @@ def credential(auth: str, key: str) -> tuple[bytes, str]:
 
 
 def header_secret(provider: str, name: str) -> str:
-    """The id under which Secrets hold the value of a provider's header; no account's label has a colon."""
+    """Return the id of a provider's header value in Secrets.  It has a colon, which no account's label contains."""
     return f"{provider}/header:{name.lower()}"
 
 
 def header_values(provider: str, headers: Mapping[str, str], secrets: Mapping[str, str]) -> dict[str, str] | None:
-    """A provider's headers with their values; one that stands empty is among ``secrets``.  None: one is not known."""
+    """Return a provider's headers with their values; empty ones come from ``secrets``.  None if one is missing."""
     found = {name: value or secrets.get(header_secret(provider, name)) for name, value in headers.items()}
     known = {name: value for name, value in found.items() if value is not None}
     return known if len(known) == len(found) else None

@@ -3,12 +3,13 @@
 ``Decoder`` takes a body cut anywhere and returns its events; it reads every byte once, in pieces of any size.  Data
 stays bytes: the dialect decides whether it is UTF-8 or JSON.  Five things go beyond the standard:
 
-- A field named ``error`` is reported: one server reports its failures so. - The unfinished event at the end of the
-body, which the standard drops, is given by ``close()``. - Payloads without a blank line between them are events of
-their own.  ``}`` and then ``{`` cannot stand in one JSON value, wherever its lines are cut; ``[DONE]`` is a payload
-of its own.  From then on such a stream's lines do not wait. - Lines of JSON without ``data:`` (NDJSON, or an error
-put behind the events) are events, except between lines of data that belong together. - A field may be indented by
-blanks, as by a server whose template for events is.
+- A field named ``error`` is reported, because one server reports its failures so.
+- ``close()`` returns the unfinished event at the end of the body, which the standard drops.
+- Payloads without a blank line between them are separate events.  No JSON value contains a line break between ``}`` and
+  ``{``, and ``[DONE]`` is always one payload.  After the first such case, each line of the stream is an event at once.
+- Lines of JSON without ``data:`` (NDJSON, or an error after the events) are events, except between lines of data that
+  belong together.
+- A field may be indented by blanks: one server indents its template for events.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ _INDENT = (b" ", b"\t")
 
 
 class Event(Struct, gc=False):
-    """One event.  ``name`` is empty where the stream gave none (the standard's ``message``).
+    """One event.  ``name`` is empty if the stream gave none (the standard's ``message``).
 
     ``id`` is the stream's last event id so far.  ``error`` holds the value of an ``error:`` field; a standard parser
     would not report an event without other fields (``data`` empty).
@@ -64,7 +65,7 @@ class Decoder:
         self.overflowed = False
         self.fresh = True
         self.retry: int | None = None
-        self._started = False  # whether there is a byte order mark is settled
+        self._started = False  # the bytes of a byte order mark have passed
         self._line = bytearray()  # the line that has begun
         self._after_cr = False  # a CR ended the last line: an LF that follows belongs to it
         self._data: list[bytes] = []
@@ -73,11 +74,11 @@ class Decoder:
         self._named = b""  # the name when _data began
         self._id = b""
         self._error = b""
-        self._indented = False  # the fields of this event stand behind blanks
-        self._line_by_line = False  # no blank lines stand between this stream's payloads
+        self._indented = False  # the fields of this event are indented
+        self._line_by_line = False  # this stream has no blank lines between payloads
 
     def feed(self, data: bytes) -> list[Event]:
-        """The events that ``data`` completes."""
+        """Return the events that ``data`` completes."""
         if (
             self.fresh and data[:6] == b"data: " and data[-2:] == b"\n\n" and data.count(b"\n") == 2
             and len(data) - 2 <= self.max_event and b"\r" not in data
@@ -93,7 +94,7 @@ class Decoder:
         return events
 
     def close(self) -> list[Event]:
-        """The event that the end of the body left unfinished, if there is one.  A standard parser drops it."""
+        """Return the event that the end of the body left unfinished, if any.  A standard parser drops it."""
         events: list[Event] = []
         if not self.overflowed:
             self._field(bytes(self._line), events)
@@ -137,7 +138,7 @@ class Decoder:
             self._field(line, events)
 
     def _check(self, length: int) -> bool:
-        """Whether a line of ``length`` bytes still fits; the answer does not depend on how the line arrived."""
+        """True if a line of ``length`` bytes still fits.  The result does not depend on the line's splits."""
         if self._size + length > self.max_event:
             self.overflowed = True
         return not self.overflowed
@@ -161,16 +162,16 @@ class Decoder:
                 self.retry = int(value)
         elif name == b"error":
             self._error = value
-        elif name[:1] in _INDENT and (self._indented or not self._data):  # else a field of another name, and ignored
+        elif name[:1] in _INDENT and (self._indented or not self._data):  # else it is another field, and ignored
             self._field(line.lstrip(b" \t"), events)
             self._indented = True
 
     def _add(self, value: bytes, events: list[Event]) -> None:
-        """One line of data.  Where it cannot belong to the lines before, those are an event."""
+        """Add one line of data.  If it cannot continue the lines before, those are an event."""
         if not self._data:
             self._named = self._name
         elif (value.lstrip()[:1] == b"{" or value[:6] == _DONE) and _ends(self._data[-1]):
-            later = self._name  # given behind the lines before: to the line that follows
+            later = self._name  # it came after the lines before: it belongs to this line
             self._name = self._named
             self._dispatch(events)
             self._name = self._named = later if later != self._named else b""
@@ -193,12 +194,12 @@ class Decoder:
 
 
 def _ends(line: bytes) -> bool:
-    """Whether ``line`` may be the end of a payload."""
+    """True if ``line`` may be the end of a payload."""
     return line.rstrip()[-1:] == b"}" or line[:6] == _DONE
 
 
 def encode(data: bytes, *, event: bytes = b"", id: bytes = b"") -> bytes:
-    """One whole event.  ``data`` may have line feeds in it; ``event`` and ``id`` may not, and are left out if empty."""
+    """Return a whole event.  ``data`` may contain line feeds, ``event`` and ``id`` not; empty ones are left out."""
     head = b""
     if id:
         head = b"id: " + id + b"\n"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ipaddress
 import re
 from urllib.parse import parse_qsl, urlsplit
 
@@ -25,6 +26,17 @@ def problem(url: str) -> str | None:
     except ValueError as error:
         return f"cannot be read as a URL: {error}"
     return None
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a host's name leads to the machine that uses it: ``localhost``, names below it, loopback addresses."""
+    name = host.lower().rstrip(".")
+    if name == "localhost" or name.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(name).is_loopback
+    except ValueError:
+        return False
 
 
 def parameters(query: bytes) -> list[tuple[str, str]]:

@@ -73,7 +73,7 @@ def test_an_echo_is_spliced_like_a_restart(size: int, cuts: list[int]) -> None:
     for trims in (True, False, None):
         seam = Seam(said, afresh=False, trims=trims, stops=["mud", "river"])
         assert joined(seam, SAID + " like a sleeping animal.", cuts) == SAID[size:] + " like a sleeping animal."
-        assert seam.echoed and seam.afresh and seam.settled and not seam.stopped
+        assert seam.echoed and seam.afresh and seam.resolved and not seam.stopped
 
 
 @given(st.integers(1, 15), CUTS)
@@ -118,9 +118,9 @@ def test_forty_characters_are_held_at_most() -> None:
     said = "x" * 20 + SAID
     seam = Seam(said, afresh=False, trims=False)
     assert seam.take(said[:39]) == ""
-    assert seam.take("?") == said[:39] + "?" and seam.settled
+    assert seam.take("?") == said[:39] + "?" and seam.resolved
     seam = Seam(said, afresh=False, trims=False)
-    assert seam.take("y") == "y" and seam.settled
+    assert seam.take("y") == "y" and seam.resolved
 
 
 @given(st.text("ab\n ", min_size=1, max_size=80), st.text("ab\n ", max_size=80), CUTS)

@@ -1,7 +1,7 @@
 """Providers as data: one TOML file is one row; this module reads rows and makes providers of them.
 
-Owns the rows' format, their folders, and a row's values for a provider and its models.  Refuses a row that it
-does not understand whole: an unknown key, quirk or task is an error with a sentence.  Holds no key and calls nobody.
+Owns the rows' format, their folders, and a row's values for a provider and its models.  Refuses a row that it does not
+understand whole: an unknown key, quirk or task is an error with a sentence.  Holds no key and sends no request.
 """
 
 from __future__ import annotations
@@ -47,11 +47,11 @@ Link = Annotated[str, Meta(pattern=r"^https://\S+$", max_length=256)]
 
 
 class BadRow(ValueError):
-    """A row cannot be meant.  The message is a sentence that names the file."""
+    """An invalid row.  The message is a sentence that names the file."""
 
 
 class Unfilled(ValueError):
-    """A row's base URL has a placeholder that the environment does not fill.  The message says what to do."""
+    """A row's base URL has a placeholder that the environment does not fill.  The message has the next step."""
 
 
 class Prices(Struct, frozen=True, forbid_unknown_fields=True):
@@ -63,7 +63,7 @@ class Prices(Struct, frozen=True, forbid_unknown_fields=True):
     cache_write: Decimal | None = None
 
 
-class Facts(Struct, frozen=True, forbid_unknown_fields=True):
+class ModelProperties(Struct, frozen=True, forbid_unknown_fields=True):
     """The certain properties of one model of the provider; the others come from the price list, or are unknown."""
 
     title: Text | None = None
@@ -94,7 +94,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     holds the key.  ``prices`` is genai-prices' id of it, ``ids`` a pattern of its own model ids (the price list has
     further names that cannot be requested).  ``free_suffix`` is the end of ids that cost nothing by the provider's
     own rule.  ``prefill``: the form in which its models continue a text; ``prefill_trims``: whether they lose its
-    trailing white space.  ``local``: it runs on hardware of one's own, tokens cost nothing.  ``tasks``: its model for
+    trailing white space.  ``local``: it runs on the operator's hardware; tokens cost nothing.  ``tasks``: its model for
     each task.  ``retired``: ids that the provider has ended, or will end, if the price list does not know it.
     """
 
@@ -118,7 +118,7 @@ class Row(Struct, frozen=True, forbid_unknown_fields=True):
     local: bool = False
     engine: Engine | None = None
     tasks: Mapping[str, Text] = {}
-    models: Mapping[str, Facts] = {}
+    models: Mapping[str, ModelProperties] = {}
     retired: tuple[Text, ...] = ()
 
 
@@ -215,9 +215,9 @@ def _wrong(row: Row) -> Iterable[str]:
             re.compile(row.ids)
         except (re.error, OverflowError, RecursionError) as error:
             yield f"ids: is not a regular expression ({error})"
-    for model, facts in row.models.items():
+    for model, properties in row.models.items():
         for field in RATES:
-            usd = getattr(facts.price, field)
+            usd = getattr(properties.price, field)
             # Of what is not finite not even the order is known
             if usd is not None and not (usd.is_finite() and 0 <= usd <= 1_000_000 and usd.scaleb(9) % 1 == 0):
                 yield f"models.{model}.price.{field}: must be 0 to 1,000,000 USD per million tokens, nine decimals"
@@ -232,7 +232,7 @@ def placeholders(row: Row) -> tuple[str, ...]:
 
 
 def unfilled(url: str, environ: Mapping[str, str]) -> tuple[str, ...]:
-    """The variables that a row's base URL needs and ``environ`` has not."""
+    """Return the variables that a row's base URL needs and ``environ`` lacks."""
     return tuple(name for name in _PLACEHOLDER.findall(url) if not environ.get(name))
 
 
@@ -270,7 +270,7 @@ def fields(row: Row) -> dict[str, Any]:
 
 
 def key_in(row: Row, environ: Mapping[str, str]) -> tuple[str, str] | None:
-    """The first of the row's key variables that holds something that can be a key, and its value."""
+    """Return the first of the row's variables whose value can be a key, and that value."""
     return first_key(row.key_env, environ)
 
 
@@ -283,7 +283,7 @@ def first_key(variables: Iterable[str], environ: Mapping[str, str]) -> tuple[str
 
 
 def unusable_keys(row: Row, environ: Mapping[str, str]) -> list[str]:
-    """A sentence for each of the row's key variables that holds something which is no key."""
+    """Return a sentence for each of the row's variables whose value cannot be a key."""
     held = [(name, clean(environ[name])) for name in row.key_env if environ.get(name)]
     return [f"{name} {sentence}" for name, text in held if text and (sentence := problem(text))]
 
@@ -293,13 +293,13 @@ def catalog(row: Row) -> dict[str, ModelRow]:
     return {
         model: ModelRow(
             id=model,
-            title=facts.title,
-            canonical=facts.canonical,
-            context_window=facts.context_window,
-            max_output=facts.max_output,
-            capabilities=facts.capabilities,
-            kind=facts.kind,
-            price=Price() if facts.price == Prices() else price(facts.price, f"providers/{row.name}.toml"),
+            title=properties.title,
+            canonical=properties.canonical,
+            context_window=properties.context_window,
+            max_output=properties.max_output,
+            capabilities=properties.capabilities,
+            kind=properties.kind,
+            price=Price() if properties.price == Prices() else price(properties.price, f"providers/{row.name}.toml"),
         )
-        for model, facts in row.models.items()
+        for model, properties in row.models.items()
     }

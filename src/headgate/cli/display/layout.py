@@ -252,7 +252,7 @@ def _joined(cells: Sequence[Text], columns: Sequence[tuple[Column, int]]) -> Tex
 # ------------------------------------------------------------------------------------- one object
 
 
-class Facts:
+class PropertyTable:
     """One object: names and values, in a frame where there is a terminal that is wide enough for one."""
 
     def __init__(self, title: str, rows: Iterable[tuple[str, Value | None]]) -> None:

@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TextIO
 
-from headgate.cli.display.layout import GLYPHS, Column, Drawing, Facts, Table, Text, Value, lines_of, visible
+from headgate.cli.display.layout import GLYPHS, Column, Drawing, PropertyTable, Table, Text, Value, lines_of, visible
 
 UNKNOWN = "unknown"
 _EIGHTHS = " ▏▎▍▌▋▊▉█"
@@ -88,7 +88,7 @@ def table(*columns: str, rows: Iterable[Sequence[Value | None]], empty: str) -> 
 
 def facts(title: str, rows: Iterable[tuple[str, Value | None]]) -> Drawing:
     """One object: names and values in a frame.  Values that are None are left out."""
-    return Facts(title, rows)
+    return PropertyTable(title, rows)
 
 
 # ------------------------------------------------------------------------------------- figures

@@ -19,7 +19,7 @@ _FIGURES = 24  # columns of FROM and TOOK with their gaps
 
 
 @dataclass(frozen=True)
-class Step:
+class TimelineStep:
     """``start`` and ``end`` are milliseconds after the call was received."""
 
     name: str
@@ -38,7 +38,7 @@ def timeline(row: dict[str, Any]) -> Drawing:
     return Flexible(lambda width: _drawn(steps, width))
 
 
-def steps_of(row: dict[str, Any]) -> Iterator[Step]:
+def steps_of(row: dict[str, Any]) -> Iterator[TimelineStep]:
     """Each attempt, the phases of the last that answered, and the whole call."""
     attempts: list[dict[str, Any]] = row["attempts"]
     if not attempts:
@@ -47,32 +47,34 @@ def steps_of(row: dict[str, Any]) -> Iterator[Step]:
     for index, one in enumerate(attempts):
         name = f"{one['provider']}/{one['model']}"
         style = "red" if one["code"] else "green"
-        yield Step(f"{index + 1} {name}" if len(attempts) > 1 else name, one["started_ms"], one["ended_ms"], style)
+        yield TimelineStep(
+            f"{index + 1} {name}" if len(attempts) > 1 else name, one["started_ms"], one["ended_ms"], style
+        )
         if index == answered:
             yield from _phases(row["timings_ms"], one)
     end = row["timings_ms"]["total"] or attempts[-1]["ended_ms"]
-    yield Step("whole call", 0, end, "dim")
+    yield TimelineStep("whole call", 0, end, "dim")
 
 
-def _phases(timings: dict[str, float | None], attempt: dict[str, Any]) -> Iterator[Step]:
+def _phases(timings: dict[str, float | None], attempt: dict[str, Any]) -> Iterator[TimelineStep]:
     """From the request's going out to its last byte."""
     start, end = attempt["started_ms"], attempt["ended_ms"]
     if timings["queue"] is None:
         return
     at = min(start + timings["queue"], end)
     if at - start >= SHOWN_MS:
-        yield Step("  queue", start, at, "blue")
+        yield TimelineStep("  queue", start, at, "blue")
     for name, took in (("  connect", timings["connect"]), ("  headers", timings["ttfb"])):
         if took is not None and took >= SHOWN_MS:
-            yield Step(name, at, min(end, at + took), "blue")
+            yield TimelineStep(name, at, min(end, at + took), "blue")
             at = min(end, at + took)
     token = timings["ttft"]
     if token is not None and at <= token <= end:
-        yield Step("  first token", at, token, "blue")
-        yield Step("  text", token, end, "green")
+        yield TimelineStep("  first token", at, token, "blue")
+        yield TimelineStep("  text", token, end, "green")
 
 
-def _drawn(steps: list[Step], width: int | None) -> Drawing:
+def _drawn(steps: list[TimelineStep], width: int | None) -> Drawing:
     total = max(step.end for step in steps) or 1.0
     names = max(columns_of(step.name) for step in steps)
     room = PIPED if width is None else min(WIDEST, width - names - _FIGURES)
@@ -89,7 +91,7 @@ def _drawn(steps: list[Step], width: int | None) -> Drawing:
     return Group(table("!STEP", ">FROM", ">TOOK", *axis, rows=rows, empty=""))
 
 
-def _bar(step: Step, total: float, room: int) -> str:
+def _bar(step: TimelineStep, total: float, room: int) -> str:
     """At least one character, at most to the end of the axis."""
     begin = min(room - 1, int(step.start / total * room))
     end = max(begin + 1, min(room, round(step.end / total * room)))

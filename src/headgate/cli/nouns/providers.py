@@ -10,7 +10,7 @@ from headgate.catalog import words
 from headgate.cli.display.layout import Drawing, Group, Text
 from headgate.cli.display.terminal import changed, counting, facts, milliseconds, moment, number, show, table, yes
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
-from headgate.cli.reach.gateway import Ask, Gateway, Trouble, at, open_gateway
+from headgate.cli.reach.gateway import AdminRequest, Gateway, Trouble, at, open_gateway
 
 app = noun("Providers, and the state of their keys.")
 
@@ -184,7 +184,7 @@ def checked(gateway: Gateway, names: list[str]) -> list[dict[str, Any]]:
     """The answers to a check of each provider, all at once; with a bar.  Raises Trouble where one cannot be asked."""
     if not names:
         return []
-    asks = [Ask("POST", at("/providers", name, "check"), timeout_s=CHECK_S) for name in names]
+    asks = [AdminRequest("POST", at("/providers", name, "check"), timeout_s=CHECK_S) for name in names]
     with counting("asking providers", len(asks)) as step:
         answers = gateway.together(asks, lambda index: step(names[index]))
     for answer in answers:

@@ -32,7 +32,7 @@ app = noun("Requests: models, outcomes, timings and cost.")
 
 FOLLOW_S = 1.0
 WIDE = 110  # columns: below, an id takes a line of its own
-_COLOURS = {"delivered": "green", "cancelled": "yellow", None: "cyan"}
+_COLOURS = {"delivered": "green", "cancelled": "yellow", "budget_exceeded": "yellow", None: "cyan"}
 
 
 @app.command("list")

@@ -8,13 +8,16 @@ from __future__ import annotations
 import getpass
 import os
 import sys
+import time
 from collections.abc import Mapping
 from typing import Annotated, Any
 
 import typer
 
-from headgate.cli.display.terminal import changed, counting, draw, facts, moment, say, show, table, yes
-from headgate.cli.nouns.providers import account_table
+from headgate.cli.display.terminal import changed, counting, draw, facts, moment, number, say, show, table, usd, yes
+from headgate.cli.display.times import after
+from headgate.cli.nouns import vault_keys
+from headgate.cli.nouns.providers import CHECK_S, account_table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import Gateway, Trouble, at, open_gateway
 
@@ -23,6 +26,16 @@ app = noun("Providers' keys, sealed in the store.")
 Ident = Annotated[
     str, typer.Argument(metavar="ID", help="PROVIDER/LABEL, as `vault list` shows it; PROVIDER where it has one key.")
 ]
+Owner = Annotated[str | None, typer.Option(help="The tenant whose key it is; everybody's without.")]
+MinuteLimit = Annotated[int | None, typer.Option("--minute-limit", help="Most requests within a minute.")]
+DailyLimit = Annotated[int | None, typer.Option("--daily-limit", help="Most requests within a UTC day.")]
+SpendLimit = Annotated[
+    str | None, typer.Option("--spend-limit", metavar="USD[/day]", help="Most to spend within a month, or a day.")
+]
+OnSpent = Annotated[str | None, typer.Option("--on-spent", help="park (use it no more, the default) or warn.")]
+Expires = Annotated[str | None, typer.Option(help="30d, 12h, or a date like 2027-01-31.")]
+NoTest = Annotated[bool, typer.Option("--no-test", help="Do not try the key first.")]
+Force = Annotated[bool, typer.Option("--force", help="Store a key that its provider refuses.")]
 MASK_FROM = 20  # characters: a shorter key would be half shown
 FOUND, STORED, ALREADY, NO_KEY = "to store", "stored", "already there", "cannot be a key"
 
@@ -46,21 +59,35 @@ def add(
     label: Annotated[str | None, typer.Option(help="To tell several keys of one provider apart.")] = None,
     priority: Annotated[int | None, typer.Option(help="Higher is used first.")] = None,
     free: Annotated[bool, typer.Option("--free", help="Its models cost nothing.")] = False,
+    owner: Owner = None,
+    share: Annotated[bool, typer.Option("--share", help="Other tenants may use the owner's key too.")] = False,
+    minute_limit: MinuteLimit = None,
+    daily_limit: DailyLimit = None,
+    spend_limit: SpendLimit = None,
+    on_spent: OnSpent = None,
+    expires: Expires = None,
+    no_test: NoTest = False,
+    force: Force = False,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Store a key: piped in, or asked for without being shown."""
-    wish: dict[str, Any] = {"provider": provider}
+    """Store a key: piped in, or asked for without being shown.
+
+    It is tried first; one that its provider refuses is not stored.
+    """
+    wish: dict[str, Any] = {"provider": provider, **_terms(owner, minute_limit, daily_limit, expires)}
     wish |= {"label": label} if label else {}
     wish |= {"priority": priority} if priority is not None else {}
-    wish |= {"free": True} if free else {}
+    wish |= {"spend_limit": _spend(spend_limit, on_spent)} if spend_limit else {}
+    wish |= dict.fromkeys([name for name, on in (("free", free), ("share", share), ("force", force)) if on], True)
+    wish |= {"test": False} if no_test else {}
     with open_gateway(config, state_dir) as gateway:
         _takes_keys(gateway, provider)
         gateway.let_go()
         wish["key"] = _key(provider)
-        made = gateway.call("POST", "/accounts", wish)
-    changed(made, f"stored {made['id']} ({made['hint']}); try it: headgate providers check {provider}", as_json)
+        made = _stored(gateway, "POST", "/accounts", wish)
+    changed(made, f"stored {made['id']} ({made['hint']}); {_said(made)}", as_json)
 
 
 @app.command("show")
@@ -80,11 +107,57 @@ def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json
                 ("problem", row["problem"]),
                 ("priority", str(row["priority"])),
                 ("free", yes(row["free"])),
+                ("owner", row["owner"] and f"{row['owner']}{', shared' if row['share'] else ''}"),
+                ("requests a minute", row["minute_limit"] and number(row["minute_limit"])),
+                ("requests a day", row["daily_limit"] and number(row["daily_limit"])),
+                ("spend limit", _limit(row["spend_limit"])),
+                ("expires", moment(row["expires"]) or None),
                 ("added", moment(row["created"]) or None),
                 ("from", row["origin"]),
             ],
         ),
     )
+
+
+@app.command("edit")
+def edit(
+    ident: Ident,
+    key: Annotated[bool, typer.Option("--key", help="Another key: piped in, or asked for.")] = False,
+    priority: Annotated[int | None, typer.Option(help="Higher is used first.")] = None,
+    free: Annotated[bool | None, typer.Option("--free/--paid", help="Whether its models cost nothing.")] = None,
+    owner: Annotated[str | None, typer.Option(help="The tenant whose key it is, or none.")] = None,
+    share: Annotated[bool | None, typer.Option("--share/--no-share", help="Whether other tenants may use it.")] = None,
+    minute_limit: Annotated[int | None, typer.Option("--minute-limit", help="0: no limit.")] = None,
+    daily_limit: Annotated[int | None, typer.Option("--daily-limit", help="0: no limit.")] = None,
+    spend_limit: Annotated[
+        str | None, typer.Option("--spend-limit", metavar="USD[/day]", help="For a month, or a day; 0: no limit.")
+    ] = None,
+    on_spent: OnSpent = None,
+    expires: Annotated[str | None, typer.Option(help="30d, 12h, a date, or never.")] = None,
+    no_test: NoTest = False,
+    force: Force = False,
+    config: Config = None,
+    state_dir: StateDir = None,
+    as_json: Json = False,
+) -> None:
+    """Change a key, or what holds for its use."""
+    wish = _terms(owner, minute_limit, daily_limit, None if expires == "never" else expires)
+    said = {"priority": priority, "free": free, "share": share}
+    wish |= {name: value for name, value in said.items() if value is not None}
+    wish |= {"owner": None} if owner == "none" else {}
+    wish |= {"expires": None} if expires == "never" else {}
+    for name in ("minute_limit", "daily_limit"):
+        wish |= {name: None} if wish.get(name) == 0 else {}
+    wish |= {"spend_limit": None if spend_limit == "0" else _spend(spend_limit, on_spent)} if spend_limit else {}
+    if not wish and not key:
+        raise Trouble("nothing to change", "headgate vault edit --help", 2)
+    wish |= ({"force": True} if force else {}) | ({"test": False} if no_test else {})
+    with open_gateway(config, state_dir) as gateway:
+        if key:
+            gateway.let_go()
+            wish["key"] = _key(ident)
+        answer = _stored(gateway, "PATCH", at("/accounts", ident, slashes=True), wish)
+    changed(answer, f"changed {answer['id']}", as_json)
 
 
 @app.command("remove")
@@ -126,6 +199,54 @@ def import_env(
         say(f"stored {len(new) - len(refused)}; try them: headgate providers check")
     if refused:
         raise typer.Exit(1)
+
+
+app.command("rotate")(vault_keys.rotate)
+app.command("export")(vault_keys.export)
+app.command("import")(vault_keys.import_)
+app.command("doctor")(vault_keys.doctor)
+
+
+def _terms(owner: str | None, minute_limit: int | None, daily_limit: int | None, expires: str | None) -> dict[str, Any]:
+    """The wishes that are the same for a new key and for one that is there."""
+    wish = {
+        "owner": owner,
+        "minute_limit": minute_limit,
+        "daily_limit": daily_limit,
+        "expires": after(expires, time.time()) if expires else None,
+    }
+    return {name: value for name, value in wish.items() if value is not None}
+
+
+def _spend(limit: str, action: str | None) -> dict[str, Any]:
+    """``20`` a month, ``5/day``."""
+    amount, _, period = limit.partition("/")
+    try:
+        wish: dict[str, Any] = {"usd": float(amount), "period": period or "month"}
+    except ValueError:
+        raise Trouble(f"{limit!r} is no spend limit", "write it like 20 or 5/day", 2) from None
+    return wish | ({"action": action} if action else {})
+
+
+def _limit(limit: dict[str, Any] | None) -> str | None:
+    return f"{usd(limit['usd'])} a {limit['period']}, then {limit['action']}" if limit else None
+
+
+def _stored(gateway: Gateway, method: str, path: str, wish: dict[str, Any]) -> dict[str, Any]:
+    try:
+        return gateway.call(method, path, wish, timeout_s=CHECK_S)
+    except Trouble as trouble:
+        if trouble.api_code == "key_refused":
+            trouble.step = "give another key, or store this one with --force"
+        raise
+
+
+def _said(made: dict[str, Any]) -> str:
+    """What the provider said to the key."""
+    tested = made.get("tested")
+    if tested is None:
+        return f"try it: headgate providers check {made['provider']}"
+    return f"it works: {tested['message']}" if tested["ok"] else f"not tried: {tested['message']}"
 
 
 def _takes_keys(gateway: Gateway, provider: str) -> None:
@@ -191,7 +312,7 @@ def _store(gateway: Gateway, rows: list[dict[str, str]]) -> None:
     with counting("storing", len(rows)) as step:
         for row in rows:
             key = os.environ[row["variable"]].strip()
-            wish = {"provider": row["provider"], "key": key, "label": _label(row["variable"])}
+            wish = {"provider": row["provider"], "key": key, "label": _label(row["variable"]), "test": False}
             try:
                 gateway.call("POST", "/accounts", wish)
                 row["state"] = STORED

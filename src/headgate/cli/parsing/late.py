@@ -1,7 +1,7 @@
 """Commands whose modules are imported when they are needed, and not to be listed.
 
-Owns the root command's look-up: names, synonyms, help and completion of the first word come from ``Late`` entries.  A
-module is imported when its command is run, when its own help is shown, or when a later word is completed.
+Owns the root command's look-up: names, synonyms, help and completion of the first word come from ``LateCommand``
+entries.  A module is imported when its command is run, when its own help is shown, or when a later word is completed.
 """
 
 from __future__ import annotations
@@ -23,6 +23,8 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "users": "user",
+    "invites": "invite",
     "key": "vault",
     "keys": "vault",
     "start": "serve",
@@ -33,7 +35,7 @@ _SYNONYMS = {
 COMPLETE = "_HEADGATE_COMPLETE"  # set by the shell's completion script
 
 
-class Late(NamedTuple):
+class LateCommand(NamedTuple):
     """``place``: ``module:attribute`` below ``headgate.cli``, a function or a Typer application."""
 
     name: str
@@ -44,7 +46,7 @@ class Late(NamedTuple):
 class _Stub(TyperCommand):
     """Stands for a command until it is loaded."""
 
-    def __init__(self, late: Late) -> None:
+    def __init__(self, late: LateCommand) -> None:
         super().__init__(name=late.name, help=late.help, rich_markup_mode=None)
         self.late = late
 
@@ -70,7 +72,7 @@ class _Stub(TyperCommand):
 class Root(TyperGroup):
     """The command itself: loads what is late, and takes either number of a noun and the words of other tools."""
 
-    def add_late(self, late: Late) -> None:
+    def add_late(self, late: LateCommand) -> None:
         self.add_command(_Stub(late))
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:

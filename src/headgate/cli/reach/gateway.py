@@ -17,11 +17,11 @@ from types import TracebackType
 from typing import Any, Self
 
 from headgate.cli.display.terminal import say, waiting
-from headgate.cli.reach.line import ANSWER_S, SAME_USER, Answered, Ask, Line, OverHttp, admin_token
+from headgate.cli.reach.line import ANSWER_S, SAME_USER, AdminLine, AdminRequest, Answered, OverHttp, admin_token
 from headgate.cli.trouble import Trouble
 from headgate.process import locate, statedir
 
-__all__ = ["Ask", "Gateway", "Trouble", "at", "failure", "open_gateway", "refusal"]
+__all__ = ["AdminRequest", "Gateway", "Trouble", "at", "failure", "open_gateway", "refusal"]
 
 CLI_TOKEN = "cli.token"
 CLI_NAME = "headgate-cli"  # of that token
@@ -34,10 +34,16 @@ _STEPS = {
     "token_not_found": "headgate token list",
     "account_not_found": "headgate vault list",
     "alias_not_found": "headgate aliases",
+    "user_not_found": "headgate user list",
     "model_not_found": "headgate models",
     "request_not_found": "headgate requests",
 }
-_LISTS = {"/catalog": "models", "/accounts": "vault", "/tokens": "token"}  # where the noun is another word
+_LISTS = {
+    "/catalog": "models",
+    "/accounts": "vault",
+    "/tokens": "token",
+    "/users": "user",
+}  # where the noun is another word
 _WRONG_WISH = frozenset({400, 422})  # what was asked for cannot be: exit code 2, as for a wrong option
 
 
@@ -53,10 +59,10 @@ class OnTheStore:
         if announce:
             say(f"no gateway is running: working on the store in {self._store.state_dir}")
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         return self._store.ask(ask)
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         return self._store.together(asks, done)
 
     def close(self) -> None:
@@ -75,7 +81,7 @@ class Gateway:
         self._announce = announce
         self.state_dir: Path = place.state_dir
         self.config = place.config
-        self._line: Line | None = None
+        self._line: AdminLine | None = None
 
     @classmethod
     def find(cls, config: str | None, overrides: Mapping[str, str], *, announce: bool = True) -> Self:
@@ -115,9 +121,9 @@ class Gateway:
         timeout_s: float = ANSWER_S,
     ) -> dict[str, Any]:
         """One request.  Returns the decoded answer; raises Trouble with the API's own sentence."""
-        return _decoded(*self._connect().ask(Ask(method, path, body, params, timeout_s)))
+        return _decoded(*self._connect().ask(AdminRequest(method, path, body, params, timeout_s)))
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[dict[str, Any] | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[dict[str, Any] | Trouble]:
         """All of them at once; ``done`` hears the index of each as it ends.  Answers in the order of ``asks``."""
         return [_judged(answer) for answer in self._connect().together(asks, done)]
 
@@ -201,7 +207,7 @@ class Gateway:
         if line is not None:
             line.close()
 
-    def _connect(self) -> Line:
+    def _connect(self) -> AdminLine:
         if self._line is None and not self.running:
             try:
                 self._line = OnTheStore(self.state_dir, self._config, self._overrides, announce=self._announce)
@@ -214,7 +220,7 @@ class Gateway:
         return self._line
 
 
-def _elsewhere(place: locate.Place) -> locate.Running | None:
+def _elsewhere(place: locate.Place) -> locate.RunningGateway | None:
     """Return the running gateway of another place: the one that reads the same file.  If this place was never used,
     return the only gateway that runs.  Raises Trouble (2) where that could be several.
     """

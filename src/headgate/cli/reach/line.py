@@ -25,7 +25,7 @@ _RETRY_S = 0.1
 
 
 @dataclass(frozen=True)
-class Ask:
+class AdminRequest:
     """One request to the admin API; ``path`` without /admin/v1."""
 
     method: str
@@ -38,14 +38,14 @@ class Ask:
 Answered = tuple[int, bytes]
 
 
-class Line(Protocol):
+class AdminLine(Protocol):
     """A way to the admin API."""
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         """Status and body.  Raises Trouble where there is no answer."""
         ...
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         """All of them at once, in the order of ``asks``; ``done`` hears the index of each as it ends."""
         ...
 
@@ -63,7 +63,7 @@ class OverHttp:
         self._address = (parts.hostname or "", parts.port or 80)
         self._headers = {"Authorization": f"Bearer {token}", "Connection": "close"}
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         import http.client  # noqa: PLC0415 - late: see above
         from urllib.parse import urlencode  # noqa: PLC0415
 
@@ -101,7 +101,7 @@ class OverHttp:
         finally:
             connection.close()
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
         import threading  # noqa: PLC0415 - late: see above
 
         answers: list[Answered | Trouble] = [Trouble("it was not asked")] * len(asks)

@@ -12,7 +12,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, TypeVar
 
-from headgate.cli.reach.line import Answered, Ask, plain
+from headgate.cli.reach.line import AdminRequest, Answered, plain
 from headgate.cli.trouble import StoreTrouble, Trouble
 from headgate.control.offline import offline
 from headgate.control.store.database import StoreUnusable
@@ -38,9 +38,9 @@ class Store:
         self._open = AsyncExitStack()
         self._runner = asyncio.Runner()
         try:
-            self._client = self._run(
-                self._open.enter_async_context(offline(self.state_dir, settings.database, self._compiled))
-            )
+            public_url = settings.file.control.public_url or ""
+            on_store = offline(self.state_dir, settings.database, self._compiled, settings.master_key, public_url)
+            self._client = self._run(self._open.enter_async_context(on_store))
         except (statedir.StateError, StoreUnusable) as error:
             self._runner.close()
             kind = StoreTrouble if isinstance(error, StoreUnusable) else Trouble
@@ -53,11 +53,11 @@ class Store:
         fresh = load(self._config, os.environ, self._overrides)
         return compile(fresh, credentials.instance_key(self.state_dir), NOWHERE)
 
-    def ask(self, ask: Ask) -> Answered:
+    def ask(self, ask: AdminRequest) -> Answered:
         return self._run(self._ask(ask))
 
-    def together(self, asks: Sequence[Ask], done: Callable[[int], None]) -> list[Answered | Trouble]:
-        async def one(index: int, ask: Ask) -> Answered | Trouble:
+    def together(self, asks: Sequence[AdminRequest], done: Callable[[int], None]) -> list[Answered | Trouble]:
+        async def one(index: int, ask: AdminRequest) -> Answered | Trouble:
             try:
                 return await self._ask(ask)
             except Trouble as trouble:
@@ -70,7 +70,7 @@ class Store:
 
         return self._run(all_of_them())
 
-    async def _ask(self, ask: Ask) -> Answered:
+    async def _ask(self, ask: AdminRequest) -> Answered:
         try:
             answer = await self._client.request(ask.method, ask.path, json=ask.body, params=plain(ask.params))
         except ValueError as error:  # infinity, or an argument that is no UTF-8

@@ -9,19 +9,26 @@ from starlette.types import ASGIApp
 
 from headgate import __version__
 from headgate.control.api import docs, errors
-from headgate.control.api.door import Door, Hosts
-from headgate.control.api.nouns import accounts, aliases, catalog, explain, gateway, providers, requests, tokens
+from headgate.control.api.access import audit_log, logins, oidc_logins, people
+from headgate.control.api.access.door import Door, Hosts
+from headgate.control.api.access.needs import PREFIX
+from headgate.control.api.nouns import aliases, catalog, explain, gateway, providers, requests, tokens
 from headgate.control.api.parts import Admin
+from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
-PREFIX = "/admin/v1"
 ABOUT = """
 What `headgate.yaml` declares is read-only here (409 `managed_by_file`); everything else lives in the store. Prices are
 USD per million tokens, instants Unix seconds. A change answers `effective: true` once every data process has it.
 Provider keys go in and never come out.
 """
 TAGS = [
+    {"name": "access", "description": "Logins, sessions, and the caller's own account."},
+    {"name": "users", "description": "Who may log in, with which role."},
+    {"name": "audit", "description": "Every change, and who made it."},
     {"name": "providers", "description": "Who is called, and what is known of services."},
     {"name": "accounts", "description": "Providers' keys, sealed in the store."},
+    {"name": "vault", "description": "What seals them, and the vault as a whole."},
+    {"name": "invites", "description": "Links with which others put a key into the vault."},
     {"name": "aliases", "description": "Names for jobs."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
@@ -50,9 +57,14 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
-    for noun in (providers, accounts, aliases, catalog, tokens, requests, explain, gateway):
+    guard = logins.Guard()
+    for access in (logins.public_routes, logins.routes, people.routes):
+        app.include_router(access(admin, guard), prefix=PREFIX)
+    app.include_router(oidc_logins.routes(admin), prefix=PREFIX)
+    for noun in (providers, accounts, keys, invites, aliases, catalog, tokens, requests, explain, gateway, audit_log):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
+    app.include_router(invite_pages.routes(admin))
     docs.install(app)
     errors.install(app)
-    return Door(app, admin_token, hosts)
+    return Door(app, admin_token, admin.engine, hosts)

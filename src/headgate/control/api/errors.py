@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Sequence
 from typing import Any, Literal
 
 import structlog
@@ -27,6 +29,7 @@ from headgate.process.statedir import StateError
 from headgate.resources import wording
 
 RETRY_AFTER_S = 1
+STORE_AWAY = "The store cannot be used at the moment; try again."
 log = structlog.get_logger("headgate.api")
 
 
@@ -38,6 +41,7 @@ class Fault(View):
         "not_found_error",
         "conflict_error",
         "request_too_large",
+        "rate_limit_error",
         "service_unavailable_error",
         "api_error",
     ]
@@ -53,12 +57,14 @@ class Error(View):
 
 _WORDS = {
     400: "The request cannot be understood or cannot be meant; `param` names the field.",
-    401: "The admin token is missing or wrong.",
+    401: "The admin token or the session is missing, wrong or over.",
+    403: "The caller's role may not do this, or the request may come from a foreign page.",
     404: "There is no such object.",
     405: "Not a method of this path.",
     409: "It clashes with what is there: `managed_by_file`, `already_exists`, `name_taken`, `ambiguous_name`, "
-    "`in_use`, `too_many`.",
+    "`in_use`, `too_many`, `invite_over`, `no_public_url`.",
     413: "The body is too large.",
+    429: "Too many logins were tried; `Retry-After` says when the next one may be.",
     503: "The store cannot be used at the moment; try again.",
 }
 
@@ -79,6 +85,15 @@ def rendered(kind: Kind, message: str, param: str | None = None) -> Response:
     return Response(body, kind.status, headers, "application/json")
 
 
+def not_served(method: str, path: str, allowed: Sequence[str]) -> Response:
+    """The answer where no route has this method and path.  ``allowed``: the methods that the path has."""
+    if not allowed:
+        return rendered(ROUTE_NOT_FOUND, f"There is no {path} here; see /docs.")
+    answer = rendered(METHOD_NOT_ALLOWED, f"{method} is not a method of {path}; see /docs.")
+    answer.headers["allow"] = ", ".join(allowed)
+    return answer
+
+
 def install(app: FastAPI) -> None:
     """Every exception becomes an answer of this shape; a defect's text goes to the log alone."""
     app.add_exception_handler(GatewayError, _on_refusal)
@@ -92,7 +107,10 @@ def install(app: FastAPI) -> None:
 
 async def _on_refusal(_request: Request, error: Exception) -> Response:
     assert isinstance(error, GatewayError)
-    return rendered(error.kind, error.message, error.param)
+    answer = rendered(error.kind, error.message, error.param)
+    if error.retry_after is not None:
+        answer.headers["retry-after"] = str(math.ceil(error.retry_after))
+    return answer
 
 
 async def _on_invalid(request: Request, error: Exception) -> Response:
@@ -110,18 +128,15 @@ async def _on_invalid(request: Request, error: Exception) -> Response:
 
 async def _on_http(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
-    if error.status_code == 404:
-        return rendered(ROUTE_NOT_FOUND, f"There is no {request.url.path} here; see /docs.")
-    if error.status_code == 405:
-        answer = rendered(METHOD_NOT_ALLOWED, f"{request.method} is not a method of {request.url.path}; see /docs.")
-        answer.headers.update(error.headers or {})
-        return answer
+    if error.status_code in (404, 405):
+        allowed = (error.headers or {}).get("allow", "")
+        return not_served(request.method, request.url.path, tuple(filter(None, allowed.split(", "))))
     return rendered(Kind(error.status_code, "invalid_request_error", "invalid_value"), str(error.detail))
 
 
 async def _on_store(_request: Request, error: Exception) -> Response:
     log.error("the store could not be used for a request", error=type(error).__name__)
-    return rendered(CONTROL_AWAY, "The store cannot be used at the moment; try again.")
+    return rendered(CONTROL_AWAY, STORE_AWAY)
 
 
 async def _on_defect(_request: Request, _error: Exception) -> Response:

@@ -13,7 +13,8 @@ from headgate.control.ingest.recorder import Recorder
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import Publishing
-from headgate.process.channel import Answer, Down
+from headgate.process.boot import AccessSettings
+from headgate.process.channel import AskReply, Down
 
 
 class Workers(Protocol):
@@ -22,9 +23,9 @@ class Workers(Protocol):
     @property
     def workers(self) -> Sequence[Worker]: ...
 
-    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> Answer | None: ...
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str]) -> AskReply | None: ...
 
-    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[Answer]: ...
+    async def ask_each(self, kind: str, params: Mapping[str, str]) -> list[AskReply]: ...
 
     def tell(self, message: Down) -> None: ...
 
@@ -39,6 +40,7 @@ class Admin:
     recorder: Recorder
     data_url: str
     drain: Callable[[], None] | None
+    access: AccessSettings = field(default_factory=AccessSettings)
     started_at: float = field(default_factory=time.time)
 
     @property

@@ -13,7 +13,7 @@ from headgate.control.api.parts import Workers
 from headgate.control.api.views import View
 from headgate.policy.routing.explain import AccountStateView
 
-State = Literal["probe", "cooling", "exhausted", "dead", "denied", "parked"]
+State = Literal["probe", "cooling", "exhausted", "dead", "denied", "parked", "limited"]
 Standings = dict[str, list["RestView"]]
 V = TypeVar("V", bound=View)
 

@@ -11,8 +11,8 @@ from collections.abc import Iterator
 
 import uvicorn
 
+from headgate.control.api.access.door import Hosts
 from headgate.control.api.app import build
-from headgate.control.api.door import Hosts
 from headgate.control.api.parts import Admin
 
 GRACE_S = 3  # for answers that are on their way when control ends
@@ -53,8 +53,9 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(admin: Admin, admin_token: str, hosts: Hosts) -> Server:
-    """Ready to ``serve(sockets=[…])``."""
+def server(admin: Admin, admin_token: str, bound: str) -> Server:
+    """Ready to ``serve(sockets=[…])``.  ``bound``: the configured address."""
+    hosts = Hosts(bound, frozenset(admin.access.allowed_hosts))
     return Server(
         uvicorn.Config(
             build(admin, admin_token, hosts),

@@ -16,11 +16,16 @@ from urllib.parse import urlsplit
 
 import httpx2
 import msgspec
+from msgspec.structs import replace
 
+from headgate.dialects.openai_chat.errors import complaint
 from headgate.dialects.openai_chat.errors.failures import failure
-from headgate.model import Provider
+from headgate.dialects.openai_chat.normalise import one_line
+from headgate.errors import UPSTREAM_AUTH, UPSTREAM_MODEL_DENIED
+from headgate.model import Account, Provider
 from headgate.process import trust
 from headgate.wire.proxies import Proxies
+from headgate.wire.redaction import scrub
 from headgate.wire.signing import credential, header_values, hidden_values
 
 DEADLINE_S = 5.0
@@ -39,10 +44,22 @@ class Result:
     latency_ms: float | None
     models: int | None
     message: str
+    refused: bool = False  # the provider says that the key is not good
+    words: str = ""  # the provider's own, of a refusal
 
 
 class TooLarge(Exception):
     """The body has more than MAX_ANSWER bytes."""
+
+
+async def try_key(provider: Provider, account: str, key: str, secrets: Mapping[str, str]) -> Result:
+    """The result of one key that is not among the provider's accounts yet.  It goes to the provider's own address only.
+
+    Never raises.
+    """
+    alone = replace(provider, accounts=(Account(account),))
+    (result,) = await check(alone, {**secrets, account: key})
+    return result
 
 
 async def check(provider: Provider, secrets: Mapping[str, str]) -> list[Result]:
@@ -155,7 +172,9 @@ def _judged(
         )
         return Result(account, False, status, latency, None, sentence)
     said = failure(status, {}, body, provider=provider.name, secrets=hidden)
-    return Result(account, False, status, latency, None, _scrubbed(said.message, hidden))
+    refused = said.kind in (UPSTREAM_AUTH, UPSTREAM_MODEL_DENIED)
+    words = one_line(scrub(_scrubbed(complaint.read(body).message or "", hidden), hidden)) if refused else ""
+    return Result(account, False, status, latency, None, _scrubbed(said.message, hidden), refused, words)
 
 
 def _count(body: bytes) -> int | None:

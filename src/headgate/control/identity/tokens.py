@@ -11,20 +11,38 @@ import time
 from collections.abc import Mapping
 from dataclasses import dataclass
 from itertools import chain, count
+from typing import Any
 
 import msgspec
 from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import Change, changed_secret, record
 from headgate.control.store.database import superseded_tokens, tokens
-from headgate.model import Grant
+from headgate.model import NO_LIMITS, Budget, CallLimits, Grant
 from headgate.policy.auth import digest
 from headgate.process.credentials import fresh_id, mint, public_id
 
 FIRST = "first"  # the name of the token that the first start makes
 ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide once in a while
 
+_TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run")  # of a Grant
+
+
+class TokenTerms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The column of that name: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
+
+    limits: CallLimits = NO_LIMITS
+    budget: Budget | None = None
+    over_budget: str = ""
+    free_only: bool = False
+    priced_only: bool = False
+    run: str = ""
+    form: str = "pat"
+
+
+_terms = msgspec.json.Decoder(TokenTerms)
 _strings = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -43,26 +61,28 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row of the table.  Instants are Unix ns."""
+    """A row of the table.  Instants are Unix ns; ``form``: see ``TokenTerms``."""
 
     grant: Grant
     digest: bytes
     created_at: int
     revoked_at: int | None
+    form: str = "pat"
 
 
-async def create(engine: AsyncEngine, key: bytes, wish: Grant) -> Minted:
-    """A new token with ``wish``'s name, scopes, models and expiry, under a fresh id.  Raises SQLAlchemyError."""
+async def create(engine: AsyncEngine, key: bytes, wish: Grant, form: str = "pat") -> Minted:
+    """A new token that may do what ``wish`` says, under a fresh id.  Raises SQLAlchemyError."""
     for _attempt in range(ATTEMPTS):
         ident = fresh_id()
         try:
-            return await insert_token(engine, key, mint(ident), msgspec.structs.replace(wish, id=ident, origin="store"))
+            grant = msgspec.structs.replace(wish, id=ident, origin="store")
+            return await insert_token(engine, key, mint(ident, form), grant, form)
         except IntegrityError:
             continue
     raise RuntimeError("no free token id was found; is the random source broken?")
 
 
-async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant) -> Minted:
+async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant, form: str = "pat") -> Minted:
     """Stores the digest of a token that exists already.  Raises IntegrityError where its id or digest is taken."""
     minted = Minted(grant, digest(key, token.encode()), token, time.time_ns())
     async with engine.begin() as connection:
@@ -71,14 +91,25 @@ async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant
                 id=grant.id,
                 digest=minted.digest,
                 created_at=minted.created_at,
-                **_columns(grant),
+                parent=grant.parent,
+                **_columns(grant, form),
             )
         )
+        await record(connection, Change("token", grant.id, "created", None, described(grant)))
     return minted
 
 
-def _columns(grant: Grant) -> dict[str, object]:
+def described(grant: Grant) -> dict[str, Any]:
+    """A token as the audit log shows it."""
+    shown: dict[str, Any] = msgspec.to_builtins(grant)
+    return {name: value for name, value in shown.items() if name not in ("id", "origin")}
+
+
+def _columns(grant: Grant, form: str) -> dict[str, object]:
+    terms = TokenTerms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
     return {
+        "tenant": grant.tenant,
+        "terms": msgspec.json.encode(terms).decode(),
         "name": grant.name,
         "scopes": msgspec.json.encode(grant.scopes).decode(),
         "models": msgspec.json.encode(grant.models).decode(),
@@ -106,6 +137,7 @@ def _in_order() -> Select[tuple[object, ...]]:
 
 
 def _stored(row: Row[tuple[object, ...]]) -> Stored:
+    terms = _terms.decode(row.terms)
     return Stored(
         grant=Grant(
             id=row.id,
@@ -114,20 +146,32 @@ def _stored(row: Row[tuple[object, ...]]) -> Stored:
             models=_strings.decode(row.models),
             expires=row.expires,
             origin="store",
+            tenant=row.tenant,
+            parent=row.parent,
+            **{name: getattr(terms, name) for name in _TERMS},
         ),
         digest=bytes(row.digest),
         created_at=row.created_at,
         revoked_at=row.revoked_at,
+        form=terms.form,
     )
 
 
 async def page(
-    engine: AsyncEngine, limit: int, after: tuple[int, str] | None = None, include_revoked: bool = False
+    engine: AsyncEngine,
+    limit: int,
+    after: tuple[int, str] | None = None,
+    include_revoked: bool = False,
+    tenant: str | None = None,
 ) -> list[Stored]:
-    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id)."""
+    """At most ``limit`` tokens, oldest first, from behind ``after``: the last one's (created_at, id).  ``tenant``: only
+    this tenant's.
+    """
     query = _in_order().limit(limit)
     if not include_revoked:
         query = query.where(tokens.c.revoked_at.is_(None))
+    if tenant is not None:
+        query = query.where(tokens.c.tenant == tenant)
     if after is not None:
         at, ident = after
         query = query.where(or_(tokens.c.created_at > at, and_(tokens.c.created_at == at, tokens.c.id > ident)))
@@ -142,11 +186,21 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
-async def revoked_id(engine: AsyncEngine, wanted: str) -> str | None:
-    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none."""
+async def ids_of_tenant(engine: AsyncEngine, tenant: str) -> set[str]:
+    """The ids of all tokens that this tenant has and had."""
+    async with engine.connect() as connection:
+        return set((await connection.execute(select(tokens.c.id).where(tokens.c.tenant == tenant))).scalars())
+
+
+async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None) -> str | None:
+    """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none.
+    ``tenant``: only this tenant's.
+    """
     query = select(tokens.c.id).where(
         or_(tokens.c.id == wanted, tokens.c.name == wanted), tokens.c.revoked_at.is_not(None)
     )
+    if tenant is not None:
+        query = query.where(tokens.c.tenant == tenant)
     async with engine.connect() as connection:
         found = await connection.execute(query.order_by(tokens.c.revoked_at.desc()).limit(1))
         return found.scalar()
@@ -177,13 +231,16 @@ def ending(grant: Grant, until: float) -> Grant:
     return msgspec.structs.replace(grant, expires=ends)
 
 
-async def edit(engine: AsyncEngine, grant: Grant) -> bool:
-    """Writes a token's name, scopes, models and expiry.  False where no good token has its id."""
+async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
+    """Writes what a token may do.  False where no good token has its id."""
     async with engine.begin() as connection:
-        result = await connection.execute(
-            update(tokens).where(tokens.c.id == grant.id, tokens.c.revoked_at.is_(None)).values(**_columns(grant))
-        )
-    return result.rowcount == 1
+        row = (await connection.execute(select(tokens).where(tokens.c.id == grant.id))).first()
+        if row is None or row.revoked_at is not None:
+            return False
+        await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(**_columns(grant, form)))
+        before = described(_stored(row).grant)
+        await record(connection, Change("token", grant.id, "changed", before, described(grant)))
+    return True
 
 
 async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: float) -> tuple[Minted, float | None]:
@@ -192,7 +249,7 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
     Secrets that an earlier rotation left good keep their own end, unless there is no overlap: then they end too.
     """
     grant = entry.grant
-    token = mint(grant.id)
+    token = mint(grant.id, entry.form)
     minted = Minted(grant, digest(key, token.encode()), token, entry.created_at)
     now = time.time()
     until = now + overlap_s if overlap_s else None
@@ -206,14 +263,28 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
                 insert(superseded_tokens).values(digest=entry.digest, token_id=grant.id, until=until)
             )
         await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(digest=minted.digest))
+        after = changed_secret({"former_valid_until": until})
+        await record(connection, Change("token", grant.id, "rotated", None, after))
     return minted, until
 
 
 async def revoke(engine: AsyncEngine, ident: str) -> bool:
-    """Marks a token as revoked, with all its secrets.  False where there is none with this id that is good."""
+    """Marks a token as revoked, with all its secrets and its children.  False where there is none with this id that is
+    good.
+    """
+    good, now = tokens.c.revoked_at.is_(None), time.time_ns()
     async with engine.begin() as connection:
-        result = await connection.execute(
-            update(tokens).where(tokens.c.id == ident, tokens.c.revoked_at.is_(None)).values(revoked_at=time.time_ns())
-        )
+        result = await connection.execute(update(tokens).where(tokens.c.id == ident, good).values(revoked_at=now))
+        if result.rowcount:
+            await connection.execute(update(tokens).where(tokens.c.parent == ident, good).values(revoked_at=now))
         await connection.execute(delete(superseded_tokens).where(superseded_tokens.c.token_id == ident))
+        if result.rowcount == 1:
+            await record(connection, Change("token", ident, "revoked"))
     return result.rowcount == 1
+
+
+async def children(engine: AsyncEngine, parent: str) -> list[Stored]:
+    """The children of a token that were not revoked, oldest first; expired ones too."""
+    query = _in_order().where(tokens.c.parent == parent, tokens.c.revoked_at.is_(None))
+    async with engine.connect() as connection:
+        return [_stored(row) for row in await connection.execute(query)]

@@ -18,7 +18,7 @@ from headgate.control.ingest.receipts import Batch
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.model import AttemptRecord
 from headgate.model.bounded import Bounded
-from headgate.process.log import Form, Line, drawn, safe
+from headgate.process.log import LineForm, LogLine, drawn, safe
 
 MOST = 100
 QUIET_S = 30.0
@@ -54,7 +54,7 @@ class CallLog:
     def __init__(
         self,
         write: Callable[[str], object],
-        form: Form,
+        form: LineForm,
         names: Callable[[], Names],
         clock: Callable[[], float] = time.monotonic,
     ) -> None:
@@ -84,7 +84,7 @@ class CallLog:
         except Exception as error:  # noqa: BLE001  (whatever it is: the receipts are in the store)
             log.error("calls could not be shown", error=repr(error))
 
-    def _lines(self, batch: Batch, everything: bool) -> list[Line]:
+    def _lines(self, batch: Batch, everything: bool) -> list[LogLine]:
         calls = [dict(zip(COLUMNS, row, strict=True)) for row in batch.closed]
         wanted = calls if everything else [call for call in calls if call["outcome"] not in FINE]
         shown = wanted
@@ -98,7 +98,7 @@ class CallLog:
         lines += [_refused(second, code, count) for second, code, count in batch.refused]
         return lines
 
-    def _of(self, call: dict[str, Any], names: Names) -> Iterable[Line]:
+    def _of(self, call: dict[str, Any], names: Names) -> Iterable[LogLine]:
         for attempt in _ATTEMPTS.decode(call["attempts"] or "[]"):
             if attempt.code and self._is_news(attempt):
                 yield _failure(attempt, call, names)
@@ -112,7 +112,7 @@ class CallLog:
         return True
 
 
-def _call(call: dict[str, Any], names: Names, *, json: bool) -> Line:
+def _call(call: dict[str, Any], names: Names, *, json: bool) -> LogLine:
     at, level = call["closed_at"] / 1e9, "info" if call["outcome"] in FINE else "warning"
     target = f"{call['provider']}/{call['model']}" if call["provider"] else ""
     token = names.tokens.get(call["grant_id"], call["grant_id"])
@@ -133,16 +133,16 @@ def _call(call: dict[str, Any], names: Names, *, json: bool) -> Line:
             "duration_ms": round(call["duration_us"] / 1000),
             "ttft_ms": None if call["ttft_us"] is None else round(call["ttft_us"] / 1000),
         }
-        return Line(at, level, "call", "call", fields)
+        return LogLine(at, level, "call", "call", fields)
     way = safe(call["requested"]) + (f" → {target}" if target and target != call["requested"] else "")
     outcome = call["outcome"] + (f" {call['code']}" if call["code"] else "")
     about = "~" if call["basis"] == "estimated" else ""
     used = (f"{about}{prompt}+{completion} tokens", _money(cost)) if target else ()  # else nobody was asked
     parts = (way, outcome, *used, _seconds(call["duration_us"]), safe(token), call["id"])
-    return Line(at, level, "call", "  ".join(part for part in parts if part))
+    return LogLine(at, level, "call", "  ".join(part for part in parts if part))
 
 
-def _failure(attempt: AttemptRecord, call: dict[str, Any], names: Names) -> Line:
+def _failure(attempt: AttemptRecord, call: dict[str, Any], names: Names) -> LogLine:
     at = (call["created_at"] + attempt.ended_us * 1000) / 1e9
     step = _STEPS.get(attempt.code, _STEP).format(provider=attempt.provider, id=call["id"])
     known = {
@@ -154,17 +154,19 @@ def _failure(attempt: AttemptRecord, call: dict[str, Any], names: Names) -> Line
         "code": attempt.code,
         "next": step,
     }
-    return Line(at, "warning", "upstream", "an attempt failed", {name: value for name, value in known.items() if value})
+    return LogLine(
+        at, "warning", "upstream", "an attempt failed", {name: value for name, value in known.items() if value}
+    )
 
 
-def _refused(second: int, code: str, count: int) -> Line:
+def _refused(second: int, code: str, count: int) -> LogLine:
     fields = {"count": count} if count > 1 else {}
-    return Line(float(second), "warning", "call", f"refused before its token was known: {code}", fields)
+    return LogLine(float(second), "warning", "call", f"refused before its token was known: {code}", fields)
 
 
-def _counted(calls: list[dict[str, Any]], shown: int) -> Line:
+def _counted(calls: list[dict[str, Any]], shown: int) -> LogLine:
     delivered = sum(call["outcome"] == "delivered" for call in calls)
-    return Line(
+    return LogLine(
         calls[-1]["closed_at"] / 1e9,
         "info",
         "call",

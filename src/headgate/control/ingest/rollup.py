@@ -18,7 +18,17 @@ from sqlalchemy import text
 from sqlalchemy.engine import Connection
 
 from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, ZONE_LENGTH
-from headgate.errors import MODEL_NOT_FOUND, NO_PROVIDER_KEY, NO_QUALIFYING_MODEL
+from headgate.errors import (
+    BUDGET_EXCEEDED,
+    MODEL_NOT_FOUND,
+    NO_PROVIDER_KEY,
+    NO_QUALIFYING_MODEL,
+    QUEUE_FULL,
+    TOO_MANY_AT_ONCE,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_TODAY,
+    TOO_MANY_TOKENS,
+)
 from headgate.model import Share
 
 Row = tuple[Any, ...]
@@ -33,7 +43,13 @@ COUNTED = (
     *("code", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost", "shares"),
 )
 UNKNOWN = MODEL_NOT_FOUND.code
-RESOLVED = (NO_PROVIDER_KEY.code, NO_QUALIFYING_MODEL.code)  # refusals of names that lead somewhere
+RESOLVED = tuple(  # refusals of names that lead somewhere
+    kind.code
+    for kind in (
+        NO_PROVIDER_KEY, NO_QUALIFYING_MODEL, BUDGET_EXCEEDED, TOO_MANY_REQUESTS, TOO_MANY_TODAY, TOO_MANY_TOKENS,
+        TOO_MANY_AT_ONCE, QUEUE_FULL,
+    )
+)  # fmt: skip
 _shares = msgspec.json.Decoder(tuple[Share, ...])
 
 

@@ -18,7 +18,7 @@ from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import Row, Unfilled, base_url, catalog, fields
 from headgate.catalog.shipped_aliases import shipped
 from headgate.control.objects.registry import Objects, StoredAccount
-from headgate.model import Account, Alias, ModelRow, Provider
+from headgate.model import Alias, CallGroup, ModelRow, Provider, Tenant
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
 from headgate.resources.fields import STORE
@@ -41,20 +41,23 @@ class Unusable(ValueError):
 
 @dataclass(frozen=True)
 class Sources:
-    """Everything that a World is made of.  ``enrich`` is None until the price list is there."""
+    """Everything that a World is made of.  ``enrich`` is None until the price list is there.  ``overspent``: accounts
+    that have reached their spend limit, and until when they are out (Unix seconds).
+    """
 
     compiled: Compiled
     objects: Objects = field(default_factory=Objects)
     detected: Mapping[str, Provider] = field(default_factory=dict)
     environ: Mapping[str, str] = field(default_factory=dict, repr=False)
     enrich: Enrich | None = None
+    overspent: Mapping[str, float] = field(default_factory=dict)
 
 
 def assemble(sources: Sources) -> World:
     """The World that the data processes are to serve."""
     world = sources.compiled.world
     providers: Mapping[str, Provider] = {
-        name: without_secrets(_overridden(provider, sources.objects), sources.compiled.rows)
+        name: without_secrets(_paused(_overridden(provider, sources.objects), sources), sources.compiled.rows)
         for name, provider in all_providers(sources).items()
     }
     if sources.enrich is not None:
@@ -64,6 +67,8 @@ def assemble(sources: Sources) -> World:
         world,
         providers=providers,
         aliases={**declared, **shipped(providers, declared, sources.compiled.rows)},
+        tenants=all_tenants(sources),
+        groups=all_groups(sources),
     )
 
 
@@ -116,11 +121,20 @@ def _with_accounts(provider: Provider, objects: Objects) -> Provider:
         return provider
     own = {account.id for account in provider.accounts}
     added = tuple(
-        Account(one.id, one.label, one.priority, one.free)
+        one.terms.account(one.id, one.label, one.priority, one.free)
         for one in objects.accounts.values()
         if one.provider == provider.name and one.id not in own
     )
     return replace(provider, accounts=(*provider.accounts, *added)) if added else provider
+
+
+def _paused(provider: Provider, sources: Sources) -> Provider:
+    """Its accounts that have reached their spend limit say until when they are out."""
+    out = sources.overspent
+    if not out or all(account.id not in out for account in provider.accounts):
+        return provider
+    accounts = (replace(account, paused_until=out.get(account.id, 0.0)) for account in provider.accounts)
+    return replace(provider, accounts=tuple(accounts))
 
 
 def _overridden(provider: Provider, objects: Objects) -> Provider:
@@ -156,6 +170,24 @@ def declared_aliases(sources: Sources, models: Known) -> dict[str, Alias]:
             refs = stored.body.refs
             found[name] = stored.body.alias(name, (r for r in refs if names.unresolved(r.model, models, HERE) is None))
     return found
+
+
+# ------------------------------------------------------------------------------------- tenants and groups of calls
+
+
+def all_tenants(sources: Sources) -> dict[str, Tenant]:
+    """The file's, then the store's that the file does not name."""
+    declared = sources.compiled.world.tenants
+    stored = sources.objects.tenants.items()
+    return {**declared, **{name: kept.body.tenant(name, STORE) for name, kept in stored if name not in declared}}
+
+
+def all_groups(sources: Sources) -> tuple[CallGroup, ...]:
+    """The same of groups of calls."""
+    declared = sources.compiled.world.groups
+    known = {group.id for group in declared}
+    stored = sources.objects.groups.items()
+    return (*declared, *(kept.body.group(name, STORE) for name, kept in stored if name not in known))
 
 
 # ------------------------------------------------------------------------------------- what cannot be kept

@@ -16,7 +16,15 @@ from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import RESERVED
 from headgate.control.identity.vault import hint
 from headgate.control.objects import registry
-from headgate.control.objects.assemble import HERE, Sources, Unusable, all_providers, known, stored_provider
+from headgate.control.objects.assemble import (
+    HERE,
+    Sources,
+    Unusable,
+    all_providers,
+    all_tenants,
+    known,
+    stored_provider,
+)
 from headgate.control.objects.registry import (
     Objects,
     StoredAccount,
@@ -215,7 +223,9 @@ def add_account(sources: Sources, seal: Seal, wish: AccountWish) -> tuple[Object
         raise GatewayError(ALREADY_EXISTS, f"There is an account {provider}/{label} already.", param="label")
     label = label or _free_label(provider, taken)
     ident = f"{provider}/{label}"
-    account = StoredAccount(provider, label, seal(ident, key), hint(key), wish.priority, wish.free, registry.now()[0])
+    account = StoredAccount(
+        provider, label, seal(ident, key), hint(key), wish.priority, wish.free, registry.now()[0], wish.terms
+    )
     return replace(sources.objects, accounts=_with(sources.objects.accounts, ident, account)), account
 
 
@@ -278,6 +288,8 @@ def put_alias(sources: Sources, name: str, body: AliasWish) -> Objects:
         raise GatewayError(NAME_TAKEN, f"The alias {name!r} {sentence}.", param="name")
     if sentence := names.without_targets(name, body.refs):
         raise GatewayError(INVALID_VALUE, f"The alias {name!r} {sentence}.", param="targets")
+    if sentence := names.unfit_tenant_alias(name, body.refs, all_tenants(sources)):
+        raise GatewayError(INVALID_VALUE, names.ended(f"The alias {name!r}: {sentence}"), param="name")
     for ref in body.refs:
         if sentence := names.unresolved(ref.model, models, HERE):
             raise GatewayError(INVALID_VALUE, names.ended(sentence), param="targets")

@@ -1,12 +1,15 @@
-"""The values of a stored provider's extra headers, sealed like keys.  Pure; which values are secrets:
-``header_secrets``.
+"""What the vault has sealed among stored objects: accounts' keys, and the values of providers' extra headers.  Pure.
+
+Which values of headers are secrets: ``header_secrets``.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
 
 from headgate.catalog.presets import Row
+from headgate.control.identity.vault import ACCOUNT, HEADER
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.resources.header_secrets import own
 from headgate.resources.provider import ProviderBody
@@ -32,7 +35,7 @@ def all_sealed(objects: Objects, rows: Mapping[str, Row], seal: Seal) -> Objects
         name: StoredProvider(kept.created_at, kept.updated_at, sealed(name, kept.body, rows, seal))
         for name, kept in objects.providers.items()
     }
-    return Objects(providers, objects.accounts, objects.aliases, objects.models)
+    return replace(objects, providers=providers)
 
 
 def sealed_secrets(objects: Objects) -> dict[str, bytes]:
@@ -45,5 +48,31 @@ def sealed_secrets(objects: Objects) -> dict[str, bytes]:
 
 
 def all_sealed_blobs(objects: Objects) -> list[bytes]:
-    """Everything in the store that the vault's key has sealed."""
-    return [*(account.sealed for account in objects.accounts.values()), *sealed_secrets(objects).values()]
+    """Everything in the store that the vault has sealed."""
+    return [blob for _purpose, _row, blob in everything(objects)]
+
+
+def everything(objects: Objects) -> Iterator[tuple[str, str, bytes]]:
+    """Everything that the vault has sealed: its purpose, the id of its row, and itself."""
+    for ident, account in objects.accounts.items():
+        yield ACCOUNT, ident, account.sealed
+    for ident, blob in sealed_secrets(objects).items():
+        yield HEADER, ident, blob
+
+
+def with_blobs(objects: Objects, fresh: Mapping[tuple[str, str], bytes]) -> Objects:
+    """The same objects with other seals, by purpose and id of the row."""
+    accounts = {
+        ident: replace(account, sealed=fresh.get((ACCOUNT, ident), account.sealed))
+        for ident, account in objects.accounts.items()
+    }
+    providers = {}
+    for name, kept in objects.providers.items():
+        blobs = {
+            header: fresh.get((HEADER, header_secret(name, header)), blob)
+            for header, blob in kept.body.sealed_headers.items()
+        }
+        if blobs != kept.body.sealed_headers:
+            kept = replace(kept, body=kept.body.model_copy(update={"sealed_headers": blobs}))
+        providers[name] = kept
+    return replace(objects, accounts=accounts, providers=providers)

@@ -11,13 +11,13 @@ from sqlalchemy import RowMapping
 
 from headgate.catalog.money import usd
 from headgate.control.store.receipt_columns import RECEIPT, ReceiptColumn
-from headgate.model import AttemptRecord, Seam, Share
+from headgate.model import AttemptRecord, SeamRecord, Share
 from headgate.policy.routing.explain import attempt_view, seam_view
 
 _PUBLIC = tuple(column for column in RECEIPT if column.shown and not column.private)
 _PRIVATE = tuple(column for column in RECEIPT if column.private)
 _attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
-_seams = msgspec.json.Decoder(tuple[Seam, ...])
+_seams = msgspec.json.Decoder(tuple[SeamRecord, ...])
 _shares = msgspec.json.Decoder(tuple[Share, ...])
 
 

@@ -10,16 +10,13 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from datetime import UTC, datetime
-from decimal import Decimal
 from typing import Any
 
 from sqlalchemy import ColumnElement, RowMapping, Select, Text, func, literal, literal_column, select, true
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headgate.catalog.money import NANO
 from headgate.control.reports.receipts import view
 from headgate.control.store.database import (
     CONTINUED,
@@ -33,9 +30,6 @@ from headgate.control.store.database import (
 from headgate.model import receipt_ids
 from headgate.model.receipt_ids import bare, first_of
 
-EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
-LATEST = 1 << 63  # ns: in the year 2262
-NO_INSTANT = "Give an instant as Unix seconds or in ISO 8601, such as 2026-01-31T12:00:00Z."
 MAX_LIMIT = 500
 BUDGET_S = 0.15  # of looking for rows that pass several filters; then the page ends as it is
 FIRST_WINDOW, WIDEST_WINDOW = 1000, 16_000  # rows that are looked at before the clock is
@@ -49,7 +43,7 @@ AFTER = "g"  # comes after any hex digit
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class RequestFilters:
     """The filter of a list; None: any value.  ``token`` is a grant's id, ``model`` the upstream's model id or
     ``provider/model`` (either reading passes, as in usage).  ``requested`` is the name that the client used,
     ``outcome`` one of model.Closed's, ``lost`` or ``running``.
@@ -68,10 +62,11 @@ class Filters:
     continued: bool | None = None  # its stream went on at another attempt
     min_cost: int | None = None  # nano-USD; a call of unknown cost does not pass
     min_duration_us: int | None = None
+    tokens: Collection[str] | None = None  # a tenant's: calls of these grants only
 
 
 @dataclass(frozen=True, slots=True)
-class Page:
+class RequestPage:
     """``rows`` as JSON objects; ``next`` is the cursor of the page after this one, None on the last."""
 
     rows: list[dict[str, Any]]
@@ -82,7 +77,7 @@ class Page:
         return self.next is not None
 
 
-async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: str | None = None) -> Page:
+async def page(engine: AsyncEngine, filters: RequestFilters, limit: int = 50, cursor: str | None = None) -> RequestPage:
     """Up to ``limit`` (1–500) requests, newest first, after ``cursor`` (a page's ``next``).  It may have fewer
     although there is a ``next``: after BUDGET_S the rows found so far are returned, and the next page continues there.
 
@@ -105,11 +100,11 @@ async def page(engine: AsyncEngine, filters: Filters, limit: int = 50, cursor: s
     known = sorted((row for row in found if row["id"] >= (horizon or "")), key=lambda row: row["id"], reverse=True)
     if len(known) > limit:
         horizon = known[limit - 1]["id"]
-    return Page([view(row) for row in known[:limit]], None if horizon is None else _cursor(horizon))
+    return RequestPage([view(row) for row in known[:limit]], None if horizon is None else _cursor(horizon))
 
 
 async def _read(
-    connection: AsyncConnection, filters: Filters, bounds: Bounds, limit: int, until: float
+    connection: AsyncConnection, filters: RequestFilters, bounds: Bounds, limit: int, until: float
 ) -> tuple[list[RowMapping], str | None]:
     """Return the newest rows within ``bounds``, one more than ``limit`` if there are so many.  Also how far back all
     rows have been read (None: to the end).
@@ -130,15 +125,18 @@ async def _read(
         size = min(size * 4, WIDEST_WINDOW)
 
 
-async def one(engine: AsyncEngine, ident: str, grant: str | None = None) -> dict[str, Any] | None:
+Grants = str | Collection[str] | None
+
+
+async def one(engine: AsyncEngine, ident: str, grant: Grants = None) -> dict[str, Any] | None:
     """The request with this ``chatcmpl-`` id, or the latest under this label of a client's own; of ``grant`` alone
-    where one is given.  None: there is none.  Raises SQLAlchemyError.
+    (or of several) where one is given.  None: there is none.  Raises SQLAlchemyError.
     """
     row = await find(engine, ident, grant)
     return None if row is None else view(row)
 
 
-async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> RowMapping | None:
+async def find(engine: AsyncEngine, ident: str, grant: Grants = None) -> RowMapping | None:
     """As ``one``, the row."""
     labelled = select(requests).where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
     # A label may look like an id of ours: that of a client which is a gateway itself
@@ -146,30 +144,11 @@ async def find(engine: AsyncEngine, ident: str, grant: str | None = None) -> Row
     queries = [] if own is None else [select(requests).where(requests.c.id == own)]
     async with engine.connect() as connection:
         for query in (*queries, labelled):
-            owned = query if grant is None else query.where(requests.c.grant_id == grant)
+            grants = [grant] if isinstance(grant, str) else grant
+            owned = query if grants is None else query.where(requests.c.grant_id.in_(grants))
             if row := (await connection.execute(owned)).mappings().first():
                 return row
     return None
-
-
-def instant(text: str) -> int:
-    """Unix ns of ``text``: Unix seconds or ISO 8601 (UTC where it names no zone).  Raises ValueError with a
-    sentence.
-    """
-    try:
-        try:
-            seconds = Decimal(text)
-        except ArithmeticError:
-            moment = datetime.fromisoformat(text)
-            since = (moment if moment.tzinfo is not None else moment.replace(tzinfo=UTC)) - EPOCH
-            ns = ((since.days * 86_400 + since.seconds) * 1_000_000 + since.microseconds) * 1000
-        else:
-            ns = int(seconds * NANO)
-    except (ValueError, ArithmeticError) as error:
-        raise ValueError(NO_INSTANT) from error
-    if not 0 <= ns < LATEST:
-        raise ValueError(NO_INSTANT)
-    return ns
 
 
 # ------------------------------------------------------------------------------------- how a page is read
@@ -178,7 +157,7 @@ Conditions = list[ColumnElement[bool]]
 Bounds = tuple[str | None, str | None]
 
 
-def _bounds(filters: Filters, before: str | None) -> Bounds:
+def _bounds(filters: RequestFilters, before: str | None) -> Bounds:
     """``since``, ``until`` and the cursor, all as bounds of the key: the first that passes, the first that does not."""
     ends = [end for end in (before, None if filters.until is None else first_of(filters.until)) if end is not None]
     return None if filters.since is None else first_of(filters.since), min(ends, default=None)
@@ -203,7 +182,7 @@ def _ident(cursor: str) -> str:
     return ident
 
 
-def _readings(filters: Filters) -> list[Filters]:
+def _readings(filters: RequestFilters) -> list[RequestFilters]:
     """A name with a slash is a model's whole id, and a provider's model.  No row is both; each has its own indexes."""
     name = filters.model
     provider, slash, model = (name or "").partition("/")
@@ -224,7 +203,7 @@ class _Window:
     last: bool
 
 
-async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds, size: int) -> _Window:
+async def _window(connection: AsyncConnection, filters: RequestFilters, bounds: Bounds, size: int) -> _Window:
     """Return how far back about ``size`` rows of any kind reach.
 
     The rarest filter leads.  Neither database knows which that is: SQLite has no statistics, and PostgreSQL's are about
@@ -247,12 +226,18 @@ async def _window(connection: AsyncConnection, filters: Filters, bounds: Bounds,
         if count < size // ROWS_A_ZONE:
             return _Window(bounds, leader, zones, last=True)
         lowest = max(lowest.ljust(receipt_ids.LENGTH, "0"), first or "")
-    elif not leaders:
+    elif not leaders and filters.tokens is None:
         return _Window(bounds, None, [], last=True)
+    elif not leaders:
+        key = requests.c.id
+        probe = select(key).where(*_between(key, bounds)).order_by(key.desc()).limit(size)
+        count, lowest = await _reach(connection, [probe])
+        if count < size:
+            return _Window(bounds, None, [], last=True)
     return _Window((lowest, end), leader, zones, last=False)
 
 
-def _query(filters: Filters, window: _Window, dialect: str, limit: int) -> Select[Any]:
+def _query(filters: RequestFilters, window: _Window, dialect: str, limit: int) -> Select[Any]:
     where = [*_between(requests.c.id, window.bounds), *_others(filters, window.leader, dialect)]
     if window.leader is not None:
         where += _leaders(filters)[window.leader].conditions(within_zones=bool(window.zones))
@@ -276,8 +261,8 @@ def _zone_bounds(bounds: Bounds) -> Bounds:
     return first and first[:ZONE_LENGTH], end and end[:ZONE_LENGTH] + AFTER
 
 
-def _given(filters: Filters) -> set[str]:
-    return {name for name in Filters.__slots__ if getattr(filters, name) is not None}
+def _given(filters: RequestFilters) -> set[str]:
+    return {name for name in RequestFilters.__slots__ if getattr(filters, name) is not None}
 
 
 @dataclass(frozen=True, slots=True)
@@ -298,7 +283,7 @@ class _Leader:
         return [equal] if self.also is None else [equal, self.also]
 
 
-def _leaders(filters: Filters) -> dict[str, _Leader]:
+def _leaders(filters: RequestFilters) -> dict[str, _Leader]:
     c = requests.c
     found: dict[str, _Leader] = {}
     if filters.label is not None:
@@ -344,7 +329,7 @@ async def _reach(connection: AsyncConnection, probes: Sequence[Select[Any]]) -> 
     return tuple((await connection.execute(select(*figures))).one())
 
 
-def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
+def _others(filters: RequestFilters, leader: str | None, dialect: str) -> Conditions:
     """Every filter but the leader, so written that SQLite does not take an index of theirs instead."""
     c = requests.c
     found: Conditions = []
@@ -354,6 +339,8 @@ def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
             continue
         subject = literal_column(f"+requests.{column}", Text) if dialect == "sqlite" else c[column]
         found.append(subject == (None if (name, value) == ("outcome", RUNNING) else value))
+    if filters.tokens is not None:
+        found.append(c.grant_id.in_(filters.tokens))
     if filters.stream is not None:
         found.append(c.stream == filters.stream)
     if filters.continued is not None and leader != "continued":
@@ -365,7 +352,7 @@ def _others(filters: Filters, leader: str | None, dialect: str) -> Conditions:
     return found
 
 
-def _zones(filters: Filters, alone: bool) -> Conditions:
+def _zones(filters: RequestFilters, alone: bool) -> Conditions:
     """Return the condition on a stretch of time that may contain a passing row.  ``alone``: no index leads, so that
     zones are all there is against reading everything where streams, or the others, are rare.
     """

@@ -7,7 +7,7 @@ report says to which.  Calls without a known price are counted beside the cost, 
 from __future__ import annotations
 
 import time
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -26,8 +26,8 @@ USES_DAYS = 30
 
 _day = usage_days.c
 _delivered = _day.outcome == "delivered"
-_ended_well = _day.outcome.in_(("delivered", "cancelled"))
-_answered = _day.outcome.in_(("delivered", "cancelled", "truncated"))
+_ended_well = _day.outcome.in_(("delivered", "cancelled", "budget_exceeded"))
+_answered = _day.outcome.in_(("delivered", "cancelled", "truncated", "budget_exceeded"))
 _SUMS: dict[str, ColumnElement[Any]] = {
     "requests": func.sum(_day.requests),
     "delivered": func.sum(case((_delivered, _day.requests), else_=0)),
@@ -52,7 +52,7 @@ GROUPS = tuple(_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Filters:
+class UsageFilters:
     """None: anything.  ``since`` and ``until`` are Unix ns; the days that they fall into count whole.  ``model`` is
     ``provider/model`` or the model's id alone.
     """
@@ -62,9 +62,10 @@ class Filters:
     token: str | None = None
     model: str | None = None
     provider: str | None = None
+    tokens: Collection[str] | None = None  # a tenant's: calls of these grants only
 
 
-async def report(engine: AsyncEngine, group_by: str, filters: Filters) -> dict[str, Any]:
+async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> dict[str, Any]:
     """The JSON of GET /admin/v1/usage: a list of at most MAX_GROUPS, the most used first, days in their order, with the
     ``total`` of all.  ``group_by`` is one of GROUPS.
 
@@ -76,7 +77,7 @@ async def report(engine: AsyncEngine, group_by: str, filters: Filters) -> dict[s
     keys = _KEYS[group_by]
     where = [_day.detail == _detail(group_by, filters), *_where(filters)]
     order = (_day.day,) if group_by == "day" else (desc(_SUMS["requests"]), *keys)
-    if filters.token is not None:
+    if filters.token is not None or filters.tokens is not None:
         where.append(_days())
     groups = select(*keys, *_SUMS.values()).where(*where).group_by(*keys).order_by(*order).limit(MAX_GROUPS + 1)
     async with engine.connect() as connection:
@@ -128,8 +129,6 @@ async def of_grant(engine: AsyncEngine, grant: str) -> dict[str, Any]:
         "since": rows[0][-1] // NANO if rows else None,
         "today": _own([row for row in rows if row.day == today]),
         "month": _own([row for row in rows if row.day >= month]),
-        "budget": None,
-        "alert": None,
     }
 
 
@@ -145,16 +144,16 @@ def _days() -> ColumnElement[bool]:
     return _day.day.in_(select(days.c.day).where(days.c.day.is_not(None)))
 
 
-def _detail(group_by: str, filters: Filters) -> int:
+def _detail(group_by: str, filters: UsageFilters) -> int:
     """The coarsest of the three sums that tells apart what is asked for."""
-    tokens = group_by == "token" or filters.token is not None
+    tokens = group_by == "token" or (filters.token, filters.tokens) != (None, None)
     names = group_by in ("model", "provider", "requested") or (filters.model, filters.provider) != (None, None)
     if tokens:
         return IN_FULL if names else ALL_NAMES
     return ALL_TOKENS
 
 
-def _where(filters: Filters) -> list[ColumnElement[bool]]:
+def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
     # A day whose only call was put right is empty; a target may have written a part of other targets' answers alone
     found: list[ColumnElement[bool]] = [or_(_day.requests > 0, _day.completion_tokens > 0)]
     if filters.since is not None:
@@ -163,6 +162,8 @@ def _where(filters: Filters) -> list[ColumnElement[bool]]:
         found.append(_day.day <= _last_day(filters.until))
     if filters.token is not None:
         found.append(_day.grant_id == filters.token)
+    if filters.tokens is not None:
+        found.append(_day.grant_id.in_(filters.tokens))
     if filters.provider is not None:
         found.append(_day.provider == filters.provider)
     if filters.model is not None:

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping
 
 from msgspec.structs import replace
 
+from headgate.control.snapshot.children import with_parents
 from headgate.model import Grant, Provider, Snapshot
 from headgate.process.channel import MODELS_PER_PART, TOKENS_PER_PART, Patch, SnapshotPart, World
 from headgate.resources.compiled import Compiled
@@ -24,7 +25,7 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
     world = compiled.world
     return Snapshot(
         generation=generation,
-        tokens={**stored, **compiled.tokens},
+        tokens=with_parents({**stored, **compiled.tokens}),
         providers=world.providers,
         aliases=world.aliases,
         default_model=world.default_model,
@@ -32,6 +33,8 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
         retries=world.retries,
         unpriced=world.unpriced,
         presets=world.presets,
+        tenants=world.tenants,
+        groups=world.groups,
     )
 
 
@@ -45,6 +48,8 @@ def world_of(snapshot: Snapshot) -> World:
         retries=snapshot.retries,
         unpriced=snapshot.unpriced,
         presets=snapshot.presets,
+        tenants=snapshot.tenants,
+        groups=snapshot.groups,
     )
 
 

@@ -25,8 +25,8 @@ from headgate.errors import CONTROL_AWAY, GatewayError
 from headgate.model import Snapshot, receipt_ids
 from headgate.process.channel import (
     Ack,
-    Answer,
     Ask,
+    AskReply,
     Down,
     Gauges,
     Hello,
@@ -43,12 +43,12 @@ MAX_UNSENT = 64 << 20  # several whole Snapshots
 MAX_ASKS = 256  # questions of one peer at a time; more are answered 503 at once
 ACK_WITHIN_S = 1.0
 ASK_S = 2.0
-MARGIN_S = 0.05  # an Answer leaves so long before its asker's patience ends
+MARGIN_S = 0.05  # a reply is sent this long before the asker's timeout
 
 log = structlog.get_logger("headgate.link")
 
 
-class Source(Protocol):
+class SnapshotSource(Protocol):
     """Where the link finds what a peer is told when it says Hello.
 
     Until it is ``settled``, its Snapshot may know less than that of the last life of control, whose last generation is
@@ -99,7 +99,7 @@ class Peer(asyncio.Protocol):
         self.worker: Worker | None = None
         self.waiting = False  # it said Hello and has not been told anything yet
         self.asking: set[asyncio.Task[None]] = set()
-        self._asked: dict[int, asyncio.Future[Answer]] = {}
+        self._asked: dict[int, asyncio.Future[AskReply]] = {}
         self._count = 0
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
@@ -155,12 +155,12 @@ class Peer(asyncio.Protocol):
                 worker.gauges, worker.gauges_at = values, at
             case Ask():
                 self._ask(message)
-            case Answer():
+            case AskReply():
                 answer = self._asked.pop(message.id, None)
                 if answer is not None and not answer.done():
                     answer.set_result(message)
 
-    async def put(self, kind: str, grant: str, params: Mapping[str, str], within: float) -> Answer | None:
+    async def put(self, kind: str, grant: str, params: Mapping[str, str], within: float) -> AskReply | None:
         """A question to this data process; None where it does not answer in time."""
         self._count += 1
         number = self._count
@@ -195,7 +195,7 @@ class Peer(asyncio.Protocol):
 
     def _ask(self, ask: Ask) -> None:
         if len(self.asking) >= MAX_ASKS:
-            self.send(Answer(ask.id, *_away("too many questions at a time")))
+            self.send(AskReply(ask.id, *_away("too many questions at a time")))
             return
         task = asyncio.get_running_loop().create_task(self._answer(ask), name=f"answer {ask.kind} {ask.id}")
         self.asking.add(task)
@@ -210,7 +210,7 @@ class Peer(asyncio.Protocol):
         except Exception as error:  # noqa: BLE001  (a question must be answered, whatever its defect)
             log.error("a question failed", kind=ask.kind, error=repr(error))
             status, body = _away("the store cannot be read")
-        self.send(Answer(ask.id, status, body))
+        self.send(AskReply(ask.id, status, body))
 
 
 def _away(reason: str) -> tuple[int, bytes]:
@@ -220,7 +220,7 @@ def _away(reason: str) -> tuple[int, bytes]:
 class Hub:
     """The listener and all its peers.  ``source`` may be given a newer Snapshot at any time; then ``publish`` it."""
 
-    def __init__(self, path: Path, source: Source, answering: Answering) -> None:
+    def __init__(self, path: Path, source: SnapshotSource, answering: Answering) -> None:
         self.source = source
         self.answering = answering
         self.peers: set[Peer] = set()
@@ -239,7 +239,7 @@ class Hub:
         salt = None if found is None else receipt_ids.salt_of(found)
         return next((peer for peer in self.peers if peer.worker is not None and peer.worker.salt == salt), None)
 
-    async def ask(self, kind: str, grant: str, params: Mapping[str, str], within: float = ASK_S) -> Answer | None:
+    async def ask(self, kind: str, grant: str, params: Mapping[str, str], within: float = ASK_S) -> AskReply | None:
         """A question to the data process that took the call ``params["id"]``; without an id, to the first that answers
         any.  None where there is no such process, or no answer in ``within`` seconds.
         """
@@ -251,7 +251,7 @@ class Hub:
                 return await peer.put(kind, grant, params, within)
         return None
 
-    async def ask_each(self, kind: str, params: Mapping[str, str], within: float = ASK_S) -> list[Answer]:
+    async def ask_each(self, kind: str, params: Mapping[str, str], within: float = ASK_S) -> list[AskReply]:
         """A question to every data process; the answers that come in ``within`` seconds."""
         peers = [peer for peer in self.peers if peer.worker is not None and not peer.waiting]
         answers = await asyncio.gather(*(peer.put(kind, "", params, within) for peer in peers))

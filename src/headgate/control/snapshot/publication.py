@@ -21,8 +21,9 @@ from typing import Protocol, TypeVar
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import Change
 from headgate.control.identity import tokens
-from headgate.control.objects import headers, registry
+from headgate.control.objects import registry
 from headgate.control.objects.assemble import Sources, assemble
 from headgate.control.objects.registry import Objects
 from headgate.control.snapshot.compose import compose, difference, same, world_of
@@ -84,7 +85,7 @@ class Publication:
 
     async def begin(self, compiled: Compiled) -> None:
         """Composes the first Snapshot of this life of control.  Raises SQLAlchemyError."""
-        stored = await asyncio.to_thread(headers.all_sealed, self._begun, compiled.rows, self.keyring.seal)
+        stored = await asyncio.to_thread(self.keyring.begun, self._begun, compiled)
         if stored != self._begun:
             await registry.save(self._engine, self._begun, stored)
         self.sources = Sources(compiled, stored, environ=os.environ)
@@ -119,6 +120,17 @@ class Publication:
             self.sources = replace(self.sources, objects=after)
             generation = await self.publish()
         return made, await self.effective(generation)
+
+    async def rewrite(self, alter: Callable[[Objects], tuple[Objects, T]]) -> T:
+        """Writes stored objects that say the same as before, so no data process is told.  Raises SQLAlchemyError,
+        GatewayError (503).
+        """
+        async with self.turn():
+            before = self.sources.objects
+            after, made = await asyncio.to_thread(alter, before)
+            await registry.save(self._engine, before, after, [Change("vault", "", "resealed")])
+            self.sources = replace(self.sources, objects=after)
+        return made
 
     def _composed(self, generation: int) -> Snapshot:
         sources = self.sources

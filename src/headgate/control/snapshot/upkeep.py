@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass, replace
 from datetime import UTC, date, datetime
 from functools import partial
@@ -13,6 +13,7 @@ import structlog
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog import prices
+from headgate.control.audit.file_changes import record_changes
 from headgate.control.discovery.detection import Detected, engines, taken
 from headgate.control.objects.assemble import all_providers
 from headgate.control.reports.usage import uses_30d
@@ -27,7 +28,7 @@ log = structlog.get_logger("headgate.publication")
 
 
 @dataclass(frozen=True, slots=True)
-class Reloaded:
+class FileReload:
     """``changed``: something differs.  ``effective``: every connected data process serves with it.
     ``needs_restart``: changed keys that only a restart applies.
     """
@@ -40,7 +41,8 @@ class Reloaded:
 
 class Upkeep:
     """``settle`` after the publication has begun.  ``load`` reads the file, ``reloaded`` is called after a reload that
-    changed something; ``own_ports``: of this gateway, where no engine is looked for.
+    changed something; ``own_ports``: of this gateway, where no engine is looked for; ``apply_limits`` compares what
+    accounts have spent with their limits.  ``key``: of the digests by which the audit log notices new secrets.
     """
 
     def __init__(
@@ -49,13 +51,17 @@ class Upkeep:
         engine: AsyncEngine,
         load: Callable[[], Compiled],
         reloaded: Callable[[], None],
-        own_ports: frozenset[int] = frozenset(),
+        own_ports: frozenset[int],
+        apply_limits: Callable[[], Awaitable[None]],
+        key: bytes,
     ) -> None:
         self._publication = publication
         self._engine = engine
         self._load = load
         self._reloaded = reloaded
         self._own_ports = own_ports
+        self._key = key
+        self._apply_limits = apply_limits
         self._day: date | None = None  # whose prices hold; None before the price list is there
         self.detected = NOTHING_FOUND
         self.reload_error: str | None = None
@@ -69,6 +75,7 @@ class Upkeep:
             self._take_in(found)
             await self._publication.publish_changes()
             await self.refresh_uses()
+            await self._apply_limits()
         except Exception as error:  # noqa: BLE001  (whatever it is: what is known already holds)
             log.error("the gateway goes on with what the file and the store declare", error=repr(error))
         finally:
@@ -96,6 +103,7 @@ class Upkeep:
             await asyncio.sleep(MINUTE_S)
             try:
                 await self.refresh_uses()
+                await self._apply_limits()
                 new_day = self._day is not None and datetime.now(UTC).date() != self._day
                 if new_day:
                     self._day = datetime.now(UTC).date()
@@ -114,7 +122,7 @@ class Upkeep:
         """Keys that the file gives another value than the running processes were started with."""
         return self._publication.sources.compiled.needs_restart
 
-    async def reload(self) -> Reloaded:
+    async def reload(self) -> FileReload:
         """Reads the file again.  Raises ValueError or OSError with a sentence where it is bad: the last good one
         stays.  What the store declares stays too.
         """
@@ -126,6 +134,7 @@ class Upkeep:
                     log.error("the configuration was not reloaded; the last good one stays", error=str(error))
                 self.reload_error = str(error)
                 raise
+            await record_changes(self._engine, compiled, self._key)
             self.reload_error = None
             self.reloaded_at = time.time()
             if compiled.needs_restart and compiled.needs_restart != self.needs_restart:
@@ -138,7 +147,7 @@ class Upkeep:
             log.info("configuration reloaded", generation=generation)
             self._reloaded()
         effective = await self._publication.effective(generation)
-        return Reloaded(generation, changed, effective, compiled.needs_restart)
+        return FileReload(generation, changed, effective, compiled.needs_restart)
 
     async def detect(self) -> tuple[Detected, bool]:
         """Looks for local engines again: what is there, and whether the data processes know.  Where the configuration

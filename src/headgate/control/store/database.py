@@ -20,7 +20,6 @@ from sqlalchemy import (
     Index,
     Integer,
     LargeBinary,
-    MetaData,
     Table,
     Text,
     event,
@@ -32,14 +31,18 @@ from sqlalchemy.engine import URL, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, SQLAlchemyError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_engine
 
-from headgate.control.store import postgres, revisions
+from headgate.control.store import (
+    access_tables,  # noqa: F401 - its tables are part of the schema
+    postgres,
+    revisions,
+    vault_tables,  # noqa: F401 - its tables are part of the schema
+)
+from headgate.control.store.metadata import metadata as metadata
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.control.store.revisions import HEAD, REVISIONS
 
 MEND = "; put a backup in its place, or move it away to begin with an empty one"
 PATIENCE_S = 5.0  # for a free connection: a longer wait is answered with the error that the store is busy
-
-metadata = MetaData()
 
 # Agent tokens.  The token itself is nowhere: `digest` is HMAC-SHA256(instance key, whole token).
 tokens = Table(
@@ -53,7 +56,12 @@ tokens = Table(
     Column("created_at", BigInteger, nullable=False),  # Unix ns, as every *_at
     Column("expires", Float),  # Unix seconds, as in model.Grant
     Column("revoked_at", BigInteger),
+    Column("tenant", Text, nullable=False, server_default=""),  # empty: none
+    Column("parent", Text, nullable=False, server_default=""),  # the token whose holder has made it; empty: none
+    Column("terms", Text, nullable=False, server_default="{}"),  # JSON: the other fields of model.Grant
 )
+_CHILDREN = tokens.c.parent != text("''")
+Index("tokens_by_parent", tokens.c.parent, sqlite_where=_CHILDREN, postgresql_where=_CHILDREN)
 
 # The secrets that a rotated token had before, as long as they are good beside the new one.
 superseded_tokens = Table(
@@ -152,9 +160,12 @@ def _objects(name: str, key: str) -> Table:
 
 stored_providers = _objects("providers", "name")
 stored_aliases = _objects("aliases", "name")
+stored_tenants = _objects("tenants", "name")
+stored_groups = _objects("call_groups", "name")
 model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
-# Providers' keys.  `sealed` is the key under the vault's key (control/vault.py); `hint` is what may be shown of it.
+# Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of
+# resources.account.AccountTerms.
 stored_accounts = Table(
     "accounts",
     metadata,
@@ -166,6 +177,7 @@ stored_accounts = Table(
     Column("priority", Integer, nullable=False),
     Column("free", Boolean, nullable=False),
     Column("created_at", BigInteger, nullable=False),
+    Column("terms", Text, nullable=False, server_default="{}"),
 )
 
 # How far each journal file has been read; committed together with what was read.

@@ -1,4 +1,4 @@
-"""The Messages API on both sides: what callers of this API and its providers are to the rest of the house."""
+"""The client and the backend of the Messages API, as ``registry`` lists them."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class MessagesBackend:
     usage = staticmethod(probed)
 
     def adds_usage_field(self, call: Call) -> bool:
-        return False  # every answer says what it used
+        return False  # every answer reports its usage
 
     def source(self, reply: Reply) -> MessagesSource:
         return MessagesSource(reply)

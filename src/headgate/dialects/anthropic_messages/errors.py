@@ -1,4 +1,4 @@
-"""How a client of this API reads a failure (docs.anthropic.com/en/api/errors), with our ``code`` and ``param``."""
+"""Errors for clients of this API (docs.anthropic.com/en/api/errors), with Headgate's ``code`` and ``param``."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from headgate.dialects.openai_chat.errors.failures import error_object
 from headgate.errors import GatewayError, Kind
 from headgate.wire import codec, sse
 
-# The API's types; others of ours by their status, which says what a client may do.
+# The API's types.  Other errors get the type of their status, by which clients decide about a retry.
 _TYPES = frozenset((
     "invalid_request_error", "authentication_error", "billing_error", "permission_error", "not_found_error",
     "request_too_large", "rate_limit_error", "api_error", "timeout_error",
@@ -20,7 +20,7 @@ def error_body(error: GatewayError) -> bytes:
 
 
 def error_event(error: GatewayError, ident: str) -> bytes:
-    """The event that ends a stream which has begun and cannot be completed."""
+    """Return the event that ends a stream which has begun and cannot be completed."""
     return sse.encode(codec.encode(_answer(error, ident)), event=b"error")
 
 

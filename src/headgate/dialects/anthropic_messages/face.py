@@ -1,7 +1,7 @@
 """Deltas as a Messages client reads them: events, and the whole message.
 
-A message's blocks come one after the other, but an upstream may mix the arguments of several tool calls.  So those
-behind the open one are held until it can no longer grow.
+A message's blocks come one after the other, but an upstream may mix the arguments of several tool calls.  So later
+calls are held until the open block can no longer grow.
 """
 
 from __future__ import annotations
@@ -53,7 +53,7 @@ class MessagesFace:
         self._index = -1  # of the open block, or of the last one
         self._open = ""  # text | thinking | tool_use; empty: no block is open
         self._call = -1  # whose block is open, or was the last
-        self._later: dict[int, tuple[ToolStart, list[str]]] = {}  # calls behind the open one
+        self._later: dict[int, tuple[ToolStart, list[str]]] = {}  # calls after the open one
         self._refused = False
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
@@ -157,7 +157,7 @@ class MessagesFace:
         return _event({"type": "content_block_delta", "index": self._index, "delta": delta})
 
     def _close(self, events: list[bytes]) -> None:
-        """Ends the open block, and gives the calls that had to wait for that."""
+        """End the open block, and write the calls that waited for its end."""
         if not self._open:
             return
         events.append(_event({"type": "content_block_stop", "index": self._index}))
@@ -186,7 +186,7 @@ def _reason(finish: Finish, refused: bool) -> str:
 
 
 def _usage(usage: Usage) -> dict[str, int]:
-    """Here the input does not include what the cache held."""
+    """In this API, the input tokens do not include cached ones."""
     return {
         "input_tokens": max(0, usage.prompt - usage.cached - usage.cache_write),
         "cache_creation_input_tokens": usage.cache_write,

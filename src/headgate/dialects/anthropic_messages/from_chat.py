@@ -1,7 +1,7 @@
 """The members of a chat completion → those of a Messages request.
 
-Members that this API has no form for are left out: how an answer is sampled (seed, penalties, logprobs), its format,
-and what only one provider knows.
+Members without a form in this API are left out: sampling (seed, penalties, logprobs), the answer's format, and members
+of a single provider.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ _TYPE_TEXT = codec.raw("text")
 
 
 def members(body: Object) -> Object:
-    """Of an upstream's request; without the model, and without ``max_tokens`` where ``body`` sets no limit."""
+    """Return an upstream request's members, without the model; without ``max_tokens`` if ``body`` sets no limit."""
     system, messages = _messages(codec.as_objects(body["messages"]) or [])
     found: Object = {"messages": codec.raw(messages)}
     if system:
@@ -75,7 +75,7 @@ def _messages(given: list[Object]) -> tuple[str, list[Object]]:
 
 
 def _trim(turns: list[tuple[str, list[Object]]]) -> None:
-    """Without the white space at the end of a prefill: the API refuses it."""
+    """Remove the white space at the end of a prefill, which the API refuses."""
     blocks = turns[-1][1]
     text = codec.as_text(blocks[-1].get("text")) if _kind(blocks[-1]) == "text" else None
     if text is None:
@@ -95,7 +95,7 @@ def _content(blocks: list[Object]) -> Raw:
 
 
 def _blocks(raw: Raw | None) -> list[Object]:
-    """A content's parts as blocks.  Empty text is refused by the API."""
+    """Return a content's parts as blocks, without empty texts: the API refuses those."""
     text = codec.as_text(raw)
     if text is not None:
         return [_text_block(text)] if text else []
@@ -146,7 +146,7 @@ def _tool_use(call: Object) -> Object:
 
 
 def _input(arguments: str) -> Raw:
-    """Arguments as the object that they have to be here; a model may have written anything."""
+    """Return arguments as the object that this API requires.  A model may have written any text."""
     data = arguments.encode()
     return Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT
 

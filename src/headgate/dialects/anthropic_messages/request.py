@@ -1,7 +1,7 @@
 """A Messages request: read from the client, written for an upstream.
 
 A client's members are kept as they came (``Call.native``) beside their form in chat completions.  An upstream of this
-API gets the former: signatures of thinking are bound to the exact bytes of a conversation.
+API gets the native members, because signatures of thinking are bound to the exact bytes of a conversation.
 """
 
 from __future__ import annotations
@@ -22,11 +22,11 @@ from headgate.wire import codec
 NAME = "anthropic_messages"
 PATH = "/messages"
 FIELDS = b"anthropic-version: 2023-06-01\r\n"
-_MAX_TOKENS = 4096  # the API requires a limit; for a model whose own is not known
+_MAX_TOKENS = 4096  # for a model without a known limit: the API requires one
 
 
 def read(body: bytes) -> Call:
-    """What the client asks for.  Raises GatewayError (400) with ``param`` where it cannot be meant."""
+    """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
     native = codec.decode_object(body)
     trace, options = native.pop("include_route_trace", None), native.pop("headgate", None)
     model, stream = read_model(native), read_stream(native)
@@ -35,7 +35,7 @@ def read(body: bytes) -> Call:
         raise invalid("max_tokens", "must be an integer of at least 1")
     members = to_chat.members(native)
     prompt = ChatPrompt(members, len(members["messages"]))
-    # The stream of this API always says what it used.
+    # A stream of this API always reports its usage.
     call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native)
     if trace is not None:
         call.trace = read_trace(trace)

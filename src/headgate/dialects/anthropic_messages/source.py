@@ -16,9 +16,9 @@ from headgate.model import Usage
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
 
-_QUIET = 2.0  # seconds behind a stop reason
-_PLAIN = ("end_turn", "stop_sequence", "max_tokens", "tool_use")  # stop reasons that a finish reason says all of
-# docs.anthropic.com/en/api/errors: an error's type is the word for its status, which an event does not have
+_QUIET = 2.0  # seconds after a stop reason
+_PLAIN = ("end_turn", "stop_sequence", "max_tokens", "tool_use")  # stop reasons that a finish reason fully expresses
+# docs.anthropic.com/en/api/errors: each type of error has one status, which an event does not contain
 _STATUSES = {
     "invalid_request_error": 400,
     "authentication_error": 401,
@@ -31,14 +31,14 @@ _STATUSES = {
     "timeout_error": 504,
     "overloaded_error": 529,
 }
-_WITHOUT_TEXT = ("redacted_thinking", "fallback")  # blocks of which a client misses nothing
+_WITHOUT_TEXT = ("redacted_thinking", "fallback")  # blocks that a client does not need
 
 
 class _Block(Struct, gc=False):
     """A content block that has begun.  ``call`` is its place among the tool calls; -1: it is none."""
 
     call: int = -1
-    given: bytes = b""  # the input that came with its start
+    input: bytes = b""  # the input that came with its start
     fed: bool = False  # more of its input has come
 
 
@@ -89,7 +89,7 @@ class MessagesSource:
             self._take(event, deltas)
             if self.done or self.error is not None:
                 return deltas
-        if self._finish is not None:  # all that is missing is the event that says so
+        if self._finish is not None:  # only the last event is missing
             self.done = True
         else:
             said = f"{self._reply.provider} closed the connection before its answer was complete."
@@ -116,7 +116,7 @@ class MessagesSource:
         if event.name == b"error" or event.error:
             self._fail(event.data or event.error)
             return
-        if event.data.strip() == b"[DONE]":  # of servers that only nearly speak this API
+        if event.data.strip() == b"[DONE]":  # from servers that speak this API inexactly
             self.done = self._finish is not None
             return
         top = _object(event.data)
@@ -135,7 +135,7 @@ class MessagesSource:
             case "message_delta":
                 self._end(top, deltas)
             case "message_stop":
-                self._finish = self._finish or self._meant("", "", deltas)
+                self._finish = self._finish or self._end_once("", "", deltas)
                 self.done = True
             case "message":
                 self._message(top, deltas)
@@ -163,7 +163,7 @@ class MessagesSource:
                 self._think(given, deltas)
             case "tool_use":
                 block.call, self._calls = self._calls, self._calls + 1
-                block.given = bytes(given.get("input", EMPTY_OBJECT))
+                block.input = bytes(given.get("input", EMPTY_OBJECT))
                 deltas.append(ToolStart(block.call, _text(given.get("id")), _text(given.get("name"))))
             case kind if kind not in _WITHOUT_TEXT:
                 self.skipped += 1
@@ -192,8 +192,8 @@ class MessagesSource:
     def _stop(self, index: int, deltas: list[Delta]) -> None:
         block = self._blocks.pop(index, None)
         if block is not None and block.call >= 0 and not block.fed:
-            input_ = Raw(block.given)
-            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.given.decode()))
+            input_ = Raw(block.input)
+            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.input.decode()))
 
     def _end(self, top: Object, deltas: list[Delta]) -> None:
         usage = top.get("usage")
@@ -202,11 +202,11 @@ class MessagesSource:
         delta = codec.as_object(top.get("delta")) or {}
         word = _text(delta.get("stop_reason"))
         if word:
-            self._meant(word, _text(delta.get("stop_sequence")), deltas)
+            self._end_once(word, _text(delta.get("stop_sequence")), deltas)
             self.quiet = _QUIET
 
-    def _meant(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
-        """The end of the answer, once."""
+    def _end_once(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
+        """Return the end of the answer; one that came earlier stays."""
         for index in sorted(self._blocks):
             self._stop(index, deltas)
         reason = finishes.reason_of(word) or "stop"
@@ -222,13 +222,13 @@ class MessagesSource:
         return self._finish
 
     def _message(self, top: Object, deltas: list[Delta]) -> None:
-        """An answer that came whole."""
+        """Read an answer that came whole."""
         self._head(top)
         self._counted = True
         for i, raw in enumerate(codec.as_list(top.get("content")) or ()):
             self._start({"index": codec.raw(i), "content_block": raw}, deltas)
             self._stop(i, deltas)
-        self._meant(_text(top.get("stop_reason")), _text(top.get("stop_sequence")), deltas)
+        self._end_once(_text(top.get("stop_reason")), _text(top.get("stop_sequence")), deltas)
         self.done = self.error is None
 
     def _fail(self, data: bytes, finish: str = "") -> None:

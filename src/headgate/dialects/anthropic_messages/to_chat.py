@@ -1,7 +1,7 @@
 """The members of a Messages request → those of a chat completion.
 
-A block or a tool that chat completions have no form for stays as it is: the refusal of an upstream that does not know
-it is the honest answer.  Thinking is left out: its signature is bound to its own model.
+A block or a tool without a form in chat completions stays as it is.  If an upstream does not know it, its refusal is
+the honest answer.  Thinking is left out: its signature is bound to its own model.
 """
 
 from __future__ import annotations
@@ -21,7 +21,7 @@ _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
 def members(native: Object) -> Object:
-    """Raises GatewayError (400) with ``param`` for what cannot be read."""
+    """Convert a request's members.  Raises GatewayError (400) with ``param`` if one is invalid."""
     found: Object = {key: native[key] for key in _AS_THEY_ARE if key in native}
     found["messages"] = codec.raw(_messages(native))
     if not codec.is_null(native.get("stop_sequences")):
@@ -67,7 +67,7 @@ def _messages(native: Object) -> list[Object]:
 
 
 def _blocks(raw: Raw | None, param: str) -> list[Object]:
-    """A content's blocks; a string is one of text."""
+    """Return a content's blocks; a string is one block of text."""
     if raw is not None and memoryview(raw)[0] == 0x22 and codec.as_text(raw) is not None:
         return [{"type": codec.raw("text"), "text": raw}]
     blocks = codec.as_objects(raw)
@@ -106,7 +106,7 @@ def _of_assistant(blocks: list[Object]) -> list[Object]:
 
 
 def _of_user(role: str, blocks: list[Object], param: str) -> list[Object]:
-    """Results of tools come first, each as a message of its own: chat has them right behind the calls."""
+    """Tool results come first, each as one message: chat completions require them right after the calls."""
     results: list[Object] = []
     parts: list[Object] = []
     for i, block in enumerate(blocks):
@@ -124,7 +124,7 @@ def _of_user(role: str, blocks: list[Object], param: str) -> list[Object]:
 
 
 def _result(block: Object, param: str) -> tuple[str, list[Object]]:
-    """A result's text, and the parts that a tool's message cannot have."""
+    """Return a result's text, and the parts that a tool's message cannot contain."""
     if codec.is_null(block.get("content")):
         return "", []
     blocks = _blocks(block["content"], param)
@@ -174,7 +174,7 @@ def _text_of(raw: Raw) -> str:
 
 def _tool(tool: Object) -> Object:
     if codec.as_text(tool.get("type")) not in (None, "custom"):
-        return tool  # one that the provider itself runs
+        return tool  # the provider itself runs it
     function: Object = {key: tool[key] for key in ("name", "description", "strict") if key in tool}
     function["parameters"] = tool.get("input_schema", EMPTY_OBJECT)
     return {"type": codec.raw("function"), "function": codec.raw(function)}

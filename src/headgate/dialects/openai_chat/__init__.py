@@ -1,8 +1,8 @@
 """The OpenAI chat completions API, and the many servers that speak it in their own way.
 
-``read`` and ``render`` are the request, ``answer`` a whole answer, ``ChatStream`` a stream, ``failure`` an upstream's
-refusal; ``error_body`` and ``error_event`` are how the client reads a failure.  What servers really send, and why each
-rule is there, is in the transcripts beside the tests.
+``read`` and ``render`` convert requests.  ``answer`` converts a whole answer, ``ChatStream`` a stream, ``failure`` an
+upstream's refusal.  ``error_body`` and ``error_event`` write failures for the client.  The transcripts beside the tests
+show the bytes that servers really send, and the reason for each rule.
 """
 
 from headgate.dialects.openai_chat.answers import answer

@@ -26,7 +26,7 @@ _ASSISTANT = Raw(b'"assistant"')
 
 
 def answer(body: bytes, reply: Reply) -> Answer:
-    """The client's answer made of an upstream's ``body`` of status 200."""
+    """Return the client's answer, made from an upstream's ``body`` of status 200."""
     try:
         top = codec.decode_object(body)
     except GatewayError:
@@ -46,7 +46,7 @@ def answer(body: bytes, reply: Reply) -> Answer:
         if fault is not None:
             return Answer(error=fault)
         if result.hollow and follows_a_result(reply.sent.body if reply.sent is not None else b""):
-            result.hollow = False  # an agent's model may have nothing to add
+            result.hollow = False  # after tool results, a model may have nothing to add
     result.model = codec.as_text(top.get("model")) or reply.model
     whole: chunks.Members = top
     whole["id"] = reply.ident
@@ -87,7 +87,7 @@ def _edit(
             return failing(codec.encode({"error": failure}))
         try:
             edited, visible = _normalise(position, choice, ident, result)
-        except GatewayError as found:  # more tool calls than an answer can have
+        except GatewayError as found:  # more tool calls than an answer may contain
             return found
         changed = changed or edited
         seen = seen or visible
@@ -107,7 +107,7 @@ class _Message(Struct, forbid_unknown_fields=True, gc=False):
     refusal: None = None
 
 
-class _Choice(Struct, forbid_unknown_fields=True, gc=False):
+class _PlainChoice(Struct, forbid_unknown_fields=True, gc=False):
     index: Annotated[int, Meta(ge=0, le=0)]
     message: _Message
     finish_reason: Literal["stop", "length"]
@@ -115,16 +115,17 @@ class _Choice(Struct, forbid_unknown_fields=True, gc=False):
 
 
 class _Plain(Struct, gc=False):
-    choices: tuple[_Choice]
-    usage: usages.Plain
+    choices: tuple[_PlainChoice]
+    usage: usages.PlainUsage
 
 
 _plain = msgspec.json.Decoder(_Plain).decode
 
 
 def _read_plain(body: bytes, result: Answer) -> bool:
-    """Whether the answer is one choice of text, with its usage, already in the client's form: most are, and one look
-    tells.  Fills ``result`` then.
+    """Fill ``result`` and return True if the answer is one choice of text with usage, already in the client's form.
+
+    Most answers are, and one typed decode shows it.
     """
     try:
         read = _plain(body)
@@ -141,7 +142,7 @@ def _read_plain(body: bytes, result: Answer) -> bool:
 
 
 def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tuple[bool, bool]:
-    """One choice, in place: (whether that changed it, whether there is an answer in it)."""
+    """Normalise a choice in place.  Return (true if it was changed, true if it contains an answer)."""
     edited = False
     index = choice.get("index")
     if index is None or (index != ZERO and codec.as_integer(index) is None):
@@ -168,14 +169,14 @@ def _normalise(position: int, choice: Object, ident: str, result: Answer) -> tup
     if finish.reason == finishes.FAILED:
         result.failed = finish.word
     if finish.reason is None:
-        finish = finishes.Finish(called or "stop")
+        finish = finishes.FinishReason(called or "stop")
     result.finish = result.finish or finish.reason or ""
     edited = finishes.spell(choice, finish) or edited
     return edited, not THOUGHTS.issuperset(seen)
 
 
 def _normalise_message(message: Object, ident: str, position: int) -> bool:
-    """The message in its form, in place; whether that changed it."""
+    """Normalise a message in place.  Return true if it was changed."""
     edited = False
     role = message.get("role")
     if role is None or role != _ASSISTANT:

@@ -1,4 +1,4 @@
-"""Chat completions on both sides: what callers of this API and its providers are to the rest of the house."""
+"""The client and the backend of chat completions, as ``registry`` lists them."""
 
 from __future__ import annotations
 

@@ -102,7 +102,7 @@ def _members(delta: Delta) -> Members:
         case TextDelta():
             return {"content": delta.text}
         case ReasoningDelta():
-            return {"reasoning_content": delta.text} if delta.text else {}  # a signature alone says nothing here
+            return {"reasoning_content": delta.text} if delta.text else {}  # this API has no form for a signature alone
         case RefusalDelta():
             return {"refusal": delta.text}
         case ToolStart():

@@ -1,6 +1,7 @@
 """The parts that answers and chunks share: content parts, text.
 
-Each function takes what an upstream sent and gives what the OpenAI schema says, or says that nothing had to change.
+Each function takes members as an upstream sent them, and returns them as the OpenAI schema has them, or reports that
+nothing had to change.
 """
 
 from __future__ import annotations
@@ -24,11 +25,11 @@ FORMS = frozenset(("function_call", "audio"))  # objects that some servers send 
 
 
 def put_parts(delta: Object, raw: Raw) -> None:
-    """Makes strings of content that came as an array of parts: ``content`` and ``reasoning_content``.
+    """Turn content that came as an array of parts into strings: ``content`` and ``reasoning_content``.
 
     Mistral's reasoning models stream ``[{"type": "thinking", "thinking": [{"type": "text", …}]}]``
-    (docs.mistral.ai, Reasoning); the official clients read a string.  One part alone, strings for parts and a bare
-    value are read too.
+    (docs.mistral.ai, Reasoning); the official clients read a string.  A single part, strings as parts, and a bare
+    value are accepted too.
     """
     text: list[str] = []
     thoughts: list[str] = []
@@ -54,7 +55,7 @@ def put_parts(delta: Object, raw: Raw) -> None:
 
 
 def _bare(raw: Raw) -> str:
-    """The text of a part that is a string; a number or a truth value as it stands."""
+    """Return the text of a part that is a string; a number or a boolean as it stands."""
     text = codec.as_text(raw)
     if text is not None:
         return text
@@ -74,14 +75,14 @@ def one_line(text: str, limit: int = 500) -> str:
 
 
 def visible_keys(delta: Object) -> list[str]:
-    """The members of a delta or message that a client can see something in."""
+    """Return the members of a delta or message with a visible value."""
     return [
         key for key, value in delta.items() if key in VISIBLE_KEYS and (len(value) > 4 or bytes(value) not in EMPTY)
     ]
 
 
 def says_something(raw: Raw) -> bool:
-    """Whether an object has a member with a value in it, other than a number."""
+    """True if an object has a member with a value other than a number."""
     return any(
         bytes(value) not in EMPTY and codec.as_number(value) is None for value in (codec.as_object(raw) or {}).values()
     )

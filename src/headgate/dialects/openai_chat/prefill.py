@@ -1,9 +1,11 @@
 """The request for the rest of an answer, and the probes for how a target continues a text.
 
-Engines continue a text where the last message is the assistant's, each in its own spelling: ``trailing`` needs nothing
-else (llama.cpp), ``continue_final_message`` two members beside the messages (vLLM: docs.vllm.ai, Chat API, extra
-parameters; SGLang), ``prefix`` a member of the message
-(DeepSeek: api-docs.deepseek.com, Chat Prefix Completion; Mistral).
+Engines continue a text if the last message is the assistant's, each in its own spelling:
+
+- ``trailing`` needs nothing else (llama.cpp).
+- ``continue_final_message`` needs two members beside the messages (SGLang; vLLM: docs.vllm.ai, Chat API, extra
+  parameters).
+- ``prefix`` is a member of the message (Mistral; DeepSeek: api-docs.deepseek.com, Chat Prefix Completion).
 """
 
 from __future__ import annotations
@@ -22,12 +24,13 @@ _PROBED = "One, two,"
 _PROBED_SPACE = " \n\n\n"  # no tokenizer makes one token of a comma and these
 
 _LENGTHS = ("max_tokens", "max_completion_tokens")
+_NATIVE_LENGTHS = ("max_tokens", "max_output_tokens")  # of other APIs
 _FELT = SHAPING | {*PENALTIES, *_LENGTHS, "stop"}
 
 
 def as_asked(call: Call, row: ModelRow | None) -> Call:
-    """The call as a target with this ``row`` was asked it: with its defaults, as far as an answer's form and length
-    depend on them.  The rest of that answer is asked for in the same way, wherever.
+    """Return the call with those defaults of a target's ``row`` that shape an answer or bound its length.  The rest of
+    that answer is requested in the same way at any target.
     """
     given = {
         name: Raw(value)
@@ -43,13 +46,14 @@ def as_asked(call: Call, row: ModelRow | None) -> Call:
 
 
 def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
-    """The request for what follows ``said``, which the client has (about ``tokens`` tokens): the same one with the text
-    as the assistant's last message, exactly, and as much less to say.
+    """Return the request for the text after ``said``, which the client has (about ``tokens`` tokens).
+
+    It ends with exactly that text as the assistant's last message, and its limit is lower by ``tokens``.
     """
     body = call.body.copy()
     messages = codec.as_objects(body["messages"]) or []
     message: Object = {"role": codec.raw("assistant")}
-    if messages and codec.as_text(messages[-1].get("role")) == "assistant":  # the client itself gave the beginning
+    if messages and codec.as_text(messages[-1].get("role")) == "assistant":  # the client itself sent the beginning
         message = messages.pop()
         said = _text(message) + said
     message["content"] = codec.raw(said)
@@ -62,9 +66,19 @@ def continued(call: Call, said: str, tokens: int, spelling: str) -> Call:
     return _with_less_to_say(call, body, tokens)
 
 
+def capped(call: Call, most: int) -> Call:
+    """The request for an answer of at most ``most`` tokens, under the name that the client used for that limit."""
+    names = [name for name in _LENGTHS if codec.as_integer(call.body.get(name)) is not None] or [_LENGTHS[0]]
+    limit = codec.raw(most)
+    found = _copied(call, {**call.body, **dict.fromkeys(names, limit)}, most)
+    if call.native is not None and (named := [name for name in _NATIVE_LENGTHS if name in call.native]):
+        found.native, found.dialect = {**call.native, **dict.fromkeys(named, limit)}, call.dialect
+    return found
+
+
 def probes(model: str, spelling: str) -> tuple[Call, Call]:
-    """Two requests for one token, with prefills that differ only in trailing white space, the second one's.  Where both
-    have the same number of prompt tokens, the target drops it.
+    """Return two requests for one token.  Only the second one's prefill ends in white space.  If both have the same
+    number of prompt tokens, the target drops it.
     """
     question: Object = {"role": codec.raw("user"), "content": codec.raw("Count to three.")}
     body: Object = {"model": codec.raw(model), "messages": codec.raw([question]), "max_tokens": codec.raw(1)}
@@ -74,7 +88,7 @@ def probes(model: str, spelling: str) -> tuple[Call, Call]:
 
 
 def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes], read: Callable[[bytes], Usage | None]) -> bool | None:
-    """What the answers (status, body) to both probes say; None: nothing.  ``read`` finds the usage in a body.
+    """Return the result of both probes' answers (status, body); None: unknown.  ``read`` finds the usage in a body.
 
     A target that refuses trailing white space is given none either.
     """
@@ -87,7 +101,7 @@ def trims(plain: tuple[int, bytes], spaced: tuple[int, bytes], read: Callable[[b
 
 
 def probed(body: bytes) -> Usage | None:
-    """What the answer to a probe says that it used; None: it does not say."""
+    """Return the usage that the answer to a probe reports; None if it reports none."""
     raw = usages.find(codec.as_object(body) or {})
     nothing = Usage()
     usage, _ = usages.read(raw, nothing)
@@ -95,7 +109,7 @@ def probed(body: bytes) -> Usage | None:
 
 
 def _text(message: Object) -> str:
-    """A message's text, whichever way it is written."""
+    """Return a message's text, from a string or from parts."""
     whole = codec.as_text(message.get("content"))
     if whole is not None:
         return whole
@@ -119,5 +133,5 @@ def _copied(call: Call, body: Object, most: int | None) -> Call:
 
 
 def exhausted(call: Call, tokens: int) -> bool:
-    """Whether ``tokens`` are all that the request allows: the answer is complete as it is, by its length."""
+    """True if ``tokens`` reach the request's limit.  The answer is then complete, with finish reason ``length``."""
     return call.max_tokens is not None and tokens >= call.max_tokens > 0

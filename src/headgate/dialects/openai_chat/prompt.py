@@ -18,9 +18,12 @@ BEGINNING = 4096  # bytes of a conversation's beginning that tell it from others
 SCANNED = 16 << 10  # bytes, the newest of the messages: the current question decides, and the cost stays bounded
 _LARGE = 16 << 10
 _ATTACHED = re.compile(rb'"(?:data:[^"\\]{64,}|[A-Za-z0-9+/=]{1024,})"')  # images and sounds: no words to count
+_BASE64 = re.compile(rb";base64,|[A-Za-z0-9+/=]{1024}")
+ATTACHED_TOKENS = 1600  # of an image or a sound, as the largest that providers count an ordinary one
+_INSTRUCTING = frozenset(("tools", "functions", "response_format"))
 _USER = codec.raw("user")
 
-# Between quotes of JSON a line begins behind \n or a quote.
+# Within a JSON string, a line begins after \n or the opening quote.
 _CODE = re.compile(
     rb"```|Traceback \(most recent"
     rb'|(?:\\n|")(?:\\t| ){0,64}(?:def \w+\(|class \w+[(:{]|import [\w.]+(?:\\n|;|")|from [\w.]+ import '
@@ -48,8 +51,15 @@ class ChatPrompt(Struct, gc=False):
 
     @property
     def tokens(self) -> int:
-        """Estimated tokens of the messages.  Reads 16 KiB of them."""
-        return estimate_tokens(memoryview(self.members["messages"]))
+        """Estimated tokens of the messages, the tools and the answer's schema.  Reads 16 KiB of the messages; all of
+        them where images or sounds are attached, which have no words to count.
+        """
+        members = self.members
+        messages = memoryview(members["messages"])
+        tokens = estimate_tokens(messages) if len(messages) <= _LARGE else _large(messages)
+        if _INSTRUCTING.isdisjoint(members):
+            return tokens
+        return tokens + sum(estimate_tokens(memoryview(members[name])) for name in _INSTRUCTING if name in members)
 
     @property
     def text_tokens(self) -> int:
@@ -146,6 +156,14 @@ _USES: dict[str, Callable[[Object], bool]] = {
 
 
 # ------------------------------------------------------------------------------------- members
+
+
+def _large(messages: memoryview) -> int:
+    """Estimated tokens of messages that may have images or sounds attached."""
+    if _BASE64.search(messages) is None:
+        return estimate_tokens(messages)
+    plain, attached = _ATTACHED.subn(b'""', messages)
+    return estimate_tokens(plain) + attached * ATTACHED_TOKENS
 
 
 def _filled(members: Object, name: str) -> bytes:

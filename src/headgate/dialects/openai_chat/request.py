@@ -1,8 +1,8 @@
 """A chat completion request: read from the client, written for an upstream.
 
-Only what the gateway itself acts on is looked at; every other member passes with its own bytes.  Our own options stand
-in one object, ``headgate``, which never goes upstream; there an unknown key is an error, and so is one that this
-version does not yet act on: an option that is silently ignored is worse than a refusal.
+The gateway reads only the members that it acts on; every other member passes with its own bytes.  Headgate's options
+stand in one object, ``headgate``, which never goes upstream.  There, an unknown key is an error, and so is a key that
+this version does not support yet.  An ignored option is worse than a refusal.
 """
 
 from __future__ import annotations
@@ -35,12 +35,12 @@ _MOST_FALLBACKS = 8
 _MOST_PROVIDERS = 32
 _LONGEST_PROVIDER = 64
 _FALSE = Raw(b"false")
-# It is shown to operators and stored: no control character, no change of direction, nothing of no width
+# Operators read it, and it is stored: no control, direction or zero-width characters
 _UNPRINTABLE = "must have printable characters only"
 
 
 def read(body: bytes) -> Call:
-    """What the client asks for.  Raises GatewayError (400) with ``param`` where it cannot be meant."""
+    """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
     members = codec.decode_object(body)
     messages = members.get("messages")
     if messages is None or not _begins_with_an_object(messages):
@@ -76,7 +76,7 @@ def rewritten(call: Call, members: Object) -> Call:
 
 
 def read_model(members: Object) -> str | None:
-    """The model asked for; None where the request leaves it open."""
+    """Return the requested model; None if the request names none."""
     model = _text(members, "model")
     if model is not None and not 0 < len(model) <= _LONGEST_MODEL:
         raise invalid("model", f"must have 1 to {_LONGEST_MODEL} characters")
@@ -86,7 +86,7 @@ def read_model(members: Object) -> str | None:
 
 
 def read_stream(members: Object) -> bool:
-    """Whether a stream is asked for."""
+    """True if a stream is requested."""
     streamed = members.get("stream")
     stream = streamed is not None and streamed == TRUE
     if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:
@@ -95,7 +95,7 @@ def read_stream(members: Object) -> bool:
 
 
 def asked_for(body: bytes) -> str:
-    """The model that a refused request names, for its receipt; empty where it names none that could be shown."""
+    """Return the model that a refused request names, for its receipt; empty if it has no printable name."""
     try:
         name = codec.as_text(codec.decode_object(body).get("model")) or ""
     except GatewayError:
@@ -106,8 +106,8 @@ def asked_for(body: bytes) -> str:
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
     """The upstream's request, with its own id for the model.
 
-    ``ask_usage`` has a stream report its usage whether the client asked or not; without it (upstreams that reject the
-    field) ``stream_options`` is left out.  The target's row sets, drops and renames parameters; the provider's quirks
+    ``ask_usage``: a stream must report its usage, requested or not.  Without it (upstreams that reject the field)
+    ``stream_options`` is left out.  The target's row sets, drops and renames parameters; the provider's quirks
     come last.
     """
     members = call.body.copy()
@@ -142,13 +142,13 @@ def with_parameters(members: Object, row: ModelRow) -> Object:
 
 
 def invalid(param: str, what: str) -> GatewayError:
-    """The error of a member that cannot be meant as it stands."""
+    """Return the error of an invalid member."""
     return GatewayError(INVALID_VALUE, f"'{param}' {what}.", param=param)
 
 
 def _begins_with_an_object(raw: Raw) -> bool:
-    """True for an array whose first item is an object.  The items behind it are the upstream's to judge: reading each
-    one would double the time that a long prompt takes here.
+    """True for an array whose first item is an object.  The upstream checks the other items: to read them all here
+    would double the time of a long prompt.
     """
     view = memoryview(raw)
     return view[0] == 0x5B and (view[1] == 0x7B or bytes(view[1:]).lstrip()[:1] == b"{")
@@ -278,7 +278,7 @@ def _one_of(*words: str) -> Callable[[str, Raw], str]:
     return read_word
 
 
-# What the client calls it → the field of Options, and who reads it.
+# The option's key → the field of Options, and the function that reads it.
 _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "max_cost_usd": ("max_cost", _max_cost),
     "fallback_models": ("fallback_models", _names(_MOST_FALLBACKS, _LONGEST_MODEL)),

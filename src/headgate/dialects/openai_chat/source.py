@@ -1,6 +1,6 @@
 """A chat upstream's answer as deltas, for clients of other APIs.
 
-``ChatStream`` brings whatever the server sends into the one form that the contract knows; that form is read here.
+``ChatStream`` brings the bytes of any server into the one form of the contract.  This module reads that form.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import sse
 
-_ENVELOPE = 64 << 10  # bytes that a chunk may have beside what the upstream sent
+_ENVELOPE = 64 << 10  # bytes that a chunk may have beside those of the upstream
 
 
 class _Function(Struct, gc=False):

@@ -1,6 +1,6 @@
 """Token counts: read from wherever a server reports them, and written as the client reads them.
 
-One reader serves streams and whole answers.  It accepts every spelling that servers of this API use, decides which
+One reader serves streams and whole answers.  It accepts every spelling of this API's servers, decides which
 counts are parts of which, and falls back to an estimate for what is unknown.  It knows nothing of prices.
 """
 
@@ -39,8 +39,8 @@ class _CompletionDetails(Struct, forbid_unknown_fields=True, frozen=True, gc=Fal
     rejected_prediction_tokens: _Count = 0
 
 
-class Plain(Struct, forbid_unknown_fields=True, gc=False):
-    """What OpenAI itself sends, and nothing else."""
+class PlainUsage(Struct, forbid_unknown_fields=True, gc=False):
+    """Usage in OpenAI's own form, without other members."""
 
     prompt_tokens: _Some
     completion_tokens: _Some
@@ -49,11 +49,11 @@ class Plain(Struct, forbid_unknown_fields=True, gc=False):
     completion_tokens_details: _CompletionDetails | None = None
 
 
-_plain = msgspec.json.Decoder(Plain).decode
+_plain = msgspec.json.Decoder(PlainUsage).decode
 _any = msgspec.json.Decoder().decode
 
 
-def read_plain(plain: Plain) -> Usage | None:
+def read_plain(plain: PlainUsage) -> Usage | None:
     """The counts where they need no interpretation, as the total shows; else None."""
     prompt, completion = plain.prompt_tokens, plain.completion_tokens
     if plain.total_tokens != prompt + completion:

@@ -1,4 +1,4 @@
-"""Streams and whole answers into each other, for upstreams that send the one when asked for the other."""
+"""Turn streams into whole answers and back, for upstreams that send the one when asked for the other."""
 
 from __future__ import annotations
 
@@ -13,34 +13,35 @@ from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
 from headgate.wire import codec, sse
 from headgate.wire.bodies import framing
-from headgate.wire.bodies.framing import Form
+from headgate.wire.bodies.framing import BodyForm
 from headgate.wire.codec import EMPTY_TEXT, NULL, Object
 
 _PART = 8 << 10  # a few dozen events: about as long as one event of each of a few dozen streams
 
 
 def whole_answer(body: bytes, reply: Reply) -> Answer | Iterator[Answer | None]:
-    """The completion in a body of any form, whatever its media type says; a stream's in parts (``answer_in_parts``)."""
+    """Read the completion in a body of any form.  The media type is not trusted.  A stream is read in parts."""
     result = answer(body, reply)
     if result.error is None or result.error.kind is not UPSTREAM_GARBAGE:
         return result
     form = framing.form_of(body)
-    if form is Form.ITEMS:
+    if form is BodyForm.ITEMS:
         items = codec.as_list(framing.document(body))
         if items is not None and len(items) == 1:
             return answer(bytes(items[0]), reply)
-    if form in (Form.EVENTS, Form.LINES, Form.ITEMS):
+    if form in (BodyForm.EVENTS, BodyForm.LINES, BodyForm.ITEMS):
         return answer_in_parts(framing.as_events(body, form), reply)
     bare = framing.document(body)
     return result if bare == body else answer(bare, reply)
 
 
 def answer_in_parts(data: bytes, reply: Reply) -> Iterator[Answer | None]:
-    """Read a whole stream part by part, 8 KiB each, and yield None after each; at last, yield the completion that it
-    adds up to.  A stream that was cut is an error: half an answer is none.
+    """Read a whole stream in parts of 8 KiB, and yield None after each; at last, yield the sum as one completion.
+
+    A stream that was cut is an error, because a client cannot use half an answer.
     """
-    told = msgspec.structs.replace(reply, include_usage=True, hold="", keep=False, choices=1)
-    stream = ChatStream(told)
+    as_stream = msgspec.structs.replace(reply, include_usage=True, hold="", keep=False, choices=1)
+    stream = ChatStream(as_stream)
     decoder = sse.Decoder(max_event=2 * reply.max_event + (64 << 10))
     total = _Total()
 
@@ -68,14 +69,14 @@ def answer_in_parts(data: bytes, reply: Reply) -> Iterator[Answer | None]:
 
 
 def answer_from_stream(data: bytes, reply: Reply) -> Answer:
-    """The last of ``answer_in_parts``."""
+    """Return the last value of ``answer_in_parts``."""
     *_, last = answer_in_parts(data, reply)
     assert last is not None
     return last
 
 
 class _Total:
-    """Chunks in our own form, added up."""
+    """The sum of chunks in Headgate's own form."""
 
     def __init__(self) -> None:
         self._top: Object = {}
@@ -98,8 +99,8 @@ _LISTS = frozenset(("content", "refusal", "annotations", "images", "reasoning_de
 
 
 class _Pieces:
-    """The members of an object that comes in pieces: those that do are joined, also within them; of the rest the last
-    one counts.
+    """The members of an object that comes in pieces.  Texts, lists and objects are joined; of other members the last
+    value counts.
     """
 
     def __init__(self) -> None:

@@ -1,1 +1,1 @@
-"""What follows an attempt: the order of targets, the next one, whether a stream may go on.  Pure."""
+"""The attempts of a call: the order of targets, the next attempt, the continuation of a stream.  Pure."""

@@ -1,4 +1,4 @@
-"""Whether a stream that broke after the client had seen a part of it may be continued, and how.
+"""Decide whether and how to continue a stream that broke after the client had seen a part of it.
 
 ::
 
@@ -9,9 +9,9 @@
     C3     part of a tool call                              error event
     C4     part of a structured answer                      error event
     C5     several choices, log probabilities, audio, …     error event
-    —      all of it, with its finish reason                complete, whatever came behind it
+    —      all of it, with its finish reason                complete; a later error does not count
 
-Called only for a stream that has broken: one that does not break pays nothing.
+Called only for a stream that has broken; others pay nothing.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ _TEXT = _THOUGHTS | {"content"}
 
 
 class Verdict(NamedTuple):
-    """``name`` is the class.  ``goes_on``: another attempt may follow; ``prefill``: it may be given the text.  ``why``:
-    what forbids it, for people.
+    """``name`` is the class.  ``goes_on``: another attempt may follow.  ``prefill``: that attempt may get the text.
+    ``why``: the reason against another attempt, for people.
     """
 
     name: str
@@ -48,18 +48,18 @@ FORBIDDEN = "on_midstream_failure is error"
 
 
 def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
-    """``delivered`` is what the client has (None: nothing), ``obstacle`` what the request itself says against it
-    (``model.Prompt``).
+    """Return the class of a broken stream.  ``delivered``: the part that the client has (None: nothing).  ``obstacle``:
+    the request's own obstacle to a continuation (``model.Prompt``).
     """
     if delivered is None:
         return C0
     if delivered.finished:
-        return WHOLE if delivered.kinds - _THOUGHTS else OVER
-    if "tool_calls" in delivered.kinds or "function_call" in delivered.kinds:
+        return WHOLE if delivered.members - _THOUGHTS else OVER
+    if "tool_calls" in delivered.members or "function_call" in delivered.members:
         return C3
     if obstacle == "structured":
         return C4
-    if obstacle is not None or delivered.choices > 1 or not delivered.kinds <= _TEXT:
+    if obstacle is not None or delivered.choices > 1 or not delivered.members <= _TEXT:
         return C5
     if delivered.text is None:
         return LONG
@@ -67,7 +67,7 @@ def judge(delivered: Delivered | None, obstacle: str | None) -> Verdict:
 
 
 def least_tokens(delivered: Delivered, usage: Usage) -> int:
-    """Return the tokens that the client has at least: as reported, or as pieces and characters both allow.
+    """Return the least number of tokens that the client has: as reported, or by pieces and characters.
 
     The number of pieces alone is not enough: some upstreams send one character in each.  Tokens have two or more on
     average.

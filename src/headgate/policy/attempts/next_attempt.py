@@ -1,4 +1,4 @@
-"""One call's way through its plan: which attempt comes next, after which pause, and when to stop.
+"""Decide the next attempt of a call, the pause before it, and the end of the call.
 
 ::
 
@@ -7,13 +7,13 @@
     401, 402, 403, 429                              the next account of the target, then the next target
     503, 529, a timeout, 404 of the model, hollow   the next target
     the prompt is too long                          a target with a larger context
-    any other 4xx, a content filter                 nothing: the client is told
+    any other 4xx, a content filter                 none: the client gets the error
 
-Where there is no other target, one that is limited or overloaded is waited for, within the deadline; one that is out
-(ejected, cooling by our own guess) is asked all the same: the least bad serves.  At most two retries of a target, six
-attempts of a call, two continuations of a stream that send text, and never past the call's deadline.
+If there is no other target, the call waits for one that is limited or overloaded, within the deadline.  If all are out
+(ejected, or cooling by Headgate's own guess), the least bad one is asked.  There are at most two retries of a target,
+six attempts of a call, and two continuations of a stream that send text.  No attempt begins after the call's deadline.
 
-Pure: what time it is, and chance, are arguments.  A decision returns its claims on shared state with the Step.
+Pure: time and chance are arguments.  A decision returns its claims on shared state with the Step.
 """
 
 from __future__ import annotations
@@ -30,30 +30,31 @@ from headgate.policy.attempts.selection import MARGIN_S, Selection
 from headgate.policy.attempts.strategies import LEARNING, intended_target, order
 from headgate.policy.health.accounts import key_of
 from headgate.policy.health.affinity import Bound
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
 MOST_ATTEMPTS = 6
 MOST_CONTINUATIONS = 2
-SHORT_S = 3.0  # a Retry-After up to this is waited for, though there be another target
-_UNABLE = (400, 404, 405, 415, 422, 500, 501)  # statuses with which servers answer a prefill that they do not take
+SHORT_S = 3.0  # a call waits for a Retry-After up to this, even if there is another target
+_UNABLE = (400, 404, 405, 415, 422, 500, 501)  # servers' answers to a prefill that they do not support
 _FOR_GOOD = (400, 422, 501)
 _ITS_OWN = (errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.PAYLOAD_TOO_LARGE)
-_COME_AGAIN = (errors.RATE_LIMITED, errors.UPSTREAM_OVERLOADED)  # refusals that a Retry-After goes with
+_COME_AGAIN = (errors.RATE_LIMITED, errors.UPSTREAM_OVERLOADED)  # refusals that may have a Retry-After
 
 
 class NextAttempt:
-    """Made for each call; asked once at the start, and once after each failed attempt.
+    """One call's decisions: ``first`` at the start, ``after`` each failed attempt.
 
     ``intended``, from the start on, is the first target of the order, whether it is well or not: where another one
-    serves, the call has fallen back.  ``given_up`` says why ``after`` has found no way.
+    serves, the call has fallen back.  ``given_up`` says why ``after`` has found no way.  ``passed_over``: accounts that
+    their own limits have kept from being used so far, and why.
     """
 
     __slots__ = (
         "_attempt", "_began", "_chance", "_deadline", "_health", "_plan", "_progress", "_selection", "_why", "given_up",
-        "intended",
+        "intended", "passed_over",
     )  # fmt: skip
 
-    def __init__(self, plan: Plan, health: Health, chance: Callable[[], float]) -> None:
+    def __init__(self, plan: Plan, health: HealthState, chance: Callable[[], float]) -> None:
         """``chance`` gives floats in [0, 1): for jitter and weighted choices."""
         self._plan = plan
         self._health = health
@@ -61,11 +62,12 @@ class NextAttempt:
         self._selection: Selection | None = None
         self._why = "first"
         self.given_up = ""
+        self.passed_over: dict[str, str] | None = None
 
     def first(self, now: float, deadline: float) -> Step:
-        """The first attempt.  ``now`` is monotonic seconds, ``deadline`` the end of the whole call.
+        """Return the first attempt.  ``now`` is monotonic seconds, ``deadline`` the end of the whole call.
 
-        Raises GatewayError where no attempt can be made at all (every account dead or exhausted, …).
+        Raises GatewayError if no attempt can be made: every account is dead or exhausted, …
         """
         plan = self._plan
         self._deadline = deadline
@@ -77,18 +79,18 @@ class NextAttempt:
         selection = self._select(now)
         first = self._progress.targets[0]
         self.intended = intended_target(plan, first.target)
-        if self._health.quiet:
+        if self._health.quiet and not plan.has_terms:
             return self._take(Step(first.attempts[0]), now)
         step = selection.any_target(now)
         if step is None:
             raise selection.refusal(now)
         if step.why == "fallback" and step.attempt.target is first.target:
-            step = replace(step, why="first")  # its place in the order, whichever account it goes to
+            step = replace(step, why="first")  # by its place in the order, with any account
         return self._take(step, now)
 
     def extend(self, deadline: float) -> float:
-        """The end of the call where the next attempt's target allows it so long; it never comes nearer: a fallback that
-        allows less than has gone by would not be asked at all.
+        """Return the end of the call, later if the next attempt's target allows more time.  It never becomes earlier: a
+        fallback with a deadline that has already passed could not be asked.
         """
         self._deadline = max(self._deadline, deadline)
         if self._selection is not None:
@@ -105,16 +107,15 @@ class NextAttempt:
         unclear: bool = False,
         prefill: bool = True,
     ) -> Step | None:
-        """The attempt that follows a failed one; None: there is none, the caller tells the client.
+        """Return the attempt after a failed one; None if there is none, and the client gets the error.
 
-        ``continuing``: the client has seen part of the answer; only targets that can go on are of use: those that
-        declare prefill first (``why="continue"``), else ask afresh and splice (``why="restart"``); at most two of them
-        that send text.  ``spoke``: the attempt that failed sent text.  Attempts that sent none do not count as
-        continuations.  ``unclear``: whether it continued or began again cannot be told; asked afresh, it can.
-        ``prefill`` is False where the client has something that cannot be given to a target (reasoning): every
-        continuation is then a restart.
+        ``continuing``: the client has seen part of the answer.  Targets that declare prefill continue it
+        (``why="continue"``); others begin afresh, and the answer is spliced (``why="restart"``).  At most two of these
+        attempts may send text.  ``spoke``: the failed attempt sent text; attempts without text do not count.
+        ``unclear``: the failed attempt may have continued or begun again; a fresh one shows which.  ``prefill`` is
+        False if the client has members that no target takes back (reasoning).  Every continuation is then a restart.
         """
-        selection = self._selection or self._select(now, made=1)
+        selection = self._selection or self._select(now, attempts_made=1)
         progress = self._progress
         one = progress.find(self._attempt)
         blamed = continuing and self._why == "continue" and _may_blame_prefill(error, spoke)
@@ -127,18 +128,18 @@ class NextAttempt:
             if spoke:
                 progress.broken += 1
             elif error.retry is not Retry.ACCOUNT and not one.ready:
-                progress.silent.append(one)  # accounts are counted, and rest, by themselves
+                progress.silent.append(one)  # its account rests separately
         if too_long and not afresh:
             progress.note_too_small(one)
         its_own = continuing and not spoke and error.kind in _ITS_OWN
         if its_own:
-            one.closed, one.waits = True, False  # another target has taken this request
+            one.is_spent, one.waits = True, False  # another target has taken this request
         final = error.retry is Retry.NEVER and not (afresh or its_own or too_long)
         self.given_up = self._why_over(now) or (f"{one.target.provider.name} refused the request" if final else "")
         if self.given_up:
             return None
         if afresh:
-            step: Step | None = Step(self._attempt, 0.0, "restart")  # in place of the one that came to nothing
+            step: Step | None = Step(self._attempt, 0.0, "restart")  # in place of the failed continuation
         elif continuing:
             step = self._continuation(selection, one, error, now, prefill)
         elif too_long:
@@ -148,9 +149,9 @@ class NextAttempt:
         return self._take(step, now) if step is not None else None
 
     def succeeded(self, now: float, first_at: float | None = None, tokens: int = 0) -> None:
-        """The last attempt has delivered: Health and affinity learn from it.
+        """Note that the last attempt has delivered, for health and affinity.
 
-        ``first_at`` is when its first token came, ``tokens`` how many came one by one.
+        ``first_at``: time of its first token.  ``tokens``: number of tokens that came one by one.
         """
         plan, health = self._plan, self._health
         if not health.quiet:
@@ -159,7 +160,7 @@ class NextAttempt:
             return
         target = self._attempt.target
         health.affinity.served(plan.affinity, Bound(key_of_target(target), key_of(self._attempt)), now)
-        alone = self._selection is None or self._progress.made == 1  # else the time of other attempts is in it
+        alone = self._selection is None or self._progress.attempts_made == 1  # else the time contains other attempts
         if first_at is not None and alone and plan.alias.strategy in LEARNING:
             between = (now - first_at) / (tokens - 1) if tokens > 1 else None
             health.learn_latency(target, max(0.0, first_at - self._began), between)
@@ -169,10 +170,10 @@ class NextAttempt:
     def _note_failure(
         self, one: TargetProgress, error: GatewayError, now: float, *, blamed: bool, afresh: bool
     ) -> None:
-        """Health learns from the failure.  ``blamed``: it may be about the prefill; ``afresh``: the attempt does not
-        count, the same target is asked without.
+        """Note the failure for health.  ``blamed``: the prefill may have caused it.  ``afresh``: the attempt does not
+        count, and the same target is asked without a prefill.
         """
-        one.asked = True
+        one.was_tried = True
         one.ready = now + error.retry_after if error.retry_after is not None and _says_when(error) else 0.0
         if blamed and error.upstream_status in _FOR_GOOD and error.kind is not errors.CONTEXT_LENGTH:
             self._health.rejects_prefill(one.target, now)
@@ -180,14 +181,14 @@ class NextAttempt:
             self._health.failed(self._attempt, error, now)
 
     def _why_over(self, now: float) -> str:
-        """Why no attempt may follow, at any target; empty where one may."""
-        made = self._progress.made
-        if made >= MOST_ATTEMPTS:
-            return f"{made} attempts were made"
+        """Return the reason why no attempt may follow at any target; empty if one may."""
+        attempts_made = self._progress.attempts_made
+        if attempts_made >= MOST_ATTEMPTS:
+            return f"{attempts_made} attempts were made"
         return "the call's deadline has passed" if now + MARGIN_S >= self._deadline else ""
 
     def _instead(self, selection: Selection, one: TargetProgress, error: GatewayError, now: float) -> Step | None:
-        """The client has seen nothing: the attempt in place of the one that failed."""
+        """Return the attempt in place of the failed one, for a client that has seen nothing."""
         kind = error.kind
         long = error.retry is Retry.SAME and (error.retry_after or 0.0) > SHORT_S
         one.waits = kind in _COME_AGAIN or long
@@ -208,26 +209,26 @@ class NextAttempt:
                 step = selection.same_target(one, self._attempt, now, 1, least, at_once=at_once)
                 if step is not None:
                     return step
-        one.closed = True
+        one.is_spent = True
         return selection.any_target(now)
 
     def _continuation(
         self, selection: Selection, one: TargetProgress, error: GatewayError, now: float, prefill: bool
     ) -> Step | None:
-        """The client has seen part of the answer: the attempt that continues it."""
+        """Return the attempt that continues the answer, for a client that has seen a part of it."""
         broken = self._progress.broken
         if broken > MOST_CONTINUATIONS:
             self.given_up = f"the answer broke off {broken} times"
             return None
         if error.kind is errors.UPSTREAM_HOLLOW and not prefill:
-            one.closed = True  # it has reasoned, and had nothing to say
+            one.is_spent = True  # it has sent only reasoning
         step = selection.continuation(one, now, prefill)
         if step is None:
             self.given_up = "no other target can go on with it now"
         return step
 
     def _out_of_time(self, error: GatewayError, one: TargetProgress, now: float) -> bool:
-        """True if the call's own, shorter deadline has passed: the target has not failed then."""
+        """True if the call's own, shorter deadline has passed.  That is no failure of the target."""
         return (
             error.kind is errors.UPSTREAM_TIMEOUT
             and now + MARGIN_S >= self._deadline
@@ -236,28 +237,31 @@ class NextAttempt:
 
     # ------------------------------------------------------------------------------------- its own state
 
-    def _select(self, now: float, made: int = 0) -> Selection:
+    def _select(self, now: float, attempts_made: int = 0) -> Selection:
         plan, health = self._plan, self._health
-        self._progress = CallProgress(order(plan, health, now, self._chance), made)
+        self._progress = CallProgress(order(plan, health, now, self._chance), attempts_made)
         self._selection = Selection(plan, health, self._progress, self._chance, self._deadline)
+        self.passed_over = self._selection.passed_over
         return self._selection
 
     def _take(self, step: Step, now: float) -> Step:
         self._attempt = step.attempt
         self._why = step.why
         self._began = now + step.wait
-        self._progress.made += 1
+        self._progress.attempts_made += 1
+        if self._plan.has_terms and step.attempt.account is not None and step.attempt.account.has_terms:
+            return replace(step, claims=(*step.claims, "use"))
         return step
 
 
 def _says_when(error: GatewayError) -> bool:
-    """True if a target says when it may be asked again, and may be; limits are the account's."""
+    """True if a target says when it may be asked again.  Limits concern the account instead."""
     named = error.kind is errors.UPSTREAM_OVERLOADED or error.retry is Retry.SAME
     return named and error.retry_after is not None
 
 
 def _may_blame_prefill(error: GatewayError, spoke: bool) -> bool:
-    """True if a continuation may have failed because of its prefill: asked afresh, the target may serve."""
+    """True if a continuation may have failed because of its prefill.  A fresh request may then succeed."""
     if spoke or _says_when(error):
         return False
     status = error.upstream_status or 0

@@ -1,6 +1,6 @@
-"""How far one call has got: which of its targets have been tried, and what is known of each since.
+"""The progress of one call: its tried targets, and the results of each.
 
-Made only for calls whose plan leaves the order open, or at a call's first failure.  Owned by that call alone.
+Made only for calls with an unordered plan, or at a call's first failure.  Owned by that call alone.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ class Step(Struct, frozen=True, gc=False):
     """``attempt`` is to be made ``wait`` seconds from now.  ``why``: first | retry | account | fallback | probe |
     continue | restart (model.AttemptRecord).
 
-    ``claims`` are what the attempt takes from the state that all calls share: see ``Health.commit``.
+    ``claims``: the parts of the shared state that the attempt takes: see ``HealthState.commit``.
     """
 
     attempt: Attempt
@@ -27,46 +27,46 @@ class Step(Struct, frozen=True, gc=False):
 
 
 class TargetProgress:
-    """One target of a call, its accounts in the order to try, and what this call has learnt of it."""
+    """One target of a call: its accounts in the order to try, and its results in this call."""
 
-    __slots__ = ("asked", "attempts", "closed", "ready", "refused", "retries", "target", "waits")
+    __slots__ = ("attempts", "is_spent", "ready", "refused", "retries", "target", "waits", "was_tried")
 
     def __init__(self, target: Target, attempts: list[Attempt]) -> None:
         self.target = target
         self.attempts = attempts
-        self.asked = False
+        self.was_tried = False
         self.retries = 0
         self.refused: list[Attempt] = []  # their accounts refused this call
-        self.closed = False  # it has had its chance
-        self.waits = False  # it may be asked again after a while, if there is no other
-        self.ready = 0.0  # when, by its own Retry-After
+        self.is_spent = False  # it gets no other chance
+        self.waits = False  # it may be asked again later, if there is no other
+        self.ready = 0.0  # the time of its own Retry-After
 
 
 class CallProgress:
     """The targets of a call in their order, and the counts that bound its attempts."""
 
-    __slots__ = ("_small", "_window", "broken", "made", "plain", "silent", "targets")
+    __slots__ = ("_small", "_window", "attempts_made", "broken", "plain", "silent", "targets")
 
-    def __init__(self, targets: list[TargetProgress], made: int = 0) -> None:
+    def __init__(self, targets: list[TargetProgress], attempts_made: int = 0) -> None:
         self.targets = targets
-        self.made = made  # attempts
-        self.broken = 0  # how often the client's stream has broken off: an attempt sent text, and not all of it
-        self.silent: list[TargetProgress] = []  # who was to continue the stream and sent nothing, each time
-        self.plain: list[TargetProgress] = []  # who is given no prefill any more in this call
-        self._window = -1  # the prompt has been found too long for a context of so many tokens
-        self._small: set[str | None] = set()  # …and for these models, at any provider
+        self.attempts_made = attempts_made
+        self.broken = 0  # breaks of the client's stream: attempts that sent text, but not all of it
+        self.silent: list[TargetProgress] = []  # continuations that sent nothing; a target may occur several times
+        self.plain: list[TargetProgress] = []  # targets that get no prefill any more in this call
+        self._window = -1  # the largest context, in tokens, that was too small for the prompt
+        self._small: set[str | None] = set()  # models whose context was too small, at any provider
 
     def find(self, attempt: Attempt) -> TargetProgress:
         return next(one for one in self.targets if one.target is attempt.target)
 
     def may_continue(self, one: TargetProgress) -> bool:
         """True if it may be asked to continue the client's stream, at once or after a wait."""
-        open_ = not one.closed or one.waits
+        open_ = not one.is_spent or one.waits
         return open_ and self.fits(one) and self.silent.count(one) < MOST_RETRIES
 
     def note_too_small(self, one: TargetProgress) -> None:
-        """The prompt is too long for this target's context."""
-        one.closed = True
+        """Note that the prompt is too long for this target's context."""
+        one.is_spent = True
         self._window = max(self._window, _window(one.target))
         self._small |= {one.target.upstream_model, _canonical(one.target) or one.target.model}
 

@@ -1,6 +1,6 @@
-"""Which target may be asked now, with which account, and after which wait: (progress, health, time) → Step.
+"""Select the next target, its account and the wait before it: (progress, health, time) → Step.
 
-Changes nothing that calls share: a Step names its claims, and the caller commits them.
+Does not change state that calls share: a Step names its claims, and the caller commits them.
 """
 
 from __future__ import annotations
@@ -13,39 +13,41 @@ from headgate import errors
 from headgate.errors import GatewayError
 from headgate.model import Attempt, Plan
 from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
+from headgate.policy.health.account_limits import EXPIRED, FOR_GOOD, LIMITED, OVERSPENT
 from headgate.policy.health.accounts import ACTIVE, ALONE_S, OUT, PROBE, REFUSED, AccountState, key_of
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
-LONGEST_WAIT_S = 60.0  # where there is no other target; the clients' own libraries wait no longer either
+LONGEST_WAIT_S = 60.0  # if there is no other target; clients' libraries do not wait longer either
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 2.0
 MARGIN_S = 0.05
 
 
 class Selection:
-    """One call's.  ``deadline``: the end of the whole call, monotonic seconds."""
+    """The selection for one call.  ``deadline``: the end of the whole call, monotonic seconds."""
 
-    __slots__ = ("_chance", "_health", "_plan", "_progress", "deadline")
+    __slots__ = ("_chance", "_health", "_plan", "_progress", "deadline", "passed_over")
 
     def __init__(
-        self, plan: Plan, health: Health, progress: CallProgress, chance: Callable[[], float], deadline: float
+        self, plan: Plan, health: HealthState, progress: CallProgress, chance: Callable[[], float], deadline: float
     ) -> None:
         self._plan = plan
         self._health = health
         self._progress = progress
         self._chance = chance
         self.deadline = deadline
+        self.passed_over: dict[str, str] = {}  # account id → why its own terms kept it from being used
 
     # ------------------------------------------------------------------------------------- nothing has been sent yet
 
     def any_target(self, now: float) -> Step | None:
-        """The next attempt for a client that has seen nothing: at a usable target, else the least bad one."""
+        """Return the next attempt for a client that has seen nothing: at a usable target, else the least bad one."""
         return self._usable(now) or self._least_bad(now) or self._soonest(now)
 
     def same_target(
         self, one: TargetProgress, attempt: Attempt, now: float, most: int, least: float, *, at_once: bool = False
     ) -> Step | None:
-        """``attempt`` once more, after ``least`` seconds or longer: where its ``most`` retries, the provider's budget
-        and the deadline allow.
+        """Return ``attempt`` again, after ``least`` seconds or longer; None unless its ``most`` retries, the provider's
+        budget and the deadline allow it.
         """
         if one.retries >= min(most, self._plan.retries):
             return None
@@ -56,10 +58,10 @@ class Selection:
         return Step(attempt, wait, "retry", ("retry",))
 
     def other_account(self, one: TargetProgress, now: float) -> Step | None:
-        """The first account of a target that may be used."""
+        """Return an attempt with the first usable account of a target."""
         accounts = self._health.accounts
         for attempt in one.attempts:
-            if attempt in one.refused:
+            if attempt in one.refused or self._passed_over(attempt, now):
                 continue
             may = accounts.may(key_of(attempt), one.target.upstream_model, now)
             if may == PROBE:
@@ -72,11 +74,11 @@ class Selection:
         return key_of_target(one.target) in self._ejected(now)
 
     def _usable(self, now: float) -> Step | None:
-        """The first target of the order that has not had its chance, is well, and has an account to use."""
+        """Return the first attempt in the order whose target is unspent and healthy and has a usable account."""
         ejected = self._ejected(now)
         for one in self._progress.targets:
             state = ejected.get(key_of_target(one.target), ACTIVE)
-            if one.closed or state == OUT or not self._progress.fits(one):
+            if one.is_spent or state == OUT or not self._progress.fits(one):
                 continue
             step = self.other_account(one, now)
             if step is not None:
@@ -84,13 +86,13 @@ class Selection:
         return None
 
     def _least_bad(self, now: float) -> Step | None:
-        """Every target is out: of those that have not had their chance, the first to be back is asked all the same.
+        """Return an attempt if every target is out: at the unspent one that is back first.
 
-        A rest that the upstream itself asked for is respected (``_soonest``); our own guesses are not.
+        It ignores rests that Headgate guessed, but not those that the upstream asked for (``_soonest``).
         """
         best: tuple[float, Attempt] | None = None
         for one in self._progress.targets:
-            if one.closed or not self._progress.fits(one):
+            if one.is_spent or not self._progress.fits(one):
                 continue
             usable = self._by_guess(one, now)
             if usable is not None:
@@ -101,8 +103,8 @@ class Selection:
         return Step(best[1], 0.0, "fallback", ("account",)) if best is not None else None
 
     def _by_guess(self, one: TargetProgress, now: float) -> tuple[float, Attempt] | None:
-        """The account of a target that only our own guess keeps from being used, and until when; of several the first
-        to be back.
+        """Return the end of a guessed rest, and the target's account that rests; of several, the first to be back.
+        None if there is none.
         """
         best: tuple[float, Attempt] | None = None
         for attempt in one.attempts:
@@ -115,10 +117,10 @@ class Selection:
         return best
 
     def _soonest(self, now: float) -> Step | None:
-        """There is no other target: the attempt that may be made again soonest, where that is soon enough."""
+        """Return the attempt that may be made again soonest, if there is no other target and it is soon enough."""
         best: Step | None = None
         for one in self._progress.targets:
-            again = one.closed
+            again = one.is_spent
             spent = not one.waits or one.retries >= min(self._plan.retries, MOST_RETRIES)
             if not self._progress.fits(one) or (again and spent):
                 continue
@@ -133,17 +135,17 @@ class Selection:
     # ------------------------------------------------------------------------------------- part of it has been sent
 
     def continuation(self, last: TargetProgress, now: float, prefill: bool) -> Step | None:
-        """The attempt that continues a stream of which the client has a part; ``last`` broke it.
+        """Return the attempt that continues a broken stream; ``last`` broke it.
 
-        Targets that have sent nothing come last, and before them those whose stream has broken already.
+        Targets that have sent nothing come last.  Targets whose stream has already broken come before those.
         """
         progress = self._progress
         able = [one for one in progress.targets if progress.may_continue(one)]
-        able.sort(key=lambda one: (progress.silent.count(one), one is last, one.asked))
+        able.sort(key=lambda one: (progress.silent.count(one), one is last, one.was_tried))
         return self._continue_now(able, last, now, prefill) or self._continue_later(able, now, prefill)
 
     def _continue_now(self, able: list[TargetProgress], last: TargetProgress, now: float, prefill: bool) -> Step | None:
-        """At a target that may be asked now, or after a short pause."""
+        """Return a continuation at a target that may be asked now, or after a short pause."""
         ways = ("continue", "restart") if prefill else ("restart",)
         ejected = self._ejected(now)
         for least_bad in (False, True):
@@ -164,7 +166,7 @@ class Selection:
         return None
 
     def _continue_later(self, able: list[TargetProgress], now: float, prefill: bool) -> Step | None:
-        """No target may be asked now: at the one that may be asked soonest, where that is soon enough."""
+        """Return a continuation at the target that may be asked soonest, if that is soon enough."""
         best: Step | None = None
         for one in able:
             if one.retries >= min(MOST_RETRIES, self._plan.retries):
@@ -190,16 +192,27 @@ class Selection:
         return replace(step, claims=("retry",))
 
     def _wait_for(self, one: TargetProgress, attempt: Attempt, now: float) -> float | None:
-        """Seconds until ``attempt`` may be made; None where its account has to be changed first."""
+        """Return the seconds until ``attempt`` may be made; None if its account must be changed first."""
         state = self._state(attempt, now)
-        if state is not None and state.name in (*REFUSED, "parked"):
+        if state is not None and state.name in (*REFUSED, *FOR_GOOD, "parked"):
             return None
         named = state is not None and (state.declared or state.name == "exhausted")
         until = state.until if state is not None and named else 0.0
         return max(0.0, max(until, one.ready) - now) + self._jitter(one.retries)
 
     def _state(self, attempt: Attempt, now: float) -> AccountState | None:
-        return self._health.accounts.state(key_of(attempt), attempt.target.upstream_model, now)
+        accounts = self._health.accounts
+        own = accounts.own_state(attempt, now) if self._plan.has_terms else None
+        return own or accounts.state(key_of(attempt), attempt.target.upstream_model, now)
+
+    def _passed_over(self, attempt: Attempt, now: float) -> bool:
+        """True if the account's own terms keep it from being used.  The route trace gets the reason."""
+        if not self._plan.has_terms or attempt.account is None:
+            return False
+        own = self._health.accounts.own_state(attempt, now)
+        if own is not None:
+            self.passed_over[attempt.account.id] = own.name
+        return own is not None
 
     def _ejected(self, now: float) -> dict[tuple[str, str], str]:
         return self._health.ejected([one.target for one in self._progress.targets], now)
@@ -208,15 +221,15 @@ class Selection:
         return at + MARGIN_S < self.deadline
 
     def _jitter(self, times: int) -> float:
-        """Full jitter: anything up to a bound that doubles."""
+        """Return full jitter: a random wait up to a bound that doubles."""
         return self._chance() * float(min(LONGEST_BACKOFF_S, BACKOFF_S * 2**times))
 
     def refusal(self, now: float) -> GatewayError:
-        """Why no attempt can be made at all, as the client reads it."""
+        """Return the client's error if no attempt can be made."""
         names = ", ".join(dict.fromkeys(one.target.provider.name for one in self._progress.targets))
         attempts = [attempt for one in self._progress.targets for attempt in one.attempts]
         states = [state for attempt in attempts if (state := self._state(attempt, now)) is not None]
-        limited = [state.until for state in states if state.name in ("cooling", "exhausted")]
+        limited = [state.until for state in states if state.name in ("cooling", "exhausted", LIMITED, OVERSPENT)]
         if limited:
             wait = max(1.0, min(limited) - now)
             return GatewayError(
@@ -235,6 +248,10 @@ class Selection:
                 errors.UPSTREAM_MODEL_DENIED,
                 f"{names} does not let this gateway use the model; it is asked again now and then",
             )
+        if any(state.name == EXPIRED for state in states):
+            return GatewayError(
+                errors.NO_PROVIDER_KEY, f"the keys of {names} have expired here; add a new one: headgate vault add"
+            )
         return GatewayError(
             errors.NO_PROVIDER_KEY,
             f"no key for {names} is known here yet; add one under providers: in the configuration, or try again "
@@ -244,9 +261,9 @@ class Selection:
 
 
 def _is_a_guess(state: AccountState, now: float) -> bool:
-    """True if only our own idea of how long a rest should be keeps an account from being used."""
+    """True if an account rests only because of Headgate's own guess."""
     if state.name == "denied":
-        return True  # of this model alone: where no other target serves it, the client reads the provider's own reason
+        return True  # of this model alone: if no other target has it, the client reads the provider's own reason
     if state.name == "dead":
-        return now - state.asked >= ALONE_S
+        return now - state.asked_at >= ALONE_S
     return state.name == "cooling" and (not state.declared or now >= state.until)

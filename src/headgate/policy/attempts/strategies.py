@@ -1,8 +1,8 @@
-"""In which order a plan's targets are tried before any of them has failed: (plan, health, chance) → TargetProgress.
+"""Order a plan's targets before any of them has failed: (plan, health, chance) → TargetProgress.
 
-``priority`` is the chain's own order, and ``cheapest`` has been put in order by the router, who knows the call;
-``weighted``, ``fastest`` and ``balanced`` depend on chance and on measured latency.  Where the order is ours to choose,
-the target that holds the caller's prompt cache goes first.
+``priority`` is the chain's own order.  The router has ordered ``cheapest``, because that depends on the call.
+``weighted``, ``fastest`` and ``balanced`` depend on chance and on measured latency.  In an unordered plan, the target
+with the caller's prompt cache goes first.
 """
 
 from __future__ import annotations
@@ -13,23 +13,23 @@ from math import inf
 
 from headgate.model import Candidate, Plan, Target
 from headgate.policy.attempts.progress import TargetProgress
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
-EXPLORED = 0.01  # of the calls go to a target at random: one that was slow once is otherwise never measured again
+EXPLORED = 0.01  # of the calls go to a random target: otherwise a slow one would never be measured again
 BEST = 3
-EXPECTED_OUTPUT = 256  # tokens, where only the order of magnitude matters
+EXPECTED_OUTPUT = 256  # tokens; only the order of magnitude matters
 LEARNING = frozenset(("fastest", "balanced"))
 CHOSEN = frozenset(("weighted", "fastest", "balanced"))
-FALLBACK = 1000  # ranks of a request's fallback_models begin here: behind all of the name's own targets
-LIKELY = 0.5  # among equals no account is likelier than another: whichever is in the middle
+FALLBACK = 1000  # ranks of a request's fallback_models begin here, after all of the name's own targets
+LIKELY = 0.5  # all accounts are equally likely: take the middle one
 
 Chance = Callable[[], float]
 
 
 def intended_target(plan: Plan, first: Target) -> Target:
-    """The target that the client's own words mean, where ``first`` is the first of the order.
+    """Return the target that the client's request means; ``first`` is the first of the order.
 
-    That is ``first``, unless only targets that the client named as a fallback are left: then the first of its own.
+    It is ``first``, unless only the client's fallbacks are left.  Then it is the first of the name's own targets.
     """
     candidates = plan.candidates
     if not candidates or not candidates[0].reason:
@@ -38,8 +38,8 @@ def intended_target(plan: Plan, first: Target) -> Target:
     return candidates[0].target if fallen_back else first
 
 
-def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list[TargetProgress]:
-    """The plan's targets in the order to try, each with its accounts in the order to try.
+def order(plan: Plan, health: HealthState, now: float, chance: Chance | None) -> list[TargetProgress]:
+    """Return the plan's targets in the order to try, each with its accounts in the order to try.
 
     Without ``chance``: the likeliest order.
     """
@@ -55,13 +55,13 @@ def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list
         return found
     since: dict[int, float] = {}  # the targets with this caller's prompt cache
     for one in found:
-        kept = health.affinity.find(plan.affinity, key_of_target(one.target), now) if plan.affinity else None
-        if kept is not None:
-            since[id(one.target)] = kept.since
+        binding = health.affinity.find(plan.affinity, key_of_target(one.target), now) if plan.affinity else None
+        if binding is not None:
+            since[id(one.target)] = binding.since
         if len(one.attempts) > 1:
-            preferred = kept.account if kept is not None else None
+            preferred = binding.account if binding is not None else None
             turn = LIKELY if chance is None else chance()
-            one.attempts = health.accounts.in_order(one.attempts, preferred, now, turn)
+            one.attempts = health.accounts.in_order(one.attempts, preferred, now, turn, plan.tenant)
     if plan.alias.strategy not in CHOSEN or len(found) == 1:
         return found
     known = {id(candidate.target): candidate for candidate in plan.candidates}
@@ -74,7 +74,7 @@ def order(plan: Plan, health: Health, now: float, chance: Chance | None) -> list
 
 
 def _choose(
-    plan: Plan, found: list[TargetProgress], known: dict[int, Candidate], health: Health, chance: Chance | None
+    plan: Plan, found: list[TargetProgress], known: dict[int, Candidate], health: HealthState, chance: Chance | None
 ) -> list[TargetProgress]:
     if len(found) == 1:
         return found
@@ -90,7 +90,7 @@ def _choose(
     return ranked
 
 
-def scores(strategy: str, candidates: list[Candidate], health: Health) -> list[float]:
+def scores(strategy: str, candidates: list[Candidate], health: HealthState) -> list[float]:
     """Return the figures that a strategy sorts by, the least first, above 0.
 
     ``fastest``: seconds; ``balanced``: money × seconds.
@@ -104,18 +104,18 @@ def scores(strategy: str, candidates: list[Candidate], health: Health) -> list[f
     if strategy == "fastest":
         return seconds
     paid = [candidate.cost for candidate in candidates if candidate.cost] or [1]
-    free = min(paid) / 10  # what costs nothing still has its speed to be told apart by
+    free = min(paid) / 10  # above 0, so that the speed of free targets still counts
     costs = [max(paid) if candidate.cost is None else candidate.cost or free for candidate in candidates]
     return [cost * one for cost, one in zip(costs, seconds, strict=True)]
 
 
-def _seconds(health: Health, target: Target) -> float:
+def _seconds(health: HealthState, target: Target) -> float:
     known = health.latency(target)
     return max(1e-3, known.first + EXPECTED_OUTPUT * known.between) if known is not None else 0.0
 
 
 def _by_weight(found: list[TargetProgress], weights: list[float], chance: Chance | None) -> list[TargetProgress]:
-    """A random order in which the heavier come earlier.  Weight 0 comes last."""
+    """Return a random order in which heavier targets come earlier.  Weight 0 comes last."""
     pairs = list(zip(found, weights, strict=True))
     if chance is None:
         return [one for one, _ in sorted(pairs, key=lambda pair: -pair[1])]

@@ -1,1 +1,1 @@
-"""What is learnt by asking: how targets and accounts fare, whose prompt cache is where.  Pure."""
+"""The knowledge from earlier attempts: health of targets and accounts, places of prompt caches.  Pure."""

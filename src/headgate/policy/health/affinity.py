@@ -1,9 +1,9 @@
-"""Which account of a target holds a caller's prompt cache.
+"""Remember the account of a target that has a caller's prompt cache.
 
-A binding is made by the first success at a target and lives as long as the cache does; each further success on the same
-account renews it.  A success on another account of it (the first was limited) leaves it as it is: the caller spills,
-and returns.  Other targets have bindings of their own, whatever name they were reached by: where a strategy chooses
-among several, the oldest is the caller's home.
+The first success at a target makes a binding, which lives as long as the cache does.  Each further success on the same
+account renews it.  A success on another account of the target does not change it: the caller was spilt there because
+the first was limited, and returns later.  Each target has one binding of a caller, independent of the requested name.
+If a strategy chooses among several targets, the one with the oldest binding is the caller's home.
 Bounded: the least recently used goes first.  ``now`` is monotonic seconds.
 """
 
@@ -25,7 +25,7 @@ class Bound(NamedTuple):
 
 
 class Binding(NamedTuple):
-    """A binding: to which account, since when, and how long the cache is believed to live."""
+    """A binding: its account, its beginning, and the expected end of the cache."""
 
     account: str
     since: float
@@ -33,7 +33,7 @@ class Binding(NamedTuple):
 
 
 class Affinity:
-    """By the caller's key (``Plan.affinity``) and the target; the empty key is nobody's."""
+    """Bindings by the caller's key (``Plan.affinity``) and the target.  An empty key has none."""
 
     __slots__ = ("_bound",)
 
@@ -41,16 +41,16 @@ class Affinity:
         self._bound: Bounded[tuple[bytes, tuple[str, str]], Binding] = Bounded(MAX_REMEMBERED)
 
     def find(self, key: bytes, target: tuple[str, str], now: float) -> Binding | None:
-        """Where at this target the caller's cache lies, if it still lives."""
-        kept = self._bound.get((key, target))
-        return kept if kept is not None and now < kept.until else None
+        """Return the caller's binding at this target, if its cache still lives."""
+        binding = self._bound.get((key, target))
+        return binding if binding is not None and now < binding.until else None
 
     def served(self, key: bytes, bound: Bound, now: float) -> None:
-        """``bound`` has answered this caller."""
+        """Note that ``bound`` has answered this caller."""
         if not key:
             return
-        kept = self.find(key, bound.target, now)
-        if kept is not None and kept.account != bound.account:
+        binding = self.find(key, bound.target, now)
+        if binding is not None and binding.account != bound.account:
             return
-        since = now if kept is None else kept.since
+        since = now if binding is None else binding.since
         self._bound.put((key, bound.target), Binding(bound.account, since, now + CACHE_S))

@@ -1,12 +1,12 @@
-"""The health of targets, as earlier attempts have shown it: ejections, retry budgets, latencies, unsupported features.
+"""The health of targets, learnt from earlier attempts: ejections, retry budgets, latencies, unsupported features.
 
-A target is ejected after three failures in a row, or when fewer than 80 % of twenty succeed: for 5 s, then for 10 s at
-a time (30 s after five minutes).  Then one live request probes it, and fails over like any other.  At most half of the
-targets that a call may choose from are ejected.  A refusal because of keys, limits or the request itself is no
-failure of the target; accounts have their own file.
+A target is ejected after three failures in a row, or when fewer than 80 % of twenty attempts succeed.  An ejection
+lasts 5 s, the next ones 10 s each (30 s after five minutes).  Then one live request probes the target, and fails over
+like any other.  At most half of a call's targets are ejected.  A refusal because of keys, limits or the request itself
+does not count as a failure of the target; ``accounts`` counts those of keys and limits.
 
 Only failing targets are stored: while ``quiet`` holds, a call skips all of this.  Targets are named by provider and
-upstream model; ``now`` is monotonic seconds; every table is bounded, for clients may name any model.
+upstream model.  ``now`` is monotonic seconds.  Every table is bounded, because clients may name any model.
 """
 
 from __future__ import annotations
@@ -50,7 +50,7 @@ _OF_A_FIELD = (
 _REFUSALS = (errors.UPSTREAM_AUTH, errors.UPSTREAM_MODEL_DENIED, errors.UPSTREAM_UNPAID, errors.QUOTA_SPENT)
 
 Key = tuple[str, str]
-Claim = Literal["account", "target", "retry"]
+Claim = Literal["account", "target", "retry", "use"]
 
 
 def key_of_target(target: Target) -> Key:
@@ -58,7 +58,7 @@ def key_of_target(target: Target) -> Key:
 
 
 class TargetFailures(Struct, gc=False):
-    """A target that has failed lately.  ``since`` is when it was ejected, None where it is not."""
+    """A target that has failed lately.  ``since``: the time of its ejection; None if it is not ejected."""
 
     touched: float
     row: int = 0
@@ -69,7 +69,7 @@ class TargetFailures(Struct, gc=False):
     lease: float = 0.0
 
     def is_over(self, now: float) -> bool:
-        """True once the last failure and the ejection are so long ago that they count for nothing."""
+        """True if the last failure and the ejection are so long ago that they no longer count."""
         return max(self.touched, self.until) + STALE_S < now
 
     @property
@@ -86,14 +86,14 @@ class Latency(Struct, gc=False):
 
 
 class RetryBudget(NamedTuple):
-    """Retries ``left`` to a provider at a time, when it had had so many ``calls``."""
+    """Retries ``left`` to a provider at a time when it had received ``calls`` calls."""
 
     left: float
     at: float
     calls: int
 
 
-class Health:
+class HealthState:
     """The health state that all calls of a process share.
 
     ``NextAttempt`` tells it how attempts end; the caller commits the claims of each decision.
@@ -103,7 +103,7 @@ class Health:
         "_budgets",
         "_failing",
         "_latency",
-        "_learnt",
+        "_refusals",
         "_swept",
         "_trims",
         "accounts",
@@ -120,20 +120,20 @@ class Health:
         self._failing: Bounded[Key, TargetFailures] = Bounded(MAX_REMEMBERED)
         self._budgets: dict[str, RetryBudget] = {}
         self._latency: Bounded[Key, Latency] = Bounded(MAX_REMEMBERED)
-        # Target and what it refuses → until when that is believed; what a probe found, and until when
-        self._learnt: Bounded[tuple[str, str, str], float] = Bounded(MAX_REMEMBERED)
+        # (target, refused feature) → time until which that is believed; then the same for findings of probes
+        self._refusals: Bounded[tuple[str, str, str], float] = Bounded(MAX_REMEMBERED)
         self._trims: Bounded[Key, tuple[bool | None, float]] = Bounded(MAX_REMEMBERED)
         self._swept = 0.0
 
     # ------------------------------------------------------------------------------------- what happened
 
     def failed(self, attempt: Attempt, error: GatewayError, now: float) -> None:
-        """An attempt has failed: count it against its target or its account, where it is theirs."""
+        """Count a failed attempt against its target or its account, if one of them caused the error."""
         self.sweep(now)
         kind, target = error.kind, attempt.target
         if kind is errors.RATE_LIMITED:
             self.accounts.limited(key_of(attempt), target.upstream_model, error.retry_after, now)
-        elif attempt.account is not None and kind in _REFUSALS:  # where there is no credential, none can be dead
+        elif attempt.account is not None and kind in _REFUSALS:  # without a credential, none can be dead
             if kind is errors.UPSTREAM_AUTH:
                 self.accounts.refused(attempt.account.id, now)
             elif kind is errors.UPSTREAM_MODEL_DENIED:
@@ -145,7 +145,7 @@ class Health:
         self._settle()
 
     def served(self, attempt: Attempt, began: float, now: float) -> None:
-        """An attempt that was begun at ``began`` has delivered."""
+        """Count the success of an attempt that was begun at ``began``."""
         failures = self._failing.get(key_of_target(attempt.target))
         if failures is not None:
             self._recover(key_of_target(attempt.target), failures, began, now)
@@ -155,12 +155,12 @@ class Health:
         self._settle()
 
     def park(self, account: str) -> None:
-        """This account has no key: it is not used until it is revived."""
+        """Stop the use of an account without a key, until ``revive``."""
         self.accounts.park(account)
         self._settle()
 
     def revive(self, account: str) -> None:
-        """This account's key has changed: forget its state."""
+        """Forget the state of an account, after a change of its key."""
         self.accounts.revive(account)
         self._settle()
 
@@ -171,7 +171,7 @@ class Health:
         self._settle()
 
     def sweep(self, now: float) -> None:
-        """Forget what is over.  Decisions ignore it as well, so this only frees memory and restores ``quiet``."""
+        """Forget states that are over.  Decisions ignore them as well; this frees memory and restores ``quiet``."""
         if now - self._swept < SWEEP_S:
             return
         self._swept = now
@@ -206,7 +206,7 @@ class Health:
         failures.row = 0
         failures.good += 1
         if failures.since is not None:
-            if began >= failures.since:  # a stream that was begun before says nothing of what is now
+            if began >= failures.since:  # a stream from before the ejection proves nothing about the present
                 self._failing.put(key, TargetFailures(now, good=1))
         elif failures.good >= ENOUGH and failures.bad * ENOUGH <= failures.good:
             del self._failing[key]
@@ -215,7 +215,7 @@ class Health:
     # ------------------------------------------------------------------------------------- who may be asked
 
     def ejected(self, targets: Iterable[Target], now: float) -> dict[Key, str]:
-        """Return those of ``targets`` that are ejected: ``out``, or ``probe`` where one request may try it (``claim``).
+        """Return those of ``targets`` that are ejected: ``out``, or ``probe`` if one request may try it (``claim``).
 
         At most half of them, the longest ejected ones; the others serve.
         """
@@ -233,19 +233,24 @@ class Health:
         return {key: OUT if now < max(one.until, one.lease) else PROBE for _, key, one in found[:most]}
 
     def claim(self, target: Target, now: float) -> None:
-        """One request probes the target; others keep away for a while."""
+        """Note that one request probes the target.  Others avoid it for a while."""
         failures = self._failing.get(key_of_target(target))
         if failures is not None:
             failures.lease = now + LEASE_S
 
     def commit(self, attempt: Attempt, claims: tuple[Claim, ...], now: float) -> None:
-        """Take what a decision for ``attempt`` claims: the probe of its account or target, a retry of its provider."""
+        """Take what a decision for ``attempt`` claims: the probe of its account or target, a retry of its provider, a
+        request of its account's own limits.
+        """
         target = attempt.target
         for claim in claims:
             if claim == "account":
                 self.accounts.claim(key_of(attempt), target.upstream_model, now)
             elif claim == "target":
                 self.claim(target, now)
+            elif claim == "use":
+                if attempt.account is not None:
+                    self.accounts.limits.count(attempt.account, now)
             else:
                 self._take_retry(target.provider.name, now)
 
@@ -256,7 +261,7 @@ class Health:
     def back_in(self, attempts: Iterable[Attempt], now: float) -> float | None:
         """Return the seconds until the first of them may be asked again, at least one; None if that is not known.
 
-        It is not known of one that is neither limited nor ejected: it may fail as it just did, or not.
+        It is unknown for a target that is neither limited nor ejected, because its next attempt may fail or succeed.
         """
         known = []
         for attempt in attempts:
@@ -289,7 +294,7 @@ class Health:
     # ------------------------------------------------------------------------------------- latency
 
     def learn_latency(self, target: Target, first: float, between: float | None) -> None:
-        """Seconds to the first token, and between tokens where that is known."""
+        """Add seconds to the first token, and between tokens (None: unknown), to the averages."""
         known = self._latency.get(key_of_target(target))
         if known is None:
             self._latency.put(key_of_target(target), Latency(first, between or 0.0))
@@ -305,11 +310,11 @@ class Health:
 
     def asks_usage(self, target: Target, now: float) -> bool:
         """True if a stream of this target may be asked for its usage."""
-        return not self._learnt or self._believes(target, "usage", now)
+        return not self._refusals or self._believes(target, "usage", now)
 
     def rejects_usage(self, target: Target, now: float) -> None:
-        """A stream without the field has succeeded where one with it was refused; a refusal alone proves nothing, for
-        an upstream may be quoting its client.
+        """Note that a stream without the field succeeded after one with it was refused.  A refusal alone proves
+        nothing, because an upstream may quote its client.
         """
         self._disbelieve(target, "usage", now)
 
@@ -318,12 +323,12 @@ class Health:
         return target.prefill != "none" and self._believes(target, "prefill", now)
 
     def rejects_prefill(self, target: Target, now: float) -> None:
-        """The target has refused a request because of its prefill, or answered as if there were none."""
+        """Note that the target refused a request because of its prefill, or ignored the prefill."""
         self._disbelieve(target, "prefill", now)
 
     def trims(self, target: Target, now: float) -> bool | None:
-        """True if the target drops a prefill's trailing white space, as it declares or a probe has found; None: that is
-        not known.
+        """True if the target drops a prefill's trailing white space, by its declaration or a probe; None if that is not
+        known.
         """
         if target.prefill_trims is not None:
             return target.prefill_trims
@@ -335,23 +340,23 @@ class Health:
         return target.prefill_trims is None and now >= self._trims.get(key_of_target(target), (None, 0.0))[1]
 
     def learn_trims(self, key: Key, trims: bool | None, now: float) -> None:
-        """Remember the finding of a probe; None: its answers do not tell."""
+        """Remember the finding of a probe; None: its answers were inconclusive."""
         self._trims.put(key, (trims, now + TRIMS_REMEMBERED_S))
 
     def _believes(self, target: Target, what: str, now: float) -> bool:
-        return self._learnt.get((target.provider.name, target.upstream_model, what), 0.0) <= now
+        return self._refusals.get((target.provider.name, target.upstream_model, what), 0.0) <= now
 
     def _disbelieve(self, target: Target, what: str, now: float) -> None:
-        self._learnt.put((target.provider.name, target.upstream_model, what), now + REMEMBERED_S)
+        self._refusals.put((target.provider.name, target.upstream_model, what), now + REMEMBERED_S)
 
 
 def _halve(failures: TargetFailures) -> None:
-    """The past counts for less and less."""
+    """Halve the counts, so that older attempts count less."""
     if failures.good + failures.bad >= 2 * ENOUGH:
         failures.good >>= 1
         failures.bad >>= 1
 
 
 def blames_our_field(error: GatewayError, ours: frozenset[str]) -> bool:
-    """True if an upstream's refusal may be of a field among ``ours``, which only the gateway has added."""
+    """True if an upstream's refusal may concern one of the fields ``ours``, which only the gateway has added."""
     return error.kind in _OF_A_FIELD and not error.fields.isdisjoint(ours)

@@ -1,1 +1,1 @@
-"""Which targets may serve a call, and in which order.  Pure."""
+"""The targets that may serve a call, and their order.  Pure."""

@@ -1,12 +1,12 @@
-"""Whether a request is hard: the order of a computed ``auto`` depends on it.
+"""Decide whether a request is hard: the order of a computed ``auto`` depends on it.
 
-Judged by length, features and requested output alone, coarse on purpose: anything better takes a model.  Both mistakes
-are bearable.  A simple request that is taken for a hard one costs a little more.  A hard one that is taken for a simple
-one gets the answer that ``auto`` would have given without an order.  A client that knows better names a model.  So each
-bound lies above nearly all simple requests (a question, a label, a short text).
+Only length, features and requested output count.  This is coarse on purpose: a better judgement takes a model.  Both
+mistakes are bearable.  A simple request that is taken for a hard one costs a little more.  A hard one that is taken for
+a simple one gets the answer that ``auto`` would have given without an order.  A client that knows better names a model.
+So each bound lies above nearly all simple requests (a question, a label, a short text).
 
-A model's strength is not known: no provider states it, and rankings age in weeks.  The list price stands in for it: it
-orders the models of one maker, and across makers it is the market's opinion.
+A model's strength is not known: no provider states it, and rankings age in weeks.  The list price is used instead.  It
+orders the models of one maker; across makers it is the market's opinion.
 """
 
 from __future__ import annotations
@@ -30,7 +30,7 @@ def is_computed(alias: Alias) -> bool:
 def is_hard(call: Call, wanted: Needs) -> bool:
     """True if ``call``, which needs ``wanted``, is for the strongest target rather than the cheapest."""
     return (
-        bool(wanted.features)  # tools, a schema to keep to, images, sound
+        bool(wanted.features)  # tools, a schema, images, sound
         or wanted.prompt > LONG_PROMPT
         or (wanted.output or 0) > LONG_OUTPUT
         or (call.prompt.effort or "none") not in LIGHT_EFFORTS
@@ -46,7 +46,8 @@ def describe(strategy: str, call: Call) -> str:
 
 
 def badness(target: Target, cost: int | None, *, hard: bool) -> float:
-    """Return the sort key of a target, the least first, for a call that is expected to ``cost`` so much there.
+    """Return the sort key of a target, the least first, for a call that is expected to ``cost`` this many nano-USD
+    there.
 
     Simple calls: the lowest cost; hard ones: the highest list price.  An unknown figure comes last.
     """

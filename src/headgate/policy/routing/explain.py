@@ -11,19 +11,21 @@ from msgspec import Struct
 
 from headgate.catalog.money import usd
 from headgate.errors import GatewayError
-from headgate.model import Attempt, AttemptRecord, Candidate, Plan, Seam
+from headgate.model import Attempt, AttemptRecord, Candidate, Plan, SeamRecord
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import TargetProgress
 from headgate.policy.attempts.strategies import LEARNING, order, scores
+from headgate.policy.health.account_limits import LIMITED
 from headgate.policy.health.accounts import OUT, PROBE, Accounts, key_of
-from headgate.policy.health.targets import Health, key_of_target
+from headgate.policy.health.targets import HealthState, key_of_target
 
 MOST_NAMED = 3
 _MIDDLE = 0.5
 
 
-class AccountView(Struct, frozen=True):
-    """``state``: active | probe | cooling | exhausted | dead | denied | parked.  ``wait_s``: until its next chance,
+class CandidateAccount(Struct, frozen=True):
+    """``state``: active | probe | cooling | exhausted | dead | denied | parked; by its own terms expired | overspent |
+    limited.  ``wait_s``: until its next chance,
     where there is one.
     ``headroom``: the share of its limits that is left, where it is known; 1.0 otherwise.
     """
@@ -35,8 +37,9 @@ class AccountView(Struct, frozen=True):
 
 
 class AccountStateView(Struct, frozen=True):
-    """Why an account, or one ``model`` of it (empty: all of it), is not used.  ``wait_s``: until its next chance, None
-    until something is done about it; ``state``: as in ``AccountView``.
+    """The reason why an account, or one ``model`` of it (empty: all of it), is not used.
+
+    ``state``: as in ``CandidateAccount``.  ``wait_s``: seconds until its next chance; None if an operator must act.
     """
 
     account: str
@@ -48,7 +51,7 @@ class AccountStateView(Struct, frozen=True):
 class CandidateView(Struct, frozen=True):
     """One target that was considered.  ``place`` is its turn, from 1; None: not used, and ``reason`` says why.
 
-    ``state``: well | failing | ejected | probe.  Durations in seconds, None where nothing is known.
+    ``state``: well | failing | ejected | probe.  Durations are seconds, None if unknown.
     """
 
     provider: str
@@ -63,12 +66,12 @@ class CandidateView(Struct, frozen=True):
     first_token_s: float | None = None
     weight: int = 1
     prefill: str = "none"
-    accounts: tuple[AccountView, ...] = ()
+    accounts: tuple[CandidateAccount, ...] = ()
 
 
 class Explanation(Struct, frozen=True):
-    """``code`` and ``message`` are the error that the client would get, empty where the call would be tried.
-    ``strategy``: of an order that is computed, with what decides about this call: ``auto (hard)``.
+    """``code`` and ``message``: the error that the client would get; empty if the call would be tried.  ``strategy``:
+    for a computed order, with the class of this call: ``auto (hard)``.
     """
 
     requested: str
@@ -116,7 +119,7 @@ def attempt_view(attempt: AttemptRecord) -> ShownAttempt:
 
 def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
     """Return the state of every account that is not active."""
-    return [
+    resting = [
         AccountStateView(
             account, model,
             PROBE if state.name != "parked" and state.may(now) == PROBE else state.name,
@@ -124,9 +127,11 @@ def account_states(accounts: Accounts, now: float) -> list[AccountStateView]:
         )
         for account, model, state in accounts.listed()
     ]  # fmt: skip
+    limited = accounts.limits.limited(now)
+    return [*resting, *(AccountStateView(account, "", LIMITED, until - now) for account, until in limited)]
 
 
-def seam_view(seam: Seam) -> ShownSeam:
+def seam_view(seam: SeamRecord) -> ShownSeam:
     """Return a seam as people and clients see it."""
     return ShownSeam(seam.after, seam.origin, seam.target, seam.why)
 
@@ -137,7 +142,7 @@ def explain_refusal(requested: str, error: GatewayError) -> Explanation:
 
 
 def explain_plan(
-    plan: Plan, health: Health | None, now: float, error: GatewayError | None = None, timeout: float | None = None
+    plan: Plan, health: HealthState | None, now: float, error: GatewayError | None = None, timeout: float | None = None
 ) -> Explanation:
     """Return the explanation of a plan, its targets in the order in which they would most likely be tried.
 
@@ -145,7 +150,7 @@ def explain_plan(
 
     ``timeout`` is how long the client would wait, in seconds.
     """
-    health = health or Health()
+    health = health or HealthState()
     tried = order(plan, health, now, None)
     states = health.ejected([one.target for one in tried], now)
     first = None
@@ -160,7 +165,7 @@ def explain_plan(
         id(one.target) for one in tried if states.get(key_of_target(one.target)) == OUT or _all_out(one, health, now)
     }
     tried.sort(key=lambda one: id(one.target) in out)
-    if tried and id(tried[0].target) in out:  # all are out: the one that is asked all the same comes first
+    if tried and id(tried[0].target) in out:  # all are out: the least bad one is asked, and comes first
         tried.sort(key=lambda one: one.target is not first)
     places = {id(one.target): place for place, one in enumerate(tried, 1) if error is None}
     pools = {id(one.target): one.attempts for one in tried}
@@ -183,17 +188,20 @@ def explain_plan(
     )  # fmt: skip
 
 
-def _why_resting(accounts: tuple[AccountView, ...]) -> str:
-    """Return the reason why a target cannot be asked at all."""
+def _why_resting(accounts: tuple[CandidateAccount, ...]) -> str:
+    """Return the reason why a target cannot be asked."""
     named = [f"{one.id} is {one.state}" + (f" for {one.wait_s:.0f} s" if one.wait_s else "") for one in accounts]
     more = f", and {len(named) - MOST_NAMED} more" if len(named) > MOST_NAMED else ""
     return f"out: {', '.join(named[:MOST_NAMED])}{more}"
 
 
-def _all_out(one: TargetProgress, health: Health, now: float) -> bool:
+def _all_out(one: TargetProgress, health: HealthState, now: float) -> bool:
     """True if none of its accounts may be used now."""
-    model = one.target.upstream_model
-    return all(health.accounts.may(key_of(attempt), model, now) == OUT for attempt in one.attempts)
+    model, accounts = one.target.upstream_model, health.accounts
+    return all(
+        accounts.own_state(attempt, now) is not None or accounts.may(key_of(attempt), model, now) == OUT
+        for attempt in one.attempts
+    )
 
 
 def _view(
@@ -202,8 +210,8 @@ def _view(
     reason: str,
     score: float | None,
     state: str | None,
-    accounts: tuple[AccountView, ...],
-    health: Health,
+    accounts: tuple[CandidateAccount, ...],
+    health: HealthState,
     now: float,
 ) -> CandidateView:
     target = one.target
@@ -218,17 +226,18 @@ def _view(
     )  # fmt: skip
 
 
-def _prefill(one: Candidate, health: Health, now: float) -> str:
+def _prefill(one: Candidate, health: HealthState, now: float) -> str:
     return one.target.prefill if health.takes_prefill(one.target, now) else "none"
 
 
-def _account(attempt: Attempt, health: Health, now: float) -> AccountView:
+def _account(attempt: Attempt, health: HealthState, now: float) -> CandidateAccount:
     account, model = key_of(attempt), attempt.target.upstream_model
     headroom = health.accounts.headroom(account, now)
-    state = health.accounts.state(account, model, now)
+    own = health.accounts.own_state(attempt, now)
+    state = own or health.accounts.state(account, model, now)
     if state is None:
-        return AccountView(account, headroom=headroom)
-    if health.accounts.may(account, model, now) == PROBE:
-        return AccountView(account, PROBE, headroom=headroom)
+        return CandidateAccount(account, headroom=headroom)
+    if own is None and health.accounts.may(account, model, now) == PROBE:
+        return CandidateAccount(account, PROBE, headroom=headroom)
     wait = 0.0 if isinf(state.until) else max(0.0, state.until - now)
-    return AccountView(account, state.name, wait, headroom)
+    return CandidateAccount(account, state.name, wait, headroom)

@@ -1,7 +1,7 @@
-"""Why a target cannot serve a call: (target, Needs) → a reason, or an empty string.
+"""The reasons that exclude a target from a call: (target, Needs) → a reason, or an empty string.
 
 A reason is ``code: sentence``.  An undeclared property excludes nothing: a row without capabilities may have them all.
-Estimates exclude nothing that is within a fifth of a limit.
+Estimates exclude no target whose limit they exceed by less than a fifth.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ from headgate.errors import (
     NO_QUALIFYING_MODEL,
     GatewayError,
 )
-from headgate.model import FEATURES, Call, Candidate, Options, Provider, Target, Usage
+from headgate.model import FEATURES, Attempt, Call, Candidate, Grant, Options, Provider, Target, Usage
 from headgate.policy import metering
 
 TOLERANCE = 1.2
-EXPECTED_OUTPUT = 1024  # tokens of a call that does not say
+EXPECTED_OUTPUT = 1024  # tokens, of a call without a limit
 MOST_NAMED = 12
 
 
@@ -60,6 +60,21 @@ def why_never(target: Target, *, privacy: str, unpriced: str) -> str:
     return why_private(target.provider, privacy)
 
 
+def why_not_for(grant: Grant, target: Target, attempts: Iterable[Attempt]) -> str:
+    """Return the reason that excludes a target from every call of a token, or an empty string."""
+    if grant.free_only and not any(is_free(attempt) for attempt in attempts):
+        return "not_free: it is not free"
+    if grant.priced_only and not known(target.price):
+        return "price_unknown: its price is not known, and this API key pays for no such model"
+    return ""
+
+
+def is_free(attempt: Attempt) -> bool:
+    """True if an attempt costs nothing: its model does, or its account is of a free plan."""
+    price = attempt.target.price
+    return (price.input == 0 and price.output == 0) or (attempt.account is not None and attempt.account.free)
+
+
 def why_not(target: Target, wanted: Needs) -> str:
     """Return the reason that excludes a target from one call, or an empty string."""
     options = wanted.options
@@ -91,7 +106,7 @@ def _why_too_long(target: Target, wanted: Needs) -> str:
 
 def why_private(provider: Provider, privacy: str) -> str:
     """Return the reason why a call bound to ``privacy`` may not be sent to a provider, or an empty string."""
-    if privacy == "any" or is_own(provider):  # a prompt that stays on your machines trains no foreign model
+    if privacy == "any" or is_own(provider):  # a prompt that stays on the operator's machines trains no foreign model
         return ""
     if privacy == "own":
         return f"privacy: {provider.name} is not a machine of your own"
@@ -135,8 +150,8 @@ def expected_cost(target: Target, prompt: int, output: int | None) -> int | None
 # ------------------------------------------------------------------------------------- nothing is left
 
 
-def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> GatewayError:
-    """Return the error for a name, ``shown``, that none of ``candidates`` may serve."""
+def nothing_left(quoted: str, holder: str, candidates: Iterable[Candidate]) -> GatewayError:
+    """Return the error for a name, ``quoted``, that none of ``candidates`` may serve."""
     every = list(candidates)
     keyed = [one for one in every if _code(one) != "no_key"]
     if not keyed:
@@ -144,17 +159,20 @@ def nothing_left(shown: str, holder: str, candidates: Iterable[Candidate]) -> Ga
         first = every[0].target.provider.name
         return GatewayError(
             NO_PROVIDER_KEY,
-            f"{shown} is served by {names}, which has no key here; add one with: headgate vault add {first}",
+            f"{quoted} is served by {names}, which has no key here; add one with: headgate vault add {first}",
         )
-    allowed = [one for one in keyed if _code(one) != "not_allowed"]
+    allowed = [one for one in keyed if _code(one) not in ("not_allowed", "not_free")]
     if not allowed:
-        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {shown}", param="model")
+        why = "; it is for free models only" if any(_code(one) == "not_free" for one in keyed) else ""
+        return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {quoted}{why}", param="model")
     named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_sentence(one)}" for one in every[:MOST_NAMED])
     if len(every) > MOST_NAMED:
         named += f"; and {len(every) - MOST_NAMED} more"
     if all(_code(one) == "context_window" for one in allowed):
-        return GatewayError(CONTEXT_LENGTH, f"the prompt is too long for {shown}: {named}", param="messages")
-    return GatewayError(NO_QUALIFYING_MODEL, f"no target of {shown} qualifies for this request: {named}", param="model")
+        return GatewayError(CONTEXT_LENGTH, f"the prompt is too long for {quoted}: {named}", param="messages")
+    return GatewayError(
+        NO_QUALIFYING_MODEL, f"no target of {quoted} qualifies for this request: {named}", param="model"
+    )
 
 
 def _code(candidate: Candidate) -> str:

@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable, Iterator
 
 from msgspec import Struct
+from msgspec.structs import replace
 
 from headgate.dialects import registry
 from headgate.dialects.base import Answer, Client, Reply
@@ -132,6 +133,8 @@ class Answering(Struct):  # made in C, once a call
         pump = self.pump
         if pump is not None:
             self.used, self.skipped = pump.bridge.used, pump.bridge.skipped
+            if self.receipt.stopped:
+                self.used = _up_to(self.used, self.receipt)
         if self.skipped:
             self._warn(self.skipped)
         self.receipt.end(status, code, self.used, self.skipped)
@@ -184,6 +187,15 @@ class Answering(Struct):  # made in C, once a call
             "%s: %d event(s) of %s/%s could not be read and are not in the answer",
             receipt.client_id, events, target.provider.name if target else "", target.upstream_model if target else "",
         )  # fmt: skip
+
+
+def _up_to(used: Used, receipt: Receipt) -> Used:
+    """What was delivered before the call's hold ended: the rest has come, and was not sent."""
+    hold = receipt.holding.hold if receipt.holding is not None else None
+    if hold is None:
+        return used
+    most = max(0, hold.covered - receipt.usage.completion)
+    return Used(replace(used.delivered, completion=min(used.delivered.completion, most)), used.billed)
 
 
 async def summed_up(parts: Iterator[Answer | None]) -> Answer:

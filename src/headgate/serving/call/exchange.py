@@ -22,10 +22,10 @@ from headgate.errors import (
 )
 from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth
-from headgate.policy.admission import holds
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
+from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
@@ -33,8 +33,8 @@ from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay.keeper import Replay
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.replay.keeper import ReplayKeeper
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
 from headgate.serving.upstream.carriers import Carriers
 from headgate.wire import urls
@@ -51,14 +51,14 @@ class Exchange:
 
     def __init__(
         self,
-        directory: Directory,
+        directory: SnapshotDirectory,
         journal: Journal,
         refusals: Refusals,
         carriers: Carriers,
         wheel: Wheel,
         limits: Limits,
         ids: Ids,
-        replay: Replay,
+        replay: ReplayKeeper,
     ) -> None:
         self._directory = directory
         self._journal = journal
@@ -69,6 +69,7 @@ class Exchange:
         self._ids = ids
         self._replay = replay
         self._health = directory.health
+        self._admission = Admission(directory.counters, journal)
 
     async def run(self, request: Request, egress: Egress, client: Client, receipt: Receipt | None = None) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing.  ``receipt``: one that is made already."""
@@ -81,7 +82,7 @@ class Exchange:
             if egress.deserted:
                 receipt.close("leave", "cancelled", 499, CLIENT_CLOSED, egress.bytes_out)
             else:
-                receipt.close("finish", "delivered", 200, "", egress.bytes_out)
+                receipt.finish(egress.bytes_out)
             if ending.fields is None:
                 egress.end(ending.data)
             else:
@@ -90,7 +91,7 @@ class Exchange:
             self._refuse(error, request, egress, client, receipt)
         except ClientGone:
             if receipt.answered_all:
-                receipt.close("finish", "delivered", 200, "", egress.bytes_out)
+                receipt.finish(egress.bytes_out)
             else:
                 receipt.close("leave", "cancelled", 499, CLIENT_CLOSED, egress.bytes_out)
             egress.cut()  # one that is read to its end for nobody is not kept any longer either
@@ -122,8 +123,8 @@ class Exchange:
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
-        hold = holds.take(call, grant, journal_accepts=self._journal.accepting)
-        receipt.open(plan, hold, call.stream)
+        call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
+        receipt.open(plan, call.stream)
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
 
@@ -141,7 +142,7 @@ class Exchange:
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
-        receipt.meant = next_attempt.intended
+        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         relay = self._relay(plan, egress, receipt) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
@@ -159,7 +160,7 @@ class Exchange:
                 if account is not None and len(step.attempt.target.provider.accounts) > 1:
                     self._health.accounts.learn_limits(account, upstream.headers, self._wheel.now)
                 await answering.read(upstream, step.attempt, recovery)
-                finished = True
+                finished = not receipt.stopped
                 answering.end(upstream.status, "")
                 if recovery is not None:
                     recovery.succeeded(step.attempt)
@@ -221,6 +222,7 @@ class Exchange:
         """Ends a call that has no answer, or no whole one."""
         if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
             receipt.requested = client.requested(request.body) or self._directory.router.snapshot.default_model
+        self._admission.show(receipt, self._directory.router)
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:

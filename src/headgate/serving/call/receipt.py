@@ -7,19 +7,20 @@ exactly once.
 from __future__ import annotations
 
 import time
+from collections.abc import Mapping
 
+from headgate.errors import BUDGET_EXCEEDED
 from headgate.model import (
     NOTHING,
     Attempt,
     AttemptRecord,
     Closed,
     Grant,
-    Hold,
     ModelRow,
     Opened,
     Plan,
     Progress,
-    Seam,
+    SeamRecord,
     Target,
     Usage,
     Used,
@@ -29,6 +30,7 @@ from headgate.policy import lifecycle, metering
 from headgate.policy.metering import Ended
 from headgate.policy.routing import explain
 from headgate.ports import Asking
+from headgate.serving.call.holding import Holding
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import encode
 
@@ -72,7 +74,6 @@ class Receipt:
     requested = ""
     opened = False
     plan: Plan | None = None
-    hold: Hold | None = None
     grant: Grant | None = None
     target: Attempt | None = None  # of the last attempt that has begun
     meant: Target | None = None  # the first choice, whether or not it was well enough to be asked
@@ -84,7 +85,10 @@ class Receipt:
     answered_all = False  # the last attempt has delivered
     authed = routed = queued = connected = head = first_token = 0.0
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
+    passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
+    holding: Holding | None = None  # the limits and budgets that it counts against
+    stopped = False  # its budget could not pay for more of the answer
     _skips = False  # the client has an answer without events that could not be read
     _state = lifecycle.RECEIVED
     _started = 0.0  # of the attempt that runs
@@ -96,7 +100,7 @@ class Receipt:
         self.client_id = prefix + self.id  # as the client reads it
         self.received = received
         self.attempts: list[AttemptRecord] = []
-        self.continued: list[Seam] = []
+        self.continued: list[SeamRecord] = []
         self._ended: list[Ended] = []
         self._journal = journal
 
@@ -105,13 +109,11 @@ class Receipt:
         """Unix seconds, as OpenAI's ``created``."""
         return self.at // 1_000_000_000
 
-    def open(self, plan: Plan, hold: Hold, stream: bool) -> None:
+    def open(self, plan: Plan, stream: bool) -> None:
         """Admitted: from here on a crash leaves a lost call, not an unknown one."""
         self.step("admit")
         self.routed = _monotonic()
         self.plan = plan
-        self.hold = hold
-        self.prompt_tokens = hold.tokens
         self.requested = plan.requested
         first = plan.attempts[0].target
         price = first.price
@@ -219,6 +221,7 @@ class Receipt:
                 {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                 for c in (self.plan.candidates if self.plan is not None else ())
             ],
+            **({"passed_over": self.passed_over} if self.passed_over else {}),
             "attempts": [explain.attempt_view(one) for one in self.attempts],
             **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
         }
@@ -236,8 +239,17 @@ class Receipt:
         if self._journal.accepting:  # what room is left belongs to the closes
             self._journal.write(Progress(self.id, time.time_ns(), completion_tokens))
 
+    def finish(self, bytes_out: int) -> None:
+        """The client has the answer, or as much of it as its budget could pay."""
+        if self.stopped:
+            self.close("finish", BUDGET_EXCEEDED.code, 200, BUDGET_EXCEEDED.code, bytes_out)
+        else:
+            self.close("finish", "delivered", 200, "", bytes_out)
+
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
+        if self.holding is not None:
+            self.holding.settle(self.usage, self.cost or 0, self.target, self.prompt_tokens)
         following = lifecycle.TABLE[self._state, event]
         if self.grant is None or not (self.opened or self._journal.accepting):
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
@@ -284,7 +296,7 @@ class Receipt:
         self.close("fail" if self.opened else "refuse", "failed", status, code)
 
 
-def _continued(seams: list[Seam]) -> bytes:
+def _continued(seams: list[SeamRecord]) -> bytes:
     return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 

@@ -15,11 +15,11 @@ from headgate.dialects import canonical
 from headgate.dialects import seam as seams
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import ALL_ATTEMPTS_FAILED, DRAINING, GatewayError, Retry
-from headgate.model import Alias, Attempt, Call, Delivered, Plan, Seam, Target
+from headgate.model import Alias, Attempt, Call, Delivered, Plan, SeamRecord, Target
 from headgate.policy.attempts import continuation
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
-from headgate.policy.health.targets import Health, Key, blames_our_field, key_of_target
+from headgate.policy.health.targets import HealthState, Key, blames_our_field, key_of_target
 from headgate.ports import StreamBridge
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.relay import Relay
@@ -43,7 +43,7 @@ class Recovery:
         call: Call,
         plan: Plan,
         next_attempt: NextAttempt,
-        health: Health,
+        health: HealthState,
         wheel: Wheel,
         receipt: Receipt,
         relay: Relay | None,
@@ -98,7 +98,9 @@ class Recovery:
         silent = bridge is None or have is None
         if relay is not None and silent and self._refused_our_field(error, attempt):
             self._bare.add(key_of_target(attempt.target))
-            return replace(step, wait=0.0, why="retry" if self.seam is None else step.why, claims=())
+            claims = tuple(claim for claim in step.claims if claim == "use")  # the account serves one request more
+            why = "retry" if self.seam is None else step.why
+            return self._committed(replace(step, wait=0.0, why=why, claims=claims))
         if have is None:
             following = self._next_attempt.after(error, now)
             if following is None:
@@ -177,12 +179,12 @@ class Recovery:
             limited=self._call.max_tokens is not None,
         )  # fmt: skip
 
-    def joint(self, attempt: Attempt) -> Seam | None:
+    def joint(self, attempt: Attempt) -> SeamRecord | None:
         """Where this attempt goes on, for people; None where it does not."""
         if self.seam is None or self._break is None:
             return None
         origin, why = self._break
-        return Seam(len(self._have_text), _named(origin), _named(attempt.target), why)
+        return SeamRecord(len(self._have_text), _named(origin), _named(attempt.target), why)
 
     def _last(self, error: GatewayError, now: float) -> GatewayError:
         """What the client is told after the last attempt: its error, or all of them where they were not alike; with the

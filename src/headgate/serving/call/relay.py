@@ -12,7 +12,7 @@ import math
 import time
 
 from headgate.errors import INTERNAL, UPSTREAM_CUT, GatewayError
-from headgate.model import Seam
+from headgate.model import UNLIMITED, SeamRecord
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
@@ -47,7 +47,7 @@ class Relay:
         self._early = self._wheel.now + seconds
         self._wheel.set(self, self._early)
 
-    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: Seam | None = None) -> Pump:
+    def begin(self, upstream: Upstream, bridge: StreamBridge, joint: SeamRecord | None = None) -> Pump:
         """Another attempt answers; with ``joint`` it goes on where the client's stream broke."""
         self.bridge = bridge
         return Pump(self, self._wheel, upstream, bridge, joint)  # knows this relay: it is not kept here
@@ -91,12 +91,12 @@ class Pump:
     """One attempt's part of a client's stream.  An upstream that streams is ``start``ed, and is then its Source."""
 
     __slots__ = (
-        "_egress", "_flowing", "_joint", "_patience", "_quiet", "_relay", "_seen", "_upstream", "_wheel", "bridge",
-        "done",
+        "_egress", "_flowing", "_joint", "_most", "_patience", "_quiet", "_relay", "_seen", "_upstream", "_wheel",
+        "bridge", "done",
     )  # fmt: skip
 
     def __init__(
-        self, relay: Relay, wheel: Wheel, upstream: Upstream, bridge: StreamBridge, joint: Seam | None
+        self, relay: Relay, wheel: Wheel, upstream: Upstream, bridge: StreamBridge, joint: SeamRecord | None
     ) -> None:
         self.bridge = bridge
         self.done: Signal[None] = Signal()
@@ -109,6 +109,10 @@ class Pump:
         self._seen = 0
         self._quiet = 0.0
         self._flowing = False  # this attempt has something to see
+        holding = relay.receipt.holding
+        self._most = (
+            0 if holding is not None and holding.is_extended else UNLIMITED
+        )  # bytes of text, before more is held
 
     def start(self) -> Signal[None]:
         """Attaches both ends; await the Signal: the bridge has seen the end, or an error."""
@@ -137,19 +141,37 @@ class Pump:
             self._break()
             return
         if events:
-            if self._flowing:
-                self._egress.send(events)
-            else:
+            if not self._flowing:
                 self.deliver(events)
+            elif bridge.size < self._most or self._extend():
+                self._egress.send(events)
         if bridge.done or bridge.error is not None:
             self.done.set(None)
         elif bridge.events != self._seen:  # comments are no progress: an upstream that only sends those has stalled
             self._seen = bridge.events
-            self._patience.heard = self._wheel.now
+            self._patience.last_event_at = self._wheel.now
             if not self._flowing and bridge.begun:  # it speaks, though nothing of it may be shown yet
                 self._patience.begin_stalling()
             if bridge.quiet:
                 self._mind_the_end(bridge.quiet)
+
+    def _extend(self) -> bool:
+        """Whether more of the answer may be sent.  If not, it ends with what the client has."""
+        bridge, receipt = self.bridge, self._relay.receipt
+        holding = receipt.holding
+        hold = holding.hold if holding is not None else None
+        if holding is None or hold is None:
+            return True
+        covered = hold.covered
+        tokens = receipt.usage.completion + bridge.used.delivered.completion
+        self._most = holding.may_reach(bridge.size, tokens)
+        if self._most == 0:
+            receipt.stopped = True
+            bridge.stop("length")
+            return False
+        if hold.covered != covered:
+            receipt.progress(tokens)
+        return True
 
     def _mind_the_end(self, quiet: float) -> None:
         """Waits no longer for the end than the bridge says; where it was none, as long as for any event."""

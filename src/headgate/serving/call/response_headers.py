@@ -6,9 +6,14 @@ import math
 import time
 
 from headgate.errors import (
+    BUDGET_EXCEEDED,
     NO_PROVIDER_KEY,
     OVER_ITS_LIMIT,
     QUOTA_SPENT,
+    TOO_MANY_AT_ONCE,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_TODAY,
+    TOO_MANY_TOKENS,
     UPSTREAM_AUTH,
     UPSTREAM_DENIED,
     UPSTREAM_HOLLOW,
@@ -17,7 +22,7 @@ from headgate.errors import (
     UPSTREAM_UNPAID,
     GatewayError,
 )
-from headgate.model import Seam
+from headgate.model import SeamRecord
 from headgate.serving.call.receipt import Receipt
 
 _monotonic = time.monotonic
@@ -37,7 +42,7 @@ def of_answer(receipt: Receipt) -> bytes:
         _printable(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
         _of_route(receipt) if receipt.number > 1 or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
-        timing(receipt),
+        timing(receipt) if receipt.holding is None else timing(receipt) + receipt.holding.fields(),
     )
 
 
@@ -50,7 +55,7 @@ def _of_route(receipt: Receipt) -> bytes:
     return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
 
 
-def seam_comment(seam: Seam) -> bytes:
+def seam_comment(seam: SeamRecord) -> bytes:
     """The comment that marks where another attempt goes on."""
     return b": continued after %d characters by %b\n\n" % (seam.after, _printable(seam.target))
 
@@ -70,14 +75,17 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
         out += b"x-headgate-provider: %b\r\nx-headgate-model: %b\r\nx-headgate-attempts: %d\r\n" % target
         if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
             out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
+    if receipt.holding is not None:
+        out += receipt.holding.fields()
     return out + of_refusal(error) + timing(receipt)
 
 
-# What a retry within minutes cannot mend, although its status invites one.
+# What a retry within minutes cannot mend, although its status invites one.  Our own limits: where no wait helps.
 HOPELESS = frozenset(
     (
         NO_PROVIDER_KEY, UPSTREAM_AUTH, UPSTREAM_DENIED, UPSTREAM_MODEL_DENIED, UPSTREAM_UNPAID, QUOTA_SPENT,
-        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE, UPSTREAM_HOLLOW,
+        OVER_ITS_LIMIT, UPSTREAM_TOO_LARGE, UPSTREAM_HOLLOW, BUDGET_EXCEEDED, TOO_MANY_REQUESTS, TOO_MANY_TODAY,
+        TOO_MANY_TOKENS, TOO_MANY_AT_ONCE,
     )
 )  # fmt: skip
 PATIENCE_S = 60.0  # the SDKs do not wait longer than that: they ask again at once

@@ -1,9 +1,9 @@
 """The accept loop of this process's listening socket.
 
 Owns the number of connections accepted in one turn of the loop, and the behaviour without free file descriptors.
-uvloop accepts one connection per turn: at 600 running streams a turn is long, and a new stream waited 5 s for its
-first byte (0.3 s with 16 per turn).  asyncio accepts the whole backlog in one turn, which makes the running streams
-wait.
+uvloop accepts one connection per turn.  At 600 running streams a turn is long: a new stream waited 5 s for its first
+byte, and 0.3 s with 16 connections per turn.  In contrast, asyncio accepts the whole backlog in one turn, so running
+streams wait.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ class Acceptor:
         self._sock = sock
         self._make_protocol = make_protocol
         self._opening: set[asyncio.Task[None]] = set()  # each ends when its connection has a transport
-        self._short = False  # nothing could be accepted, and the log says so
+        self._short = False  # no connection could be accepted, and that was logged
         self._retry: asyncio.TimerHandle | None = None
 
     def start(self) -> None:

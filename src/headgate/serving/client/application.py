@@ -13,7 +13,7 @@ class Application(Protocol):
     """The receiver of the listener's requests."""
 
     def call(self, request: Request, egress: Egress) -> None:
-        """Answers now or later.  Must not raise."""
+        """Answer now or later.  Must not raise."""
 
     def reads_body(self, request: Request) -> bool:
         """True if the answer depends on the body of ``request``, of which only the head has come.
@@ -22,7 +22,7 @@ class Application(Protocol):
         """
 
     def refuse(self, error: GatewayError, request: Request, egress: Egress) -> None:
-        """Answers a request that is not served, or of which only a part could be read."""
+        """Answer a request that is not served, or that could be read only in part."""
 
     def allowed_origin(self, origin: bytes) -> bytes | None:
-        """The value of Access-Control-Allow-Origin, or None where the origin is not configured."""
+        """Return the value of Access-Control-Allow-Origin; None if the origin is not configured."""

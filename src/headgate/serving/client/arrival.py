@@ -16,11 +16,11 @@ from headgate.model import Limits
 from headgate.wire.http import ONCE, Request, origin_form, unreadable, unsupported
 
 _monotonic = time.monotonic
-COUNTED_FROM = 16 << 10  # bodies above this count against what all connections may hold together
+COUNTED_FROM = 16 << 10  # bytes: larger bodies count against the common limit of all connections
 
 
 class Bodies:
-    """How many bytes of request bodies this process holds, and may hold: of requests that arrive and of calls that run.
+    """The bytes of request bodies that this process holds, and their limit: of arriving requests and running calls.
 
     Bodies up to 16 KiB are not counted: each connection may hold one without the work of counting it.
     """
@@ -214,7 +214,7 @@ class Arrival:
         )  # fmt: skip
 
     def _count_body(self) -> None:
-        """Count the body as far as it has come.  Sets the error 503 where all bodies together are too large."""
+        """Count the body so far.  Set the error 503 if all bodies together are too large."""
         more = len(self._body) - self._body_counted
         if self._bodies.hold(more):
             self._body_counted += more

@@ -3,8 +3,8 @@
 Owns the order of responses, the deadlines of what arrives, and how a connection ends; ``arrival`` reads the requests.
 The caller of a request whose body is still on its way is checked before the body is kept.
 
-It keeps reading while a response runs, so that the client's FIN is seen at once.  FIN counts as gone: a client that
-closes its side of a stream does not wait for more.
+It keeps reading while a response runs, so that the client's FIN is seen at once.  A FIN means that the client has left:
+after closing its side of a stream, it does not wait for more.
 """
 
 from __future__ import annotations
@@ -32,12 +32,12 @@ from headgate.serving.loop.unconnected import UNCONNECTED
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.wire.http import CONTINUE, Request
 
-READ_AHEAD = 64 << 10  # what a client may send while its response runs; more closes the connection
+READ_AHEAD = 64 << 10  # bytes that a client may send while its response runs; more closes the connection
 HIGH_WATER, LOW_WATER = 64 << 10, 16 << 10  # of a client's write buffer, inside the 256 KiB that a stream may hold
 LINGER_S = 2.0  # of silence after a refusal, until the connection is cut
-LINGER_BYTES = 1 << 20  # what may still come after a refusal, beside one whole body
+LINGER_BYTES = 1 << 20  # bytes that may still come after a refusal, beside one whole body
 HEAD, BODY = 1, 2
-MAX_QUEUED = 64  # pipelined requests waiting behind a running one
+MAX_QUEUED = 64  # pipelined requests that wait for a running one
 NO_REQUEST = Request(b"", b"", b"", {}, b"", "1.1", False, 0.0)
 
 
@@ -59,15 +59,32 @@ class Reception(Protocol):
         """True if a process that drains does not answer ``request``."""
 
     def check_idle(self) -> None:
-        """See whether the last connection has gone."""
+        """Check if the last connection has closed."""
 
 
 class Connection(Arrival, ResponseWriter, asyncio.Protocol):
     """One client connection.  At most one response runs; pipelined requests wait in order."""
 
     __slots__ = (
-        "_ahead", "_app", "_chunked", "_close", "_dead", "_egress", "_kept", "_linger_until", "_lingering", "_listener",
-        "_phase", "_queue", "_running", "_turn", "due", "paused", "slot", "transport", "wheel",
+        "_ahead",
+        "_app",
+        "_chunked",
+        "_close",
+        "_dead",
+        "_egress",
+        "_linger_until",
+        "_lingering",
+        "_listener",
+        "_phase",
+        "_queue",
+        "_running",
+        "_turn",
+        "_unread",
+        "due",
+        "paused",
+        "slot",
+        "transport",
+        "wheel",
     )  # fmt: skip
 
     def __init__(self, listener: Reception) -> None:
@@ -82,7 +99,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self._queue: deque[Request] | None = None
         self._close = False
         self._dead = False
-        self._kept = False  # bytes have been read in this turn and wait for its end
+        self._unread = False  # bytes have been read in this turn and wait for its end
         self._phase = 0  # of the arriving request: whose deadline is set, HEAD or BODY
         self._lingering = 0  # the number of discarded bytes, plus one
         self._linger_until = 0.0
@@ -141,12 +158,12 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
             self._egress.source.resume()
 
     def data_received(self, data: bytes) -> None:
-        self._kept = True
+        self._unread = True
         self._listener.turn.run(self._take, data)
 
     def _take(self, data: bytes) -> None:
         """Work through the bytes of one read, in its turn."""
-        self._kept = False
+        self._unread = False
         if self._dead:
             return
         if self._lingering:
@@ -310,7 +327,7 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
         self._close = True
 
     def common_fields(self) -> bytes:
-        """Date, the connection's fate, and CORS where the request has an origin that may read the answer."""
+        """Return Date, Connection, and CORS fields if the request's origin may read the answer."""
         out = self._listener.date()
         request = self._running
         if self._close:
@@ -336,13 +353,13 @@ class Connection(Arrival, ResponseWriter, asyncio.Protocol):
             and not self._queue
             and not self._reading_body
             and not self._head_size
-            and not self._kept
+            and not self._unread
         ):
             self.transport.close()
 
     def expire(self, now: float) -> None:
-        """The wheel: silence, a slow head or a slow body."""
-        if self._kept:
+        """Called by the wheel: end a silent connection, a slow head or a slow body."""
+        if self._unread:
             self.wheel.set(self, now + 1.0)
         elif self._lingering:
             self.transport.abort()

@@ -1,8 +1,8 @@
 """The response of one call: its head, its events, its end.
 
-Owns what has been sent of it and whether its client is still there; knows no framing.  It makes no decisions: the
-content comes from the exchange and the relay, and goes to the ``sink``: the client's connection, or the keeper of a
-kept stream.  All bytes are sent at the end of the turn in which they came.  So a response ends only when its receipt is
+Owns the sent part of it, and whether its client is still there; knows no framing.  It makes no decisions.  The content
+comes from the exchange and the relay.  It goes to the ``sink``: the client's connection, or the keeper of a kept
+stream.  All bytes are sent at the end of the turn in which they came.  So a response ends only when its receipt is
 on record (see ``turn``).
 """
 
@@ -14,7 +14,7 @@ from headgate.errors import ClientGone
 from headgate.serving.loop.wheel import Wheel
 
 
-class Source(Protocol):
+class ByteSource(Protocol):
     """The origin of a stream's bytes; it pauses for a slow client."""
 
     def pause(self) -> None: ...
@@ -63,33 +63,33 @@ class Egress:
     bytes_out = 0
     wrote_at = 0.0  # the wheel's now at the last write: keep-alive comments go by it
     owner: Owner | None = None  # notified when the client leaves
-    source: Source | None = None  # notified when the client is slow
+    source: ByteSource | None = None  # notified when the client is slow
 
     def __init__(self, sink: ResponseSink) -> None:
         self.sink = sink
 
     def answer(self, status: int, fields: bytes, body: bytes, content_type: bytes = b"application/json") -> None:
-        """A whole response.  ``fields`` are further header lines, each with its CRLF."""
+        """Send a whole response.  ``fields`` are further header lines, each with its CRLF."""
         if self.gone or self.over:
             return
         self.committed = self.over = True
         self.bytes_out += self.sink.answer(status, fields, body, content_type)
 
     def empty(self, status: int, fields: bytes) -> None:
-        """A response that has no body (204, 304)."""
+        """Send a response without a body (204, 304)."""
         if self.gone or self.over:
             return
         self.committed = self.over = True
         self.sink.empty(status, fields)
 
     def begin(self, fields: bytes) -> None:
-        """Commits a stream: status 200 and its head, sent with the first event."""
+        """Commit a stream: status 200 and its head, sent with the first event."""
         self.committed = True
         if not self.gone:
             self.sink.begin(fields)
 
     def send(self, events: bytes) -> None:
-        """Whole events, as the bridge made them."""
+        """Send whole events, as the bridge made them."""
         if self.gone:
             return
         sink = self.sink
@@ -97,7 +97,7 @@ class Egress:
         self.bytes_out += sink.send(events)
 
     def end(self, events: bytes) -> None:
-        """The last events and the end of the body."""
+        """Send the last events and the end of the body."""
         self._end(events, whole=True)
 
     def fail(self, events: bytes) -> None:
@@ -111,7 +111,7 @@ class Egress:
         self.bytes_out += self.sink.end(events, whole=whole)
 
     def cut(self) -> None:
-        """Ends the connection without ending the body: the client can tell."""
+        """End the connection without ending the body, so that the client sees the failure."""
         if not self.gone and not self.over:
             self.over = True
             self.sink.cut()

@@ -1,7 +1,7 @@
 """The client side: the listening socket, and every connection that came in through it.
 
-Owns the set of connections and their end when the process drains.  Reads and answers of each are ``connection``'s;
-the meaning of a request is the Application's.
+Owns the set of connections and their end when the process drains.  ``connection`` reads and answers on each;
+the Application decides the meaning of a request.
 """
 
 from __future__ import annotations
@@ -43,12 +43,12 @@ class Listener:
         self._date = b""
 
     def start(self, sock: socket.socket) -> None:
-        """Serves on a bound socket."""
+        """Serve on a bound socket."""
         self._acceptor = Acceptor(sock, lambda: Connection(self))
         self._acceptor.start()
 
     def date(self) -> bytes:
-        """The Date line (RFC 9110 §6.6.1), made once a second."""
+        """Return the Date line (RFC 9110 §6.6.1), made once a second."""
         now = self.wheel.now
         if now - self._date_at >= 0.5:
             self._date_at = now
@@ -56,11 +56,11 @@ class Listener:
         return self._date
 
     def refuses_when_draining(self, request: Request) -> bool:
-        """Health questions are answered until the end."""
+        """False for health checks: they are answered until the end."""
         return request.method == b"POST"
 
     async def drain(self, seconds: float) -> None:
-        """Stops accepting and lets running responses finish, for so long."""
+        """Stop accepting, and let running responses finish within ``seconds``."""
         self.draining = True
         if self._acceptor is not None:
             self._acceptor.close()

@@ -19,7 +19,7 @@ STREAM_HEAD = (
 class ResponseWriter:
     """Writes one response after the other.  A subclass has the state and the order.
 
-    ``_running`` is the request that the running response answers; ``_chunked`` is of a stream that has begun.
+    ``_running``: the request of the running response.  ``_chunked``: the running stream uses the chunked coding.
     """
 
     __slots__ = ()
@@ -37,7 +37,7 @@ class ResponseWriter:
         raise NotImplementedError
 
     def ended(self) -> None:
-        """The running response is written."""
+        """Called when the running response is written."""
         raise NotImplementedError
 
     def write(self, data: bytes) -> None:

@@ -19,7 +19,7 @@ T = TypeVar("T")
 
 
 class Signal(Generic[T]):
-    """A value that will be there once.  One fiber may wait; later settings are ignored."""
+    """A value that will be set once.  One fiber may wait; later settings are ignored."""
 
     # Defaults stand on the class: a Signal costs one allocation and nothing else until it is set.
     done = False
@@ -28,14 +28,14 @@ class Signal(Generic[T]):
     _error: BaseException | None = None
 
     def set(self, value: T) -> None:
-        """Hands over the value; the waiting fiber runs on before this returns."""
+        """Hand over the value.  The waiting fiber runs on before this returns."""
         if not self.done:
             self.done = True
             self._value = value
             self._wake()
 
     def fail(self, error: BaseException) -> None:
-        """Raises ``error`` where the fiber waits."""
+        """Raise ``error`` in the waiting fiber."""
         if not self.done:
             self.done = True
             self._error = error
@@ -63,7 +63,7 @@ def next_turn() -> Signal[None]:
 
 
 class Fiber:
-    """One running coroutine.  ``ended`` is called once, whichever way it ends; it must not raise."""
+    """One running coroutine.  ``ended`` is called once, after success or failure; it must not raise."""
 
     __slots__ = ("_awaiting", "_coroutine", "_ended", "name")
 
@@ -76,7 +76,7 @@ class Fiber:
         self._awaiting: Signal[Any] | None = None
 
     def step(self) -> None:
-        """Runs until the next Signal that is not set yet."""
+        """Run until the next Signal that is not set yet."""
         self._awaiting = None
         try:
             signal = self._coroutine.send(None)
@@ -90,7 +90,7 @@ class Fiber:
         signal._fiber = self
 
     def throw(self, error: BaseException) -> bool:
-        """Raises ``error`` where the coroutine waits.  False where it is running right now or over."""
+        """Raise ``error`` in the waiting coroutine.  Return False if it is running right now, or over."""
         signal = self._awaiting
         if signal is None:
             return False

@@ -28,8 +28,8 @@ class Turn:
         self._sends: list[tuple[Callable[[Any], object], Any]] = []
         self._writer: asyncio.WriteTransport | None = None  # whose bytes ``_sends`` ends with, and these
         self._written: list[bytes] = []
-        # In some versions from 3.12 on, asyncio's own `writelines` neither pauses a protocol (CVE-2024-12254) nor
-        # checks whether its connection is gone. uvloop's loop is none of asyncio's.
+        # In some versions from 3.12 on, `writelines` of asyncio's own loops does not pause a protocol (CVE-2024-12254)
+        # and does not check for a lost connection.  uvloop has another `writelines`.
         self._gathers = not isinstance(loop, asyncio.BaseEventLoop)
         self.record: Callable[[], None] = _nothing
 
@@ -40,13 +40,13 @@ class Turn:
             self._call_soon(self._end)
 
     def run(self, step: Callable[[Any], object], argument: object) -> None:
-        """Does ``step(argument)`` in this turn, before anything is recorded or sent."""
+        """Do ``step(argument)`` in this turn, before records are written and bytes are sent."""
         self._runs.append((step, argument))
         if not self._armed:
             self.arm()
 
     def send(self, step: Callable[[Any], object], argument: object) -> None:
-        """Does ``step(argument)`` when the records written in this turn are with the kernel."""
+        """Do ``step(argument)`` when the kernel has the records of this turn."""
         self._sends.append((step, argument))
         self._writer = None
         if not self._armed:
@@ -70,12 +70,12 @@ class Turn:
         for step, argument in runs:  # grows while it is walked: a step may bring others
             try:
                 step(argument)
-            except Exception:  # the edge of a step: one call's bug must not keep the others of its turn from being done
+            except Exception:  # a step's boundary: one call's bug must not stop the others of its turn
                 log.exception("a bug in a step of this turn")
         runs.clear()
         try:
             self.record()
-        except Exception:  # as above: this process has to go on, with or without the records
+        except Exception:  # as above: the process continues, with or without the records
             log.exception("a bug while recording this turn")
         self._armed = False
         self._sends = []
@@ -84,7 +84,7 @@ class Turn:
         for step, argument in sends:
             try:
                 step(argument)
-            except Exception:  # as above: the bytes of the others leave
+            except Exception:  # as above: the bytes of the others are sent
                 log.exception("a bug while sending in this turn")
 
 

@@ -24,7 +24,7 @@ class Timed(Protocol):
     slot: int
 
     def expire(self, now: float) -> None:
-        """``due`` has passed.  The entry is out of the wheel; it may ``set`` itself anew."""
+        """Called after ``due``.  The entry is out of the wheel; it may ``set`` itself again."""
 
 
 class Wheel:
@@ -38,17 +38,17 @@ class Wheel:
         self._timer = loop.call_later(TICK, self._turn)
 
     def set(self, entry: Timed, due: float) -> None:
-        """(Re)sets a deadline, earlier or later."""
+        """Set or move a deadline, earlier or later."""
         entry.due = due
         if 0 <= entry.slot * TICK <= due:
-            return  # it will be looked at in time, and moved on then
+            return  # its slot comes up in time, and moves it then
         if entry.slot >= 0:
             self._slots[entry.slot].discard(entry)
         slot = entry.slot = self._slot_of(due)
         self._slots.setdefault(slot, set()).add(entry)
 
     def drop(self, entry: Timed) -> None:
-        """Forgets the entry; harmless where it is not in."""
+        """Remove the entry.  No effect if it is not in the wheel."""
         if entry.slot >= 0:
             self._slots[entry.slot].discard(entry)
             entry.slot = -1
@@ -58,7 +58,7 @@ class Wheel:
         self._slots.clear()
 
     def _slot_of(self, due: float) -> int:
-        # An entry without a deadline is looked at once a minute: cheaper than taking it out and in for every request.
+        # An entry without a deadline stays, and costs a look once a minute: less than an exit and an entry per request.
         horizon = self._tick + int(60 / TICK)
         return max(self._tick + 1, min(int(due / TICK) + 1, horizon)) if due != NEVER else horizon
 
@@ -73,7 +73,7 @@ class Wheel:
             for entry in entries:
                 entry.slot = -1
             for entry in entries:
-                if entry.slot >= 0:  # an earlier one of this slot has set it anew
+                if entry.slot >= 0:  # an earlier entry of this slot has set it again
                     continue
                 if entry.due <= now:
                     entry.expire(now)

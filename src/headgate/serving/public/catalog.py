@@ -24,7 +24,7 @@ from headgate.policy import auth
 from headgate.policy.routing.router import Router
 from headgate.process.channel import Uses
 from headgate.serving.loop.fiber import Signal
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.wire.codec import encode
 from headgate.wire.http import Request
 
@@ -37,7 +37,7 @@ _PUBLIC = b"Cache-Control: no-cache\r\nVary: Authorization, X-Api-Key\r\n"
 _PRIVATE = b"Cache-Control: private, no-cache\r\nVary: Authorization, X-Api-Key\r\n"
 
 
-class Page(NamedTuple):
+class TaggedBody(NamedTuple):
     """A body, its ETag, and further header lines."""
 
     body: bytes
@@ -50,13 +50,13 @@ class Lists:
     ``gate:models`` if the catalog is not public, 400 for an unknown parameter.
     """
 
-    def __init__(self, directory: Directory, public: bool) -> None:
+    def __init__(self, directory: SnapshotDirectory, public: bool) -> None:
         self._directory = directory
         self._public = public
         self._shelf = _Shelf(directory.router)
         self._pages = _Pages()
 
-    async def models(self, request: Request) -> Page:
+    async def models(self, request: Request) -> TaggedBody:
         """The catalog, as far as the asker may use it."""
         grant = self._admit(request)
         wanted = selection.read(request.query)
@@ -67,7 +67,7 @@ class Lists:
         key = ("models", request.query, allowed)
         return self._pages.get(key, shelf, uses, lambda: shelf.page(wanted, uses, allowed), _fields(grant))
 
-    async def model(self, request: Request) -> Page:
+    async def model(self, request: Request) -> TaggedBody:
         """One entry, by any name that resolves to it; its id may have slashes, percent-encoded or not."""
         grant = self._admit(request)
         parameters.read(request.query)
@@ -80,9 +80,9 @@ class Lists:
                 param="model",
             )
         body = encode(entries.shown(entry, self._directory.uses))
-        return Page(body, _etag(body), _fields(grant))
+        return TaggedBody(body, _etag(body), _fields(grant))
 
-    async def aliases(self, request: Request) -> Page:
+    async def aliases(self, request: Request) -> TaggedBody:
         """Return every alias with its chain, also aliases that lead nowhere: their ``why`` names the gap."""
         grant = self._admit(request)
         parameters.read(request.query)
@@ -90,7 +90,7 @@ class Lists:
         allowed = grant.models if grant is not None else ()
         return self._pages.get(("aliases", allowed), shelf, uses, lambda: _aliases(shelf, uses, grant), _fields(grant))
 
-    async def providers(self, request: Request) -> Page:
+    async def providers(self, request: Request) -> TaggedBody:
         """Return the providers' names and states, without addresses and accounts."""
         grant = self._admit(request)
         parameters.read(request.query)
@@ -191,26 +191,28 @@ class _Pages:
     def __init__(self) -> None:
         self._made_of: tuple[object, object] = (None, None)
         self._serial = b""
-        self._kept: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
+        self._bodies: dict[tuple[object, ...], tuple[bytes, bytes]] = {}
         self._size = 0
 
-    def get(self, key: tuple[object, ...], shelf: _Shelf, uses: Uses, make: Callable[[], bytes], fields: bytes) -> Page:
+    def get(
+        self, key: tuple[object, ...], shelf: _Shelf, uses: Uses, make: Callable[[], bytes], fields: bytes
+    ) -> TaggedBody:
         if self._made_of[0] is not shelf or self._made_of[1] is not uses:
             self._made_of = (shelf, uses)
             self._serial = token_bytes(16)  # hashing 2,000 entries takes as long as writing them down
             self._clear()
-        found = self._kept.get(key)
+        found = self._bodies.get(key)
         if found is None:
             body = make()
             found = (body, _etag(self._serial + repr(key).encode()))
             self._size += len(body) + KEY_BYTES
             if self._size > KEPT_BYTES:
                 self._clear()
-            self._kept[key] = found
-        return Page(*found, fields)
+            self._bodies[key] = found
+        return TaggedBody(*found, fields)
 
     def _clear(self) -> None:
-        self._kept.clear()
+        self._bodies.clear()
         self._size = 0
 
 

@@ -14,21 +14,25 @@ from headgate.dialects import registry
 from headgate.dialects.base import Client
 from headgate.errors import (
     DRAINING,
+    INVALID_JSON,
     METHOD_NOT_ALLOWED,
+    PAYLOAD_TOO_LARGE,
     REQUEST_NOT_FOUND,
     ROUTE_NOT_FOUND,
     ClientGone,
     GatewayError,
 )
+from headgate.model import Grant
 from headgate.policy import auth
+from headgate.policy.admission import standings
 from headgate.serving.call import response_headers
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.fiber import Fiber, Signal, next_turn
-from headgate.serving.public.catalog import Lists, Page, rest_of, unchanged
+from headgate.serving.public.catalog import Lists, TaggedBody, rest_of, unchanged
 from headgate.serving.public.streams import Streams
 from headgate.serving.replay.stream import CUT_SHORT
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.uplink.link import Uplink
 from headgate.wire.http import Request
@@ -37,12 +41,14 @@ PREFIXES = ("/v1", "/api/gate/v1", "")
 ASK_S = 5.0
 _ALLOWED_HEADERS = b"authorization, x-api-key, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
+MAX_WISH = 64 << 10  # of a token's child
 AWAY_S = 2  # the pause before a question that control did not answer is sent again
 
 log = logging.getLogger("headgate.routes")
 
 Operation = Callable[[Request, Egress], None]
-Listing = Callable[[Request], Awaitable[Page]]
+Params = Callable[[Grant], dict[str, str]]
+Listing = Callable[[Request], Awaitable[TaggedBody]]
 
 
 class Routes:
@@ -51,7 +57,7 @@ class Routes:
     def __init__(
         self,
         exchange: Exchange,
-        directory: Directory,
+        directory: SnapshotDirectory,
         link: Uplink,
         refusals: Refusals,
         cors_origins: tuple[str, ...],
@@ -80,6 +86,8 @@ class Routes:
             self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
             self._table[f"{prefix}/providers".encode()] = self._read(lists.providers)
             self._table[f"{prefix}/usage".encode()] = _read_only(self._usage)
+            self._table[f"{prefix}/tokens".encode()] = {**_read_only(self._children), b"POST": self._mint}
+            self._collections[f"{prefix}/tokens/".encode()] = {b"DELETE": self._end_child}
             self._collections[f"{prefix}/requests/".encode()] = _read_only(self._request)
             self._collections[f"{prefix}/streams/".encode()] = {
                 b"GET": self._refusing(streams.read),
@@ -183,25 +191,37 @@ class Routes:
         egress.answer(200, b"Cache-Control: no-store\r\n", msgspec.json.encode(self._summary()))
 
     def _usage(self, request: Request, egress: Egress) -> None:
-        self._start(self._question(request, egress, "usage", {}), "usage", egress)
+        self._start(self._question(request, egress, "usage", self._used, "gate:usage"), "usage", egress)
 
     def _request(self, request: Request, egress: Egress) -> None:
         ident = rest_of(request.path, b"/requests/")
-        params = {"id": ident} if ident is not None else None
-        self._start(self._question(request, egress, "request", params), "request", egress)
+        self._start(self._question(request, egress, "request", partial(_with_id, ident)), "request", egress)
 
-    async def _question(self, request: Request, egress: Egress, kind: str, params: dict[str, str] | None) -> None:
-        """Ask control, with a deadline, for an answer that only the store has.  ``params`` None: the id is
-        impossible.
-        """
+    def _children(self, request: Request, egress: Egress) -> None:
+        self._start(self._question(request, egress, "children", _nothing), "children", egress)
+
+    def _mint(self, request: Request, egress: Egress) -> None:
+        self._start(self._question(request, egress, "mint", partial(_wish, request.body)), "mint", egress)
+
+    def _end_child(self, request: Request, egress: Egress) -> None:
+        ident = rest_of(request.path, b"/tokens/")
+        self._start(self._question(request, egress, "end", partial(_with_id, ident)), "end", egress)
+
+    def _used(self, grant: Grant) -> dict[str, str]:
+        """What the token has used of its limits and budgets: only the counters here know."""
+        directory = self._directory
+        found = standings.of_grant(directory.router.quotas, directory.counters, grant, time.time())
+        return {"standings": msgspec.json.encode(found).decode()}
+
+    async def _question(
+        self, request: Request, egress: Egress, kind: str, params: Params, scope: str = "gate:chat"
+    ) -> None:
+        """Ask control, with a deadline, for an answer that only the store has."""
         try:
             directory = self._directory
-            scope = "gate:usage" if kind == "usage" else "gate:chat"
             grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time(), scope)
             parameters.read(request.query)
-            if params is None:
-                raise GatewayError(REQUEST_NOT_FOUND, "an id has up to 256 printable characters; this is none")
-            answer = await self._link.ask(kind, grant.id, params, ASK_S)
+            answer = await self._link.ask(kind, grant.id, params(grant), ASK_S)
         except ClientGone:
             return
         except GatewayError as error:
@@ -244,6 +264,27 @@ class Routes:
                 b"Access-Control-Max-Age: 86400\r\n"
             )
         egress.empty(204, fields)
+
+
+def _nothing(_grant: Grant) -> dict[str, str]:
+    return {}
+
+
+def _with_id(ident: str | None, _grant: Grant) -> dict[str, str]:
+    """Raises GatewayError (404) where the id is impossible."""
+    if ident is None:
+        raise GatewayError(REQUEST_NOT_FOUND, "an id has up to 256 printable characters; this is none")
+    return {"id": ident}
+
+
+def _wish(body: bytes, _grant: Grant) -> dict[str, str]:
+    """Raises GatewayError (400, 413)."""
+    if len(body) > MAX_WISH:
+        raise GatewayError(PAYLOAD_TOO_LARGE, f"the body may have {MAX_WISH >> 10} KiB at most")
+    try:
+        return {"body": body.decode()}
+    except UnicodeDecodeError:
+        raise GatewayError(INVALID_JSON, "the body is not UTF-8") from None
 
 
 def _read_only(operation: Operation) -> dict[bytes, Operation]:

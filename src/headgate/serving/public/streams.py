@@ -15,9 +15,9 @@ from headgate.model.receipt_ids import bare
 from headgate.policy import auth, on_disconnect
 from headgate.serving.client.egress import Egress
 from headgate.serving.public.catalog import rest_of
-from headgate.serving.replay.keeper import Replay
+from headgate.serving.replay.keeper import ReplayKeeper
 from headgate.serving.replay.stream import KeptStream
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.wire.http import Request
 
 PARAMETERS = ("after", "expires", "signature")
@@ -26,7 +26,7 @@ PARAMETERS = ("after", "expires", "signature")
 class Streams:
     """The operations.  They raise GatewayError where there is nothing to answer with."""
 
-    def __init__(self, replay: Replay, directory: Directory) -> None:
+    def __init__(self, replay: ReplayKeeper, directory: SnapshotDirectory) -> None:
         self._replay = replay
         self._directory = directory
 
@@ -36,17 +36,17 @@ class Streams:
         204 where there are no more (RFC 9110 §15.3.5; to a browser's EventSource: do not come back).
         """
         query = parameters.read(request.query, PARAMETERS)
-        kept = self._find(request, query)
+        stream = self._find(request, query)
         after = on_disconnect.count(query["after"], "after") if "after" in query else 0
         if last_event_id := request.headers.get(b"last-event-id"):  # newer than the address it comes with
-            after = on_disconnect.event_number(kept.client_id, last_event_id)
-        last = kept.ring.last if kept.ring is not None else 0
+            after = on_disconnect.event_number(stream.client_id, last_event_id)
+        last = stream.ring.last if stream.ring is not None else 0
         if after > last:
             raise GatewayError(INVALID_VALUE, f"this stream has sent {last} events so far.", param="after")
-        if kept.over and after == last:
-            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % kept.client_id.encode())
+        if stream.over and after == last:
+            egress.empty(204, b"x-headgate-stream-id: %b\r\n" % stream.client_id.encode())
         else:
-            kept.follow(egress, after)
+            stream.follow(egress, after)
 
     def stop(self, request: Request, egress: Egress) -> None:
         """Ends the generation.  A stream that has ended by itself stays as it is."""

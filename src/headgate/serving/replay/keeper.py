@@ -1,8 +1,8 @@
 """The calls that outlast the connection they came in on: their output is kept, and several clients may read it.
 
-Owns which calls are kept, how long and in how much memory, and how they are found: by stream id, and by
-Idempotency-Key.  A kept call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.
-Other calls only pass ``Replay.keep``: they pay one comparison, and none per event.
+Owns the choice of kept calls, their time and memory, and their look-up: by stream id, and by Idempotency-Key.  A kept
+call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.  Other calls only pass
+``ReplayKeeper.keep``: they pay one comparison, and none per event.
 """
 
 from __future__ import annotations
@@ -19,97 +19,98 @@ from headgate.policy.auth import Digester
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay.ring import Memory, Ring
+from headgate.serving.replay.ring import EventMemory, Ring
 from headgate.serving.replay.stream import KeptStream
 from headgate.wire.http import Request
 
-WEIGHT = 3 << 10  # what a kept call takes beside its events; measured: 2.3 KB
+WEIGHT = 3 << 10  # memory of a kept call beside its events; measured: 2.3 KB
 MOST_REMEMBERED = 20_000  # ids of streams that are gone: their clients read "expired", not "unknown"
 _UNKNOWN = "there is no such stream for this key: it was not resumable, or the gateway has been restarted since"
 REPLAYED = b"x-headgate-idempotent-replay: true\r\n"
 
 
-class Replay:
+class ReplayKeeper:
     """All kept calls of this process: by stream id, and by Idempotency-Key."""
 
     def __init__(self, wheel: Wheel, limits: Limits, digester: Digester, public_url: str = "") -> None:
         self.wheel = wheel
-        self.memory = Memory(limits.replay_max)
+        self.memory = EventMemory(limits.replay_max)
         self._limits = limits
         self._digester = digester
         self._public = public_url.rstrip("/").encode()
         self._streams: dict[str, KeptStream] = {}
         self._keyed: dict[tuple[str, bytes], KeptStream] = {}
         self._running: set[KeptStream] = set()
-        self._gone: Bounded[str, str] = Bounded(MOST_REMEMBERED)  # stream id → its owner's grant id
+        self._expired: Bounded[str, str] = Bounded(MOST_REMEMBERED)  # stream id → its owner's grant id
 
     # --------------------------------------------------------------- for the exchange
 
     def repeat(self, request: Request, grant: str, egress: Egress) -> bool:
-        """True if this call (it has an Idempotency-Key) has been made before: then ``egress`` gets that call's answer.
+        """Return true if this call's Idempotency-Key was used before.  Then ``egress`` gets that call's answer.
 
-        Raises GatewayError: 400, 409, and 410 where the answer is no longer kept whole.
+        Raises GatewayError: 400 for an invalid key, 409 for another request with this key, 410 if the answer is no
+        longer kept whole.
         """
         key = on_disconnect.idempotency_key(request)
-        kept = self._keyed.get((grant, key))
-        if kept is None:
+        stream = self._keyed.get((grant, key))
+        if stream is None:
             return False
-        if not hmac.compare_digest(kept.fingerprint, on_disconnect.fingerprint(request)):
+        if not hmac.compare_digest(stream.fingerprint, on_disconnect.fingerprint(request)):
             raise GatewayError(
                 IDEMPOTENCY_MISMATCH,
                 "this Idempotency-Key has been used for another request; take a new one for each",
                 param="Idempotency-Key",
             )
-        if kept.over and kept.ring is None and kept.whole is None:
+        if stream.over and stream.ring is None and stream.whole is None:
             raise GatewayError(STREAM_EXPIRED, "the answer of this Idempotency-Key is no longer kept")
-        kept.follow(egress, 0, REPLAYED)
+        stream.follow(egress, 0, REPLAYED)
         return True
 
     def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
-        """Keeps the call that begins with ``egress``, if it or its alias asks for that."""
+        """Keep the call that begins with ``egress``, if it or its alias asks for that."""
         alias = plan.alias
         keyed = b"idempotency-key" in request.headers
         if not keyed and call.options is NO_OPTIONS and not alias.resumable_s and alias.on_disconnect == "cancel":
             return
-        conduct = on_disconnect.conduct(call.options, alias, stream=call.stream, keyed=keyed)
-        stored = (keyed or conduct.resumable) and self.memory.take(WEIGHT)
-        if not (stored or conduct.drains):  # not requested, or no room for it: a call like any other
+        wish = on_disconnect.decide(call.options, alias, stream=call.stream, keyed=keyed)
+        stored = (keyed or wish.resumable) and self.memory.take(WEIGHT)
+        if not (stored or wish.drains):  # not requested, or no room for it: a call like any other
             return
         ring, url = None, b""
-        if stored and conduct.resumable:
+        if stored and wish.resumable:
             ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
             prefix = request.path.removesuffix(api.path.encode())
             url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
-        kept = KeptStream(self, api, receipt, conduct, ring, url, egress)
+        stream = KeptStream(self, api, receipt, wish, ring, url, egress)
         if ring is not None:
-            self._streams[receipt.id] = kept
-        self._running.add(kept)
+            self._streams[receipt.id] = stream
+        self._running.add(stream)
         if stored:
-            kept.weight = WEIGHT
+            stream.weight = WEIGHT
         if stored and keyed:
-            kept.key = on_disconnect.idempotency_key(request)
-            kept.fingerprint = on_disconnect.fingerprint(request)
-            self._keyed[kept.grant, kept.key] = kept
+            stream.key = on_disconnect.idempotency_key(request)
+            stream.fingerprint = on_disconnect.fingerprint(request)
+            self._keyed[stream.grant, stream.key] = stream
 
     def close(self) -> None:
-        """The process ends, and with it all that is kept."""
-        for kept in {*self._running, *self._streams.values()}:
-            kept.close()
+        """End all kept calls, at the end of the process."""
+        for stream in {*self._running, *self._streams.values()}:
+            stream.close()
 
     # --------------------------------------------------------------- for the streams endpoint
 
     def find(self, ident: str, grant: str | None) -> KeptStream:
-        """The stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
+        """Return the stream of this bare id, if ``grant`` is its owner's (None: a signature vouches for the asker).
 
-        Raises GatewayError: 410 where it was there, 404.
+        Raises GatewayError: 410 if it is no longer kept, 404 for another id.
         """
-        kept = self._streams.get(ident)
-        owner = kept.grant if kept is not None else self._gone.get(ident)
+        stream = self._streams.get(ident)
+        owner = stream.grant if stream is not None else self._expired.get(ident)
         if owner is not None and grant in (None, owner):
-            if kept is not None:
-                return kept
+            if stream is not None:
+                return stream
             raise GatewayError(STREAM_EXPIRED, "this stream is no longer kept; ask again with a new call")
         raise GatewayError(STREAM_NOT_FOUND, _UNKNOWN)
 
@@ -122,7 +123,7 @@ class Replay:
         return True
 
     def _sign(self, ident: str, expires: str) -> bytes:
-        # A NUL cannot stand in a token, so no digest of a token is ever a signature.
+        # A token contains no NUL, so no digest of a token is a signature.
         return self._digester(b"stream\0%b\0%b" % (ident.encode(), expires.encode())).hex().encode()
 
     def _url(self, prefix: bytes, receipt: Receipt, until: int) -> bytes:
@@ -132,32 +133,32 @@ class Replay:
 
     # --------------------------------------------------------------- called by kept calls
 
-    def outlive(self, kept: KeptStream) -> None:
-        """The call has ended: its answer stays for a while."""
-        self._running.discard(kept)
-        seconds = self._limits.replay_ttl if kept.key is None else self._limits.idempotency_ttl
-        self.wheel.set(kept, self.wheel.now + seconds)
+    def outlive(self, stream: KeptStream) -> None:
+        """Keep the answer of an ended call for a while."""
+        self._running.discard(stream)
+        seconds = self._limits.replay_ttl if stream.key is None else self._limits.idempotency_ttl
+        self.wheel.set(stream, self.wheel.now + seconds)
 
-    def release_key(self, kept: KeptStream) -> None:
+    def release_key(self, stream: KeptStream) -> None:
         """Forget the key: the next request with it is executed as a new call."""
-        if kept.key is not None:
-            self._keyed.pop((kept.grant, kept.key), None)
-            kept.key = None
+        if stream.key is not None:
+            self._keyed.pop((stream.grant, stream.key), None)
+            stream.key = None
 
-    def forget(self, kept: KeptStream) -> None:
-        """Drop all that is kept of it.  A second call has no effect."""
-        self.wheel.drop(kept)
-        self._running.discard(kept)
-        self.release_key(kept)
-        self.memory.used -= kept.weight
-        kept.weight = 0
-        if kept.whole is not None:
-            self.memory.used -= len(kept.whole[1])
-            kept.whole = None
-        if kept.ring is not None:
-            kept.ring.clear()
-        if self._streams.pop(kept.id, None) is not None:
-            self._gone.put(kept.id, kept.grant)
+    def forget(self, stream: KeptStream) -> None:
+        """Drop the stream and its events.  A second call has no effect."""
+        self.wheel.drop(stream)
+        self._running.discard(stream)
+        self.release_key(stream)
+        self.memory.used -= stream.weight
+        stream.weight = 0
+        if stream.whole is not None:
+            self.memory.used -= len(stream.whole[1])
+            stream.whole = None
+        if stream.ring is not None:
+            stream.ring.clear()
+        if self._streams.pop(stream.id, None) is not None:
+            self._expired.put(stream.id, stream.grant)
 
     def gauges(self) -> dict[str, float]:
         return {"streams_kept": len(self._streams), "replay_bytes": self.memory.used}

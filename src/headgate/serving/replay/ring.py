@@ -1,4 +1,4 @@
-"""The last events of one stream, numbered, within a bound of its own and one of all streams together.
+"""The last events of one stream, numbered, within its own bound and a common one of all streams.
 
 Owns bytes and their count.  It does not know the readers.
 """
@@ -11,10 +11,10 @@ from itertools import islice
 HEADER = 56  # of a bytes object, rounded as allocators do, and the reference to it
 MOST_FRAMES = 16  # of a stream: text, reasoning, arguments, usage, and the same of another provider
 WORTH = 64  # bytes of each event that a frame must save
-LARGE = 4 << 10  # a larger event makes no frame: its shared part is hardly the wrapping of a word, and frames stay
+LARGE = 4 << 10  # a larger event makes no frame: its shared part is rarely a chunk's wrapping, and frames stay
 
 
-class Memory:
+class EventMemory:
     """The memory of all kept events, in bytes: its limit and its use."""
 
     __slots__ = ("most", "used")
@@ -24,7 +24,7 @@ class Memory:
         self.used = 0
 
     def take(self, size: int) -> bool:
-        """Sets ``size`` aside; False where there is no room."""
+        """Reserve ``size`` bytes.  Return False if there is no room."""
         if self.used + size > self.most:
             return False
         self.used += size
@@ -37,20 +37,22 @@ class Ring:
     The chunks of a stream differ in a word and share three hundred bytes around it.  The shared bytes are kept once,
     as a frame: the beginning and the end of an event.  Each event keeps the number of its frame and its own bytes, so
     that five times as many fit.  If two events in a row fit into no earlier frame, their common bytes make a new one.
-    A frame counts like events, and stays as long as there are any.
+    A frame counts like an event, and stays as long as the ring has events.
 
     Each event is one small object; there is no large buffer.  Ten thousand buffers that grow and shrink beside the
     large but brief objects of the same calls leave half of the heap in holes (measured).  Small objects fill the
     holes.
     """
 
-    __slots__ = ("_frames", "_kept", "_memory", "_most", "_odd", "_prefix", "_size", "last")
+    __slots__ = ("_events", "_frames", "_memory", "_most", "_odd", "_prefix", "_size", "last")
 
-    def __init__(self, ident: str, most: int, memory: Memory) -> None:
+    def __init__(self, ident: str, most: int, memory: EventMemory) -> None:
         self._prefix = b"id: %b." % ident.encode()
-        self._kept: deque[bytes] = deque()
+        self._events: deque[bytes] = deque()
         self._frames = [(b"", b"")]  # the last one is tried
-        self._odd = b""  # the last event, where it did not fit into it: as it is kept, so that it takes nothing here
+        self._odd = (
+            b""  # the stored form of the last event, if it did not fit into that frame; shared, so it takes no memory
+        )
         self._size = 0
         self._most = most
         self._memory = memory
@@ -58,22 +60,22 @@ class Ring:
 
     @property
     def first(self) -> int:
-        """The number of the oldest event that is here; ``last + 1`` where there is none."""
-        return self.last + 1 - len(self._kept)
+        """Return the number of the oldest event; ``last + 1`` if there is none."""
+        return self.last + 1 - len(self._events)
 
     def add(self, events: bytes) -> bytes:
-        """Numbers whole events and keeps them; returns them as they are to be sent.
+        """Number whole events, keep them, and return them as they are sent.
 
-        Above a bound the oldest events of this stream are dropped, never another's.
+        Above a bound, the oldest events of this stream are dropped, never those of another one.
         """
         number, before = self.last, self._size
         sent = []
         for event in events[:-2].split(b"\n\n"):
             number += 1
             sent.append(b"%b%d\n%b\n\n" % (self._prefix, number, event))
-            kept = self._framed(event)
-            self._size += len(kept) + HEADER
-            self._kept.append(kept)
+            stored = self._framed(event)
+            self._size += len(stored) + HEADER
+            self._events.append(stored)
         self.last = number
         memory = self._memory
         memory.used += self._size - before
@@ -83,38 +85,38 @@ class Ring:
 
     def _shrink(self) -> None:
         memory = self._memory
-        while self._kept and (self._size > self._most or memory.used > memory.most):
-            kept = self._kept.popleft()
-            if kept is self._odd:
+        while self._events and (self._size > self._most or memory.used > memory.most):
+            stored = self._events.popleft()
+            if stored is self._odd:
                 self._odd = b""
-            size = len(kept) + HEADER
+            size = len(stored) + HEADER
             self._size -= size
             memory.used -= size
-        if not self._kept:
+        if not self._events:
             self.clear()  # of its frames, too
 
     def since(self, number: int, most: int) -> tuple[bytes, int] | None:
-        """The events behind ``number``, as many as make ``most`` bytes, and the last one's number; None where some
-        of them are gone.
+        """Return the events after ``number``, up to about ``most`` bytes, and the number of the last one.  None if some
+        of them are no longer kept.
         """
         if number + 1 < self.first:
             return None
         found = []
-        for kept in islice(self._kept, number + 1 - self.first, None):
+        for stored in islice(self._events, number + 1 - self.first, None):
             if most <= 0:
                 break
             number += 1
-            head, foot = self._frames[kept[0]]
-            event = b"%b%d\n%b%b%b\n\n" % (self._prefix, number, head, kept[1:], foot)
+            head, foot = self._frames[stored[0]]
+            event = b"%b%d\n%b%b%b\n\n" % (self._prefix, number, head, stored[1:], foot)
             most -= len(event)
             found.append(event)
         return b"".join(found), number
 
     def clear(self) -> None:
-        """Forgets everything."""
+        """Remove all events and frames."""
         self._memory.used -= self._size
         self._size = 0
-        self._kept.clear()
+        self._events.clear()
         del self._frames[1:]
         self._odd = b""
 
@@ -143,7 +145,7 @@ def _common(one: bytes, other: bytes) -> tuple[bytes, bytes] | None:
     """Return the common beginning and end, up to the quotation marks around the difference; None if they save too
     little.
 
-    Compared as two large numbers, which differ in their first and last bits where the bytes do: at C's speed.
+    The bytes are compared as two large numbers at C's speed: the first and last different bits give the places.
     """
     least = min(len(one), len(other))
     differ = int.from_bytes(one[:least], "big") ^ int.from_bytes(other[:least], "big")

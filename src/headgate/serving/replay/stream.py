@@ -1,7 +1,7 @@
-"""One kept call: its output goes here instead of to its client, and any number of clients read it.
+"""One kept call: it receives the output in place of a client, and any number of clients may read it.
 
 Owns the readers of a kept call, its time, and its end without readers.  Implements ``egress.ResponseSink``: the call
-writes to its Egress as ever.  Nothing here knows where an answer comes from.
+writes to its Egress as usual.  Does not know the source of an answer.
 """
 
 from __future__ import annotations
@@ -11,20 +11,20 @@ from typing import Protocol
 
 from headgate.dialects.base import Client
 from headgate.errors import DRAINING, OVERLOADED, STREAM_EXPIRED, STREAM_STOPPED, ClientGone, GatewayError
-from headgate.policy.on_disconnect import Conduct
+from headgate.policy.on_disconnect import OnDisconnect
 from headgate.serving.call import response_headers
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import NEVER, Wheel
-from headgate.serving.replay.ring import Memory, Ring
+from headgate.serving.replay.ring import EventMemory, Ring
 
 MOST_READERS = 64  # of one call
-PIECE = 64 << 10  # of missed events: as much as fills a reader's connection buffer
+PIECE = 64 << 10  # bytes of missed events at a time: a reader's connection buffer
 CUT_SHORT = "this gateway is shutting down and could wait for the end of this answer no longer; ask again"
 
 
 class Reader:
-    """One client that reads a kept call, and the number of the last event that it has been sent."""
+    """One client that reads a kept call, and the number of the last event sent to it."""
 
     __slots__ = ("_fields", "_stream", "at", "egress")
 
@@ -84,15 +84,15 @@ class Keeper(Protocol):
     """The table of all kept calls, as one of them needs it."""
 
     wheel: Wheel
-    memory: Memory
+    memory: EventMemory
 
-    def outlive(self, kept: KeptStream) -> None:
+    def outlive(self, stream: KeptStream) -> None:
         """Keep the answer of a call that has ended."""
 
-    def release_key(self, kept: KeptStream) -> None:
+    def release_key(self, stream: KeptStream) -> None:
         """Execute the next request with this key as a new call."""
 
-    def forget(self, kept: KeptStream) -> None:
+    def forget(self, stream: KeptStream) -> None:
         """Drop all of it.  May be called again."""
 
 
@@ -111,7 +111,7 @@ class KeptStream:
     slot = -1
 
     def __init__(
-        self, keeper: Keeper, api: Client, receipt: Receipt, conduct: Conduct, ring: Ring | None, url: bytes,
+        self, keeper: Keeper, api: Client, receipt: Receipt, wish: OnDisconnect, ring: Ring | None, url: bytes,
         egress: Egress,
     ) -> None:  # fmt: skip
         self._keeper = keeper
@@ -121,9 +121,9 @@ class KeptStream:
         self.client_id = receipt.client_id
         self.grant = receipt.grant.id if receipt.grant is not None else ""
         self.ring = ring
-        self._grace = conduct.grace
-        self._tokens = conduct.tokens
-        self._drains = conduct.drains
+        self._grace = wish.grace
+        self._tokens = wish.tokens
+        self._drains = wish.drains
         self._fields = url
         self._call = egress
         self._client: Reader | None = Reader(self, egress.divert(self))

@@ -1,8 +1,8 @@
 """The configuration that new calls see: the current Snapshot, the plans made from it, the providers' keys, and health.
 
 Replaced whole, never changed: a call that has begun keeps the Router (and with it the Snapshot) it began with.
-Health is the exception: it describes the world outside and outlives every Snapshot.  It is notified here when keys
-change.
+Health and the counters are the exceptions: they describe what happens outside and what was used, and outlive every
+Snapshot.  Health is notified here when keys change.
 """
 
 from __future__ import annotations
@@ -10,13 +10,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate.model import Snapshot
+from headgate.policy.admission.memory import MemoryCounters
 from headgate.policy.auth import Digester
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
+from headgate.ports import Counters
 from headgate.process.channel import Resume, Uses
 
 
-class Directory:
+class SnapshotDirectory:
     """See ports.Directory.  ``key`` is the instance key under which tokens are digested; ``uses`` is the catalog's
     count of the last 30 days.  It stands beside the Snapshot, because it changes every minute and no decision depends
     on it.
@@ -27,7 +29,8 @@ class Directory:
         self.router = Router(snapshot)
         self.secrets = secrets
         self.uses = Uses({}, {})
-        self.health = Health()
+        self.health = HealthState()
+        self.counters: Counters = MemoryCounters()
         self._keyless: frozenset[str] = frozenset()
         self._park_keyless()
 
@@ -36,14 +39,14 @@ class Directory:
         return self.router.snapshot
 
     def replace(self, snapshot: Snapshot) -> None:
-        """New calls see ``snapshot`` from now on."""
+        """Use ``snapshot`` for new calls from now on."""
         before = self.snapshot.providers
         self.router = Router(snapshot, self.router)
         if snapshot.providers is not before:
             self._park_keyless()
 
     def rekey(self, secrets: Mapping[str, str]) -> None:
-        """New attempts use these keys.  Failures of a former key do not count against the key in its place."""
+        """Use these keys for new attempts.  Failures of a former key do not count against the key in its place."""
         before, self.secrets = self.secrets, secrets
         for account, key in secrets.items():
             if before.get(account) != key:
@@ -51,7 +54,7 @@ class Directory:
         self._park_keyless()
 
     def resume(self, wish: Resume, now: float) -> None:
-        """Accounts that have their keys are used again at once."""
+        """Use resting accounts again at once, if their keys are known."""
         for account in wish.accounts:
             if account not in self._keyless:
                 self.health.revive(account)
@@ -61,7 +64,7 @@ class Directory:
             self.health.learn_trims((wish.provider, model), trims, now)
 
     def _park_keyless(self) -> None:
-        """An account without its key (it does not open, or control has yet to bring it) is not tried."""
+        """Stop the use of accounts without a key: it cannot be decrypted, or control has not sent it yet."""
         keyless = frozenset(
             account.id
             for provider in self.snapshot.providers.values()

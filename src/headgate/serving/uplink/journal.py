@@ -24,14 +24,14 @@ SEGMENT = 64 << 20
 RESERVE_PER_CALL = 2048  # a progress record or two and the close
 RESERVE = 64 << 10
 RETRY_S = 2.0
-MARK = 64  # bytes before a remembered offset: zeros in their place are a hole
+MARK = 64  # bytes before a remembered offset; zeros in their place mean a hole
 MAX_HELD = 16 << 20  # of records that wait for a disk that cannot be written
 
 log = logging.getLogger("headgate.journal")
 
 
 class Journal:
-    """See ports.Journal.  Raises OSError only at birth; later failures turn ``accepting`` off and are logged."""
+    """See ports.Journal.  Raises OSError only when it is made; later failures turn ``accepting`` off and are logged."""
 
     def __init__(self, folder: Path, worker: str, boot_id: str, turn: Turn, segment: int = SEGMENT) -> None:
         self._folder = folder
@@ -57,7 +57,7 @@ class Journal:
         return not self._broken and room > RESERVE + self.running * RESERVE_PER_CALL
 
     def write(self, record: Record) -> None:
-        """Appends one record: with the kernel before anything of this turn is sent."""
+        """Append one record.  The kernel has it before bytes of this turn are sent."""
         if not self._pending:
             self._turn.arm()
         self._pending.append(encode(record))
@@ -100,7 +100,7 @@ class Journal:
     def check(self) -> None:
         """Continue in a new segment if this one was removed, replaced or cut.  Called once a second.
 
-        A write would not notice: it goes to a file that has no name any more, or behind a hole.
+        A write would not fail: it goes to a file without a name, or after a hole.
         """
         if self._broken or (damage := self._damage()) is None:
             return
@@ -147,7 +147,7 @@ class Journal:
                 return  # the reserve of this segment is used while it lasts
         try:
             os.pwrite(self._fd, encode(Rotated(self._number + 1)), self._offset)
-        except OSError as error:  # it then counts as unfinished for as long as this process lives
+        except OSError as error:  # the segment counts as unfinished while this process lives
             log.error("a journal segment could not be closed: %s", error.strerror)
         self._full.append(self._fd)
         self._fd, self._next_fd = self._next_fd, None
@@ -156,7 +156,7 @@ class Journal:
         self._mark = (0, b"")
 
     def _prepare(self) -> None:
-        """Makes the next segment in a thread: allocating 64 MiB may take a disk a while."""
+        """Make the next segment in a thread: allocating 64 MiB may take a disk a while."""
         if self._making is None or self._making.done():
             self._making = asyncio.get_running_loop().create_task(self._prepare_soon(), name="journal: next segment")
 
@@ -189,7 +189,7 @@ class Journal:
     def _make(self, number: int) -> int:
         path = self._folder / self._name(number)
         self._folder.mkdir(mode=0o700, exist_ok=True)  # it may have been removed, too
-        # Under another name until it is locked: control takes an unlocked segment for one whose writer is gone.
+        # Under another name until it is locked: control assumes that the writer of an unlocked segment is gone.
         unborn = self._folder / f".{path.name}.{threading.get_ident()}"
         fd = os.open(unborn, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
         try:
@@ -208,7 +208,10 @@ def _allocate(fd: int, size: int) -> None:
     try:
         os.posix_fallocate(fd, 0, size)
     except OSError as error:
-        if error.errno not in (errno.EOPNOTSUPP, errno.EINVAL):  # a file system that cannot: the write will tell
+        if error.errno not in (
+            errno.EOPNOTSUPP,
+            errno.EINVAL,
+        ):  # a file system without preallocation: a write will show a full disk
             raise
 
 
@@ -225,7 +228,7 @@ class Refusals:
         self._counts[code] = self._counts.get(code, 0) + 1
 
     def flush(self, at: int) -> None:
-        """Called once a second; ``at`` is Unix ns.  Counts wait while room is short: it is the running calls'."""
+        """Called once a second; ``at`` is Unix ns.  Counts wait while room is short: running calls need it."""
         if self._counts and self._journal.accepting:
             counts, self._counts = self._counts, {}
             for code, count in counts.items():

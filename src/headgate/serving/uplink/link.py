@@ -21,8 +21,8 @@ from msgspec.structs import replace
 from headgate.errors import CONTROL_AWAY, GatewayError
 from headgate.process.channel import (
     Ack,
-    Answer,
     Ask,
+    AskReply,
     Down,
     Gauges,
     Hello,
@@ -40,7 +40,7 @@ from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.unconnected import UNCONNECTED
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.uplink import operator_questions
-from headgate.serving.uplink.directory import Directory
+from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.snapshots import Assembly, SnapshotFile, patched
 
 FULL = 256 << 10
@@ -51,23 +51,23 @@ log = logging.getLogger("headgate.link")
 
 
 class Uplink:
-    """One connection to control, whenever there is one.  ``hello`` says who we are; its generation is filled in."""
+    """The connection to control, if there is one.  ``hello`` identifies this process; its generation is filled in."""
 
     def __init__(
         self,
         path: Path,
-        kept: SnapshotFile,
+        file: SnapshotFile,
         hello: Hello,
-        directory: Directory,
+        directory: SnapshotDirectory,
         wheel: Wheel,
     ) -> None:
         self._path = path
-        self._kept = kept
+        self._file = file
         self._hello = hello
         self._directory = directory
         self._wheel = wheel
         self._wire: _Wire | None = None
-        self._heard = False
+        self._had_message = False
         self._assembly = Assembly()
         self._questions: dict[int, _Question] = {}
         self._count = 0
@@ -77,7 +77,7 @@ class Uplink:
         return self._wire is not None
 
     async def run(self) -> None:
-        """Connects, and connects again; ends by being cancelled."""
+        """Connect, and reconnect after each loss, until cancelled."""
         loop = asyncio.get_running_loop()
         pause = BACKOFF_S[0] / 2
         while True:
@@ -85,11 +85,11 @@ class Uplink:
                 with address(self._path) as reachable:
                     _, wire = await loop.create_unix_connection(lambda: _Wire(self), reachable)
             except OSError:
-                heard = False
+                had_message = False
             else:
-                heard = await self._while_connected(wire)
-            # A peer that accepts and says nothing is no better than none: only a frame makes the next try soon.
-            pause = BACKOFF_S[0] if heard else min(pause * 2, BACKOFF_S[1])
+                had_message = await self._while_connected(wire)
+            # A peer that accepts but sends no frame counts as away: only a frame makes the next try soon.
+            pause = BACKOFF_S[0] if had_message else min(pause * 2, BACKOFF_S[1])
             await asyncio.sleep(pause * random.uniform(0.5, 1.0))
 
     async def _while_connected(self, wire: _Wire) -> bool:
@@ -99,13 +99,13 @@ class Uplink:
         self._assembly.drop()
         for question in list(self._questions.values()):
             question.fail()
-        return self._heard
+        return self._had_message
 
     # --------------------------------------------------------------- up
 
-    def ask(self, kind: str, grant: str, params: Mapping[str, str], timeout: float) -> Signal[Answer]:
-        """Puts a question to control.  Raises GatewayError (503) at once where control is away; the Signal fails
-        alike later.
+    def ask(self, kind: str, grant: str, params: Mapping[str, str], timeout: float) -> Signal[AskReply]:
+        """Ask control.  Raises GatewayError (503) at once if control is away; later, the Signal fails with the same
+        error.
         """
         if self._wire is None or len(self._questions) >= MAX_QUESTIONS:
             raise _away()
@@ -130,13 +130,13 @@ class Uplink:
     # --------------------------------------------------------------- down
 
     def opened(self, wire: _Wire) -> None:
-        """At once, and not when ``run`` goes on: the first frame is answered as well."""
+        """Take the connection at once, before ``run`` resumes, so that the first frame is answered too."""
         self._wire = wire
-        self._heard = False
+        self._had_message = False
         self._say_hello()
 
     def received(self, message: Down) -> None:
-        self._heard = True
+        self._had_message = True
         match message:
             case SnapshotPart():
                 self._take_part(message)
@@ -147,9 +147,9 @@ class Uplink:
             case Resume():
                 self._directory.resume(message, self._wheel.now)
             case Uses():
-                if message != self._directory.uses:  # what was made with the old ones stays good
+                if message != self._directory.uses:  # equal counts: keep the old object, and the bodies made with it
                     self._directory.uses = message
-            case Answer():
+            case AskReply():
                 question = self._questions.get(message.id)
                 if question is not None:
                     question.end()
@@ -164,19 +164,19 @@ class Uplink:
             self._say_hello()
             return
         snapshot = self._assembly.take(part)
-        self._kept.take_part(part)
+        self._file.take_part(part)
         if snapshot is not None:
             self._directory.replace(snapshot)
             self._acknowledge(snapshot.generation)
 
     def _take_patch(self, patch: Patch) -> None:
         snapshot = self._directory.snapshot
-        if patch.base != snapshot.generation or self._kept.full:
+        if patch.base != snapshot.generation or self._file.full:
             self._say_hello()
             return
         self._directory.replace(patched(snapshot, patch))
         self._acknowledge(patch.generation)
-        self._kept.take_patch(patch)
+        self._file.take_patch(patch)
 
     def _acknowledge(self, generation: int) -> None:
         if self._wire is not None:
@@ -188,14 +188,14 @@ class Uplink:
 
 
 class _Question:
-    """One Ask under way."""
+    """One ``Ask`` that waits for its answer."""
 
     __slots__ = ("answer", "due", "id", "link", "slot")
 
     def __init__(self, link: Uplink, number: int) -> None:
         self.link = link
         self.id = number
-        self.answer: Signal[Answer] = Signal()
+        self.answer: Signal[AskReply] = Signal()
         self.due = NEVER
         self.slot = -1
 

@@ -1,7 +1,9 @@
-"""Control's questions to a data process: the route that a call would take now, and the accounts that rest."""
+"""Control's questions to a data process: the route that a call would take now, the accounts that rest, and what the
+holders of limits and budgets have used."""
 
 from __future__ import annotations
 
+import time
 from collections.abc import Callable, Mapping
 
 import msgspec
@@ -9,37 +11,48 @@ import msgspec
 from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.policy.admission import standings
 from headgate.policy.routing.explain import account_states
-from headgate.process.channel import Answer, Ask
-from headgate.serving.uplink.directory import Directory
+from headgate.process.channel import Ask, AskReply
+from headgate.serving.uplink.directory import SnapshotDirectory
 
 
-def answer(ask: Ask, directory: Directory, now: float) -> Answer:
-    """``now`` is monotonic seconds.  Raises nothing: a question that cannot be answered gets an error body."""
+def answer(ask: Ask, directory: SnapshotDirectory, now: float) -> AskReply:
+    """Answer a question.  ``now`` is monotonic seconds.  Raises nothing: a failure gives an error body."""
     try:
         question = QUESTIONS.get(ask.kind)
         if question is None:
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
         found = question(ask, directory, now)
     except GatewayError as error:
-        return Answer(ask.id, error.kind.status, DEFAULT.error_body(error))
-    return Answer(ask.id, 200, msgspec.json.encode(found))
+        return AskReply(ask.id, error.kind.status, DEFAULT.error_body(error))
+    return AskReply(ask.id, 200, msgspec.json.encode(found))
 
 
-def _standings(_ask: Ask, directory: Directory, now: float) -> object:
+def _standings(_ask: Ask, directory: SnapshotDirectory, now: float) -> object:
     return account_states(directory.health.accounts, now)
 
 
-def _explain(ask: Ask, directory: Directory, now: float) -> object:
+def _explain(ask: Ask, directory: SnapshotDirectory, now: float) -> object:
     call = DEFAULT.read(ask.params.get("body", "").encode())
     return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
 
 
-QUESTIONS: Mapping[str, Callable[[Ask, Directory, float], object]] = {"standings": _standings, "explain": _explain}
+def _quotas(ask: Ask, directory: SnapshotDirectory, _now: float) -> object:
+    """What holders have used, by the keys of their counters."""
+    keys = msgspec.json.decode(ask.params.get("keys", "[]"), type=list[str])
+    return standings.of_keys(directory.router.quotas, directory.counters, keys, time.time())
 
 
-def _asker(ident: str, directory: Directory) -> Grant:
-    """A token's grant; the operator may use everything."""
+QUESTIONS: Mapping[str, Callable[[Ask, SnapshotDirectory, float], object]] = {
+    "standings": _standings,
+    "explain": _explain,
+    "quotas": _quotas,
+}
+
+
+def _asker(ident: str, directory: SnapshotDirectory) -> Grant:
+    """Return a token's grant.  The operator's grant allows every model."""
     if not ident:
         return Grant("", "the operator")
     for grant in directory.snapshot.tokens.values():

@@ -28,7 +28,7 @@ def compose(generation: int, world: World, tokens: Mapping[bytes, Grant]) -> Sna
     """A Snapshot from what travels."""
     return Snapshot(
         generation, tokens, world.providers, world.aliases, world.default_model, world.timeouts, world.retries,
-        world.unpriced, world.presets,
+        world.unpriced, world.presets, world.tenants, world.groups,
     )  # fmt: skip
 
 
@@ -157,6 +157,8 @@ def boot_snapshot(declared: Snapshot, kept: Snapshot | None) -> Snapshot:
         tokens={**tokens, **declared.tokens},
         providers=providers,
         aliases=_aliases(declared.aliases, kept.aliases, providers),
+        tenants={**{name: one for name, one in kept.tenants.items() if one.origin == "store"}, **declared.tenants},
+        groups=(*declared.groups, *(group for group in kept.groups if group.origin == "store")),
     )
 
 

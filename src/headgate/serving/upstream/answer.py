@@ -1,7 +1,7 @@
 """The reading side of an upstream connection: the framing of one answer after the other, and bodies that come whole.
 
-Owns what has been read of an answer: its head, the pieces of its body, and whether it is complete.  Bounds what is no
-body (heads, trailers, chunk extensions) and what a whole body may hold.  Knows neither pools nor deadlines.
+Owns the parts of an answer that have been read: its head, the pieces of its body, and whether it is complete.  Bounds
+heads, trailers, chunk extensions, and the size of a whole body.  Knows neither pools nor deadlines.
 """
 
 from __future__ import annotations
@@ -18,14 +18,14 @@ MAX_ERROR_BODY = 256 << 10
 
 
 class AnswerReader:
-    """What one connection has read.  The owner feeds ``_parser`` and looks at the rest after each read."""
+    """The input of one connection.  The owner feeds ``_parser``, and checks the other attributes after each read."""
 
     # Of one answer:
     status = 0
     body = b""
     streamed = False
     _head_complete = _complete = _keep_alive = False
-    _size = 0  # of the heads, interim ones too; then of what came since the last piece of the body
+    _size = 0  # bytes of the heads, interim ones too; then bytes since the last piece of the body
 
     def __init__(self) -> None:
         self._pieces: list[bytes] = []
@@ -41,7 +41,7 @@ class AnswerReader:
             raise httptools.HttpParserError("more than one answer")
 
     def on_header(self, name: bytes, value: bytes) -> None:
-        if not self._head_complete:  # trailers come here too, and must not change what the head has said
+        if not self._head_complete:  # trailers come here too, and must not change the head
             self.headers[name.lower()] = value
 
     def on_headers_complete(self) -> None:
@@ -60,16 +60,16 @@ class AnswerReader:
     # --------------------------------------------------------------- what has come
 
     def _joined(self) -> bytes:
-        """Return what the last read brought of the body, where that is not one piece."""
+        """Return the body's bytes of the last read, joined from several pieces."""
         data = b"".join(self._pieces)
         self._pieces.clear()
         return data
 
     def _collect(self, max_answer: int) -> bool:
-        """Take what the last read brought of a whole answer.  True when all of it is in ``body``.
+        """Take the last read's part of a whole answer.  Return true when all of it is in ``body``.
 
-        Each read costs what it brought, however many reads and chunks there are.  Raises GatewayError for an answer
-        that is too large, or of success and not readable.
+        The cost of a read depends on its own size only, not on the number of reads and chunks.  Raises GatewayError for
+        an answer that is too large, and for one of a success status that cannot be read.
         """
         pieces = self._pieces
         data = pieces.pop() if len(pieces) == 1 else self._joined()

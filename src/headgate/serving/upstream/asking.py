@@ -1,4 +1,4 @@
-"""A request on its way to a provider by HTTP: what is sent, and who waits for the answer."""
+"""A request on its way to a provider by HTTP, with the call that waits for the answer."""
 
 from __future__ import annotations
 
@@ -7,34 +7,33 @@ from typing import Protocol
 
 from headgate import ports
 from headgate.errors import POOL_FULL, GatewayError
-from headgate.model import Pool as PoolLimits
-from headgate.model import Timeouts
+from headgate.model import ConnectionLimits, Timeouts
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER
 
 
 class WaitingLine(Protocol):
-    """What an asking needs of its pool: a place among those that wait for a connection."""
+    """The part of the pool that an asking needs: its place among those that wait for a connection."""
 
-    limits: PoolLimits
+    limits: ConnectionLimits
 
     def forget(self, asking: HttpAsking) -> None:
-        """Take an asking out that waits no more."""
+        """Remove an asking that no longer waits."""
 
 
 class Lane(ports.Upstream, Protocol):
-    """What an asking needs of the connection that it went out on."""
+    """The part of its connection that an asking needs."""
 
     def release(self, *, finished: bool) -> None:
-        """The call is done with it."""
+        """Give the connection back: the call is done with it."""
 
 
 class HttpAsking(Signal[ports.Upstream]):
-    """Implements ``ports.Asking``; waits for a connection where the pool has none."""
+    """Implements ``ports.Asking``; waits for a connection if the pool has none."""
 
     upstream: Lane | None = None
-    left = False  # no call waits any more
-    headers: Mapping[bytes, bytes] = {}  # the client's, of which some went along
+    left = False  # true if the call no longer waits
+    headers: Mapping[bytes, bytes] = {}  # the client's; an allow-list decides which are sent
     queued = connected = 0.0
     due = NEVER  # of the wait for a connection
     slot = -1

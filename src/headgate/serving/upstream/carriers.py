@@ -1,4 +1,4 @@
-"""The kinds of ways to an upstream, by name.  A call asks ``carriers[provider.carrier]``."""
+"""The carriers: the kinds of connection to an upstream, by name.  A call asks ``carriers[provider.carrier]``."""
 
 from __future__ import annotations
 

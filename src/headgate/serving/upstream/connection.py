@@ -1,8 +1,8 @@
 """One upstream connection and the request that runs on it.
 
-Owns the socket and the order of things: send, read, deliver, give back.  ``answer`` reads the framing, ``patience`` has
-the deadlines of an attempt.  One connection per running request is what makes cancelling exact: closing it is all that
-a provider understands.  Refuses to know what a body means.
+Owns the socket and the order of steps: send, read, deliver, give back.  ``answer`` reads the framing, ``patience`` has
+the deadlines of an attempt.  Each running request has one connection, so that a cancel is exact: providers understand
+nothing but its end.  Does not know the meaning of a body.
 """
 
 from __future__ import annotations
@@ -26,19 +26,19 @@ from headgate.serving.upstream.patience import Patience
 from headgate.wire.bodies.intake import Intake
 from headgate.wire.http import SUCCESSES
 
-READ = 64 << 10  # one read of an upstream: with the client's 64 KiB of unsent bytes this bounds what a stream can hold
+READ = 64 << 10  # one read; with the client's 64 KiB of unsent bytes, this bounds the memory of a stream
 JOIN_BELOW = 16 << 10
 SETTLE_S = 1.0
 
 _monotonic = time.monotonic
 
-# One buffer for all upstream connections: it is filled, and copied from or emptied, within one callback.
+# One buffer for all upstream connections: each callback fills it, and copies or empties it.
 _read_buffer = bytearray(READ)
 _read_view = memoryview(_read_buffer)
 
 
 class ConnectionPool(Protocol):
-    """What a connection needs of the pool that it belongs to."""
+    """The part of the pool that its connections need."""
 
     @property
     def turn(self) -> Turn: ...
@@ -50,7 +50,7 @@ class ConnectionPool(Protocol):
         """Take a clean connection back."""
 
     def lost(self, upstream: HttpUpstream) -> None:
-        """Free the place of a connection that is closed or will be.  May be called again."""
+        """Free the place of a connection that is closed or will be.  A second call has no effect."""
 
     def dial(self, asking: HttpAsking) -> None:
         """Make a new connection for a request."""
@@ -72,7 +72,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     _reading = True
     _sent = False
     _settling = False  # the call is done with it, the framing is not
-    _probe: Intake | None = None  # finds out whether a body is a stream, where its type does not say so
+    _probe: Intake | None = None  # recognises a stream by its bytes, if its type is another one
     _unpacker: Unpacker | None = None  # of a streamed body that is not plainly events
 
     def __init__(self, pool: ConnectionPool) -> None:
@@ -81,7 +81,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         self._run = pool.turn.run
         self._transport: asyncio.Transport = UNCONNECTED
         self.patience = Patience(pool.wheel, self.fail)
-        self.born = pool.wheel.now
+        self.opened_at = pool.wheel.now
 
     # --------------------------------------------------------------- one request
 
@@ -113,11 +113,11 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
 
     @property
     def reading(self) -> bool:
-        """False while a slow client has it wait."""
+        """False while it waits for a slow client."""
         return self._reading
 
     def hold(self) -> None:
-        """No more is to be read before what is here has gone."""
+        """Stop reading until the present bytes are sent."""
         if not self._transport.is_closing():
             self._transport.pause_reading()
 
@@ -126,7 +126,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
             self._transport.resume_reading()
 
     def later(self, step: Callable[[None], None]) -> None:
-        """Does ``step`` in the next turn, when what was written in this one has been sent."""
+        """Do ``step`` in the next turn, when the bytes written in this turn have been sent."""
         self._pool.turn.send(lambda _: self._pool.turn.run(step, None), None)
 
     def pause(self) -> None:
@@ -146,10 +146,10 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
                 self._unpacker.resume()
 
     def release(self, *, finished: bool) -> None:
-        """The call is done with it: back to the pool where it is clean, closed where it is not.
+        """End the call's use of it: a clean connection goes back to the pool, another one is closed.
 
-        ``finished``: the dialect has seen the end of the stream, so that only the framing's own end may be missing,
-        which often comes in a packet of its own; it gets a second to come.
+        ``finished``: the dialect has seen the end of the stream.  The end of the framing often comes in a later packet;
+        the connection waits a second for it.
         """
         self.sink = None
         self._pieces.clear()
@@ -166,7 +166,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     def _give_back(self) -> None:
         self.asking = None
         self._settling = False
-        self.patience.due = NEVER  # ``begin`` arms it anew; each call pays for a frame here
+        self.patience.due = NEVER  # an assignment, because a method call would cost a frame; ``begin`` arms it again
         if self._keep_alive and self._reading and not self._transport.is_closing():
             self.fresh = False
             self._pool.put(self)
@@ -181,7 +181,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
             self._transport.abort()
 
     def _forget(self) -> None:
-        """The connection is gone or will be: nothing holds it any more."""
+        """Drop all references: the connection is gone or will be."""
         self._pool.lost(self)
         self._pool.wheel.drop(self)
         self.patience.drop()
@@ -197,7 +197,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     def buffer_updated(self, nbytes: int) -> None:
         self._run(self._take, _read_view[:nbytes].tobytes())
         if nbytes == READ and self._reading:
-            # libuv would read on and on, and nobody could say stop before the turn ends: one such read a turn.
+            # libuv would read again and again, and a pause comes only after the turn: allow one such read a turn.
             self._transport.pause_reading()
             self._pool.turn.send(self._read_on, None)
 
@@ -205,7 +205,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         self.read_on()
 
     def _take(self, data: bytes) -> None:
-        """What one read brought, in its turn."""
+        """Take the bytes of one read, in the turn of the read."""
         sink = self.sink
         if sink is None and not self._expects(data):
             return
@@ -214,10 +214,10 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         except (httptools.HttpParserError, httptools.HttpParserUpgrade) as error:
             if not self._complete:
                 if self.sink is not None and self._pieces:
-                    self._feed(self.sink)  # what was sound before it is the client's
+                    self._feed(self.sink)  # the client gets the valid bytes before the error
                 self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's answer is not valid HTTP: {error}"))
                 return
-            self._keep_alive = False  # the answer is whole; what came behind it answers nobody
+            self._keep_alive = False  # the answer is whole; later bytes belong to no request
         if not self._pieces and self._head_complete and not self._complete:
             self._count_bare(len(data))
         elif sink is not None:
@@ -230,11 +230,11 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
             self.fail(GatewayError(UPSTREAM_GARBAGE, f"the provider's response head is over {MAX_HEAD} bytes"))
 
     def _count_bare(self, size: int) -> None:
-        """A read has brought nothing of the body, whose head has come: it was in a trailer, in a chunk's extension, or
-        in the digits of its size.
+        """Count a read after the head that contains no byte of the body: a trailer, a chunk's extension, or a size.
 
-        httptools joins the parts of a trailer's value by copying all of it.  Trailers follow a complete body, so at
-        the limit the body is taken for complete: JSON that was cut does not parse, and a stream has its own end.
+        httptools joins the parts of a trailer's value by copying all of it.  Trailers follow a complete body, so at the
+        limit the body counts as complete.  A cut would still be seen: JSON does not parse, and a stream has its own
+        end.
         """
         self._size += size
         if self._size <= MAX_HEAD:
@@ -244,11 +244,11 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         if self._settling:
             self.abort()
         elif self.sink is not None or not self._gathered:
-            said = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
-            self.fail(GatewayError(UPSTREAM_GARBAGE, said))
+            reason = f"the provider sent over {MAX_HEAD} bytes of trailers or chunk extensions"
+            self.fail(GatewayError(UPSTREAM_GARBAGE, reason))
         else:
             self._complete, self._keep_alive = True, False
-            self._collect_whole(self._asked)
+            self._collect_whole(self._asking_now)
 
     def _settle(self) -> None:
         self._size = 0
@@ -257,17 +257,17 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
             self._give_back()
 
     def _expects(self, data: bytes) -> bool:
-        """Whether bytes that come outside of a running stream are part of an answer."""
+        """True if bytes outside of a running stream belong to an answer."""
         if self._settling:
             return True
         if self.asking is None:
-            # Nobody asked: a late byte of an old answer, or a 408 of a server that grew tired.
+            # There is no request: a late byte of an old answer, or a 408 of an idle server.
             self.abort()
             return False
-        if self._complete:  # behind a whole answer that the call has not taken yet
+        if self._complete:  # after a whole answer that the call has not taken yet
             self._keep_alive = False
             return False
-        if not self._sent:  # an answer to a request that has not gone out is somebody else's
+        if not self._sent:  # an answer before the request was sent belongs to another request
             self.fail(GatewayError(UPSTREAM_GARBAGE, "the provider answered before it was asked"))
             return False
         if not self._head_complete:
@@ -279,8 +279,8 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
 
     def connection_lost(self, error: Exception | None) -> None:
         if self.asking is not None and not self.fresh and not self._size and not self._head_complete:
-            # A pooled connection that closes before any byte of an answer was stale: asked again, once, on a new one.
-            # That one takes this one's place: so it is made before the place is given away.
+            # A pooled connection that closes before any byte of an answer was stale.  The request is sent again, once,
+            # on a new connection.  That takes the place of this one, so it is made before the place is freed.
             asking, self.asking = self.asking, None
             asking.upstream = None
             self._pool.dial(asking)
@@ -312,7 +312,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
     def _begin_streaming(self, asking: HttpAsking) -> None:
         if self.status not in SUCCESSES or not self._comes_streamed(asking):
             return
-        if self._gathered:  # what came before it could be told
+        if self._gathered:  # bytes from before its form was known
             self._pieces.insert(0, bytes(self._gathered))
             self._gathered.clear()
         self.streamed = True
@@ -320,7 +320,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         self._run(asking.set, self)  # the call runs on, and attaches its sink
 
     def _comes_streamed(self, asking: HttpAsking) -> bool:
-        """Whether the body is a stream: as its type says or, where that says another thing, as it begins."""
+        """True if the body is a stream, by its type or by its first bytes."""
         probe = self._probe
         if probe is None:
             if is_plainly_events(self.headers):
@@ -331,7 +331,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
 
     def attach(self, sink: Sink) -> None:
         """See ``ports.Upstream``."""
-        most = self._asked.max_answer
+        most = self._asking_now.max_answer
         intake = intake_of(self.headers, most) if self._probe is not None else None
         self.sink = self._unpacker = Unpacker(self, sink, intake, most)
         if self._pieces or self._complete:
@@ -361,7 +361,7 @@ class HttpUpstream(AnswerReader, asyncio.BufferedProtocol):
         return not self._transport.is_closing()
 
     @property
-    def _asked(self) -> HttpAsking:
+    def _asking_now(self) -> HttpAsking:
         return cast(HttpAsking, self.asking)
 
     def fail(self, error: GatewayError) -> None:

@@ -11,17 +11,17 @@ from typing import Protocol
 from headgate.errors import UPSTREAM_CUT, UPSTREAM_GARBAGE, UPSTREAM_TOO_LARGE, GatewayError
 from headgate.ports import Sink
 from headgate.wire.bodies.coding import CodingError, TooLargeError, TruncatedError
-from headgate.wire.bodies.framing import Form
+from headgate.wire.bodies.framing import BodyForm
 from headgate.wire.bodies.intake import Intake
 
-MOST_A_TURN = 256 << 10  # of what a body expands to
-_STREAMS = (Form.EVENTS, Form.LINES, Form.ITEMS)
+MOST_A_TURN = 256 << 10  # bytes of a decoded body
+_STREAMS = (BodyForm.EVENTS, BodyForm.LINES, BodyForm.ITEMS)
 _LINES = (b"ndjson", b"jsonl", b"json-lines", b"json-seq", b"jsonlines")
 _FIELDS = (b"data:", b"event", b"id:", b"retry")
 
 
 def is_plainly_events(headers: Mapping[bytes, bytes]) -> bool:
-    """True where the fields leave nothing open: events, and no coding."""
+    """True if the fields announce events without a coding."""
     if b"event-stream" not in headers.get(b"content-type", b"").lower():
         return False
     return headers.get(b"content-encoding", b"").strip().lower() in (b"", b"identity")
@@ -35,7 +35,7 @@ def intake_of(headers: Mapping[bytes, bytes], most: int) -> Intake:
 
 
 def is_stream(probe: Intake, data: bytes) -> bool:
-    """Whether the body that ``data`` is more of has turned out to be a stream."""
+    """True if the body, of which ``data`` is the next part, is a stream."""
     if probe.form is None and data:
         try:
             probe.recognise(data)
@@ -55,29 +55,29 @@ def error_of(error: CodingError) -> GatewayError:
 
 
 class PausableBody(Protocol):
-    """What an Unpacker needs of the connection that a body comes from."""
+    """The part of the connection that an Unpacker needs."""
 
     headers: dict[bytes, bytes]
     sink: Sink | None
 
     @property
     def reading(self) -> bool:
-        """False while a slow client has it wait."""
+        """False while it waits for a slow client."""
 
     def hold(self) -> None:
-        """Read no more before what is here has gone."""
+        """Stop reading until the present bytes are sent."""
 
     def read_on(self) -> None: ...
 
     def later(self, step: Callable[[None], None]) -> None:
-        """Do ``step`` in the next turn, when what was written in this one has been sent."""
+        """Do ``step`` in the next turn, when the bytes written in this turn have been sent."""
 
     def fail(self, error: GatewayError) -> None:
         """Close the connection and end the body with ``error``."""
 
 
 class Unpacker:
-    """Stands between a connection and its sink until a stream has shown that it is plainly events, as nearly all are.
+    """Stands between a connection and its sink until a stream turns out to be plain events, as nearly all are.
 
     Otherwise it stays, decodes the body, and passes on a bounded part in a turn.  A few bytes may expand a
     thousandfold, and a slow client must be able to pause it.

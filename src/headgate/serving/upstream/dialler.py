@@ -1,8 +1,8 @@
 """From an origin to a connected socket: names, happy eyeballs, proxies, TLS.
 
 Owns the TLS contexts (one per CA file, made anew when the file changes); ``wire.proxies`` knows which addresses use a
-proxy.  Names are looked up for every new connection and never kept: a provider that moves is followed at the pace of
-the pool's ``max_age_s``.
+proxy.  Names are looked up for every new connection and never kept: a provider that moves is followed within the
+pool's ``max_age_s``.
 """
 
 from __future__ import annotations
@@ -26,8 +26,8 @@ FAMILY_DELAY_S = 0.25  # RFC 8305 §8
 MAX_PROXY_HEAD = 16 << 10
 
 
-class Origin(NamedTuple):
-    """Where a base URL points.  ``authority`` is what goes into Host; ``path`` has no slash at its end."""
+class UpstreamOrigin(NamedTuple):
+    """The parts of a base URL.  ``authority``: the value of Host.  ``path`` has no slash at its end."""
 
     tls: bool
     host: str
@@ -39,17 +39,17 @@ class Origin(NamedTuple):
 log = logging.getLogger("headgate.connect")
 
 
-def origin_of(url: str) -> Origin:
-    """Raises ValueError where ``url`` is not an http(s) URL with a host."""
+def origin_of(url: str) -> UpstreamOrigin:
+    """Split a base URL.  Raises ValueError if ``url`` is not an http(s) URL with a host."""
     parts = urlsplit(url)
     if parts.scheme not in ("http", "https") or not parts.hostname:
         raise ValueError(f"{url!r} is not an http or https URL")
     tls = parts.scheme == "https"
     host = parts.hostname
     port = parts.port or (443 if tls else 80)
-    shown = f"[{host}]" if ":" in host else host
-    authority = shown if port == (443 if tls else 80) else f"{shown}:{port}"
-    return Origin(tls, host, port, parts.path.rstrip("/"), authority)
+    bracketed = f"[{host}]" if ":" in host else host
+    authority = bracketed if port == (443 if tls else 80) else f"{bracketed}:{port}"
+    return UpstreamOrigin(tls, host, port, parts.path.rstrip("/"), authority)
 
 
 class Dialer:
@@ -61,8 +61,8 @@ class Dialer:
         self._renewed: set[str | None] = set()
         self._unsound: dict[str | None, Stamp] = {}  # changed files that cannot be used: said once each
 
-    async def dial(self, origin: Origin, ca_file: str | None, factory: Callable[[], P]) -> P:
-        """Connects, through a proxy where the environment says so.  Raises OSError, ssl.SSLError."""
+    async def dial(self, origin: UpstreamOrigin, ca_file: str | None, factory: Callable[[], P]) -> P:
+        """Connect, through a proxy if the environment names one.  Raises OSError, ssl.SSLError."""
         proxy = self._proxy_for(origin)
         sock = await _connect(proxy.host, proxy.port) if proxy else await _connect(origin.host, origin.port)
         try:
@@ -78,11 +78,11 @@ class Dialer:
             raise
         return protocol
 
-    def plain_proxy(self, origin: Origin) -> Proxy | None:
+    def plain_proxy(self, origin: UpstreamOrigin) -> Proxy | None:
         """Return the proxy that needs the whole URL of a plain-text request (RFC 9112 §3.2.2)."""
         return None if origin.tls else self._proxy_for(origin)
 
-    def _proxy_for(self, origin: Origin) -> Proxy | None:
+    def _proxy_for(self, origin: UpstreamOrigin) -> Proxy | None:
         return self._proxies.of(origin.tls, origin.host, origin.port)
 
     async def _context(self, ca_file: str | None) -> ssl.SSLContext:
@@ -108,7 +108,7 @@ class Dialer:
         return made
 
     def changed(self) -> set[str | None]:
-        """The CA files (None: the system's) that have changed since this was asked last."""
+        """Return the CA files (None: the system's) that have changed since the last call."""
         unused = {
             ca_file
             for ca_file, (_, stamp) in self._contexts.items()
@@ -122,7 +122,7 @@ async def _connect(host: str, port: int) -> socket.socket:
     loop = asyncio.get_running_loop()
     try:
         addresses = await loop.getaddrinfo(host, port, type=socket.SOCK_STREAM)
-    except UnicodeError as error:  # from the IDNA codec: a label that is too long, or that no name may have
+    except UnicodeError as error:  # from the IDNA codec: a label that is too long or not allowed
         raise OSError(0, "its host is not a name that can be looked up") from error
     return await aiohappyeyeballs.start_connection(
         [(family, kind, protocol, name, address) for family, kind, protocol, name, address in addresses],
@@ -130,8 +130,8 @@ async def _connect(host: str, port: int) -> socket.socket:
     )
 
 
-async def _tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
-    """CONNECT (RFC 9110 §9.3.6).  Raises OSError where the proxy refuses."""
+async def _tunnel(sock: socket.socket, origin: UpstreamOrigin, proxy: Proxy) -> None:
+    """CONNECT (RFC 9110 §9.3.6).  Raises OSError if the proxy refuses."""
     loop = asyncio.get_running_loop()
     authority = f"{f'[{origin.host}]' if ':' in origin.host else origin.host}:{origin.port}".encode()
     await loop.sock_sendall(
@@ -139,7 +139,7 @@ async def _tunnel(sock: socket.socket, origin: Origin, proxy: Proxy) -> None:
     )
     head = b""
     while not head.endswith(b"\r\n\r\n"):
-        # Byte by byte at the end would be exact; a proxy sends nothing behind its head before we speak TLS.
+        # A proxy sends no byte after its head before the TLS handshake, so larger reads are safe.
         data = await loop.sock_recv(sock, 4096)
         head += data
         if not data or len(head) > MAX_PROXY_HEAD:

@@ -1,7 +1,8 @@
-"""The deadlines of one attempt: how long each phase of an answer may take, and the whole of it.
+"""The deadlines of one attempt: of each phase of an answer, and of the whole.
 
 Owns the phase that an attempt is in and the instant that ends it.  A deadline that moves with each event costs one
-assignment (``heard``): the wheel looks at it when the slot comes up.  Knows no socket: any kind of upstream has one.
+assignment (``last_event_at``): the wheel looks at it when the slot comes up.  Knows no socket: any kind of upstream has
+a ``Patience``.
 """
 
 from __future__ import annotations
@@ -32,7 +33,8 @@ class Patience:
     """
 
     __slots__ = (
-        "_deadline", "_ending", "_out_of_time", "_paused", "_timeouts", "_wheel", "due", "heard", "phase", "slot",
+        "_deadline", "_ending", "_out_of_time", "_paused", "_timeouts", "_wheel", "due", "last_event_at", "phase",
+        "slot",
     )  # fmt: skip
 
     def __init__(self, wheel: Wheel, out_of_time: Callable[[GatewayError], None]) -> None:
@@ -40,15 +42,15 @@ class Patience:
         self._out_of_time = out_of_time
         self._timeouts = _NONE
         self._deadline = NEVER
-        self._ending = 0.0  # seconds that the end was given
+        self._ending = 0.0  # seconds allowed for the end
         self._paused = False
-        self.phase = _OVER  # while paused, the phase to go on with
-        self.heard = 0.0  # the wheel's now at the last event: the pump assigns it
+        self.phase = _OVER  # while paused: the phase to return to
+        self.last_event_at = 0.0  # the wheel's now at the last event: the pump assigns it
         self.due = NEVER
         self.slot = -1
 
     def begin(self, timeouts: Timeouts, deadline: float, streamed: bool) -> None:
-        """The request has been sent.  Only a streamed answer has a deadline for its head."""
+        """Start an attempt: the request was sent.  Only a streamed answer has a deadline for its head."""
         self._timeouts = timeouts
         self._deadline = deadline
         self.phase = "total"
@@ -58,37 +60,37 @@ class Patience:
             self._wheel.set(self, deadline)
 
     def end(self) -> None:
-        """The attempt is over: nothing is waited for, whoever still speaks of it."""
+        """End the attempt: no deadline is armed, even if later calls set a phase."""
         self.phase = _OVER
         self.due = NEVER
 
     def drop(self) -> None:
-        """There will be no other attempt."""
+        """Leave the wheel: there will be no other attempt."""
         self.end()
         self._wheel.drop(self)
 
     def begin_first_token(self) -> None:
-        """The head of a streamed answer has come."""
+        """Start the phase after the head of a streamed answer."""
         self._expect("first_token", self._timeouts.first_token)
 
     def begin_stalling(self) -> None:
-        """The first token has come: from now on the silence between events is bounded."""
-        self.heard = self._wheel.now
+        """Start the phase after the first token: the silence between events is bounded."""
+        self.last_event_at = self._wheel.now
         self._expect("stall", self._timeouts.stall)
 
     def begin_ending(self, seconds: float) -> None:
-        """Wait for the end; the rest has come."""
+        """Start the last phase: only the end of the body is missing."""
         if self.phase in ("stall", "first_token", "end"):
             self._ending = seconds
             self._expect("end", seconds)
 
     def pause(self) -> None:
-        """Nobody reads: the upstream cannot stall.  Only the whole attempt is bounded."""
+        """Stop the phase's clock while the client is slow.  Only the whole attempt is bounded."""
         self._paused = True
         self.due = self._deadline
 
     def resume(self) -> None:
-        """Gives the phase its full time again."""
+        """Give the phase its full time again."""
         self._paused = False
         if self.phase == "first_token":
             self.begin_first_token()
@@ -105,9 +107,9 @@ class Patience:
             self._wheel.set(self, min(self._wheel.now + seconds, self._deadline))
 
     def expire(self, now: float) -> None:
-        """The wheel: the deadline of the phase has passed, if nothing has been heard in it since."""
+        """Called by the wheel: end the attempt if the phase's deadline has passed without an event since."""
         if self.phase == "stall" and not self._paused:
-            quiet_until = self.heard + self._timeouts.stall
+            quiet_until = self.last_event_at + self._timeouts.stall
             if now < min(quiet_until, self._deadline):
                 self._expect("stall", quiet_until - now)
                 return

@@ -1,6 +1,6 @@
 """The upstream side: pools of HTTP/1.1 connections, and the one door to the providers' keys (wire.signing).
 
-Owns which connection a request goes out on, and how many there are.  A failure to connect leaves here as a
+Owns the choice of a connection for a request, and the number of connections.  A failure to connect leaves here as a
 GatewayError, translated once.
 """
 
@@ -16,15 +16,14 @@ from collections.abc import Collection
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
-from headgate.model import Attempt, Provider, Rendered
-from headgate.model import Pool as PoolLimits
+from headgate.model import Attempt, ConnectionLimits, Provider, Rendered
 from headgate.model.bounded import Bounded
 from headgate.ports import Directory
 from headgate.serving.loop.turn import Turn
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.connection import HttpUpstream
-from headgate.serving.upstream.dialler import Dialer, Origin, origin_of
+from headgate.serving.upstream.dialler import Dialer, UpstreamOrigin, origin_of
 from headgate.wire.http import TRANSPORT_FIELDS, forwardable, forwarded
 from headgate.wire.signing import credential, header_values, hidden_values
 
@@ -38,7 +37,7 @@ _monotonic = time.monotonic
 class Pool:
     """The connections to one origin.  ``size`` counts running, idle and being made."""
 
-    def __init__(self, origin: Origin, provider: Provider, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
+    def __init__(self, origin: UpstreamOrigin, provider: Provider, dialer: Dialer, wheel: Wheel, turn: Turn) -> None:
         self.wheel = wheel
         self.turn = turn
         self._origin = origin
@@ -56,13 +55,13 @@ class Pool:
         return len(self._members) + len(self._dialing)
 
     def ask(self, asking: HttpAsking) -> None:
-        """Sends a request on the connection that was used last, on a new one, or on the next that comes free."""
+        """Send a request on the connection used last, on a new one, or on the next that becomes free."""
         asking.queued = _monotonic()
         idle = self._idle
         now = self.wheel.now
         while idle:
             upstream, _ = idle.popitem()
-            if now - upstream.born < self.limits.max_age_s and upstream.open:
+            if now - upstream.opened_at < self.limits.max_age_s and upstream.open:
                 upstream.send(asking)
                 return
             upstream.abort()
@@ -73,15 +72,15 @@ class Pool:
             self.wheel.set(asking, min(now + self.limits.wait_s, asking.deadline))
 
     def dial(self, asking: HttpAsking) -> None:
-        """Makes a connection for a request, in a task of this pool."""
+        """Make a connection for a request, in a task of this pool."""
         task = asyncio.get_running_loop().create_task(
             self._dial(asking), name=f"connect {self._origin.host}:{self._origin.port}"
         )
         self._dialing.add(task)
 
     def put(self, upstream: HttpUpstream) -> None:
-        """A clean connection comes back."""
-        if self.wheel.now - upstream.born >= self.limits.max_age_s or upstream.born < self._trusted_since:
+        """Take back a clean connection."""
+        if self.wheel.now - upstream.opened_at >= self.limits.max_age_s or upstream.opened_at < self._trusted_since:
             upstream.abort()  # a waiting call gets a new one in its place
             return
         asking = self._next_waiting() if self._waiting else None
@@ -93,19 +92,19 @@ class Pool:
         self.wheel.set(upstream, self.wheel.now + self.limits.idle_s)
 
     def lost(self, upstream: HttpUpstream) -> None:
-        """A connection is closed or will be: its place is free."""
+        """Free the place of a connection that is closed or will be."""
         if upstream in self._members:
             self._members.discard(upstream)
             self._idle.pop(upstream, None)
             self._fill_place()
 
     def forget(self, asking: HttpAsking) -> None:
-        """A call that waited for a connection waits no more."""
+        """Remove a call that no longer waits for a connection."""
         self._waiting.pop(asking, None)
         self.wheel.drop(asking)
 
     def _fill_place(self) -> None:
-        """A place has come free: a new connection is made for the call that has waited longest."""
+        """Use a free place: make a new connection for the call that has waited longest."""
         if self._waiting and self.size < self.limits.max_connections:
             asking = self._next_waiting()
             if asking is not None:
@@ -120,7 +119,7 @@ class Pool:
         return asking
 
     def distrust(self, ca_files: Collection[str | None]) -> None:
-        """Uses no connection again that was made before now, where its authorities are among ``ca_files``."""
+        """Stop the reuse of present connections, if their authorities are among ``ca_files``."""
         if self._origin.tls and self._ca_file in ca_files:
             self._trusted_since = self.wheel.now
             for upstream in list(self._idle):
@@ -146,7 +145,7 @@ class Pool:
             error = GatewayError(UPSTREAM_UNREACHABLE, f"the provider cannot be reached: {_reason(cause)}")
         finally:
             self._dialing.discard(task)
-        if upstream is not None and not upstream.open:  # gone already: no connection_lost will come for it any more
+        if upstream is not None and not upstream.open:  # already closed: connection_lost will not be called again
             upstream, error = (
                 None,
                 GatewayError(UPSTREAM_RESET, "the provider closed the connection before it answered"),
@@ -163,7 +162,7 @@ class Pool:
 
 
 def _reason(error: BaseException) -> str:
-    """An OS error in words, without addresses of ours."""
+    """Return an OS error in words, without local addresses."""
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"its certificate is not trusted ({error.verify_message})"
     if isinstance(error, (ssl.SSLError, socket.gaierror)):
@@ -186,7 +185,7 @@ class Transport:
         self._directory = directory
         self._dialer = dialer
         self._wheel = wheel
-        self._pools: dict[tuple[Origin, str | None, PoolLimits], Pool] = {}
+        self._pools: dict[tuple[UpstreamOrigin, str | None, ConnectionLimits], Pool] = {}
         self._routes: Bounded[tuple[int, str, str], Route] = Bounded(MOST_ROUTES)
         self._secrets: object = None
 
@@ -199,9 +198,9 @@ class Transport:
         deadline: float,
         max_answer: int,
     ) -> HttpAsking:
-        """Sends an attempt's request; await what is returned.
+        """Send an attempt's request, and return its asking; await that.
 
-        ``headers`` are the client's: those that the provider's row allows go along.  Raises GatewayError where the
+        ``headers`` are the client's; those that the provider's row allows are sent too.  Raises GatewayError if the
         account's key is not known.
         """
         pool, fixed, allowed, _ = self._route(attempt, rendered.path)
@@ -220,7 +219,7 @@ class Transport:
         along, and the provider.  The constant part is request line, host, credential and the provider's headers.
 
         Kept while the keys stay the same; the only place that a key is looked up.
-        Raises GatewayError where the account's key is not known (control is away and only the store has it).
+        Raises GatewayError if the account's key is not known (control is away and only the store has it).
         """
         if self._secrets is not self._directory.secrets:
             self._secrets = self._directory.secrets
@@ -229,7 +228,7 @@ class Transport:
         account = attempt.account.id if attempt.account is not None else ""
         key = (id(provider), account, path)
         found = self._routes.get(key)
-        if found is not None and found[3] is provider:  # an id alone may be a dead provider's
+        if found is not None and found[3] is provider:  # the id alone may belong to a provider object that was freed
             return found
         pool, head = self._make_route(provider, account, path)
         route = (pool, head, forwardable(provider.forward_headers, provider.headers), provider)
@@ -272,13 +271,13 @@ class Transport:
                 f"the headers of the provider {provider.name!r} are not known here yet; try again shortly",
                 retry_after=2,
             )
-        # A store or a snapshot of an earlier release may still have a field that the transport writes itself
+        # A store or a snapshot of an earlier release may contain a field that the transport writes itself
         own = {name: value for name, value in found.items() if name.lower() not in TRANSPORT_FIELDS}
         replaced = "user-agent" in {name.lower() for name in (*own, *provider.forward_headers)}
         return own if replaced else {"User-Agent": USER_AGENT, **own}
 
     def check_trust(self) -> None:
-        """Called once a second: connections that were checked by a CA file which has changed are not used again."""
+        """Called once a second: stop the reuse of connections whose CA file has changed."""
         if changed := self._dialer.changed():
             for pool in self._pools.values():
                 pool.distrust(changed)

@@ -18,17 +18,17 @@ _REASONING_SEED = 1 << 20
 _WHITE = " \n\t"
 
 
-class Settings(Struct, forbid_unknown_fields=True):
+class EngineSettings(Struct, forbid_unknown_fields=True):
     """How one answer is made.  Durations are milliseconds."""
 
     # The text
     seed: int = 0
     mode: Literal["prose", "code", "multibyte", "loop", "spaces"] = "prose"
     tokens: int = 60
-    diverge: int = 0  # tokens behind which it goes another way than the same seed without this
+    diverge: int = 0  # tokens after which it differs from the same seed without this
     reasoning: int = 0  # tokens of reasoning before the text
-    tool: Literal["none", "only", "after"] = "none"  # a tool call instead of the text, or behind it
-    # How it is cut into events
+    tool: Literal["none", "only", "after"] = "none"  # a tool call instead of the text, or after it
+    # The split into events
     chunk: int = 1  # tokens per event; 0: one to five, by hash
     space: Literal["lead", "tail"] = "lead"  # white space: as it comes, or all of it at the end of the event before
     pace: float = 0  # per event; 0: as fast as the socket takes them
@@ -80,7 +80,7 @@ class EngineRequest(ChatRequest):
 
 
 class Piece(Struct):
-    """One event that shows something: ``delta`` is what, ``text`` where that is content."""
+    """One visible event: its ``delta``, and its ``text`` if that is content."""
 
     delta: dict[str, Any]
     tokens: int
@@ -90,8 +90,8 @@ class Piece(Struct):
 _decoder = msgspec.json.Decoder(EngineRequest)
 
 
-def read(body: bytes) -> tuple[EngineRequest, Settings]:
-    """The request, and the settings that it and its model's suffix make.  Raises Invalid."""
+def read(body: bytes) -> tuple[EngineRequest, EngineSettings]:
+    """Return the request, and its settings with those of the model's suffix.  Raises Invalid."""
     request = shapes.read_chat(body, _decoder)
     suffix = request.model.partition("?")[2]
     given: dict[str, Any] = dict(pair.partition("=")[::2] for pair in suffix.split("&") if pair)
@@ -99,7 +99,7 @@ def read(body: bytes) -> tuple[EngineRequest, Settings]:
         if name in given:
             given[name] = given[name].split(",")
     try:
-        settings = msgspec.convert({**given, **(request.engine or {})}, Settings, strict=False)
+        settings = msgspec.convert({**given, **(request.engine or {})}, EngineSettings, strict=False)
     except msgspec.ValidationError as error:
         raise Invalid(f"engine: {error}", "engine" if request.engine else "model") from None
     if not 0 <= settings.tokens <= MOST_TOKENS:
@@ -107,29 +107,29 @@ def read(body: bytes) -> tuple[EngineRequest, Settings]:
     return request, settings
 
 
-class Answer:
+class EngineAnswer:
     """The whole answer to one request, made before any of it is sent.  Raises Invalid."""
 
-    def __init__(self, request: EngineRequest, settings: Settings) -> None:
+    def __init__(self, request: EngineRequest, settings: EngineSettings) -> None:
         self.request, self.settings = request, settings
-        messages, said = _split(request, settings)
+        messages, prefill = _split(request, settings)
         prompt = "".join(f"<|{message.role}|>{message.text}\n" for message in messages)
         self.reason = "stop"
         self.completion_tokens = 0
         self.reasoning_tokens = 0
         self.pieces: list[list[Piece]] = []  # of each choice
         for index in range(request.n or 1):
-            used = self._say(prompt, said, index)
+            used = self._say(prompt, prefill, index)
         self.prompt_tokens = count(prompt) + used
 
-    def _say(self, prompt: str, said: str, index: int) -> int:
-        """Fills one choice.  Returns the prefill's tokens."""
+    def _say(self, prompt: str, prefill: str, index: int) -> int:
+        """Fill one choice, and return the prefill's tokens."""
         request, settings = self.request, self.settings
         mode = "json" if request.structured else settings.mode
         seed = settings.seed + index
         cap = MOST_TOKENS if request.cap is None else request.cap
         pieces: list[Piece] = []
-        if settings.reasoning and not said:
+        if settings.reasoning and not prefill:
             thought, _ = rest(Walk(seed + _REASONING_SEED, "prose", prompt, settings.reasoning), "")
             thought = thought[:cap]
             cap -= len(thought)
@@ -137,9 +137,9 @@ class Answer:
             pieces += [Piece({"reasoning_content": text}, n) for text, n in _texts(thought, settings)]
         used = 0
         if settings.tool != "only":
-            tokens, used = rest(Walk(seed, mode, prompt, settings.tokens, settings.diverge), said)
-            if settings.prefill == "repeat" and said:
-                tokens.insert(0, said.encode())
+            tokens, used = rest(Walk(seed, mode, prompt, settings.tokens, settings.diverge), prefill)
+            if settings.prefill == "repeat" and prefill:
+                tokens.insert(0, prefill.encode())
             if cap <= len(tokens):
                 tokens, self.reason = tokens[:cap], "length"
             texts = _texts(tokens, settings)
@@ -178,25 +178,25 @@ class Answer:
         return shapes.dumps({**head, "choices": choices, **usage})
 
 
-def _split(request: EngineRequest, settings: Settings) -> tuple[list[EngineMessage], str]:
-    """The conversation, and the beginning of the answer that the client has already."""
+def _split(request: EngineRequest, settings: EngineSettings) -> tuple[list[EngineMessage], str]:
+    """Return the conversation, and the beginning of the answer that the client already has."""
     messages, last = request.messages, request.messages[-1]
     if last.role != "assistant" or settings.prefill == "turn":
         return messages, ""
     if settings.prefill == "refuse":
-        said = "Assistant message prefill is not supported: the last message must be the user's."
-        raise Invalid(said, "messages", status=settings.status)
+        refusal = "Assistant message prefill is not supported: the last message must be the user's."
+        raise Invalid(refusal, "messages", status=settings.status)
     if settings.strict and last.text != last.text.rstrip():
         raise Invalid("messages: final assistant content cannot end with trailing whitespace", "messages")
     if settings.prefill == "ignore":
         return messages[:-1], ""
     if settings.prefill == "continue_final_message":
-        if request.add_generation_prompt is not False:  # vLLM: the two cannot be meant together
+        if request.add_generation_prompt is not False:  # vLLM: both together are invalid
             raise Invalid("add_generation_prompt and continue_final_message exclude each other", "messages")
-        meant = request.continue_final_message
+        continues = request.continue_final_message
     else:
-        meant = last.prefix if settings.prefill in ("prefix", "repeat") else True
-    if not meant:
+        continues = last.prefix if settings.prefill in ("prefix", "repeat") else True
+    if not continues:
         return messages, ""
     return messages[:-1], last.text.rstrip() if settings.trims else last.text
 
@@ -212,8 +212,8 @@ def _tool_call() -> list[dict[str, Any]]:
     return [first, *({"index": 0, "function": {"arguments": part}} for part in parts)]
 
 
-def _texts(tokens: list[bytes], settings: Settings) -> list[tuple[str, int]]:
-    """The events' texts, with the tokens in each: whole characters only, so that one may have to wait for the next."""
+def _texts(tokens: list[bytes], settings: EngineSettings) -> list[tuple[str, int]]:
+    """Return the events' texts, with the tokens in each.  A split character waits for its next token."""
     decoder = codecs.getincrementaldecoder("utf-8")("ignore")
     texts: list[tuple[str, int]] = []
     held = at = 0
@@ -227,7 +227,7 @@ def _texts(tokens: list[bytes], settings: Settings) -> list[tuple[str, int]]:
             texts.append((text, held))
             held = 0
     if held and texts:
-        texts[-1] = (texts[-1][0], texts[-1][1] + held)  # a character that max_tokens has cut is not shown
+        texts[-1] = (texts[-1][0], texts[-1][1] + held)  # a character that max_tokens has cut is not sent
     return _tailed(texts) if settings.space == "tail" else texts
 
 
@@ -246,11 +246,11 @@ def _tailed(texts: list[tuple[str, int]]) -> list[tuple[str, int]]:
 
 
 def _stop(texts: list[tuple[str, int]], stops: list[str], hold: bool) -> tuple[list[tuple[str, int]], bool]:
-    """The texts up to the first stop string, and whether there was one.
+    """Return the texts up to the first stop string, and true if there was one.
 
     Without ``hold`` the beginning of a stop string has been sent when its end comes.
     """
-    shown: list[tuple[str, int]] = []
+    sendable: list[tuple[str, int]] = []
     text, sent, waiting = "", 0, 0
     for part, tokens in texts:
         text += part
@@ -258,17 +258,17 @@ def _stop(texts: list[tuple[str, int]], stops: list[str], hold: bool) -> tuple[l
         found = min((at for at in (text.find(stop) for stop in stops) if at >= 0), default=-1)
         until = found if found >= 0 else len(text) - (_begun(text, stops) if hold else 0)
         if until > sent:
-            shown.append((text[sent:until], waiting))
+            sendable.append((text[sent:until], waiting))
             sent, waiting = until, 0
         if found >= 0:
-            return shown, True
+            return sendable, True
     if sent < len(text):
-        shown.append((text[sent:], waiting))
-    return shown, False
+        sendable.append((text[sent:], waiting))
+    return sendable, False
 
 
 def _begun(text: str, stops: list[str]) -> int:
-    """How much of the text's end is the beginning of a stop string."""
+    """Return the length of the text's end that begins a stop string."""
     longest = max(map(len, stops)) - 1
     for size in range(min(longest, len(text)), 0, -1):
         if any(stop.startswith(text[-size:]) for stop in stops):

@@ -6,28 +6,28 @@ import asyncio
 import random
 from typing import Any
 
-from headgate.testing.engine.answer import Answer, Piece
+from headgate.testing.engine.answer import EngineAnswer, Piece
 from headgate.testing.provider import shapes
 from headgate.testing.provider.playing import EVENT_STREAM
-from headgate.testing.provider.server import Reply
+from headgate.testing.provider.server import ReplyWriter
 from headgate.testing.provider.shapes import Shape
 
 NEVER = -1
-_STEP = 4096  # a piece of a body that is written in any pieces has at most so many bytes
+_STEP = 4096  # most bytes of a piece of a body that is written in arbitrary pieces
 
 
 class Streaming:
-    """One stream: its events in order, and where and how it breaks off."""
+    """One stream: its events in order, and the place and manner of its break."""
 
-    def __init__(self, reply: Reply, answer: Answer, shape: Shape) -> None:
+    def __init__(self, reply: ReplyWriter, answer: EngineAnswer, shape: Shape) -> None:
         self._reply, self._answer, self._shape = reply, answer, shape
         self._request, self._settings = answer.request, answer.settings
-        self._said = 0
+        self._tokens_sent = 0
         self.events = [self._event(index, piece) for index, piece in _interleaved(answer.pieces)]
         self.events += [self._finish(index) for index in range(len(answer.pieces))]
 
     def _event(self, index: int, piece: Piece) -> bytes:
-        self._said += piece.tokens
+        self._tokens_sent += piece.tokens
         shape = self._shape
         plain = index == 0 and self._settings.usage != "each" and not self._request.logprobs
         if plain and piece.text is not None and not self._settings.ascii:
@@ -37,7 +37,7 @@ class Streaming:
         if self._request.logprobs and piece.text is not None:
             value["choices"][0]["logprobs"] = {"content": [_logprob(piece.text)]}
         if self._settings.usage == "each":
-            value["usage"] = shapes.usage(self._answer.prompt_tokens, self._said)
+            value["usage"] = shapes.usage(self._answer.prompt_tokens, self._tokens_sent)
         return shapes.event(value, ascii=self._settings.ascii)
 
     def _finish(self, index: int) -> bytes:
@@ -53,7 +53,7 @@ class Streaming:
         return shapes.DONE
 
     async def send(self, kill: int, cut: float) -> None:
-        """Sends it all, or all before ``kill`` or ``cut``, and then does what the settings say."""
+        """Send the stream up to its end, ``kill`` or ``cut``, then end it as the settings demand."""
         reply, settings = self._reply, self._settings
         reply.head(200, EVENT_STREAM)
         if settings.cut or settings.split:
@@ -75,7 +75,7 @@ class Streaming:
             reply.end()
 
     async def _send_bytes(self, cut: float) -> None:
-        """The body as bytes, without regard to where its events end."""
+        """Send the body as bytes, independent of the ends of events."""
         reply, settings = self._reply, self._settings
         body = self._shape.first() + b"".join(self.events) + self._tail()
         if settings.eol == "crlf":

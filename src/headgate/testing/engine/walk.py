@@ -31,7 +31,7 @@ def _followers(mode: str) -> dict[str, tuple[str, ...]]:
 
 
 def count(text: str) -> int:
-    """How many tokens a text has."""
+    """Return the number of tokens in a text."""
     encode = vocabulary().encode
     return sum(len(encode(word)) for word in words(text))
 
@@ -39,7 +39,7 @@ def count(text: str) -> int:
 class Walk:
     """One answer of at least ``tokens`` tokens, which ends with a whole unit.
 
-    ``diverge`` is a number of tokens behind which it goes another way, as a model does that is not deterministic.
+    ``diverge``: after this many tokens it takes another way, like a model that is not deterministic.
     """
 
     def __init__(self, seed: int, mode: str, prompt: str, tokens: int, diverge: int = 0) -> None:
@@ -61,7 +61,7 @@ class Walk:
         self._state = state
 
     def next(self) -> str | None:
-        """The unit that follows all that was taken; None at the end."""
+        """Return the next unit; None at the end."""
         opening, closing = self._wrap
         if not self.count and opening:
             return opening
@@ -76,7 +76,7 @@ class Walk:
         return known[(choice >> 2) % len(known)]
 
     def take(self, text: str) -> None:
-        """Goes on behind ``text``: the unit that came next, or something that somebody else said."""
+        """Continue after ``text``: its own next unit, or a foreign text."""
         ids = self._encode(text)
         self._closed = self.count >= self._tokens
         before, self.count = self.count, self.count + len(ids)
@@ -86,27 +86,27 @@ class Walk:
         self._last = text
 
 
-def rest(walk: Walk, said: str) -> tuple[list[bytes], int]:
-    """The tokens that are still to be said after ``said``, and how many tokens that was."""
+def rest(walk: Walk, prefill: str) -> tuple[list[bytes], int]:
+    """Return the tokens that follow ``prefill``, and the number of tokens in it."""
     pieces = vocabulary().pieces
     encode = vocabulary().encode
     left: list[bytes] = []
     used = 0
     while (unit := walk.next()) is not None:
         ids = encode(unit)
-        if said.startswith(unit):
-            said, used = said[len(unit) :], used + len(ids)
-        elif unit.startswith(said):  # nothing is left of it, or it ends within this unit
-            skip = len(said.encode())
-            said = ""
+        if prefill.startswith(unit):
+            prefill, used = prefill[len(unit) :], used + len(ids)
+        elif unit.startswith(prefill):  # nothing is left of it, or it ends within this unit
+            skip = len(prefill.encode())
+            prefill = ""
             for piece in (pieces[id] for id in ids):
                 if len(piece) > skip:
                     left.append(piece[skip:])
                 else:
                     used += 1
                 skip = max(0, skip - len(piece))
-        else:  # somebody else's words
-            unit, said = said[0], said[1:]
+        else:  # a foreign text
+            unit, prefill = prefill[0], prefill[1:]
             used += len(encode(unit))
         walk.take(unit)
     return left, used

@@ -1,10 +1,10 @@
 """``make faults``: the sixteen provider faults, end to end, through a gateway that runs.
 
 It starts ``headgate serve`` with a configuration of its own: each fault has an alias with a primary and a fallback of
-its own.  It plays the providers itself, sends the requests, and judges the answers: see ``faultcases``. The faults
+its own.  It plays the providers itself, sends the requests, and judges the answers: see ``cases``.  The faults
 run side by side, so that a run takes as long as the longest of them.
 
-It proves what a caller of this gateway meets.  It is no load test and no test of providers.
+It tests a caller's experience of this gateway.  It is neither a load test nor a test of providers.
 """
 
 from __future__ import annotations
@@ -26,7 +26,17 @@ from urllib.request import Request, urlopen
 import msgspec
 from msgspec import Struct
 
-from headgate.testing.faults.cases import CASES, DEAR, PRICE, PROFILES, PROMPT, Case, Evidence, Late, Profile
+from headgate.testing.faults.cases import (
+    CASES,
+    DEAR,
+    PRICE,
+    PROFILES,
+    PROMPT,
+    Case,
+    CaseEvidence,
+    Profile,
+    TimingComplaint,
+)
 from headgate.testing.faults.client import Heard, ask
 from headgate.testing.provider.provider import Provider, serve
 from headgate.testing.provider.server import Seen
@@ -47,12 +57,12 @@ class Outcome(Struct):
     """The result of one case; it passed if ``wrong`` is empty."""
 
     case: Case
-    found: Evidence
+    found: CaseEvidence
     wrong: list[str]
 
     @property
     def only_late(self) -> bool:
-        return bool(self.wrong) and all(isinstance(one, Late) for one in self.wrong)
+        return bool(self.wrong) and all(isinstance(one, TimingComplaint) for one in self.wrong)
 
     @property
     def row(self) -> tuple[str, ...]:
@@ -63,8 +73,8 @@ class Outcome(Struct):
         return str(self.case.number), self.case.title, seen, asked, f"{heard[0].seconds:.1f} s", verdict
 
 
-class Gateway(Struct):
-    """Where to ask, and with what."""
+class GatewayAddress(Struct):
+    """The URL of the tested gateway, and a token for it."""
 
     url: str
     token: str
@@ -107,8 +117,8 @@ def configuration(
 
 
 @contextlib.asynccontextmanager
-async def gateway(config: dict[str, Any], home: Path) -> AsyncIterator[Gateway]:
-    """A running ``headgate serve``.  Raises RuntimeError, with what it said, where it does not start."""
+async def gateway(config: dict[str, Any], home: Path) -> AsyncIterator[GatewayAddress]:
+    """Yield a running ``headgate serve``.  Raises RuntimeError with its output if it does not start."""
     path = home / "headgate.yaml"
     path.write_bytes(msgspec.json.encode(config))  # JSON is YAML
     log = home / "log"
@@ -124,7 +134,7 @@ async def gateway(config: dict[str, Any], home: Path) -> AsyncIterator[Gateway]:
                 if process.returncode is not None:
                     raise RuntimeError(f"the gateway does not start:\n{log.read_text()[-2000:]}")
                 await asyncio.sleep(0.05)
-        yield Gateway(f"http://127.0.0.1:{config['server']['port']}/v1", config["tokens"][0]["secret"])
+        yield GatewayAddress(f"http://127.0.0.1:{config['server']['port']}/v1", config["tokens"][0]["secret"])
     finally:
         if process.returncode is None:
             process.send_signal(signal.SIGTERM)
@@ -144,7 +154,7 @@ def free_port() -> int:
 
 
 async def run(profile: Profile, cases: Iterable[Case] = CASES, *, fallback: bool = True) -> list[Outcome]:
-    """Plays all cases at once and judges them.  Raises RuntimeError where the gateway does not start.
+    """Play all cases at once and judge them.  Raises RuntimeError if the gateway does not start.
 
     Cases in which only single tokens came late are played again, twice at most: a pause of the machine does not
     happen each time.
@@ -170,13 +180,13 @@ async def _run(profile: Profile, cases: list[Case], fallback: bool) -> list[Outc
 
 
 async def judge(
-    at: Gateway, primary: Provider, fallback: Provider, profile: Profile, cases: Iterable[Case]
+    at: GatewayAddress, primary: Provider, fallback: Provider, profile: Profile, cases: Iterable[Case]
 ) -> list[Outcome]:
-    """Plays the cases against a gateway that is configured for them."""
+    """Play the cases against a gateway that is configured for them."""
     return list(await asyncio.gather(*(_play(at, primary, fallback, profile, case) for case in cases)))
 
 
-async def _play(at: Gateway, primary: Provider, fallback: Provider, profile: Profile, case: Case) -> Outcome:
+async def _play(at: GatewayAddress, primary: Provider, fallback: Provider, profile: Profile, case: Case) -> Outcome:
     body = {
         "model": f"faults/{case.number}",
         "stream": True,
@@ -195,7 +205,7 @@ async def _play(at: Gateway, primary: Provider, fallback: Provider, profile: Pro
         for _ in range(case.requests):
             heard.append(await ask(at.url, at.token, body, profile.patience))
     cost = await asyncio.to_thread(_cost, at, heard[0])
-    found = Evidence(heard, _log(primary, case), _log(fallback, case), cost, profile, case.models(profile))
+    found = CaseEvidence(heard, _log(primary, case), _log(fallback, case), cost, profile, case.models(profile))
     wrong = list(case.judge(found)) if found.primary else ["the primary was never asked: " + heard[0].summary]
     return Outcome(case, found, wrong)
 
@@ -204,7 +214,7 @@ def _log(provider: Provider, case: Case) -> list[Seen]:
     return [seen for seen in provider.requests if seen.path.startswith(f"/{case.number}/")]
 
 
-def _cost(at: Gateway, heard: Heard) -> float | None:
+def _cost(at: GatewayAddress, heard: Heard) -> float | None:
     """Return the gateway's cost of the answer, in USD."""
     if not heard.ids:
         return None

@@ -49,11 +49,11 @@ FULL = Profile("full", {"first_token": 10, "stall": 10}, 20, 30, 120, 60, 4, 100
 PROFILES = {profile.name: profile for profile in (FAST, FULL)}
 
 
-class Late(str):
-    """Something wrong that a machine can bring about which had something else to do for a moment."""
+class TimingComplaint(str):
+    """A failure that a short pause of the machine can cause.  The case is played again."""
 
 
-class Evidence(Struct):
+class CaseEvidence(Struct):
     """The evidence: the client's answers, the providers' logs, and the cost of the first answer (USD)."""
 
     heard: list[Heard]
@@ -64,11 +64,11 @@ class Evidence(Struct):
     models: tuple[str, str]
 
     def within(self, seconds: float) -> int:
-        """How many requests the primary had in its first ``seconds``."""
+        """Return the number of requests to the primary in its first ``seconds``."""
         return sum(seen.at - self.primary[0].at < seconds for seen in self.primary)
 
 
-Judge = Callable[[Evidence], Iterator[str]]
+Judge = Callable[[CaseEvidence], Iterator[str]]
 """Yields what is wrong, a sentence each."""
 
 
@@ -118,8 +118,8 @@ def whole(heard: Heard) -> Iterator[str]:
         yield f"usage is {figures}, not {(PROMPT_TOKENS, TOKENS)}"
 
 
-def answered(found: Evidence, by: str) -> Iterator[str]:
-    """All answers are whole, and it was the fallback that gave them, or not."""
+def answered(found: CaseEvidence, by: str) -> Iterator[str]:
+    """Check that all answers are whole, and that the expected provider gave them."""
     for heard in found.heard:
         yield from whole(heard)
     if by == "primary" and found.fallback:
@@ -128,35 +128,35 @@ def answered(found: Evidence, by: str) -> Iterator[str]:
         yield "the fallback was not asked"
 
 
-def attempts(found: Evidence, least: int, most: int) -> Iterator[str]:
+def attempts(found: CaseEvidence, least: int, most: int) -> Iterator[str]:
     if not least <= len(found.primary) <= most:
         yield f"the primary was asked {len(found.primary)} times, not {least} to {most}"
 
 
-def bounded(found: Evidence, seconds: float) -> Iterator[str]:
+def bounded(found: CaseEvidence, seconds: float) -> Iterator[str]:
     if found.heard[0].seconds > seconds:
         yield f"it took {found.heard[0].seconds:.1f} s, more than {seconds:g} s"
 
 
-def on_screen(found: Evidence) -> Iterator[str]:
+def on_screen(found: CaseEvidence) -> Iterator[str]:
     """Check that the client had each of the primary's tokens at once, before the primary failed."""
     heard, seen = found.heard[0], found.primary[0]
-    sent = (seen.sent or [])[1 : seen.tokens + 1]  # behind the role chunk
+    sent = (seen.sent or [])[1 : seen.tokens + 1]  # after the role chunk
     slowest = max((came - went for came, went in zip(heard.at, sent, strict=False)), default=99.0)
     failed = seen.ended_at or heard.ended
     due = sum(went < failed - ON_SCREEN_S for went in sent)
     before = sum(came < failed for came in heard.at)
     if slowest > ON_SCREEN_S:
-        yield Late(f"a token came {slowest * 1e3:.0f} ms after it was sent")
+        yield TimingComplaint(f"a token came {slowest * 1e3:.0f} ms after it was sent")
     if before < due:
-        yield Late(f"{before} of {due} tokens were there before the failure")
+        yield TimingComplaint(f"{before} of {due} tokens were there before the failure")
 
 
 # ------------------------------------------------------------------------------------- the sixteen
 
 
 @case(1, "429 once with Retry-After: 2, then fine", "fault/429-once?retry_after=2")
-def limited_once(found: Evidence) -> Iterator[str]:
+def limited_once(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "primary")
     yield from attempts(found, 2, 3)
     if found.within(1.5) > 2:
@@ -166,7 +166,7 @@ def limited_once(found: Evidence) -> Iterator[str]:
 
 
 @case(2, "429 always, no header", "fault/429-always")
-def limited(found: Evidence) -> Iterator[str]:
+def limited(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     yield from attempts(found, 1, 6)
     if found.within(3) > 4:
@@ -174,59 +174,59 @@ def limited(found: Evidence) -> Iterator[str]:
 
 
 @case(3, "500 once, then fine", "fault/500-once")
-def failed_once(found: Evidence) -> Iterator[str]:
+def failed_once(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "primary")
     yield from attempts(found, 2, 2)
 
 
 @case(4, "503 always", "fault/503-always")
-def overloaded(found: Evidence) -> Iterator[str]:
+def overloaded(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     yield from attempts(found, 1, 6)
 
 
 @case(5, "TCP reset before the head, once", "fault/reset-once")
-def reset_once(found: Evidence) -> Iterator[str]:
+def reset_once(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "anyone")
     yield from attempts(found, 1, 3)
 
 
 @case(6, "accepts, never answers", "fault/accept-silence?for={silence}")
-def silent(found: Evidence) -> Iterator[str]:
+def silent(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     yield from attempts(found, 1, 1)
     yield from bounded(found, found.profile.headers + 3)
 
 
 @case(7, "head at once, first token late", "fault/late-first-token?after={late}")
-def late(found: Evidence) -> Iterator[str]:
+def late(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     yield from attempts(found, 1, 1)
     yield from bounded(found, found.profile.first_token + 3)
 
 
 @case(8, "cut after 40 of 60 tokens", "fault/cut?after=40&rate=100")
-def cut(found: Evidence) -> Iterator[str]:
+def cut(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "anyone")
     yield from on_screen(found)
 
 
 @case(9, "silence after 20 tokens", "fault/stall?after=20&rate=100&for={stall}", requests=2)
-def stall(found: Evidence) -> Iterator[str]:
+def stall(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "anyone")
     yield from on_screen(found)
     yield from bounded(found, found.profile.timeouts["stall"] + 3)
 
 
 @case(10, "one event is invalid JSON", "fault/bad-json-event?rate=100")
-def bad_json(found: Evidence) -> Iterator[str]:
+def bad_json(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "primary")
     yield from attempts(found, 1, 1)
     yield from on_screen(found)
 
 
 @case(11, "complete, but no [DONE]", "fault/no-done?rate=100")
-def no_done(found: Evidence) -> Iterator[str]:
+def no_done(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "primary")
     yield from attempts(found, 1, 1)
     heard = found.heard[0]
@@ -235,13 +235,13 @@ def no_done(found: Evidence) -> Iterator[str]:
 
 
 @case(12, "400 context_length_exceeded", "fault/context-length")
-def context_length(found: Evidence) -> Iterator[str]:
+def context_length(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     yield from attempts(found, 1, 1)
 
 
 @case(13, "400 content filter", "fault/content-filter")
-def content_filter(found: Evidence) -> Iterator[str]:
+def content_filter(found: CaseEvidence) -> Iterator[str]:
     heard = found.heard[0]
     yield from attempts(found, 1, 1)
     if found.fallback:
@@ -252,13 +252,13 @@ def content_filter(found: Evidence) -> Iterator[str]:
 
 
 @case(14, "cut, and the fallback rejects a prefill", "fault/cut?after=40&rate=100", fallback="fault/prefill-rejected")
-def cut_without_prefill(found: Evidence) -> Iterator[str]:
+def cut_without_prefill(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     yield from on_screen(found)
 
 
 @case(15, "an outage, then healthy", "fault/outage?for={outage}", requests=20, every=True)
-def outage(found: Evidence) -> Iterator[str]:
+def outage(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "anyone")
     began, long = found.primary[0].at, found.profile.outage
     during = [seen for seen in found.primary if seen.at - began < long]
@@ -270,7 +270,7 @@ def outage(found: Evidence) -> Iterator[str]:
 
 
 @case(16, "503 always: whose model, whose usage, whose cost", "fault/503-priced")
-def priced(found: Evidence) -> Iterator[str]:
+def priced(found: CaseEvidence) -> Iterator[str]:
     yield from answered(found, "fallback")
     if found.heard[0].models != {found.models[1].partition("?")[0]}:
         yield f"the stream's model is {found.heard[0].models}"

@@ -1,7 +1,6 @@
 """A streaming client that assumes nothing: it records the events, their order and their times.
 
-Used by ``faultbench``.  It reads HTTP/1.1 and SSE by hand, so that what it says of a stream does not depend on what a
-library makes of it.
+Used by ``bench``.  It reads HTTP/1.1 and SSE by hand, so that its report of a stream does not depend on a library.
 """
 
 from __future__ import annotations
@@ -71,7 +70,7 @@ class Heard(Struct):
 
 
 async def ask(url: str, token: str, body: dict[str, Any], within: float) -> Heard:
-    """POSTs one chat completion on a connection of its own.  Errors are part of the returned answer."""
+    """POST one chat completion on a new connection.  Errors are part of the returned answer."""
     heard = Heard(time.monotonic())
     try:
         async with asyncio.timeout(within):

@@ -6,10 +6,10 @@
 
 Every stream goes through the sockets of one ``headgate serve``.  Its two targets are fixture engines: models of its
 own (knowledge about one does not concern another), or shared by many (knowledge counts).  Chance decides what they do
-with a prefill and its white space, how their bytes are cut into writes, and behind which byte they break.  The whole
+with a prefill and its white space, how their bytes are cut into writes, and after which byte they break.  The whole
 answer is computed here.  A stream is a pure function of the seed and its number.
 
-*exact*: the whole text, once, with its finish and ``[DONE]``.  *truthful*: an error event behind a beginning of the
+*exact*: the whole text, once, with its finish and ``[DONE]``.  *truthful*: an error event after a beginning of the
 text, without ``[DONE]``.  Anything else is *wrong*: most of all a success whose text is not the answer.
 """
 
@@ -29,7 +29,7 @@ from typing import Any
 from msgspec import Struct
 
 from headgate.testing.engine.walk import Walk, rest
-from headgate.testing.faults.bench import Gateway, free_port, gateway
+from headgate.testing.faults.bench import GatewayAddress, free_port, gateway
 from headgate.testing.faults.client import Heard, ask
 from headgate.testing.provider.provider import serve
 
@@ -51,19 +51,19 @@ usage: python -m headgate.testing.faults.fuzz [--streams N] [--seed N] [--only N
 """
 
 
-class Target(Struct, frozen=True):
-    """One engine: the provider of the gateway that it is behind, and how it behaves."""
+class FuzzTarget(Struct, frozen=True):
+    """One engine: its provider in the gateway, and its behaviour."""
 
     provider: str
     settings: dict[str, Any]
 
     def model(self, own: str) -> str:
-        """The id to ask for; ``own`` makes it one of its own."""
+        """Return the model id to request; ``own`` makes it unique."""
         pairs = [*self.settings.items(), *((("seed", own),) if own else ())]
         return f"{self.provider}/engine?" + "&".join(f"{name}={value}" for name, value in pairs)
 
 
-class Stream(Struct, frozen=True):
+class FuzzStream(Struct, frozen=True):
     """One stream: its request, its targets, and its whole answer."""
 
     number: int
@@ -72,7 +72,7 @@ class Stream(Struct, frozen=True):
     finish: str
 
     def judge(self, heard: Heard) -> str:
-        """``exact``, ``truthful``, or what is wrong."""
+        """Return ``exact``, ``truthful``, or the fault."""
         if heard.broken:
             return f"no proper end: {heard.broken}"
         if heard.error is not None:
@@ -101,13 +101,13 @@ def _difference(found: str, wanted: str) -> str:
 # ------------------------------------------------------------------------------------- what is played
 
 
-def stream(seed: int, number: int) -> Stream:
-    """The stream with this number: the same, whichever others are played."""
+def stream(seed: int, number: int) -> FuzzStream:
+    """Return the stream with this number, which does not depend on the other ones."""
     chance = Random(f"{seed}/{number}")
-    engine = _said(chance)
+    engine = _engine_settings(chance)
     limit = chance.randrange(1, engine["tokens"] + 10) if chance.random() < 0.2 else None
     if engine["mode"] == "multibyte":
-        limit = None  # a token may be a part of a character: it is counted where it has not been sent
+        limit = None  # a token may be a part of a character: it counts before it is sent
     if limit is not None:
         # Delivered and remaining tokens are then known exactly
         engine |= {"usage": "each", "space": "lead"}
@@ -126,10 +126,10 @@ def stream(seed: int, number: int) -> Stream:
     if limit is not None:
         body[chance.choice(("max_tokens", "max_completion_tokens"))] = limit
     finish = "length" if limit is not None and limit <= len(_tokens(engine)) else "stop"
-    return Stream(number, body, text, finish)
+    return FuzzStream(number, body, text, finish)
 
 
-def _said(chance: Random) -> dict[str, Any]:
+def _engine_settings(chance: Random) -> dict[str, Any]:
     """Choose the engines' text, the writes of its bytes, and the places of the breaks."""
     cuts = [round(chance.random(), 6) for _ in range(chance.choice((1, 1, 1, 2, 2, 3)))]
     return {
@@ -151,8 +151,8 @@ def _tokens(engine: dict[str, Any]) -> list[bytes]:
     return rest(Walk(engine["seed"], engine["mode"], f"<|user|>{PROMPT}\n", engine["tokens"]), "")[0]
 
 
-def _target(chance: Random, silent: bool, limited: bool) -> Target:
-    """An engine's way with a prefill, and the provider that says of it what an operator would.
+def _target(chance: Random, silent: bool, limited: bool) -> FuzzTarget:
+    """Choose an engine's treatment of a prefill, and the provider with an operator's declaration of it.
 
     ``silent``: its answers have no usage.  Whether it trims cannot be found out then, and an operator has to say it.
     ``limited``: it keeps white space.  The spent part of a limit cannot be known if the text is repeated.
@@ -171,11 +171,11 @@ def _target(chance: Random, silent: bool, limited: bool) -> Target:
     settings |= {"trims": int(trims), "strict": int(strict)}
     declares = silent or chance.random() < 0.3
     suffix = ("-trims" if trims or strict else "-keeps") if declares else ""
-    return Target(f"{spelling.replace('_', '-')}{suffix}", settings)
+    return FuzzTarget(f"{spelling.replace('_', '-')}{suffix}", settings)
 
 
 def configuration(url: str, token: str, state: Path) -> dict[str, Any]:
-    """A provider for each spelling of a prefill, and for what is said of its white space."""
+    """Return the configuration: a provider for each spelling of a prefill and each declaration of white space."""
     providers = {
         f"{spelling.replace('_', '-')}{suffix}": {
             "base_url": url,
@@ -200,26 +200,26 @@ def configuration(url: str, token: str, state: Path) -> dict[str, Any]:
 
 
 class Score:
-    """The results of the streams so far.  Shows it, where somebody looks."""
+    """The results of the streams so far, with a progress line on a terminal."""
 
     def __init__(self, count: int) -> None:
         self.count = count
         self.verdicts: Counter[str] = Counter()
-        self.wrong: list[tuple[Stream, str]] = []
-        self._shown = self._began = time.monotonic()
+        self.wrong: list[tuple[FuzzStream, str]] = []
+        self._reported_at = self._began = time.monotonic()
 
     @property
     def played(self) -> int:
         return sum(self.verdicts.values())
 
-    def add(self, one: Stream, verdict: str) -> None:
+    def add(self, one: FuzzStream, verdict: str) -> None:
         if verdict not in ("exact", "truthful"):
             self.wrong.append((one, verdict))
             verdict = "wrong"
         self.verdicts[verdict] += 1
         now = time.monotonic()
-        if now - self._shown >= (1 if sys.stderr.isatty() else 20):
-            self._shown = now
+        if now - self._reported_at >= (1 if sys.stderr.isatty() else 20):
+            self._reported_at = now
             end = "\r" if sys.stderr.isatty() else "\n"
             print(f"{self} after {now - self._began:.0f} s", end=end, file=sys.stderr, flush=True)
 
@@ -229,7 +229,7 @@ class Score:
 
 
 async def run(seed: int, numbers: list[int], minutes: float) -> Score:
-    """Plays them through one gateway.  Raises RuntimeError where it does not start."""
+    """Play the streams through one gateway.  Raises RuntimeError if it does not start."""
     score = Score(len(numbers))
     token = f"hg_test_{secrets.token_hex(16)}"
     async with serve(keep=0) as engine:
@@ -246,7 +246,7 @@ async def run(seed: int, numbers: list[int], minutes: float) -> Score:
     return score
 
 
-async def _work(at: Gateway, seed: int, todo: Iterator[int], score: Score) -> None:
+async def _work(at: GatewayAddress, seed: int, todo: Iterator[int], score: Score) -> None:
     for number in todo:
         one = stream(seed, number)
         score.add(one, one.judge(await ask(at.url, at.token, one.body, PATIENCE_S)))

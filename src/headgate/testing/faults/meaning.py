@@ -281,7 +281,7 @@ async def two_finishes(scene: Scene) -> None:
 
 @fault("content-filter-finish", "ends with finish_reason content_filter after 10 tokens", survivable=True, after=10)
 async def content_filter_finish(scene: Scene) -> None:
-    scene.said, scene.reason = scene.said[: int(scene.params["after"])], "content_filter"
+    scene.answer_tokens, scene.reason = scene.answer_tokens[: int(scene.params["after"])], "content_filter"
     if not scene.streamed:
         return scene.reply.whole(200, scene.document())
     scene.begin()
@@ -291,7 +291,7 @@ async def content_filter_finish(scene: Scene) -> None:
 
 @fault("hollow", "200 with no content at all: role, finish, [DONE]")
 async def hollow(scene: Scene) -> None:
-    scene.said = []
+    scene.answer_tokens = []
     if not scene.streamed:
         return scene.reply.whole(200, scene.document())
     scene.begin()

@@ -1,6 +1,6 @@
-"""Faults of the wire: bytes that break HTTP or SSE, or bend them as far as real providers do.
+"""Faults of the wire: bytes that break HTTP or SSE, or are as odd as those of real providers.
 
-Where an oddity is legal, or common enough to be borne, the fault is marked survivable: the whole answer is in it.
+If an oddity is legal, or common enough, the fault is marked survivable: it contains the whole answer.
 """
 
 from __future__ import annotations
@@ -19,11 +19,11 @@ UTF8 = "Grüße aus Zürich — こんにちは世界 🎉🚀 naïve façade"
 
 
 def _stream(scene: Scene, body: bytes) -> None:
-    """A stream's whole body in one piece, or the JSON document where no stream was asked for."""
+    """Send a stream's whole body in one piece, or the JSON document for a request without a stream."""
     if not scene.streamed:
         return scene.answer()
     scene.open()
-    scene.reply.seen.tokens = len(scene.said)
+    scene.reply.seen.tokens = len(scene.answer_tokens)
     scene.send(body)
     return scene.reply.end()
 
@@ -120,7 +120,7 @@ async def conflicting_length(scene: Scene) -> None:
 @fault("bad-chunk", "a chunk size that is no number, in mid-stream")
 async def bad_chunk(scene: Scene) -> None:
     scene.begin()
-    await scene.say(len(scene.said) / 2)
+    await scene.say(len(scene.answer_tokens) / 2)
     scene.reply.raw(b"zz\r\nno chunk\r\n")
     await scene.sleep(0.05)
     scene.reply.close()
@@ -250,7 +250,7 @@ async def no_last_blank_line(scene: Scene) -> None:
 
 @fault("split-utf8", "text beyond ASCII, unescaped, each write ending inside a character", survivable=True, pause=0.002)
 async def split_utf8(scene: Scene) -> None:
-    scene.said = re.findall(r"\s*\S+", UTF8)
+    scene.answer_tokens = re.findall(r"\s*\S+", UTF8)
     body = scene.transcript() if scene.streamed else scene.document()
     scene.reply.head(200, EVENT_STREAM if scene.streamed else _JSON)
     start = 0
@@ -333,7 +333,7 @@ async def error_in_chunk(scene: Scene) -> None:
 
 @fault("no-finish-done", "content, then [DONE], and no finish reason", survivable=True)
 async def no_finish_done(scene: Scene) -> None:
-    content = b"".join(scene.shape.content(token) for token in scene.said)
+    content = b"".join(scene.shape.content(token) for token in scene.answer_tokens)
     _stream(scene, scene.shape.first() + content + shapes.DONE)
 
 
@@ -358,7 +358,7 @@ async def azure_first(scene: Scene) -> None:
 
 def _rewritten(scene: Scene, bend: Any) -> bytes:
     """The stream with ``bend(number, token)`` in place of each content event."""
-    events = [shapes.event(bend(number, token)) for number, token in enumerate(scene.said)]
+    events = [shapes.event(bend(number, token)) for number, token in enumerate(scene.answer_tokens)]
     return scene.shape.first() + b"".join(events) + scene.ending()
 
 

@@ -17,7 +17,7 @@ from msgspec import Struct
 
 from headgate.testing.provider import lorem, shapes
 from headgate.testing.provider.playing import EVENT_STREAM, Pace, capped, play
-from headgate.testing.provider.server import Headers, Reply
+from headgate.testing.provider.server import Headers, ReplyWriter
 from headgate.testing.provider.shapes import ChatRequest, Shape
 
 FOREVER = 3600.0
@@ -27,10 +27,10 @@ Act = Callable[["Scene"], Awaitable[None]]
 
 
 class Fault(Struct, frozen=True):
-    """One way to go wrong.  ``params`` are the parameters it knows, with their defaults (seconds and counts).
+    """One fault.  ``params`` are the parameters it knows, with their defaults (seconds and counts).
 
-    ``survivable``: the whole answer is in it.  A streaming client that is strict about the right rules gets all of it
-    at the first attempt.
+    ``survivable``: it contains the whole answer.  A streaming client that is strict about the right rules gets all of
+    it at the first attempt.
     """
 
     name: str
@@ -48,7 +48,7 @@ FAULTS: dict[str, Fault] = {}
 
 
 def fault(name: str, summary: str, *, survivable: bool = False, **params: float) -> Callable[[Act], Act]:
-    """Enters an act into the table.  A parameter named like a Python word (``for``) is written with a trailing
+    """Enter an act into the table.  A parameter named like a Python word (``for``) is written with a trailing
     underscore.
     """
 
@@ -62,15 +62,15 @@ def fault(name: str, summary: str, *, survivable: bool = False, **params: float)
     return enter
 
 
-class Memory:
-    """How often, and since when, each (fault, key) was asked: the only state that faults have."""
+class FaultCounts:
+    """The number and the first time of requests for each (fault, key): the only state of faults."""
 
     def __init__(self) -> None:
         self._counts: dict[tuple[str, str], tuple[int, float, float]] = {}
-        self._due = 0.0  # when those that have not been asked for long are forgotten
+        self._due = 0.0  # the time of the next removal of idle counts
 
     def visit(self, name: str, key: str) -> tuple[int, float]:
-        """Which visit this is (1 is the first), and the seconds since the first."""
+        """Count a visit.  Return its number (1 is the first) and the seconds since the first."""
         now = time.monotonic()
         if now >= self._due:
             self._due = now + _FORGET / 4
@@ -84,25 +84,25 @@ class Memory:
 
 
 class Scene:
-    """One faulty answer: the request, the fault's parameters, and the moves that acts are written in.
+    """One faulty answer: the request, the fault's parameters, and the steps that acts are made of.
 
-    ``said`` is the whole answer's tokens; ``at`` how many are out.
+    ``answer_tokens`` are the whole answer's tokens; ``at`` is the number of sent ones.
     """
 
     def __init__(
         self,
-        reply: Reply,
+        reply: ReplyWriter,
         chat: ChatRequest,
         shape: Shape,
         row: Fault,
         params: dict[str, float],
-        memory: Memory,
+        memory: FaultCounts,
         key: str,
     ) -> None:
         self.reply, self.chat, self.shape, self.row, self.params = reply, chat, shape, row, params
         self._memory, self._key = memory, key
         planned = lorem.tokens(min(int(params["tokens"]), lorem.MAX_TOKENS))
-        self.said, self.reason = capped(chat, lorem.remaining(planned, chat.prefill))
+        self.answer_tokens, self.reason = capped(chat, lorem.remaining(planned, chat.prefill))
         self.at = 0
 
     @property
@@ -115,7 +115,7 @@ class Scene:
         return (self.reply.request.header("authorization") or "").removeprefix("Bearer ")
 
     def visit(self) -> tuple[int, float]:
-        """Counts this visit: its number, and the seconds since the first."""
+        """Count this visit.  Return its number and the seconds since the first."""
         return self._memory.visit(self.row.name, self._key)
 
     async def sleep(self, seconds: float) -> None:
@@ -143,16 +143,18 @@ class Scene:
 
     def document(self) -> bytes:
         """The whole answer as one JSON document."""
-        return self.shape.answer("".join(self.said), self.reason, self.chat.prompt_tokens, len(self.said))
+        return self.shape.answer(
+            "".join(self.answer_tokens), self.reason, self.chat.prompt_tokens, len(self.answer_tokens)
+        )
 
     def transcript(self) -> bytes:
         """The whole answer as a stream's bytes."""
         content = self.shape.content
-        body = b"".join(content(token) for token in self.said)
+        body = b"".join(content(token) for token in self.answer_tokens)
         return self.shape.first() + body + self.ending()
 
     def ending(self) -> bytes:
-        return self.shape.ending(self.reason, self.chat.prompt_tokens, len(self.said))
+        return self.shape.ending(self.reason, self.chat.prompt_tokens, len(self.answer_tokens))
 
     # ---- a stream, step by step
 
@@ -166,11 +168,11 @@ class Scene:
         self.reply.head(200, [*EVENT_STREAM, *headers])
 
     async def say(self, upto: float | None = None, render: Callable[[str], bytes] | None = None) -> None:
-        """Tokens up to number ``upto`` (all), each an event of its own, at the scene's rate."""
-        end = len(self.said) if upto is None else min(int(upto), len(self.said))
+        """Send tokens up to number ``upto`` (all), one per event, at the scene's rate."""
+        end = len(self.answer_tokens) if upto is None else min(int(upto), len(self.answer_tokens))
         rate, content = self.params["rate"], render or self.shape.content
         while self.at < end:
-            self.reply.send(content(self.said[self.at]))
+            self.reply.send(content(self.answer_tokens[self.at]))
             self.at += 1
             self.reply.seen.tokens = self.at
             await self.reply.room()

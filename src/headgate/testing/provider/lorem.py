@@ -1,5 +1,4 @@
-"""The text that the built-in provider says: the same words in the same order, always, so that a test can ask for them
-exactly.
+"""The text of the built-in provider: always the same words in the same order, so that a test can expect them exactly.
 
 A *token* here is a word with the white space before it.  That is this provider's tokenizer: its usage figures count
 such words.
@@ -59,12 +58,12 @@ def text(count: int) -> str:
     return "".join(tokens(count))
 
 
-def remaining(planned: list[str], said: str | None) -> list[str]:
-    """Return the rest of the answer after the assistant's own text ``said`` (a prefill).
+def remaining(planned: list[str], before: str | None) -> list[str]:
+    """Return the rest of the answer after the assistant's own text ``before`` (a prefill).
 
-    Where ``said`` is no beginning of the planned text it is somebody else's, and the text starts afresh.
+    If ``before`` is no beginning of the planned text, the text starts afresh.
     """
-    if not said:
+    if not before:
         return planned
     whole = "".join(planned)
-    return split(whole[len(said) :]) if whole.startswith(said) else planned
+    return split(whole[len(before) :]) if whole.startswith(before) else planned

@@ -10,7 +10,7 @@ from __future__ import annotations
 import asyncio
 import time
 
-from headgate.testing.provider.server import Reply
+from headgate.testing.provider.server import ReplyWriter
 from headgate.testing.provider.shapes import ChatRequest, Shape
 
 EVENT_STREAM = [("content-type", "text/event-stream; charset=utf-8"), ("cache-control", "no-cache")]
@@ -26,11 +26,11 @@ class Pace:
         self.rate, self.ttft = rate, ttft
 
     def duration(self, count: int) -> float:
-        """Seconds until ``count`` tokens are out."""
+        """Return the seconds until ``count`` tokens are sent."""
         return self.ttft + (count - 1) / self.rate if self.rate and count else self.ttft
 
     def due(self, elapsed: float, total: int) -> int:
-        """How many of ``total`` tokens should be out after ``elapsed`` seconds."""
+        """Return the number of ``total`` tokens that are due after ``elapsed`` seconds."""
         if elapsed < self.ttft:
             return 0
         return min(total, int((elapsed - self.ttft) * self.rate) + 1) if self.rate else total
@@ -43,8 +43,8 @@ def capped(chat: ChatRequest, tokens: list[str]) -> tuple[list[str], str]:
     return tokens, "stop"
 
 
-def play(reply: Reply, chat: ChatRequest, shape: Shape, tokens: list[str], pace: Pace) -> None:
-    """Answers with ``tokens`` at ``pace``, streamed or whole as the request wants it."""
+def play(reply: ReplyWriter, chat: ChatRequest, shape: Shape, tokens: list[str], pace: Pace) -> None:
+    """Answer with ``tokens`` at ``pace``, streamed or whole by the request."""
     said, reason = capped(chat, tokens)
     _Stream(reply, chat, shape, said, reason, pace).begin()
 
@@ -53,7 +53,7 @@ class _Stream:
     __slots__ = ("_at", "_chat", "_pace", "_reason", "_reply", "_sent", "_shape", "_timer", "_tokens")
 
     def __init__(
-        self, reply: Reply, chat: ChatRequest, shape: Shape, tokens: list[str], reason: str, pace: Pace
+        self, reply: ReplyWriter, chat: ChatRequest, shape: Shape, tokens: list[str], reason: str, pace: Pace
     ) -> None:
         self._reply, self._chat, self._shape = reply, chat, shape
         self._tokens, self._reason, self._pace = tokens, reason, pace

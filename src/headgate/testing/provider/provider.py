@@ -2,12 +2,12 @@
 socket.
 
     POST …/chat/completions    models ``echo``, ``lorem``, ``engine`` and ``fault/<name>``, streamed or not
-    GET  …/models, …/models/ID what there is
-    GET  /__seen               the requests that it got, if it keeps them (``keep``)
+    GET  …/models, …/models/ID the models
+    GET  /__seen               the received requests, if it keeps them (``keep``)
     POST /__reset              forgets the counts of the faults and the requests seen
 
-``echo`` says the last user message, word by word and at once.  ``lorem`` says a fixed text at ``rate`` tokens/s after
-``ttft`` seconds, ``tokens`` of them: ``lorem?rate=100&ttft=0.2&tokens=400`` as the model, or ``"lorem": {"rate":
+``echo`` sends the last user message, word by word and at once.  ``lorem`` sends ``tokens`` of a fixed text at ``rate``
+tokens/s after ``ttft`` seconds: ``lorem?rate=100&ttft=0.2&tokens=400`` as the model, or ``"lorem": {"rate":
 100}`` in the body.  A trailing assistant message is a prefill: lorem goes on where it ends.
 """
 
@@ -27,10 +27,10 @@ import msgspec
 
 from headgate.testing.engine import engine
 from headgate.testing.faults import meaning, oddities
-from headgate.testing.faults.scene import FAULTS, Memory, Scene
+from headgate.testing.faults.scene import FAULTS, FaultCounts, Scene
 from headgate.testing.provider import lorem, shapes, tools
 from headgate.testing.provider.playing import Pace, play
-from headgate.testing.provider.server import Connection, Journal, Reply, Seen
+from headgate.testing.provider.server import ProviderConnection, ReplyWriter, RequestLog, Seen
 from headgate.testing.provider.shapes import ChatRequest, Invalid, Shape
 
 FAULT_FILES = (meaning, oddities, tools)  # importing them fills FAULTS
@@ -54,11 +54,11 @@ class Provider:
     def __init__(self, keys: Collection[str] = (), keep: int = 10_000, timed: bool = False) -> None:
         self.host, self.port, self.scheme = "", 0, "http"
         self.keys = frozenset(keys)
-        self.connections: set[Connection] = set()
+        self.connections: set[ProviderConnection] = set()
         self.accepted = 0
         self.started = int(time.time())
-        self._journal = Journal(deque(maxlen=keep), timed)
-        self._memory = Memory()
+        self._journal = RequestLog(deque(maxlen=keep), timed)
+        self._memory = FaultCounts()
         self._serial = itertools.count(1)
 
     @property
@@ -71,12 +71,12 @@ class Provider:
         return self._journal.requests
 
     def reset(self) -> None:
-        """Forgets what the faults have counted and what was seen."""
+        """Forget the faults' counts and the requests."""
         self._memory.reset()
         self.requests.clear()
 
     async def until(self, condition: Callable[[Provider], object], within: float = 5.0) -> None:
-        """Waits until ``condition(self)`` holds; it is looked at whenever a connection or an exchange begins or ends.
+        """Wait until ``condition(self)`` holds; it is checked when a connection or an exchange begins or ends.
 
         ``within`` is in seconds; raises TimeoutError.
         """
@@ -90,14 +90,14 @@ class Provider:
         finally:
             self._journal.listeners.remove(changed.set)
 
-    def connection(self) -> Connection:
+    def connection(self) -> ProviderConnection:
         """The protocol of a new connection."""
         self.accepted += 1
-        return Connection(self.accepted, self._answer, self._journal, self.connections)
+        return ProviderConnection(self.accepted, self._answer, self._journal, self.connections)
 
     # ---- what is asked
 
-    def _answer(self, reply: Reply) -> None:
+    def _answer(self, reply: ReplyWriter) -> None:
         try:
             self._route(reply)
         except Invalid as wrong:
@@ -105,7 +105,7 @@ class Provider:
             body = shapes.error(wrong.message, kind, wrong.code, wrong.param)
             reply.whole(wrong.status, shapes.dumps(body))
 
-    def _route(self, reply: Reply) -> None:
+    def _route(self, reply: ReplyWriter) -> None:
         method, path = reply.request.method, reply.request.path.rstrip("/")
         self._check_key(reply)
         if path == "/__seen" and method == "GET":
@@ -122,7 +122,7 @@ class Provider:
             return self._one_model(reply, path.partition("/models/")[2].replace("%2F", "/"))
         raise Invalid(f"Invalid URL ({method} {path})", status=404, code="unknown_url")
 
-    def _check_key(self, reply: Reply) -> None:
+    def _check_key(self, reply: ReplyWriter) -> None:
         sent = (reply.request.header("authorization") or "").removeprefix("Bearer ")
         if self.keys and sent not in self.keys:
             raise Invalid("Incorrect API key provided.", status=401, code="invalid_api_key")
@@ -134,14 +134,14 @@ class Provider:
         about = self._catalog()[model]
         return {"id": model, "object": "model", "created": self.started, "owned_by": "headgate", "description": about}
 
-    def _one_model(self, reply: Reply, model: str) -> None:
+    def _one_model(self, reply: ReplyWriter, model: str) -> None:
         if model not in self._catalog():
             raise _no_such_model(model)
         reply.whole(200, shapes.dumps(self._entry(model)))
 
     # ---- what is answered
 
-    def _chat(self, reply: Reply, chat: ChatRequest) -> None:
+    def _chat(self, reply: ReplyWriter, chat: ChatRequest) -> None:
         id = f"chatcmpl-{next(self._serial):024x}"
         if chat.model.partition("?")[0] == "engine":
             return engine.begin(reply, self._memory, id)
@@ -150,7 +150,7 @@ class Provider:
         name, given, key = shapes.read_model(chat.model)
         shape = Shape(id, int(time.time()), name, chat.include_usage)
         if name == "echo":
-            shapes.settled(given, {}, "model")
+            shapes.with_defaults(given, {}, "model")
             return play(reply, chat, shape, _last_user_words(chat), Pace())
         if name == "lorem":
             tokens, pace = _lorem(chat, given)
@@ -158,7 +158,7 @@ class Provider:
         row = FAULTS.get(name.removeprefix("fault/")) if name.startswith("fault/") else None
         if row is None:
             raise _no_such_model(name)
-        scene = Scene(reply, chat, shape, row, shapes.settled(given, row.params, "model"), self._memory, key)
+        scene = Scene(reply, chat, shape, row, shapes.with_defaults(given, row.params, "model"), self._memory, key)
         return reply.run(_perform(scene), f"{name} on connection {reply.seen.connection}")
 
 
@@ -171,16 +171,16 @@ def _no_such_model(model: str) -> Invalid:
 
 
 def _last_user_words(chat: ChatRequest) -> list[str]:
-    said = [message for message in chat.messages if message.role == "user"]
-    if not said:
+    questions = [message for message in chat.messages if message.role == "user"]
+    if not questions:
         raise Invalid("echo needs a message of role user", "messages")
-    return lorem.split(said[-1].text)
+    return lorem.split(questions[-1].text)
 
 
 def _lorem(chat: ChatRequest, given: dict[str, float]) -> tuple[list[str], Pace]:
-    """The tokens still to be said, and how fast.  The body's parameters win over the model id's.  Raises Invalid."""
+    """Return the tokens to send, and their pace.  The body overrides the model id.  Raises Invalid."""
     body = {label: shapes.number(label, value, "lorem") for label, value in (chat.lorem or {}).items()}
-    params = shapes.settled(body, shapes.settled(given, LOREM_DEFAULTS, "model"), "lorem")
+    params = shapes.with_defaults(body, shapes.with_defaults(given, LOREM_DEFAULTS, "model"), "lorem")
     if params["tokens"] > lorem.MAX_TOKENS:
         raise Invalid(f"lorem says at most {lorem.MAX_TOKENS} tokens", "model")
     return lorem.remaining(lorem.tokens(int(params["tokens"])), chat.prefill), Pace(params["rate"], params["ttft"])
@@ -200,8 +200,8 @@ async def serve(
     """Serve in the running loop until the block is left; calls that still run are cut off.
 
     ``sock`` is a bound socket that is used instead of ``host`` and ``port`` (0: any free one).  With ``keys``, only
-    those bearer keys are let in.  ``keep`` is how many exchanges are remembered, with their headers and bodies (0:
-    none), ``timed`` also when each piece of an answer was sent.  Raises OSError where it cannot listen.
+    those bearer keys are let in.  ``keep``: number of exchanges to remember, with their headers and bodies (0:
+    none).  ``timed``: also remember the time of each sent piece.  Raises OSError if it cannot listen.
     """
     provider = Provider(keys, keep, timed)
     loop = asyncio.get_running_loop()

@@ -33,7 +33,7 @@ Step = (
 Script = Sequence[Step]
 
 
-class _Reading:
+class _RequestCallbacks:
     """httptools' callbacks for one request after the other."""
 
     def __init__(self) -> None:
@@ -61,9 +61,9 @@ class _Reading:
 class ScriptedUpstream:
     """The running upstream.
 
-    ``requests`` are those that scripts waited for, ``received`` the raw bytes of each connection, ``closed_at`` when
-    (``time.monotonic()``) each ``expect_close`` saw the client leave, ``failures`` the failed steps, in words: a test
-    should assert that it is empty.
+    ``requests``: the requests that scripts waited for.  ``received``: the raw bytes of each connection.  ``closed_at``:
+    the time (``time.monotonic()``) at which each ``expect_close`` saw the client leave.  ``failures``: the failed
+    steps, in words; a test should assert that it is empty.
     """
 
     def __init__(self, scripts: Sequence[Script]) -> None:
@@ -83,21 +83,21 @@ class ScriptedUpstream:
         return f"http://{self.host}:{self.port}/v1"
 
     async def until(self, condition: Callable[[ScriptedUpstream], object], within: float = 5.0) -> None:
-        """Waits until ``condition(self)`` holds; it is looked at after each step.  Seconds; raises TimeoutError."""
+        """Wait until ``condition(self)`` holds; it is checked after each step.  Raises TimeoutError."""
         async with asyncio.timeout(within):
             while not condition(self):
                 self._changed.clear()
                 await self._changed.wait()
 
     async def connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Plays the next script on a new connection."""
+        """Play the next script on a new connection."""
         task = asyncio.current_task()
         assert task is not None
         self.tasks.add(task)
         task.add_done_callback(self.tasks.discard)
         number = len(self.received)
         self.received.append(bytearray())
-        reading = _Reading()
+        reading = _RequestCallbacks()
         for step in self._scripts[min(number, len(self._scripts) - 1)]:
             try:
                 await self._perform(step, number, reader, writer, reading)
@@ -109,7 +109,12 @@ class ScriptedUpstream:
         writer.close()
 
     async def _perform(
-        self, step: Step, number: int, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, reading: _Reading
+        self,
+        step: Step,
+        number: int,
+        reader: asyncio.StreamReader,
+        writer: asyncio.StreamWriter,
+        reading: _RequestCallbacks,
     ) -> None:
         match step:
             case ("send", bytes(data)):
@@ -120,7 +125,7 @@ class ScriptedUpstream:
             case ("expect_request",):
                 await self._request(number, reader, reading)
             case ("expect_close",):
-                await self._gone(number, reader)
+                await self._expect_close(number, reader)
             case ("half_close",):
                 writer.write_eof()
             case ("close",):
@@ -132,7 +137,7 @@ class ScriptedUpstream:
             case _:
                 raise ValueError(f"no such step: {step!r}")
 
-    async def _request(self, number: int, reader: asyncio.StreamReader, reading: _Reading) -> None:
+    async def _request(self, number: int, reader: asyncio.StreamReader, reading: _RequestCallbacks) -> None:
         while not reading.done:
             data = await reader.read(65536)
             if not data:
@@ -141,7 +146,7 @@ class ScriptedUpstream:
             reading.parser.feed_data(data)
         self.requests.append(reading.done.pop(0))
 
-    async def _gone(self, number: int, reader: asyncio.StreamReader) -> None:
+    async def _expect_close(self, number: int, reader: asyncio.StreamReader) -> None:
         with contextlib.suppress(ConnectionError):
             while data := await reader.read(65536):
                 self.received[number] += data
@@ -150,7 +155,7 @@ class ScriptedUpstream:
 
 @contextlib.asynccontextmanager
 async def scripted(*scripts: Script, host: str = "127.0.0.1", port: int = 0) -> AsyncIterator[ScriptedUpstream]:
-    """Serves the scripts in the running loop until the block is left."""
+    """Serve the scripts in the running loop until the block is left."""
     upstream = ScriptedUpstream(scripts)
     server = await asyncio.start_server(upstream.connected, host, port)
     upstream.host, upstream.port = server.sockets[0].getsockname()[:2]

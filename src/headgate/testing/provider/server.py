@@ -1,7 +1,7 @@
 """A small HTTP/1.1 server that can also misbehave: it owns a test provider's connections and the answers on them.
 
-It refuses nothing that a test may want to do to a client: raw bytes, resets, half-closes, silence.  It is no server
-for the open internet: it has no limits of head or body and no timeouts.  It listens on loopback by default.
+A test may do anything to a client with it: raw bytes, resets, half-closes, silence.  It is no server for the open
+internet: it has no limits of head or body and no timeouts.  It listens on loopback by default.
 """
 
 from __future__ import annotations
@@ -46,8 +46,8 @@ class Seen(Struct):
     """The server's record of one exchange.  Instants are ``time.monotonic()`` seconds.
 
     ``how`` is empty while it runs.  ``complete``: the server sent all that it planned (a deliberate cut included).
-    ``client_closed``: the client left first.  ``tokens`` counts what was sent of the answer; ``sent`` says when each
-    piece of its body was, where the server keeps that (``timed``).
+    ``client_closed``: the client left first.  ``tokens``: number of sent tokens.  ``sent``: time of each
+    sent piece of its body, if the server keeps that (``timed``).
     """
 
     method: str
@@ -62,7 +62,7 @@ class Seen(Struct):
     sent: list[float] | None = None
 
 
-class Journal(Struct):
+class RequestLog(Struct):
     """The exchanges, oldest first, at most ``requests.maxlen`` of them (0: none), and the listeners for changes."""
 
     requests: deque[Seen]
@@ -89,7 +89,7 @@ class Journal(Struct):
             listener()
 
 
-class Reply:
+class ReplyWriter:
     """The answer to one request: well-formed through ``head``/``send``/``end``, anything at all through ``raw`` and
     the endings below.
 
@@ -98,7 +98,9 @@ class Reply:
 
     __slots__ = ("_chunked", "_connection", "_transport", "keep_alive", "on_gone", "on_room", "over", "request", "seen")
 
-    def __init__(self, connection: Connection, transport: asyncio.Transport, request: Request, seen: Seen) -> None:
+    def __init__(
+        self, connection: ProviderConnection, transport: asyncio.Transport, request: Request, seen: Seen
+    ) -> None:
         self._connection, self._transport = connection, transport
         self.request, self.seen = request, seen
         self.keep_alive = request.version == "1.1" and (request.header("connection") or "").lower() != "close"
@@ -200,15 +202,17 @@ class Reply:
         self._connection.run(self, act, name)
 
 
-class Connection(asyncio.Protocol):
+class ProviderConnection(asyncio.Protocol):
     """One client's connection.  Pipelined requests are answered in order."""
 
-    def __init__(self, serial: int, answer: Callable[[Reply], None], journal: Journal, open_: set[Connection]) -> None:
+    def __init__(
+        self, serial: int, answer: Callable[[ReplyWriter], None], journal: RequestLog, open_: set[ProviderConnection]
+    ) -> None:
         self._serial, self._answer, self._journal, self._open = serial, answer, journal, open_
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
         self._waiting: deque[Request] = deque()
-        self._reply: Reply | None = None
+        self._reply: ReplyWriter | None = None
         self.tasks: set[asyncio.Task[None]] = set()  # the acts under way; each ends with the connection at the latest
         self._url = b""
         self._headers: list[tuple[str, str]] = []
@@ -292,10 +296,10 @@ class Connection(asyncio.Protocol):
         if self._transport and self._waiting:
             request = self._waiting.popleft()
             seen = self._journal.open(request, self._serial)
-            self._reply = Reply(self, self._transport, request, seen)
+            self._reply = ReplyWriter(self, self._transport, request, seen)
             self._answer(self._reply)
 
-    def finished(self, reply: Reply, *, stay: bool = True) -> None:
+    def finished(self, reply: ReplyWriter, *, stay: bool = True) -> None:
         """The reply is over, as the server meant it; with ``stay`` the next request may be answered."""
         if reply.over:
             return
@@ -307,12 +311,12 @@ class Connection(asyncio.Protocol):
         elif self._waiting:
             asyncio.get_running_loop().call_soon(self._next)
 
-    def run(self, reply: Reply, act: Coroutine[Any, Any, None], name: str) -> None:
+    def run(self, reply: ReplyWriter, act: Coroutine[Any, Any, None], name: str) -> None:
         task = asyncio.get_running_loop().create_task(act, name=name)
         self.tasks.add(task)
         task.add_done_callback(lambda task: self._acted(reply, task))
 
-    def _acted(self, reply: Reply, task: asyncio.Task[None]) -> None:
+    def _acted(self, reply: ReplyWriter, task: asyncio.Task[None]) -> None:
         self.tasks.discard(task)
         if task.cancelled() or not task.exception():
             return

@@ -137,7 +137,7 @@ def number(label: str, value: str | float, param: str) -> float:
     return found
 
 
-def settled(given: Mapping[str, float], defaults: Mapping[str, float], param: str) -> dict[str, float]:
+def with_defaults(given: Mapping[str, float], defaults: Mapping[str, float], param: str) -> dict[str, float]:
     """Defaults overridden by what was given.  Raises Invalid on a name that the defaults do not have."""
     for label in given:
         if label not in defaults:

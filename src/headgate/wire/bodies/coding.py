@@ -1,6 +1,6 @@
 """Content codings (RFC 9110 §8.4) undone: gzip, deflate, br and zstd, within bounds.
 
-The gateway asks for ``identity``, but some servers and the networks in front of them compress all the same.  Others
+The gateway asks for ``identity``, but some servers and proxies compress anyway.  Others
 announce a coding and do not use it.  The first bytes therefore decide; the header's name counts only if they are not
 conclusive.  A few bytes may expand a thousandfold, so ``read`` never returns much more than requested.  Owns no I/O.
 """
@@ -31,7 +31,7 @@ _LARGEST_WINDOW = 23  # log2 of bytes: RFC 9659 §3 for zstd as a content coding
 
 
 class CodingError(ValueError):
-    """A body that is not what its coding says, or that ends too early.  Its text is for people."""
+    """A body that does not match its coding, or that ends too early.  The message is for people."""
 
 
 class TruncatedError(CodingError):
@@ -39,7 +39,7 @@ class TruncatedError(CodingError):
 
 
 class TooLargeError(CodingError):
-    """A body that is larger, once it is decoded, than it may be."""
+    """A body that exceeds its limit when decoded."""
 
 
 class _Engine(Protocol):
@@ -135,7 +135,7 @@ class _Layer:
     def __init__(self, name: str) -> None:
         self._name = name
         self._engine: _Engine | None = None
-        self._begun = False  # the first bytes have been looked at
+        self._begun = False  # the first bytes have been checked
         self._ended = False
         self._input = b""
         self._more = False  # the engine may hold output back
@@ -194,7 +194,7 @@ class _Layer:
         return self._engine is None or self._ended
 
 
-class Decoder:
+class BodyDecoder:
     """All codings of a body.  ``feed`` it the bytes, ``read`` until it returns none, ``finish`` at the end."""
 
     __slots__ = ("_last", "_layers")
@@ -207,7 +207,7 @@ class Decoder:
         self._layers[0].feed(data)
 
     def read(self, most: int = STEP) -> bytes:
-        """Decoded bytes, about ``most`` of them.  Raises CodingError."""
+        """Return decoded bytes, about ``most`` of them.  Raises CodingError."""
         return self._read(len(self._layers) - 1, most)
 
     def _read(self, at: int, most: int) -> bytes:
@@ -226,12 +226,12 @@ class Decoder:
         self._last = True
 
     def check(self) -> None:
-        """Raises CodingError where the body ended before its coding did.  Call it when ``read`` gives nothing more."""
+        """Raise CodingError if the body ended before its coding.  Call it when ``read`` returns none any more."""
         if not all(layer.complete for layer in self._layers):
             raise TruncatedError("ends in the middle of its compressed data")
 
 
-def decoder(field: bytes, head: bytes = b"") -> Decoder | None:
+def decoder(field: bytes, head: bytes = b"") -> BodyDecoder | None:
     """Return the decoder for a ``Content-Encoding`` field; None if no decoding is needed.
 
     ``head`` is the beginning of the body, if known: some servers compress without announcing it.
@@ -243,11 +243,11 @@ def decoder(field: bytes, head: bytes = b"") -> Decoder | None:
         raise CodingError(f"is compressed {len(names)} times over")
     if not names:
         names = ["gzip"] if head.startswith(_GZIP) else ["zstd"] if head.startswith(_ZSTD) else []
-    return Decoder(names) if names else None
+    return BodyDecoder(names) if names else None
 
 
 def decode(field: bytes, body: bytes, most: int) -> bytes:
-    """A whole body without its codings.  Raises CodingError, also where that would be more than ``most`` bytes."""
+    """Return a whole body without its codings.  Raises CodingError, also if it exceeds ``most`` bytes."""
     undo = decoder(field, body[:_MAGIC])
     if undo is None:
         return body

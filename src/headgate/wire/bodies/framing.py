@@ -25,7 +25,7 @@ _MARK = re.compile(rb'["{}]')
 _IN_STRING = re.compile(rb'["\\]')
 
 
-class Form(Enum):
+class BodyForm(Enum):
     EVENTS = "server-sent events"
     LINES = "one JSON object a line"
     ITEMS = "one JSON array of objects"
@@ -34,41 +34,41 @@ class Form(Enum):
 
 
 class Sniffer:
-    """Finds the form of a body from its first bytes, however they are cut.
+    """Finds the form of a body from its first bytes, independent of their splits.
 
-    Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document; where the
-    first line ends with ``}`` and the next begins with ``{``, the body is lines.  A ``[`` and then a ``{`` begin an
-    array of objects.  ``lines``: the media type announces lines, so that the second line need not be waited for.
+    Blank lines, a byte order mark and comments come before a body of any form.  A ``{`` begins a document.  If
+    the first line ends with ``}`` and the next begins with ``{``, the body is lines.  A ``[`` and then a ``{`` begin an
+    array of objects.  ``lines``: the media type announces lines, so the second line is not waited for.
     """
 
-    __slots__ = ("_begun", "_comment", "_lines", "_open", "_seen", "_tail", "_word", "form")
+    __slots__ = ("_begun", "_comment", "_lines", "_open", "_scanned", "_tail", "_word", "form")
 
     def __init__(self, lines: bool = False) -> None:
-        self.form: Form | None = None
+        self.form: BodyForm | None = None
         self._lines = lines
-        self._seen = 0
-        self._begun = False  # the byte order mark is settled
+        self._scanned = 0
+        self._begun = False  # the bytes of a byte order mark have passed
         self._comment = False
         self._word = b""  # the first bytes that are no blank
         self._open = False  # an object has begun
         self._tail = b""  # the last byte of its first line that is no blank, once that line has ended
 
-    def feed(self, data: bytes) -> Form | None:
-        """The form, as soon as it is certain."""
+    def feed(self, data: bytes) -> BodyForm | None:
+        """Return the form as soon as it is certain."""
         if self.form is None:
-            self._seen += len(data)
+            self._scanned += len(data)
             self.form = self._of_object(data) if self._open else self._of_beginning(data)
-            if self.form is None and self._seen > _MOST_LOOKED_AT:
+            if self.form is None and self._scanned > _MOST_LOOKED_AT:
                 self.form = self.finish()
         return self.form
 
-    def finish(self) -> Form:
-        """The form of a body that has ended."""
+    def finish(self) -> BodyForm:
+        """Return the form of a body that has ended."""
         if self.form is None:
-            self.form = Form.DOCUMENT if self._open or self._word == _ARRAY else Form.OTHER
+            self.form = BodyForm.DOCUMENT if self._open or self._word == _ARRAY else BodyForm.OTHER
         return self.form
 
-    def _of_beginning(self, data: bytes) -> Form | None:
+    def _of_beginning(self, data: bytes) -> BodyForm | None:
         data = self._word + data
         self._word = b""
         if not self._begun:
@@ -94,26 +94,26 @@ class Sniffer:
             return self._of_object(data)
         return self._of_array(data) if data[:1] == _ARRAY else self._of_field(data)
 
-    def _of_array(self, data: bytes) -> Form | None:
+    def _of_array(self, data: bytes) -> BodyForm | None:
         """An array of objects may come item by item; ``[1]`` and ``[DONE]`` are documents."""
         inside = data[1:].lstrip(_BLANK)
         if not inside:
             self._word = _ARRAY
             return None
-        return Form.ITEMS if inside[:1] == _OBJECT else Form.DOCUMENT
+        return BodyForm.ITEMS if inside[:1] == _OBJECT else BodyForm.DOCUMENT
 
-    def _of_field(self, data: bytes) -> Form | None:
+    def _of_field(self, data: bytes) -> BodyForm | None:
         name = data[:_LONGEST_FIELD]
         for end in (b":", b"\n", b"\r"):
             name = name.partition(end)[0]
         if len(name) < len(data[:_LONGEST_FIELD]):
-            return Form.EVENTS if name.rstrip() in _FIELDS else Form.OTHER
+            return BodyForm.EVENTS if name.rstrip() in _FIELDS else BodyForm.OTHER
         if len(name) == _LONGEST_FIELD or not any(field.startswith(name) for field in _FIELDS):
-            return Form.OTHER
+            return BodyForm.OTHER
         self._word = data
         return None
 
-    def _of_object(self, data: bytes) -> Form | None:
+    def _of_object(self, data: bytes) -> BodyForm | None:
         if not self._tail.endswith(b"\n"):
             line, ended, data = data.partition(b"\n")
             last = line.rstrip(_BLANK)[-1:]
@@ -122,18 +122,18 @@ class Sniffer:
             if not ended:
                 return None
             if self._tail != b"}":
-                return Form.DOCUMENT
+                return BodyForm.DOCUMENT
             if self._lines:
-                return Form.LINES
+                return BodyForm.LINES
             self._tail += b"\n"
         data = data.lstrip(_BLANK)
         if not data:
             return None
-        return Form.LINES if data[:1] == _OBJECT else Form.DOCUMENT
+        return BodyForm.LINES if data[:1] == _OBJECT else BodyForm.DOCUMENT
 
 
-def form_of(body: bytes, lines: bool = False) -> Form:
-    """The form of a whole body."""
+def form_of(body: bytes, lines: bool = False) -> BodyForm:
+    """Return the form of a whole body."""
     sniffer = Sniffer(lines)
     return sniffer.feed(body) or sniffer.finish()
 
@@ -248,7 +248,7 @@ def _event(line: bytes) -> bytes:
 
 
 def beginning(body: bytes) -> bytes:
-    """A body without the blanks, comments and byte order mark before it."""
+    """Return a body without leading blanks, comments and byte order mark."""
     body = body.removeprefix(_BOM).lstrip(_BLANK)
     while body[:1] == _COMMENT:
         body = body.partition(b"\n")[2].lstrip(_BLANK)
@@ -267,12 +267,12 @@ def document(body: bytes) -> bytes:
     return body
 
 
-def as_events(body: bytes, form: Form) -> bytes:
-    """A whole body of any form but ``OTHER`` as events."""
-    if form in (Form.LINES, Form.ITEMS):
-        pieces = Lines() if form is Form.LINES else Items()
+def as_events(body: bytes, form: BodyForm) -> bytes:
+    """Return a whole body of any form but ``OTHER`` as events."""
+    if form in (BodyForm.LINES, BodyForm.ITEMS):
+        pieces = Lines() if form is BodyForm.LINES else Items()
         return pieces.feed(beginning(body)) + pieces.close()
-    if form is not Form.DOCUMENT:
+    if form is not BodyForm.DOCUMENT:
         return body
     whole = document(body)
     done = sse.encode(b"[DONE]") if codec.as_object(codec.repair(whole)) is not None else b""

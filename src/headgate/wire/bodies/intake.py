@@ -7,8 +7,8 @@ without end meets a limit, or a slow client, like any other.
 from __future__ import annotations
 
 from headgate.wire.bodies import coding, framing
-from headgate.wire.bodies.coding import Decoder, TooLargeError
-from headgate.wire.bodies.framing import Form, Items, Lines, Sniffer, as_events
+from headgate.wire.bodies.coding import BodyDecoder, TooLargeError
+from headgate.wire.bodies.framing import BodyForm, Items, Lines, Sniffer, as_events
 
 _HEAD = 16
 
@@ -21,10 +21,10 @@ class Intake:
     """
 
     def __init__(self, codings: bytes, *, lines: bool, most: int) -> None:
-        self.form: Form | None = None
+        self.form: BodyForm | None = None
         self._codings = codings
-        self._decoder: Decoder | None = None
-        self._settled = False  # whether there is a coding
+        self._decoder: BodyDecoder | None = None
+        self._coding_known = False  # true when the first bytes have shown the coding
         self._sniffer = Sniffer(lines)
         self._pieces: Lines | Items | None = None  # of a body that has to be cut into events
         self._most = most
@@ -36,13 +36,13 @@ class Intake:
 
     def feed(self, data: bytes) -> None:
         self.pending = True
-        if self._settled and self._decoder is not None:
+        if self._coding_known and self._decoder is not None:
             self._decoder.feed(data)
         else:
             self._input.append(data)
 
     def finish(self) -> None:
-        """The body has ended."""
+        """End the body."""
         self.pending = self._finishing = True
         if self._decoder is not None:
             self._decoder.finish()
@@ -62,15 +62,15 @@ class Intake:
                 return out
         return b""
 
-    def recognise(self, data: bytes) -> Form | None:
-        """Looks at more of a body until its form is known, and keeps nothing of it beyond that.  Raises CodingError."""
+    def recognise(self, data: bytes) -> BodyForm | None:
+        """Read more of a body until its form is known, then drop the bytes.  Raises CodingError."""
         self.feed(data)
         while self.form is None and (decoded := self._decoded()):
             self.form = self._sniffer.feed(decoded)
         return self.form
 
     def _decoded(self) -> bytes:
-        if not self._settled:
+        if not self._coding_known:
             head = b"".join(self._input)
             if len(head) < _HEAD and not self._finishing:
                 self._input = [head] if head else []
@@ -84,7 +84,7 @@ class Intake:
         return data
 
     def _settle(self, head: bytes) -> None:
-        self._settled = True
+        self._coding_known = True
         self._decoder = coding.decoder(self._codings, head[:_HEAD])
         if self._decoder is not None:
             self._decoder.feed(head)
@@ -96,13 +96,13 @@ class Intake:
         if self.form is None:
             self.form = self._sniffer.feed(data)
             self._hold(data)
-            if self.form is None or self.form is Form.DOCUMENT:
+            if self.form is None or self.form is BodyForm.DOCUMENT:
                 return b""
             data = self._take_held()
-            if self.form in (Form.LINES, Form.ITEMS):
-                self._pieces = Lines() if self.form is Form.LINES else Items()
+            if self.form in (BodyForm.LINES, BodyForm.ITEMS):
+                self._pieces = Lines() if self.form is BodyForm.LINES else Items()
                 data = framing.beginning(data)
-        elif self.form is Form.DOCUMENT:
+        elif self.form is BodyForm.DOCUMENT:
             self._hold(data)
             return b""
         return data if self._pieces is None else self._cut(self._pieces, data)
@@ -134,4 +134,4 @@ class Intake:
         data = self._take_held()
         if self._pieces is not None:
             return self._pieces.close()
-        return as_events(data, self.form) if data and self.form not in (Form.OTHER, Form.EVENTS) else data
+        return as_events(data, self.form) if data and self.form not in (BodyForm.OTHER, BodyForm.EVENTS) else data

@@ -8,6 +8,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter, Path
 
 from headgate.catalog import names
+from headgate.control.api.access.callers import Caller, hold_alias, own_alias
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
@@ -18,7 +19,7 @@ from headgate.control.objects.registry import StoredAlias
 from headgate.control.refusals import ALIAS_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Alias
-from headgate.resources.alias import AliasConduct, AliasWish
+from headgate.resources.alias import AliasSettings, AliasWish
 from headgate.resources.fields import ModelName
 
 AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]
@@ -29,7 +30,7 @@ class Target(View):
     weight: int
 
 
-class AliasView(View, AliasConduct):
+class AliasView(View, AliasSettings):
     """``why``: how a shipped alias came to its targets.  ``problem``: why a stored one does not do what it says.
     ``shadowed``: a stored one of a name that the file declares too, which wins.
     """
@@ -90,24 +91,27 @@ def routes(admin: Admin) -> APIRouter:
         raise GatewayError(ALIAS_NOT_FOUND, names.ended(f"There is no alias {name!r}{near}"))
 
     @api.get("/aliases")
-    async def list_aliases() -> Page[AliasView]:
+    async def list_aliases(caller: Caller) -> Page[AliasView]:
         """Every alias: the file's, the store's, the shipped ones."""
-        return Page(data=all_views())
+        return Page(data=[view for view in all_views() if own_alias(caller, view.name)])
 
     @api.get("/aliases/{name:path}", responses=documented(404))
-    async def get_alias(name: AliasName) -> AliasView:
+    async def get_alias(name: AliasName, caller: Caller) -> AliasView:
         """One alias."""
+        hold_alias(caller, name)
         return view_of(name)
 
     @api.put("/aliases/{name:path}", responses=documented(404, 409))
-    async def put_alias(name: AliasName, wish: AliasWish) -> ChangedAlias:
+    async def put_alias(name: AliasName, wish: AliasWish, caller: Caller) -> ChangedAlias:
         """Stores an alias, whole.  Over a shipped one, it takes its place."""
+        hold_alias(caller, name)
         _, effective = await publication.change(lambda sources: (changes.put_alias(sources, name, wish), None))
         return ChangedAlias.now(effective, view_of(name))
 
     @api.delete("/aliases/{name:path}", responses=documented(404, 409))
-    async def delete_alias(name: AliasName) -> DeletedAlias:
+    async def delete_alias(name: AliasName, caller: Caller) -> DeletedAlias:
         """Deletes a stored alias.  A shipped one of its name comes back."""
+        hold_alias(caller, name)
         _, effective = await publication.change(lambda sources: (changes.drop_alias(sources, name), None))
         left = publication.snapshot.aliases.get(name)
         shipped = left is not None and left.origin == "shipped"
@@ -126,7 +130,7 @@ def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
         shadowed=False,
         problem=None,
         created=None,
-        **AliasConduct.values_of(alias),
+        **AliasSettings.values_of(alias),
     )
 
 

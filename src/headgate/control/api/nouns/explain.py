@@ -17,13 +17,13 @@ from headgate.control.api.views import View, view_of
 from headgate.control.objects import named
 from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
-from headgate.policy.routing.explain import AccountView, CandidateView, Explanation
+from headgate.policy.routing.explain import CandidateAccount, CandidateView, Explanation
 from headgate.policy.routing.router import Router
 
 OPERATOR = Grant("", "the operator")
 
 
-class RouteAccountView(view_of(AccountView)):  # type: ignore[misc]
+class RouteAccountView(view_of(CandidateAccount)):  # type: ignore[misc]
     """``wait_s``: until its next chance.  ``headroom``: the share of its limits that is left, as well as is known."""
 
     state: Literal["active", State]
@@ -108,7 +108,7 @@ def _candidate(one: CandidateView) -> RouteCandidateView:
     return view
 
 
-def _account(one: AccountView) -> RouteAccountView:
+def _account(one: CandidateAccount) -> RouteAccountView:
     wait = None if one.state == "parked" else round(one.wait_s, 3)
     view: RouteAccountView = RouteAccountView.of(one, wait_s=wait)
     return view

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import time
+from functools import partial
 from typing import Literal
 
 from fastapi import APIRouter
@@ -17,8 +18,11 @@ from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, View, view_of
+from headgate.control.audit.chain import Change, record_alone
 from headgate.control.discovery.detection import Asked
 from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
+from headgate.control.snapshot.publication import Publication
+from headgate.control.snapshot.upkeep import Upkeep
 from headgate.control.store.database import refusals
 from headgate.errors import GatewayError
 from headgate.process import locate
@@ -155,13 +159,7 @@ def _add_health(api: APIRouter, admin: Admin) -> None:
                 records_damaged=lag.damaged,
                 error=lag.error,
             ),
-            config=ConfigView(
-                file=publication.sources.compiled.path,
-                appeared=_appeared(publication.sources.compiled.path),
-                reloaded_at=upkeep.reloaded_at,
-                reload_error=upkeep.reload_error,
-                needs_restart=list(upkeep.needs_restart),
-            ),
+            config=_config(publication, upkeep),
             refusals=RefusalsView(window_s=REFUSALS_WINDOW_S, codes=await _refusals(admin.engine)),
             prices=PricesView(snapshot=prices.price_list() or None),
             detection=DetectionView(
@@ -174,12 +172,14 @@ def _add_health(api: APIRouter, admin: Admin) -> None:
 
 def _add_orders(api: APIRouter, admin: Admin) -> None:
     publication, upkeep = admin.publication, admin.publishing.upkeep
+    noted = partial(_noted, admin)
 
     @api.post("/reload")
     async def reload() -> ReloadResult:
         """Reads the configuration file again.  Where it is bad, the last good one stays; what the store declares stays
         too.
         """
+        await noted("reload")
         try:
             done = await upkeep.reload()
         except (ValueError, OSError) as error:
@@ -195,6 +195,7 @@ def _add_orders(api: APIRouter, admin: Admin) -> None:
     @api.post("/detect")
     async def detect() -> DetectResult:
         """Looks for engines on this machine again.  Where the configuration turns that off, none is used."""
+        await noted("detect")
         found, effective = await upkeep.detect()
         return DetectResult(
             enabled=publication.sources.compiled.detect_engines,
@@ -209,8 +210,13 @@ def _add_orders(api: APIRouter, admin: Admin) -> None:
         """Ends the gateway as SIGTERM does: no new calls, the running ones finish, exit code 0."""
         if admin.drain is None:
             raise GatewayError(NOTHING_RUNS, "No gateway runs, so there is nothing to drain.")
+        await noted("drain")
         admin.drain()
         return Draining()
+
+
+async def _noted(admin: Admin, action: str) -> None:
+    await record_alone(admin.engine, Change("gateway", "", action))
 
 
 def probes(admin: Admin) -> APIRouter:
@@ -234,6 +240,11 @@ def probes(admin: Admin) -> APIRouter:
 def _appeared(file: str | None) -> str | None:
     found = None if file else locate.appeared(os.environ)
     return str(found) if found else None
+
+
+def _config(publication: Publication, upkeep: Upkeep) -> ConfigView:
+    file = publication.sources.compiled.path
+    return ConfigView.of(upkeep, file=file, appeared=_appeared(file), needs_restart=list(upkeep.needs_restart))
 
 
 def _workers(admin: Admin) -> list[WorkerView]:

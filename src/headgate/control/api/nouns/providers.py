@@ -10,19 +10,22 @@ from pydantic import Field
 
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
+from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
-from headgate.control.api.nouns.accounts import AccountView, lived
-from headgate.control.api.nouns.accounts import views as account_views
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
+from headgate.control.api.vault.accounts import AccountView, lived
+from headgate.control.api.vault.accounts import views as account_views
 from headgate.control.api.views import Changed, Origin, Page, View, seconds, view_of
+from headgate.control.audit.chain import Change, record_alone
 from headgate.control.discovery.prefills import find_trims
 from headgate.control.discovery.probe import Result, check
+from headgate.control.identity.roles import Principal
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
 from headgate.control.objects.registry import Objects, StoredProvider
-from headgate.control.refusals import ACCOUNT_NOT_FOUND, PROVIDER_NOT_FOUND
+from headgate.control.refusals import ACCOUNT_NOT_FOUND, FORBIDDEN, PROVIDER_NOT_FOUND
 from headgate.control.snapshot.publication import Publication
 from headgate.errors import GatewayError
 from headgate.model import Provider
@@ -153,24 +156,20 @@ def _add_changes(api: APIRouter, admin: Admin) -> None:
     publication = admin.publication
 
     @api.post("/providers", status_code=201, responses=documented(409))
-    async def add_provider(wish: ProviderWish) -> ChangedProvider:
+    async def add_provider(wish: ProviderWish, caller: Caller) -> ChangedProvider:
         """Stores a provider.  Its keys are added with POST /accounts."""
-        body = ProviderBody.of(wish)
-
-        def added(sources: Sources) -> tuple[Objects, None]:
-            sealed = publication.keyring.seal_headers(wish.name, body, sources.compiled)
-            return changes.add_provider(sources, wish.name, sealed), None
-
-        _, effective = await publication.change(added)
+        _, effective = await publication.change(lambda sources: (_added(caller, publication, sources, wish), None))
         return ChangedProvider.now(effective, _one(publication, wish.name))
 
     @api.patch("/providers/{name}", responses=documented(404, 409))
-    async def edit_provider(name: PathName, wish: ProviderEdit) -> ChangedProvider:
+    async def edit_provider(name: PathName, wish: ProviderEdit, caller: Caller) -> ChangedProvider:
         """Changes a stored provider."""
 
         def edited(sources: Sources) -> tuple[Objects, None]:
             seal = partial(publication.keyring.seal_headers, name, compiled=sources.compiled)
-            return changes.edit_provider(sources, name, lambda body: seal(body.edited(wish))), None
+            return changes.edit_provider(
+                _at_home(caller, sources, name, wish), name, lambda one: seal(one.edited(wish))
+            ), None
 
         _, effective = await publication.change(edited)
         return ChangedProvider.now(effective, _one(publication, name))
@@ -202,6 +201,7 @@ def _add_calls(api: APIRouter, admin: Admin) -> None:
         if good:
             first = next(one.account for one in results if one.ok)
             trims = await find_trims(provider, publication.secrets, first)
+            await record_alone(admin.engine, Change("provider", name, "resumed", None, {"accounts": list(good)}))
             admin.link.tell(Resume(name, good, trims=trims))
         return CheckView(provider=name, results=[CheckResult.of(one) for one in results], prefill_trims=trims)
 
@@ -216,6 +216,7 @@ def _add_calls(api: APIRouter, admin: Admin) -> None:
             if f"{name}/{wish.account}" not in accounts:
                 raise GatewayError(ACCOUNT_NOT_FOUND, f"There is no account {name}/{wish.account}.", param="account")
             accounts = [f"{name}/{wish.account}"]
+        await record_alone(admin.engine, Change("provider", name, "resumed", None, {"accounts": accounts}))
         admin.link.tell(Resume(name, tuple(accounts), targets=wish is None or wish.account is None))
         return ResumedView(provider=name, accounts=accounts, told=len(admin.link.workers))
 
@@ -253,6 +254,24 @@ def _one(publication: Publication, name: str) -> ProviderView:
 def _lived(view: ProviderView, found: Standings) -> ProviderView:
     own = rests(found, view.name) if view.auth == "none" else []
     return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
+
+
+def _added(caller: Principal, publication: Publication, sources: Sources, wish: ProviderWish) -> Objects:
+    body = publication.keyring.seal_headers(wish.name, ProviderBody.of(wish), sources.compiled)
+    return changes.add_provider(_at_home(caller, sources, wish.name, wish), wish.name, body)
+
+
+def _at_home(caller: Principal, sources: Sources, name: str, wish: ProviderEdit) -> Sources:
+    """Return the sources.  Raises GatewayError (403) where a caller who may not touch keys would send one to another
+    address.
+    """
+    if caller.role == "admin" or not wish.model_fields_set & {"base_url", "preset"}:
+        return sources
+    stored = sources.objects.providers.get(name)
+    accounts = [*sources.objects.accounts, *sources.compiled.secrets]
+    if (stored is not None and stored.body.sealed_headers) or any(one.startswith(f"{name}/") for one in accounts):
+        raise GatewayError(FORBIDDEN, f"Provider {name} has keys: another address for them needs an admin.")
+    return sources
 
 
 def _view(provider: Provider, accounts: list[AccountView], created_at: int | None) -> ProviderView:

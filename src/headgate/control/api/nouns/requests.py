@@ -13,13 +13,15 @@ from pydantic import AfterValidator, create_model
 
 from headgate.catalog.money import NANO
 from headgate.catalog.words import Outcome
+from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
-from headgate.control.api.nouns.tokens import token_id
+from headgate.control.api.nouns.tokens import own_tokens, token_id
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, view_of
+from headgate.control.identity.roles import Principal
 from headgate.control.refusals import TOKEN_NOT_FOUND
-from headgate.control.reports import requests, usage
+from headgate.control.reports import instants, requests, usage
 from headgate.control.reports.receipts import ShownShare
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.errors import CONTROL_AWAY, INVALID_VALUE, REQUEST_NOT_FOUND, GatewayError
@@ -135,8 +137,9 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _add_requests(api: APIRouter, admin: Admin) -> None:
-    @api.get("/requests", response_model=Page[RequestView])
+    @api.get("/requests", response_model=Page[RequestView], responses=documented(404, 409))
     async def list_requests(
+        caller: Caller,
         limit: Annotated[int, Query(ge=1, le=requests.MAX_LIMIT)] = 50,
         cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
         token: Word = None,
@@ -154,8 +157,8 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
         min_duration_ms: Annotated[float | None, Query(ge=0, le=DAY_MS, allow_inf_nan=False)] = None,
     ) -> Response:
         """Calls, newest first; the filters hold together."""
-        filters = requests.Filters(
-            token=None if token is None else await _token(admin, token),
+        filters = requests.RequestFilters(
+            token=None if token is None else await _token(admin, token, caller),
             model=model,
             requested=requested,
             provider=provider,
@@ -164,10 +167,11 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
             stream=stream,
             label=label,
             continued=continued,
-            since=_instant("since", since),
-            until=_instant("until", until),
+            since=instant_of("since", since),
+            until=instant_of("until", until),
             min_cost=None if min_cost_usd is None else int(min_cost_usd * NANO),
             min_duration_us=None if min_duration_ms is None else int(min_duration_ms * 1000),
+            tokens=await own_tokens(admin, caller),
         )
         await _caught_up(admin)
         try:
@@ -178,20 +182,19 @@ def _add_requests(api: APIRouter, admin: Admin) -> None:
         return Response(_encode(body), media_type="application/json")
 
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
-    async def get_request(
-        ident: RequestIdent,
-    ) -> Response:
+    async def get_request(ident: RequestIdent, caller: Caller) -> Response:
         """One call, with every attempt."""
         await _caught_up(admin)
-        found = await requests.one(admin.engine, ident)
+        found = await requests.one(admin.engine, ident, await own_tokens(admin, caller))
         if found is None:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")
 
 
 def _add_usage(api: APIRouter, admin: Admin) -> None:
-    @api.get("/usage", response_model=UsageReport)
+    @api.get("/usage", response_model=UsageReport, responses=documented(404, 409))
     async def report_usage(
+        caller: Caller,
         group_by: Literal["model", "provider", "requested", "token", "outcome", "day"] = "model",
         since: Instant = None,
         until: Instant = None,
@@ -200,18 +203,16 @@ def _add_usage(api: APIRouter, admin: Admin) -> None:
         provider: Word = None,
     ) -> Response:
         """What was used, added up; days in their order, everything else by requests."""
-        filters = usage.Filters(
-            since=_instant("since", since),
-            until=_instant("until", until),
-            token=None if token is None else await _token(admin, token),
+        filters = usage.UsageFilters(
+            since=instant_of("since", since),
+            until=instant_of("until", until),
+            token=None if token is None else await _token(admin, token, caller),
             model=model,
             provider=provider,
+            tokens=await own_tokens(admin, caller),
         )
         await _caught_up(admin)
-        try:
-            report = await usage.report(admin.engine, group_by, filters)
-        except ValueError as error:
-            raise GatewayError(INVALID_VALUE, str(error)) from error
+        report = await usage.report(admin.engine, group_by, filters)
         return Response(_encode(report), media_type="application/json")
 
 
@@ -224,20 +225,21 @@ async def _caught_up(admin: Admin) -> None:
         raise GatewayError(CONTROL_AWAY, "The store is busy and does not have the last calls yet; try again.") from None
 
 
-async def _token(admin: Admin, wanted: str) -> str:
+async def _token(admin: Admin, wanted: str, caller: Principal) -> str:
     """The id behind a token's name.  What no token has passes as it is: calls may outlast their token's row."""
     try:
-        return await token_id(admin, wanted)
+        return await token_id(admin, wanted, caller)
     except GatewayError as refusal:
         if refusal.kind is TOKEN_NOT_FOUND and _PUBLIC_ID.fullmatch(wanted):
             return wanted
         raise
 
 
-def _instant(name: str, text: str | None) -> int | None:
+def instant_of(name: str, text: str | None) -> int | None:
+    """Unix ns of a query parameter.  Raises GatewayError (400)."""
     if text is None:
         return None
     try:
-        return requests.instant(text)
+        return instants.instant(text)
     except ValueError as error:
         raise GatewayError(INVALID_VALUE, str(error), param=name) from error

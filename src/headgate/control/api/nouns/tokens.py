@@ -5,24 +5,27 @@ from __future__ import annotations
 import base64
 import binascii
 import time
+from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, Field
 
+from headgate.control.api.access.callers import Caller, bounded, own_grants
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.identity import tokens
+from headgate.control.identity.roles import Principal
 from headgate.control.objects import named
 from headgate.control.refusals import TOKEN_NOT_FOUND
-from headgate.control.reports.requests import LATEST
+from headgate.control.reports.instants import LATEST
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.resources.callers.token import TokenEdit, TokenWish
 from headgate.resources.fields import Resource, printable
-from headgate.resources.token import TokenEdit, TokenWish
 
 MAX_PAGE = 1000
 WEEK_S = 604_800
@@ -49,6 +52,7 @@ class Token(View):
     scopes: list[str]
     models: list[str]
     expires: float | None
+    tenant: str | None
     created: int | None
     revoked: int | None = None
     origin: Literal["store", "file"]
@@ -90,23 +94,24 @@ def _add_reading(api: APIRouter, admin: Admin) -> None:
 
     @api.get("/tokens")
     async def list_tokens(
+        caller: Caller,
         include_revoked: bool = False,
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = MAX_PAGE,
         cursor: Annotated[str | None, Query(max_length=200, description="`next` of the page before.")] = None,
     ) -> Page[Token]:
         """Every token: those of the file first, then those of the store, oldest first."""
         after = None if cursor is None else _read_cursor(cursor)
-        rows = await tokens.page(admin.engine, limit + 1, after, include_revoked)
-        declared = [shown(grant, None) for grant in agents.of_file()] if after is None else []
+        rows = await tokens.page(admin.engine, limit + 1, after, include_revoked, caller.bound_to)
+        declared = [] if after else [shown(grant, None) for grant in own_grants(caller, agents.of_file())]
         more = len(rows) > limit
         page = rows[:limit]
         listed = [shown(row.grant, row.created_at, row.revoked_at) for row in page]
         return Page(data=declared + listed, has_more=more, next=_cursor(page[-1]) if more else None)
 
     @api.get("/tokens/{ident}", responses=documented(404, 409))
-    async def get_token(ident: Ident) -> Token:
+    async def get_token(ident: Ident, caller: Caller) -> Token:
         """One token, a revoked one too."""
-        ident = await token_id(admin, ident)
+        ident = await token_id(admin, ident, caller)
         row = await tokens.one(admin.engine, ident)
         if row is not None:
             return shown(row.grant, row.created_at, row.revoked_at)
@@ -117,28 +122,26 @@ def _add_changes(api: APIRouter, admin: Admin) -> None:
     publication, agents = admin.publication, admin.publishing.tokens
 
     @api.post("/tokens", status_code=201, responses=documented(409))
-    async def create_token(wish: TokenWish) -> NewToken:
+    async def create_token(wish: TokenWish, caller: Caller) -> NewToken:
         """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
         named.models(wish.models, publication.snapshot)
         _expiry(wish.expires)
-        minted, effective = await agents.create(wish.grant())
+        minted, effective = await agents.create(bounded(caller, wish.grant()))
         return NewToken.now(effective, shown(minted.grant, minted.created_at), token=minted.token)
 
     @api.patch("/tokens/{ident}", responses=documented(404, 409))
-    async def edit_token(ident: Ident, wish: TokenEdit) -> EditedToken:
+    async def edit_token(ident: Ident, wish: TokenEdit, caller: Caller) -> EditedToken:
         """Changes what a token may do; its secret stays."""
         said = wish.model_fields_set
         changes: dict[str, Any] = {"expires": _expiry(wish.expires)} if "expires" in said else {}
-        for name in ("name", "scopes", "models"):
-            if name in said:
-                changes[name] = _required(name, getattr(wish, name))
+        changes |= {name: _required(name, getattr(wish, name)) for name in ("name", "scopes", "models") if name in said}
 
         def edited(grant: Grant) -> Grant:
             # What it holds already stays, also where the model has gone since
             named.models(set(changes.get("models", ())) - set(grant.models), publication.snapshot)
             return msgspec.structs.replace(grant, **changes)
 
-        row, effective = await agents.edit(ident, edited)
+        row, effective = await agents.edit(await token_id(admin, ident, caller), edited)
         return EditedToken.now(effective, shown(row.grant, row.created_at))
 
 
@@ -146,27 +149,37 @@ def _add_secrets(api: APIRouter, admin: Admin) -> None:
     agents = admin.publishing.tokens
 
     @api.post("/tokens/{ident}/rotate", responses=documented(404, 409))
-    async def rotate_token(ident: Ident, wish: Rotation | None = None) -> RotatedToken:
+    async def rotate_token(ident: Ident, caller: Caller, wish: Rotation | None = None) -> RotatedToken:
         """Makes a new secret for the same token: its id, rights and usage stay.  It is shown in this answer only."""
-        minted, until, effective = await agents.rotate(ident, (wish or Rotation()).overlap_s)
+        overlap_s = (wish or Rotation()).overlap_s
+        minted, until, effective = await agents.rotate(await token_id(admin, ident, caller), overlap_s)
         view = shown(minted.grant, minted.created_at)
         return RotatedToken.now(effective, view, token=minted.token, former_valid_until=until)
 
     @api.delete("/tokens/{ident}", responses=documented(404, 409))
-    async def revoke_token(ident: Ident) -> Revoked:
+    async def revoke_token(ident: Ident, caller: Caller) -> Revoked:
         """Revokes a token for good.  Calls that are running with it go on to their end."""
-        ident, effective = await agents.revoke(ident)
+        ident, effective = await agents.revoke(await token_id(admin, ident, caller))
         return Revoked.now(effective, id=ident)
 
 
-async def token_id(admin: Admin, wanted: str) -> str:
-    """The id of the token with this id or name; of one that was revoked where none in use has it.  Raises GatewayError
-    (404, 409), SQLAlchemyError.
+async def own_tokens(admin: Admin, caller: Principal) -> Collection[str] | None:
+    """The ids of all tokens that the caller's tenant has and had; None: the caller is bound to no tenant."""
+    if caller.bound_to is None:
+        return None
+    declared = {grant.id for grant in own_grants(caller, admin.publishing.tokens.of_file())}
+    return declared | await tokens.ids_of_tenant(admin.engine, caller.bound_to)
+
+
+async def token_id(admin: Admin, wanted: str, caller: Principal) -> str:
+    """The id of the caller's token with this id or name; of one that was revoked where none in use has it.  Raises
+    GatewayError (404, 409), SQLAlchemyError.
     """
     try:
-        return named.token_id(wanted, admin.publishing.tokens.all())
+        return named.token_id(wanted, own_grants(caller, admin.publishing.tokens.all()))
     except GatewayError as refusal:
-        ident = await tokens.revoked_id(admin.engine, wanted) if refusal.kind is TOKEN_NOT_FOUND else None
+        gone = refusal.kind is TOKEN_NOT_FOUND
+        ident = await tokens.revoked_id(admin.engine, wanted, caller.bound_to) if gone else None
         if ident is None:
             raise
         return ident
@@ -209,4 +222,5 @@ def shown(grant: Grant, created_at: int | None, revoked_at: int | None = None) -
         revoked=seconds(revoked_at),
         origin="file" if of_file else "store",
         managed_by_file=of_file,
+        tenant=grant.tenant or None,
     )

@@ -1,9 +1,12 @@
-"""What a foreign error means: one pure decision over its status, its codes and, last, its words.
+"""Classify a foreign error: one pure decision over its status, its codes and, last, its words.
 
-A status and a code decide wherever they say something.  Words decide only where those do not, and two kinds of them are
-told apart.  Words that would harm others than the caller (a dead key, an empty account, a limit, a broken server) count
-only where the request has none of them: an upstream quotes its caller, who could kill a key with one sentence.  Words
-that concern the request alone (its length, its content, its model) count unless they stand in a quotation of it.
+A status and a code decide if they are specific.  Words decide only if those are not, and there are two kinds of words:
+
+- Words that would harm others than the caller: a dead key, an empty account, a limit, a broken server.  They count only
+  if the request does not contain them.  An upstream quotes its caller.  A caller could otherwise disable a key with
+  one sentence.
+- Words that concern the request alone: its length, its content, its model.  They count outside of quotations of the
+  request.
 """
 
 from __future__ import annotations
@@ -58,24 +61,24 @@ class Evidence:
             self.code = codes.meaning(inner) or self.code
 
     def says(self, pattern: words.Pattern) -> bool:
-        """True if a sentence about the request says so, outside of what it quotes."""
+        """True if a sentence matches outside of quotations of the request."""
         return any(not self._quotations.cover(self._words, *found.span()) for found in self._finds(pattern))
 
     def proves(self, pattern: words.Pattern) -> bool:
-        """True if a sentence about others than the caller says so, in words that the request has none of."""
+        """True if a sentence matches in words that the request does not contain."""
         for found in self._finds(pattern):
             if pattern in _SAID_BY_ANY and self._is_of_another(found):
                 continue
             nouns = [noun for noun in found.groups() if noun]
             around = self._words[found.start() - 1 : found.start()] + self._words[found.end() : found.end() + 1]
             if any(mark in around for mark in _MARKS):
-                continue  # somebody's words, though not to be found in the request
+                continue  # a quotation, though not of the request
             if not self._quotations.hold(found[0], *nouns):
                 return True
         return False
 
     def _is_of_another(self, found: Match[str]) -> bool:
-        """True if it is another server that says so, from which the upstream was to fetch something."""
+        """True if the words are those of another server, from which the upstream fetched something."""
         begin, end = self._sentence(found.start(), found.end())
         passed_on = words.PASSED_ON.search(self._words, begin, end)
         return words.ELSEWHERE.search(self._words, begin, end) is not None or passed_on is not None
@@ -91,23 +94,24 @@ class Evidence:
 
     @property
     def begins_with_another(self) -> bool:
-        """Its first sentence is about what the upstream was to fetch: its code may be that server's."""
+        """True if the first sentence is about a fetch by the upstream: the code may be the other server's."""
         return words.ELSEWHERE.search(self._words, *self._sentence(0, 1)) is not None
 
     @property
     def too_long(self) -> bool:
-        """The request is longer than the model can read."""
+        """True if the request is longer than the model can read."""
         return self.says(words.CONTEXT) and words.NO_CONTEXT.search(self._words) is None
 
     @property
     def filtered(self) -> bool:
-        """The request's content is refused, and not its sender for what he has done."""
+        """True if the request's content is refused, rather than its sender."""
         return self.says(words.FILTERED) and not self.proves(words.SUSPENDED)
 
     @property
     def is_of_a_key(self) -> bool:
-        """A 400 is about the key: it has a code with which Google or xAI say so, and words that speak of the key.
-        Words alone take no key out: too many errors about requests have them.
+        """True if a 400 is about the key: it has Google's or xAI's code for that, and words about the key.
+
+        Words alone disable no key, because too many errors about requests contain them.
         """
         said = self.complaint
         wrong = said.param is None and not said.fields and any(code in words.KEY_CODES for code in said.codes)
@@ -115,7 +119,7 @@ class Evidence:
 
     @property
     def of_the_request(self) -> bool:
-        """The error names a field of the request, or its code says that the request is wrong."""
+        """True if the error names a field of the request, or its code means a wrong request."""
         said = self.complaint
         return said.param is not None or bool(said.fields) or self.code is codes.INVALID
 
@@ -132,7 +136,7 @@ class Evidence:
 
     @property
     def over_its_limit(self) -> bool:
-        """The request alone is more than the account may have in a minute: no rest makes that right."""
+        """True if this request alone exceeds the account's limit per minute: a wait does not help."""
         found = words.OWN_LIMIT.search(self._words)
         return found is not None and int(found[2]) > int(found[1])
 
@@ -166,7 +170,7 @@ def _of_code(evidence: Evidence) -> Kind | None:
 
 
 def _of_words(evidence: Evidence, otherwise: Kind) -> Kind:
-    """The class of an error that came without a status and without a code that is known."""
+    """Return the class of an error without a status and without a known code."""
     if evidence.filtered:
         return errors.CONTENT_FILTER
     if evidence.too_long:
@@ -175,14 +179,14 @@ def _of_words(evidence: Evidence, otherwise: Kind) -> Kind:
 
 
 def _of_others(evidence: Evidence, patterns: tuple[tuple[words.Pattern, Kind], ...]) -> Kind | None:
-    """What words prove of the key, the account or the server; nothing where the error is of the request itself."""
+    """Return the class that words prove for the key, the account or the server; None for errors of the request."""
     if not evidence.of_the_request:
         return next((kind for pattern, kind in patterns if evidence.proves(pattern)), None)
     return None
 
 
 def _of_401(evidence: Evidence) -> Kind:
-    """The key, unless the answer speaks of something else."""
+    """Return the key's class, unless the answer is about something else."""
     code = evidence.code
     if code in (codes.LIMITED, codes.UNPAID, codes.FILTERED, codes.CONTEXT, codes.DENIED, codes.BLOCKED):
         return code
@@ -204,7 +208,7 @@ def _of_401(evidence: Evidence) -> Kind:
 
 
 def _of_402(evidence: Evidence) -> Kind:
-    """No money: none at all, or none for a request of this size, or for this model."""
+    """Return the class for too little money: for anything, for a request of this size, or for this model."""
     if evidence.code in (codes.FILTERED, codes.CONTEXT, codes.DENIED):
         return evidence.code
     if evidence.says(words.UNAFFORDABLE):
@@ -215,7 +219,7 @@ def _of_402(evidence: Evidence) -> Kind:
 
 
 def _of_403(evidence: Evidence) -> Kind:
-    """This request, this model or this key: only where it speaks of the key is it that."""
+    """Decide between the request, the model and the key.  It is the key only if the answer says so."""
     code = evidence.code
     if code is codes.NO_MODEL:
         return errors.UPSTREAM_MODEL_DENIED
@@ -237,7 +241,7 @@ def _of_403(evidence: Evidence) -> Kind:
 
 
 def _of_413(evidence: Evidence) -> Kind:
-    """Too large: in bytes, for the model's context, or for a limit of the account."""
+    """Return the class for too large: in bytes, for the model's context, or for a limit of the account."""
     if evidence.code is codes.LIMITED or (evidence.code is not codes.CONTEXT and evidence.proves(words.LIMITED)):
         return errors.OVER_ITS_LIMIT if evidence.over_its_limit else errors.RATE_LIMITED
     return _of_request(evidence, errors.PAYLOAD_TOO_LARGE)
@@ -250,7 +254,7 @@ def _of_429(evidence: Evidence) -> Kind:
 
 
 def _of_rare(status: int, evidence: Evidence) -> Kind:
-    """408, 424, 425, 498, 499: each server means something else by them, so its code comes first."""
+    """Classify 408, 424, 425, 498 and 499.  Servers use them differently, so the code comes first."""
     code = _of_code(evidence)
     if code is not None:
         return code
@@ -260,7 +264,7 @@ def _of_rare(status: int, evidence: Evidence) -> Kind:
 
 
 def _of_missing(evidence: Evidence) -> Kind:
-    """404 and its kin: the model, or the address."""
+    """Classify 404 and similar ones: the model, or the address."""
     if evidence.code in (codes.NO_MODEL, codes.DENIED, codes.FILTERED, codes.CONTEXT):
         return evidence.code
     missing = evidence.complaint.param == "model" or evidence.says(words.NO_MODEL)
@@ -268,7 +272,7 @@ def _of_missing(evidence: Evidence) -> Kind:
 
 
 def _of_request(evidence: Evidence, otherwise: Kind) -> Kind:
-    """400, 413, 422 and others: the request, but Google answers 400 to a wrong key."""
+    """Classify 400, 413, 422 and others: the request, but Google answers 400 to a wrong key."""
     code = _of_code(evidence)
     if code is codes.LARGE and evidence.too_long:
         return errors.CONTEXT_LENGTH
@@ -286,7 +290,7 @@ def _of_request(evidence: Evidence, otherwise: Kind) -> Kind:
 
 
 def _of_fault(status: int, evidence: Evidence) -> Kind:
-    """5xx, and what is no status of an error.  A prompt that is too long is no failure of the server's."""
+    """Classify 5xx, and statuses that mean no error.  A prompt that is too long is not the server's failure."""
     if status < 400:
         return errors.UPSTREAM_GARBAGE
     if evidence.code in (codes.FILTERED, codes.CONTEXT, codes.LIMITED):
@@ -298,7 +302,7 @@ def _of_fault(status: int, evidence: Evidence) -> Kind:
     return _STATUSES.get(status, errors.UPSTREAM_FAILED)
 
 
-# What another server may say as well, from which the upstream was to fetch something.
+# Words that may come from another server, from which the upstream fetched something.
 _SAID_BY_ANY = (words.BAD_KEY, words.WRONG_KEY, words.UNAUTHORIZED, words.LIMITED, words.BUSY, words.LATE)
 _HARMFUL: tuple[tuple[words.Pattern, Kind], ...] = (
     (words.SUSPENDED, errors.UPSTREAM_DENIED),

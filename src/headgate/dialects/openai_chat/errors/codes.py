@@ -1,8 +1,8 @@
-"""The codes of real providers' errors, and what each one means: data, and the look-up.
+"""The codes of real providers' errors with their meanings, and the look-up.
 
 A code is compared in lower case, without punctuation and without "error" or "exception" at its end, so one row serves
-``rate_limit_exceeded``, ``RateLimitExceeded`` and ``rate-limit-exceeded``.  Numbers mean something only at the provider
-that counts so: ``complaint`` names it where the number's place tells it (``zhipu 1113``, ``baidu 110``).
+``rate_limit_exceeded``, ``RateLimitExceeded`` and ``rate-limit-exceeded``.  The meaning of a number depends on the
+provider, so ``complaint`` puts the provider's name before it, if its place shows that (``zhipu 1113``, ``baidu 110``).
 Sources: the error pages of the providers' API references, and error bodies in public bug reports.
 """
 
@@ -17,7 +17,7 @@ KEY = errors.UPSTREAM_AUTH  # the key itself is refused
 UNPAID = errors.UPSTREAM_UNPAID  # the account has no money or no quota left
 LIMITED = errors.RATE_LIMITED
 DENIED = errors.UPSTREAM_MODEL_DENIED  # this account may not use this model
-BLOCKED = errors.UPSTREAM_DENIED  # this request is refused, and nothing says that another would be
+BLOCKED = errors.UPSTREAM_DENIED  # this request is refused; others may not be
 NO_MODEL = errors.UPSTREAM_MODEL_NOT_FOUND
 FILTERED = errors.CONTENT_FILTER
 CONTEXT = errors.CONTEXT_LENGTH
@@ -25,7 +25,7 @@ LARGE = errors.PAYLOAD_TOO_LARGE
 BUSY = errors.UPSTREAM_OVERLOADED
 LATE = errors.UPSTREAM_TIMEOUT
 FAILED = errors.UPSTREAM_FAILED
-INVALID = errors.UPSTREAM_REFUSED  # the request is wrong, and it is no key's or limit's matter
+INVALID = errors.UPSTREAM_REFUSED  # the request is wrong, rather than a key or a limit
 
 _NAMES: Mapping[Kind, str] = {
     KEY: """
@@ -156,7 +156,7 @@ _BAIDU: Mapping[Kind, str] = {
     BUSY: "336100",
 }
 
-# docs.siliconflow.cn, and others whose numbers nobody else uses.  No plain number means a key or an account's money.
+# docs.siliconflow.cn, and others with unique numbers.  No bare number means a key or an account's money.
 _OTHERS: Mapping[Kind, str] = {
     NO_MODEL: "20012",
     INVALID: "20015 3024",
@@ -176,9 +176,9 @@ _BY_CODE = _table("baidu", _BAIDU) | _table("zhipu", _ZHIPU) | _table("", _OTHER
 
 
 def meaning(codes: Iterable[str]) -> Kind | None:
-    """What an error's codes say together; None where they are nothing that is known.
+    """Return the meaning of an error's codes together; None if none is known.
 
-    The first that says more than "the request is wrong" counts, and of a spent account and a limit the account.
+    The first code with more meaning than "the request is wrong" counts.  A spent account counts more than a limit.
     """
     found = [kind for code in codes if (kind := _BY_CODE.get(_plain(code)) or _of_parts(code)) is not None]
     if UNPAID in found:
@@ -187,7 +187,7 @@ def meaning(codes: Iterable[str]) -> Kind | None:
 
 
 def _of_parts(code: str) -> Kind | None:
-    """``Throttling.RateQuota`` where only ``Throttling`` is known, a URI where only its last part is."""
+    """Look up the parts of a code: ``Throttling`` of ``Throttling.RateQuota``, the last part of a URI."""
     if " " in code:
         return None
     last = code.rstrip("/").replace("#", "/").rpartition("/")[2]

@@ -1,9 +1,9 @@
-"""A foreign error, read: one reader for every shape that servers give it.  What it means is ``classes``'s to say.
+"""Read a foreign error: one reader for every shape that servers give it.  ``classes`` decides about its meaning.
 
-Bodies of errors are alike in nothing.  The text is under ``message``, ``msg``, ``detail``, …; as a string, an object, a
-list, or JSON within a string; the whole may be an array, server-sent events, a web page or no text at all.  So the
-reader does not know shapes: it knows the names that members have, and looks for them from the outside in.  Nothing is
-ever quoted raw: what stands as JSON, events, HTML or binary gives its message, or none.
+Bodies of errors have no common shape.  The text is under ``message``, ``msg``, ``detail``, …: a string, an object, a
+list, or JSON within a string.  The whole may be an array, server-sent events, a web page, or binary data.  So the
+reader does not know shapes: it knows the names of members, and looks for them from the outside in.  It quotes no raw
+body: JSON, events, HTML and binary data give their message, or none.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from headgate.wire import sse
 
 DEEPEST = 8
 MOST_ITEMS = 20
-_MOST_NAMED = 5  # messages of one list that are passed on
+_MOST_NAMED = 5  # messages of one list that the client gets
 _LONGEST_CODE = 160
 _LONGEST_TEXT = 64 << 10
 
@@ -40,21 +40,21 @@ OWN_CODES = {
     "base_resp": "minimax",
     "BaseResp": "minimax",
     "header": "spark",
-}  # numbers that only mean something there
+}  # owners of numbers without a general meaning
 _NO_WORDS = ("null", "true", "false", "undefined", "None", "success", "Success", "ok", "OK", "[DONE]")
 _PAGE = re.compile(r"<(?:!doctype|html|head|body|\?xml|!--|h1|center|title)", re.IGNORECASE)
 _BROKEN_JSON = re.compile(r"\{\s{0,9}(?:[\"'}{]|$)|\[\s{0,9}(?:[\"{\[\]]|$)|\"")
-EXCEPTIONS = ("Exception", "exception", "Fault")  # how the name of an error ends that a member has
+EXCEPTIONS = ("Exception", "exception", "Fault")  # endings of members that are named after an error
 _EVENTS = ("data:", "event:", "error:", "id:", ":", "retry:")
 
 
 class Complaint(NamedTuple):
-    """What an upstream's error says.
+    """The content of an upstream's error.
 
-    ``codes``: its codes, types and reasons, as spelled, from the outside in.  ``inner_codes``: those that stood in a
-    string of it, which may be a quotation.  ``status``: an HTTP status that the body itself names, else 0.  ``fields``:
-    the request's fields that it names as such.  ``retry_s``: seconds until another try, as a member of it says.
-    ``headers``: of the answer that it passes on.  ``page``: it is a web page; ``title`` is then that page's.
+    ``codes``: its codes, types and reasons, as spelled, from the outside in.  ``inner_codes``: those within a string,
+    which may be a quotation.  ``status``: an HTTP status that the body itself names, else 0.  ``fields``: the request's
+    fields that it names as such.  ``retry_s``: seconds until another try, from a member.  ``headers``: those of an
+    inner answer that it passes on.  ``page``: true for a web page; ``title`` is then the page's.
     """
 
     message: str = ""
@@ -70,7 +70,7 @@ class Complaint(NamedTuple):
 
 
 def read(body: bytes) -> Complaint:
-    """What an error's body says, whatever it is.  Raises nothing."""
+    """Read the body of an error, in any form.  Raises nothing."""
     reading = _Reading()
     message = reading.bytes(body.removeprefix(b"\xef\xbb\xbf").strip())
     return Complaint(
@@ -80,7 +80,7 @@ def read(body: bytes) -> Complaint:
 
 
 class _Reading:
-    """One body's."""
+    """The state while one body is read."""
 
     def __init__(self) -> None:
         self.codes: list[str] = []
@@ -92,7 +92,7 @@ class _Reading:
         self.headers: Mapping[bytes, bytes] = {}
         self.page = False
         self.title = ""
-        self._inside = 0  # of strings
+        self._inside = 0  # depth of strings within strings
 
     def bytes(self, body: bytes) -> str:
         value = texts.decoded(body)
@@ -142,7 +142,7 @@ class _Reading:
         return f"{where}: {message}" if where and message else message
 
     def _beside(self, error: str, message: str, depth: int) -> str:
-        """``error`` as a string is the text, or the name of the error where there is another text."""
+        """``error`` as a string is the text, or the error's name if there is another text."""
         if not message:
             return self.text(error, depth + 1)
         if " " not in error.strip():
@@ -199,7 +199,7 @@ class _Reading:
         return self.value(raw, depth + 1) if raw else ""
 
     def _note(self, members: dict[str, Any]) -> bool:
-        """Codes, status, param and times of an object; whether it says of itself that all is well."""
+        """Note the codes, status, param and times of an object.  Return true if it reports a success."""
         for key in CODES:
             value = members.get(key)
             if isinstance(value, str):
@@ -228,7 +228,7 @@ class _Reading:
         return number == 0
 
     def _numbers(self, members: dict[str, Any]) -> None:
-        """Numbers whose place says who counts: small numbers mean something else at each provider."""
+        """Note numbers whose place shows their provider: small numbers mean something else at each one."""
         number = members.get("error_code")
         if isinstance(number, (int, str)) and str(number).isdigit():
             self._code(f"baidu {number}")
@@ -250,7 +250,7 @@ class _Reading:
                 self.retry_s = limits.span(value.encode())
 
     def _place(self, members: dict[str, Any]) -> str:
-        """``loc`` of a validator's entry: where in the request the fault is."""
+        """Return the place of a fault in the request: ``loc`` of a validator's entry."""
         loc = members.get("loc")
         if not isinstance(loc, list):
             return ""
@@ -263,7 +263,7 @@ class _Reading:
 
     def _named(self, field: str) -> None:
         if self.param is None:
-            self.param = field  # as it is: what is changed could no longer be known for a secret
+            self.param = field  # unchanged, so that a secret in it is still found
         self.fields.update(part for part in field.replace("/", ".").split(".") if part)
 
     def _code(self, code: str) -> None:
@@ -280,7 +280,7 @@ class _Reading:
     # ----------------------------------------------------------------------------------- text
 
     def text(self, text: str, depth: int, *, outer: bool = False) -> str:
-        """The message that a string is, or that stands in it."""
+        """Return the message in a string, or the string itself."""
         text = text.strip()
         start = text[:512].lower()
         if not text or depth > DEEPEST or text in _NO_WORDS:
@@ -301,7 +301,7 @@ class _Reading:
             found = self._within(value, depth) if isinstance(value, (dict, list)) else ""
             if found or (isinstance(value, dict) and text[at + 1] != "'"):
                 return found or text[:at].rstrip(" :-–,")
-            return text  # the value that is refused
+            return text  # the refused value
         if (named := texts.EXCEPTION.search(text[:512])) is not None:
             self.inner_codes.append(named[1])
         return text
@@ -313,7 +313,7 @@ class _Reading:
         return found
 
     def _json(self, text: str, depth: int, outer: bool) -> str:
-        """JSON in a string; several documents one after the other; what only looks like one is passed over."""
+        """Read JSON in a string, also several documents in a row.  Text that only resembles JSON is skipped."""
         value = texts.decoded(text.encode(errors="replace"))
         if value is not None and value != text:
             return self._within(value, depth) if depth or not outer else self.value(value, depth)
@@ -325,7 +325,7 @@ class _Reading:
         return "" if _BROKEN_JSON.match(text) or texts.is_binary(text) else text
 
     def _events(self, text: str, depth: int, outer: bool) -> str | None:
-        """Server-sent events where an error should be; None where the text is none."""
+        """Read server-sent events in place of an error; None if the text is none."""
         decoder = sse.Decoder()
         events = decoder.feed(text.encode(errors="replace") + b"\n\n")
         found = ""
@@ -340,7 +340,7 @@ class _Reading:
         return found if events else None
 
     def _of_page(self, text: str) -> str:
-        """XML of an API has its message; a page has none that says anything to a program."""
+        """Return the message in an API's XML.  A web page has none for programs."""
         if "<message>" in text[:4096].lower():
             code, message = texts.tag(text, "Code"), texts.tag(text, "Message")
             if code:

@@ -1,4 +1,4 @@
-"""Whether an object under status 200 is an error, a notice that holds nothing, or neither."""
+"""Tell errors and empty notices from answers, among objects under status 200."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ from headgate.dialects.openai_chat.errors.complaint import (
 )  # fmt: skip
 from headgate.wire import codec
 
-_PLAIN_TEXTS = (*TEXTS[:10], "Detail")  # what an answer of another kind has not
-_ERRORS = ("errors", "Error", "ErrorMsg", "fault", "exception", "Exception")  # what only an error has
+_PLAIN_TEXTS = (*TEXTS[:10], "Detail")  # members that no other answer contains
+_ERRORS = ("errors", "Error", "ErrorMsg", "fault", "exception", "Exception")  # members of errors only
 _SPEAKING = (*TEXTS, *INNER, *CODES, *STATUSES, "error", "raw", "metadata")
 _WELL = ("", "0", "200", "success", "succeeded", "ok", "none", "null", "no error", "no_error", "成功")
 _NOTHING = frozenset((b"null", b"false", b"0", b'""', b"[]", b"{}"))
 
 
-# What a notice names itself, and who it is from: ``{"type": "status", "status": "processing", "message": "Thinking"}``
+# Names and senders of notices: ``{"type": "status", "status": "processing", "message": "Thinking"}``
 _NOTICE_WORDS = """
     ping pong heartbeat keepalive keepawake alive noop nop ack connected connecting opened open hello start started
     starting begin queued queueing queue inqueue pending waiting wait accepted received scheduled processing
@@ -49,18 +49,18 @@ _COMPLAINT = re.compile(
 
 
 def speaks_of_one(text: bytes) -> bool:
-    """Whether a short text speaks of an error."""
+    """True if a short text mentions an error."""
     return len(text) <= _LONGEST_TEXT and _COMPLAINT.search(text) is not None
 
 
 def is_notice_word(text: bytes) -> bool:
-    """Whether a text is nothing but the name of a notice: ``ping``, ``keep-alive``."""
+    """True if a text is only the name of a notice: ``ping``, ``keep-alive``."""
     letters = bytes(byte for byte in text[:40].lower() if 0x61 <= byte <= 0x7A)
     return len(text) <= 40 and letters.decode() in _NOTICES
 
 
 def is_notice(top: codec.Object) -> bool:
-    """Whether an object only says that its server is at work."""
+    """True if an object only reports that its server is at work."""
     names = [raw for key in _NAMES if (raw := top.get(key)) is not None and memoryview(raw)[0] == 0x22]
     if not any(is_notice_word(bytes(name)) for name in names) or "choices" in top or "usage" in top:
         return False
@@ -69,12 +69,12 @@ def is_notice(top: codec.Object) -> bool:
 
 
 def holds_nothing(top: codec.Object) -> bool:
-    """Whether a notice has no other member, which its client may want to see."""
+    """True if a notice has no other member, which its client may need."""
     return top.keys() <= _ON_NOTICES and is_notice(top)
 
 
 def is_error(top: codec.Object) -> bool:
-    """Whether an object under status 200 is an error, in one of the forms that come without ``event: error``."""
+    """True if an object under status 200 is an error, in one of the forms without ``event: error``."""
     if says_error(top.get("error")):
         return True
     for key in OWN_CODES:
@@ -97,7 +97,7 @@ def is_error(top: codec.Object) -> bool:
 
 
 def says_error(raw: msgspec.Raw | None) -> bool:
-    """Whether the value of an ``error`` member says that there is one: some servers send an empty one with all."""
+    """True if the value of an ``error`` member is an error: some servers send an empty one with every answer."""
     if raw is None or bytes(raw) in _NOTHING:
         return False
     try:
@@ -108,7 +108,7 @@ def says_error(raw: msgspec.Raw | None) -> bool:
 
 
 def _speaks(value: Any, depth: int) -> bool:
-    """Of an object, its texts and codes count; where it has neither, whatever it has."""
+    """True if a value reports an error.  Of an object, texts and codes count; without them, all members."""
     if isinstance(value, str):
         return value.strip().lower() not in _WELL
     if depth > DEEPEST or not isinstance(value, (dict, list)):

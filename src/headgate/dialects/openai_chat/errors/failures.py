@@ -1,7 +1,7 @@
-"""What went wrong, in both directions: an upstream's error in any shape → GatewayError → the client's error object.
+"""Errors in both directions: an upstream's error in any shape → GatewayError → the client's error object.
 
-``complaint`` reads a foreign error, ``classes`` says what it means, ``limits`` when to come again.  What the client
-reads is always the same four keys, with secrets taken out of each that is the upstream's.
+``complaint`` reads a foreign error, ``classes`` decides its meaning, ``limits`` the wait before a retry.  The client
+always reads the same four keys.  Secrets are removed from each value that comes from the upstream.
 """
 
 from __future__ import annotations
@@ -19,17 +19,17 @@ from headgate.errors import GatewayError, Kind
 from headgate.wire import codec, sse
 from headgate.wire.redaction import scrub
 
-_WITH_A_TIME = (402, 403, 408, 413, 425, 429, 500, 502, 503, 529)  # statuses whose Retry-After, or the like, counts
+_WITH_A_TIME = (402, 403, 408, 413, 425, 429, 500, 502, 503, 529)  # statuses whose Retry-After (or similar) counts
 _LIMITS = (errors.RATE_LIMITED, errors.QUOTA_SPENT)
 _LONGEST_PARAM = 100
-# What a server says to a field that it does not know: some end with a fault of their own.
+# Answers to a field that a server does not know: some fail with an internal error.
 _OF_A_FIELD = (
     errors.UPSTREAM_REFUSED, errors.UPSTREAM_UNPROCESSABLE, errors.UPSTREAM_FAILED, errors.UPSTREAM_ERROR_EVENT,
 )  # fmt: skip
-# What the gateway itself adds to a request: to have its usage told, and to have a text gone on with.
+# Fields that the gateway adds to a request: to get its usage, and to continue a text.
 OUR_FIELDS = ("stream_options", "include_usage", "continue_final_message", "add_generation_prompt", "prefix", "prefill")
 _SPELLINGS = {**{name: name for name in OUR_FIELDS}, "streamOptions": "stream_options", "includeUsage": "include_usage"}
-# A finish word of a failure that means more than that there was one.
+# Finish words of failures with a more specific meaning.
 _FINISHES = {
     "timeout": errors.UPSTREAM_TIMEOUT,
     "insufficient_system_resource": errors.UPSTREAM_OVERLOADED,
@@ -47,9 +47,9 @@ def failure(
     now: float = 0.0,
     sent: Quotable | None = None,
 ) -> GatewayError:
-    """The error that an upstream's non-200 answer is.
+    """Return the error of an upstream's non-200 answer.
 
-    ``headers`` have lower-case names; ``now`` is Unix seconds, for an answer that has no ``Date``; ``sent`` is the
+    ``headers`` have lower-case names.  ``now`` is Unix seconds, for an answer without a ``Date``.  ``sent`` is the
     request, which the answer may quote.
     """
     said = complaint.read(body)
@@ -68,9 +68,9 @@ def failure(
 def stream_failure(
     data: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None, finish: str = ""
 ) -> GatewayError:
-    """The error that stands inside a stream or an answer with status 200, wherever that is in ``data``: at its top, in
-    a choice, under ``x_groq``.  ``data`` is the JSON or text of it; ``finish`` is the finish word of an answer that
-    has failed, where there is one.
+    """Return the error within a stream or an answer of status 200: at its top, in a choice, or under ``x_groq``.
+
+    ``data`` is JSON or text.  ``finish`` is the finish word of an answer that has failed, or empty.
     """
     said = complaint.read(data)
     quotations = Quotations(sent)
@@ -84,12 +84,12 @@ def stream_failure(
 
 
 def is_error(top: codec.Object) -> bool:
-    """Whether an object under status 200 is an error, in one of the forms that come without ``event: error``."""
+    """True if an object under status 200 is an error, in one of the forms without ``event: error``."""
     return detection.is_error(top)
 
 
 def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: Quotable | None = None) -> GatewayError:
-    """The error that an answer with status 200 is which no client could read.  Nothing of it goes to the client, unless
+    """Return the error of an answer with status 200 that no client could read.  The client gets no part of it, unless
     it is a list of errors.
     """
     start = body[:256].lstrip()
@@ -105,7 +105,7 @@ def garbage(body: bytes, *, provider: str, secrets: tuple[str, ...] = (), sent: 
 
 
 def error_object(error: GatewayError) -> dict[str, str | None]:
-    """The four keys that every error of ours has; of a stream that could not go on, also why."""
+    """Return the four keys of every error.  For a stream that could not be continued, the reason is added."""
     four = {"message": error.message, "type": error.kind.type, "param": error.param, "code": error.kind.code}
     return {**four, "not_continued": error.not_continued} if error.not_continued else four
 
@@ -116,9 +116,9 @@ def error_body(error: GatewayError) -> bytes:
 
 
 def error_event(error: GatewayError, ident: str) -> bytes:
-    """The event that ends a stream which has begun and cannot be completed.  No ``[DONE]`` follows it.
+    """Return the event that ends a stream which has begun and cannot be completed.  No ``[DONE]`` follows it.
 
-    ``error`` is the only member, and first in the data: go-openai looks for exactly these bytes, and
+    ``error`` is the only member, and first in the data: go-openai looks for exactly these bytes.
     @ai-sdk/openai and Open WebUI see no error in a chunk that has choices.
     """
     return sse.encode(codec.encode({"error": {**error_object(error), "request_id": ident}}))
@@ -145,7 +145,7 @@ def _error(
 
 
 def _with_our_fields(said: Complaint, kind: Kind, evidence: Evidence) -> Complaint:
-    """With those of the gateway's own fields that its words name."""
+    """Add those of the gateway's own fields that the error's words name."""
     if kind not in _OF_A_FIELD:
         return said
     named = {field for spelled, field in _SPELLINGS.items() if evidence.names(spelled)}
@@ -153,7 +153,7 @@ def _with_our_fields(said: Complaint, kind: Kind, evidence: Evidence) -> Complai
 
 
 def _in_its_words(said: Complaint, quotations: Quotations) -> float | None:
-    """When to come again, as the body says; not where it is the caller who says so."""
+    """Return the seconds until a retry from the body's words, unless they quote the caller."""
     if said.retry_s is not None:
         return said.retry_s
     found = limits.in_words(said.message)
@@ -163,7 +163,7 @@ def _in_its_words(said: Complaint, quotations: Quotations) -> float | None:
 
 
 def _sentence(kind: Kind, said: Complaint, provider: str, secrets: tuple[str, ...], otherwise: str) -> str:
-    """What the client reads.  Only a mistake of the client's own is passed on as the upstream put it."""
+    """Return the client's message.  Only for a mistake of the client, the upstream's words are passed on."""
     if kind is errors.UPSTREAM_AUTH:
         # The upstream's own words would tell the client that *its* key is wrong.
         return f"{provider} refused the credentials that this gateway has for it."

@@ -1,8 +1,8 @@
-"""When an upstream says that it may be asked again: Retry-After, its relatives, and what providers put in the body.
+"""Read when an upstream may be asked again: from Retry-After, similar fields, and the body.
 
-An instant is measured against the answer's own ``Date``, so that a clock that is wrong, theirs or ours, adds nothing.
-No wait is longer than ``LONGEST_S``: behind it stands a mistake (milliseconds for seconds) or a quota, and a probe
-costs less than to believe either.
+An instant is measured against the answer's own ``Date``, so a wrong clock on either side has no effect.  No wait is
+longer than ``LONGEST_S``.  A longer one is a mistake (milliseconds for seconds) or a quota, and a probe costs less than
+such a wait.
 """
 
 from __future__ import annotations
@@ -38,7 +38,7 @@ _RESETS = (
 
 
 def retry_after(headers: Mapping[bytes, bytes], now: float) -> float | None:
-    """Seconds until the upstream wants to be asked again, as its head says; None where it does not.
+    """Return the seconds until a retry, from the head of an answer; None if it does not say.
 
     In the order of trust: ``retry-after-ms``, ``Retry-After`` (RFC 9110 §10.2.3: seconds or a date), the reset of the
     limit that is used up.  ``now`` (Unix) stands in for an answer without a ``Date``.
@@ -56,7 +56,7 @@ def retry_after(headers: Mapping[bytes, bytes], now: float) -> float | None:
 
 
 def in_words(text: str) -> tuple[float, int, int] | None:
-    """What a message says ("try again in 6m0s", "retry after 12 seconds"), and where it says so."""
+    """Return the seconds in a message ("try again in 6m0s", "retry after 12 seconds"), and their place in it."""
     found = _AGAIN.search(text[:2048])
     seconds = span(found[1].encode()) if found else None
     return None if found is None or seconds is None else (seconds, found.start(), found.end())
@@ -69,7 +69,7 @@ def span(text: bytes) -> float | None:
 
 
 def duration(text: bytes) -> float | None:
-    """Seconds of ``20ms``, ``1s``, ``6m0s``, ``12 seconds``; None for anything else."""
+    """Return the seconds of ``20ms``, ``1s``, ``6m0s``, ``12 seconds``; None for anything else."""
     at, total = 0, 0.0
     for part in _PART.finditer(text):
         if part.start() != at:
@@ -81,7 +81,7 @@ def duration(text: bytes) -> float | None:
 
 
 def sane(seconds: float | None) -> float | None:
-    """A wait that can be meant: none that is negative, none that is longer than ``LONGEST_S``."""
+    """Return a plausible wait: None for a negative one, at most ``LONGEST_S``."""
     return None if seconds is None or not seconds >= 0 else min(seconds, LONGEST_S)
 
 
@@ -112,7 +112,7 @@ def _reset(headers: Mapping[bytes, bytes], base: float) -> float | None:
 
 
 def _instant(number: float, base: float) -> float:
-    """A bare number is seconds from now, an instant in Unix seconds, or one in milliseconds: its size tells which."""
+    """Read a bare number by its size: seconds from now, or an instant in Unix seconds or milliseconds."""
     if number < 1e9:
         return number
     return max((number / 1000 if number > 1e11 else number) - base, 0.0)
@@ -124,7 +124,7 @@ def _number(value: bytes | None) -> float | None:
 
 
 def _date(value: bytes) -> float | None:
-    """Unix seconds of a date in one of the forms that servers write; None for anything else."""
+    """Return the Unix seconds of a date in one of the usual forms; None for anything else."""
     text = value[:64].decode("latin-1").strip().lower()
     if found := _FIXED.fullmatch(text):
         day, month, year, clock, zone = found[1], found[2], found[3], found.groups()[3:6], ""

@@ -1,7 +1,7 @@
-"""Whether words of an upstream are its caller's own: providers quote the request that they refuse.
+"""Find words of the caller in an upstream's error: providers quote the request that they refuse.
 
-Looked at only when a call has failed, and only where an error says nothing but words.  Texts are compared without
-case, white space and punctuation, so that an escaped, shortened or differently spaced quotation is one all the same.
+Used only when a call has failed, and only if the error consists of words alone.  Texts are compared without case, white
+space and punctuation.  So an escaped, shortened or differently spaced quotation is recognised.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ import msgspec
 
 from headgate.dialects.base import Quotable
 
-MOST_SENT = 1 << 20  # bytes: a longer request is taken to hold whatever words there are
-_LONG = 60  # letters in a row that are the request's as well: no chance makes that
+MOST_SENT = 1 << 20  # bytes: a longer request is assumed to contain any word
+_LONG = 60  # common letters in a row: too many for a coincidence
 _BY_CHANCE = 8
-_FARTHEST = 127  # letters to each side that are compared
-_OURS = b'"stream_options":{"include_usage":true}'  # of every stream that we ask for
+_FARTHEST = 127  # letters compared on each side
+_OURS = b'"stream_options":{"include_usage":true}'  # of every stream request that Headgate sends
 _OPENING, _CLOSING = "\"'`“”‘’«»„<>[]{}():=", "\"'`“”‘’«»“<>[]{}()…"
 _DROPPED = bytes(byte for byte in range(128) if not chr(byte).isalnum())
 
@@ -42,18 +42,18 @@ class Quotations:
     def __init__(self, sent: Quotable | None) -> None:
         self._sent = sent or _NOTHING
         self._letters: str | None = None
-        self._places: tuple[str, list[int], str] = ("", [], "")  # of the text that was looked at last
+        self._places: tuple[str, list[int], str] = ("", [], "")  # of the last text
 
     def hold(self, *words: str) -> bool:
-        """True if the request has one of ``words`` in it, or is too long to tell."""
+        """True if the request contains one of ``words``, or is too long to search."""
         if len(self._sent.body) > MOST_SENT:
             return True
         letters = self._text()
         return any((part := _plain(one)) and part in letters for one in words)
 
     def cover(self, text: str, start: int, end: int) -> bool:
-        """True if ``text[start:end]`` stands in a quotation of the request: what the two have in common there is long,
-        or stands between quotation marks.
+        """True if ``text[start:end]`` is part of a quotation of the request: the common text there is long, or it
+        stands between quotation marks.
         """
         common = self._common(text, start, end)
         if common is None:
@@ -61,17 +61,17 @@ class Quotations:
         begin, stop, letters = common
         before, behind = text[:begin].rstrip()[-1:], text[stop:].lstrip()[:1]
         if not before and not behind:
-            return False  # all of it: a message that is nothing but a quotation would be none
+            return False  # the whole message: a message is more than a quotation
         marked = (before and before in _OPENING) or (behind and behind in _CLOSING)
         return bool(marked) or (bool(before) and letters >= _LONG)
 
     def go_on(self, text: str, start: int, end: int) -> bool:
-        """True if the request has ``text[start:end]`` in a context that ``text`` has as well."""
+        """True if the request contains ``text[start:end]`` in the same context as ``text``."""
         common = self._common(text, start, end)
         return common is not None and common[2] - len(_plain(text[start:end])) > _BY_CHANCE
 
     def _common(self, text: str, start: int, end: int) -> tuple[int, int, int] | None:
-        """Where ``text`` is the request's around ``text[start:end]``, and how many letters that is; None: nowhere."""
+        """Return start, end and letters of the common text around ``text[start:end]``; None if there is none."""
         if len(self._sent.body) > MOST_SENT:
             return None
         letters = self._text()
@@ -95,7 +95,7 @@ class Quotations:
 
 
 def _most(most: int, fits: Callable[[int], bool]) -> int:
-    """The largest number up to ``most`` that ``fits``, as do all below it."""
+    """Return the largest number up to ``most`` that ``fits``, as all smaller ones do."""
     low, high = 0, most
     while low < high:
         middle = (low + high + 1) // 2
@@ -108,14 +108,14 @@ def _counts(char: str) -> bool:
 
 
 def _plain(text: str) -> str:
-    """The letters and digits of ``text``, in lower case; what is not ASCII stays."""
+    """Return the letters and digits of ``text``, in lower case; other characters than ASCII stay."""
     if not text.isascii():
         text = unicodedata.normalize("NFKC", text)
     return text.lower().encode(errors="surrogatepass").translate(None, _DROPPED).decode(errors="replace")
 
 
 def _unescaped(body: bytes) -> str:
-    """A JSON text without its escapes, as far as words depend on them."""
+    """Return a JSON text without those escapes that occur in words."""
     if b"\\u" in body:
         try:
             body = msgspec.json.encode(msgspec.json.decode(body))

@@ -1,4 +1,4 @@
-"""What a string of a foreign error is: JSON, the representation of a Python value, XML, or no text at all."""
+"""Recognise the form of a string in a foreign error: JSON, a Python literal, XML, or binary data."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ EXCEPTION = re.compile(
     r"(?:^|[(\s.])((?:Throttling|ServiceQuotaExceeded|ServiceUnavailable|ModelTimeout|ModelNotReady|ModelStreamError|ModelError"
     r"|InternalServer|Validation|AccessDenied|ResourceNotFound|ExpiredToken|UnrecognizedClient)Exception)\b"
 )
-SDK = re.compile(r"Error code: \d{3}")  # OpenAI's, of an upstream of the upstream
+SDK = re.compile(r"Error code: \d{3}")  # OpenAI's SDK, at an upstream of the upstream
 _LONGEST_LITERAL = 64 << 10
 _ENTRY = re.compile(r"'loc': [(\[]([^)\]]{0,300})[)\]], 'msg': (?:'([^'\n]{1,300})'|\"([^\"\n]{1,300})\")")
 
@@ -30,7 +30,7 @@ def tag(text: str, name: str) -> str:
 
 
 def decoded(data: bytes) -> Any:
-    """The plain values of a JSON text, or of a Python value's representation; None for anything else."""
+    """Return the plain values of a JSON text or a Python literal; None for anything else."""
     if data[:1] not in (b"{", b"[", b'"'):
         return None
     for candidate in (data, codec.repair(data)):
@@ -42,12 +42,12 @@ def decoded(data: bytes) -> Any:
 
 
 def _literal(data: bytes) -> Any:
-    """``str(dict)`` of a server in Python, as FastAPI handlers and SDKs pass it on; tuples are lists."""
+    """Read ``str(dict)`` of a server in Python, as FastAPI handlers and SDKs send it; tuples become lists."""
     if len(data) > _LONGEST_LITERAL:
         return None
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of escapes that Python does not know
+            warnings.simplefilter("ignore")  # about escapes that Python does not know
             return _plain(ast.literal_eval(data.decode()))
     except (ValueError, SyntaxError, RecursionError, MemoryError):
         return None
@@ -62,15 +62,15 @@ def _plain(value: Any) -> Any:
 
 
 def _whole(text: str) -> str:
-    """Without half a character, which no UTF-8 can carry."""
+    """Remove lone surrogates, which UTF-8 cannot encode."""
     return text if text.isascii() else text.encode(errors="replace").decode()
 
 
 def entries(text: str) -> list[tuple[str, str]]:
-    """``loc`` and ``msg`` of a validator's list that is no literal, since it has objects of its server in it."""
+    """Return ``loc`` and ``msg`` of a validator's list that contains its server's objects, and so is no literal."""
     return [(found[1] or "", found[2] or found[3]) for found in _ENTRY.finditer(text[:_LONGEST_LITERAL])]
 
 
 def is_binary(text: str) -> bool:
-    """True for what is no text, or text in an encoding that is not ours."""
+    """True for binary data, and for text in another encoding than UTF-8."""
     return len(_BINARY.findall(text[:2048])) * 20 > min(len(text), 2048)

@@ -1,6 +1,6 @@
-r"""How servers say in words what they have no code for: one pattern for each meaning, of one phrase a line.
+r"""The words of errors without a code: one pattern for each meaning, with one phrase a line.
 
-A group marks the nouns of a phrase that would harm others than the caller: where the request has such a noun, the
+A group marks the nouns of a phrase that would harm others than the caller.  If the request contains such a noun, the
 phrase proves nothing (see ``classes``).  Every repetition is bounded, so that no text takes long: a test measures that.
 """
 
@@ -15,7 +15,7 @@ def _phrases(*phrases: str) -> Pattern:
     return re.compile("|".join(phrases), re.IGNORECASE)
 
 
-# Behind these words a noun makes them speak of something else: ``invalid access token count``
+# A noun after these words changes their subject: ``invalid access token count``
 _NO_NOUN = r"(?! (?!(?:provided|supplied|given|specified|passed|used|sent|found|for|in|or|and|to|was|is|has)\b)\w)"
 _KEYS = r"((?:api|access|secret|subscription)[ _-]?(?:key|token)|bearer token|credentials?)"
 
@@ -53,7 +53,7 @@ CONTEXT = _phrases(
     r"上下文.{0,6}(?:超|过长|长度)",
     r"(?:输入|文本|提示词|tokens?).{0,8}(?:过长|超长|超出|超过)",
 )
-NO_CONTEXT = _phrases(  # that names the window, or a field like it, and is none the less about something else
+NO_CONTEXT = _phrases(  # phrases that name the window or a similar field, but have another subject
     r"less than the .?context_window",
     r"(?:unrecogni[sz]ed|unknown|unexpected|unsupported|extra)(?: \w{1,20}){0,3}"
     r" (?:argument|parameter|field|inputs?|name)",
@@ -78,16 +78,18 @@ _NAMED_MODEL = (
     r"function '[^']{1,100}': not found for account",
     r"模型不存在",
 )
-NO_MODEL = _phrases(  # where the status says already that something is missing; a dot in a name ends no sentence
+NO_MODEL = _phrases(  # if the status already means "missing"; a dot in a name ends no sentence
     r"\b(?:model|deployment)s?\b(?:[^.]|\.(?=\S)){0,120}?\b(?:not (?:be )?found"
     r"|no(?:t| longer)? (?:exist|support|available)|does not exist"
     r"|doesn't exist|invalid|deprecated|removed|retired|unknown|decommissioned)",
     *_NAMED_MODEL,
 )
-NO_MODEL_400 = _phrases(  # where it may be anything: the verb stands by the name, and no "does not support" it is
-    r"\b(?:model|deployment)\b(?:\s{1,4}\S{1,200}){0,5}?\s(?:not (?:be )?found|not exist|does(?: not|n't) exist"
-    r"|(?:not|no longer) (?:available|supported)\b|been (?:deprecated|removed|decommissioned|retired))",
-    *_NAMED_MODEL,
+NO_MODEL_400 = (
+    _phrases(  # if the status may mean anything: the verb stands by the name; "does not support" does not count
+        r"\b(?:model|deployment)\b(?:\s{1,4}\S{1,200}){0,5}?\s(?:not (?:be )?found|not exist|does(?: not|n't) exist"
+        r"|(?:not|no longer) (?:available|supported)\b|been (?:deprecated|removed|decommissioned|retired))",
+        *_NAMED_MODEL,
+    )
 )
 UNAFFORDABLE = _phrases(
     r"prompt tokens limit exceeded",
@@ -115,22 +117,22 @@ BAD_KEY = _phrases(
     r"(organization) has been disabled",
     r"令牌无效|无效的令牌",
 )
-UNAUTHORIZED = _phrases(  # that say so of a key only under a status that does
+UNAUTHORIZED = _phrases(  # about a key only if the status is
     rf"(\bunauthori[sz]ed\b|\bunauthenticated\b|not authenticated){_NO_NOUN}",
     rf"(authentication) (?:failed|failure|error|required)\b{_NO_NOUN}",
     r"(security token)\b(?: \w{1,20}){0,6} (?:expired|invalid)",
     r"鉴权失败|认证失败|身份验证失败",
 )
-SUSPENDED = _phrases(  # whatever its owner has done
+SUSPENDED = _phrases(  # for any reason
     r"(account|organization|team|workspace)\b(?: \S{1,60}){0,2}? (?:has been|is|was)(?: \w{1,20})?"
     r" (?:suspended|disabled|deactivated|banned|terminated|blocked|restricted)",
 )
-ELSEWHERE = _phrases(  # what another server said, whom the request names: of an image, a tool
+ELSEWHERE = _phrases(  # words of another server that the request names: for an image, a tool
     r"\b(?:fetch|download|retriev)(?:\w{0,3})\b",
     r"\b(?:mcp|media|images?|audio|videos?|files?|attachments?|urls?|web ?(?:page|site)|tool)\b",
     r"(?<!at )(?<!see )(?<!visit )(?<!using )(?<!via )(?<!to )(?<!docs: )(?<!check )(?<!here: )\bhttps?://",
 )
-PASSED_ON = _phrases(  # ``Upstream returned 429 Too Many Requests``: a status line of someone else's
+PASSED_ON = _phrases(  # ``Upstream returned 429 Too Many Requests``: the status line of another server
     r"(?:status(?: code)?:?|returned|responded(?: with)?|received|got|error:?) ?\(?[45]\d\d\b[ ,:(]{0,3}"
     r"(?=unauthori|too many requests|forbidden|service unavailable|gateway time)",
 )

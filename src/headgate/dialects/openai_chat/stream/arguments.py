@@ -1,4 +1,4 @@
-"""The arguments of one tool call, as far as they have come: whether they are whole, and what repeats them."""
+"""The arguments of one tool call so far: the tests for their end, and for repetitions."""
 
 from __future__ import annotations
 
@@ -13,10 +13,10 @@ _IN_STRING = re.compile(r'["\\]')
 
 
 class Arguments:
-    """The arguments of one call, as far as they have come.
+    """The arguments of one call so far.
 
-    ``size`` in characters.  ``complete``: they are one whole JSON object or array; told from brackets and quotes alone,
-    so each character is looked at once.  ``doubled``: another value begins behind that one.
+    ``size``: characters.  ``complete``: they are one whole JSON object or array, by brackets and quotes alone, so that
+    each character is read once.  ``doubled``: another value begins after that one.
     """
 
     __slots__ = ("_depth", "_escaped", "_in_string", "_pieces", "complete", "doubled", "first", "size")
@@ -61,22 +61,22 @@ class Arguments:
         return "".join(self._pieces)
 
     def take(self) -> str:
-        """All of them, and begin anew."""
+        """Return all of them, and start again."""
         text = self.text
         Arguments.__init__(self)
         return text
 
     @property
     def sound(self) -> bool:
-        """They are JSON, or there are none."""
+        """True if they are JSON, or empty."""
         text = self.text
         return self.size > _MOST_KEPT or not text.strip() or codec.is_json(text.encode("utf-8", "replace"))
 
     def repeats(self, piece: str, known: bool) -> bool:
-        """Whether ``piece`` is everything that has come, and perhaps more: some servers send all of it each time.
+        """True if ``piece`` repeats all arguments so far, perhaps with more: some servers send all of them each time.
 
-        Where a value begins the same text may begin again inside: ``{"a":`` and then ``{"a":1}``.  ``known``: this
-        server has done so before.
+        A value may contain its own beginning again: ``{"a":`` and then ``{"a":1}``.  ``known``: this server has
+        repeated arguments before.
         """
         if not self.size or len(piece) < self.size or not piece.startswith(self.first) or self.size > _MOST_KEPT:
             return False
@@ -84,7 +84,7 @@ class Arguments:
         return not nested and self.first.lstrip()[:1] in "{[" and piece.startswith(self.text)
 
     def says_again(self, piece: str) -> bool:
-        """Whether ``piece``, behind complete arguments, adds nothing: an empty object, or all of them once more."""
+        """True if ``piece``, after complete arguments, adds nothing: an empty object, or all of them again."""
         if piece.strip() == EMPTY or piece == self.text:
             return True
         return piece.lstrip()[:1] == "{" and self.size <= _MOST_KEPT and codec.are_alike(piece, self.text)

@@ -1,8 +1,8 @@
 """Tool calls as the client gets them: one index, one id, one type and one name each.
 
-Servers give parallel calls one index, ids that are empty, missing or alike, a new id with each delta, an index that
-counts deltas, arguments that are objects or begin again with each delta.  What tells one call from the next is its
-name, and whether its arguments are complete.
+Servers send one index for parallel calls, or an index that counts deltas.  Ids are empty, missing, alike, or new with
+each delta.  Arguments are objects, or begin again with each delta.  So a call is told from the next one by its name,
+and by the end of its arguments.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ MOST_CALLS = 1024  # of one choice: a request may offer 128 tools
 _FUNCTION = Raw(b'"function"')
 
 
-class Call:
-    """One call.  ``ident`` is what the client was given, ``theirs`` the ids that the server has used for it.
+class StreamedCall:
+    """One call.  ``ident``: its id for the client.  ``theirs``: the ids that the server has used for it.
 
     ``waits``: it began with ``{}``, which the client does not have: some servers send that before the arguments.
     """
@@ -34,12 +34,12 @@ class Call:
         self.theirs: set[str] = set()
         self.arguments = Arguments()
         self.waits = False
-        self.renamed = False  # its name came again behind complete arguments: what follows may be another call
+        self.renamed = False  # its name came again after complete arguments: another call may follow
         self.cumulative = False
         self.half = b""  # of a surrogate pair, at the end of the last piece
 
 
-class _Delta:
+class _CallDelta:
     """One entry of ``tool_calls``, read.  ``body`` is its ``function`` (or ``custom``) object."""
 
     __slots__ = ("arguments", "body", "edited", "ident", "index", "key", "members", "name", "opens", "typed")
@@ -75,16 +75,16 @@ class _Delta:
 
 
 class ToolCalls:
-    """The tool calls of one choice, as far as their deltas have come.  More than 1,024 raise GatewayError.
+    """The tool calls of one choice so far.  More than 1,024 raise GatewayError.
 
-    Fills what a delta lacks (``index``; ``id`` and ``type`` of a call's first) and takes out what it repeats, since the
+    Fills a delta's missing members (``index``; ``id`` and ``type`` of a call's first).  Removes repeated ones, because
     clients' accumulators join repeated strings.
     """
 
     __slots__ = ("_at", "_by_id", "_seed", "_size", "calls")
 
     def __init__(self, seed: str) -> None:
-        self.calls: list[Call] = []  # by the index that the client sees
+        self.calls: list[StreamedCall] = []  # by the index that the client sees
         self._at: dict[int, int] = {}  # the upstream's index → ours
         self._by_id: dict[str, int] = {}
         self._seed = seed
@@ -92,7 +92,7 @@ class ToolCalls:
 
     @property
     def sound(self) -> bool:
-        """Whether every call's arguments are JSON."""
+        """True if every call's arguments are JSON."""
         return all(call.arguments.sound for call in self.calls)
 
     @property
@@ -101,11 +101,11 @@ class ToolCalls:
 
     @property
     def doubled(self) -> bool:
-        """Whether a call has another value behind its arguments."""
+        """True if a call has another value after its arguments."""
         return any(call.arguments.doubled for call in self.calls)
 
     def take_waiting(self, before: int | None = None) -> list[Object]:
-        """The deltas that wait, of all calls or of those before one: what they wait for has not come."""
+        """Return the waiting deltas of all calls, or of those before one, whose continuation has not come."""
         deltas: list[Object] = []
         for index, call in enumerate(self.calls[:before]):
             if call.waits:
@@ -115,14 +115,14 @@ class ToolCalls:
         return deltas
 
     def take_size(self) -> int:
-        """Bytes of names and arguments since this was last asked."""
+        """Return the bytes of names and arguments since the last call."""
         size, self._size = self._size, 0
         return size
 
     def normalise(self, raw: Raw, whole: bool = False) -> Raw | None:
-        """The ``tool_calls`` of one delta as the client gets them; None where nothing had to change.
+        """Return the ``tool_calls`` of one delta in the client's form; None if nothing had to change.
 
-        ``whole``: nothing will follow them.
+        ``whole``: no delta follows.
         """
         deltas, changed = _entries(raw)
         before = len(self.calls)
@@ -134,8 +134,8 @@ class ToolCalls:
         return codec.raw(deltas) if changed else None
 
     def normalise_one(self, members: Object, whole: bool = False) -> bool:
-        """One entry, in place; whether that changed it."""
-        delta = _Delta(members)
+        """Normalise one entry in place.  Return true if it was changed."""
+        delta = _CallDelta(members)
         changed = delta.edited
         index = self._index(delta)
         if delta.index != index or members.get("index") != codec.raw(index):
@@ -150,8 +150,8 @@ class ToolCalls:
 
     # ------------------------------------------------------------------------------- which call
 
-    def _index(self, delta: _Delta) -> int:
-        """Which of our calls a delta belongs to; ``len(self.calls)`` for a new one."""
+    def _index(self, delta: _CallDelta) -> int:
+        """Return the index of a delta's call; ``len(self.calls)`` for a new one."""
         new = len(self.calls)
         ours = self._known(delta)
         if ours is None or self._is_another(delta, self.calls[ours]):
@@ -166,8 +166,8 @@ class ToolCalls:
             self._by_id[delta.ident] = ours
         return ours
 
-    def _known(self, delta: _Delta) -> int | None:
-        """The call that a delta's id or index names, if that has begun."""
+    def _known(self, delta: _CallDelta) -> int | None:
+        """Return the call that a delta's id or index names, if it has begun."""
         by_id = self._by_id.get(delta.ident) if delta.ident else None
         if by_id is not None:
             return by_id
@@ -180,8 +180,8 @@ class ToolCalls:
             return last  # an index of its own for every delta: no call begins without a name
         return by_index
 
-    def _is_another(self, delta: _Delta, call: Call) -> bool:
-        """Whether a delta at a call's place begins the next one."""
+    def _is_another(self, delta: _CallDelta, call: StreamedCall) -> bool:
+        """True if a delta at a call's place begins the next one."""
         arguments = call.arguments
         text = delta.arguments.strip()
         fresh_id = bool(delta.ident) and delta.ident not in call.theirs
@@ -193,7 +193,7 @@ class ToolCalls:
         if delta.name != call.name:
             if arguments.size or fresh_id or elsewhere:
                 return not (call.cumulative and delta.name.startswith(call.name))
-            # Nothing but a name has come.  With an id or a type of its own it is a call, else the rest of the name.
+            # So far the call has only a name.  A delta with its own id or type is a new call, else more of the name.
             if delta.ident and not text:
                 return False
             if delta.typed or (delta.opens and not delta.ident):
@@ -205,7 +205,7 @@ class ToolCalls:
             return self._is_same_function_again(delta, call, text, fresh_id)
         return fresh_id and not arguments.size and not text
 
-    def _is_same_function_again(self, delta: _Delta, call: Call, text: str, fresh_id: bool) -> bool:
+    def _is_same_function_again(self, delta: _CallDelta, call: StreamedCall, text: str, fresh_id: bool) -> bool:
         """Behind complete arguments: a second call of the function, or the name repeated once more."""
         if call.cumulative and call.arguments.text == delta.arguments:
             return False
@@ -218,9 +218,9 @@ class ToolCalls:
 
     # ------------------------------------------------------------------------------- what the client gets
 
-    def open(self, members: Object, read: _Delta | None = None) -> bool:
+    def open(self, members: Object, read: _CallDelta | None = None) -> bool:
         """A call's first delta, or all of it: with everything that the client needs."""
-        delta = read or _Delta(members)
+        delta = read or _CallDelta(members)
         changed = False
         index = len(self.calls)
         if index >= MOST_CALLS:
@@ -233,7 +233,7 @@ class ToolCalls:
         if codec.is_null(members.get("type")) or members["type"] == EMPTY_TEXT:
             members["type"] = _FUNCTION if delta.key == "function" else codec.raw(delta.key)
             changed = True
-        call = Call(ident, delta.name)
+        call = StreamedCall(ident, delta.name)
         if delta.ident:
             call.theirs.add(delta.ident)
         self.calls.append(call)
@@ -245,7 +245,7 @@ class ToolCalls:
         self._size += len(delta.name)
         return self._take_arguments(delta, call) or changed
 
-    def _continue(self, delta: _Delta, call: Call) -> bool:
+    def _continue(self, delta: _CallDelta, call: StreamedCall) -> bool:
         members, body = delta.members, delta.body
         changed = members.pop("id", None) is not None
         if delta.ident:
@@ -273,8 +273,8 @@ class ToolCalls:
         return self._take_arguments(delta, call) or changed or bool(stale)
 
     @staticmethod
-    def _wait(delta: _Delta, call: Call) -> bool:
-        """Keeps back an empty object that a call begins with; whether there was one."""
+    def _wait(delta: _CallDelta, call: StreamedCall) -> bool:
+        """Hold back an empty object at a call's beginning.  Return true if there was one."""
         if delta.body is None or delta.field != "arguments" or call.arguments.text.strip() != EMPTY:
             return False
         call.waits = True
@@ -283,7 +283,7 @@ class ToolCalls:
         return True
 
     @staticmethod
-    def _without_repeats(piece: str, delta: _Delta, call: Call) -> str:
+    def _without_repeats(piece: str, delta: _CallDelta, call: StreamedCall) -> str:
         """The piece as it follows complete arguments, or an empty object that waits."""
         if not piece or delta.field != "arguments" or not call.arguments.complete:
             return piece
@@ -295,7 +295,7 @@ class ToolCalls:
             return piece
         return "" if not delta.name and call.arguments.says_again(piece) else piece
 
-    def _take_arguments(self, delta: _Delta, call: Call) -> bool:
+    def _take_arguments(self, delta: _CallDelta, call: StreamedCall) -> bool:
         """Counts a piece of arguments, without what has come before; whether that changed it."""
         body, field = delta.body, delta.field
         raw = body.get(field) if body is not None else None
@@ -322,7 +322,7 @@ class ToolCalls:
         return changed
 
     @staticmethod
-    def _without_halves(raw: Raw, piece: str, call: Call) -> tuple[str, bool]:
+    def _without_halves(raw: Raw, piece: str, call: StreamedCall) -> tuple[str, bool]:
         """The piece, with a half that the last one ended with, and without one that it ends with itself."""
         if not call.half and not codec.has_halves(bytes(raw)):
             return piece, False
@@ -331,15 +331,16 @@ class ToolCalls:
 
 
 def follows_a_result(request: bytes) -> bool:
-    """Whether a chat request ends with the result of a tool: an agent's model may have nothing to say to it."""
+    """True if a chat request ends with the result of a tool: a model may answer that with nothing."""
     messages = codec.as_objects((codec.as_object(request) or {}).get("messages")) or [{}]
     return (codec.as_text(messages[-1].get("role")) or "") in ("tool", "function")
 
 
 def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
-    """Fills ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``; whether one was missing.
+    """Fill ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``.  Return true if one was
+    missing.
 
-    Each entry is a call of its own, whatever its id.
+    Each entry is one call, even if ids are alike.
     """
     entries, odd = _entries(raw)
     if not entries:
@@ -355,7 +356,7 @@ def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
 
 
 def _entries(raw: Raw) -> tuple[list[Object], bool]:
-    """The entries of a ``tool_calls`` member, and whether it was not a plain list of them."""
+    """Return the entries of a ``tool_calls`` member, and true if it was not a plain list of them."""
     entries = codec.as_objects(raw)
     if entries is not None:
         return entries, False

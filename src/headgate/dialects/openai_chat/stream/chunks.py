@@ -1,4 +1,4 @@
-"""One chunk at a time: what it is, its delta in order, and its bytes with other values in the same places."""
+"""One chunk at a time: its kind, its normal delta, and its bytes with other values in the same places."""
 
 from __future__ import annotations
 
@@ -18,12 +18,12 @@ from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import NULL, Object
 
-Members = dict[str, Any]  # a JSON object of which some members are Raw and some are ours, in plain types
+Members = dict[str, Any]  # a JSON object: some members are Raw, those of the gateway plain values
 _MOST_HELD = 256 << 10
 _ON_TOP = frozenset(
     ("id", "object", "created", "model", "choices", "usage", "system_fingerprint", "service_tier", "provider")
 )
-# What a chunk or a delta has anyway, and what only says again how the choice ends
+# Members of every chunk or delta, and repetitions of the finish reason
 _USUAL = frozenset(
     ("index", "delta", "message", "finish_reason", "native_finish_reason", "stop_reason", "matched_stop", "role")
 )
@@ -33,7 +33,7 @@ MOST_IN_ONE = 1024  # of one whole answer, which does not know how many were ask
 
 
 class Fate(Enum):
-    """What becomes of one choice of a chunk."""
+    """The treatment of one choice of a chunk."""
 
     KEPT = "as it came"
     EDITED = "changed"
@@ -41,11 +41,11 @@ class Fate(Enum):
 
 
 class Choice:
-    """What has been streamed of one choice.
+    """The streamed part of one choice.
 
-    ``finish`` is its finish reason, as far as it is known; ``word`` the server's own for it.  The client gets it behind
-    everything else, for some servers go on after it: ``ending`` is the chunk that it came on, where that had no text.
-    ``doubted``: this server's finish reasons come before the end.
+    ``finish``: its finish reason, if known; ``word``: the server's own word for it.  The client gets it last, because
+    some servers continue after it.  ``ending``: the chunk with the finish reason, if that had no text.  ``doubted``:
+    this server sends finish reasons before the end.
     """
 
     __slots__ = (
@@ -70,11 +70,11 @@ class Choice:
 
     @property
     def called(self) -> str:
-        """What a call has made of the finish reason."""
+        """The finish reason that a tool call implies."""
         return "tool_calls" if self.tools.calls else "" if self.legacy is None else "function_call"
 
-    def end(self, finish: finishes.Finish, *, doubted: bool) -> bool:
-        """Takes a finish reason; False where there is one already."""
+    def end(self, finish: finishes.FinishReason, *, doubted: bool) -> bool:
+        """Take a finish reason.  Return false if there is one already."""
         if self.finish is not None and not self.doubted:
             return False
         self.finish, self.word = finish
@@ -82,7 +82,7 @@ class Choice:
         return True
 
     def hold(self, choice: Members, delta: Object) -> None:
-        """Keeps what an invisible chunk before the first visible one says."""
+        """Keep the members of an invisible chunk before the first visible one."""
         beyond = {k: v for k, v in choice.items() if k not in ("index", "delta", "finish_reason", "message")}
         within = {k: v for k, v in delta.items() if k != "content"}
         if self.held:
@@ -94,7 +94,7 @@ class Choice:
             self.held.append((beyond, within))
 
     def take_back(self) -> None:
-        """What follows its finish reason shows that it was none."""
+        """Drop its finish reason, because more text has come after it."""
         self.finish = None
         self.word = ""
         self.ending = None
@@ -102,7 +102,7 @@ class Choice:
 
 
 def extras(members: Object) -> Object:
-    """What a choice or a delta says beyond what each of them has."""
+    """Return the members of a choice or a delta beyond the usual ones."""
     return {
         key: value
         for key, value in members.items()
@@ -111,7 +111,7 @@ def extras(members: Object) -> Object:
 
 
 def tell_why(choices: Mapping[int, Choice]) -> bool:
-    """Whether one of them has ended with a reason for having no answer in it."""
+    """True if one of them has ended with a reason that explains an empty answer."""
     return any(choice.finish in TELLING for choice in choices.values())
 
 
@@ -124,7 +124,7 @@ def take_back_finish(choices: Mapping[int, Choice]) -> None:
 
 
 def says_more(event: bytes) -> bool:
-    """Whether a chunk that was held for its finish reason says anything beyond it."""
+    """True if a chunk that was held for its finish reason has other members."""
     top = codec.decode_object(event[6:-2])
     return not top.keys() <= _ON_TOP or any(
         extras(choice) or extras(codec.as_object(choice.get("delta")) or {})
@@ -200,9 +200,7 @@ def tears_a_call(data: bytes) -> bool:
 
 
 def named(name: bytes, data: bytes) -> bytes:
-    """The data of an event with a name, with that name in it where it says more than the data does: of an exception,
-    of a notice.
-    """
+    """Return an event's data, with the event's name in it if that says more: for an exception or a notice."""
     if data[:1] != b"{" or b'"choices"' in data:
         return data
     if name.endswith((b"Exception", b"exception")):
@@ -213,7 +211,7 @@ def named(name: bytes, data: bytes) -> bytes:
 
 
 def is_notice(payload: bytes, top: Object | None) -> bool:
-    """Whether an event only says that its server is at work, and holds nothing for the client."""
+    """True if an event only reports that its server is at work."""
     if top is None:
         word = payload.strip(b' \t"')
         return word in (b"", b"null") or detection.is_notice_word(word)
@@ -221,7 +219,7 @@ def is_notice(payload: bytes, top: Object | None) -> bool:
 
 
 def is_complaint(top: Object) -> bool:
-    """Whether an event is an error, in one of the forms that come without ``event: error``."""
+    """True if an event is an error, in one of the forms without ``event: error``."""
     return detection.is_error(top)
 
 
@@ -247,16 +245,16 @@ def failure_of(choice: Members) -> Raw | None:
     return None
 
 
-def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, bool]:
+def delta_of(choice: Members, state: Choice, view: set[str]) -> tuple[Object, bool]:
     """The delta without its role and in its form: (delta, whether that changed it).
 
-    ``shown``: the members in which there has been something to see.
+    ``view``: the members in which there has been something to see.
     """
     raw = choice.get("delta")
     delta = codec.as_object(raw) if raw is not None and raw != NULL else None
     edited = delta is None
     if delta is None:
-        delta = _stand_in(choice, state, shown)
+        delta = _stand_in(choice, state, view)
     if delta.pop("role", None) is not None:
         edited = True
     if "finish_reason" in delta:
@@ -281,15 +279,15 @@ def delta_of(choice: Members, state: Choice, shown: set[str]) -> tuple[Object, b
     return delta, edited
 
 
-def _stand_in(choice: Members, state: Choice, shown: set[str]) -> Object:
-    """What a choice without a delta says: a message, or a bare text.
+def _stand_in(choice: Members, state: Choice, view: set[str]) -> Object:
+    """Return a delta for a choice without one: from a message, or a bare text.
 
-    A message behind deltas is all of them once more, and says nothing but what they did not.
+    A message after deltas repeats all of them, so only its other members count.
     """
     choice["delta"] = codec.EMPTY_OBJECT
     message = codec.as_object(choice.pop("message", None)) or {}
     if message and state.role_sent and not state.messages:
-        return {key: value for key, value in message.items() if key not in shown}
+        return {key: value for key, value in message.items() if key not in view}
     text = choice.pop("text", None)
     if not message and text is not None and text != NULL:
         message["content"] = text

@@ -1,4 +1,4 @@
-"""What becomes of a stream's chunks: what the client gets of each, when it has all of it, and why not.
+"""The client's part of each chunk of a stream, and the verdict: complete, cut or hollow.
 
 Owns the choices of one stream and its verdict.  Knows nothing of bytes, events and usage: ``stream`` reads those.
 """
@@ -16,12 +16,12 @@ from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import calls, chunks, finishes
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import TELLING, THOUGHTS, Shown, Tally
+from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Tally
 from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
 
-QUIET_S = 2.0  # behind the last finish reason there are only the usage and [DONE], which some never send
+QUIET_S = 2.0  # seconds: only the usage and [DONE] follow the last finish reason, and some servers send neither
 QUIET_BEHIND_USAGE_S = 0.5
 CALLS = frozenset(("tool_calls", "function_call"))
 _ASSISTANT = Raw(b'"assistant"')
@@ -50,7 +50,7 @@ class Delivery:
     _sent: Quotable | None
     _free: Tally | None  # what there was before what is held
     _template: Template
-    shown: Shown
+    view: ClientView
 
     # ------------------------------------------------------------------------------- chunks
 
@@ -67,9 +67,9 @@ class Delivery:
         kept: list[chunks.Members] = []
         texts: list[tuple[str, Raw]] = []
         before = len(parts)
-        shown = self.shown
-        visible, said = self.visible, len(shown.said or b"")
-        free = shown.now if self._hold == "tools" else None
+        view = self.view
+        visible, said = self.visible, len(view.content_json or b"")
+        free = view.now if self._hold == "tools" else None
         alone = len(choices) == 1
         for position, choice in enumerate(choices):
             fate = self._take_choice(self._state_of(choice, position), choice, texts, parts, alone)
@@ -92,7 +92,7 @@ class Delivery:
             self._ending = None
             return
         parts.append(event)
-        if self._hold == "tools" and self._held is None and shown.kinds & CALLS:
+        if self._hold == "tools" and self._held is None and view.members & CALLS:
             self._free = free
             self._hold_from(parts, before, said, visible)
         elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
@@ -100,7 +100,7 @@ class Delivery:
             if key in normalise.TEXT_KEYS:
                 last = next(reversed(top))
                 self._template.learn(data, out, key, text, last, top[last])
-                self._saying = shown.said if key == "content" else None
+                self._saying = view.content_json if key == "content" else None
 
     def _state_of(self, choice: chunks.Members, position: int) -> chunks.Choice:
         raw = choice.get("index")
@@ -121,7 +121,7 @@ class Delivery:
     ) -> chunks.Fate:  # fmt: skip
         """One choice of a chunk, brought into its form in place.  ``alone``: the chunk has no other.
 
-        What is due goes into ``parts`` before it, the members that can be seen into ``texts``.
+        Due chunks go into ``parts`` before it, the visible members into ``texts``.
         """
         failure = chunks.failure_of(choice)
         if failure is not None:
@@ -177,7 +177,7 @@ class Delivery:
         return _EDITED if edited or delta_edited else _KEPT
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        return chunks.delta_of(choice, state, self.shown.kinds)
+        return chunks.delta_of(choice, state, self.view.members)
 
     def _would_be_hollow(self, seen: list[str], reason: str) -> bool:
         return THOUGHTS.issuperset(seen) and reason not in TELLING
@@ -185,9 +185,7 @@ class Delivery:
     def _keeps(
         self, state: chunks.Choice, choice: chunks.Members, delta: Object, ends: bool, parts: list[bytes]
     ) -> bool:
-        """Whether a choice of a chunk in which nothing can be seen is sent: where its role has been, and it is not
-        only what comes along with an end.
-        """
+        """True if an invisible choice of a chunk is sent: its role was sent, and it has more than members of an end."""
         if not self._begun:
             if not ends:
                 state.hold(choice, delta)
@@ -202,7 +200,7 @@ class Delivery:
         return bool(chunks.extras(delta) or chunks.extras(choice))
 
     def _show(self, state: chunks.Choice, seen: list[str], delta: Object, parts: list[bytes]) -> None:
-        """What the client sees of a chunk.  A finish reason that came before it was none."""
+        """Add the visible part of a chunk.  An earlier finish reason is dropped."""
         empty = EMPTY_TEXT if "content" in seen or "refusal" in seen else NULL
         if not self._begun:
             self._begun = True
@@ -218,19 +216,19 @@ class Delivery:
         self._count(seen, delta, state)
 
     def _count(self, seen: list[str], delta: Object, state: chunks.Choice) -> None:
-        shown = self.shown
-        shown.pieces += 1
-        shown.kinds.update(seen)
+        view = self.view
+        view.pieces += 1
+        view.members.update(seen)
         for key in seen:
             if key == "tool_calls":
-                shown.size += state.tools.take_size()
+                view.size += state.tools.take_size()
             elif key == "reasoning" and "reasoning_content" in seen:
                 continue  # the same text under both names
             elif key in normalise.TEXT_KEYS:
                 text = bytes(delta[key])[1:-1]
-                shown.size += len(text)
-                if key == "content" and shown.said is not None and self._held is None:
-                    shown.said += text
+                view.size += len(text)
+                if key == "content" and view.content_json is not None and self._held is None:
+                    view.content_json += text
 
     def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
         """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""
@@ -238,8 +236,8 @@ class Delivery:
         self._held = parts[begin:]
         del parts[begin:]
         self.visible = visible
-        if self.shown.said is not None:
-            del self.shown.said[said:]
+        if self.view.content_json is not None:
+            del self.view.content_json[said:]
 
     # ------------------------------------------------------------------------------- what goes out
 
@@ -258,7 +256,7 @@ class Delivery:
         choice.held = []
 
     def _send_rest(self, choice: chunks.Choice, parts: list[bytes]) -> None:
-        """What waits for more that has not come."""
+        """Send the held parts, whose continuation has not come."""
         self._send_role(choice, parts, EMPTY_TEXT)
         if choice.tools.waits:
             waiting = choice.tools.take_waiting()
@@ -303,21 +301,21 @@ class Delivery:
 
     @property
     def _hollow(self) -> bool:
-        """Nothing has come but reasoning, and no reason why."""
-        if not self.shown.is_hollow or chunks.tell_why(self._choices):
+        """True if only reasoning has come, and no finish reason explains that."""
+        if not self.view.is_hollow or chunks.tell_why(self._choices):
             return False
         return not (self._has_finished and calls.follows_a_result(self._sent.body if self._sent is not None else b""))
 
     @property
     def _is_torn(self) -> bool:
         """Something that could not be read belonged into a tool call, or something in one does not."""
-        if "tool_calls" in self.shown.kinds and any(choice.tools.doubled for choice in self._choices.values()):
+        if "tool_calls" in self.view.members and any(choice.tools.doubled for choice in self._choices.values()):
             return True
         return self.skipped > 0 and not all(choice.tools.sound for choice in self._choices.values())
 
     def _fail(self, data: bytes, finish: str = "") -> None:
-        if self._is_over and not self.shown.is_hollow and not self._is_torn:
-            self.done = True  # all of it is here, whatever came behind it
+        if self._is_over and not self.view.is_hollow and not self._is_torn:
+            self.done = True  # all of it is here; later bytes do not matter
             return
         chunks.take_back_finish(self._choices)
         self.error = failures.stream_failure(

@@ -1,4 +1,4 @@
-"""What every chunk of a client's stream has in common: its id, when it was created, the model, whether usage is told.
+"""The common members of a client's chunks: id, creation time, model, and usage if it was asked for.
 
 Makes the chunks that are ours, and puts ours into an upstream's.  Owns what chunks that are not sent have said beside
 their choices, until one that is takes it along.  Knows nothing of choices.

@@ -92,7 +92,7 @@ _PARTS = (
 )
 
 
-class Finish(NamedTuple):
+class FinishReason(NamedTuple):
     """``reason``: one of OpenAI's, ``FAILED``, or None where the answer has not ended.
 
     ``word`` is the server's own where it says more than ``reason``, for ``native_finish_reason``.
@@ -102,12 +102,12 @@ class Finish(NamedTuple):
     word: str = ""
 
 
-NOT_YET = Finish(None)
-STOP = Finish("stop")
+NOT_YET = FinishReason(None)
+STOP = FinishReason("stop")
 
 
-def read(choice: Object, called: str = "") -> Finish:
-    """How a choice of a chunk or an answer ends.  ``called``: what a ``stop`` behind a call of its kind is.
+def read(choice: Object, called: str = "") -> FinishReason:
+    """How a choice of a chunk or an answer ends.  ``called``: the reason in place of ``stop`` after a call.
 
     OpenRouter says ``stop`` for what it does not know, and the server's own word in ``native_finish_reason``.
     """
@@ -127,11 +127,11 @@ def read(choice: Object, called: str = "") -> Finish:
             reason = theirs
     if reason in _CALLED:
         if not called:
-            return Finish("stop", word)  # there is no call that a client could answer
-        return Finish(called, "" if word in _OPENAI else word)
+            return FinishReason("stop", word)  # there is no call that a client could answer
+        return FinishReason(called, "" if word in _OPENAI else word)
     if called and reason == "stop":
-        return Finish(called, "" if word in _OPENAI else word)
-    return Finish(reason, "" if word.lower() in _OPENAI and word != FAILED else word)
+        return FinishReason(called, "" if word in _OPENAI else word)
+    return FinishReason(reason, "" if word.lower() in _OPENAI and word != FAILED else word)
 
 
 def lift(choice: dict[str, Any], inner: Object) -> bool:
@@ -147,7 +147,7 @@ def lift(choice: dict[str, Any], inner: Object) -> bool:
     return found
 
 
-def spell(choice: dict[str, Any], finish: Finish) -> bool:
+def spell(choice: dict[str, Any], finish: FinishReason) -> bool:
     """Puts a finish reason into a choice, in place; whether that changed it."""
     raw = choice.get("finish_reason")
     changed = raw is None or bytes(raw)[1:-1] != (finish.reason or "").encode()

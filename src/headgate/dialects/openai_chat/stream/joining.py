@@ -44,21 +44,21 @@ class ContinuedStream(ChatStream):
         for choice in self._choices.values():
             choice.tools = ToolCalls(f"{self.ident}/{choice.index}")  # what was held of them came to nothing
         self._begins = self._counted = before._given
-        self.shown = before.shown.resumed(self._begins, {*normalise.TEXT_KEYS, *tally.THOUGHTS})
-        self._saying = self.shown.said
+        self.view = before.view.resumed(self._begins, {*normalise.TEXT_KEYS, *tally.THOUGHTS})
+        self._saying = self.view.content_json
         self._prompt_tokens = before._prompt_tokens
         self._before = used
-        self._thoughts = self.shown.is_hollow
+        self._thoughts = self.view.is_hollow
 
     @property
     def used(self) -> Used:
-        before, now, seam = self._before, self.shown.now, self.seam
-        new = self.shown.since(self._begins, now)
+        before, now, seam = self._before, self.view.now, self.seam
+        new = self.view.since(self._begins, now)
         delivered = tally.added(
             before,
             self._reported,
             new,
-            behind=self.shown.since(self._counted, now) if not self.done and now.size > self._counted.size else 0,
+            behind=self.view.since(self._counted, now) if not self.done and now.size > self._counted.size else 0,
             done=self.done,
             afresh=seam.afresh,
             thoughts=self._thoughts,
@@ -80,7 +80,7 @@ class ContinuedStream(ChatStream):
 
     @property
     def _reported(self) -> Usage | None:
-        """What the provider says of this attempt."""
+        """The provider's report of this attempt."""
         nothing = Usage()
         usage, _ = usages.read(self._usage_raw, nothing)
         return None if usage is nothing else usage
@@ -100,7 +100,7 @@ class ContinuedStream(ChatStream):
     def _finish_up(self, parts: list[bytes]) -> None:
         """The new attempt is complete.  It is not where it has said less than the client has, or nothing at all."""
         seam = self.seam
-        open_end = not seam.settled and not self._has_finished
+        open_end = not seam.resolved and not self._has_finished
         if self._hollow or (open_end and not seam.begun):
             self._refuse_nothing()
             return
@@ -110,8 +110,8 @@ class ContinuedStream(ChatStream):
                 self._diverge()
                 return
             if held:
-                self.shown.pieces += 1
-                self.shown.size += len(held.encode())
+                self.view.pieces += 1
+                self.view.size += len(held.encode())
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
         super()._finish_up(parts)
@@ -132,12 +132,12 @@ class ContinuedStream(ChatStream):
     ) -> chunks.Fate:
         """Drops what shows nothing before the seam is settled: the client has no part of this attempt yet."""
         fate = super()._take_choice(state, choice, texts, parts, alone)
-        if self.seam.settled or not codec.is_null(choice.get("finish_reason")):
+        if self.seam.resolved or not codec.is_null(choice.get("finish_reason")):
             return fate
         return fate if texts else chunks.Fate.DROPPED
 
     def _delta_of(self, choice: chunks.Members, state: chunks.Choice) -> tuple[Object, bool]:
-        delta, edited = chunks.delta_of(choice, state, self.shown.kinds)
+        delta, edited = chunks.delta_of(choice, state, self.view.members)
         for name in tally.THOUGHTS:  # never two chains of thought
             thought = delta.pop(name, None)
             if thought is not None:
@@ -146,7 +146,7 @@ class ContinuedStream(ChatStream):
         seam = self.seam
         if seam.stopped:  # a stop string has ended the answer, which its engine does not know
             edited = delta.pop("content", None) is not None or edited
-        elif not seam.settled:
+        elif not seam.resolved:
             edited = self._pass(seam, choice, delta) or edited
         return delta, edited
 
@@ -161,7 +161,7 @@ class ContinuedStream(ChatStream):
         new = seam.take(text) if text else ""
         ends = not codec.is_null(choice.get("finish_reason"))
         lost = seam.diverged or seam.unclear
-        if not lost and not seam.settled and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
+        if not lost and not seam.resolved and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
             new += seam.close()
         if seam.diverged or seam.unclear:
             self._diverge()
@@ -173,7 +173,7 @@ class ContinuedStream(ChatStream):
         if seam.held:
             self._held_pieces += 1
         elif new:
-            self.shown.pieces += self._held_pieces  # they are sent as one, and are as many tokens as before
+            self.view.pieces += self._held_pieces  # they are sent as one, and are as many tokens as before
             self._held_pieces = 0
         self._drop(len(text or "") - len(new) - len(seam.held))
         if new:

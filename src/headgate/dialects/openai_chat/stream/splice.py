@@ -1,9 +1,9 @@
 """Chunks that differ from the one before in nothing but their text: recognised and re-emitted without parsing.
 
-Most chunks of a stream are the same bytes around a new piece of text.  After one has been understood the slow way, a
-``Template`` holds what stood before and behind its text, in what came and in what went out.  Bytes that match it, with
-a text of printable characters and whole escapes, are one JSON string in the same place: the text cannot end the
-string, so the rest of the chunk is what it was, member for member.  Anything else (an error, a finish, a role, usage,
+Most chunks of a stream are the same bytes around a new piece of text.  After one has been parsed the slow way, a
+``Template`` holds the bytes before and after its text, of the input and of the output.  Matching bytes, with a text of
+printable characters and whole escapes, are one JSON string in the same place.  The text cannot end the string, so the
+other members of the chunk are unchanged.  Anything else (an error, a finish, a role, usage,
 half of a surrogate pair, bad UTF-8) does not match, and goes the slow way.
 """
 
@@ -22,7 +22,7 @@ _STRING = re.compile(rb'(?:[^"\\\x00-\x1f]|\\(?:["\\/bfnrt]|u(?![dD][89a-fA-F])[
 
 
 class Template:
-    """What one stream's chunks look like, once learnt.
+    """The learnt form of one stream's chunks.
 
     ``learn`` gives up after eight templates in a row that served for nothing: some servers change every chunk.
     """
@@ -37,14 +37,14 @@ class Template:
         self._hole = False
 
     def forget(self) -> None:
-        """The stream's state has changed: what was learnt may no longer be what the slow way would give."""
+        """Drop the template, after a change of the stream's state: the slow way may now give another result."""
         self.known = False
 
     def learn(self, data: bytes, out: bytes, key: str, text: Raw, last: str, last_value: Raw) -> None:
         """``data`` is an event's JSON, ``out`` the chunk made of it, ``text`` the value of ``key`` in either's delta.
 
-        ``last`` is the last member of the top level: a string there may change with each chunk (OpenAI's
-        ``obfuscation``) and is then passed on as it comes.
+        ``last`` is the last member of the top level.  A string there may change with each chunk (OpenAI's
+        ``obfuscation``), and is then passed on unchanged.
         """
         if self._wasted >= _PATIENCE or b"\\" in data or b"\\" in out:
             return

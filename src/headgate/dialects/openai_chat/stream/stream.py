@@ -1,7 +1,7 @@
 """An upstream's chat stream in, the client's out: the contract of a stream, for every upstream that exists.
 
-``ChatStream`` holds the first chunk back until there is something to see, says the role once, fills what is missing,
-keeps what it does not know, tells an end from a cut, and finds an error in whatever form it comes.  It is pure: bytes
+``ChatStream`` holds the first chunk back until there is visible content, and sends the role once.  It fills missing
+members, keeps unknown ones, tells an end from a cut, and recognises errors in every form.  It is pure: bytes
 in, bytes out, and a verdict (``done``, ``error``, ``usage``).  It never looks back at text that it has passed on.
 """
 
@@ -17,7 +17,7 @@ from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import NO_TEXT, Shown, Tally
+from headgate.dialects.tally import NO_TEXT, ClientView, Tally
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 from headgate.wire import codec, sse
@@ -33,10 +33,10 @@ _MOST_HELD = 8 << 20
 class ChatStream(Delivery):
     """One attempt's stream.  Implements ``ports.StreamBridge``; see there for ``feed``, ``close`` and ``tail``.
 
-    ``done``: the upstream has said that it is complete.  ``error``: it will not be; what has been returned stays valid.
-    Once either is set, whatever else comes is ignored.  ``visible``: something has been returned.  ``events`` counts
-    what the upstream really sent (its comments are no progress), ``skipped`` those of them that could not be read.
-    ``quiet``: see ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
+    ``done``: the upstream has completed it.  ``error``: it will not be completed; returned bytes stay valid.  Once
+    either is set, later bytes are ignored.  ``visible``: bytes have been returned.  ``events``: number of the
+    upstream's events, without comments.  ``skipped``: number of those that could not be read.  ``quiet``: see
+    ``ports.StreamBridge``.  A finish reason is returned by ``tail()``: text may follow it.
 
     ``hold``: what is not returned before it is complete, so that it can still come from another attempt: ``tools``
     (from the first tool call on) or ``all``; empty for nothing.  ``keep``: the text is kept, so that another
@@ -64,8 +64,8 @@ class ChatStream(Delivery):
         self._face = Envelope(reply.ident, reply.created, reply.model, reply.include_usage)
         self._choices: dict[int, chunks.Choice] = {}
         self._usage_raw: Raw | None = None
-        self.shown = Shown(keep=reply.keep)
-        self._saying = self.shown.said  # where the text of the chunks that the template knows goes
+        self.view = ClientView(keep=reply.keep)
+        self._saying = self.view.content_json  # where the text of the chunks that the template knows goes
         self._free: Tally | None = None  # what there was before what is held
         self._counted = NO_TEXT  # what had come when the last usage did
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
@@ -80,7 +80,7 @@ class ChatStream(Delivery):
 
     @property
     def envelope(self) -> Envelope:
-        """What every chunk of the client's stream has in common."""
+        """The common members of the client's chunks."""
         return self._face
 
     @property
@@ -94,44 +94,49 @@ class ChatStream(Delivery):
         return codec.as_text(self._face.model) or ""
 
     @property
+    def size(self) -> int:
+        """Bytes of the answer's text so far."""
+        return self.view.size
+
+    @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
-        return (self.shown.size + 3) >> 2
+        return (self.view.size + 3) >> 2
 
     @property
     def used(self) -> Used:
-        billed = self._usage_up_to(self.shown.now) if self._usage_raw is not None or self._begun else NOTHING.billed
+        billed = self._usage_up_to(self.view.now) if self._usage_raw is not None or self._begun else NOTHING.billed
         if not self.visible:
             return Used(NOTHING.delivered, billed)
         if self._held is None:
             return Used(billed, billed)
         delivered = self._usage_up_to(self._given)
         if self._given.size < self._counted.size:  # the report has what is held in it
-            delivered.completion = min(delivered.completion, self.shown.since(NO_TEXT, self._given))
+            delivered.completion = min(delivered.completion, self.view.since(NO_TEXT, self._given))
             delivered.basis = "estimated"
         return Used(delivered, billed)
 
     @property
     def _given(self) -> Tally:
-        """What was streamed, without what is held."""
-        return self._free if self._held is not None and self._free is not None else self.shown.now
+        """The streamed part, without the held part."""
+        return self._free if self._held is not None and self._free is not None else self.view.now
 
     def _usage_up_to(self, tally: Tally) -> Usage:
-        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.shown.since(NO_TEXT, tally)))
+        usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.view.since(NO_TEXT, tally)))
         if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
-            usage.completion += self.shown.since(self._counted, tally)
+            usage.completion += self.view.since(self._counted, tally)
             usage.basis = "estimated"
         return usage
 
     @property
     def _is_counted(self) -> bool:
         """Whether the tokens of what was streamed are known to one: the upstream says them, or sends one an event."""
-        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self.shown.now
-        return now.size == before.size or self.shown.since(before, now) == now.pieces - before.pieces
+        before, now = self._counted if self._usage_raw is not None else NO_TEXT, self.view.now
+        return now.size == before.size or self.view.since(before, now) == now.pieces - before.pieces
 
     def feed(self, data: bytes) -> bytes:
         parts: list[bytes] = []
-        shown, saying = self.shown, self._saying
+        view, saying = self.view, self._saying
         template = self._template
         decoder = self._decoder
         at = 0
@@ -142,26 +147,26 @@ class ChatStream(Delivery):
                 if text:
                     at = after
                     self.events += 1
-                    shown.pieces += 1
-                    shown.size += len(text)
+                    view.pieces += 1
+                    view.size += len(text)
                     if saying is not None:
                         saying += text
                     continue
-            # One event the slow way; what follows it may be spliced again.  A read may hold hundreds of events.
+            # One event the slow way; later ones may be spliced again.  A read may hold hundreds of events.
             cut = data.find(b"\n\n", at) + 2
             piece = data[at:cut] if cut > 1 else data[at:]
             at += len(piece)
             self._feed_slowly(piece, parts)
             saying = self._saying
-        if saying is not None and len(saying) > shown.room:
-            shown.bound()
-            self._saying = shown.said
+        if saying is not None and len(saying) > view.room:
+            view.bound()
+            self._saying = view.content_json
         if self._hold:
             return self._withhold(parts)
         return b"".join(parts)
 
     def whole(self, body: bytes) -> bytes:
-        """Take an answer that came whole, as the stream that it would have been."""
+        """Take an answer that came whole, and return it as a stream."""
         mended, top = chunks.parse(framing.document(body))
         choices = codec.as_objects(top.get("choices")) if top is not None else None
         if top is None or (not choices and not failures.is_error(top)):
@@ -200,6 +205,12 @@ class ChatStream(Delivery):
         self.error = None
         self.done = True
         return True
+
+    def stop(self, reason: str) -> None:
+        for choice in self._choices.values():
+            if not choice.finish_sent:
+                choice.finish, choice.ending, choice.word = reason, None, ""
+        self.done = True
 
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
@@ -240,9 +251,9 @@ class ChatStream(Delivery):
     def delivered(self) -> Delivered | None:
         if not self.visible:
             return None
-        shown = self.shown
-        kinds = shown.kinds if self._held is None else shown.kinds - CALLS
-        return Delivered(shown.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
+        view = self.view
+        kinds = view.members if self._held is None else view.members - CALLS
+        return Delivered(view.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
 
     @property
     def _tokens(self) -> int:
@@ -255,7 +266,7 @@ class ChatStream(Delivery):
         return self._begun
 
     def _withhold(self, parts: list[bytes]) -> bytes:
-        """What may be returned now: not what is held, until that is complete (or too much to hold)."""
+        """Return the chunks that are due: held ones only when they are complete, or too many."""
         held = self._held
         if held is None:
             return b"".join(parts)
@@ -264,7 +275,7 @@ class ChatStream(Delivery):
             return b"".join(parts)
         self._hold = ""
         self._held = None
-        self.shown.forget_text()  # what was held is not in it
+        self.view.forget_text()  # what was held is not in it
         self._saying = None
         self.visible = self._begun
         return b"".join(parts + held)
@@ -318,7 +329,7 @@ class ChatStream(Delivery):
             except GatewayError as error:  # more choices or tool calls than an answer can have
                 self.error = error
         if told:
-            self._counted = self.shown.now
+            self._counted = self.view.now
 
     def _note_usage(self, top: Object) -> bool:
         raw = usages.find(top)

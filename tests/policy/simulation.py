@@ -1,4 +1,4 @@
-"""Small worlds for the tests of policy: providers, plans, and a driver that plays a call through its attempts."""
+"""Fixtures for the tests of policy: providers, plans, and a driver that plays a call through its attempts."""
 
 from __future__ import annotations
 
@@ -12,13 +12,13 @@ from headgate.errors import GatewayError, Kind
 from headgate.model import Account, Alias, Call, Grant, ModelRow, Plan, Price, Provider, Snapshot, TargetRef
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
-from headgate.policy.health.targets import Health
+from headgate.policy.health.targets import HealthState
 from headgate.policy.routing.router import Router
 
 ANYONE = Grant("t", "anyone")
 
 Upstream = Callable[[float, int], GatewayError | None]
-"""(now, how many times it was asked before) → what goes wrong, or nothing."""
+"""(now, number of earlier requests) → the failure, or None for success."""
 
 
 def call(model: str | None = "chat", **members: Any) -> Call:
@@ -77,8 +77,8 @@ def once(failure: GatewayError) -> Upstream:
 fine = always(None)
 
 
-class Played:
-    """One call, played to its end.  ``tries``: (seconds since its start, provider, account, why)."""
+class CallTrace:
+    """The record of one call, played to its end.  ``tries``: (seconds since its start, provider, account, why)."""
 
     def __init__(self) -> None:
         self.tries: list[tuple[float, str, str | None, str]] = []
@@ -94,19 +94,19 @@ class Played:
         return [why for _, _, _, why in self.tries]
 
 
-class World:
+class Simulation:
     """Upstreams by provider name (or account id), with manual time; calls are played one after the other."""
 
     def __init__(self, upstreams: dict[str, Upstream], chance: Callable[[], float] = lambda: 0.5) -> None:
         self.upstreams = upstreams
-        self.health = Health()
+        self.health = HealthState()
         self.now = 1000.0
         self.chance = chance
         self.takes_s = 0.01  # how long one attempt takes
         self._visits: dict[str, int] = {}
 
-    def play(self, one: Plan, timeout: float = 600.0) -> Played:
-        played = Played()
+    def play(self, one: Plan, timeout: float = 600.0) -> CallTrace:
+        trace = CallTrace()
         began = self.now
         attempts = NextAttempt(one, self.health, self.chance)
         try:
@@ -114,26 +114,26 @@ class World:
             assert step is not None
             self.health.traffic[step.attempt.target.provider.name] += 1
         except GatewayError as failure:
-            played.error = failure
-            return played
+            trace.error = failure
+            return trace
         while step is not None:
             self.health.commit(step.attempt, step.claims, self.now)
             self.now += step.wait
             assert self.now < began + timeout
             attempt = step.attempt
             account = attempt.account.id if attempt.account else None
-            played.tries.append((self.now - began, attempt.target.provider.name, account, step.why))
+            trace.tries.append((self.now - began, attempt.target.provider.name, account, step.why))
             name = account if account in self.upstreams else attempt.target.provider.name
             visit = self._visits.get(name, 0)
             self._visits[name] = visit + 1
-            played.error = self.upstreams[name](self.now, visit)
+            trace.error = self.upstreams[name](self.now, visit)
             self.now += self.takes_s
-            if played.error is None:
+            if trace.error is None:
                 attempts.succeeded(self.now, self.now)
                 break
-            step = attempts.after(played.error, self.now)
-        played.ended = self.now - began
-        return played
+            step = attempts.after(trace.error, self.now)
+        trace.ended = self.now - began
+        return trace
 
 
 PRICED = Price(1_000_000_000, 2_000_000_000, source="file")

@@ -1,0 +1,1 @@
+"""Who may call the admin API: the door, what each route needs, logins, sessions, users, the audit log."""

@@ -1,0 +1,113 @@
+"""What each route needs.  The only place that says so: a route that is not in the table is not there for any caller.
+
+The door matches requests against this table, before FastAPI sees them.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from starlette.routing import compile_path
+
+from headgate.control.identity.roles import Need
+
+PREFIX = "/admin/v1"
+
+_TABLE = {
+    Need.NOTHING: (
+        "POST /login",
+        "GET /oidc/login",
+        "GET /oidc/callback",
+    ),
+    Need.SIGNED_IN: (
+        "GET /me",
+        "POST /me/password",
+        "POST /logout",
+        "GET /sessions",
+        "DELETE /sessions/{ident}",
+    ),
+    Need.READ: (
+        "GET /providers",
+        "GET /providers/{name}",
+        "GET /presets",
+        "GET /accounts",
+        "GET /accounts/{wanted:path}",
+        "GET /catalog",
+        "GET /catalog/{name:path}",
+        "POST /explain",
+        "GET /health",
+        "GET /invites",
+        "GET /audit",
+        "GET /audit/verify",
+    ),
+    Need.READ_OWN: (
+        "GET /aliases",
+        "GET /aliases/{name:path}",
+        "GET /tokens",
+        "GET /tokens/{ident}",
+        "GET /requests",
+        "GET /requests/{ident:path}",
+        "GET /usage",
+    ),
+    Need.OPERATE: (
+        "POST /providers",
+        "PATCH /providers/{name}",
+        "DELETE /providers/{name}",
+        "POST /providers/{name}/check",
+        "POST /providers/{name}/resume",
+        "PUT /catalog/{name:path}",
+        "DELETE /catalog/{name:path}",
+        "POST /reload",
+        "POST /detect",
+        "POST /drain",
+    ),
+    Need.OPERATE_OWN: (
+        "PUT /aliases/{name:path}",
+        "DELETE /aliases/{name:path}",
+        "POST /tokens",
+        "PATCH /tokens/{ident}",
+        "POST /tokens/{ident}/rotate",
+        "DELETE /tokens/{ident}",
+    ),
+    Need.ADMIN: (
+        "POST /accounts",
+        "PATCH /accounts/{wanted:path}",
+        "DELETE /accounts/{wanted:path}",
+        "GET /vault",
+        "POST /vault/rotate",
+        "POST /vault/master-key",
+        "POST /vault/export",
+        "POST /vault/import",
+        "POST /invites",
+        "DELETE /invites/{ident}",
+        "GET /users",
+        "POST /users",
+        "GET /users/{wanted}",
+        "PATCH /users/{wanted}",
+        "DELETE /users/{wanted}",
+        "POST /users/{wanted}/password",
+    ),
+}
+
+
+NEEDS = {route: need for need, routes in _TABLE.items() for route in routes}
+
+# fmt: off
+_PATTERNS = [
+    (compile_path(PREFIX + route.partition(" ")[2])[0], route.partition(" ")[0], need)
+    for route, need in NEEDS.items()
+]
+# fmt: on
+
+
+@dataclass(frozen=True, slots=True)
+class NotServed:
+    """No route has this method and path.  ``methods``: those that the path has, none where there is no such path."""
+
+    methods: tuple[str, ...]
+
+
+def need_of(method: str, path: str) -> Need | NotServed:
+    """What a request needs."""
+    found = {verb: need for pattern, verb, need in _PATTERNS if pattern.match(path)}
+    return found.get(method) or NotServed(tuple(found))

@@ -1,0 +1,290 @@
+"""Counters of one process, in its memory: what is used, and what is held.
+
+All mutable state is ``_meters`` and ``_open``.  Every quota of a call is asked before any is changed: a refused call
+leaves no trace.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from typing import Final, final
+
+from msgspec import Struct
+
+from headgate.model import UNLIMITED, Hold, Quota, Quotas, QuotaUse, Spent, Standing, Target, Usage, Want
+from headgate.policy import metering
+from headgate.policy.admission import refusals
+from headgate.policy.admission.meters import GONE, MINUTE, MOST_ENTRIES, Counted, Meter
+from headgate.policy.admission.periods import DAY_S, NEVER
+from headgate.policy.admission.quotas import is_model
+
+LEAST_STEP: Final = 64  # tokens: an extension by fewer is none, but for the end of an answer
+SWEPT = 256  # meters that one sweep looks at
+
+
+class Portion(Struct):
+    """A hold's share of one meter.  ``tokens`` of the last minute are its own, the newest of them in ``entry``; its
+    request is in ``first``.
+    """
+
+    quota: Quota
+    meter: Meter
+    tokens: int = 0
+    entry: Counted | None = None
+    first: Counted | None = None
+
+
+@final
+class MemoryCounters:
+    """See ports.Counters.  Counts every instruction: this is on the way of every call that has a limit."""
+
+    def __init__(self) -> None:
+        self._meters: dict[str, Meter] = {}
+        self._open: dict[str, Hold] = {}
+        self._unswept: list[str] = []
+        self._now = 0.0
+
+    def take(self, want: Want, now: float) -> Hold:
+        known = self._meters
+        covered, price = want.output, want.price
+        cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
+        tokens = want.prompt + want.least
+        blocked = False
+        meters = []
+        for quota in want.quotas.each:
+            meter = known.get(quota.key)
+            if meter is None or meter.quota is not quota:
+                meter = self._meter(quota, now)
+            if now >= meter.until:
+                meter.catch_up(now)
+            if (
+                meter.requests >= quota.rpm
+                or meter.running >= quota.parallel
+                or meter.today >= quota.rpd
+                or meter.tokens + tokens > quota.tpm
+                or meter.spent + meter.held + cost * want.share > quota.most
+            ):
+                blocked = True
+            meters.append(meter)
+        if blocked:
+            covered = _fit(want, meters, now)
+            cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
+        parts = []
+        for meter in meters:
+            quota = meter.quota
+            if quota.timed:
+                weight = tokens if tokens <= quota.tpm else quota.tpm
+                entries = meter.entries
+                if len(entries) < MOST_ENTRIES:
+                    meter.requests += 1
+                    meter.tokens += weight
+                    entry = Counted(now, 1, weight, now)
+                    entries.append(entry)
+                else:
+                    entry = meter.add(now, 1, weight)
+                parts.append(Portion(quota, meter, weight, entry, entry))
+            else:
+                parts.append(Portion(quota, meter))
+            meter.running += 1
+            meter.today += 1
+            meter.held += cost
+        hold = Hold(want, parts, now, now + want.lease_s, covered, cost)
+        if covered < want.longest:
+            if want.whole:
+                hold.cap = covered if covered < want.output else 0
+            elif want.quotas.metered:
+                hold.reach = covered
+        self._open[want.owner] = hold
+        return hold
+
+    def extend(self, hold: Hold, tokens: int, now: float) -> int:
+        if tokens < hold.reach:
+            return hold.reach
+        want, price = hold.want, hold.want.price
+        if hold.settled or tokens >= want.longest:
+            return UNLIMITED  # there is nothing to hold: its upstream has its own end, or it has ended
+        if want.owner not in self._open:
+            self._reopen(hold, now)
+        covered = min(tokens + want.step, want.longest)
+        if price is not None:
+            room = min((self._room(part, now) for part in hold.parts), default=UNLIMITED)
+            if room < UNLIMITED:
+                payable = metering.affordable(price, want.prompt, hold.cost + room)
+                if payable < covered and payable - tokens < LEAST_STEP:
+                    return 0
+                covered = min(covered, payable)
+        more = (0 if price is None else metering.ceiling_cost(want.prompt, covered, price)) - hold.cost
+        for part in hold.parts:
+            part.meter.held += more
+            if part.quota.timed:
+                part.tokens += covered - hold.covered
+                part.entry = part.meter.add(now, 0, covered - hold.covered)
+        hold.cost += more
+        hold.covered = covered
+        hold.reach = covered if covered < want.longest else UNLIMITED
+        hold.expires = max(hold.expires, now + want.lease_s)
+        return hold.reach
+
+    def settle(self, hold: Hold, used: Usage, cost: int, now: float, served: Target | None = None) -> None:
+        if hold.settled:
+            return
+        hold.settled = True
+        stands = self._open.pop(hold.want.owner, None) is not None
+        if not stands:
+            self._rejoin(hold, now)
+        tokens = used.prompt + used.completion
+        for part in hold.parts:
+            quota, meter, entry = part.quota, part.meter, part.entry
+            if now >= meter.until:
+                meter.catch_up(now)
+            if stands:
+                meter.running -= 1
+                meter.held -= hold.cost
+            if quota.model and (served is None or not is_model(served, quota.model)):
+                meter.today -= hold.taken >= meter.day_ends - DAY_S
+                if entry is not None:
+                    meter.take_back(part.first, 1, 0)
+                    meter.take_back(entry, 0, part.tokens)
+                continue
+            meter.spent += cost
+            if entry is None:
+                continue
+            surplus = part.tokens - tokens
+            if 0 < surplus <= entry.tokens and entry.at != GONE:
+                entry.tokens -= surplus
+                meter.tokens -= surplus
+            elif surplus > 0:
+                meter.take_back(entry, 0, surplus)
+            elif surplus < 0:  # used by now, whenever
+                meter.add(now, 0, -surplus)
+
+    def sweep(self, now: float) -> int:
+        """Release the holds whose leases have expired; return their number.  Forget some of what no longer counts."""
+        if now < self._now - 1.0:  # the clock was set back
+            for meter in self._meters.values():
+                meter.rewind(now)
+        self._now = now
+        expired = [hold for hold in self._open.values() if hold.expires <= now]
+        for hold in expired:
+            del self._open[hold.want.owner]
+            for part in hold.parts:
+                part.meter.running -= 1
+                part.meter.held -= hold.cost
+        self._unswept = self._unswept or list(self._meters)
+        for key in self._unswept[-SWEPT:]:
+            known = self._meters.get(key)
+            if known is not None:
+                known.catch_up(now)
+                if known.idle:
+                    del self._meters[key]
+        del self._unswept[-SWEPT:]
+        return len(expired)
+
+    def restore(self, spents: Iterable[Spent], quotas: Iterable[Quota], now: float) -> None:
+        """Begin with what was used before: ``quotas`` are those whose keys ``spents`` name."""
+        known = {quota.key: quota for quota in quotas}
+        for spent in spents:
+            if spent.key in known:
+                self._meter(known[spent.key], now).restore(spent, now)
+
+    # ------------------------------------------------------------------------------------- what is left
+
+    def standing(self, quotas: Quotas, now: float) -> Standing:
+        found = Standing()
+        for quota in quotas.each:
+            meter = self._meters.get(quota.key)
+            if meter is None:
+                meter = self._meter(quota, now)
+            if now >= meter.until:
+                meter.catch_up(now)
+            entries = meter.entries
+            reset = entries[-1].at + MINUTE - now if entries else 0.0
+            left = quota.rpm - meter.requests
+            if left < found.requests_left:
+                found.requests, found.requests_left, found.requests_reset = quota.rpm, left, reset
+            left = quota.tpm - meter.tokens
+            if left < found.tokens_left:
+                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, left, reset
+            if quota.rpd - meter.today < found.requests_left:
+                found.requests, found.requests_left = quota.rpd, quota.rpd - meter.today
+                found.requests_reset = meter.day_ends - now
+        return found
+
+    def use(self, quota: Quota, now: float) -> QuotaUse:
+        meter = self._meter(quota, now)
+        meter.catch_up(now)
+        resets = None if quota.budget is None or meter.period_ends == NEVER else meter.period_ends
+        return QuotaUse(
+            quota.key, meter.spent, meter.held, resets, meter.requests, meter.tokens, meter.today, meter.running
+        )
+
+    def spent(self, key: str, now: float) -> tuple[int, int]:
+        """nano-USD that a holder has spent in its budget's period, and that its running calls hold."""
+        meter = self._meters.get(key)
+        if meter is None:
+            return 0, 0
+        meter.catch_up(now)
+        return meter.spent, meter.held
+
+    @property
+    def open(self) -> int:
+        """Number of holds."""
+        return len(self._open)
+
+    # ------------------------------------------------------------------------------------- meters
+
+    def _meter(self, quota: Quota, now: float) -> Meter:
+        meter = self._meters.get(quota.key)
+        if meter is None:
+            meter = self._meters[quota.key] = Meter(quota, now)
+        else:
+            meter.adopt(quota, now)
+        return meter
+
+    def _known(self, quota: Quota, now: float) -> Meter:
+        meter = self._meters.get(quota.key)
+        return self._meter(quota, now) if meter is None else meter
+
+    def _rejoin(self, hold: Hold, now: float) -> None:
+        """The lease has expired: its meters may have been forgotten since."""
+        for part in hold.parts:
+            part.meter = self._known(part.quota, now)
+
+    def _reopen(self, hold: Hold, now: float) -> None:
+        """The lease has expired, and its call is still there."""
+        self._rejoin(hold, now)
+        self._open[hold.want.owner] = hold
+        for part in hold.parts:
+            part.meter.running += 1
+            part.meter.held += hold.cost
+
+    def _room(self, part: Portion, now: float) -> int:
+        if now >= part.meter.until:
+            part.meter.catch_up(now)
+        return part.meter.room
+
+
+def _fit(want: Want, meters: list[Meter], now: float) -> int:
+    """The completion tokens that the hold can cover, if not all that are wanted.  Raises GatewayError (402, 429)."""
+    covered = want.output
+    price = want.price
+    if price is not None and metering.ceiling_cost(want.prompt, covered, price):
+        meter = min(meters, key=_room_of)
+        room = meter.room
+        if metering.ceiling_cost(want.prompt, covered, price) * want.share > room:
+            least = min(want.least, covered)
+            payable = metering.affordable(price, want.prompt, room)
+            if payable < least:
+                raise refusals.over_budget(meter, metering.ceiling_cost(want.prompt, least, price))
+            part = metering.affordable(price, want.prompt, room // want.share)
+            covered = max(least, min(part, payable, want.output))
+            if covered < want.output:
+                covered = max(least, min(covered, want.fewer))
+    refused = refusals.over_limit(want, meters, now)
+    if refused is not None:
+        raise refused
+    return covered
+
+
+def _room_of(meter: Meter) -> int:
+    return meter.room

@@ -1,0 +1,108 @@
+"""Why a call is not admitted: which limit stands in its way, what is left of it, and when that changes.
+
+A Retry-After is the instant at which the same call would be admitted if no other came before it.  Where several limits
+stand in the way, the one that does so for longest is named.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import NamedTuple
+
+from headgate.errors import (
+    BUDGET_EXCEEDED,
+    TOO_MANY_AT_ONCE,
+    TOO_MANY_REQUESTS,
+    TOO_MANY_TODAY,
+    TOO_MANY_TOKENS,
+    GatewayError,
+    Kind,
+)
+from headgate.model import Want
+from headgate.policy.admission.meters import MINUTE, Meter
+from headgate.policy.admission.periods import NEVER, written
+
+SLOT_S = 1.0  # until a parallel slot is free nobody knows: as good a time to ask again as any
+_MILLISECOND = 0.001
+
+
+class Delay(NamedTuple):
+    """``wait``: seconds until this limit admits the call; NEVER: waiting is of no use."""
+
+    wait: float
+    kind: Kind
+    message: str
+
+    def error(self) -> GatewayError:
+        wait = None if self.wait == NEVER else math.ceil(max(self.wait, _MILLISECOND) * 1000) / 1000
+        return GatewayError(self.kind, self.message, retry_after=wait)
+
+
+def over_budget(meter: Meter, cost: int) -> GatewayError:
+    """``cost``: nano-USD that the call would have to hold at least."""
+    budget = meter.quota.budget
+    assert budget is not None
+    if budget.period == "total":
+        whole, when = "in total", "it does not reset"
+    else:
+        whole = f"per {budget.period}"
+        when = f"it resets at {written(meter.period_ends, budget.zone)} ({budget.zone})"
+    running = f" and {_usd(meter.held)} are held by running calls" if meter.held else ""
+    return GatewayError(
+        BUDGET_EXCEEDED,
+        f"{meter.quota.holder} has a budget of {_usd(budget.amount)} {whole}: {_usd(meter.spent)} are spent{running}, "
+        f"{_usd(meter.room)} are left, and this call may cost {_usd(cost)}; {when}",
+    )
+
+
+def over_limit(want: Want, meters: list[Meter], now: float) -> GatewayError | None:
+    """The error of a call that some limit does not admit now; None if all do."""
+    refusals = [refusal for meter in meters for refusal in _refusals(want, meter, now)]
+    return max(refusals, key=_of_wait).error() if refusals else None
+
+
+def _refusals(want: Want, meter: Meter, now: float) -> Iterator[Delay]:
+    quota = meter.quota
+    holder = quota.holder
+    if meter.today >= quota.rpd:
+        wait = meter.day_ends - now if quota.rpd else NEVER
+        message = f"{holder} may make {quota.rpd} requests a day (UTC) and has made {meter.today}"
+        yield Delay(wait, TOO_MANY_TODAY, f"{message}; it resets at {written(meter.day_ends, 'UTC')}")
+    if meter.running >= quota.parallel:
+        message = f"{holder} may run {quota.parallel} calls at a time, and {meter.running} are running"
+        yield Delay(SLOT_S if quota.parallel else NEVER, TOO_MANY_AT_ONCE, message)
+    if meter.requests >= quota.rpm:
+        wait = _wait(meter, now, requests=meter.requests - quota.rpm + 1)
+        message = f"{holder} may make {quota.rpm} requests a minute and has made {meter.requests}"
+        yield Delay(wait, TOO_MANY_REQUESTS, message + _again(wait))
+    weight = min(want.prompt + want.least, quota.tpm)
+    if want.prompt > quota.tpm:
+        message = f"{holder} may use {quota.tpm} tokens a minute, and this prompt alone has about {want.prompt}"
+        yield Delay(NEVER, TOO_MANY_TOKENS, message)
+    elif meter.tokens + weight > quota.tpm:
+        wait = _wait(meter, now, tokens=meter.tokens + weight - quota.tpm)
+        message = f"{holder} may use {quota.tpm} tokens a minute, {max(0, quota.tpm - meter.tokens)} are left"
+        yield Delay(wait, TOO_MANY_TOKENS, f"{message}, and this call may need {weight}{_again(wait)}")
+
+
+def _of_wait(refusal: Delay) -> float:
+    return refusal.wait
+
+
+def _wait(meter: Meter, now: float, requests: int = 0, tokens: int = 0) -> float:
+    """Seconds until so many requests and tokens of the last minute no longer count."""
+    for entry in meter.entries:
+        requests -= entry.requests
+        tokens -= entry.tokens
+        if requests <= 0 and tokens <= 0:
+            return min(MINUTE, entry.at + MINUTE - now + _MILLISECOND)
+    return NEVER
+
+
+def _again(wait: float) -> str:
+    return "" if wait == NEVER else f"; try again in {wait:.1f} s"
+
+
+def _usd(nano: int) -> str:
+    return f"{nano / 1e9:.9f}".rstrip("0").rstrip(".") + " USD"

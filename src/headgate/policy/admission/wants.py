@@ -1,0 +1,128 @@
+"""What a call has to hold, by its plan: the prompt, and as much of the answer as may have to be paid.
+
+A stream is stopped where its hold ends, so it begins with ``hold_tokens`` and is extended.  A whole answer, and the
+reasoning that a model does not show, cannot be stopped: where a hard budget has to pay it, all that it may become is
+held, or its length is capped (``Hold.cap``).
+"""
+
+from __future__ import annotations
+
+from msgspec import Struct
+
+from headgate.errors import NO_QUALIFYING_MODEL, GatewayError
+from headgate.model import UNLIMITED, Attempt, Call, Plan, Price, Quotas, Target, Want
+from headgate.model.bounded import Bounded
+from headgate.policy import metering
+from headgate.policy.admission.calibration import Calibration, Learnt
+
+WIDEST = 131_072  # tokens: the longest answer of a model that says nothing of its own
+CAPPED = 4096  # the ``max_tokens`` that every model accepts, where its own limit is not known
+SHARE = 4  # a call that names no length takes a quarter of what is left at most
+MAX_REMEMBERED = 4096
+LEASE_S = 60.0  # beyond the last deadline of a call
+
+
+class Terms(Struct, frozen=True):
+    """What holds for every call of one plan.
+
+    ``price``: the highest of its targets; None: it depends on the prompt's size, or one is unknown (``is_priced``).
+    ``unseen``: a target may reason without showing it, or a stream is sent only when it is complete.  ``first``: tokens
+    of output that a stream begins with, ``longest``: of the longest answer, ``cap``: the largest ``max_tokens`` that
+    all targets accept.
+    """
+
+    attempts: tuple[Attempt, ...]
+    targets: tuple[Target, ...]
+    learnt: tuple[Learnt, ...]
+    is_priced: bool
+    price: Price | None
+    unseen: bool
+    first: int
+    longest: int
+    cap: int
+    lease_s: float
+
+
+class Wants:
+    """Makes the wants of calls.  Remembers the terms of plans, which the router reuses."""
+
+    def __init__(self, learnt: Calibration) -> None:
+        self._learnt = learnt
+        self._terms: Bounded[str, Terms] = Bounded(MAX_REMEMBERED)
+
+    def terms(self, plan: Plan) -> Terms:
+        terms = self._terms.get(plan.requested)
+        if terms is None or terms.attempts is not plan.attempts:
+            terms = _terms(plan, self._learnt)
+            self._terms.put(plan.requested, terms)
+        return terms
+
+    def make(self, owner: str, quotas: Quotas, call: Call, terms: Terms, estimated: int) -> Want:
+        """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
+
+        Where a quota's budget is hard, the plan's targets are priced: see ``priced``.
+        """
+        factor = 0.0
+        for learnt in terms.learnt:
+            if learnt.factor > factor:
+                factor = learnt.factor
+        prompt = int(estimated * factor) + 1
+        price = terms.price or metering.ceiling([target.price for target in terms.targets], prompt)
+        longest, first = call.max_tokens or UNLIMITED, terms.first
+        whole, cap, share = not call.stream or terms.unseen, UNLIMITED, 1
+        output = first
+        if whole and quotas.hard:
+            output = longest
+            if longest == UNLIMITED:
+                output, cap, share = terms.longest, terms.cap, SHARE
+                longest = output
+        choices = call.prompt.choices
+        if choices > 1:
+            longest, first, output, cap = longest * choices, first * choices, output * choices, cap * choices
+        if longest < first:
+            output = first = longest
+        elif output < first:
+            first = output
+        return Want(owner, quotas, prompt, output, first, price, terms.lease_s, longest, cap, share, first, whole)
+
+
+def priced(plan: Plan) -> tuple[Attempt, ...]:
+    """The attempts of a plan whose price is known: a hard budget can pay no others.  Raises GatewayError."""
+    found = tuple(one for one in plan.attempts if _is_priced(one.target.price))
+    if not found:
+        unpriced = ", ".join(dict.fromkeys(f"{one.target.provider.name}/{one.target.model}" for one in plan.attempts))
+        raise GatewayError(
+            NO_QUALIFYING_MODEL,
+            f"a hard budget pays only for models whose price is known, and that of {unpriced} is not; give it one",
+            param="model",
+        )
+    return found
+
+
+def _is_priced(price: Price) -> bool:
+    return price.input is not None and price.output is not None
+
+
+def _terms(plan: Plan, learnt: Calibration) -> Terms:
+    attempts = plan.attempts
+    targets = tuple({id(one.target): one.target for one in attempts}.values())
+    tiered = any(target.price.tiers for target in targets)
+    rows = [target.row for target in targets]
+    outputs = [row.max_output for row in rows if row is not None and row.max_output]
+    windows = [row.context_window for row in rows if row is not None and row.context_window]
+    if len(outputs) == len(targets):
+        longest, cap = max(outputs), min(outputs)
+    else:
+        longest, cap = (max(windows) if len(windows) == len(targets) else WIDEST), CAPPED
+    return Terms(
+        attempts,
+        targets,
+        tuple(learnt.of(target) for target in targets),
+        all(_is_priced(target.price) for target in targets),
+        None if tiered else metering.ceiling([target.price for target in targets], 0),
+        plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows),
+        plan.alias.hold_tokens,
+        longest,
+        cap,
+        max(target.timeouts.total for target in targets) + LEASE_S,
+    )

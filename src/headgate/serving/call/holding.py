@@ -1,0 +1,55 @@
+"""What one call holds of its limits and budgets, from its admission to its end."""
+
+from __future__ import annotations
+
+import time
+
+from msgspec import Struct
+
+from headgate.model import UNLIMITED, Attempt, Hold, Quotas, Usage
+from headgate.policy.admission.calibration import Calibration
+from headgate.ports import Counters
+from headgate.wire import rate_limits
+
+_now = time.time
+
+
+class Holding(Struct):  # made in C, once a call
+    """One call's.  ``hold`` is None while it has not been admitted, and of a call that is refused."""
+
+    counters: Counters
+    quotas: Quotas
+    learnt: Calibration
+    hold: Hold | None = None
+
+    def fields(self) -> bytes:
+        """Return the header lines that say what is left of the limits."""
+        return rate_limits.fields_of(self.counters.standing(self.quotas, _now()))
+
+    @property
+    def is_extended(self) -> bool:
+        """True if a stream has to ask for more before it ends."""
+        return self.hold is not None and self.hold.reach < UNLIMITED
+
+    def may_reach(self, size: int, tokens: int) -> int:
+        """Return the size of the text (bytes) at which to ask again, at ``tokens`` now; 0: the answer ends here.
+
+        Until then no estimate comes to more tokens than are held: see ``dialects.tally``.
+        """
+        hold = self.hold
+        if hold is None:
+            return UNLIMITED
+        reach = self.counters.extend(hold, tokens, _now())
+        if reach == 0 or reach == UNLIMITED:
+            return reach
+        return size + max(1, (reach - tokens) * 8 // 5)  # a token has 1.6 bytes at least
+
+    def settle(self, usage: Usage, cost: int, served: Attempt | None, estimated: int) -> None:
+        """The call is over.  ``estimated``: tokens of its prompt, as they were before its provider counted them."""
+        hold = self.hold
+        if hold is None or hold.settled:
+            return
+        target = served.target if served is not None else None
+        self.counters.settle(hold, usage, cost, _now(), target)
+        if target is not None and usage.basis == "provider":
+            self.learnt.learn(target, estimated, usage.prompt)
