@@ -25,6 +25,7 @@ SECRETS = {
     "Authorization: Bearer abc123def456ghi789jkl": "Authorization: Bearer [masked: bearer token]",
     "postgres://bob:hunter2@db:5432/x": "postgres://bob:[masked: password]@db:5432/x",
     "API_KEY = 'Zx81kd93jd81lsd9dk20fk'": "API_KEY = '[masked: secret]'",
+    r"{\"token\": \"Zx81kd93jd81lsd9dk20fk\"}": r"{\"token\": \"[masked: secret]\"}",
     '"token": "Zx81kd93jd81lsd9dk20fk"': '"token": "[masked: secret]"',
 }
 PERSONAL = {
@@ -39,7 +40,7 @@ PERSONAL = {
 HARMLESS = (
     "sk-learn is fine", "4111 1111 1111 1112", "0.4111111111111111",
     "a digest: 9f86d081884c7d659a2feaa0c55ad015a3bf4f1b",
-    "the key = the lock and nothing else", "@home and a@b", "2026-11-28 20:15:00", "https://example.com:8080/a@b",
+    "the key = the lock and nothing else", "token: aaaaaaaaaa1111111111", "@home and a@b", "2026-11-28 20:15:00", "https://example.com:8080/a@b",
     "1 + 2", "bearer of good news", "1.2.3.4", "f(x) = (555)",
 )  # fmt: skip
 

@@ -67,7 +67,7 @@ class RewritableRequest:
     def member(self, name: str) -> Any:
         if name not in self._values:
             raw = self.call.body.get(name)
-            self._values[name] = None if raw is None else _plain(bytes(raw))
+            self._values[name] = None if raw is None else msgspec.json.decode(raw)
         return self._values[name]
 
     def put(self, name: str, value: Any) -> None:
@@ -99,13 +99,6 @@ class RewritableRequest:
         self.noted = False
         self._changed.clear()
         self._values.clear()
-
-
-def _plain(data: bytes) -> Any:
-    try:
-        return msgspec.json.decode(data)
-    except (msgspec.DecodeError, UnicodeDecodeError):  # halves of surrogate pairs
-        return msgspec.json.decode(codec.repair(data))
 
 
 def _each(value: Any, change: Callable[[str], str], name: str = "") -> Any:

@@ -5,9 +5,7 @@ Other texts without a pattern count only behind a keyword (``api_key = …``): e
 
 from __future__ import annotations
 
-import math
 import re
-from collections import Counter
 
 from headgate.hooks.rules import Atom, Rule, Span, rule_of, value_only
 
@@ -48,6 +46,8 @@ _SCHEMES = (
 )  # fmt: skip
 _KEYWORDS = ("key", "secret", "token", "password", "passwd", "pwd")
 _BLANK = r"[ \t]"
+_MIXED = re.compile(r"(?=[^A-Za-z]*+[A-Za-z])[^0-9]*+[0-9][^0-9]*+[0-9]")
+_MANY = 10  # different ones of 20 characters; hexadecimal digits by chance have 11.6
 
 
 def _connection(scheme: str) -> tuple[Atom, ...]:
@@ -61,22 +61,14 @@ def _password(found: re.Match[str]) -> Span | None:
 
 
 def _after_keyword(keyword: str) -> tuple[Atom, ...]:
-    quote = ("[\"'`]", 0, 1)
+    quote = (r"[\\\"'`]", 0, 2)  # in JSON that stands in JSON, with a backslash
     return keyword, quote, (_BLANK, 0, 3), ("[=:]", 1, 1), (_BLANK, 0, 3), quote, (_BASE64, 20, 20)
 
 
 def _is_random(found: re.Match[str]) -> Span | None:
-    """A value that no person has thought of: letters and digits, and hardly one of them twice."""
-    span = value_only(found)
+    """A value that no person has thought of: digits and letters, and many of them."""
     value = found.group(found.lastindex or 0)
-    digits = sum(c.isdigit() for c in value)
-    mixed = digits >= 2 and any(c.isalpha() for c in value)
-    return span if mixed and _entropy(value) >= 3.2 else None
-
-
-def _entropy(text: str) -> float:
-    """Bits per character."""
-    return -sum(n / len(text) * math.log2(n / len(text)) for n in Counter(text).values())
+    return value_only(found) if _MIXED.match(value) and len(set(value)) >= _MANY else None
 
 
 def _has_digit(found: re.Match[str]) -> Span | None:
