@@ -215,6 +215,14 @@ def test_tool_calls_and_reasoning_are_masked(tmp_path: Path) -> None:
     assert max(texts) < min(i for i, one in enumerate(deltas) if one.get("tool_calls"))
 
 
+@pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
+def test_structured_answer_remains_json(tmp_path: Path, stream: bool) -> None:
+    said = ['{"card": 41111111', "11111111}"]
+    with hooked(tmp_path / "s", MASK, (CHAT, [says(CHAT, *said)])) as (plane, _):
+        answer = ask(plane, CHAT, stream, response_format={"type": "json_object"})
+    assert json.loads(read(CHAT, answer, stream).text) == {"card": 9999999999999999}
+
+
 def test_signature_of_changed_reasoning_is_left_out(tmp_path: Path) -> None:
     data = events(
         start(),

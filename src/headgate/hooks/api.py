@@ -97,7 +97,10 @@ class Hook(Protocol):
         """Look at a request before routing, change it, or raise HookRefusal."""
 
     def mask(self, channel: str) -> Mask | None:
-        """Return a new mask for one channel (text, reasoning, refusal, or the arguments of one tool call), or None."""
+        """Return a new mask for one channel of an answer, or None.
+
+        ``arguments`` is JSON: the arguments of one tool call, or the text of an answer that follows a schema.
+        """
 
     def on_receipt(self, summary: CallSummary) -> None:
         """See what has become of a call."""

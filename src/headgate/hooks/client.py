@@ -47,20 +47,25 @@ class HookedClient:
         self._client = client
         self._hooks = hooks
         self._face: MaskedFace | None = None
+        self._structured = False  # the answer's text is JSON
 
     def read(self, body: bytes) -> Call:
         """What the client asks for, as its hooks let it.  Raises GatewayError."""
         call = self._hooks.look_at(self._client.read(body), self.acted)
         if self._hooks.masking:
             check_maskable(call)
+            self._structured = call.prompt.obstacle == "structured"
         return call
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> Face:
         face = self._client.face(reply, before)
         if not self._hooks.masking:
             return face
-        self._face = MaskedFace(face, lambda channel: self._hooks.masks(channel, self.acted))
+        self._face = MaskedFace(face, self._open)
         return self._face
+
+    def _open(self, channel: str) -> Masks:
+        return self._hooks.masks(ARGUMENTS if channel == TEXT and self._structured else channel, self.acted)
 
     def flush(self) -> bytes:
         """Events for what is still held of a stream that broke: it is no beginning of anything any more."""
