@@ -41,7 +41,7 @@ from headgate.testing.opcodes import opcodes
 CONNECTIONS = 16
 UNLIMITED = Grant("t", "bench")
 LIMITED = Grant(
-    "t", "bench", limits=CallLimits(rpm=10**9, tpm=10**12, rpd=10**9, parallel=1000), budget=Budget(10**18, mode="hard")
+    "t", "bench", limits=CallLimits(rpm=10**9, tpm=10**12, parallel=1000), budget=Budget(10**18, mode="hard")
 )
 TOKEN = b"hg_test_0123456789abcdef0123456789abcdef"
 QUESTION = "Explain how a suspension bridge carries load, in plain words, for a curious reader. "
@@ -82,11 +82,10 @@ class CountingTransport:
 class Bench:
     """The data plane's parts on counting transports."""
 
-    def __init__(self, folder: Path, grant: Grant) -> None:
+    def __init__(self, folder: Path, grant: Grant, price: Price) -> None:
         loop = asyncio.get_running_loop()
         self.turn = Turn(loop)
         wheel = Wheel(loop)
-        price = Price(1_000_000_000, 4_000_000_000)
         provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price)
         key = bytes(32)
         directory = SnapshotDirectory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
@@ -169,14 +168,17 @@ def microseconds(work: Callable[[], None], rounds: int = 200) -> float:
 
 
 async def measure() -> dict[str, float]:
-    """Python's share of one call and of one event; both without limits, and of a call that has all of them."""
-    plain, limited = await measure_for(UNLIMITED), await measure_for(LIMITED)
-    return plain | {f"limited_{name}": value for name, value in limited.items()}
+    """Python's share of one call and of one event; of a priced call too, without limits and with them."""
+    found = await measure_for(UNLIMITED, Price())
+    for name, grant in (("priced", UNLIMITED), ("limited", LIMITED)):
+        more = await measure_for(grant, Price(1_000_000_000, 4_000_000_000))
+        found |= {f"{name}_{figure}": value for figure, value in more.items()}
+    return found
 
 
-async def measure_for(grant: Grant) -> dict[str, float]:
+async def measure_for(grant: Grant, price: Price) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), grant)
+        bench = Bench(Path(folder), grant, price)
         plain, answer = request(stream=False), whole_answer()
 
         def call() -> None:
@@ -213,11 +215,10 @@ def main() -> None:
         return
     print(f"a whole answer    {found['call_us']:6.1f} µs of Python   {found['call_bytecodes']:6.0f} bytecodes")
     print(f"an event          {found['event_us']:6.1f} µs of Python   {found['event_bytecodes']:6.0f} bytecodes")
-    share = found["limited_call_bytecodes"] / found["call_bytecodes"]
-    call, codes = found["limited_call_us"], found["limited_call_bytecodes"]
-    print(f"… with limits     {call:6.1f} µs of Python   {codes:6.0f} bytecodes, × {share:.3f}")
-    call, codes = found["limited_event_us"], found["limited_event_bytecodes"]
-    print(f"… an event of it  {call:6.1f} µs of Python   {codes:6.0f} bytecodes")
+    for name in ("priced", "limited"):
+        cpu, codes = found[f"{name}_call_us"], found[f"{name}_call_bytecodes"]
+        print(f"… {name:<16}{cpu:6.1f} µs of Python   {codes:6.0f} bytecodes")
+    print(f"limits and budgets cost × {found['limited_call_bytecodes'] / found['priced_call_bytecodes']:.3f}")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,10 @@ from headgate.resources.provider import ProviderBody, ProviderEdit
 CONDUCT = {
     "strategy": "weighted", "retries": 0, "on_midstream_failure": "continue", "on_disconnect": "cancel",
     "resumable_s": 3.0, "early_commit_s": None, "tool_calls": "stream", "structured": "error",
-    "affinity": "prompt_cache", "privacy": "own", "drain_s": 9.0, "drain_tokens": 8192,
+    "affinity": "prompt_cache", "privacy": "own", "hold_tokens": 512, "unpriced": "refuse", "drain_s": 9.0,
+    "drain_tokens": 8192,
 }  # fmt: skip
-UNCOMPLETED = ("affinity", "drain", "resumable_s")
+UNCOMPLETED = ("affinity", "drain", "resumable_s", "hold_tokens")
 ROWS: list[tuple[type[Resource], dict[str, Any]]] = [
     (FactsWish, {"title": "T", "context_window": 7, "capabilities": ["tools"]}),
     (FactsWish, {"price": {"input": 100_000_000, "output": 2_000_000_001, "cached_input": 0, "source": "store"}}),

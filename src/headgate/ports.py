@@ -63,6 +63,12 @@ class Counters(Protocol):
         """Release the holds whose leases have expired; return their number.  Call it every second or so."""
 
 
+class SizeShown(Protocol):
+    """``size``: bytes of text, as it stands in JSON, from which tokens are estimated."""
+
+    size: int
+
+
 class StreamBridge(Protocol):
     """An upstream's stream in, the client's stream out.  Pure; see ``dialects.registry``.
 
@@ -87,8 +93,8 @@ class StreamBridge(Protocol):
         """What this attempt alone has used so far: as its upstream reports it, else estimated from what has come."""
 
     @property
-    def size(self) -> int:
-        """Bytes of the answer's text so far, as it stands in JSON: what tokens are estimated from."""
+    def view(self) -> SizeShown:
+        """What there was to see so far."""
 
     @property
     def progress(self) -> int:

@@ -28,6 +28,8 @@ HIDDEN = {"GET /oidc/login", "GET /oidc/callback"}  # pages for browsers, not in
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     with Child(tmp_path_factory.mktemp("roles")) as running:
+        running.configure(tenants=(TENANT,))
+        assert running.call("POST", f"{PREFIX}/reload").is_success
         yield running
 
 

@@ -21,6 +21,7 @@ from headgate.model import (
     Call,
     CallGroup,
     CallLimits,
+    Extent,
     Grant,
     ModelRow,
     Plan,
@@ -60,7 +61,7 @@ def quota(key: str = "token:t", **limits: int) -> Quota:
 
 
 def want(owner: str, *quotas: Quota, prompt: int = 10, output: int = 20) -> Want:
-    return Want(owner, quotas_of(quotas), prompt, output, output, PRICE)
+    return Want(owner, quotas_of(quotas), prompt, Extent(output, output), PRICE)
 
 
 def refused(counters: MemoryCounters, wanted: Want, now: float) -> GatewayError:
@@ -127,9 +128,9 @@ def test_a_hard_budget_refuses_and_says_what_is_left_and_when_it_resets() -> Non
 
 def test_a_call_that_costs_nothing_is_not_refused_for_money() -> None:
     counters, limit = MemoryCounters(), quota(usd=10)
-    hold = counters.take(Want("a", quotas_of((limit,)), 5, 1, 1, PRICE), NOW)
+    hold = counters.take(Want("a", quotas_of((limit,)), 5, Extent(1, 1), PRICE), NOW)
     counters.settle(hold, Usage(100, 100), 300, NOW)
-    counters.take(Want("b", quotas_of((limit,)), 10, 10, 10, Price(0, 0)), NOW)
+    counters.take(Want("b", quotas_of((limit,)), 10, Extent(10, 10), Price(0, 0)), NOW)
 
 
 def test_of_several_limits_the_one_that_waits_longest_is_named() -> None:
@@ -288,31 +289,37 @@ def row(target: Target, **facts: object) -> Target:
 
 
 def wanted(asked: Call, made: Plan, *quotas: Quota) -> Want:
-    wants = Wants(Calibration())
-    return wants.make("id", quotas_of(quotas), asked, wants.terms(made), asked.prompt.tokens)
+    found = Wants(Calibration()).make("id", quotas_of(quotas), asked, made, asked.prompt.tokens)
+    assert found is not None
+    return found
 
 
 def test_a_stream_wants_its_first_step() -> None:
     found = wanted(call(), plan(), quota(usd=1))
-    assert (found.output, found.least, found.longest, found.whole) == (1024, 1024, UNLIMITED, False)
+    assert (found.extent.output, found.extent.least, found.extent.longest, found.extent.whole) == (
+        1024,
+        1024,
+        UNLIMITED,
+        False,
+    )
     found = wanted(call(most=100), plan(), quota(usd=1))
-    assert (found.output, found.least, found.longest) == (100, 100, 100)
+    assert (found.extent.output, found.extent.least, found.extent.longest) == (100, 100, 100)
     found = wanted(call(most=3000, n=2), plan(alias=Alias("", hold_tokens=500)), quota(usd=1))
-    assert (found.output, found.longest, found.step) == (1000, 6000, 1000)
+    assert (found.extent.output, found.extent.longest, found.extent.step) == (1000, 6000, 1000)
 
 
 def test_a_whole_answer_is_covered_to_its_end() -> None:
     found = wanted(call(stream=False, most=3000), plan(), quota(usd=1))
-    assert (found.output, found.least, found.share) == (3000, 1024, 1)
+    assert (found.extent.output, found.extent.least, found.extent.share) == (3000, 1024, 1)
     found = wanted(call(stream=False), plan(row(KNOWN, max_output=8192)), quota(usd=1))
-    assert (found.output, found.least, found.fewer, found.share) == (8192, 1024, 8192, 4)
+    assert (found.extent.output, found.extent.least, found.extent.fewer, found.extent.share) == (8192, 1024, 8192, 4)
     found = wanted(call(stream=False), plan(), quota(usd=1))
-    assert (found.output, found.fewer) == (131_072, 4096)
+    assert (found.extent.output, found.extent.fewer) == (131_072, 4096)
 
 
 def test_reasoning_that_may_not_be_shown_is_covered_like_a_whole_answer() -> None:
     found = wanted(call(), plan(row(KNOWN, capabilities=("reasoning",), max_output=9000)), quota(usd=1))
-    assert (found.whole, found.output) == (True, 9000)
+    assert (found.extent.whole, found.extent.output) == (True, 9000)
 
 
 def test_a_whole_answer_that_is_not_affordable_is_capped() -> None:

@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, initialize, invariant, rule
 
 from headgate.errors import GatewayError
-from headgate.model import UNLIMITED, Budget, Hold, Price, Provider, Quota, Target, Timeouts, Usage, Want
+from headgate.model import UNLIMITED, Budget, Extent, Hold, Price, Provider, Quota, Target, Timeouts, Usage, Want
 from headgate.policy import metering
 from headgate.policy.admission.memory import LEAST_STEP, MemoryCounters
 from headgate.policy.admission.quotas import quotas_of
@@ -104,7 +104,7 @@ class Model:
     def covers(self, want: Want, now: float) -> int:
         """Tokens of output that the hold covers; -1: the call is refused."""
         for quota in want.quotas.each:
-            weight = want.prompt + want.least
+            weight = want.prompt + want.extent.least
             if (
                 self.requests(quota, now) >= quota.rpm
                 or self.today(quota, now) >= quota.rpd
@@ -114,12 +114,15 @@ class Model:
             ):
                 return -1
         room = min((self.room(quota, now) for quota in want.quotas.each), default=UNLIMITED)
-        if cost(want.prompt, want.output) * want.share <= room:
-            return want.output
-        if cost(want.prompt, want.least) > room:
+        if cost(want.prompt, want.extent.output) * want.extent.share <= room:
+            return want.extent.output
+        if cost(want.prompt, want.extent.least) > room:
             return -1
-        covered = want.least
-        while covered < min(want.output, want.fewer) and cost(want.prompt, covered + 1) <= room // want.share:
+        covered = want.extent.least
+        while (
+            covered < min(want.extent.output, want.extent.fewer)
+            and cost(want.prompt, covered + 1) <= room // want.extent.share
+        ):
             covered += 1
         return covered
 
@@ -200,10 +203,9 @@ class Admission(RuleBasedStateMachine):
         self.count += 1
         fewer = max(fewer, least)
         output, longest = (least + more, least + more) if whole else (least, UNLIMITED)
-        want = Want(
-            f"call-{self.count}", quotas_of(tuple(self.quotas[place] for place in which)), prompt, output, least, PRICE,
-            lease, longest, fewer, share, 100, whole,
-        )  # fmt: skip
+        extent = Extent(output, least, longest, fewer, share, 100, whole)
+        quotas = quotas_of(tuple(self.quotas[place] for place in which))
+        want = Want(f"call-{self.count}", quotas, prompt, extent, PRICE, lease)
         expected = self.model.covers(want, self.now)
         before = self.figures()
         try:
@@ -235,7 +237,7 @@ class Admission(RuleBasedStateMachine):
                 elif error.kind.code == "daily_rate_limit_exceeded":
                     assert self.model.today(quota, later) < quota.rpd
                 else:
-                    weight = min(want.prompt + want.least, quota.tpm)
+                    weight = min(want.prompt + want.extent.least, quota.tpm)
                     assert self.model.tokens(quota, later) + weight <= quota.tpm
 
     @rule(pair=holds, tokens=st.integers(0, 1500))
@@ -245,19 +247,19 @@ class Admission(RuleBasedStateMachine):
         hold, taken = pair
         want = taken.want
         reach = hold.reach
-        if tokens < reach or taken.over or tokens >= want.longest:
+        if tokens < reach or taken.over or tokens >= want.extent.longest:
             assert self.counters.extend(hold, tokens, self.now) >= min(reach, UNLIMITED)
             return
         if not taken.open:
             taken.open = True  # its call is still there
-        covered = min(tokens + want.step, want.longest)
+        covered = min(tokens + want.extent.step, want.extent.longest)
         room = min(self.model.room(quota, self.now) for quota in want.quotas.each) + taken.held
         while covered > tokens and cost(want.prompt, covered) > room:
             covered -= 1
-        if covered < min(tokens + want.step, want.longest) and covered - tokens < LEAST_STEP:
+        if covered < min(tokens + want.extent.step, want.extent.longest) and covered - tokens < LEAST_STEP:
             assert self.counters.extend(hold, tokens, self.now) == 0
             return
-        assert self.counters.extend(hold, tokens, self.now) == (covered if covered < want.longest else UNLIMITED)
+        assert self.counters.extend(hold, tokens, self.now) == (covered if covered < want.extent.longest else UNLIMITED)
         for quota in want.quotas.each:
             if quota.timed:
                 taken.amounts[quota.key].append(Amount(self.now, covered - taken.covered))

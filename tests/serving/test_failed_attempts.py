@@ -146,6 +146,18 @@ def test_nothing_follows_an_answer(tmp_path: Path, scripts: list[list[Script]], 
             stream.sock.recv(1)
 
 
+def test_head_is_sent_early_while_the_first_attempt_has_to_wait(tmp_path: Path) -> None:
+    """The only target has named the time when it may be asked again."""
+    scripts = [refused(b"429 Slow", "slow", b"retry-after: 2"), answered(FINE)]
+    with chain(tmp_path / "s", scripts, early_commit_s=0.2) as (plane, (only,)):
+        assert ask(plane, headgate={"retries": 0}).status == 429
+        with opened(plane, request()) as stream:
+            assert stream.head().status == 200 and len(only.requests) == 1
+            stream.rest().check_stream("world")
+        plane.wait_for(Closed, 2)
+        assert last_closed(plane).outcome == "delivered"
+
+
 # ------------------------------------------------------------------------------------- what it cost
 
 
@@ -326,7 +338,9 @@ def test_bug_after_a_broken_connection_ends_the_call() -> None:
         raise RuntimeError("a bug")
 
     bridge = SimpleNamespace(close=close, error=None)
-    relay = Relay(cast(Egress, None), cast(Receipt, SimpleNamespace(client_id="x")), cast(Wheel, None), 10.0)
+    relay = Relay(
+        cast(Egress, None), cast(Receipt, SimpleNamespace(client_id="x", holding=None)), cast(Wheel, None), 10.0
+    )
     pump = relay.begin(cast(Upstream, SimpleNamespace(patience=None)), cast(StreamBridge, bridge))
     pump.failed(GatewayError(UPSTREAM_CUT, "cut"))
     assert pump.done.done and bridge.error.kind.code == "internal_error"

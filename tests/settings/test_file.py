@@ -22,6 +22,7 @@ from headgate.settings.file import find
 from tests.paths import ROOT
 
 PROVIDER = "providers: {up-a: {base_url: 'http://127.0.0.1:9000/v1/', keys: [sk-1], models: {big: , org/small: }}}\n"
+TOKEN = "tokens: [{name: a, secret: 0123456789abcdef, "
 KEY = b"k" * 32
 
 
@@ -259,7 +260,24 @@ tokens:
         (PROVIDER + "default_model: up-a/bif", "default_model: 'up-a/bif' is no alias and no model of this file; did you"),
         ("tokens: [{name: a, secret: short}]", "tokens.0.secret: is too short"),
         ("tokens: [{name: a}]", "tokens.0.secret: is missing"),
-        ("tokens: [{name: a, secret: 0123456789abcdef, budget: {usd: 5}}]", "tokens.0.budget: not supported in this version"),
+        ("tokens: [{name: a, secret: 0123456789abcdef, tier: fast}]", "tokens.0.tier: not supported in this version"),
+        (TOKEN + "limits: {rpn: 5}}]", "tokens.0.limits.rpn: unknown key; did you mean rpm?"),
+        (TOKEN + "limits: {rpm: 0}}]", "tokens.0.limits.rpm: must be at least 1"),
+        (TOKEN + "budget: {usd: 5, zone: Europe/Berlim}}]", "there is no time zone 'Europe/Berlim'; did you mean Europe/Berlin?"),
+        (TOKEN + "budget: {usd: 0.0000000001}}]", "tokens.0.budget.usd: has more than nine decimals"),
+        (TOKEN + "budget: {usd: 5, period: week}}]", "tokens.0.budget.period: must be"),
+        (TOKEN + "over_budget: cheaper}]", "tokens.0.over_budget: must be refuse, or {alias: NAME}"),
+        (TOKEN + "over_budget: {alias: cheaper}}]", "tokens.0.over_budget.alias: 'cheaper' is no alias and no model"),
+        (TOKEN + "tenant: acme}]", "tokens.0.tenant: there is no tenant acme; declare it under tenants:"),
+        ("tenants: {acme: {bugdet: {usd: 1}}}", "tenants.acme.bugdet: unknown key; did you mean budget?"),
+        ("budgets: [{match: {}, usd: 5}]", "budgets.0: `match` is empty"),
+        ("budgets: [{match: {model: m}}]", "budgets.0: limits nothing"),
+        ("budgets: [{match: {user: u}, usd: 1}, {match: {user: u}, usd: 2}]", "budgets.1: two budgets are called user:u"),
+        (PROVIDER + "aliases: {'client:acme/x': {targets: [up-a/big]}}", "names no tenant; add the tenant first"),
+        (
+            PROVIDER + f"tenants: {{acme: {{}}}}\naliases: {{'client:acme/x': {{targets: [{', '.join(['up-a/big'] * 17)}]}}}}",
+            "has 17 targets; a tenant's alias has at most 16",
+        ),
         ("tokens: [{name: a, secret: 0123456789abcdef, expires: soon}]", "tokens.0.expires: must be a date"),
         ("tokens: [{name: a, secret: x123456789abcdef, scopes: [all]}]", "tokens.0.scopes.0: must be"),
         ("a: 1\na: 2", "a: stands twice (line 2)"),

@@ -14,7 +14,7 @@ from headgate.model import AUTO
 
 BUILTIN = "builtin"  # the built-in provider: always there, any model id
 PROVIDER_NAME = r"[a-z0-9-]{1,64}"
-TENANT_NAME = r"[a-z0-9]([a-z0-9_-]{0,62}[a-z0-9])?"
+TENANT_NAME = r"[A-Za-z0-9._-]{1,64}"
 TENANT_ALIAS = "client:"  # a tenant's aliases are ``client:<tenant>/<leaf>``
 MAX_SLOTS = 16
 _LEAF = re.compile(r"[a-z0-9_-]{1,64}")

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import Call, Rendered, Target, Usage
+from headgate.model import NOTHING, Call, Prompt, Rendered, Target, Usage, Used
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -104,7 +104,8 @@ class Reply(Struct, gc=False):
     ``hold``: the part that is returned only when it is complete, so that another attempt can still send it.  It is
     ``tools`` (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another
     attempt can continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts
-    have delivered of an answer that this one continues.
+    have delivered of an answer that this one continues.  ``prompt``: the client's; it says whether an answer may be
+    empty.
     """
 
     ident: str
@@ -120,6 +121,12 @@ class Reply(Struct, gc=False):
     keep: bool = False
     sent: Quotable | None = None
     before: Usage | None = None
+    prompt: Prompt | None = None
+
+    @property
+    def may_be_empty(self) -> bool:
+        """True if an answer without anything in it is one, where its end is sound."""
+        return self.prompt is not None and self.prompt.follows_result
 
 
 def _write_nothing(extra: bytes | None, trace: bytes | None) -> bytes:
@@ -131,13 +138,14 @@ class Answer(Struct, gc=False):
 
     ``write`` makes its body.  Its arguments are the gateway's additions as JSON, which need the receipt's figures: the
     ``headgate`` object and the route trace.
-    ``usage`` is None if the upstream reported none; ``text_bytes`` is the basis of an estimate.
+    ``used``: as the upstream reports it, else an estimate; the body says the same.  ``text_bytes`` is the basis of the
+    estimate.  A hollow answer and an ``error`` deliver nothing; they are billed at the upstream's report.
     ``hollow``: no text, no tool call, no refusal, and no reason for it: a failure, despite its status.
     ``model`` is the name in the body: the upstream's own.
     """
 
     write: Callable[[bytes | None, bytes | None], bytes] = _write_nothing
-    usage: Usage | None = None
+    used: Used = NOTHING
     text_bytes: int = 0
     hollow: bool = False
     finish: str = ""

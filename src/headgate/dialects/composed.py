@@ -57,7 +57,7 @@ class ComposedStream:
         self._held: list[Delta] | None = [] if self._hold == "all" else None
         self._produced = ClientView(keep=False)  # all of this attempt's text, delivered or not
         self._before = reply.before if before is not None else None
-        self._had = self.view.estimate
+        self._begins = self.view.now
         self._thoughts = self.view.is_hollow
 
     # ------------------------------------------------------------------------------- the bridge
@@ -99,10 +99,6 @@ class ComposedStream:
         return self._begun if self.seam is None else self.seam.begun
 
     @property
-    def size(self) -> int:
-        return self.view.size
-
-    @property
     def progress(self) -> int:
         return self.view.estimate
 
@@ -112,7 +108,8 @@ class ComposedStream:
             return None
         view, before = self.view, self._before
         tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
-        return Delivered(view.text, frozenset(view.members), 1, tokens, self._finish is not None)
+        finished = self._finish is not None or 0.0 < self.quiet < math.inf  # some sources give the finish at the end
+        return Delivered(view.text, frozenset(view.members), 1, tokens, finished)
 
     # ------------------------------------------------------------------------------- usage
 
@@ -121,8 +118,8 @@ class ComposedStream:
         before, seam, reported = self._before, self.seam, self.source.reported
         if before is not None and seam is not None:
             delivered = tally.added(
-                before, reported if self.done else None, max(0, self.view.estimate - self._had), done=self.done,
-                afresh=seam.afresh, thoughts=self._thoughts,
+                before, reported if self.done else None, self.view.since(self._begins, self.view.now),
+                done=self.done, afresh=seam.afresh, thoughts=self._thoughts,
             )  # fmt: skip
             return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
         billed = self._billed(self._reply.prompt_tokens)
@@ -159,7 +156,7 @@ class ComposedStream:
         self.events, self.skipped = source.events, source.skipped
         if self.error is None and not self.done:
             self._judge(out)
-        self.quiet = source.quiet if self._finish is not None else math.inf if self.quiet else 0.0
+        self.quiet = source.quiet
         if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
             held, self._held, self._hold = self._held, None, ""
             self._show(held)
@@ -256,12 +253,14 @@ class ComposedStream:
     def _is_hollow(self) -> bool:
         if self.seam is not None:
             return not self.seam.begun and self._produced.is_hollow
-        return is_hollow(self._produced, self._finish)
+        return is_hollow(self._produced, self._finish, self._reply)
 
 
-def is_hollow(view: ClientView, finish: Finish | None) -> bool:
-    """True if an answer has nothing but reasoning in it, and its end does not say why."""
-    return view.is_hollow and not (finish is not None and finish.reason in tally.TELLING)
+def is_hollow(view: ClientView, finish: Finish | None, reply: Reply) -> bool:
+    """True if an answer has nothing but reasoning in it, and neither its end nor its request explains that."""
+    if not view.is_hollow or (finish is not None and finish.reason in tally.TELLING):
+        return False
+    return finish is None or not reply.may_be_empty
 
 
 def kind_of(delta: Delta) -> str:

@@ -15,7 +15,7 @@ from headgate.dialects.openai_chat import dialect as openai_chat
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import THOUGHTS, ClientView
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
-from headgate.model import Usage
+from headgate.model import NOTHING, Usage, Used
 from headgate.ports import StreamBridge
 from headgate.wire.bodies import framing
 from headgate.wire.bodies.framing import BodyForm
@@ -73,7 +73,10 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
     else:
         deltas += source.whole(framing.document(body))
     if source.error is not None or not source.done:
-        return Answer(error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."))
+        return Answer(
+            error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."),
+            used=Used(NOTHING.delivered, source.reported or NOTHING.billed),
+        )
     view = ClientView(keep=False)
     finish = Finish("stop")
     for delta in deltas:
@@ -81,14 +84,19 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
             finish = delta
         else:
             view.add(kind_of(delta), size_of(delta))
-    used = source.reported or Usage(reply.prompt_tokens, view.estimate)
     model = source.model or reply.model
+    hollow = is_hollow(view, finish, reply)
+    if hollow:
+        used = Used(NOTHING.delivered, source.reported or NOTHING.billed)
+    else:
+        usage = source.reported or Usage(reply.prompt_tokens, view.estimate)
+        used = Used(usage, usage)
     face = client.face(reply)
     try:
         passed = face.screen(deltas)
     except GatewayError as error:
-        return Answer(error=error, usage=used)
+        return Answer(error=error, used=Used(NOTHING.delivered, used.billed))
     return Answer(
-        partial(face.whole, passed, model, used), source.reported, view.size,
-        is_hollow(view, finish), finish.reason, skipped=source.skipped, model=model,
+        partial(face.whole, passed, model, used.delivered), used, view.size, hollow, finish.reason,
+        skipped=source.skipped, model=model,
     )  # fmt: skip

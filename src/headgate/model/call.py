@@ -82,6 +82,10 @@ class Prompt(Protocol):
     @property
     def obstacle(self) -> str | None: ...
 
+    @property
+    def follows_result(self) -> bool:
+        """True if the conversation ends with a tool's result: an agent's model may have nothing to say to it."""
+
 
 class Call(Struct, gc=False):
     """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.

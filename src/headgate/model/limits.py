@@ -96,39 +96,65 @@ class Quota(Struct, frozen=True, gc=False):
 
 
 class Quotas(Struct, frozen=True, gc=False):
-    """All that a call counts against.  ``hard``: some budget must not be overrun; ``metered``: or its tokens count."""
+    """All that a call counts against.  ``hard``: some budget must not be overrun; ``metered``: or its tokens count.
+
+    ``plain``: the only one has a limit per minute and none per day.
+    """
 
     each: tuple[Quota, ...] = ()
     hard: bool = False
     metered: bool = False
+    plain: bool = False
 
 
 NO_QUOTAS = Quotas()
 
 
-class Want(Struct, gc=False):
-    """What a call wants to hold.
+class Extent(Struct, frozen=True, gc=False):
+    """How much of an answer is to be held, in tokens.
 
-    ``owner``: the call's id, whose salt names the process.  ``prompt``: its estimated tokens.  ``output``: tokens of
-    the answer that are to be covered now, out of ``longest`` that there may be.  Where a hard budget cannot pay
-    ``output``, fewer will do: at least ``least``, at most ``fewer``.  ``share``: the call takes one of so many parts of
-    what is left, unless that is less than ``least``.  ``step``: tokens of an extension.  ``whole``: the answer cannot
-    be stopped midway.  ``price``: the highest of all targets that may serve; None (unknown): no quota's budget is hard.
-    After ``lease_s`` seconds the hold is released, if it still stands.
+    ``output``: what is to be covered now, out of ``longest`` that there may be.  Where a hard budget cannot pay that,
+    fewer will do: at least ``least``, at most ``fewer``.  ``share``: the call takes one of so many parts of what is
+    left, unless that is less than ``least``.  ``step``: of an extension.  ``whole``: the answer cannot be stopped
+    midway.
     """
 
-    owner: str
-    quotas: Quotas
-    prompt: int
     output: int
     least: int
-    price: Price | None = None
-    lease_s: float = 900.0
     longest: int = UNLIMITED
     fewer: int = UNLIMITED
     share: int = 1
     step: int = 1024
     whole: bool = False
+
+
+class Want(Struct, gc=False):
+    """What a call wants to hold.
+
+    ``owner``: the call's id, whose salt names the process.  ``prompt``: its estimated tokens.  ``price``: the highest
+    of all targets that may serve; None (unknown): no quota's budget is hard.  After ``lease_s`` seconds the hold is
+    released, if it still stands.
+    """
+
+    owner: str
+    quotas: Quotas
+    prompt: int
+    extent: Extent
+    price: Price | None = None
+    lease_s: float = 900.0
+
+
+class Standing(Struct, gc=False):
+    """What is left of the limits on requests and on tokens that are nearest to their end; all again in ``…_reset``
+    whole seconds.  ``UNLIMITED``: there is no such limit.
+    """
+
+    requests: int = UNLIMITED
+    requests_left: int = UNLIMITED
+    requests_reset: int = 0
+    tokens: int = UNLIMITED
+    tokens_left: int = UNLIMITED
+    tokens_reset: int = 0
 
 
 class Hold(Struct):
@@ -137,7 +163,8 @@ class Hold(Struct):
     ``covered``: completion tokens that it pays for.  ``reach``: how many may have come before it has to be extended;
     ``UNLIMITED``: it covers all that there can be.  ``cap``: the ``max_tokens`` of an answer that cannot be stopped
     midway and may not be as long as asked; 0: none.  ``cost``: nano-USD of ``prompt`` and ``covered``.  ``expires``:
-    Unix seconds, which its holder may put off.  ``parts``: what the counters that gave it know of it.
+    Unix seconds, which its holder may put off.  ``left``: requests and tokens of the only quota, when it was given.
+    ``parts``: what the counters that gave it know of it.
     """
 
     want: Want
@@ -149,19 +176,7 @@ class Hold(Struct):
     reach: int = UNLIMITED
     cap: int = 0
     settled: bool = False
-
-
-class Standing(Struct, gc=False):
-    """What is left of the limits on requests and on tokens that are nearest to their end; all again in ``…_reset``
-    seconds.  ``UNLIMITED``: there is no such limit.
-    """
-
-    requests: int = UNLIMITED
-    requests_left: int = UNLIMITED
-    requests_reset: float = 0.0
-    tokens: int = UNLIMITED
-    tokens_left: int = UNLIMITED
-    tokens_reset: float = 0.0
+    left: tuple[int, int] | None = None
 
 
 class QuotaUse(Struct, frozen=True, gc=False):

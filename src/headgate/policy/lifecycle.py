@@ -8,7 +8,8 @@
         │                 │                                 ├─fail──▶ FAILED      (an error event, no [DONE])
         └─refuse▶ REFUSED └─fail─▶ FAILED ◀─fail─ TRYING    └─leave─▶ ABANDONED   (the client has gone)
 
-A whole (non-streamed) answer goes from TRYING to DONE: its head and its end are one write.
+A whole (non-streamed) answer goes from TRYING to DONE: its head and its end are one write.  A stream whose head is
+sent early (``early_commit_s``) while the call waits for its first attempt goes from ADMITTED to COMMITTED.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TABLE = {
     (RECEIVED, "refuse"): REFUSED,
     (RECEIVED, "leave"): ABANDONED,
     (ADMITTED, "try"): TRYING,
+    (ADMITTED, "commit"): COMMITTED,
     (ADMITTED, "fail"): FAILED,
     (ADMITTED, "leave"): ABANDONED,
     (TRYING, "try"): TRYING,

@@ -8,13 +8,13 @@ from pydantic import Field
 
 from headgate.catalog.money import NANO
 from headgate.model import Account, Spend
+from headgate.resources.callers.tenant import TenantName
 from headgate.resources.callers.token import Expires
 from headgate.resources.fields import Credential, Label, ProviderName, Resource, Usd
 from headgate.wire import credentials
 
 Secret = Annotated[Credential, Field(min_length=1, max_length=credentials.MAX, description="Write-only.")]
 Priority = Annotated[int, Field(ge=-1000, le=1000, description="Higher is asked first.")]
-TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["acme"])]
 Requests = Annotated[int, Field(ge=1, le=1_000_000_000)]
 
 

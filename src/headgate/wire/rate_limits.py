@@ -6,10 +6,9 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 
-from headgate.model import UNLIMITED, Standing
+from headgate.model import UNLIMITED, Quota, Standing
 
 _LIMITS = tuple(
     (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
@@ -30,30 +29,36 @@ _OF_REQUESTS = (
 _OF_TOKENS = b"x-ratelimit-limit-tokens: %d\r\nx-ratelimit-remaining-tokens: %d\r\nx-ratelimit-reset-tokens: %b\r\n"
 _SHORT = b"x-ratelimit-limit: %d\r\nx-ratelimit-remaining: %d\r\nx-ratelimit-reset: %d\r\n"
 _BOTH = _OF_REQUESTS + _OF_TOKENS + _SHORT
+_JUST_BOTH = _BOTH.replace(b": %b", b": 1m0s").replace(b"reset: %d", b"reset: 60")
 
 
 def fields_of(standing: Standing) -> bytes:
     """Header lines as OpenAI has them, and the short ones in whole seconds; none where there is no limit."""
-    limit, most = standing.requests, standing.tokens
-    seconds, until = math.ceil(standing.requests_reset), math.ceil(standing.tokens_reset)
-    left, rest = standing.requests_left, standing.tokens_left
+    limit, left, seconds = standing.requests, standing.requests_left, standing.requests_reset
+    most, rest, until = standing.tokens, standing.tokens_left, standing.tokens_reset
     if left < 0:
         left = 0
     if rest < 0:
         rest = 0
+    reset = _MINUTE[seconds] if seconds <= 60 else _duration(seconds)
     if limit < UNLIMITED and most < UNLIMITED:
-        return _BOTH % (limit, left, _duration(seconds), most, rest, _duration(until), limit, left, seconds)
+        return _BOTH % (limit, left, reset, most, rest, _MINUTE[until], limit, left, seconds)
     if limit < UNLIMITED:
-        return (_OF_REQUESTS + _SHORT) % (limit, left, _duration(seconds), limit, left, seconds)
+        return (_OF_REQUESTS + _SHORT) % (limit, left, reset, limit, left, seconds)
     if most < UNLIMITED:
-        return (_OF_TOKENS + _SHORT) % (most, rest, _duration(until), most, rest, until)
+        return (_OF_TOKENS + _SHORT) % (most, rest, _MINUTE[until], most, rest, until)
     return b""
+
+
+def fields_at_once(quota: Quota, requests: int, tokens: int) -> bytes:
+    """As ``fields_of``, of one quota per minute that has just been counted: all is there again in a minute."""
+    if quota.rpm < UNLIMITED and quota.tpm < UNLIMITED:
+        return _JUST_BOTH % (quota.rpm, requests, quota.tpm, tokens, quota.rpm, requests)
+    return fields_of(Standing(quota.rpm, requests, 60, quota.tpm, tokens, 60))
 
 
 def _duration(seconds: int) -> bytes:
     """As OpenAI writes it: 7s, 6m0s, 23h0m5s."""
-    if seconds <= 60:
-        return _MINUTE[seconds]
     minutes, seconds = divmod(seconds, 60)
     return b"%dm%ds" % (minutes, seconds) if minutes < 60 else b"%dh%dm%ds" % (*divmod(minutes, 60), seconds)
 

@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headgate.dialects.anthropic_messages import request
-from headgate.dialects.canonical import continued
+from headgate.dialects.canonical import capped, continued
 from headgate.dialects.openai_chat import request as chat
 from headgate.errors import GatewayError
 from headgate.model import Call, ModelRow, Price, Provider, Target, Timeouts
@@ -178,6 +178,7 @@ def test_own_members_pass_as_they_came() -> None:
     }
     call = read(**given, headgate={"timeout_ms": 5})
     assert render(call) == {"max_tokens": 9, **given}
+    assert render(capped(call, 4)) == {**given, "max_tokens": 4}
     changed = continued(call, "c", 2, "trailing")
     assert changed.native is None
     assert render(changed) == {

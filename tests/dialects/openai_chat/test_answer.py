@@ -13,6 +13,7 @@ from pydantic import ValidationError
 from headgate import errors
 from headgate.dialects.base import Answer, Reply
 from headgate.dialects.openai_chat import ChatStream, answer_from_stream, whole_answer
+from headgate.model import Usage
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, check_contract, chunk, events, parse
 from tests.paths import SHARED
 
@@ -43,8 +44,8 @@ def test_what_is_ours_is_put_in_and_the_rest_kept() -> None:
         "created": CREATED,
         "headgate": {"provider": "up"},
     }
-    assert result.usage is not None
-    assert (result.usage.prompt, result.usage.completion, result.usage.basis) == (9, 3, "provider")
+    used = result.used.delivered
+    assert (used.prompt, used.completion, used.basis) == (9, 3, "provider")
     assert (result.text_bytes, result.finish, result.hollow, result.model) == (2, "stop", False, "up-model")
 
 
@@ -58,7 +59,7 @@ def test_what_is_missing_is_filled() -> None:
         "choices": [{"index": 0, "message": {"role": "assistant", "content": "Hello, hello"}, "finish_reason": "stop"}],
         "usage": {"prompt_tokens": 7, "completion_tokens": 3, "total_tokens": 10},
     }
-    assert result.usage is None
+    assert result.used.delivered == Usage(7, 3)
 
 
 def test_tool_calls_finish_as_such_and_are_completed() -> None:

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from headgate.dialects import openai_chat
+from headgate.dialects import canonical, openai_chat
 from headgate.wire import codec
 
 USER = {"role": "user", "content": "Tell me."}
@@ -50,3 +50,18 @@ def test_what_was_said_is_taken_from_what_may_be_said() -> None:
     assert rest(max_completion_tokens=10, tokens=10)["max_completion_tokens"] == 1
     assert openai_chat.exhausted(read(max_tokens=10), 10) and not openai_chat.exhausted(read(max_tokens=10), 9)
     assert not openai_chat.exhausted(read(), 10_000)
+
+
+@pytest.mark.parametrize(
+    ("members", "sent"),
+    [
+        ({}, {"max_tokens": 7}),
+        ({"max_tokens": 90}, {"max_tokens": 7}),
+        ({"max_completion_tokens": 90}, {"max_completion_tokens": 7}),
+        ({"max_tokens": 90, "max_completion_tokens": 90}, {"max_tokens": 7, "max_completion_tokens": 7}),
+    ],
+)
+def test_a_capped_request_names_its_limit_as_the_client_does(members: dict[str, Any], sent: dict[str, int]) -> None:
+    call = canonical.capped(read(**members), 7)
+    found = {name: json.loads(bytes(value)) for name, value in call.body.items() if name.startswith("max_")}
+    assert (found, call.max_tokens) == (sent, 7)

@@ -22,7 +22,15 @@ def test_size_and_tokens() -> None:
     assert short.size == len(json.dumps([USER])) and short.tokens == short.text_tokens == (short.size + 3) // 4
     image = [{"role": "user", "content": [{"type": "image_url", "image_url": {"url": "data:," + "A" * 20_000}}]}]
     attached = prompt(messages=image)
-    assert attached.tokens > 5000 and attached.text_tokens < 40
+    assert 1600 < attached.tokens < 1640 and attached.text_tokens < 40
+
+
+def test_tools_and_schemas_count_and_no_text_passes_for_an_attachment() -> None:
+    tools = [{"type": "function", "function": {"name": "f", "description": "d" * 4000}}]
+    assert prompt(tools=tools).tokens > 1000 + prompt().tokens
+    assert prompt(response_format={"type": "json_schema", "json_schema": {"x": "y" * 4000}}).tokens > 1000
+    for text in ("A" * 20_000, '"url": "' + "A" * 20_000 + '"'):
+        assert prompt(messages=[{"role": "user", "content": text}]).tokens > 5000
 
 
 IMAGE = {"type": "image_url", "image_url": {"url": "data:,"}}

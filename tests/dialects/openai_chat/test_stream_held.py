@@ -160,5 +160,5 @@ def test_a_whole_answer_whose_error_is_false_is_an_answer() -> None:
 def test_estimate_for_a_plain_request_stays_estimate() -> None:
     body = events(ROLE, chunk({"content": "hello"}), chunk({}, "stop"), "[DONE]")
     read = answer_from_stream(body, Reply(ident="i", created=1, model="m", prompt_tokens=9))
-    assert read.error is None and read.usage is not None
-    assert (read.usage.prompt, read.usage.basis) == (9, "estimated")
+    assert read.error is None
+    assert (read.used.billed.prompt, read.used.billed.basis) == (9, "estimated")

@@ -9,7 +9,8 @@ import pytest
 
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import ChatStream, answer
-from headgate.dialects.openai_chat.errors.quotation import Sent
+from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.wire import codec
 from tests.dialects.openai_chat.streams import bytewise, chunk, events, parse, run
 
 ROLE = chunk({"role": "assistant", "content": ""})
@@ -371,16 +372,16 @@ def test_a_half_leaves_nothing_unreadable_anywhere() -> None:
 # ------------------------------------------------------------------------------------- nothing, behind a tool's result
 
 
-def asked(role: str) -> Sent:
-    messages = [{"role": "user", "content": "x"}, {"role": role, "content": "5", "tool_call_id": "a"}]
-    return Sent({}, json.dumps({"model": "m", "messages": messages}).encode())
+def asked(role: str) -> ChatPrompt:
+    messages = codec.raw([{"role": "user", "content": "x"}, {"role": role, "content": "5", "tool_call_id": "a"}])
+    return ChatPrompt({"messages": messages}, len(messages))
 
 
 @pytest.mark.parametrize(("role", "fine"), [("tool", True), ("function", True), ("user", False), ("assistant", False)])
 def test_an_empty_stop_is_an_answer_to_a_tool_alone(role: str, fine: bool) -> None:
-    out, stream = run([events(ROLE, STOP, "[DONE]")], sent=asked(role))
+    out, stream = run([events(ROLE, STOP, "[DONE]")], prompt=asked(role))
     assert (stream.error is None) == fine and out.endswith(b"[DONE]\n\n") == fine
     if fine:
         assert [one["choices"][0]["finish_reason"] for one in parse(out)[:2]] == [None, "stop"]
-    _, unfinished = run([events(ROLE, "[DONE]")], sent=asked(role))
+    _, unfinished = run([events(ROLE, "[DONE]")], prompt=asked(role))
     assert unfinished.error is not None  # it has not even said that it stops

@@ -29,7 +29,7 @@ def whole(**members: Any) -> tuple[Usage, dict[str, Any]]:
     result = whole_answer(json.dumps(document).encode(), Reply(IDENT, CREATED, MODEL, prompt_tokens=ESTIMATED_PROMPT))
     assert result.error is None
     shown = json.loads(result.write(None, None))["usage"]
-    return result.usage or Usage(shown["prompt_tokens"], shown["completion_tokens"]), shown
+    return result.used.delivered, shown
 
 
 def streamed(**members: Any) -> tuple[Usage, dict[str, Any]]:

@@ -23,6 +23,7 @@ WEIGHT = "For weighted: one for each model, in their order."
 ON_MIDSTREAM_FAILURE = f"{words.listed(words.OnMidstreamFailure)}, for a stream that breaks."
 ON_DISCONNECT = f"{words.listed(words.OnDisconnect)}, for a call whose client leaves."
 RESUMABLE_S = "Seconds that a stream waits for a client that has left."
+HOLD_TOKENS = "Of an answer, which a budget holds at first."
 PRIVACY = f"{words.listed(words.Privacy)}: the providers that may be used."
 
 
@@ -89,6 +90,8 @@ def put(
     tool_calls: Annotated[str | None, typer.Option(help="stream, or hold until they are complete.")] = None,
     structured: Annotated[str | None, typer.Option(help="error, or buffer structured answers.")] = None,
     privacy: Annotated[str | None, typer.Option(help=PRIVACY)] = None,
+    hold_tokens: Annotated[int | None, typer.Option("--hold-tokens", help=HOLD_TOKENS)] = None,
+    unpriced: Annotated[str | None, typer.Option(help="allow, or refuse targets whose price is not known.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -108,6 +111,8 @@ def put(
         "tool_calls": tool_calls,
         "structured": structured,
         "privacy": privacy,
+        "hold_tokens": hold_tokens,
+        "unpriced": unpriced,
     }
     if weights and len(weights) != len(targets):
         sentence = f"{count(len(weights), 'weight')} for {count(len(targets), 'model')}"
@@ -141,6 +146,7 @@ def unset(name: Name, config: Config = None, state_dir: StateDir = None, as_json
 USUAL: dict[str, Any] = {
     "on_midstream_failure": "continue", "on_disconnect": "cancel", "resumable_s": 0, "early_commit_s": None,
     "tool_calls": "stream", "structured": "error", "affinity": "prompt_cache", "privacy": "any", "retries": None,
+    "hold_tokens": 1024, "unpriced": None,
 }  # fmt: skip
 
 

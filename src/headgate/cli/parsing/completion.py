@@ -36,6 +36,14 @@ def providers(part: str) -> Iterable[str]:
     return (row["name"] for row in _data("/providers"))
 
 
+def tenants(part: str) -> Iterable[str]:
+    return (row["name"] for row in _data("/tenants"))
+
+
+def budgets(part: str) -> Iterable[str]:
+    return (row["name"] for row in _data("/budgets"))
+
+
 def tokens(part: str) -> Iterable[str]:
     return (row["name"] for row in _data("/tokens"))
 
@@ -70,6 +78,8 @@ def several(source: Source) -> Source:
 
 OUTCOMES = choices(words.Outcome)
 SCOPES = choices(words.Scope)
+UNPRICED = choices(words.Unpriced)
+FORMATS = choices(words.TokenFormat)
 CAPABILITIES: Source = lambda part: ("tools", "json_schema", "vision", "reasoning", "audio")  # noqa: E731
 WHERE: dict[str, dict[str, Source]] = {
     "serve": {
@@ -108,8 +118,19 @@ WHERE: dict[str, dict[str, Source]] = {
     },
     "aliases unset": {"name": aliases},
     "token show": {"ident": tokens},
-    "token create": {"models": several(models), "scopes": several(SCOPES)},
-    "token edit": {"ident": tokens, "models": several(models), "scopes": several(SCOPES)},
+    "token create": {
+        "models": several(models), "scopes": several(SCOPES), "tenant": tenants, "over_budget": aliases,
+        "unpriced": UNPRICED, "form": FORMATS,
+    },
+    "token edit": {
+        "ident": tokens, "models": several(models), "scopes": several(SCOPES), "tenant": tenants,
+        "over_budget": aliases, "unpriced": UNPRICED,
+    },
+    "tenant show": {"name": tenants},
+    "tenant set": {"name": tenants, "over_budget": aliases},
+    "tenant remove": {"name": tenants},
+    "budget set": {"name": budgets, "model": models},
+    "budget remove": {"name": budgets},
     "token rotate": {"ident": tokens},
     "token revoke": {"ident": tokens},
     "requests list": {

@@ -23,6 +23,8 @@ _SYNONYMS = {
     "provider": "providers",
     "request": "requests",
     "tokens": "token",
+    "tenants": "tenant",
+    "budgets": "budget",
     "users": "user",
     "invites": "invite",
     "key": "vault",

@@ -34,6 +34,8 @@ _STEPS = {
     "token_not_found": "headgate token list",
     "account_not_found": "headgate vault list",
     "alias_not_found": "headgate aliases",
+    "tenant_not_found": "headgate tenant list",
+    "budget_not_found": "headgate budget list",
     "user_not_found": "headgate user list",
     "model_not_found": "headgate models",
     "request_not_found": "headgate requests",

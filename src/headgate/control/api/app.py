@@ -12,7 +12,7 @@ from headgate.control.api import docs, errors
 from headgate.control.api.access import audit_log, logins, oidc_logins, people
 from headgate.control.api.access.door import Door, Hosts
 from headgate.control.api.access.needs import PREFIX
-from headgate.control.api.nouns import aliases, catalog, explain, gateway, providers, requests, tokens
+from headgate.control.api.nouns import aliases, budgets, catalog, explain, gateway, providers, requests, tenants, tokens
 from headgate.control.api.parts import Admin
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
@@ -32,6 +32,8 @@ TAGS = [
     {"name": "aliases", "description": "Names for jobs."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
+    {"name": "tenants", "description": "What stands above tokens, with limits and a budget of its own."},
+    {"name": "budgets", "description": "Limits and budgets of groups of calls."},
     {"name": "requests", "description": "What was asked, how it went, what it cost."},
     {"name": "gateway", "description": "The gateway as a whole."},
     {"name": "probes", "description": "Without a token."},
@@ -61,7 +63,8 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
     for access in (logins.public_routes, logins.routes, people.routes):
         app.include_router(access(admin, guard), prefix=PREFIX)
     app.include_router(oidc_logins.routes(admin), prefix=PREFIX)
-    for noun in (providers, accounts, keys, invites, aliases, catalog, tokens, requests, explain, gateway, audit_log):
+    callers = (tokens, tenants, budgets)
+    for noun in (providers, accounts, keys, invites, aliases, catalog, *callers, requests, explain, gateway, audit_log):
         app.include_router(noun.routes(admin), prefix=PREFIX)
     app.include_router(gateway.probes(admin))
     app.include_router(invite_pages.routes(admin))

@@ -30,8 +30,8 @@ ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide onc
 _TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run")  # of a Grant
 
 
-class TokenTerms(msgspec.Struct, frozen=True, omit_defaults=True):
-    """The column of that name: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
+class StoredTerms(msgspec.Struct, frozen=True, omit_defaults=True):
+    """The column ``terms``: the fields ``_TERMS`` of a Grant, and the form of its token (``words.TokenFormat``)."""
 
     limits: CallLimits = NO_LIMITS
     budget: Budget | None = None
@@ -42,7 +42,7 @@ class TokenTerms(msgspec.Struct, frozen=True, omit_defaults=True):
     form: str = "pat"
 
 
-_terms = msgspec.json.Decoder(TokenTerms)
+_terms = msgspec.json.Decoder(StoredTerms)
 _strings = msgspec.json.Decoder(tuple[str, ...])
 
 
@@ -61,7 +61,7 @@ class Minted:
 
 @dataclass(frozen=True, slots=True)
 class Stored:
-    """A row of the table.  Instants are Unix ns; ``form``: see ``TokenTerms``."""
+    """A row of the table.  Instants are Unix ns; ``form``: see ``StoredTerms``."""
 
     grant: Grant
     digest: bytes
@@ -106,7 +106,7 @@ def described(grant: Grant) -> dict[str, Any]:
 
 
 def _columns(grant: Grant, form: str) -> dict[str, object]:
-    terms = TokenTerms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
+    terms = StoredTerms(**{name: getattr(grant, name) for name in _TERMS}, form=form)
     return {
         "tenant": grant.tenant,
         "terms": msgspec.json.encode(terms).decode(),
@@ -238,6 +238,8 @@ async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
         if row is None or row.revoked_at is not None:
             return False
         await connection.execute(update(tokens).where(tokens.c.id == grant.id).values(**_columns(grant, form)))
+        if row.tenant != grant.tenant:  # its children go with it
+            await connection.execute(update(tokens).where(tokens.c.parent == grant.id).values(tenant=grant.tenant))
         before = described(_stored(row).grant)
         await record(connection, Change("token", grant.id, "changed", before, described(grant)))
     return True

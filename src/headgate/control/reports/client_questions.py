@@ -77,7 +77,7 @@ class Answers:
         """What the token has used, spent, and has left.  ``budgets``: all that its calls count against."""
         await self._recorder.catch_up()
         found = msgspec.json.decode(ask.params.get("standings", "[]"), type=list[HolderStanding])
-        own = next((one for one in found if one.of == "token"), HolderStanding("token", ""))
+        own = next((one for one in found if one.holder == "token"), HolderStanding("token", ""))
         limits = {name: getattr(own, name) for name in ("rpm", "tpm", "rpd", "parallel")}
         return 200, {
             **await of_grant(self._engine, ask.grant),

@@ -78,7 +78,7 @@ def wished(wish: ChildWish, parent: Grant, siblings: Collection[Grant], name: st
             raise GatewayError(INVALID_VALUE, sentence, param="budget_usd")
     child = Grant(
         "", name, tuple(wish.scopes or parent.scopes), tuple(wish.models or ()), now + wish.ttl_s,
-        limits=wish.limits.limits(), budget=budget, parent=parent.id, run=wish.run or "",
+        tenant=parent.tenant, limits=wish.limits.limits(), budget=budget, parent=parent.id, run=wish.run or "",
     )  # fmt: skip
     return replace(child, expires=within(child, parent).expires)
 

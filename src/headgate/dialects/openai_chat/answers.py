@@ -14,10 +14,10 @@ from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks, finishes
-from headgate.dialects.openai_chat.stream.calls import complete_calls, follows_a_result
+from headgate.dialects.openai_chat.stream.calls import complete_calls
 from headgate.dialects.tally import TELLING, THOUGHTS
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
-from headgate.model import Usage
+from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec
 from headgate.wire.codec import NULL, ZERO, Object
 
@@ -45,8 +45,8 @@ def answer(body: bytes, reply: Reply) -> Answer:
         fault = _edit(top, body, reply.ident, result, reply.provider, failing)
         if fault is not None:
             return Answer(error=fault)
-        if result.hollow and follows_a_result(reply.sent.body if reply.sent is not None else b""):
-            result.hollow = False  # after tool results, a model may have nothing to add
+        if result.hollow and reply.may_be_empty:
+            result.hollow = False
     result.model = codec.as_text(top.get("model")) or reply.model
     whole: chunks.Members = top
     whole["id"] = reply.ident
@@ -137,7 +137,7 @@ def _read_plain(body: bytes, result: Answer) -> bool:
     choice = read.choices[0]
     result.text_bytes = len(choice.message.content)
     result.finish = choice.finish_reason
-    result.usage = usage
+    result.used = Used(usage, usage)
     return True
 
 
@@ -204,9 +204,10 @@ def _settle_usage(whole: chunks.Members, result: Answer, prompt_tokens: int) -> 
     raw: Raw | None = whole.get("usage")
     estimate = Usage(prompt_tokens, max(result.text_bytes >> 2, 1 if result.text_bytes else 0))
     usage, as_read = usages.read(raw, estimate)
-    if usage is estimate:
-        whole["usage"] = usages.write(estimate, None)
-        return
-    result.usage = usage
+    reported = usage is not estimate
     if not as_read:
-        whole["usage"] = usages.write(usage, raw)
+        whole["usage"] = usages.write(usage, raw if reported else None)
+    if result.hollow:
+        result.used = Used(NOTHING.delivered, usage if reported else NOTHING.billed)
+    else:
+        result.used = Used(usage, usage)

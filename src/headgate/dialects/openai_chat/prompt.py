@@ -18,7 +18,8 @@ BEGINNING = 4096  # bytes of a conversation's beginning that tell it from others
 SCANNED = 16 << 10  # bytes, the newest of the messages: the current question decides, and the cost stays bounded
 _LARGE = 16 << 10
 _ATTACHED = re.compile(rb'"(?:data:[^"\\]{64,}|[A-Za-z0-9+/=]{1024,})"')  # images and sounds: no words to count
-_BASE64 = re.compile(rb";base64,|[A-Za-z0-9+/=]{1024}")
+# Where a text can not stand: its quotes are escaped.  What is taken for an attachment is not counted by its length
+_ATTACHMENT = re.compile(rb'"(?:url|data|file_data)"[ \t\r\n]*:[ \t\r\n]*"[^"\\]{1024,}"')
 ATTACHED_TOKENS = 1600  # of an image or a sound, as the largest that providers count an ordinary one
 _INSTRUCTING = frozenset(("tools", "functions", "response_format"))
 _USER = codec.raw("user")
@@ -121,6 +122,11 @@ class ChatPrompt(Struct, gc=False):
             return "structured"
         return "sampled" if self.choices > 1 or _is_sampled(members) else None
 
+    @property
+    def follows_result(self) -> bool:
+        messages = codec.as_objects(self.members["messages"]) or [{}]
+        return codec.as_text(messages[-1].get("role")) in ("tool", "function")
+
 
 # ------------------------------------------------------------------------------------- features
 
@@ -160,9 +166,7 @@ _USES: dict[str, Callable[[Object], bool]] = {
 
 def _large(messages: memoryview) -> int:
     """Estimated tokens of messages that may have images or sounds attached."""
-    if _BASE64.search(messages) is None:
-        return estimate_tokens(messages)
-    plain, attached = _ATTACHED.subn(b'""', messages)
+    plain, attached = _ATTACHMENT.subn(b'""', messages)
     return estimate_tokens(plain) + attached * ATTACHED_TOKENS
 
 

@@ -11,6 +11,7 @@ from headgate.dialects.openai_chat.answers import answer
 from headgate.dialects.openai_chat.normalise import TEXT_KEYS
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import UPSTREAM_GARBAGE
+from headgate.model import NOTHING, Used
 from headgate.wire import codec, sse
 from headgate.wire.bodies import framing
 from headgate.wire.bodies.framing import BodyForm
@@ -57,13 +58,12 @@ def answer_in_parts(data: bytes, reply: Reply) -> Iterator[Answer | None]:
         yield None
     add(stream.close())
     if stream.error is not None:
-        yield Answer(error=stream.error)
+        yield Answer(error=stream.error, used=Used(NOTHING.delivered, stream.used.billed))
         return
-    usage = stream.used.billed
-    add(stream.tail(usage))
+    billed = stream.used.billed
+    add(stream.tail(billed))
     result = answer(total.body(), msgspec.structs.replace(reply, model=stream.model))
-    if result.usage is not None:
-        result.usage = usage
+    result.used = Used(NOTHING.delivered if result.hollow or result.error is not None else billed, billed)
     result.skipped = stream.skipped
     yield result
 

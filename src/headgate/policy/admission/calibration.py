@@ -44,13 +44,7 @@ class Calibration:
 
     def __init__(self) -> None:
         self._learnt: Bounded[tuple[str, str], Learnt] = Bounded(MOST_MODELS)
-        self._calls = 0
-
-    def learn(self, target: Target, estimated: int, reported: int) -> None:
-        """A prompt's tokens, as they were estimated and as the provider counted them: one of eight, after the first."""
-        self._calls = calls = self._calls + 1
-        if calls < EACH or not calls & 7:
-            self.of(target).learn(estimated, reported)
+        self.calls = 0  # that could have been learnt from; counted by their ends
 
     def of(self, target: Target) -> Learnt:
         key = (target.provider.name, target.upstream_model)

@@ -24,7 +24,7 @@ SWEPT = 256  # meters that one sweep looks at
 
 class Portion(Struct):
     """A hold's share of one meter.  ``tokens`` of the last minute are its own, the newest of them in ``entry``; its
-    request is in ``first``.
+    request is in ``first``, where that is another.
     """
 
     quota: Quota
@@ -46,26 +46,27 @@ class MemoryCounters:
 
     def take(self, want: Want, now: float) -> Hold:
         known = self._meters
-        covered, price = want.output, want.price
+        extent, price = want.extent, want.price
+        covered = extent.output
         cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
-        tokens = want.prompt + want.least
+        tokens = want.prompt + extent.least
         blocked = False
-        meters = []
+        meters: list[Meter] = []
         for quota in want.quotas.each:
-            meter = known.get(quota.key)
-            if meter is None or meter.quota is not quota:
-                meter = self._meter(quota, now)
-            if now >= meter.until:
-                meter.catch_up(now)
+            found = known.get(quota.key)
+            if found is None or found.quota is not quota:
+                found = self._meter(quota, now)
+            if now >= found.until:
+                found.catch_up(now)
             if (
-                meter.requests >= quota.rpm
-                or meter.running >= quota.parallel
-                or meter.today >= quota.rpd
-                or meter.tokens + tokens > quota.tpm
-                or meter.spent + meter.held + cost * want.share > quota.most
+                found.requests >= quota.rpm
+                or found.running >= quota.parallel
+                or found.today >= quota.rpd
+                or found.tokens + tokens > quota.tpm
+                or found.spent + found.held + cost * extent.share > quota.most
             ):
                 blocked = True
-            meters.append(meter)
+            meters.append(found)
         if blocked:
             covered = _fit(want, meters, now)
             cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
@@ -73,7 +74,7 @@ class MemoryCounters:
         for meter in meters:
             quota = meter.quota
             if quota.timed:
-                weight = tokens if tokens <= quota.tpm else quota.tpm
+                weight = min(tokens, quota.tpm) if blocked else tokens
                 entries = meter.entries
                 if len(entries) < MOST_ENTRIES:
                     meter.requests += 1
@@ -82,16 +83,18 @@ class MemoryCounters:
                     entries.append(entry)
                 else:
                     entry = meter.add(now, 1, weight)
-                parts.append(Portion(quota, meter, weight, entry, entry))
+                parts.append(Portion(quota, meter, weight, entry))
             else:
                 parts.append(Portion(quota, meter))
             meter.running += 1
             meter.today += 1
             meter.held += cost
         hold = Hold(want, parts, now, now + want.lease_s, covered, cost)
-        if covered < want.longest:
-            if want.whole:
-                hold.cap = covered if covered < want.output else 0
+        if want.quotas.plain:
+            hold.left = quota.rpm - meter.requests, quota.tpm - meter.tokens
+        if covered < extent.longest:
+            if extent.whole:
+                hold.cap = covered if covered < extent.output else 0
             elif want.quotas.metered:
                 hold.reach = covered
         self._open[want.owner] = hold
@@ -101,11 +104,12 @@ class MemoryCounters:
         if tokens < hold.reach:
             return hold.reach
         want, price = hold.want, hold.want.price
-        if hold.settled or tokens >= want.longest:
+        longest = want.extent.longest
+        if hold.settled or tokens >= longest:
             return UNLIMITED  # there is nothing to hold: its upstream has its own end, or it has ended
         if want.owner not in self._open:
             self._reopen(hold, now)
-        covered = min(tokens + want.step, want.longest)
+        covered = min(tokens + want.extent.step, longest)
         if price is not None:
             room = min((self._room(part, now) for part in hold.parts), default=UNLIMITED)
             if room < UNLIMITED:
@@ -118,10 +122,11 @@ class MemoryCounters:
             part.meter.held += more
             if part.quota.timed:
                 part.tokens += covered - hold.covered
+                part.first = part.first or part.entry
                 part.entry = part.meter.add(now, 0, covered - hold.covered)
         hold.cost += more
         hold.covered = covered
-        hold.reach = covered if covered < want.longest else UNLIMITED
+        hold.reach = covered if covered < longest else UNLIMITED
         hold.expires = max(hold.expires, now + want.lease_s)
         return hold.reach
 
@@ -143,18 +148,19 @@ class MemoryCounters:
             if quota.model and (served is None or not is_model(served, quota.model)):
                 meter.today -= hold.taken >= meter.day_ends - DAY_S
                 if entry is not None:
-                    meter.take_back(part.first, 1, 0)
+                    meter.take_back(part.first or entry, 1, 0)
                     meter.take_back(entry, 0, part.tokens)
                 continue
             meter.spent += cost
             if entry is None:
                 continue
             surplus = part.tokens - tokens
-            if 0 < surplus <= entry.tokens and entry.at != GONE:
-                entry.tokens -= surplus
-                meter.tokens -= surplus
-            elif surplus > 0:
-                meter.take_back(entry, 0, surplus)
+            if surplus > 0:
+                if surplus <= entry.tokens and entry.at != GONE:
+                    entry.tokens -= surplus
+                    meter.tokens -= surplus
+                else:
+                    meter.take_back(entry, 0, surplus)
             elif surplus < 0:  # used by now, whenever
                 meter.add(now, 0, -surplus)
 
@@ -172,10 +178,10 @@ class MemoryCounters:
                 part.meter.held -= hold.cost
         self._unswept = self._unswept or list(self._meters)
         for key in self._unswept[-SWEPT:]:
-            known = self._meters.get(key)
-            if known is not None:
-                known.catch_up(now)
-                if known.idle:
+            seen = self._meters.get(key)
+            if seen is not None:
+                seen.catch_up(now)
+                if seen.idle:
                     del self._meters[key]
         del self._unswept[-SWEPT:]
         return len(expired)
@@ -191,24 +197,24 @@ class MemoryCounters:
 
     def standing(self, quotas: Quotas, now: float) -> Standing:
         found = Standing()
-        for quota in quotas.each:
-            meter = self._meters.get(quota.key)
-            if meter is None:
-                meter = self._meter(quota, now)
-            if now >= meter.until:
-                meter.catch_up(now)
-            entries = meter.entries
-            reset = entries[-1].at + MINUTE - now if entries else 0.0
-            left = quota.rpm - meter.requests
-            if left < found.requests_left:
-                found.requests, found.requests_left, found.requests_reset = quota.rpm, left, reset
-            left = quota.tpm - meter.tokens
-            if left < found.tokens_left:
-                found.tokens, found.tokens_left, found.tokens_reset = quota.tpm, left, reset
-            if quota.rpd - meter.today < found.requests_left:
-                found.requests, found.requests_left = quota.rpd, quota.rpd - meter.today
-                found.requests_reset = meter.day_ends - now
+        for one in (self._standing(quota, now) for quota in quotas.each):
+            if one.requests_left < found.requests_left:
+                found.requests, found.requests_left = one.requests, one.requests_left
+                found.requests_reset = one.requests_reset
+            if one.tokens_left < found.tokens_left:
+                found.tokens, found.tokens_left, found.tokens_reset = one.tokens, one.tokens_left, one.tokens_reset
         return found
+
+    def _standing(self, quota: Quota, now: float) -> Standing:
+        meter = self._known(quota, now)
+        if now >= meter.until:
+            meter.catch_up(now)
+        entries, limit = meter.entries, quota.rpm
+        reset = until = int(entries[-1].at + (MINUTE + 0.999) - now) if entries else 0
+        left, today = limit - meter.requests, quota.rpd - meter.today
+        if today < left:
+            limit, left, until = quota.rpd, today, int(meter.day_ends + 0.999 - now)
+        return Standing(limit, left, until, quota.tpm, quota.tpm - meter.tokens, reset)
 
     def use(self, quota: Quota, now: float) -> QuotaUse:
         meter = self._meter(quota, now)
@@ -266,20 +272,20 @@ class MemoryCounters:
 
 def _fit(want: Want, meters: list[Meter], now: float) -> int:
     """The completion tokens that the hold can cover, if not all that are wanted.  Raises GatewayError (402, 429)."""
-    covered = want.output
-    price = want.price
+    extent, price = want.extent, want.price
+    covered = extent.output
     if price is not None and metering.ceiling_cost(want.prompt, covered, price):
         meter = min(meters, key=_room_of)
         room = meter.room
-        if metering.ceiling_cost(want.prompt, covered, price) * want.share > room:
-            least = min(want.least, covered)
+        if metering.ceiling_cost(want.prompt, covered, price) * extent.share > room:
+            least = min(extent.least, covered)
             payable = metering.affordable(price, want.prompt, room)
             if payable < least:
                 raise refusals.over_budget(meter, metering.ceiling_cost(want.prompt, least, price))
-            part = metering.affordable(price, want.prompt, room // want.share)
-            covered = max(least, min(part, payable, want.output))
-            if covered < want.output:
-                covered = max(least, min(covered, want.fewer))
+            part = metering.affordable(price, want.prompt, room // extent.share)
+            covered = max(least, min(part, payable, extent.output))
+            if covered < extent.output:
+                covered = max(least, min(covered, extent.fewer))
     refused = refusals.over_limit(want, meters, now)
     if refused is not None:
         raise refused

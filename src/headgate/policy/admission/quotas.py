@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 from headgate.model import (
     HARD,
@@ -10,7 +10,6 @@ from headgate.model import (
     UNLIMITED,
     Attempt,
     Budget,
-    Call,
     CallGroup,
     CallLimits,
     Grant,
@@ -21,15 +20,17 @@ from headgate.model import (
     Tenant,
 )
 
+Lookup = Callable[[], bytes]
+
 
 class QuotaTable:
     """The quotas of one Snapshot.  ``empty``: there are none, so no call is counted.  ``grouped``: some are groups'."""
 
-    __slots__ = ("_groups", "_made", "_of", "_parents", "_snapshot", "empty", "grouped")
+    __slots__ = ("_groups", "_made", "_parents", "_snapshot", "empty", "grouped", "known")
 
     def __init__(self, snapshot: Snapshot) -> None:
         self._snapshot = snapshot
-        self._of: dict[str, Quotas] = {}  # by the grant's id
+        self.known: dict[str, Quotas] = {}  # by the grant's id: what ``of`` has found
         self._made: dict[str, Quota | None] = {}  # by key: the counters know one that is the same object at once
         self._parents: dict[str, Grant] | None = None
         self._groups = tuple(
@@ -48,17 +49,20 @@ class QuotaTable:
 
     def of(self, grant: Grant) -> Quotas:
         """A token's and its tenant's."""
-        found = self._of.get(grant.id)
+        found = self.known.get(grant.id)
         if found is None:
-            found = self._of[grant.id] = self._make(grant)
+            found = self.known[grant.id] = self._make(grant)
         return found
 
-    def matching(self, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> tuple[Quota, ...]:
-        """Those of the groups that a call matches.  ``session`` is asked only where a group depends on it.
+    def matching(
+        self, tags: Mapping[str, str], session: Lookup, attempts: tuple[Attempt, ...], user: Lookup = bytes
+    ) -> tuple[Quota, ...]:
+        """Those of the groups that a call matches.  ``session`` and ``user`` are asked only where a group depends on
+        them.
 
         A group of a model applies where the model may serve; where another one does, the call is taken back.
         """
-        return tuple(quota for group, quota in self._groups if _matches(group, call, session, attempts))
+        return tuple(quota for group, quota in self._groups if _matches(group, tags, session, attempts, user))
 
     def over_budget(self, grant: Grant) -> str:
         """The alias that serves a token's calls where a budget is spent; empty: none does."""
@@ -114,7 +118,8 @@ def quotas_of(each: tuple[Quota, ...]) -> Quotas:
     if not each:
         return NO_QUOTAS
     hard = any(quota.most < UNLIMITED for quota in each)
-    return Quotas(each, hard, hard or any(quota.tpm < UNLIMITED for quota in each))
+    metered = hard or any(quota.tpm < UNLIMITED for quota in each)
+    return Quotas(each, hard, metered, len(each) == 1 and each[0].timed and each[0].rpd == UNLIMITED)
 
 
 def is_model(target: Target, name: str) -> bool:
@@ -122,13 +127,14 @@ def is_model(target: Target, name: str) -> bool:
     return name in (f"{target.provider.name}/{target.model}", target.model)
 
 
-def _matches(group: CallGroup, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> bool:
-    tags = call.metadata or {}
+def _matches(
+    group: CallGroup, tags: Mapping[str, str], session: Lookup, attempts: tuple[Attempt, ...], user: Lookup
+) -> bool:
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.model and not any(is_model(attempt.target, group.model) for attempt in attempts):
         return False
-    if group.user and call.prompt.user != group.user.encode():
+    if group.user and user() != group.user.encode():
         return False
     return not group.session or session() == group.session.encode()
 

@@ -76,7 +76,7 @@ def _refusals(want: Want, meter: Meter, now: float) -> Iterator[Delay]:
         wait = _wait(meter, now, requests=meter.requests - quota.rpm + 1)
         message = f"{holder} may make {quota.rpm} requests a minute and has made {meter.requests}"
         yield Delay(wait, TOO_MANY_REQUESTS, message + _again(wait))
-    weight = min(want.prompt + want.least, quota.tpm)
+    weight = min(want.prompt + want.extent.least, quota.tpm)
     if want.prompt > quota.tpm:
         message = f"{holder} may use {quota.tpm} tokens a minute, and this prompt alone has about {want.prompt}"
         yield Delay(NEVER, TOO_MANY_TOKENS, message)

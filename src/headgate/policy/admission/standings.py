@@ -40,9 +40,9 @@ class BudgetStanding(Struct, frozen=True):
 
 
 class HolderStanding(Struct, frozen=True):
-    """``of``: token | parent | tenant | group.  A limit that is not set is null."""
+    """``holder``: token | parent | tenant | group.  A limit that is not set is null."""
 
-    of: str
+    holder: str
     name: str
     rpm: LimitStanding | None = None
     tpm: LimitStanding | None = None

@@ -10,7 +10,7 @@ from __future__ import annotations
 from msgspec import Struct
 
 from headgate.errors import NO_QUALIFYING_MODEL, GatewayError
-from headgate.model import UNLIMITED, Attempt, Call, Plan, Price, Quotas, Target, Want
+from headgate.model import UNLIMITED, Attempt, Call, Extent, Plan, Price, Quotas, Target, Want
 from headgate.model.bounded import Bounded
 from headgate.policy import metering
 from headgate.policy.admission.calibration import Calibration, Learnt
@@ -22,13 +22,13 @@ MAX_REMEMBERED = 4096
 LEASE_S = 60.0  # beyond the last deadline of a call
 
 
-class Terms(Struct, frozen=True):
+class PlanTerms(Struct, frozen=True):
     """What holds for every call of one plan.
 
     ``price``: the highest of its targets; None: it depends on the prompt's size, or one is unknown (``is_priced``).
     ``unseen``: a target may reason without showing it, or a stream is sent only when it is complete.  ``first``: tokens
     of output that a stream begins with, ``longest``: of the longest answer, ``cap``: the largest ``max_tokens`` that
-    all targets accept.
+    all targets accept.  ``stream``, ``whole`` and ``covered`` (to its end) are the extents of one answer of any length.
     """
 
     attempts: tuple[Attempt, ...]
@@ -37,10 +37,13 @@ class Terms(Struct, frozen=True):
     is_priced: bool
     price: Price | None
     unseen: bool
+    lease_s: float
     first: int
     longest: int
     cap: int
-    lease_s: float
+    stream: Extent
+    whole: Extent
+    covered: Extent
 
 
 class Wants:
@@ -48,42 +51,34 @@ class Wants:
 
     def __init__(self, learnt: Calibration) -> None:
         self._learnt = learnt
-        self._terms: Bounded[str, Terms] = Bounded(MAX_REMEMBERED)
+        self._terms: Bounded[str, PlanTerms] = Bounded(MAX_REMEMBERED)
 
-    def terms(self, plan: Plan) -> Terms:
+    def make(self, owner: str, quotas: Quotas, call: Call, plan: Plan, estimated: int) -> Want | None:
+        """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
+
+        None: a quota's budget is hard, and not all targets of the plan are priced: see ``priced``.
+        """
         terms = self._terms.get(plan.requested)
         if terms is None or terms.attempts is not plan.attempts:
             terms = _terms(plan, self._learnt)
             self._terms.put(plan.requested, terms)
-        return terms
-
-    def make(self, owner: str, quotas: Quotas, call: Call, terms: Terms, estimated: int) -> Want:
-        """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
-
-        Where a quota's budget is hard, the plan's targets are priced: see ``priced``.
-        """
-        factor = 0.0
-        for learnt in terms.learnt:
-            if learnt.factor > factor:
-                factor = learnt.factor
+        if quotas.hard and not terms.is_priced:
+            return None
+        learnt = terms.learnt
+        factor = learnt[0].factor if len(learnt) == 1 else max(one.factor for one in learnt)
         prompt = int(estimated * factor) + 1
         price = terms.price or metering.ceiling([target.price for target in terms.targets], prompt)
-        longest, first = call.max_tokens or UNLIMITED, terms.first
-        whole, cap, share = not call.stream or terms.unseen, UNLIMITED, 1
-        output = first
-        if whole and quotas.hard:
-            output = longest
-            if longest == UNLIMITED:
-                output, cap, share = terms.longest, terms.cap, SHARE
-                longest = output
+        covered = quotas.hard and (terms.unseen or not call.stream)
         choices = call.prompt.choices
-        if choices > 1:
-            longest, first, output, cap = longest * choices, first * choices, output * choices, cap * choices
-        if longest < first:
-            output = first = longest
-        elif output < first:
-            first = output
-        return Want(owner, quotas, prompt, output, first, price, terms.lease_s, longest, cap, share, first, whole)
+        if call.max_tokens is None and choices == 1:
+            extent = terms.covered if covered else terms.stream if call.stream else terms.whole
+        elif covered and call.max_tokens is None:
+            extent = _covered(terms.first * choices, terms.longest * choices, terms.cap * choices)
+        else:
+            longest = (call.max_tokens or UNLIMITED) * choices
+            least = min(terms.first * choices, longest)
+            extent = Extent(longest if covered else least, least, longest, step=least, whole=covered or not call.stream)
+        return Want(owner, quotas, prompt, extent, price, terms.lease_s)
 
 
 def priced(plan: Plan) -> tuple[Attempt, ...]:
@@ -99,11 +94,16 @@ def priced(plan: Plan) -> tuple[Attempt, ...]:
     return found
 
 
+def _covered(first: int, longest: int, cap: int) -> Extent:
+    """Of an answer whose length the client does not limit: it takes no more than its share of what is left."""
+    return Extent(longest, min(first, longest), longest, cap, SHARE, whole=True)
+
+
 def _is_priced(price: Price) -> bool:
     return price.input is not None and price.output is not None
 
 
-def _terms(plan: Plan, learnt: Calibration) -> Terms:
+def _terms(plan: Plan, learnt: Calibration) -> PlanTerms:
     attempts = plan.attempts
     targets = tuple({id(one.target): one.target for one in attempts}.values())
     tiered = any(target.price.tiers for target in targets)
@@ -114,15 +114,19 @@ def _terms(plan: Plan, learnt: Calibration) -> Terms:
         longest, cap = max(outputs), min(outputs)
     else:
         longest, cap = (max(windows) if len(windows) == len(targets) else WIDEST), CAPPED
-    return Terms(
+    first = plan.alias.hold_tokens
+    return PlanTerms(
         attempts,
         targets,
         tuple(learnt.of(target) for target in targets),
         all(_is_priced(target.price) for target in targets),
         None if tiered else metering.ceiling([target.price for target in targets], 0),
         plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows),
-        plan.alias.hold_tokens,
+        max(target.timeouts.total for target in targets) + LEASE_S,
+        first,
         longest,
         cap,
-        max(target.timeouts.total for target in targets) + LEASE_S,
+        Extent(first, first, step=first),
+        Extent(first, first, whole=True),
+        _covered(first, longest, cap),
     )

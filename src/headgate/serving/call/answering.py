@@ -68,7 +68,7 @@ class Answering(Struct):  # made in C, once a call
         reply = Reply(
             receipt.client_id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
             self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.prompt_tokens,
-            sent=upstream.asking,
+            sent=upstream.asking, prompt=self.call.prompt,
         )  # fmt: skip
         if upstream.streamed:
             await self._relay(upstream, reply, attempt, recovery)
@@ -84,18 +84,12 @@ class Answering(Struct):  # made in C, once a call
         else:
             found = registry.composed_answer(client, backend, upstream.body, reply)
         answer = found if isinstance(found, Answer) else await summed_up(found)
-        if answer.skipped:
-            self.skipped = answer.skipped
+        self.used, self.skipped = answer.used, answer.skipped
         if answer.error is not None:
-            if answer.usage is not None:
-                self.used = Used(NOTHING.delivered, answer.usage)  # it may have been billed
             raise answer.error
         if answer.hollow:
-            self.used = Used(NOTHING.delivered, answer.usage or NOTHING.billed)  # as above
             said = f"{provider.name} answered with nothing in it"
             raise GatewayError(UPSTREAM_HOLLOW, said, upstream_status=upstream.status)
-        usage = answer.usage or Usage(receipt.prompt_tokens, answer.text_bytes >> 2)
-        self.used = Used(usage, usage)
         self.write = answer.write
 
     async def _relay(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> None:

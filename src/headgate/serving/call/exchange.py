@@ -15,6 +15,7 @@ from headgate.dialects.base import Client
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import (
     INTERNAL,
+    JOURNAL_FULL,
     UNSUPPORTED_ENCODING,
     UPSTREAM_HOLLOW,
     ClientGone,
@@ -69,7 +70,7 @@ class Exchange:
         self._ids = ids
         self._replay = replay
         self._health = directory.health
-        self._admission = Admission(directory.counters, journal)
+        self._admission = Admission(directory.counters)
 
     async def run(self, request: Request, egress: Egress, client: Client, receipt: Receipt | None = None) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing.  ``receipt``: one that is made already."""
@@ -123,7 +124,15 @@ class Exchange:
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
-        call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
+        if not self._journal.accepting:
+            raise GatewayError(
+                JOURNAL_FULL,
+                "the journal has no room for another receipt (is the disk full, or control behind?); try again shortly",
+                retry_after=5,
+            )
+        receipt.prompt_tokens = call.prompt.tokens
+        if not router.quotas.empty:
+            call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
         receipt.open(plan, call.stream)
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan

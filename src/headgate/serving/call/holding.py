@@ -7,7 +7,7 @@ import time
 from msgspec import Struct
 
 from headgate.model import UNLIMITED, Attempt, Hold, Quotas, Usage
-from headgate.policy.admission.calibration import Calibration
+from headgate.policy.admission.calibration import EACH, Calibration
 from headgate.ports import Counters
 from headgate.wire import rate_limits
 
@@ -23,7 +23,10 @@ class Holding(Struct):  # made in C, once a call
     hold: Hold | None = None
 
     def fields(self) -> bytes:
-        """Return the header lines that say what is left of the limits."""
+        """Return the header lines that say what is left of the limits: when the call was admitted, else now."""
+        hold = self.hold
+        if hold is not None and hold.left is not None:
+            return rate_limits.fields_at_once(self.quotas.each[0], *hold.left)
         return rate_limits.fields_of(self.counters.standing(self.quotas, _now()))
 
     @property
@@ -47,9 +50,11 @@ class Holding(Struct):  # made in C, once a call
     def settle(self, usage: Usage, cost: int, served: Attempt | None, estimated: int) -> None:
         """The call is over.  ``estimated``: tokens of its prompt, as they were before its provider counted them."""
         hold = self.hold
-        if hold is None or hold.settled:
+        if hold is None:
             return
         target = served.target if served is not None else None
         self.counters.settle(hold, usage, cost, _now(), target)
-        if target is not None and usage.basis == "provider":
-            self.learnt.learn(target, estimated, usage.prompt)
+        learnt = self.learnt
+        learnt.calls = calls = learnt.calls + 1
+        if (calls < EACH or not calls & 7) and target is not None and usage.basis == "provider":
+            learnt.of(target).learn(estimated, usage.prompt)

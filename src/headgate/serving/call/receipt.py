@@ -248,8 +248,9 @@ class Receipt:
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
-        if self.holding is not None:
-            self.holding.settle(self.usage, self.cost or 0, self.target, self.prompt_tokens)
+        holding = self.holding
+        if holding is not None:
+            holding.settle(self.usage, self.cost or 0, self.target, self.prompt_tokens)
         following = lifecycle.TABLE[self._state, event]
         if self.grant is None or not (self.opened or self._journal.accepting):
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.

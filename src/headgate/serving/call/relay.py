@@ -143,7 +143,7 @@ class Pump:
         if events:
             if not self._flowing:
                 self.deliver(events)
-            elif bridge.size < self._most or self._extend():
+            elif bridge.view.size < self._most or self._extend():
                 self._egress.send(events)
         if bridge.done or bridge.error is not None:
             self.done.set(None)
@@ -164,7 +164,7 @@ class Pump:
             return True
         covered = hold.covered
         tokens = receipt.usage.completion + bridge.used.delivered.completion
-        self._most = holding.may_reach(bridge.size, tokens)
+        self._most = holding.may_reach(bridge.view.size, tokens)
         if self._most == 0:
             receipt.stopped = True
             bridge.stop("length")

@@ -17,6 +17,7 @@ from urllib.parse import unquote_to_bytes
 
 from headgate.catalog import entries, parameters, selection
 from headgate.catalog.entries import Catalog, Entry
+from headgate.catalog.names import tenant_of
 from headgate.catalog.offers import ready
 from headgate.errors import MODEL_NOT_FOUND, GatewayError
 from headgate.model import Grant, Snapshot
@@ -62,10 +63,10 @@ class Lists:
         wanted = selection.read(request.query)
         shelf = self._current()
         await shelf.filled()
-        allowed = grant.models if grant is not None else ()
+        allowed, tenant = _bounds(grant)
         uses = self._directory.uses
-        key = ("models", request.query, allowed)
-        return self._pages.get(key, shelf, uses, lambda: shelf.page(wanted, uses, allowed), _fields(grant))
+        key = ("models", request.query, allowed, tenant)
+        return self._pages.get(key, shelf, uses, lambda: shelf.page(wanted, uses, allowed, tenant), _fields(grant))
 
     async def model(self, request: Request) -> TaggedBody:
         """One entry, by any name that resolves to it; its id may have slashes, percent-encoded or not."""
@@ -87,8 +88,8 @@ class Lists:
         grant = self._admit(request)
         parameters.read(request.query)
         shelf, uses = self._current(), self._directory.uses
-        allowed = grant.models if grant is not None else ()
-        return self._pages.get(("aliases", allowed), shelf, uses, lambda: _aliases(shelf, uses, grant), _fields(grant))
+        key = ("aliases", *_bounds(grant))
+        return self._pages.get(key, shelf, uses, lambda: _aliases(shelf, uses, grant), _fields(grant))
 
     async def providers(self, request: Request) -> TaggedBody:
         """Return the providers' names and states, without addresses and accounts."""
@@ -123,6 +124,7 @@ class _Shelf:
         self.snapshot = router.snapshot
         self.catalog = Catalog(router.snapshot, router.offers)
         self._coming = self.catalog.entries()
+        self._has_tenants = any(map(tenant_of, router.snapshot.aliases))
         self._entries: list[Entry] = []
         self._texts: dict[str, bytes] = {}
         self._waiting: list[Signal[None]] = []
@@ -159,8 +161,11 @@ class _Shelf:
         for signal in waiting:
             signal.set(None)
 
-    def page(self, wanted: selection.CatalogQuery, uses: Uses, allowed: tuple[str, ...]) -> bytes:
-        found, total = selection.page(self._ordered(wanted.sort_by, uses), wanted, frozenset(allowed))
+    def page(self, wanted: selection.CatalogQuery, uses: Uses, allowed: tuple[str, ...], tenant: str) -> bytes:
+        every = self._ordered(wanted.sort_by, uses)
+        if self._has_tenants:
+            every = [entry for entry in every if tenant_of(entry.id) in (None, tenant)]
+        found, total = selection.page(every, wanted, frozenset(allowed))
         texts = self._texts
         rows = b",".join(
             [
@@ -259,7 +264,15 @@ def _list(rows: Sequence[Mapping[str, object]]) -> bytes:
     return encode({"object": "list", "data": rows, "has_more": False})
 
 
+def _bounds(grant: Grant | None) -> tuple[tuple[str, ...], str]:
+    """The models that a caller may see (empty: all), and its tenant."""
+    return ((), "") if grant is None else (grant.models, grant.tenant)
+
+
 def _may(grant: Grant | None, name: str, entry: Entry | None) -> bool:
+    """Whether a caller may see it.  A tenant's aliases exist for its own tokens only."""
+    if tenant_of(name) not in (None, _bounds(grant)[1]):
+        return False
     if grant is None or not grant.models or name in grant.models:
         return True
     return entry is not None and selection.permitted(entry, grant.models)

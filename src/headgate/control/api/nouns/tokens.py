@@ -14,16 +14,26 @@ from pydantic import AfterValidator, Field
 
 from headgate.control.api.access.callers import Caller, bounded, own_grants
 from headgate.control.api.errors import documented
+from headgate.control.api.nouns.allowances import (
+    BudgetView,
+    HolderStandingView,
+    LimitsView,
+    used,
+    view_of_budget,
+    view_of_standing,
+)
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Changed, Page, View, seconds
 from headgate.control.identity import tokens
 from headgate.control.identity.roles import Principal
 from headgate.control.objects import named
-from headgate.control.refusals import TOKEN_NOT_FOUND
+from headgate.control.refusals import FORBIDDEN, TOKEN_NOT_FOUND
 from headgate.control.reports.instants import LATEST
 from headgate.errors import INVALID_VALUE, GatewayError
-from headgate.model import Grant
+from headgate.model import NO_LIMITS, Grant
+from headgate.policy.admission.standings import most_urgent
+from headgate.resources.callers.allowance import budget_of, instead_of
 from headgate.resources.callers.token import TokenEdit, TokenWish
 from headgate.resources.fields import Resource, printable
 
@@ -53,10 +63,24 @@ class Token(View):
     models: list[str]
     expires: float | None
     tenant: str | None
+    limits: LimitsView
+    budget: BudgetView | None
+    over_budget: str = Field(description="`refuse`, or the alias that serves what the budget cannot pay.")
+    free_only: bool
+    unpriced: Literal["allow", "refuse"]
+    parent: str | None = Field(description="The id of the token whose holder has made it.")
+    run: str | None = Field(description="The holder's name for what it is for.")
     created: int | None
     revoked: int | None = None
     origin: Literal["store", "file"]
     managed_by_file: bool
+
+
+class TokenDetail(Token):
+    """``standings``: what it and the tenant above it have used and have left, null where no gateway runs."""
+
+    standings: list[HolderStandingView] | None
+    alert: str | None
 
 
 class NewToken(Token, Changed):
@@ -109,13 +133,21 @@ def _add_reading(api: APIRouter, admin: Admin) -> None:
         return Page(data=declared + listed, has_more=more, next=_cursor(page[-1]) if more else None)
 
     @api.get("/tokens/{ident}", responses=documented(404, 409))
-    async def get_token(ident: Ident, caller: Caller) -> Token:
-        """One token, a revoked one too."""
+    async def get_token(ident: Ident, caller: Caller) -> TokenDetail:
+        """One token, a revoked one too, with what is used and left."""
         ident = await token_id(admin, ident, caller)
         row = await tokens.one(admin.engine, ident)
         if row is not None:
-            return shown(row.grant, row.created_at, row.revoked_at)
-        return shown(next(grant for grant in agents.of_file() if grant.id == ident), None)
+            view = shown(row.grant, row.created_at, row.revoked_at)
+        else:
+            view = shown(next(grant for grant in agents.of_file() if grant.id == ident), None)
+        keys = [f"token:{ident}"]
+        keys += [f"token:{view.parent}"] if view.parent else []
+        keys += [f"tenant:{view.tenant}"] if view.tenant else []
+        found = await used(admin, keys)
+        urgent = most_urgent(found.values()) if found else None
+        listed = None if found is None else [view_of_standing(one) for one in found.values()]
+        return TokenDetail.of(view, standings=listed, alert=urgent)
 
 
 def _add_changes(api: APIRouter, admin: Admin) -> None:
@@ -124,22 +156,26 @@ def _add_changes(api: APIRouter, admin: Admin) -> None:
     @api.post("/tokens", status_code=201, responses=documented(409))
     async def create_token(wish: TokenWish, caller: Caller) -> NewToken:
         """Makes an agent token.  It is shown in this answer only.  No two tokens in use have one name."""
-        named.models(wish.models, publication.snapshot)
+        named.models([*wish.models, *filter(None, [wish.instead])], publication.snapshot)
         _expiry(wish.expires)
-        minted, effective = await agents.create(bounded(caller, wish.grant()))
+        minted, effective = await agents.create(bounded(caller, wish.grant()), wish.format)
         return NewToken.now(effective, shown(minted.grant, minted.created_at), token=minted.token)
 
     @api.patch("/tokens/{ident}", responses=documented(404, 409))
     async def edit_token(ident: Ident, wish: TokenEdit, caller: Caller) -> EditedToken:
         """Changes what a token may do; its secret stays."""
         said = wish.model_fields_set
+        if "tenant" in said and caller.bound_to not in (None, wish.tenant):
+            raise GatewayError(FORBIDDEN, "Your role cannot move a token to another tenant.", param="tenant")
         changes: dict[str, Any] = {"expires": _expiry(wish.expires)} if "expires" in said else {}
         changes |= {name: _required(name, getattr(wish, name)) for name in ("name", "scopes", "models") if name in said}
 
         def edited(grant: Grant) -> Grant:
             # What it holds already stays, also where the model has gone since
             named.models(set(changes.get("models", ())) - set(grant.models), publication.snapshot)
-            return msgspec.structs.replace(grant, **changes)
+            found = changes | _terms(wish, grant)
+            named.models(filter(None, [found.get("over_budget", "")]), publication.snapshot)
+            return msgspec.structs.replace(grant, **found)
 
         row, effective = await agents.edit(await token_id(admin, ident, caller), edited)
         return EditedToken.now(effective, shown(row.grant, row.created_at))
@@ -185,6 +221,27 @@ async def token_id(admin: Admin, wanted: str, caller: Principal) -> str:
         return ident
 
 
+def _terms(wish: TokenEdit, grant: Grant) -> dict[str, Any]:
+    """The fields of ``Grant`` that ``wish`` changes, beside its name, scopes, models and expiry."""
+    said = wish.model_fields_set
+    found: dict[str, Any] = {}
+    if "limits" in said:
+        found["limits"] = NO_LIMITS if wish.limits is None else wish.limits.over(grant.limits)
+    if "budget" in said:
+        found["budget"] = budget_of(wish.budget)
+    if "over_budget" in said:
+        found["over_budget"] = instead_of(wish.over_budget or "refuse")
+    if "free_only" in said:
+        found["free_only"] = bool(wish.free_only)
+    if "unpriced" in said:
+        found["priced_only"] = wish.unpriced == "refuse"
+    if "tenant" in said:
+        found["tenant"] = wish.tenant or ""
+    if found and grant.parent:
+        found = {name: found[name] for name in ("limits", "budget") if name in found}  # the rest is its parent's
+    return found
+
+
 def _required(name: str, value: Any) -> Any:
     if value is None:
         raise GatewayError(INVALID_VALUE, f"`{name}` cannot be null; leave it out to keep it.", param=name)
@@ -223,4 +280,10 @@ def shown(grant: Grant, created_at: int | None, revoked_at: int | None = None) -
         origin="file" if of_file else "store",
         managed_by_file=of_file,
         tenant=grant.tenant or None,
+        limits=LimitsView.of(grant.limits),
+        budget=view_of_budget(grant.budget),
+        over_budget=grant.over_budget or "refuse",
+        unpriced="refuse" if grant.priced_only else "allow",
+        parent=grant.parent or None,
+        run=grant.run or None,
     )

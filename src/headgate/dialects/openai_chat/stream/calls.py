@@ -330,12 +330,6 @@ class ToolCalls:
         return codec.as_text(b'"%b"' % codec.join_halves(inside)) or "", True
 
 
-def follows_a_result(request: bytes) -> bool:
-    """True if a chat request ends with the result of a tool: a model may answer that with nothing."""
-    messages = codec.as_objects((codec.as_object(request) or {}).get("messages")) or [{}]
-    return (codec.as_text(messages[-1].get("role")) or "") in ("tool", "function")
-
-
 def complete_calls(message: Object, raw: Raw, seed: str) -> bool:
     """Fill ``id``, ``type`` and ``arguments`` of a whole answer's calls, in ``message``.  Return true if one was
     missing.

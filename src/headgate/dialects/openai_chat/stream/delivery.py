@@ -10,10 +10,10 @@ import math
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.base import Quotable
+from headgate.dialects.base import Quotable, Reply
 from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat.errors import failures
-from headgate.dialects.openai_chat.stream import calls, chunks, finishes
+from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
 from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Tally
@@ -45,6 +45,7 @@ class Delivery:
     _face: Envelope
     _held: list[bytes] | None
     _hold: str
+    _reply: Reply
     _saying: bytearray | None  # where the text of the chunks that the template knows goes
     _secrets: tuple[str, ...]
     _sent: Quotable | None
@@ -304,7 +305,7 @@ class Delivery:
         """True if only reasoning has come, and no finish reason explains that."""
         if not self.view.is_hollow or chunks.tell_why(self._choices):
             return False
-        return not (self._has_finished and calls.follows_a_result(self._sent.body if self._sent is not None else b""))
+        return not (self._has_finished and self._reply.may_be_empty)
 
     @property
     def _is_torn(self) -> bool:

@@ -52,6 +52,7 @@ class ChatStream(Delivery):
         self.events = 0
         self.quiet = 0.0
         self.skipped = 0
+        self._reply = reply
         self.ident = reply.ident
         self._include_usage = reply.include_usage
         self.provider = reply.provider
@@ -92,11 +93,6 @@ class ChatStream(Delivery):
     def model(self) -> str:
         """The model that every chunk names: the upstream's own id for it, once it has given one."""
         return codec.as_text(self._face.model) or ""
-
-    @property
-    def size(self) -> int:
-        """Bytes of the answer's text so far."""
-        return self.view.size
 
     @property
     def progress(self) -> int:
@@ -170,7 +166,7 @@ class ChatStream(Delivery):
         mended, top = chunks.parse(framing.document(body))
         choices = codec.as_objects(top.get("choices")) if top is not None else None
         if top is None or (not choices and not failures.is_error(top)):
-            self.error = failures.garbage(body, provider=self.provider)
+            self.error = failures.garbage(body, provider=self.provider, secrets=self._secrets, sent=self._sent)
             return b""
         out = self.feed(sse.encode(mended))
         if self.error is None:

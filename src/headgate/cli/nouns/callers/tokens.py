@@ -11,6 +11,22 @@ import typer
 from headgate.catalog import words
 from headgate.cli.display.terminal import changed, facts, moment, say, show, table
 from headgate.cli.display.times import after, duration
+from headgate.cli.nouns.callers.allowance import (
+    BudgetText,
+    Hard,
+    OverBudget,
+    Parallel,
+    Rpd,
+    Rpm,
+    Tpm,
+    Zone,
+    budget_text,
+    budget_wish,
+    limits_text,
+    limits_wish,
+    over_budget_wish,
+    standing_rows,
+)  # fmt: skip
 from headgate.cli.parsing.options import Config, Json, StateDir, listed, noun
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
 
@@ -22,12 +38,29 @@ Models = Annotated[str | None, typer.Option(help="Allowed models and aliases, wi
 Scopes = Annotated[str | None, typer.Option(help=f"{', '.join(words.choices(words.Scope))}, with commas; else all.")]
 
 
+Tenant = Annotated[str | None, typer.Option(help="The tenant that it belongs to; none: to no one.")]
+FreeOnly = Annotated[bool | None, typer.Option("--free-only/--any-price", help="Only models that cost nothing.")]
+Unpriced = Annotated[str | None, typer.Option(help="allow, or refuse models whose price is not known.")]
+
+
 @app.command("create")
 def create(
     name: Annotated[str, typer.Argument(help="A name for it; no other token may have it.")],
     expires: Expires = None,
     models: Models = None,
     scopes: Scopes = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    rpd: Rpd = None,
+    parallel: Parallel = None,
+    budget: BudgetText = None,
+    hard: Hard = None,
+    zone: Zone = None,
+    over_budget: OverBudget = None,
+    free_only: FreeOnly = None,
+    unpriced: Unpriced = None,
+    tenant: Tenant = None,
+    form: Annotated[str | None, typer.Option("--format", help=f"{words.listed(words.TokenFormat)}.")] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -36,7 +69,10 @@ def create(
 
     It is shown once: only its digest is kept.
     """
-    wish = {"name": name, **_wish(expires, models, scopes)}
+    wish = {"name": name, **_wish(expires, models, scopes), **_terms(free_only, unpriced, tenant)}
+    wish |= {"limits": limits_wish(rpm=rpm, tpm=tpm, rpd=rpd, parallel=parallel)}
+    wish |= budget_wish(budget, hard, zone) | over_budget_wish(over_budget)
+    wish |= {"format": form} if form else {}
     with open_gateway(config, state_dir) as gateway:
         try:
             made = gateway.call("POST", "/tokens", wish)
@@ -70,7 +106,7 @@ def listing(
 
 @app.command("show")
 def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Show what a token may do."""
+    """Show what a token may do, and what it has used and has left."""
     with open_gateway(config, state_dir) as gateway:
         row = gateway.call("GET", at("/tokens", ident))
     show(
@@ -82,7 +118,15 @@ def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json
                 ("name", row["name"]),
                 ("may use", ", ".join(row["models"]) or "every model"),
                 ("scopes", ", ".join(row["scopes"])),
+                ("tenant", row["tenant"]),
+                ("made by", row["parent"]),
+                ("run", row["run"]),
                 ("expires", moment(row["expires"], "never")),
+                ("limits", limits_text(row["limits"])),
+                ("budget", budget_text(row["budget"])),
+                ("over budget", row["over_budget"] if row["budget"] else None),
+                ("free only", "yes" if row["free_only"] else None),
+                *(pair for standing in row["standings"] or () for pair in standing_rows(standing)),
                 ("made", moment(row["created"]) or None),
                 ("revoked", moment(row.get("revoked")) or None),
                 ("from", row["origin"]),
@@ -98,17 +142,31 @@ def edit(
     expires: Annotated[str | None, typer.Option(help="30d, 12h, a date, or never.")] = None,
     models: Annotated[str | None, typer.Option(help="Allowed models and aliases, with commas; all: every one.")] = None,
     scopes: Scopes = None,
+    rpm: Rpm = None,
+    tpm: Tpm = None,
+    rpd: Rpd = None,
+    parallel: Parallel = None,
+    budget: BudgetText = None,
+    hard: Hard = None,
+    zone: Zone = None,
+    over_budget: OverBudget = None,
+    free_only: FreeOnly = None,
+    unpriced: Unpriced = None,
+    tenant: Tenant = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
     """Change what a token may do.  Its secret stays."""
+    limits = limits_wish(rpm=rpm, tpm=tpm, rpd=rpd, parallel=parallel)
     wish = _wish(None if expires == "never" else expires, None if models == "all" else models, scopes)
     wish |= {"name": name} if name else {}
     wish |= {"expires": None} if expires == "never" else {}
     wish |= {"models": []} if models == "all" else {}
+    wish |= {"limits": limits} if limits else {}
+    wish |= budget_wish(budget, hard, zone) | over_budget_wish(over_budget) | _terms(free_only, unpriced, tenant)
     if not wish:
-        raise Trouble("nothing to change", "give --name, --expires, --models or --scopes", 2)
+        raise Trouble("nothing to change", "give --name, --expires, --models, --rpm, --budget or another option", 2)
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PATCH", at("/tokens", ident), wish)
     changed(answer, f"changed {ident}", as_json)
@@ -145,6 +203,12 @@ def _wish(expires: str | None, models: str | None, scopes: str | None) -> dict[s
         "scopes": listed(scopes),
     }
     return {name: value for name, value in wish.items() if value is not None}
+
+
+def _terms(free_only: bool | None, unpriced: str | None, tenant: str | None) -> dict[str, Any]:
+    wish: dict[str, Any] = {"free_only": free_only, "unpriced": unpriced, "tenant": tenant}
+    wish = {name: value for name, value in wish.items() if value is not None}
+    return wish | ({"tenant": None} if tenant == "none" else {})
 
 
 def _cells(row: dict[str, Any]) -> list[str]:
