@@ -14,7 +14,6 @@ from headgate.model import (
     Attempt,
     Closed,
     Grant,
-    Hold,
     Plan,
     Price,
     Provider,
@@ -148,7 +147,7 @@ def test_receipt_has_the_fold_of_its_attempts(ended: list[Ended]) -> None:
     receipt = Receipt(Ids(1), "x-", cast(Journal, journal), time.monotonic())
     receipt.grant = Grant("t", "tests")
     attempts = [Attempt(one.target, None) for one in ended]
-    receipt.open(Plan("m", tuple(attempts)), Hold("t", 9), stream=True)
+    receipt.open(Plan("m", tuple(attempts)), stream=True)
     for number, (attempt, one) in enumerate(zip(attempts, ended, strict=True), 1):
         receipt.begin(attempt)
         receipt.end(200, "" if number == len(ended) else "upstream_cut", one.used)

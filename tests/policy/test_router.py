@@ -95,10 +95,12 @@ def test_preferred_and_excluded_providers() -> None:
 
 def test_a_clients_own_alias_is_refused_rather_than_re_routed() -> None:
     gate = router(provider("a", ModelRow("m")), aliases=[chain("a/m", name="client:acme/chat")])
-    error = refused(gate, model="client:acme/chat", headgate={"fallback_models": ["m"]})
+    acme = Grant("t", "ours", tenant="acme")
+    assert refused(gate, model="client:acme/chat").kind is errors.MODEL_NOT_ALLOWED
+    error = refused(gate, acme, model="client:acme/chat", headgate={"fallback_models": ["m"]})
     assert (error.kind, error.param) == (errors.INVALID_VALUE, "headgate.fallback_models")
     options = {"excluded_providers": ["a"]}
-    assert refused(gate, model="client:acme/chat", headgate=options).kind is errors.NO_QUALIFYING_MODEL
+    assert refused(gate, acme, model="client:acme/chat", headgate=options).kind is errors.NO_QUALIFYING_MODEL
 
 
 def test_token_may_reach_fallbacks_it_may_not_name() -> None:
