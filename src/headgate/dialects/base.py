@@ -191,7 +191,10 @@ class Face(Protocol):
     """One answer as its client reads it.  It outlives an attempt: the deltas of a later attempt continue it."""
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
-        """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``."""
+        """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``.
+
+        Raises GatewayError for what the client must not have.
+        """
 
     def tail(self, finish: Finish, usage: Usage, extra: bytes | None, trace: bytes | None) -> bytes:
         """Return the events that end a complete stream."""
@@ -203,6 +206,9 @@ class Face(Protocol):
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
         """Return a whole answer's body, for a client without a stream.  ``deltas`` ends with a ``Finish``."""
+
+    def screen(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        """Return what the client gets of a whole answer.  Raises GatewayError for what it must not have."""
 
 
 def finish_of(deltas: Sequence[Delta]) -> Finish:

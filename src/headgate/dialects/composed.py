@@ -51,6 +51,7 @@ class ComposedStream:
         self.quiet = 0.0
         self._reply = reply
         self._begun = False
+        self._refused = False  # the face did not take what came
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
@@ -72,6 +73,8 @@ class ComposedStream:
         return self._take(self.source.close(clean))
 
     def complete(self, reason: str) -> bool:
+        if self._refused:
+            return False
         if self._finish is None:
             self._finish = Finish(reason)
         self.error = None
@@ -163,7 +166,11 @@ class ComposedStream:
         if not out and not (self.done and not self.visible):
             return b""
         self.visible = True
-        return self.face.put(out, self.model)
+        try:
+            return self.face.put(out, self.model)
+        except GatewayError as error:  # of a hook, which the answer must not pass
+            self.error, self.done, self._finish, self._refused = error, False, None, True
+            return b""
 
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
         """Append to ``out`` the deltas that the client gets now."""
