@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from headgate.model import Account, DataBoot, DataSettings, Grant, Limits, Provider, Record, Snapshot
+from headgate.model import Account, DataBoot, DataSettings, Grant, HookSettings, Limits, Provider, Record, Snapshot
 from headgate.policy.auth import digest
 from headgate.process import boot
 from headgate.wire import records
@@ -23,6 +23,8 @@ TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
 class DataPlane:
     """``with DataPlane(state, provider) as plane``: a running data process."""
 
+    entry = "headgate.data:main"
+
     def __init__(
         self,
         state: Path,
@@ -32,6 +34,7 @@ class DataPlane:
         cors_origins: tuple[str, ...] = (),
         keys: dict[str, str] | None = None,
         public_catalog: bool = True,
+        hooks: tuple[HookSettings, ...] = (),
     ) -> None:
         self.state = state
         state.mkdir(exist_ok=True)
@@ -48,13 +51,13 @@ class DataPlane:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = int(self.sock.getsockname()[1])
         settings = DataSettings(
-            str(state), limits=limits or Limits(), cors_origins=cors_origins, public_catalog=public_catalog
+            str(state), limits=limits or Limits(), cors_origins=cors_origins, public_catalog=public_catalog, hooks=hooks
         )
         self.boot = DataBoot(settings, snapshot, keys or {})
         self.start()
 
     def start(self) -> None:
-        self.process, self.parent = spawn("headgate.data:main")
+        self.process, self.parent = spawn(self.entry)
         boot.send(self.parent, self.boot, (self.sock.fileno(),))
         self.parent.settimeout(60)
         ready, _ = boot.receive(self.parent, boot.Ready | boot.Failed)  # type: ignore[arg-type]
