@@ -9,7 +9,7 @@ import socket
 import subprocess
 from pathlib import Path
 
-from headgate.model import Account, DataBoot, DataSettings, Grant, Limits, Provider, Record, Snapshot
+from headgate.model import Account, DataBoot, DataSettings, Grant, HookSettings, Limits, Provider, Record, Snapshot
 from headgate.policy.auth import digest
 from headgate.process import boot
 from headgate.process.channel import Ask, AskReply, Down, SpentBefore, address, frame, up_frames
@@ -24,6 +24,8 @@ TOKEN = "hg_test_0123456789abcdef0123456789abcdef"
 class DataPlane:
     """``with DataPlane(state, provider) as plane``: a running data process."""
 
+    entry = "headgate.data:main"
+
     def __init__(
         self,
         state: Path,
@@ -34,6 +36,7 @@ class DataPlane:
         keys: dict[str, str] | None = None,
         public_catalog: bool = True,
         told_spend: bool = True,
+        hooks: tuple[HookSettings, ...] = (),
     ) -> None:
         """``told_spend``: where there are budgets, it is told that nothing was spent before it began."""
         self.state = state
@@ -51,7 +54,7 @@ class DataPlane:
         self.sock = socket.create_server(("127.0.0.1", 0), backlog=1024)
         self.port = int(self.sock.getsockname()[1])
         settings = DataSettings(
-            str(state), limits=limits or Limits(), cors_origins=cors_origins, public_catalog=public_catalog
+            str(state), limits=limits or Limits(), cors_origins=cors_origins, public_catalog=public_catalog, hooks=hooks
         )
         self.boot = DataBoot(settings, snapshot, keys or {})
         holders = [*snapshot.tokens.values(), *snapshot.tenants.values(), *snapshot.groups]
@@ -59,7 +62,7 @@ class DataPlane:
         self.start()
 
     def start(self) -> None:
-        self.process, self.parent = spawn("headgate.data:main")
+        self.process, self.parent = spawn(self.entry)
         boot.send(self.parent, self.boot, (self.sock.fileno(),))
         self.parent.settimeout(60)
         ready, _ = boot.receive(self.parent, boot.Ready | boot.Failed)  # type: ignore[arg-type]

@@ -19,13 +19,16 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from headgate import __version__
-from headgate.model import DataBoot
+from headgate.hooks.chain import Hooks
+from headgate.hooks.guard import UnusableHook
+from headgate.model import DataBoot, HookSettings
 from headgate.model.receipt_ids import salt_digits
 from headgate.process import boot, stdio
 from headgate.process.channel import Hello
 from headgate.process.credentials import instance_key
 from headgate.process.log import configure
 from headgate.serving.call.exchange import Exchange
+from headgate.serving.call.hooked import HookedExchange
 from headgate.serving.call.receipt import Ids
 from headgate.serving.client.listener import Listener
 from headgate.serving.loop.turn import Turn
@@ -53,7 +56,9 @@ log = logging.getLogger("headgate.data")
 class DataProcess:
     """One worker: its parts, from the first byte to the last."""
 
-    def __init__(self, told: DataBoot, listening: socket.socket, parent: socket.socket) -> None:
+    def __init__(
+        self, told: DataBoot, listening: socket.socket, parent: socket.socket, hooks: Hooks | None = None
+    ) -> None:
         settings = told.settings
         state = Path(settings.state_dir)
         self._parent = parent
@@ -77,10 +82,13 @@ class DataProcess:
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt), time.time())
         self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
         self.replay = ReplayKeeper(self.wheel, settings.limits, self.directory.digester, settings.public_url)
-        exchange = Exchange(
+        exchange = (HookedExchange if hooks is not None else Exchange)(
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
             Ids(salt), self.replay,
         )  # fmt: skip
+        if isinstance(exchange, HookedExchange) and hooks is not None:
+            exchange.hooks = hooks
+        self._hooks = hooks
         self.routes = Routes(
             exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,
             Streams(self.replay, self.directory), settings.public_catalog,
@@ -159,6 +167,7 @@ class DataProcess:
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
             **self.replay.gauges(),
+            **(self._hooks.gauges() if self._hooks is not None else {}),
         }
 
     def summary(self) -> Mapping[str, object]:
@@ -172,12 +181,22 @@ class DataProcess:
         }
 
 
-async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket) -> None:
-    await DataProcess(told, listening, parent).run()
+def _hooks(wanted: tuple[HookSettings, ...]) -> Hooks | None:
+    """Raises UnusableHook."""
+    if not wanted:
+        return None
+    # Late: importlib.metadata and the detectors' patterns take a third of a second, and most gateways have no hooks
+    from headgate.hooks import loader  # noqa: PLC0415
+
+    return loader.load(wanted)
+
+
+async def _main(told: DataBoot, listening: socket.socket, parent: socket.socket, hooks: Hooks | None) -> None:
+    await DataProcess(told, listening, parent, hooks).run()
 
 
 def main() -> int:
-    """Exit codes: 0 drained, 2 a proxy variable that is not served, 4 the state directory cannot be used."""
+    """Exit codes: 0 drained, 2 a proxy variable or a hook cannot be served, 4 the state directory cannot be used."""
     stdio.install()
     parent = socket.socket(fileno=boot.CHILD_FD)
     try:
@@ -188,8 +207,8 @@ def main() -> int:
     listening = socket.socket(fileno=fds[0])
     listening.setblocking(False)
     try:
-        run(_main(told, listening, parent))
-    except ProxyNotServed as error:
+        run(_main(told, listening, parent, _hooks(told.settings.hooks)))
+    except (ProxyNotServed, UnusableHook) as error:
         boot.send(parent, boot.Failed(2, str(error)))
         return 2
     except OSError as error:

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 import pytest
 
-from headgate.model import Alias, Closed, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
+from headgate.model import Alias, Budget, Closed, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
 from tests.dataplane import TOKEN, DataPlane, post
@@ -209,7 +209,9 @@ def cut(backend: str, *said: str) -> Script:
 
 
 @contextlib.contextmanager
-def chain(state: Path, *upstreams: tuple[str, list[Script]]) -> Iterator[tuple[DataPlane, list[ScriptedUpstream]]]:
+def chain(
+    state: Path, *upstreams: tuple[str, list[Script]], budget: Budget | None = None
+) -> Iterator[tuple[DataPlane, list[ScriptedUpstream]]]:
     """An alias ``chain`` over providers p0, p1, …, each of which speaks its API."""
     with contextlib.ExitStack() as stack:
         ups = [stack.enter_context(running(*scripts)) for _, scripts in upstreams]
@@ -220,7 +222,7 @@ def chain(state: Path, *upstreams: tuple[str, list[Script]]) -> Iterator[tuple[D
             row = ModelRow("m", upstream_model="m-up", price=price, prefill="trailing", prefill_trims=trims)
             providers[f"p{i}"] = Provider(f"p{i}", up.url, dialect=backend, auth="none", models={"m": row})
         world = Snapshot(
-            tokens={digest(KEY, TOKEN.encode()): Grant("t0", "test")},
+            tokens={digest(KEY, TOKEN.encode()): Grant("t0", "test", budget=budget)},
             providers=providers,
             aliases={"chain": Alias("chain", tuple(TargetRef(f"{name}/m") for name in providers))},
         )

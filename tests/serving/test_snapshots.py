@@ -26,7 +26,20 @@ from hypothesis import strategies as st
 from msgspec.structs import replace
 
 from headgate.control.snapshot.compose import difference, parts
-from headgate.model import FREE, Account, Alias, Grant, ModelRow, Price, Provider, Snapshot, TargetRef
+from headgate.model import (
+    FREE,
+    Account,
+    Alias,
+    CallGroup,
+    CallLimits,
+    Grant,
+    ModelRow,
+    Price,
+    Provider,
+    Snapshot,
+    TargetRef,
+    Tenant,
+)  # fmt: skip
 from headgate.policy.auth import digest
 from headgate.process.channel import MAX_FRAME, Ack, Ask, Hello, Uses, down_frames, frame, up_frames
 from headgate.process.channel import AskReply as Reply
@@ -345,7 +358,7 @@ def test_questions_carry_their_id_and_are_answered(
     assert (ask.kind, ask.grant, ask.params) == ("request", "t0", {"id": "a/b?c%/d€"})
     assert (answer.status, "retry-after" in answer.headers) == (404, False)
     ask, answer = question("/usage", 503)
-    assert (ask.kind, ask.params) == ("usage", {})
+    assert (ask.kind, ask.params) == ("usage", {"standings": "[]"})
     assert (answer.status, answer.headers["retry-after"]) == (503, "2")
 
 
@@ -469,3 +482,14 @@ def test_a_large_world_is_taken_while_others_are_served(pair: tuple[DataPlane, F
     answered = [sum(began <= at and at + took <= ended for at, took in pings) for began, ended in spans]
     assert statistics.median(answered) >= 5, answered  # one, if each were taken in one go
     assert plane.rss_kb() < 80 << 10
+
+
+def test_stored_tenants_and_groups_hold_while_control_is_away() -> None:
+    stored = Snapshot(
+        tenants={"a": Tenant("a", origin="store"), "f": Tenant("f"), "gone": Tenant("gone")},
+        groups=(CallGroup("g", user="u", origin="store"), CallGroup("gone", user="v")),
+    )
+    declared = Snapshot(tenants={"f": Tenant("f", CallLimits(rpm=1))}, groups=(CallGroup("d", user="w"),))
+    merged = boot_snapshot(declared, stored)
+    assert {name: one.limits.rpm for name, one in merged.tenants.items()} == {"a": None, "f": 1}
+    assert [group.id for group in merged.groups] == ["d", "g"]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from headgate.model import Closed
+from headgate.model import Budget, Closed
 from headgate.testing.provider.scripted import Script
 from tests.dialects.anthropic_messages import streams
 from tests.dialects.anthropic_messages.streams import end, events, start, stop
@@ -143,3 +143,61 @@ def test_a_continuation_without_a_report_is_counted_once(tmp_path: Path, client:
     assert found.text == "Hello wonderful world and so on and on"
     assert found.usage[2] == receipt.completion_tokens
     assert [one.completion_tokens for one in receipt.shares] == [one.completion_tokens for one in receipt.attempts]
+
+
+@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize(("first", "second"), PAIRS)
+def test_a_continuation_may_have_nothing_to_add(tmp_path: Path, client: str, first: str, second: str) -> None:
+    broken = [cut(first, "Hello ", "wonder", "ful ", "world")]
+    with chain(tmp_path / "s", (first, broken), (second, [answering(empty_stream(second), stream=True)])) as (plane, _):
+        found = read(client, ask(plane, client, True), True)
+        receipt = closed(plane)
+    assert (found.text, found.reason) == ("Hello wonderful world", "stop")
+    assert [(one.why, one.code) for one in receipt.attempts] == [("first", "upstream_cut"), ("continue", "")]
+
+
+@pytest.mark.parametrize("client", PATHS)
+def test_error_behind_a_stop_reason_is_no_end(tmp_path: Path, client: str) -> None:
+    """The stop reason said that the limit was reached; it is not made a stop."""
+    error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
+    said = pieces(MESSAGES, "Hello ", "world") + events(stop(0), end("max_tokens", 9), error)
+    with chain(tmp_path / "s", (MESSAGES, [answering(said, stream=True)])) as (plane, _):
+        answer = ask(plane, client, True, headgate={"on_midstream_failure": "error", "retries": 0})
+        assert closed(plane).code == "upstream_overloaded"
+    assert b"upstream_overloaded" in answer.raw and b'"stop"' not in answer.raw
+
+
+# ------------------------------------------------------------------------------------- ended by the gateway
+
+
+def words(backend: str, number: int) -> bytes:
+    """The text of a stream.  A Messages stream has reported one token at its beginning, and nothing since."""
+    if backend == CHAT:
+        return b"".join(chunk_event({"content": " word"}) for _ in range(number))
+    return events(*(streams.text(0, " word") for _ in range(number)))
+
+
+@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize("backend", PATHS)
+def test_a_stream_that_its_budget_ends_is_charged(tmp_path: Path, client: str, backend: str) -> None:
+    script: Script = [("expect_request",), ("send", STREAM_HEAD + chunked(pieces(backend, "The first")))]
+    script = [*script, ("wait", 0.2), ("send", chunked(words(backend, 3000))), ("expect_close",)]
+    most = 4_000_000  # nano-USD: 2,000 tokens
+    with chain(tmp_path / "s", (backend, [script]), budget=Budget(most, "day", "hard")) as (plane, _):
+        found = read(client, ask(plane, client, True, max_tokens=100_000), True)
+        receipt = closed(plane)
+    assert (receipt.outcome, found.reason) == ("budget_exceeded", "length")
+    assert found.usage[2] == receipt.completion_tokens > 1500
+    assert most * 3 // 4 < receipt.cost <= most + 18 * TOKEN_PRICES[0]  # its prompt was an estimate
+
+
+@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize("backend", PATHS)
+def test_a_cut_answer_of_all_its_tokens_is_charged(tmp_path: Path, client: str, backend: str) -> None:
+    said = STREAM_HEAD + chunked(pieces(backend, "The first") + words(backend, 19))
+    script: Script = [("expect_request",), ("send", said), ("close",)]
+    with chain(tmp_path / "s", (backend, [script])) as (plane, _):
+        found = read(client, ask(plane, client, True, max_tokens=20), True)
+        receipt = closed(plane)
+    assert (receipt.outcome, found.reason) == ("delivered", "length")
+    assert found.usage[2] == receipt.completion_tokens >= 20

@@ -105,7 +105,7 @@ class Reply(Struct, gc=False):
     ``tools`` (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another
     attempt can continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts
     have delivered of an answer that this one continues.  ``prompt``: the client's; it says whether an answer may be
-    empty.
+    empty.  ``takes_empty``: the reader of this answer judges an empty one.
     """
 
     ident: str
@@ -122,11 +122,12 @@ class Reply(Struct, gc=False):
     sent: Quotable | None = None
     before: Usage | None = None
     prompt: Prompt | None = None
+    takes_empty: bool = False
 
     @property
     def may_be_empty(self) -> bool:
         """True if an answer without anything in it is one, where its end is sound."""
-        return self.prompt is not None and self.prompt.follows_result
+        return self.takes_empty or (self.prompt is not None and self.prompt.follows_result)
 
 
 def _write_nothing(extra: bytes | None, trace: bytes | None) -> bytes:
@@ -190,7 +191,10 @@ class Face(Protocol):
     """One answer as its client reads it.  It outlives an attempt: the deltas of a later attempt continue it."""
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
-        """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``."""
+        """Events for the client; the first ones begin its stream.  ``deltas`` holds no ``Finish``: see ``tail``.
+
+        Raises GatewayError for what the client must not have.
+        """
 
     def tail(self, finish: Finish, usage: Usage, extra: bytes | None, trace: bytes | None) -> bytes:
         """Return the events that end a complete stream."""
@@ -202,6 +206,9 @@ class Face(Protocol):
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
         """Return a whole answer's body, for a client without a stream.  ``deltas`` ends with a ``Finish``."""
+
+    def screen(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        """Return what the client gets of a whole answer.  Raises GatewayError for what it must not have."""
 
 
 def finish_of(deltas: Sequence[Delta]) -> Finish:

@@ -51,6 +51,7 @@ class ComposedStream:
         self.quiet = 0.0
         self._reply = reply
         self._begun = False
+        self._refused = False  # the face did not take what came
         self._finish: Finish | None = None
         self._hold = reply.hold if seam is None else ""
         self._held: list[Delta] | None = [] if self._hold == "all" else None
@@ -72,6 +73,8 @@ class ComposedStream:
         return self._take(self.source.close(clean))
 
     def complete(self, reason: str) -> bool:
+        if self._refused:
+            return False
         if self._finish is None:
             self._finish = Finish(reason)
         self.error = None
@@ -105,7 +108,8 @@ class ComposedStream:
             return None
         view, before = self.view, self._before
         tokens = self.used.delivered.completion + (before.completion if before is not None else 0)
-        finished = self._finish is not None or 0.0 < self.quiet < math.inf  # some sources give the finish at the end
+        # A quiet end is one too, of sources that give the finish reason with it
+        finished = self._finish is not None or (self.error is None and 0.0 < self.quiet < math.inf)
         return Delivered(view.text, frozenset(view.members), 1, tokens, finished)
 
     # ------------------------------------------------------------------------------- usage
@@ -115,7 +119,7 @@ class ComposedStream:
         before, seam, reported = self._before, self.seam, self.source.reported
         if before is not None and seam is not None:
             delivered = tally.added(
-                before, reported if self.done else None, self.view.since(self._begins, self.view.now),
+                before, reported if self.source.done else None, self.view.since(self._begins, self.view.now),
                 done=self.done, afresh=seam.afresh, thoughts=self._thoughts,
             )  # fmt: skip
             return Used(delivered, self._billed(before.prompt + (0 if seam.afresh else before.completion)))
@@ -132,7 +136,7 @@ class ComposedStream:
         reported, produced = self.source.reported, self._produced.estimate
         if reported is None:
             return Usage(prompt, produced) if self._begun or self.done else NOTHING.billed
-        if not self.done and produced > reported.completion:  # the report may be an interim one
+        if not self.source.done and produced > reported.completion:  # the report may be an interim one
             return Usage(reported.prompt, produced, reported.cached, reported.cache_write, reported.reasoning)
         return reported
 
@@ -162,7 +166,11 @@ class ComposedStream:
         if not out and not (self.done and not self.visible):
             return b""
         self.visible = True
-        return self.face.put(out, self.model)
+        try:
+            return self.face.put(out, self.model)
+        except GatewayError as error:  # of a hook, which the answer must not pass
+            self.error, self.done, self._finish, self._refused = error, False, None, True
+            return b""
 
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
         """Append to ``out`` the deltas that the client gets now."""
@@ -244,9 +252,10 @@ class ComposedStream:
 
     @property
     def _is_hollow(self) -> bool:
-        if self.seam is not None:
-            return not self.seam.begun and self._produced.is_hollow
-        return is_hollow(self._produced, self._finish, self._reply)
+        if self.seam is None:
+            return is_hollow(self._produced, self._finish, self._reply)
+        nothing = self._finish is None and not self.seam.begun
+        return nothing or is_hollow(self.view, self._finish, self._reply)
 
 
 def is_hollow(view: ClientView, finish: Finish | None, reply: Reply) -> bool:

@@ -91,7 +91,12 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
     else:
         usage = source.reported or Usage(reply.prompt_tokens, view.estimate)
         used = Used(usage, usage)
+    face = client.face(reply)
+    try:
+        passed = face.screen(deltas)
+    except GatewayError as error:
+        return Answer(error=error, used=Used(NOTHING.delivered, used.billed))
     return Answer(
-        partial(client.face(reply).whole, deltas, model, used.delivered), used, view.size, hollow, finish.reason,
+        partial(face.whole, passed, model, used.delivered), used, view.size, hollow, finish.reason,
         skipped=source.skipped, model=model,
     )  # fmt: skip

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
+from typing import Any
 
 from msgspec import Struct, field
 
@@ -240,6 +241,15 @@ class Limits(Struct, frozen=True, gc=False):
     idempotency_ttl: float = 600.0  # the same, of an answer to an Idempotency-Key
 
 
+class HookSettings(Struct, frozen=True):
+    """One entry of ``hooks:``.  ``on_error``: refuse | pass.  ``allowance_ms``: of CPU, for one call of the hook."""
+
+    name: str
+    options: Mapping[str, Any] = field(default_factory=dict)
+    on_error: str = "refuse"
+    allowance_ms: float = 20.0
+
+
 class DataSettings(Struct, frozen=True):
     """The settings of a data process at its start.  It reads only two files: its instance key and its last snapshot."""
 
@@ -251,6 +261,7 @@ class DataSettings(Struct, frozen=True):
     log_level: str = "info"
     log_format: str = "auto"
     public_url: str = ""  # what clients reach this gateway under; empty: links are relative
+    hooks: tuple[HookSettings, ...] = ()
 
 
 class DataBoot(Struct, frozen=True):

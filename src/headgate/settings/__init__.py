@@ -194,6 +194,7 @@ def data_settings(settings: Settings, worker: str) -> DataSettings:
         public_url=server.public_url or "",
         log_level=settings.file.logging.level,
         log_format=settings.file.logging.format,
+        hooks=tuple(hook.settings() for hook in settings.file.hooks),
     )
 
 
@@ -278,6 +279,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
         **{f"replay.{key}": value for key, value in flat(settings.file.replay)},
         **{f"logging.{key}": value for key, value in flat(settings.file.logging)},
+        "hooks": hashlib.sha256(repr([hook.settings() for hook in settings.file.hooks]).encode()).hexdigest(),
         "state_dir": str(settings.state_dir),
         "database": settings.database,
         "admin_token": hashlib.sha256(admin.encode()).hexdigest() if admin else "",
@@ -304,6 +306,8 @@ def masked(settings: Settings) -> dict[str, Any]:
         shown["providers"][name] = found.model_dump(mode="json")
     for row in shown["providers"].values():
         row["headers"] = dict.fromkeys(row["headers"], "**********")
+    for hook in shown["hooks"]:
+        hook["options"] = dict.fromkeys(hook["options"], "**********")
     shown["state_dir"] = str(settings.state_dir)
     _fill(shown)
     database = settings.database

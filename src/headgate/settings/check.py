@@ -29,7 +29,7 @@ from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
 from headgate.settings.presets import expand
 from headgate.settings.pruning import Pruned
-from headgate.settings.schema import BUILTIN, File
+from headgate.settings.schema import BUILTIN, SHIPPED_HOOKS, File
 
 HERE = "of this file"
 PATTERN = (
@@ -189,7 +189,7 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
     """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
     which any id may be.
     """
-    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay):
+    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay, _hooks):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
     yield from _over_budget(file, {**dict.fromkeys(found), **known})
@@ -315,6 +315,28 @@ def _replay(tree: Tree, file: File) -> Problems:
             ("replay", "per_stream_kb"),
             f"one stream may take more ({replay.per_stream_kb:g} KB) than all of them together ({replay.max_mb:g} MB)",
         )
+
+
+def _hooks(tree: Tree, file: File) -> Problems:
+    if not file.hooks:
+        return
+    # Late: importlib.metadata, for files that have any
+    from headgate.hooks.loader import known_names  # noqa: PLC0415
+
+    known = known_names()
+    seen: set[str] = set()
+    for index, hook in enumerate(file.hooks):
+        here: Location = ("hooks", index)
+        if hook.name not in known:
+            yield here, f"there is no hook {hook.name!r}{nearest(hook.name, known)}; known are {', '.join(known)}"
+        if hook.name in seen:
+            yield here, f"{hook.name} is there twice"
+        seen.add(hook.name)
+        given = hook.model_fields_set
+        if hook.name in SHIPPED_HOOKS and "options" in given:
+            yield (*here, "options"), "are of hooks that are installed; this one has on_request and on_answer"
+        elif hook.name not in SHIPPED_HOOKS and given & {"on_request", "on_answer"}:
+            yield here, "on_request and on_answer are of the hooks that ship; write this one's own into options"
 
 
 def flat(table: BaseModel, location: Location = ()) -> Iterator[tuple[str, str]]:

@@ -13,6 +13,7 @@ from typing import Annotated, Any, Literal
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
 from headgate.catalog.words import Level, LogForm
+from headgate.model import HookSettings
 from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.callers.group import GroupTable
@@ -24,6 +25,7 @@ from headgate.resources.timeouts import TimeoutsWish
 from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
+SHIPPED_HOOKS = ("mask-secrets", "mask-personal")
 Port = Annotated[int, Field(ge=1, le=65_535)]
 
 
@@ -43,6 +45,11 @@ def _origins(value: list[str]) -> list[str]:
 def _as_table(value: Any) -> Any:
     """``groq:`` with nothing behind it: all of it from the preset."""
     return {} if value is None else value
+
+
+def _as_hook(value: Any) -> Any:
+    """``- mask-secrets``: a hook with its defaults."""
+    return {"name": value} if isinstance(value, str) else value
 
 
 def _master_key(value: SecretStr) -> SecretStr:
@@ -100,6 +107,22 @@ class Replay(Resource):
     ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 300
 
 
+class HookTable(Resource):
+    """One hook.  ``on_request`` and ``on_answer`` are options of those that ship, ``options`` of others."""
+
+    name: Annotated[str, Field(min_length=1, max_length=128, examples=["mask-secrets"])]
+    on_request: Literal["refuse", "mask", "off"] = "mask"
+    on_answer: Literal["mask", "off"] = "mask"
+    on_error: Literal["refuse", "pass"] = "refuse"
+    allowance_ms: Annotated[float, Field(gt=0, le=10_000)] = 20
+    options: dict[str, Any] = Field({}, repr=False)
+
+    def settings(self) -> HookSettings:
+        shipped = {"on_request": self.on_request, "on_answer": self.on_answer}
+        options = shipped if self.name in SHIPPED_HOOKS else self.options
+        return HookSettings(self.name, options, self.on_error, self.allowance_ms)
+
+
 class Logging(Resource):
     """The log of the serve terminal.  ``calls``: a line per call."""
 
@@ -135,6 +158,7 @@ class File(Resource):
     ] = {}
     defaults: Defaults = Defaults()
     replay: Replay = Replay()
+    hooks: list[Annotated[HookTable, BeforeValidator(_as_hook, json_schema_input_type=HookTable | str)]] = []
     logging: Logging = Logging()
     aliases: dict[str, AliasTable] = {}
     tokens: list[TokenTable] = []

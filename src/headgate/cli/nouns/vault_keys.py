@@ -33,9 +33,9 @@ def rotate(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Seal every key anew, with a fresh data key, while the gateway serves.
+    """Seal every key anew, with a fresh data key.
 
-    It may be stopped at any moment, and begun again.
+    The gateway serves meanwhile.  It may be stopped at any moment, and begun again.
     """
     with open_gateway(config, state_dir) as gateway:
         if master_key_file is not None:
@@ -122,7 +122,7 @@ def import_(
 
 
 def doctor(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Check the vault: every seal, its keys, its files, unused keys and duplicates.
+    """Check every seal, key and file of the vault.
 
     Exit code 1 where something is wrong.
     """

@@ -17,6 +17,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import price_id
+from headgate.control.audit.chain import Change, record
 from headgate.control.ledger.postings import DAY_NS, ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
 from headgate.control.ledger.prices import price_of
 from headgate.control.store.database import requests, upsert
@@ -158,3 +159,7 @@ async def _post(engine: AsyncEngine, entries: Entries) -> None:
     async with engine.begin() as connection:
         await connection.execute(ledger_entries.insert(), [dict(zip(ENTRY, entry, strict=True)) for entry in entries])
         await connection.execute(sums.on_conflict_do_update(index_elements=["account", "day"], set_=added), rows)
+        calls = sorted({transfer[:24] for transfer, *_ in entries})
+        charged = sum(amount for _, account, amount, *_ in entries if account.startswith(TOKEN))
+        posted = {"calls": len(calls), "first": calls[0], "last": calls[-1], "difference_nano_usd": charged}
+        await record(connection, Change("usage", "ledger", "repriced", None, posted))

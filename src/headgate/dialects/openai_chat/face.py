@@ -70,6 +70,9 @@ class ChatFace:
     def error(self, error: GatewayError) -> bytes:
         return failures.error_event(error, self._reply.ident)
 
+    def screen(self, deltas: Sequence[Delta]) -> Sequence[Delta]:
+        return deltas
+
     def whole(
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:

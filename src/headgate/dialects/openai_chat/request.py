@@ -66,6 +66,15 @@ def read(body: bytes) -> Call:
     return call
 
 
+def rewritten(call: Call, members: Object) -> Call:
+    """The call with other members.  Raises GatewayError (400) where they cannot be meant."""
+    fresh = read(codec.encode(members))
+    return Call(
+        fresh.body, fresh.model, call.stream, call.include_usage, fresh.prompt, fresh.max_tokens, call.timeout_ms,
+        call.metadata, call.options, call.trace,
+    )  # fmt: skip
+
+
 def read_model(members: Object) -> str | None:
     """Return the requested model; None if the request names none."""
     model = _text(members, "model")

@@ -65,9 +65,9 @@ class ChatSource:
     """Implements ``base.Source``."""
 
     def __init__(self, reply: Reply) -> None:
-        self._stream: ChatStream = ChatStream(msgspec.structs.replace(reply, include_usage=True, hold="", keep=False))
+        observed = msgspec.structs.replace(reply, include_usage=True, hold="", keep=False, takes_empty=True)
+        self._stream: ChatStream = ChatStream(observed)
         self._decoder = sse.Decoder(2 * reply.max_event + _ENVELOPE)
-        self._theirs = ""
         self.done = False
         self.error: GatewayError | None = None
         self.events = 0

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from operator import attrgetter
 
 import msgspec
 
 from headgate.model import (
     HARD,
+    NO_LIMITS,
     NO_QUOTAS,
     UNLIMITED,
     Attempt,
@@ -22,6 +24,8 @@ from headgate.model import (
     Target,
     Tenant,
 )
+
+_BUDGET, _LIMITS = attrgetter("budget"), attrgetter("limits")
 
 
 class QuotaTable:
@@ -45,7 +49,9 @@ class QuotaTable:
         self.grouped = bool(self._groups)
         self.empty = (
             not self._groups
-            and not any(grant.budget is not None or _has_any(grant.limits) for grant in snapshot.tokens.values())
+            # In C: there may be ten thousands of tokens, and a Snapshot's coming must not hold the loop
+            and not any(map(_BUDGET, snapshot.tokens.values()))
+            and not any(map(NO_LIMITS.__ne__, map(_LIMITS, snapshot.tokens.values())))
             and not any(one.budget is not None or _has_any(one.limits) for one in snapshot.tenants.values())
         )
 

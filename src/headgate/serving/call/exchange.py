@@ -73,9 +73,10 @@ class Exchange:
         self._health = directory.health
         self._admission = Admission(directory.counters)
 
-    async def run(self, request: Request, egress: Egress, client: Client) -> None:
-        """One call, to its end, as ``client``'s API has it.  Raises nothing."""
-        receipt = Receipt(self._ids, client.prefix, self._journal, request.received)
+    async def run(self, request: Request, egress: Egress, client: Client, receipt: Receipt | None = None) -> None:
+        """One call, to its end, as ``client``'s API has it.  Raises nothing.  ``receipt``: one that is made already."""
+        if receipt is None:
+            receipt = Receipt(self._ids, client.prefix, self._journal, request.received)
         try:
             ending = await self._serve(request, egress, client, receipt)
             if ending is None:

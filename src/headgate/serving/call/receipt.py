@@ -223,25 +223,26 @@ class Receipt:
 
     def trace(self) -> bytes:
         """The route trace of a call that has delivered, as JSON."""
+        return encode(self.trace_members())
+
+    def trace_members(self) -> dict[str, object]:
         attempt = self.target
         assert attempt is not None
         last = attempt.target
-        return encode(
-            {
-                "requested_model": self.requested,
-                "provider": last.provider.name,
-                "model": last.upstream_model,
-                "fallback_used": self.fell_back,
-                "parameters": _edits(last.row),
-                "candidates": [
-                    {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
-                    for c in (self.plan.candidates if self.plan is not None else ())
-                ],
-                **({"passed_over": self.passed_over} if self.passed_over else {}),
-                "attempts": [explain.attempt_view(one) for one in self.attempts],
-                **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
-            }
-        )
+        return {
+            "requested_model": self.requested,
+            "provider": last.provider.name,
+            "model": last.upstream_model,
+            "fallback_used": self.fell_back,
+            "parameters": _edits(last.row),
+            "candidates": [
+                {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
+                for c in (self.plan.candidates if self.plan is not None else ())
+            ],
+            **({"passed_over": self.passed_over} if self.passed_over else {}),
+            "attempts": [explain.attempt_view(one) for one in self.attempts],
+            **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
+        }
 
     def answered(self, asking: Asking) -> None:
         """The upstream has answered: when the request went out, and when its head (or all of it) was here."""

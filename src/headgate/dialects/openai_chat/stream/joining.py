@@ -54,12 +54,13 @@ class ContinuedStream(ChatStream):
     def used(self) -> Used:
         before, now, seam = self._before, self.view.now, self.seam
         new = self.view.since(self._begins, now)
+        whole = self._is_reported_whole
         delivered = tally.added(
             before,
             self._reported,
             new,
-            behind=self.view.since(self._counted, now) if not self.done and now.size > self._counted.size else 0,
-            done=self.done,
+            behind=0 if whole or now.size == self._counted.size else self.view.since(self._counted, now),
+            done=whole,
             afresh=seam.afresh,
             thoughts=self._thoughts,
         )
@@ -73,7 +74,7 @@ class ContinuedStream(ChatStream):
             return NOTHING.billed
         given = 0 if self.seam.afresh and not self.seam.echoed else self._before.completion
         usage, _ = usages.read(self._usage_raw, Usage(self._before.prompt + given, said))
-        if not self.done and said > usage.completion:
+        if not self._is_reported_whole and said > usage.completion:
             usage.completion = said
             usage.basis = "estimated"
         return usage

@@ -45,6 +45,8 @@ class ChatStream(Delivery):
     may quote.
     """
 
+    _ended_early = False  # by the gateway: the upstream has not said that it is complete
+
     def __init__(self, reply: Reply) -> None:
         self.visible = False
         self.done = False
@@ -119,10 +121,15 @@ class ChatStream(Delivery):
 
     def _usage_up_to(self, tally: Tally) -> Usage:
         usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.view.since(NO_TEXT, tally)))
-        if not self.done and usage.basis == "provider" and tally.size > self._counted.size:
+        if not self._is_reported_whole and usage.basis == "provider" and tally.size > self._counted.size:
             usage.completion += self.view.since(self._counted, tally)
             usage.basis = "estimated"
         return usage
+
+    @property
+    def _is_reported_whole(self) -> bool:
+        """True if the last report, where there is one, counts the whole attempt."""
+        return self.done and not self._ended_early
 
     @property
     def _is_counted(self) -> bool:
@@ -199,14 +206,14 @@ class ChatStream(Delivery):
             for choice in self._choices.values():
                 choice.finish = reason
         self.error = None
-        self.done = True
+        self.done = self._ended_early = True
         return True
 
     def stop(self, reason: str) -> None:
         for choice in self._choices.values():
             if not choice.finish_sent:
                 choice.finish, choice.ending, choice.word = reason, None, ""
-        self.done = True
+        self.done = self._ended_early = True
 
     def tail(self, usage: Usage, extra: bytes | None = None, trace: bytes | None = None) -> bytes:
         if self.error is not None:
