@@ -89,6 +89,7 @@ class Bench:
         provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price)
         key = bytes(32)
         directory = SnapshotDirectory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
+        directory.counters.restored = True  # nothing was spent before
         settings = DataSettings(str(folder))
         journal = Journal(folder, settings.worker, "0", self.turn)
         refusals = Refusals(journal)
