@@ -88,7 +88,7 @@ WHERE: dict[str, dict[str, Source]] = {
     },
     "chat": {"model": models},
     "explain": {"model": models, "token": tokens},
-    "usage": {"model": models, "provider": providers, "token": tokens},
+    "usage list": {"model": models, "provider": providers, "token": tokens},
     "models list": {"provider": providers, "capability": CAPABILITIES},
     "models show": {"ident": models},
     "models set": {"ident": models, "capabilities": several(CAPABILITIES)},
