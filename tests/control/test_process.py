@@ -178,7 +178,7 @@ def test_probes_and_docs_need_no_token(shared: Child) -> None:
         ({"name": "x", "expires": 99_999_999_999_999}, "expires"),  # no milliseconds
         ({"name": "x", "expires": "soon"}, "expires"),
         ({"name": "x", "expires": True}, "expires"),
-        ({"name": "x", "budget": {"usd": 5}}, "budget"),
+        ({"name": "x", "budget": {"usd": -5}}, "budget.usd"),
         ({"name": "x", "models": ["m"] * 101}, "models"),
     ],
 )

@@ -22,6 +22,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 from headgate.control.ingest import rollup
 from headgate.control.ingest.receipts import Receipts
 from headgate.control.ingest.recorder import Recorder
+from headgate.control.ingest.statements import CLOSE_COLUMNS, OPEN_COLUMNS
 from headgate.control.store.database import open_store, request_zones, usage_days
 from headgate.model import Closed, Record
 from headgate.wire.records import encode
@@ -85,23 +86,24 @@ def histories(draw: st.DrawFn) -> list[Record]:
 
 
 class Table:
-    """What the SQL does, in a dictionary: rows by id, columns as in the statements."""
+    """What the SQL does, in a dictionary: rows by id, with the columns of the statements by name."""
 
     def __init__(self) -> None:
-        self.rows: dict[str, tuple[Any, ...]] = {}
+        self.rows: dict[str, dict[str, Any]] = {}
 
     def apply(self, receipts: Receipts) -> None:
         batch = receipts.drain()
         for row in batch.opened:
-            self.rows.setdefault(row[0], (None, *row[1:14]))
-        for completion, _elapsed, key in batch.progressed:
+            self.rows.setdefault(row[0], dict(zip(OPEN_COLUMNS, row, strict=True)))
+        for completion, _elapsed, hold, key in batch.progressed:
             kept = self.rows[key]
-            if kept[0] is None:
-                self.rows[key] = (*kept[:12], completion, kept[13])
+            if kept.get("outcome") is None:
+                kept |= {"completion_tokens": completion, "held": hold}
         for row in batch.closed:
-            kept = self.rows.get(row[0], (None,))
-            if kept[0] is None or row[15] != "lost":
-                self.rows[row[0]] = (row[15], *row[1:])
+            ended = dict(zip(CLOSE_COLUMNS, row, strict=True))
+            before = self.rows.get(row[0], {}).get("outcome")
+            if before is None or (before == "lost" and ended["outcome"] != "lost"):
+                self.rows[row[0]] = ended
 
 
 @given(histories(), st.data())

@@ -22,6 +22,7 @@ import pytest
 
 import headgate
 from headgate.cli.display import generations
+from headgate.hooks import secrets
 from headgate.wire import http, proxies
 from headgate.wire.bodies import coding
 
@@ -135,6 +136,7 @@ def cost(pattern: Found, unit: str, end: str, size: int, times: int = 3) -> floa
 ANCHORED = {
     http._REQUEST_LINE.pattern,
     proxies._BRACKETED.pattern, proxies._WITH_PORT.pattern, coding._TEXT.pattern, generations._NUMBER.pattern,
+    secrets._MIXED.pattern,
     r"(\[[0-9A-Fa-f:.%]+\]|[^:\[\]]*)(?::([^:]*))?",  # control.postgres
 }  # fmt: skip
 GROUPS = 24
