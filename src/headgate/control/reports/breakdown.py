@@ -11,12 +11,12 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
 
-from sqlalchemy import ColumnElement, Select, case, desc, func, or_, select, true
+from sqlalchemy import ColumnElement, Select, case, desc, func, select, true
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
 from headgate.control.ledger.tags import as_json, tag_value
-from headgate.control.reports.usage import MAX_GROUPS, UsageFilters, figures
+from headgate.control.reports.usage import MAX_GROUPS, UsageFilters, figures, named
 from headgate.control.store.database import requests
 from headgate.model.receipt_ids import first_of
 
@@ -102,15 +102,7 @@ def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
         found.append(_row.id >= first_of(filters.since))
     if filters.until is not None:
         found.append(_row.id < first_of(filters.until))
-    if filters.token is not None:
-        found.append(_row.grant_id == filters.token)
-    if filters.tokens is not None:
-        found.append(_row.grant_id.in_(filters.tokens))
-    if filters.provider is not None:
-        found.append(_row.provider == filters.provider)
-    if filters.model is not None:
-        found.append(or_(_row.model == filters.model, _row.provider + "/" + _row.model == filters.model))
-    return found
+    return found + named(_row, filters)
 
 
 def _labelled(labels: Labels, dialect: str) -> list[ColumnElement[bool]]:

@@ -70,7 +70,8 @@ async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> d
     ``total`` of all.  ``group_by`` is one of GROUPS.
 
     ``failed`` are the calls that were neither delivered nor left by their client.  ``group`` is null for calls whose
-    name is not known, where grouped by a name (control/rollup.py).  Raises ValueError with a sentence, SQLAlchemyError.
+    name is not known, where grouped by a name (control/ingest/rollup.py).
+    Raises ValueError with a sentence, SQLAlchemyError.
     """
     if group_by not in _KEYS:
         raise ValueError(f"group_by must be one of {', '.join(GROUPS)}.")
@@ -160,14 +161,20 @@ def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
         found.append(_day.day >= _first_day(filters.since))
     if filters.until is not None:
         found.append(_day.day <= _last_day(filters.until))
+    return found + named(_day, filters)
+
+
+def named(columns: Any, filters: UsageFilters) -> list[ColumnElement[bool]]:
+    """The conditions of the filters that name something, for ``columns`` of receipts or of days."""
+    found: list[ColumnElement[bool]] = []
     if filters.token is not None:
-        found.append(_day.grant_id == filters.token)
+        found.append(columns.grant_id == filters.token)
     if filters.tokens is not None:
-        found.append(_day.grant_id.in_(filters.tokens))
+        found.append(columns.grant_id.in_(filters.tokens))
     if filters.provider is not None:
-        found.append(_day.provider == filters.provider)
+        found.append(columns.provider == filters.provider)
     if filters.model is not None:
-        found.append(or_(_day.model == filters.model, _day.provider + "/" + _day.model == filters.model))
+        found.append(or_(columns.model == filters.model, columns.provider + "/" + columns.model == filters.model))
     return found
 
 

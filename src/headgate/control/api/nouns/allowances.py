@@ -4,14 +4,15 @@ from __future__ import annotations
 
 import json
 from collections.abc import Sequence
+from typing import Any
 
 import msgspec
 from pydantic import Field
 
 from headgate.catalog.money import usd
 from headgate.control.api.parts import Admin
-from headgate.control.api.views import View, view_of
-from headgate.model import Budget, CallLimits
+from headgate.control.api.views import View, seconds, view_of
+from headgate.model import Budget, CallGroup, CallLimits, Tenant
 from headgate.policy.admission.standings import BudgetStanding, HolderStanding, LimitStanding
 
 MOST_KEYS = 500  # of one question to a data process
@@ -52,6 +53,17 @@ def view_of_standing(one: HolderStanding) -> HolderStandingView:
     budget = None if one.budget is None else BudgetStandingView.of(one.budget)
     view: HolderStandingView = HolderStandingView.of(one, **found, budget=budget)
     return view
+
+
+def of_holder(holder: Tenant | CallGroup, standing: HolderStanding | None, created_at: int | None) -> dict[str, Any]:
+    """The members that the views of tenants and of budgets have in common.  ``created_at`` is Unix nanoseconds."""
+    return {
+        "limits": LimitsView.of(holder.limits),
+        "budget": view_of_budget(holder.budget),
+        "standing": None if standing is None else view_of_standing(standing),
+        "managed_by_file": holder.origin == "file",
+        "created": seconds(created_at),
+    }
 
 
 async def used(admin: Admin, keys: Sequence[str]) -> dict[str, HolderStanding] | None:

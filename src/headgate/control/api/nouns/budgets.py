@@ -12,13 +12,12 @@ from headgate.control.api.nouns.allowances import (
     BudgetView,
     HolderStandingView,
     LimitsView,
+    of_holder,
     used,
-    view_of_budget,
-    view_of_standing,
 )
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, Page, View, seconds
+from headgate.control.api.views import Changed, Page, View
 from headgate.control.objects import holders
 from headgate.model import CallGroup
 from headgate.policy.admission.standings import HolderStanding
@@ -102,16 +101,11 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _view(group: CallGroup, standings: Mapping[str, HolderStanding], created_at: int | None) -> CallGroupView:
-    standing = standings.get(f"group:{group.id}")
     return CallGroupView.of(
         group,
         name=group.id,
         match=MatchView(
             tag=dict(group.tags), session=group.session or None, model=group.model or None, user=group.user or None
         ),
-        limits=LimitsView.of(group.limits),
-        budget=view_of_budget(group.budget),
-        standing=None if standing is None else view_of_standing(standing),
-        managed_by_file=group.origin == "file",
-        created=seconds(created_at),
+        **of_holder(group, standings.get(f"group:{group.id}"), created_at),
     )

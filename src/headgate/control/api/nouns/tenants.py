@@ -14,13 +14,12 @@ from headgate.control.api.nouns.allowances import (
     BudgetView,
     HolderStandingView,
     LimitsView,
+    of_holder,
     used,
-    view_of_budget,
-    view_of_standing,
 )
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, Page, View, seconds
+from headgate.control.api.views import Changed, Page, View
 from headgate.control.objects import holders, named
 from headgate.model import Tenant
 from headgate.policy.admission.standings import HolderStanding
@@ -66,11 +65,12 @@ def routes(admin: Admin) -> APIRouter:
             counts.setdefault(grant.tenant, set()).add(grant.id)
         stored = publication.sources.objects.tenants
         return [
-            _view(tenant, len(counts.get(tenant.name, ())), standings, stored[tenant.name].created_at)
-            if tenant.origin == "store"
-            else _view(tenant, len(counts.get(tenant.name, ())), standings, None)
+            _view(
+                tenant, len(counts.get(tenant.name, ())), standings,
+                stored[tenant.name].created_at if tenant.origin == "store" else None,
+            )
             for tenant in wanted
-        ]
+        ]  # fmt: skip
 
     @api.get("/tenants")
     async def list_tenants(caller: Caller) -> Page[TenantView]:
@@ -104,14 +104,9 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _view(tenant: Tenant, tokens: int, standings: Mapping[str, HolderStanding], created_at: int | None) -> TenantView:
-    standing = standings.get(f"tenant:{tenant.name}")
     return TenantView.of(
         tenant,
-        limits=LimitsView.of(tenant.limits),
-        budget=view_of_budget(tenant.budget),
         over_budget=tenant.over_budget or "refuse",
         tokens=tokens,
-        standing=None if standing is None else view_of_standing(standing),
-        managed_by_file=tenant.origin == "file",
-        created=seconds(created_at),
+        **of_holder(tenant, standings.get(f"tenant:{tenant.name}"), created_at),
     )
