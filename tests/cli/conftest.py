@@ -24,6 +24,7 @@ from tests.waiting import wait_until
 # What commands import when they need it, the admin API on the store above all
 IMPORTED = ("headgate.cli.commands", "headgate.cli.reach.store", "headgate.cli.tasks.doctor", "headgate.cli.tasks.chat")
 OF_PYTHON = ("PYTHON", "LC_", "LANG", "LD_")  # variables that are read when Python starts
+MODEL = "mock/echo"
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
 
 
@@ -143,6 +144,16 @@ def upstream() -> Iterator[Provider]:
     """A provider on this machine that wants a key."""
     with serve_in_thread(keys=[KEY]) as provider:
         yield provider
+
+
+@pytest.fixture(scope="module")
+def mock(gateway: Gateway, upstream: Provider) -> Iterator[Gateway]:
+    """The gateway, with the upstream as its provider ``mock``."""
+    gateway.good("providers", "add", "mock", "--base-url", upstream.url, "--model", "echo", "--model", "lorem")
+    gateway.good("vault", "add", "mock", "--label", "main", stdin=KEY + "\n")
+    gateway.good("models", "set", MODEL, "--input-price", "2", "--output-price", "4")
+    yield gateway
+    gateway.run("providers", "remove", "mock")
 
 
 @pytest.fixture
