@@ -140,7 +140,7 @@ def test_limits_are_changed_one_by_one(gate: Gateway) -> None:
     assert gate.run("token", "edit", "edited", "--tenant", "nobody").returncode != 0
 
 
-def test_a_free_token_pays_for_nothing(gate: Gateway) -> None:
+def test_free_only_token_is_refused_priced_models(gate: Gateway) -> None:
     token = created(gate, "free", "--free-only")
     assert code(call(gate, token)) == "403 model_not_allowed"
     assert call(gate, token, "builtin/echo").status_code == 200

@@ -298,6 +298,7 @@ def test_status_and_reload(mock: Gateway) -> None:
 def test_doctor(mock: Gateway) -> None:
     done = mock.run("doctor")
     assert "✓ gateway: running" in done.stdout and "✓ mock/main: answers" in done.stdout, done
+    assert "headgate.yaml, as it runs" in done.stdout  # the gateway's own word: the file is not parsed again
     told = json.loads(mock.run("doctor", "--json").stdout)
     assert {finding["mark"] for finding in told["findings"]} <= {"good", "warning"} and told["ok"] is True
 

@@ -73,7 +73,16 @@ def test_completion_of_commands_imports_no_library(shell: Shell, shell_name: str
     assert not HEAVY & modules and len(modules) < MODULES, sorted(HEAVY & modules) or len(modules)
 
 
-@pytest.mark.parametrize("command", [("status", "--json"), ("token", "list", "--json"), ("requests", "--json")])
+@pytest.mark.parametrize(
+    "command",
+    [
+        ("status", "--json"),
+        ("token", "list", "--json"),
+        ("requests", "--json"),
+        ("usage", "--json"),
+        ("doctor", "--json"),
+    ],
+)
 def test_commands_import_no_client_library(gateway: Gateway, command: tuple[str, ...]) -> None:
     shown, modules = modules_of(gateway, *command)
     assert json.loads(shown) is not None

@@ -116,7 +116,7 @@ def test_a_contributor_stores_a_key_and_removes_it_again(child: Child) -> None:
     assert visit(child, made["link"]).status_code == 410
 
 
-def test_of_two_at_a_time_one_is_taken(child: Child) -> None:
+def test_concurrent_use_of_an_invite_stores_one_key(child: Child) -> None:
     made = invite(child)
     with ThreadPoolExecutor(8) as pool:
         pages = list(pool.map(lambda _one: visit(child, made["link"], KEY), range(8)))
@@ -124,7 +124,7 @@ def test_of_two_at_a_time_one_is_taken(child: Child) -> None:
     assert [ident for ident in accounts(child) if ident.startswith("mine/invite-")] == [f"mine/invite-{made['id']}"]
 
 
-def test_links_that_are_not_good(child: Child) -> None:
+def test_invalid_invite_links_answer_404(child: Child) -> None:
     made = invite(child, label="bob")
     other = invite(child, label="eve")["link"].rpartition("_")[2]
     token = made["link"].rpartition("/")[2]
@@ -166,7 +166,7 @@ def test_a_link_is_asked_ten_times_a_minute(child: Child) -> None:
     assert answers[-1].headers["retry-after"] == "60" and "Wait a minute" in answers[-1].text
 
 
-def test_what_an_invite_needs(child: Child, tmp_path: Path) -> None:
+def test_invite_errors_have_their_codes(child: Child, tmp_path: Path) -> None:
     for wish, code in (
         ({"provider": "nobody"}, "provider_not_found"),
         ({"provider": "ollama"}, "invalid_value"),

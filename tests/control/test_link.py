@@ -172,7 +172,7 @@ def test_hello_is_answered_with_secrets_and_the_whole_snapshot(tmp_path: Path) -
     run(main())
 
 
-def test_spend_is_told_to_those_who_ask_for_it(tmp_path: Path) -> None:
+def test_spend_is_sent_only_to_processes_that_ask(tmp_path: Path) -> None:
     """A data process of an earlier build does not ask, and would not know the message."""
 
     async def spent(hello: Hello) -> list[SpentBefore]:

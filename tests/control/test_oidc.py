@@ -207,7 +207,7 @@ def test_other_clients_tokens_are_refused(child: Child, provider: Provider, tmp_
         assert Visitor(other, provider).log_in("sub-ada2").status_code == 401  # made for another audience
 
 
-def test_a_provider_that_is_away_is_said(tmp_path: Path) -> None:
+def test_unreachable_oidc_provider_answers_502(tmp_path: Path) -> None:
     oidc = OidcSettings("http://127.0.0.1:9", "id", CANARY, "openid", "roles", ROLES)
     with Child(tmp_path, access=AccessSettings(oidc=oidc)) as child:
         answer = child.call("GET", "/admin/v1/oidc/login", None)

@@ -404,7 +404,7 @@ def test_hooks_see_the_summary(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) 
     ]
 
 
-def test_answer_types_are_used(tmp_path: Path) -> None:
+def test_stream_without_matches_is_unchanged_by_hooks(tmp_path: Path) -> None:
     """A stream without a value is what it would be without hooks: the same events, apart from their cuts."""
     with hooked(tmp_path / "s", MASK, (CHAT, [says(CHAT, "Hello ", "world.")])) as (plane, _):
         answer: Answer = ask(plane, CHAT, True)

@@ -172,7 +172,7 @@ def test_lost_call_is_settled_with_its_estimate(database: str, tmp_path: Path) -
         ("DELETE FROM requests WHERE outcome IS NOT NULL", JOURNAL),
     ],
 )  # fmt: skip
-def test_verify_finds_harm(tmp_path: Path, harm: str, found: str) -> None:
+def test_verify_finds_ledger_damage(tmp_path: Path, harm: str, found: str) -> None:
     async def check(store: Store) -> None:
         await store.take(*call(1), *call(2), opened(3, **at(3), hold=7))
         assert await store.wrong() == set()

@@ -101,7 +101,7 @@ def test_plans_of_tenants_are_not_mixed_up() -> None:
         assert "own" not in ids(one.plan(call("q/m", headgate={"fallback_models": ["p/x"]}), ANYONE))
 
 
-def test_a_world_without_owners_has_one_plan() -> None:
+def test_accounts_without_owner_share_one_plan() -> None:
     one = world(Account("p/0"))
     assert one.plan(call(), ACME) is one.plan(call(), ANYONE)
 

@@ -103,7 +103,7 @@ def with_result(client: str) -> dict[str, Any]:
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
 @pytest.mark.parametrize(("client", "backend"), PAIRS)
-def test_nothing_is_an_answer_to_a_tools_result_alone(tmp_path: Path, client: str, backend: str, stream: bool) -> None:
+def test_empty_stop_is_valid_only_after_a_tool_result(tmp_path: Path, client: str, backend: str, stream: bool) -> None:
     said = empty_stream(backend) if stream else message(backend, "", USED)
     with chain(tmp_path / "s", (backend, [answering(said, stream=stream)])) as (plane, _):
         found = read(client, ask(plane, client, stream, **with_result(client)), stream)

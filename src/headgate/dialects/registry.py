@@ -74,7 +74,7 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
         deltas += source.whole(framing.document(body))
     if source.error is not None or not source.done:
         return Answer(
-            error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent half an answer."),
+            error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent an incomplete answer."),
             used=Used(NOTHING.delivered, source.reported or NOTHING.billed),
         )
     view = ClientView(keep=False)

@@ -6,9 +6,11 @@ from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from headgate.resources.callers.tenant import TenantName
 from headgate.resources.fields import Resource, Text, printable, wrong
 
 MIN_CHARACTERS, MAX_CHARACTERS = 12, 256
+TENANT_RULE = "The role tenant_admin needs a tenant, and no other role takes one."
 
 RoleName = Literal["admin", "operator", "viewer", "tenant_admin"]
 UserName = Annotated[
@@ -20,7 +22,6 @@ Email = Annotated[
     Field(pattern=r"^[^@\s]{1,64}@[^@\s]{1,189}$", description="Opens a login too.", examples=["ada@example.com"]),
     AfterValidator(printable),
 ]  # fmt: skip
-TenantName = Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", examples=["acme"])]
 Login = Annotated[Text, Field(description="The name or the e-mail.")]
 
 
@@ -49,7 +50,7 @@ class UserWish(Resource):
     @model_validator(mode="after")
     def _bound(self) -> Self:
         if (self.role == "tenant_admin") != (self.tenant is not None):
-            raise wrong("tenant: a tenant admin has one, and no other role does")
+            raise wrong(f"tenant: {TENANT_RULE}")
         return self
 
 

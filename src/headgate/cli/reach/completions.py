@@ -104,12 +104,12 @@ def ask(
         if isinstance(reason, ConnectionRefusedError):
             raise Trouble(f"no gateway answers at {url}", START_IT) from error
         if isinstance(error, http.client.InvalidURL):
-            raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+            raise Trouble(f"the input cannot be sent ({error})", code=2) from error
         raise Trouble(f"the connection to {url} broke: {reason or type(error).__name__}") from error
     except UnicodeError as error:  # a message that is no text
-        raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+        raise Trouble(f"the input cannot be sent ({error})", code=2) from error
     except ValueError as error:
-        raise Trouble(f"what answers at {url} does not speak the API: {error}") from error
+        raise Trouble(f"the server at {url} does not speak the API: {error}") from error
     finally:
         if live and transcript.text:
             print(flush=True)
@@ -128,7 +128,7 @@ def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterat
     import urllib.request  # noqa: PLC0415
 
     if not (token.isascii() and token.isprintable()):
-        raise Trouble("what was given cannot be sent (the token is no printable ASCII)", code=2)
+        raise Trouble("the token cannot be sent: it is not printable ASCII", code=2)
     streamed = {**body, "stream": True, "stream_options": {"include_usage": True}}
     try:
         request = urllib.request.Request(
@@ -144,7 +144,7 @@ def _opened(url: str, token: str, body: dict[str, Any], proxies: bool) -> Iterat
                 error.code, error.read(), {name.lower(): value for name, value in error.headers.items()}
             ) from None
     except ValueError as error:  # no URL, a token that no header may have, a message that is no text
-        raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+        raise Trouble(f"the input cannot be sent ({error})", code=2) from error
     with answer:
         yield answer.headers.get("x-headgate-provider", ""), answer
 

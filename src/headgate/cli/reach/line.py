@@ -71,7 +71,7 @@ class OverHttp:
             body = None if ask.body is None else json.dumps(ask.body, ensure_ascii=False, allow_nan=False).encode()
             query = urlencode(plain(ask.params))
         except ValueError as error:  # infinity, or an argument that is no UTF-8
-            raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+            raise Trouble(f"the input cannot be sent ({error})", code=2) from error
         path = f"{API}{ask.path}{'?' + query if query else ''}"
         end = time.monotonic() + ask.timeout_s
         while True:
@@ -85,7 +85,7 @@ class OverHttp:
                 sentence = f"the gateway at {self._url} has not answered within {ask.timeout_s:.0f} s"
                 raise Trouble(sentence, "look at its log, or try again") from error
             except http.client.InvalidURL as error:
-                raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+                raise Trouble(f"the input cannot be sent ({error})", code=2) from error
             except (OSError, http.client.HTTPException) as error:
                 raise Trouble(f"the connection to {self._url} broke", "try again") from error
 

@@ -74,7 +74,7 @@ class Store:
         try:
             answer = await self._client.request(ask.method, ask.path, json=ask.body, params=plain(ask.params))
         except ValueError as error:  # infinity, or an argument that is no UTF-8
-            raise Trouble(f"what was given cannot be sent ({error})", code=2) from error
+            raise Trouble(f"the input cannot be sent ({error})", code=2) from error
         return answer.status_code, answer.content
 
     def close(self) -> None:

@@ -49,18 +49,21 @@ def command(config: Config = None, state_dir: StateDir = None, as_json: Json = F
 def examine(config: str | None, overrides: dict[str, str]) -> Iterator[Finding]:
     """All findings, in an order in which they explain each other."""
     yield from checks.python()
-    settings, findings = checks.configuration(config, os.environ, overrides)
     try:
         gateway = Gateway.find(config, overrides, announce=False)
         running = gateway.running
     except Trouble as trouble:
+        yield from checks.configuration(config, os.environ, overrides)[1]
         yield Finding("bad", "gateway", trouble.sentence, trouble.step)
         return
-    if settings is None and running:  # it serves with what it read before, or with variables that this shell lacks
-        findings = [replace(one, mark="warning", subject="configuration here") for one in findings]
-    yield from findings
-    if settings is None and not running:
-        return  # what else there is to look at, only a configuration says
+    settings = None
+    if config is not None or not running:  # a running gateway says itself what it has read: see _health
+        settings, findings = checks.configuration(config, os.environ, overrides)
+        if settings is None and running:  # it serves with what it read before, or with variables that this shell lacks
+            findings = [replace(one, mark="warning", subject="configuration here") for one in findings]
+        yield from findings
+        if settings is None and not running:
+            return  # what else there is to look at, only a configuration says
     state = gateway.state_dir
     yield from checks.clock(state)
     yield from checks.state_directory(state)
@@ -115,6 +118,8 @@ def _health(health: dict[str, Any], running: bool) -> Iterator[Finding]:
         whole = not recorder["records_behind"]
         sentence = "every record is in the store" if whole else f"{_behind(recorder)} not yet in the store"
         yield Finding("good", "journal", sentence)
+    if running and not configuration["reload_error"]:
+        yield Finding("good", "configuration", f"{configuration['file'] or 'no file: the defaults hold'}, as it runs")
     if configuration["reload_error"]:
         yield Finding("bad", "configuration", str(configuration["reload_error"]), "headgate config check")
     if configuration["needs_restart"]:

@@ -60,7 +60,7 @@ def within(child: Grant, parent: Grant) -> Grant:
 def wished(wish: ChildWish, parent: Grant, siblings: Collection[Grant], name: str, now: float) -> Grant:
     """The child that a holder wishes for.  Raises GatewayError where it may not have it."""
     if parent.parent:
-        raise GatewayError(SCOPE_MISSING, "A token that was made with another token cannot make tokens itself.")
+        raise GatewayError(SCOPE_MISSING, "A child token cannot make tokens.")
     if len(siblings) >= MAX_CHILDREN:
         sentence = f"This token has {MAX_CHILDREN} children, which is the limit: delete one, or wait until one ends."
         raise GatewayError(TOO_MANY, sentence)

@@ -273,7 +273,7 @@ def _nothing(_grant: Grant) -> dict[str, str]:
 def _with_id(ident: str | None, _grant: Grant) -> dict[str, str]:
     """Raises GatewayError (404) where the id is impossible."""
     if ident is None:
-        raise GatewayError(REQUEST_NOT_FOUND, "an id has up to 256 printable characters; this is none")
+        raise GatewayError(REQUEST_NOT_FOUND, "the id is invalid: it must have 1 to 256 printable characters")
     return {"id": ident}
 
 

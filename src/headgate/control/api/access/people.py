@@ -16,7 +16,7 @@ from headgate.control.identity.roles import Role
 from headgate.control.identity.users import User
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.resources.fields import Text
-from headgate.resources.user import PasswordWish, UserEdit, UserWish
+from headgate.resources.user import TENANT_RULE, PasswordWish, UserEdit, UserWish
 
 Wanted = Annotated[Text, Path(description="The user's id, name or e-mail.", examples=["ada"])]
 
@@ -98,7 +98,7 @@ def _changes(user: User, wish: UserEdit) -> dict[str, Any]:
     if role != "tenant_admin" and "tenant" not in changes:
         changes["tenant"] = None
     if (role == "tenant_admin") != (changes.get("tenant", user.tenant) is not None):
-        raise GatewayError(INVALID_VALUE, "A tenant admin has a tenant, and no other role does.", param="tenant")
+        raise GatewayError(INVALID_VALUE, TENANT_RULE, param="tenant")
     return changes
 
 
