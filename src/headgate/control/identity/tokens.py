@@ -207,15 +207,15 @@ async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None
 
 
 async def grants(engine: AsyncEngine, ident: str | None = None) -> Mapping[bytes, Grant]:
-    """The tokens that are good, by digest; of one id where it is given.  Expired ones are among them: the data plane
-    says so to their holders.
+    """The tokens that are good, by digest; where ``ident`` is given, this one and its children.  Expired ones are among
+    them: the data plane says so to their holders.
 
     A rotated token's former secret is good until its own end: the same Grant, expiring then.
     """
     async with engine.connect() as connection:
         good, former = _in_order().where(tokens.c.revoked_at.is_(None)), select(superseded_tokens)
         if ident is not None:
-            good, former = good.where(tokens.c.id == ident), former.where(superseded_tokens.c.token_id == ident)
+            good = good.where(or_(tokens.c.id == ident, tokens.c.parent == ident))
         rows = await connection.execute(good)
         found = {entry.digest: entry.grant for entry in map(_stored, rows)}
         by_id = {grant.id: grant for grant in found.values()}

@@ -39,6 +39,7 @@ from headgate.resources.fields import Resource, printable
 
 MAX_PAGE = 1000
 WEEK_S = 604_800
+INHERITED = {"tenant", "over_budget", "free_only", "unpriced"}  # by a child, see snapshot.children
 
 Ident = Annotated[
     str,
@@ -224,6 +225,9 @@ async def token_id(admin: Admin, wanted: str, caller: Principal) -> str:
 def _terms(wish: TokenEdit, grant: Grant) -> dict[str, Any]:
     """The fields of ``Grant`` that ``wish`` changes, beside its name, scopes, models and expiry."""
     said = wish.model_fields_set
+    if grant.parent and (inherited := sorted(said & INHERITED)):
+        sentence = f"A child has its parent's {' and '.join(inherited)}; change the parent."
+        raise GatewayError(INVALID_VALUE, sentence, param=inherited[0])
     found: dict[str, Any] = {}
     if "limits" in said:
         found["limits"] = NO_LIMITS if wish.limits is None else wish.limits.over(grant.limits)
@@ -237,8 +241,6 @@ def _terms(wish: TokenEdit, grant: Grant) -> dict[str, Any]:
         found["priced_only"] = wish.unpriced == "refuse"
     if "tenant" in said:
         found["tenant"] = wish.tenant or ""
-    if found and grant.parent:
-        found = {name: found[name] for name in ("limits", "budget") if name in found}  # the rest is its parent's
     return found
 
 
