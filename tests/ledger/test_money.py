@@ -208,6 +208,24 @@ def test_usage_by_labels_and_hours(database: str, tmp_path: Path) -> None:
     with_store(database, tmp_path, check)
 
 
+def test_tags_of_any_name_are_found(database: str, tmp_path: Path) -> None:
+    names = ('a"b', "a\\b", "a.b", "é", "$", "[0]", "team")
+
+    async def check(store: Store) -> None:
+        tags = {name: f"of {name}" for name in names}
+        await store.take(*call(1, start={"tags": tags}, cost=100), *call(2, cost=7))
+        groups = tuple(CallGroup(name, tags={name: tags[name]}, budget=Budget(10**9, "day")) for name in names)
+        found = await spending(store.engine, Snapshot(groups=groups), NOW / SECOND + 1)
+        assert {one.key: one.spent for one in found.spent} == {f"group:{name}": 100 for name in names}
+        for name in names:
+            for tag, calls in ((name, 1), (f"{name}=of {name}", 1), (f"{name}=another", 0), (f"{name}x", 0)):
+                labels = breakdown.Labels(tag=tag)
+                report = await breakdown.report(store.engine, "model", UsageFilters(), labels)
+                assert report["total"]["requests"] == calls, tag
+
+    with_store(database, tmp_path, check)
+
+
 OLD = Price(10**9, 2 * 10**9, source="file")
 
 
