@@ -186,12 +186,6 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
-async def ids_of_tenant(engine: AsyncEngine, tenant: str) -> set[str]:
-    """The ids of all tokens that this tenant has and had."""
-    async with engine.connect() as connection:
-        return set((await connection.execute(select(tokens.c.id).where(tokens.c.tenant == tenant))).scalars())
-
-
 async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None) -> str | None:
     """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none.
     ``tenant``: only this tenant's.

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -198,14 +197,6 @@ def _add_secrets(api: APIRouter, admin: Admin) -> None:
         """Revokes a token for good.  Calls that are running with it go on to their end."""
         ident, effective = await agents.revoke(await token_id(admin, ident, caller))
         return Revoked.now(effective, id=ident)
-
-
-async def own_tokens(admin: Admin, caller: Principal) -> Collection[str] | None:
-    """The ids of all tokens that the caller's tenant has and had; None: the caller is bound to no tenant."""
-    if caller.bound_to is None:
-        return None
-    declared = {grant.id for grant in own_grants(caller, admin.publishing.tokens.of_file())}
-    return declared | await tokens.ids_of_tenant(admin.engine, caller.bound_to)
 
 
 async def token_id(admin: Admin, wanted: str, caller: Principal) -> str:
