@@ -144,6 +144,15 @@ def test_operator_moves_no_key_to_another_address(child: Child, browsers: dict[s
     assert browsers["admin"].call("PATCH", "/providers/home", {"base_url": "http://127.0.0.1:3/v1"}).is_success
 
 
+def test_operator_deletes_no_provider_that_has_keys(child: Child, browsers: dict[str, Browser]) -> None:
+    operator, admin = browsers["operator"], browsers["admin"]
+    assert operator.call("POST", "/providers", {"name": "held", "base_url": "http://127.0.0.1:1/v1"}).is_success
+    assert admin.call("POST", "/accounts", {"provider": "held", "key": "k" * 30}).status_code == 201
+    assert code_of(operator.call("DELETE", "/providers/held")) == "forbidden"
+    assert admin.call("DELETE", "/accounts/held/key-1").is_success
+    assert operator.call("DELETE", "/providers/held").is_success
+
+
 def test_tenant_admin_knows_own_tokens_and_aliases_only(child: Child, browsers: dict[str, Browser]) -> None:
     own, admin = browsers["tenant_admin"], browsers["admin"]
     made = own.call("POST", "/tokens", {"name": "ours"})
