@@ -82,12 +82,11 @@ class DataProcess:
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt), time.time())
         self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
         self.replay = ReplayKeeper(self.wheel, settings.limits, self.directory.digester, settings.public_url)
-        exchange = (HookedExchange if hooks is not None else Exchange)(
+        parts = (
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
             Ids(salt), self.replay,
         )  # fmt: skip
-        if isinstance(exchange, HookedExchange) and hooks is not None:
-            exchange.hooks = hooks
+        exchange = Exchange(*parts) if hooks is None else HookedExchange(hooks, *parts)
         self._hooks = hooks
         self.routes = Routes(
             exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,

@@ -72,7 +72,6 @@ TOO_MANY_REQUESTS      = Kind(429, "rate_limit_error", "rate_limit_exceeded")
 TOO_MANY_TODAY         = Kind(429, "rate_limit_error", "daily_rate_limit_exceeded")
 TOO_MANY_TOKENS        = Kind(429, "rate_limit_error", "tokens_limit_exceeded")
 TOO_MANY_AT_ONCE       = Kind(429, "rate_limit_error", "concurrency_limit_exceeded")
-QUEUE_FULL             = Kind(429, "rate_limit_error", "queue_full")
 # 404 … 431: the thing is not there, not like that, not that large, nothing may serve it
 ROUTE_NOT_FOUND        = Kind(404, "not_found_error", "route_not_found")
 MODEL_NOT_FOUND        = Kind(404, "not_found_error", "model_not_found")

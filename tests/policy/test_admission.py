@@ -42,7 +42,9 @@ from headgate.policy.admission.memory import MemoryCounters
 from headgate.policy.admission.meters import MOST_ENTRIES
 from headgate.policy.admission.periods import period
 from headgate.policy.admission.quotas import QuotaTable, quotas_of
-from headgate.policy.admission.wants import Wants, priced
+from headgate.policy.admission.wants import Wants
+from headgate.wire.rate_limits import fields_of
+from tests.policy.meters import spent
 
 NOW = datetime(2026, 11, 28, 12, 0, 0, tzinfo=ZoneInfo("UTC")).timestamp()
 PRICE = Price(1_000_000, 2_000_000)  # 1 and 2 nano-USD per token
@@ -144,7 +146,7 @@ def test_all_or_nothing_over_a_tokens_and_a_tenants_limits() -> None:
     counters.take(want("a", token, tenant), NOW)
     refused(counters, want("b", token, tenant), NOW)
     assert counters.standing(quotas_of((token,)), NOW).requests_left == 9
-    assert counters.open == 1
+    assert len(counters._open) == 1
 
 
 # ------------------------------------------------------------------------------------- minutes and clocks
@@ -213,9 +215,9 @@ def test_a_hold_that_outlives_its_period_is_spent_in_the_next_one() -> None:
     counters, limit = MemoryCounters(), quota(usd=100)
     hold = counters.take(want("a", limit), NOW)
     tomorrow = NOW + 86_400
-    assert counters.spent("token:t", tomorrow) == (0, 50)
+    assert spent(counters, "token:t", tomorrow) == (0, 50)
     counters.settle(hold, Usage(10, 20), 50, tomorrow)
-    assert counters.spent("token:t", tomorrow) == (50, 0)
+    assert spent(counters, "token:t", tomorrow) == (50, 0)
 
 
 # ------------------------------------------------------------------------------------- leases
@@ -226,11 +228,11 @@ def test_an_expired_lease_is_released_and_a_late_settlement_still_counts() -> No
     hold = counters.take(want("a", limit), NOW)
     assert counters.sweep(NOW + 100) == 0
     assert counters.sweep(hold.expires) == 1
-    assert counters.spent("token:t", hold.expires) == (0, 0)
+    assert spent(counters, "token:t", hold.expires) == (0, 0)
     counters.take(want("b", limit), hold.expires)
     counters.settle(hold, Usage(10, 20), 50, hold.expires)
     counters.settle(hold, Usage(10, 20), 50, hold.expires)
-    assert counters.spent("token:t", hold.expires) == (50, 50)
+    assert spent(counters, "token:t", hold.expires) == (50, 50)
 
 
 def test_an_extension_puts_the_lease_off() -> None:
@@ -252,14 +254,33 @@ def test_idle_holders_are_forgotten_and_spenders_are_not() -> None:
     for _ in range(10):
         counters.sweep(later)
     assert len(counters._meters) == 0  # a day's budget is spent by the day
-    assert counters.spent("token:1", later) == (0, 0)
+    assert spent(counters, "token:1", later) == (0, 0)
+
+
+def test_holders_without_a_budget_have_spent_nothing_when_they_get_one() -> None:
+    counters, limit = MemoryCounters(), quota(rpm=5)
+    counters.settle(counters.take(want("a", limit), NOW), Usage(1, 1), 700, NOW)
+    for _ in range(10):
+        counters.sweep(NOW + 43_200)
+    assert len(counters._meters) == 0
+    counters.settle(counters.take(want("b", limit), NOW), Usage(1, 1), 700, NOW)
+    counters.take(want("c", quota(usd=1000)), NOW)
+    assert spent(counters, "token:t", NOW)[0] == 0
+
+
+def test_a_minute_has_no_more_than_sixty_seconds_left_when_the_clock_steps_back() -> None:
+    counters, limits = MemoryCounters(), (quota("token:a", tpm=1000), quota("token:b", tpm=1000))
+    counters.take(want("a", *limits), NOW)
+    standing = counters.standing(quotas_of(limits), NOW - 0.5)
+    assert standing.tokens_reset <= 60
+    assert b"x-ratelimit-limit-tokens: 1000" in fields_of(standing)
 
 
 def test_counters_begin_with_what_was_used_before() -> None:
     counters, limit = MemoryCounters(), quota(rpm=3, rpd=5, usd=1000)
     midnight = NOW // 86_400 * 86_400
     counters.restore([Spent("token:t", NOW, 900, midnight, 4, ((NOW - 70, 1, 9), (NOW - 30, 2, 50)))], [limit], NOW)
-    assert counters.spent("token:t", NOW) == (900, 0)
+    assert spent(counters, "token:t", NOW) == (900, 0)
     assert counters.standing(quotas_of((limit,)), NOW).requests_left == 1
     counters.take(want("a", limit), NOW)
     assert refused(counters, want("b", limit), NOW).kind.code == "daily_rate_limit_exceeded"
@@ -268,7 +289,7 @@ def test_counters_begin_with_what_was_used_before() -> None:
 def test_spending_of_a_former_period_is_not_restored() -> None:
     counters, limit = MemoryCounters(), quota(usd=1000)
     counters.restore([Spent("token:t", NOW, 900, NOW - 90_000)], [limit], NOW)
-    assert counters.spent("token:t", NOW) == (0, 0)
+    assert spent(counters, "token:t", NOW) == (0, 0)
 
 
 # ------------------------------------------------------------------------------------- what a call wants
@@ -395,9 +416,9 @@ def test_affordable_tokens_are_the_most_that_the_money_buys(price: Price, prompt
 
 
 def test_an_unknown_price_is_no_target_of_a_hard_budget() -> None:
-    assert [one.target for one in priced(plan(UNKNOWN, KNOWN))] == [KNOWN]
+    assert [one.target for one in Wants(Calibration()).payable(plan(UNKNOWN, KNOWN))] == [KNOWN]
     with pytest.raises(GatewayError) as found:
-        priced(plan(UNKNOWN))
+        Wants(Calibration()).payable(plan(UNKNOWN))
     assert (found.value.kind.status, found.value.kind.code) == (422, "no_qualifying_model")
     assert wanted(call(), plan(UNKNOWN), quota(rpm=5)).price is None
 

@@ -15,6 +15,7 @@ from headgate.model import UNLIMITED, Budget, Extent, Hold, Price, Provider, Quo
 from headgate.policy import metering
 from headgate.policy.admission.memory import LEAST_STEP, MemoryCounters
 from headgate.policy.admission.quotas import quotas_of
+from tests.policy.meters import spent
 
 PRICE = Price(1_000_000, 3_000_000)  # 1 and 3 nano-USD per token
 ZONES = ("UTC", "Europe/Berlin", "America/Sao_Paulo", "Asia/Beirut", "Pacific/Apia")
@@ -88,12 +89,14 @@ class Model:
 
     def spent(self, quota: Quota, now: float) -> int:
         budget = quota.budget
+        if budget is None:
+            return 0
         return sum(
             amount
             for one in self.of(quota)
             if quota.key not in one.not_counted
             for at, amount in one.charged
-            if budget is None or _period(budget, at) == _period(budget, now)
+            if _period(budget, at) == _period(budget, now)
         )
 
     def room(self, quota: Quota, now: float) -> int:
@@ -344,11 +347,11 @@ class Admission(RuleBasedStateMachine):
             meter = self.counters._meters.get(quota.key)
             if meter is not None:
                 meter.catch_up(self.now)
-            spent, held = self.counters.spent(quota.key, self.now)
+            used, held = spent(self.counters, quota.key, self.now)
             found.append(
-                (meter.tokens, meter.requests, meter.running, spent, held)
+                (meter.tokens, meter.requests, meter.running, used, held)
                 if meter is not None
-                else (0, 0, 0, spent, held)
+                else (0, 0, 0, used, held)
             )
         return found
 
@@ -359,9 +362,9 @@ class Admission(RuleBasedStateMachine):
             hold = self.counters._open.get(one.want.owner)
             if hold is not None:
                 self.counters.settle(hold, Usage(), 0, self.now)
-        assert self.counters.open == 0
+        assert not self.counters._open
         for quota in self.quotas:
-            assert self.counters.spent(quota.key, self.now)[1] == 0, "holds remain"
+            assert spent(self.counters, quota.key, self.now)[1] == 0, "holds remain"
 
 
 Admission.TestCase.settings = settings(max_examples=60, stateful_step_count=30, deadline=None)

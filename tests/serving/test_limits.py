@@ -41,6 +41,7 @@ from tests.waiting import wait_until
 KEY = b"k" * 32
 PRICE = Price(1_000_000_000, 10_000_000_000)  # 1 and 10 USD per million tokens
 NANO = 1_000_000_000
+LOW = Price(1_000_000, 1_000_000)  # 1 nano-USD a token
 
 
 def gateway(folder: Path, provider: Upstream, grant: Grant, *others: Provider, **snapshot: Any) -> DataPlane:
@@ -315,6 +316,38 @@ def test_a_limit_on_a_model_leaves_its_fallback(tmp_path: Path, provider: Upstre
 
 
 # ------------------------------------------------------------------------------------- parallel slots
+
+
+def cheap(folder: Path, provider: Upstream, grant: Grant, *groups: CallGroup) -> DataPlane:
+    """``smart`` leads to up/echo and dear/lorem, ``cheap`` to low/echo, which serves where a budget is spent."""
+    aliases = {
+        "smart": Alias("smart", (TargetRef("up/echo"), TargetRef("dear/lorem"))),
+        "cheap": Alias("cheap", (TargetRef("low/echo"),)),
+    }
+    others = [upstream(provider.url, name, price=price) for name, price in (("dear", PRICE), ("low", LOW))]
+    return gateway(folder, provider, replace(grant, over_budget="cheap"), *others, aliases=aliases, groups=groups)
+
+
+def test_over_budget_serves_also_where_a_group_limits_a_target(tmp_path: Path, provider: Upstream) -> None:
+    group = CallGroup("echo", model="up/echo", limits=CallLimits(rpm=100))
+    with cheap(tmp_path / "s", provider, budget(5000), group) as plane:
+        answer = ask(plane, "smart", stream=False)
+        assert (answer.status, answer.headers["x-headgate-provider"]) == (200, "low")
+
+
+def test_a_spent_budget_of_a_model_is_not_asked_of_the_alias_that_serves_instead(
+    tmp_path: Path, provider: Upstream
+) -> None:
+    group = CallGroup("echo", model="up/echo", budget=Budget(1, "day"))
+    with cheap(tmp_path / "s", provider, Grant("t0", "ci"), group) as plane:
+        answer = ask(plane, "up/echo", stream=False)
+        assert (answer.status, answer.headers["x-headgate-provider"]) == (200, "low")
+
+
+def test_a_limit_on_the_alias_that_serves_instead_counts(tmp_path: Path, provider: Upstream) -> None:
+    group = CallGroup("low", model="low/echo", limits=CallLimits(rpm=2))
+    with cheap(tmp_path / "s", provider, budget(5000), group) as plane:
+        assert [ask(plane, "up/echo", stream=False).status for _ in range(3)] == [200, 200, 429]
 
 
 def free_slot(plane: DataPlane) -> None:

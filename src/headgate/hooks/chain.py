@@ -18,7 +18,7 @@ MOST_HELD = 4096  # characters: no hook may hold more
 
 
 class Hooks:
-    """All hooks of this process.  Truth value: it has any."""
+    """All hooks of this process."""
 
     def __init__(self, guards: Sequence[HookGuard]) -> None:
         self.on_request = [guard for guard in guards if hasattr(guard.hook, "on_request")]

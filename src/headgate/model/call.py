@@ -125,6 +125,11 @@ class Target(Struct, frozen=True):
     prefill: str = "none"
     prefill_trims: bool | None = None
 
+    @property
+    def name(self) -> str:
+        """``provider/model``, as clients write it."""
+        return f"{self.provider.name}/{self.model}"
+
 
 class Rendered(Struct, frozen=True, gc=False):
     """A request for an upstream: its path, its body, and further header lines (``Name: value\\r\\n``)."""

@@ -164,8 +164,6 @@ class Alias(Struct, frozen=True):
     affinity: str = "prompt_cache"  # none | prompt_cache | session
     privacy: str = "any"  # any | no_train | trusted | own
     hold_tokens: int = 1024  # of output, which admission holds at first
-    queue_size: int = 0  # calls that may wait for a parallel slot
-    queue_wait_s: float = 10.0
     unpriced: str | None = None  # allow | refuse; None: as the gateway
 
     @property
@@ -193,7 +191,6 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     limits: CallLimits = NO_LIMITS
     budget: Budget | None = None
     over_budget: str = ""
-    tier: str = "medium"  # slow | medium | fast | ludicrous: its place in queues
     free_only: bool = False
     priced_only: bool = False
     parent: str = ""

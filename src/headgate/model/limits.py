@@ -13,8 +13,7 @@ from msgspec import Struct, field
 
 from headgate.model.prices import Price
 
-HARD, SOFT = "hard", "soft"
-PERIODS = ("day", "month", "total")
+HARD = "hard"
 
 
 class CallLimits(Struct, frozen=True, gc=False, omit_defaults=True):

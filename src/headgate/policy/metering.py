@@ -95,7 +95,7 @@ def cost(usage: Usage, price: Price) -> int | None:
     nothing costs nothing, whatever its price.
     """
     total = _millionths(usage, price)
-    return None if total is None else (total + MILLION // 2) // MILLION
+    return None if total is None else (total + _HALF) // MILLION
 
 
 def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None:
@@ -111,7 +111,7 @@ def shared_cost(usage: Usage, shares: Sequence[tuple[Price, int]]) -> int | None
         if part is None:
             return None
         total += part
-    return (total + MILLION // 2) // MILLION
+    return (total + _HALF) // MILLION
 
 
 def ceiling_cost(prompt: int, output: int, price: Price) -> int:
@@ -123,7 +123,7 @@ def affordable(price: Price, prompt: int, most: int) -> int:
     """Return how many completion tokens ``most`` nano-USD buy behind so many prompt tokens, rounded down; -1: they do
     not buy the prompt.  ``price`` is a ``ceiling``.
     """
-    left = most * MILLION - (_millionths(Usage(prompt, 0), price) or 0)
+    left = most * MILLION - prompt * price.input  # type: ignore[operator]  # a ceiling's prices are known
     if left < 0:
         return -1
     return left // price.output if price.output else UNLIMITED

@@ -3,8 +3,8 @@
 A Unix stream socket in the state directory (0600).  Control listens; every data process connects, says Hello, and
 reconnects for as long as it lives.  A frame (``frames``) has one of the structs below, told apart by their tag.
 
-    control → data    SnapshotPart*  Patch  Secrets  Resume  Answer  Uses  Ask  SpentBefore*
-    data → control    Hello  Ack  Gauges  Ask  Answer
+    control → data    SnapshotPart*  Patch  Secrets  Resume  AskReply  Uses  Ask  SpentBefore*
+    data → control    Hello  Ack  Gauges  Ask  AskReply
 
 A Snapshot comes in parts so small that decoding one never holds the loop for more than 5 ms.  The data process swaps
 when the part marked ``last`` has come, then acks the generation.  A Patch has the changed objects on top of the

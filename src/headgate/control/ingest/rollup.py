@@ -23,7 +23,6 @@ from headgate.errors import (
     MODEL_NOT_FOUND,
     NO_PROVIDER_KEY,
     NO_QUALIFYING_MODEL,
-    QUEUE_FULL,
     TOO_MANY_AT_ONCE,
     TOO_MANY_REQUESTS,
     TOO_MANY_TODAY,
@@ -47,7 +46,7 @@ RESOLVED = tuple(  # refusals of names that lead somewhere
     kind.code
     for kind in (
         NO_PROVIDER_KEY, NO_QUALIFYING_MODEL, BUDGET_EXCEEDED, TOO_MANY_REQUESTS, TOO_MANY_TODAY, TOO_MANY_TOKENS,
-        TOO_MANY_AT_ONCE, QUEUE_FULL,
+        TOO_MANY_AT_ONCE,
     )
 )  # fmt: skip
 _shares = msgspec.json.Decoder(tuple[Share, ...])

@@ -51,7 +51,6 @@ def within(child: Grant, parent: Grant) -> Grant:
         expires=min(ends, default=None),
         tenant=parent.tenant,
         over_budget=parent.over_budget,
-        tier=parent.tier,
         free_only=parent.free_only,
         priced_only=parent.priced_only,
     )

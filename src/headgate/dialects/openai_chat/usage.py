@@ -259,7 +259,6 @@ def _whole(counts: object) -> bool:
 
 _ELSEWHERE = ("x_groq", "usageMetadata", "usage_metadata", "amazon-bedrock-invocationMetrics", "meta", "timings")
 _MIXED = ("meta", "x_groq")  # these hold other things as well
-_INNER_NAMES = frozenset(("billed_units", "tokens"))
 _PLACES = frozenset((*_ELSEWHERE, "eval_count", "prompt_eval_count"))
 
 

@@ -152,7 +152,8 @@ class MemoryCounters:
                     meter.take_back(part.first or entry, 1, 0)
                     meter.take_back(entry, 0, part.tokens)
                 continue
-            meter.spent += cost
+            if quota.budget is not None:
+                meter.spent += cost
             if entry is None:
                 continue
             surplus = part.tokens - tokens
@@ -211,7 +212,8 @@ class MemoryCounters:
         if now >= meter.until:
             meter.catch_up(now)
         entries, limit = meter.entries, quota.rpm
-        reset = until = int(entries[-1].at + (MINUTE + 0.999) - now) if entries else 0
+        # At most a minute, also where the clock has been set back a little
+        reset = until = min(60, int(entries[-1].at + (MINUTE + 0.999) - now)) if entries else 0
         left, today = limit - meter.requests, quota.rpd - meter.today
         if today < left:
             limit, left, until = quota.rpd, today, int(meter.day_ends + 0.999 - now)
@@ -224,19 +226,6 @@ class MemoryCounters:
         return QuotaUse(
             quota.key, meter.spent, meter.held, resets, meter.requests, meter.tokens, meter.today, meter.running
         )
-
-    def spent(self, key: str, now: float) -> tuple[int, int]:
-        """nano-USD that a holder has spent in its budget's period, and that its running calls hold."""
-        meter = self._meters.get(key)
-        if meter is None:
-            return 0, 0
-        meter.catch_up(now)
-        return meter.spent, meter.held
-
-    @property
-    def open(self) -> int:
-        """Number of holds."""
-        return len(self._open)
 
     # ------------------------------------------------------------------------------------- meters
 

@@ -52,9 +52,13 @@ class Meter:
         self.until = min(self.day_ends, self.period_ends, now + MINUTE)
 
     def adopt(self, quota: Quota, now: float) -> None:
-        """The holder's quota has changed.  What was spent stays, also where the budget now has another period."""
+        """The holder's quota has changed.  What was spent stays, also where the budget now has another period; without
+        a budget nothing is.
+        """
         before, self.quota = self.quota.budget, quota
         budget = quota.budget
+        if budget is None:
+            self.spent = 0
         if budget is None or before is None or (budget.period, budget.zone) != (before.period, before.zone):
             self.since, self.period_ends = _period(quota, now)
             self.until = min(self.until, self.period_ends)
@@ -67,7 +71,8 @@ class Meter:
         self.requests += sum(entry.requests for entry in before)
         self.tokens += sum(entry.tokens for entry in before)
         self.today += spent.today if spent.at >= self.day_ends - DAY_S else 0
-        self.spent += spent.spent if spent.since >= self.since else 0
+        if self.quota.budget is not None and spent.since >= self.since:
+            self.spent += spent.spent
         self.catch_up(now)
 
     def catch_up(self, now: float) -> None:

@@ -136,7 +136,7 @@ def quotas_of(each: tuple[Quota, ...]) -> Quotas:
 
 def is_model(target: Target, name: str) -> bool:
     """True if a quota on the model ``name`` counts what ``target`` serves."""
-    return name in (f"{target.provider.name}/{target.model}", target.model)
+    return name in (target.name, target.model)
 
 
 def _matches(group: CallGroup, call: Call, session: Callable[[], bytes], attempts: tuple[Attempt, ...]) -> bool:

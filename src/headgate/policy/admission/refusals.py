@@ -24,7 +24,7 @@ from headgate.model import Want
 from headgate.policy.admission.meters import MINUTE, Meter
 from headgate.policy.admission.periods import NEVER, written
 
-SLOT_S = 1.0  # until a parallel slot is free nobody knows: as good a time to ask again as any
+SLOT_S = 1.0  # the time until a parallel slot is free is unknown; a second is a short poll
 _MILLISECOND = 0.001
 
 

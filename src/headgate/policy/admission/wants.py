@@ -26,6 +26,7 @@ class PlanTerms(Struct, frozen=True):
     """What holds for every call of one plan.
 
     ``price``: the highest of its targets; None: it depends on the prompt's size, or one is unknown (``is_priced``).
+    ``payable``: the attempts whose price is known.
     ``unseen``: a target may reason without showing it, or a stream is sent only when it is complete.  ``first``: tokens
     of output that a stream begins with, ``longest``: of the longest answer, ``cap``: the largest ``max_tokens`` that
     all targets accept.  ``stream``, ``whole`` and ``covered`` (to its end) are the extents of one answer of any length.
@@ -34,6 +35,7 @@ class PlanTerms(Struct, frozen=True):
     attempts: tuple[Attempt, ...]
     targets: tuple[Target, ...]
     learnt: tuple[Learnt, ...]
+    payable: tuple[Attempt, ...]
     is_priced: bool
     price: Price | None
     unseen: bool
@@ -51,23 +53,22 @@ class Wants:
 
     def __init__(self, learnt: Calibration) -> None:
         self._learnt = learnt
-        self._terms: Bounded[str, PlanTerms] = Bounded(MAX_REMEMBERED)
+        self._terms: Bounded[int, PlanTerms] = Bounded(MAX_REMEMBERED)  # by the identity of attempts, which they keep
 
     def make(self, owner: str, quotas: Quotas, call: Call, plan: Plan, estimated: int) -> Want | None:
         """What ``call`` wants of ``quotas``.  ``estimated``: tokens of its prompt.
 
-        None: a quota's budget is hard, and not all targets of the plan are priced: see ``priced``.
+        None: a quota's budget is hard, and not all targets of the plan are priced: see ``payable``.
         """
-        terms = self._terms.get(plan.requested)
-        if terms is None or terms.attempts is not plan.attempts:
-            terms = _terms(plan, self._learnt)
-            self._terms.put(plan.requested, terms)
+        terms = self._terms.get(id(plan.attempts)) or self._make_terms(plan)
         if quotas.hard and not terms.is_priced:
             return None
         learnt = terms.learnt
         factor = learnt[0].factor if len(learnt) == 1 else max(one.factor for one in learnt)
         prompt = int(estimated * factor) + 1
-        price = terms.price or metering.ceiling([target.price for target in terms.targets], prompt)
+        price = terms.price
+        if price is None and terms.is_priced:
+            price = metering.ceiling([target.price for target in terms.targets], prompt)
         covered = quotas.hard and (terms.unseen or not call.stream)
         choices = call.prompt.choices
         if call.max_tokens is None and choices == 1:
@@ -80,18 +81,22 @@ class Wants:
             extent = Extent(longest if covered else least, least, longest, step=least, whole=covered or not call.stream)
         return Want(owner, quotas, prompt, extent, price, terms.lease_s)
 
+    def payable(self, plan: Plan) -> tuple[Attempt, ...]:
+        """The attempts of a plan whose price is known: a hard budget can pay no others.  Raises GatewayError."""
+        terms = self._terms.get(id(plan.attempts)) or self._make_terms(plan)
+        if not terms.payable:
+            unpriced = ", ".join(dict.fromkeys(one.target.name for one in plan.attempts))
+            raise GatewayError(
+                NO_QUALIFYING_MODEL,
+                f"a hard budget pays only for models whose price is known, and that of {unpriced} is not; give it one",
+                param="model",
+            )
+        return terms.payable
 
-def priced(plan: Plan) -> tuple[Attempt, ...]:
-    """The attempts of a plan whose price is known: a hard budget can pay no others.  Raises GatewayError."""
-    found = tuple(one for one in plan.attempts if _is_priced(one.target.price))
-    if not found:
-        unpriced = ", ".join(dict.fromkeys(f"{one.target.provider.name}/{one.target.model}" for one in plan.attempts))
-        raise GatewayError(
-            NO_QUALIFYING_MODEL,
-            f"a hard budget pays only for models whose price is known, and that of {unpriced} is not; give it one",
-            param="model",
-        )
-    return found
+    def _make_terms(self, plan: Plan) -> PlanTerms:
+        terms = _terms(plan, self._learnt)
+        self._terms.put(id(plan.attempts), terms)
+        return terms
 
 
 def _covered(first: int, longest: int, cap: int) -> Extent:
@@ -119,6 +124,7 @@ def _terms(plan: Plan, learnt: Calibration) -> PlanTerms:
         attempts,
         targets,
         tuple(learnt.of(target) for target in targets),
+        tuple(one for one in attempts if _is_priced(one.target.price)),
         all(_is_priced(target.price) for target in targets),
         None if tiered else metering.ceiling([target.price for target in targets], 0),
         plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows),

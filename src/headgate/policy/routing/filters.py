@@ -165,7 +165,7 @@ def nothing_left(quoted: str, holder: str, candidates: Iterable[Candidate]) -> G
     if not allowed:
         why = "; it is for free models only" if any(_code(one) == "not_free" for one in keyed) else ""
         return GatewayError(MODEL_NOT_ALLOWED, f"the API key {holder!r} may not use {quoted}{why}", param="model")
-    named = "; ".join(f"{one.target.provider.name}/{one.target.model}: {_sentence(one)}" for one in every[:MOST_NAMED])
+    named = "; ".join(f"{one.target.name}: {_sentence(one)}" for one in every[:MOST_NAMED])
     if len(every) > MOST_NAMED:
         named += f"; and {len(every) - MOST_NAMED} more"
     if all(_code(one) == "context_window" for one in allowed):

@@ -204,7 +204,7 @@ class Router:
             for candidate in base.candidates
         ]
         for name in options.fallback_models:
-            _hold_tenant(name, grant)
+            _hold_tenant(name, grant, "headgate.fallback_models")
             for candidate in self._fallback(name, base, grant.tenant):
                 found.append((candidate, name, FALLBACK + len(found)))
         wanted = filters.needs(call)
@@ -344,19 +344,19 @@ def _have_terms(attempts: Iterable[Attempt]) -> bool:
 def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
     """Return the reason, or an empty string.  A token that may use the requested ``name`` may use all its targets."""
     may = grant.models
-    if not may or name in may or f"{target.provider.name}/{target.model}" in may or target.model in may:
+    if not may or name in may or target.name in may or target.model in may:
         return ""
     return f"not_allowed: the API key {grant.name!r} may not use it"
 
 
-def _hold_tenant(name: str, grant: Grant) -> None:
+def _hold_tenant(name: str, grant: Grant, param: str = "model") -> None:
     """Raises GatewayError (403) where ``name`` is an alias of a tenant that is not the token's.  A token without an id
     is the operator, who may ask where anything would go.
     """
     tenant = tenant_of(name)
     if tenant is not None and grant.id and grant.tenant != tenant:
         sentence = f"{quote(name)} is an alias of a tenant that the API key {grant.name!r} does not belong to"
-        raise GatewayError(MODEL_NOT_ALLOWED, sentence, param="model")
+        raise GatewayError(MODEL_NOT_ALLOWED, sentence, param=param)
 
 
 def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeouts:

@@ -11,9 +11,9 @@ from headgate.dialects import canonical
 from headgate.errors import BUDGET_EXCEEDED, GatewayError
 from headgate.model import Attempt, Call, Grant, Plan, Quotas
 from headgate.policy.admission.calibration import Calibration
-from headgate.policy.admission.quotas import is_model, quotas_of
+from headgate.policy.admission.quotas import QuotaTable, is_model, quotas_of
 from headgate.policy.admission.refusals import unknown_spend
-from headgate.policy.admission.wants import Wants, priced
+from headgate.policy.admission.wants import Wants
 from headgate.policy.routing.router import Router, session_of
 from headgate.ports import Counters
 from headgate.serving.call.holding import Holding
@@ -35,47 +35,52 @@ class Admission:
         stands in the way, 503 where it is not known what is spent of a hard budget.
         """
         table = router.quotas
-        quotas = table.known.get(grant.id) or table.of(grant)
+        own = quotas = table.known.get(grant.id) or table.of(grant)
         if table.grouped:
-            found = table.matching(call, lambda: session_of(call, headers), plan.attempts)
-            quotas = quotas_of(quotas.each + found)
+            quotas = _with_groups(own, table, call, plan, headers)
         if not quotas.each:
             return call, plan
-        if quotas.hard and not self._counters.restored:
-            raise unknown_spend()
         try:
-            want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
-            if want is not None:
-                hold = self._counters.take(want, time.time())
-                receipt.holding = Holding(self._counters, quotas, self._learnt, hold)
-                return (canonical.capped(call, hold.cap // call.prompt.choices) if hold.cap else call), plan
-            return self._take(quotas, call, replace(plan, attempts=priced(plan)), receipt)
+            return self._take(quotas, call, plan, receipt)
         except GatewayError as error:
             refused = error
         receipt.holding = Holding(self._counters, quotas, self._learnt)
         others = _without_limited_models(quotas, plan.attempts)
         if others and others is not plan.attempts:
             left = quotas_of(tuple(quota for quota in quotas.each if not quota.model))
-            return self._take(left, call, replace(plan, attempts=others), receipt)
+            try:
+                return self._take(left, call, replace(plan, attempts=others), receipt)
+            except GatewayError as error:
+                refused = error  # it stands in the way of every target
         instead = table.over_budget(grant) if refused.kind is BUDGET_EXCEEDED else ""
         if not instead or instead == plan.requested:
             raise refused
         cheaper = router.plan(replace(call, model=instead), replace(grant, models=()), headers)
+        quotas = _with_groups(own, table, call, cheaper, headers)  # groups of a model may count this one, and not that
         return self._take(quotas, call, replace(cheaper, requested=plan.requested), receipt)
 
-    def show(self, receipt: Receipt, router: Router) -> None:
+    def attach_standing(self, receipt: Receipt, router: Router) -> None:
         """What is left of its limits is in the answer of a call that fails before it is admitted, too."""
         if receipt.holding is None and receipt.grant is not None and not router.quotas.empty:
             receipt.holding = Holding(self._counters, router.quotas.of(receipt.grant), self._learnt)
 
     def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: Receipt) -> tuple[Call, Plan]:
-        """Admit the call by another plan than its own."""
+        """Admit the call by this plan, or by those of its attempts that a hard budget can pay."""
+        if quotas.hard and not self._counters.restored:
+            raise unknown_spend()
         want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
         if want is None:
-            return self._take(quotas, call, replace(plan, attempts=priced(plan)), receipt)
+            plan = replace(plan, attempts=self._wants.payable(plan))
+            want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
+            assert want is not None
         hold = self._counters.take(want, time.time())
         receipt.holding = Holding(self._counters, quotas, self._learnt, hold)
         return (canonical.capped(call, hold.cap // call.prompt.choices) if hold.cap else call), plan
+
+
+def _with_groups(own: Quotas, table: QuotaTable, call: Call, plan: Plan, headers: Mapping[bytes, bytes]) -> Quotas:
+    """Return a token's quotas, and those of the groups that a call by this plan matches."""
+    return quotas_of(own.each + table.matching(call, lambda: session_of(call, headers), plan.attempts))
 
 
 def _without_limited_models(quotas: Quotas, attempts: tuple[Attempt, ...]) -> tuple[Attempt, ...]:

@@ -73,10 +73,9 @@ class Exchange:
         self._health = directory.health
         self._admission = Admission(directory.counters)
 
-    async def run(self, request: Request, egress: Egress, client: Client, receipt: Receipt | None = None) -> None:
-        """One call, to its end, as ``client``'s API has it.  Raises nothing.  ``receipt``: one that is made already."""
-        if receipt is None:
-            receipt = Receipt(self._ids, client.prefix, self._journal, request.received)
+    async def run(self, request: Request, egress: Egress, client: Client) -> None:
+        """One call, to its end, as ``client``'s API has it.  Raises nothing."""
+        client, receipt = self._begin(request, client)
         try:
             ending = await self._serve(request, egress, client, receipt)
             if ending is None:
@@ -105,6 +104,10 @@ class Exchange:
                 egress.cut()
             else:
                 egress.answer(fault.kind.status, response_headers.of_error(fault, receipt), client.error_body(fault))
+
+    def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
+        """Return the client as this call speaks with it, and the call's receipt."""
+        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
 
     def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
         """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
@@ -232,7 +235,7 @@ class Exchange:
         """Ends a call that has no answer, or no whole one."""
         if receipt.grant is not None and not receipt.requested and len(request.body) <= _READ_AGAIN:
             receipt.requested = client.requested(request.body) or self._directory.router.snapshot.default_model
-        self._admission.show(receipt, self._directory.router)
+        self._admission.attach_standing(receipt, self._directory.router)
         if receipt.grant is None or not (receipt.opened or self._journal.accepting):
             self._refusals.count(error.kind.code)
         if not receipt.opened:

@@ -34,7 +34,7 @@ class Holding(Struct):  # made in C, once a call
         """True if a stream has to ask for more before it ends."""
         return self.hold is not None and self.hold.reach < UNLIMITED
 
-    def may_reach(self, size: int, tokens: int) -> int:
+    def extend_to_size(self, size: int, tokens: int) -> int:
         """Return the size of the text (bytes) at which to ask again, at ``tokens`` now; 0: the answer ends here.
 
         Until then no estimate comes to more tokens than are held: see ``dialects.tally``.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from typing import Any
 
 from headgate.dialects.base import Client
 from headgate.errors import GatewayError
@@ -16,15 +17,17 @@ from headgate.wire.http import Request
 
 
 class HookedExchange(Exchange):
-    """Every call of it has hooks.  ``hooks`` is set once, before the first call."""
+    """Every call of it has hooks.  ``parts`` are an Exchange's."""
 
-    hooks: Hooks
+    def __init__(self, hooks: Hooks, *parts: Any) -> None:
+        super().__init__(*parts)
+        self._hooks = hooks
 
-    async def run(self, request: Request, egress: Egress, client: Client, receipt: Receipt | None = None) -> None:
-        hooked = HookedClient(client, self.hooks)
+    def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
+        hooked = HookedClient(client, self._hooks)
         receipt = HookedReceipt(self._ids, client.prefix, self._journal, request.received)
-        receipt.hooks, receipt.acted = self.hooks, hooked.acted
-        await super().run(request, egress, hooked, receipt)
+        receipt.hooks, receipt.acted = self._hooks, hooked.acted
+        return hooked, receipt
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
         if egress.committed and isinstance(client, HookedClient):

@@ -184,7 +184,7 @@ class Recovery:
         if self.seam is None or self._break is None:
             return None
         origin, why = self._break
-        return SeamRecord(len(self._have_text), _named(origin), _named(attempt.target), why)
+        return SeamRecord(len(self._have_text), origin.name, attempt.target.name, why)
 
     def _last(self, error: GatewayError, now: float) -> GatewayError:
         """What the client is told after the last attempt: its error, or all of them where they were not alike; with the
@@ -210,10 +210,6 @@ class Recovery:
             self._health.rejects_usage(attempt.target, self._wheel.now)
         if self.seam is not None and self.seam.echoed:
             self._note_echo(attempt.target, self._wheel.now)
-
-
-def _named(target: Target) -> str:
-    return f"{target.provider.name}/{target.model}"
 
 
 class Pause(Signal[None]):

@@ -77,7 +77,7 @@ class Relay:
         egress = self.egress
         if egress.over or egress.gone:  # the call has ended without another stream
             return
-        if self._early is not None and not egress.committed and not egress.gone:
+        if self._early is not None and not egress.committed:
             self.commit()
             egress.send(KEEP_ALIVE)
         if egress.committed and not egress.paused and now - egress.wrote_at >= self._keep_alive:
@@ -164,7 +164,7 @@ class Pump:
             return True
         covered = hold.covered
         tokens = receipt.usage.completion + bridge.used.delivered.completion
-        self._most = holding.may_reach(bridge.view.size, tokens)
+        self._most = holding.extend_to_size(bridge.view.size, tokens)
         if self._most == 0:
             receipt.stopped = True
             bridge.stop("length")

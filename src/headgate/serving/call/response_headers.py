@@ -52,7 +52,7 @@ def _of_route(receipt: Receipt) -> bytes:
     first = receipt.meant
     if first is None or not receipt.fell_back:
         return out
-    return out + b"x-headgate-fallback-from: %b\r\n" % _printable(f"{first.provider.name}/{first.model}")
+    return out + b"x-headgate-fallback-from: %b\r\n" % _printable(first.name)
 
 
 def seam_comment(seam: SeamRecord) -> bytes:

@@ -26,6 +26,9 @@ def answer(ask: Ask, directory: SnapshotDirectory, now: float) -> AskReply:
         found = question(ask, directory, now)
     except GatewayError as error:
         return AskReply(ask.id, error.kind.status, DEFAULT.error_body(error))
+    except msgspec.MsgspecError as error:  # parameters that no control of this build sends
+        refused = GatewayError(INVALID_VALUE, f"the question {ask.kind!r} cannot be read: {error}")
+        return AskReply(ask.id, refused.kind.status, DEFAULT.error_body(refused))
     return AskReply(ask.id, 200, msgspec.json.encode(found))
 
 
