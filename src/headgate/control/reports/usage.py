@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, case, desc, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import NANO, usd
+from headgate.catalog.words import Outcome
 from headgate.control.ingest.rollup import DAY_NS
 from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, usage_days
 
@@ -23,11 +24,12 @@ DAY_S = DAY_NS // NANO
 MAX_GROUPS = 1000
 MAX_USES = 5000  # names: they are clients' own words
 USES_DAYS = 30
+ENDED_WELL: tuple[Outcome, ...] = ("delivered", "cancelled", "budget_exceeded")  # every other outcome is a failure
 
 _day = usage_days.c
 _delivered = _day.outcome == "delivered"
-_ended_well = _day.outcome.in_(("delivered", "cancelled", "budget_exceeded"))
-_answered = _day.outcome.in_(("delivered", "cancelled", "truncated", "budget_exceeded"))
+_ended_well = _day.outcome.in_(ENDED_WELL)
+_answered = _day.outcome.in_((*ENDED_WELL, "truncated"))
 _SUMS: dict[str, ColumnElement[Any]] = {
     "requests": func.sum(_day.requests),
     "delivered": func.sum(case((_delivered, _day.requests), else_=0)),
@@ -67,7 +69,7 @@ async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> d
     """The JSON of GET /admin/v1/usage: a list of at most MAX_GROUPS, the most used first, days in their order, with the
     ``total`` of all.  ``group_by`` is a key of ``_KEYS``.
 
-    ``failed`` are the calls that were neither delivered nor left by their client.  ``group`` is null for calls whose
+    ``failed`` are the calls whose outcome is not in ENDED_WELL.  ``group`` is null for calls whose
     name is not known, where grouped by a name (control/ingest/rollup.py).
     Raises SQLAlchemyError.
     """

@@ -34,9 +34,9 @@ def _figures() -> type[View]:
 
 
 class FiguresView(_figures()):  # type: ignore[misc]
-    """Totals.  ``failed``: neither delivered nor left by the client; ``cost_usd`` sums what is known, calls of unknown
-    price are counted in ``unpriced_requests``.  ``operator_cost_usd``: what the providers charge, for failed attempts
-    too; null in sums of whole days.
+    """Totals.  ``failed``: neither delivered, nor left by the client, nor ended by a spent budget.  ``cost_usd`` sums
+    what is known, calls of unknown price are counted in ``unpriced_requests``.  ``operator_cost_usd``: what the
+    providers charge, for failed attempts too; null in sums of whole days.
     """
 
     operator_cost_usd: float | None
