@@ -17,7 +17,7 @@ from headgate.ports import StreamBridge
 
 
 class ResponsesClient:
-    """Implements ``base.Client``."""
+    """Implements ``base.Client``.  One call's has the stream's face, whose events an error event continues."""
 
     name = request.NAME
     path = request.PATH
@@ -27,11 +27,18 @@ class ResponsesClient:
     requested = staticmethod(asked_for)
     error_body = staticmethod(failures.error_body)
 
+    def __init__(self) -> None:
+        self._face: ResponsesFace | None = None
+
+    def begin(self) -> ResponsesClient:
+        return ResponsesClient()
+
     def error_event(self, error: GatewayError, ident: str) -> bytes:
-        return errors.error_event(error, ident)
+        return self._face.error(error) if self._face is not None else errors.error_event(error, ident)
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> ResponsesFace:
-        return ResponsesFace(reply)  # there is no pass-through that ``before`` could be
+        self._face = ResponsesFace(reply)  # there is no pass-through that ``before`` could be
+        return self._face
 
 
 class ResponsesBackend:

@@ -32,7 +32,7 @@ _EVENTS = {"output_text": "output_text", "refusal": "refusal", "reasoning_text":
 _UNKNOWN: dict[str, Members] = {"output_text": {"logprobs": []}}  # members of a text's events
 
 
-class _Item:
+class _OutputItem:
     """An output item: a message or reasoning with its parts, or a tool call with its arguments."""
 
     def __init__(self, kind: str, ident: str, index: int, start: ToolStart | None = None) -> None:
@@ -42,7 +42,7 @@ class _Item:
         self.start = start
         self.parts: list[tuple[str, list[str]]] = []
         self.arguments: list[str] = []
-        self.ended = False
+        self.status = ""  # empty: it may grow
 
 
 class ResponsesFace:
@@ -53,9 +53,9 @@ class ResponsesFace:
         self._model = reply.model
         self._sequence = 0
         self._begun = False
-        self._items: list[_Item] = []
-        self._open: _Item | None = None  # a message or reasoning that may grow
-        self._calls: dict[int, _Item] = {}
+        self._items: list[_OutputItem] = []
+        self._open: _OutputItem | None = None  # a message or reasoning that may grow
+        self._calls: dict[int, _OutputItem] = {}
         _, self._special = document.request_of(reply)
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
@@ -149,20 +149,20 @@ class ResponsesFace:
         members = {**place, "delta": text, **_UNKNOWN.get(part, {})}
         events.append(self._event(f"response.{_EVENTS[part]}.delta", members))
 
-    def _add(self, kind: str, events: list[bytes], start: ToolStart | None = None) -> _Item:
+    def _add(self, kind: str, events: list[bytes], start: ToolStart | None = None) -> _OutputItem:
         index = len(self._items)
         ident = self._reply.ident.rpartition("_")[2]
-        item = _Item(kind, f"{_PREFIXES[kind]}_{ident}{index:04x}", index, start)
+        item = _OutputItem(kind, f"{_PREFIXES[kind]}_{ident}{index:04x}", index, start)
         self._items.append(item)
         made = self._made(item, "in_progress")
         events.append(self._event("response.output_item.added", {"output_index": index, "item": made}))
         return item
 
-    def _piece(self, event: str, item: _Item, text: str) -> bytes:
+    def _piece(self, event: str, item: _OutputItem, text: str) -> bytes:
         members: Members = {"item_id": item.ident, "output_index": item.index, "delta": text}
         return self._event(f"response.{event}.delta", members)
 
-    def _part_event(self, word: str, item: _Item, part: Members) -> bytes:
+    def _part_event(self, word: str, item: _OutputItem, part: Members) -> bytes:
         place: Members = {"item_id": item.ident, "output_index": item.index, "content_index": len(item.parts) - 1}
         return self._event(f"response.content_part.{word}", {**place, "part": part})
 
@@ -173,10 +173,10 @@ class ResponsesFace:
         if item is not None:
             self._end(item, events, "completed")
 
-    def _end(self, item: _Item, events: list[bytes], status: str) -> None:
-        if item.ended:
+    def _end(self, item: _OutputItem, events: list[bytes], status: str) -> None:
+        if item.status:
             return
-        item.ended = True
+        item.status = status
         if item.start is None:
             self._end_part(item, events)
         else:
@@ -184,7 +184,7 @@ class ResponsesFace:
         made = self._made(item, status)
         events.append(self._event("response.output_item.done", {"output_index": item.index, "item": made}))
 
-    def _end_part(self, item: _Item, events: list[bytes]) -> None:
+    def _end_part(self, item: _OutputItem, events: list[bytes]) -> None:
         part, pieces = item.parts[-1]
         text = "".join(pieces)
         place: Members = {"item_id": item.ident, "output_index": item.index, "content_index": len(item.parts) - 1}
@@ -192,7 +192,7 @@ class ResponsesFace:
         events.append(self._event(f"response.{_EVENTS[part]}.done", {**place, **said}))
         events.append(self._part_event("done", item, document.part(part, text)))
 
-    def _end_call(self, item: _Item, events: list[bytes]) -> None:
+    def _end_call(self, item: _OutputItem, events: list[bytes]) -> None:
         arguments = "".join(item.arguments)
         place: Members = {"item_id": item.ident, "output_index": item.index}
         if self._is_custom(item):
@@ -204,14 +204,14 @@ class ResponsesFace:
             done = {**place, "name": name, "arguments": arguments}
             events.append(self._event("response.function_call_arguments.done", done))
 
-    def _is_custom(self, item: _Item) -> bool:
+    def _is_custom(self, item: _OutputItem) -> bool:
         special = self._special.get(item.start.name) if item.start is not None else None
         return special is not None and special.custom
 
     def _output(self, status: str) -> list[Members]:
-        return [self._made(item, "completed" if item.ended else status) for item in self._items]
+        return [self._made(item, item.status or status) for item in self._items]
 
-    def _made(self, item: _Item, status: str) -> Members:
+    def _made(self, item: _OutputItem, status: str) -> Members:
         start = item.start
         if start is not None:
             arguments = "".join(item.arguments)
