@@ -65,12 +65,12 @@ def read(client: str, answer: Answer, stream: bool) -> Read:
         return _of_chat_events(answer) if stream else _of_completion(answer.json)
     found = _joined(answer) if stream else answer.json
     usage = found["usage"]
-    cached = usage["cache_read_input_tokens"]
+    cached, written = (usage.get(f"cache_{name}_input_tokens", 0) for name in ("read", "creation"))
     return Read(
         "".join(one["text"] for one in found["content"] if one["type"] == "text"),
         [(one["id"], one["name"], one["input"]) for one in found["content"] if one["type"] == "tool_use"],
         _REASONS[found["stop_reason"]],
-        (usage["input_tokens"] + usage["cache_creation_input_tokens"] + cached, cached, usage["output_tokens"]),
+        (usage["input_tokens"] + written + cached, cached, usage["output_tokens"]),
     )
 
 
@@ -124,7 +124,7 @@ def _joined(answer: Answer) -> dict[str, Any]:
                 one["input"] = json.loads(one["json"] or "{}")
             case "message_delta":
                 message |= event["delta"]
-                message["usage"] = event["usage"]
+                message["usage"] |= event["usage"]
     return message
 
 

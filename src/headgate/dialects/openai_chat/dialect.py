@@ -19,6 +19,7 @@ from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
+from headgate.wire import sse
 
 NAME = "openai_chat"
 
@@ -29,6 +30,7 @@ class ChatClient:
     name = NAME
     path = request.PATH
     prefix = "chatcmpl-"
+    keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
     requested = staticmethod(request.asked_for)

@@ -68,7 +68,7 @@ class Answering(Struct):  # made in C, once a call
         reply = Reply(
             receipt.client_id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
             self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.prompt_tokens,
-            sent=upstream.asking, prompt=self.call.prompt,
+            sent=upstream.asking, prompt=self.call.prompt, family=provider.family,
         )  # fmt: skip
         if upstream.streamed:
             await self._relay(upstream, reply, attempt, recovery)

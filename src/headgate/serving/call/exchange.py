@@ -156,7 +156,7 @@ class Exchange:
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
         receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
-        relay = self._relay(plan, egress, receipt) if call.stream else None
+        relay = self._relay(plan, egress, receipt, client) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
@@ -212,8 +212,8 @@ class Exchange:
             if egress.gone or egress.deserted:
                 raise ClientGone
 
-    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
-        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
+    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt, client: Client) -> Relay:
+        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive, client.keep_alive)
         if plan.alias.early_commit_s is not None:
             relay.commit_after(plan.alias.early_commit_s)
         return relay
