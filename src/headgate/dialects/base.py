@@ -265,7 +265,12 @@ class Client(Protocol):
 
 
 class PassThrough(Protocol):
-    """How answers of an API reach a client of the same API: observed, completed, and not rebuilt."""
+    """How answers of an API reach a client of the same API: observed, completed, and not rebuilt.
+
+    ``returns``: header fields of an answer whose names begin so go to the client.
+    """
+
+    returns: tuple[bytes, ...]
 
     def stream(self, reply: Reply) -> StreamBridge:
         """The stream of one attempt."""
@@ -275,6 +280,11 @@ class PassThrough(Protocol):
 
     def answer(self, body: bytes, reply: Reply) -> Answer | Iterator[Answer | None]:
         """Read a whole answer.  A stream is read in parts: the iterator yields None after each, at last the Answer."""
+
+    def refusal(self, body: bytes, reply: Reply, error: GatewayError) -> bytes:
+        """Return the body of a failed attempt as the client gets it, without secrets; empty: it gets its own form of
+        ``error``.
+        """
 
 
 class Backend(Protocol):

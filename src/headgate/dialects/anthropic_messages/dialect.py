@@ -40,6 +40,8 @@ class MessagesClient:
 class MessagesPassThrough:
     """Implements ``base.PassThrough``."""
 
+    returns: tuple[bytes, ...] = (b"anthropic-", b"request-id")
+
     def stream(self, reply: Reply) -> MessagesStream:
         return MessagesStream(reply)
 
@@ -47,6 +49,7 @@ class MessagesPassThrough:
         """A stream that broke is continued as deltas."""
 
     answer = staticmethod(passed_answer)
+    refusal = staticmethod(errors.refusal)
 
 
 class MessagesBackend:

@@ -66,6 +66,8 @@ class PassingSource(MessagesSource):
         self.member = b""
         if self.error is not None:
             return
+        if not is_utf8(data) or codec.as_object(data) is None:
+            data = codec.repair(data)
         deltas += [delta for delta in found if isinstance(delta, Finish)]
         match kind:
             case "message_start":
@@ -140,3 +142,13 @@ class PassingSource(MessagesSource):
 
 def _event(kind: str, data: bytes) -> bytes:
     return sse.encode(data, event=kind.encode())
+
+
+def is_utf8(text: bytes) -> bool:
+    if text.isascii():
+        return True
+    try:
+        text.decode()
+    except UnicodeDecodeError:
+        return False
+    return True

@@ -12,7 +12,7 @@ from functools import lru_cache
 
 from headgate.dialects.anthropic_messages.events import usage_members
 from headgate.dialects.anthropic_messages.face import MessagesFace
-from headgate.dialects.anthropic_messages.passing_source import PassingSource
+from headgate.dialects.anthropic_messages.passing_source import PassingSource, is_utf8
 from headgate.dialects.base import Reply
 from headgate.dialects.composed import ComposedStream
 from headgate.model import Usage
@@ -70,7 +70,7 @@ class MessagesStream(ComposedStream):
         pieces = size = 0
         while (found := match(data, at)) is not None:
             text = found[1]
-            if not text.isascii() and not _is_utf8(text):
+            if not text.isascii() and not is_utf8(text):
                 break
             at = found.end()
             pieces += 1
@@ -98,11 +98,3 @@ class MessagesStream(ComposedStream):
         if source.reported is not None and usage == self.used.delivered:
             return self.face.end(source.end, extra, trace)
         return self.face.end({**source.end, "usage": usage_members(usage)}, extra, trace)
-
-
-def _is_utf8(text: bytes) -> bool:
-    try:
-        text.decode()
-    except UnicodeDecodeError:
-        return False
-    return True

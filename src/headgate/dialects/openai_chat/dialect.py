@@ -44,6 +44,8 @@ class ChatClient:
 class ChatPassThrough:
     """Implements ``base.PassThrough``."""
 
+    returns: tuple[bytes, ...] = ()
+
     def stream(self, reply: Reply) -> ChatStream:
         return ChatStream(reply)
 
@@ -55,6 +57,9 @@ class ChatPassThrough:
         return joined
 
     answer = staticmethod(whole_answer)
+
+    def refusal(self, body: bytes, reply: Reply, error: GatewayError) -> bytes:
+        return b""  # servers of this API have many forms of errors, its clients read one
 
 
 class ChatBackend:

@@ -166,7 +166,7 @@ class Exchange:
             asking: Asking | None = None
             finished = False
             try:
-                asking = self._ask(request, call, step.attempt, deadline, recovery)
+                asking = self._ask(request, call, step.attempt, deadline, recovery, receipt)
                 upstream = await asking
                 receipt.answered(asking)
                 account = step.attempt.account
@@ -219,14 +219,16 @@ class Exchange:
         return relay
 
     def _ask(
-        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None
-    ) -> Asking:
+        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None,
+        receipt: Receipt,
+    ) -> Asking:  # fmt: skip
         target = attempt.target
         if recovery is None:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        receipt.dropped = rendered.dropped
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )
