@@ -22,12 +22,9 @@ _TRANSLATED = frozenset(
         "parallel_tool_calls", "stream_options", "reasoning_effort", "response_format", "service_tier",
     )
 )  # fmt: skip
-_NEUTRAL = {
-    "n": b"1",
-    "logprobs": b"false",
-    "presence_penalty": b"0",
-    "frequency_penalty": b"0",
-}  # they ask for nothing
+# Values that ask for nothing
+_ABSENT = (b"null", b"false", b"{}", b"[]")
+_NEUTRAL = {"n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0"}
 _HOTTEST = 1  # chat's temperature goes to 2
 _SYSTEM = ("system", "developer")
 _BETWEEN = "\n\n"  # system messages
@@ -83,7 +80,7 @@ def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
 
 
 def _asks_nothing(name: str, value: Raw) -> bool:
-    return value == NULL or _NEUTRAL.get(name) == bytes(value)
+    return bytes(value) in _ABSENT or _NEUTRAL.get(name) == bytes(value)
 
 
 def _add_format(body: Object, found: Object, lost: list[str]) -> None:
