@@ -94,15 +94,15 @@ def _entries(before: Before, batch: Batch) -> Entries:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Return the bytes that are written and not yet in the store."""
+    """The records that are written and not yet in the store, and those that never will be."""
 
-    bytes: int
-    records: int
-    running: int
-    unreadable: int
+    bytes_behind: int
+    records_behind: int
+    running_calls: int
+    unreadable_records: int
+    records_set_aside: int
+    records_damaged: int
     error: str | None
-    set_aside: int = 0
-    damaged: int = 0
 
 
 class Recorder:
@@ -191,13 +191,13 @@ class Recorder:
         # From what is committed: a batch that is being written is not in the store yet
         behind = [segment.behind(self._positions.get(segment.name, 0)) for segment in self._shelf]
         return Lag(
-            bytes=sum(size for size, _count in behind),
-            records=sum(count for _size, count in behind),
-            running=self._receipts.running,
-            unreadable=self._receipts.unreadable,
+            bytes_behind=sum(size for size, _count in behind),
+            records_behind=sum(count for _size, count in behind),
+            running_calls=self._receipts.running,
+            unreadable_records=self._receipts.unreadable,
+            records_set_aside=self._aside.count,
+            records_damaged=self._damaged,
             error=self._error,
-            set_aside=self._aside.count,
-            damaged=self._damaged,
         )
 
     async def _run(self) -> None:
