@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.control.ingest.feed import Feed
 from headgate.control.ingest.receipts import EARLY, Batch, Receipts, Row
-from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, is_refusal
+from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, RejectedRows, is_refusal
 from headgate.control.ingest.rollup import COUNTED, changes, columns_of, zones
 from headgate.control.ingest.segments import Segment, Shelf
 from headgate.control.ingest.statements import CLOSE_COLUMNS, OPEN_COLUMNS, Statements
@@ -124,7 +124,7 @@ class Recorder:
         self._stopping = False
         self._error: str | None = None
         self._shelf = Shelf(folder)
-        self._aside = Aside(folder.parent / "unrecorded.jsonl")
+        self._rejected = RejectedRows(folder.parent / "unrecorded.jsonl")
         self._damaged = 0  # records that were skipped because they are not what was written
         self._task: asyncio.Task[None] | None = None
 
@@ -195,7 +195,7 @@ class Recorder:
             records_behind=sum(count for _size, count in behind),
             running_calls=self._receipts.running,
             unreadable_records=self._receipts.unreadable,
-            records_set_aside=self._aside.count,
+            records_set_aside=self._rejected.count,
             records_damaged=self._damaged,
             error=self._error,
         )
@@ -323,7 +323,7 @@ class Recorder:
             if not is_refusal(error):
                 raise
             await connection.rollback()
-            if not await self._aside.sort_out(connection, self._sql.of(batch)):
+            if not await self._rejected.sort_out(connection, self._sql.of(batch)):
                 raise OSError(f"the store refuses every record: {getattr(error, 'orig', None) or error}") from error
             await self._write(connection, batch, positions)
             return

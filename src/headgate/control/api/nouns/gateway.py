@@ -118,7 +118,7 @@ class Draining(View):
     draining: Literal[True] = True
 
 
-class Probe(View):
+class ProbeStatus(View):
     status: str
 
 
@@ -208,11 +208,13 @@ def probes(admin: Admin) -> APIRouter:
     api = APIRouter(tags=["probes"])
 
     @api.get("/livez")
-    async def livez() -> Probe:
+    async def livez() -> ProbeStatus:
         """200 while the process answers."""
-        return Probe(status="ok")
+        return ProbeStatus(status="ok")
 
-    @api.get("/readyz", response_model=Probe, responses={503: {"model": Probe, "description": "Not ready."}})
+    @api.get(
+        "/readyz", response_model=ProbeStatus, responses={503: {"model": ProbeStatus, "description": "Not ready."}}
+    )
     async def readyz() -> JSONResponse:
         """503 while no data process is connected or the store does not take the journal."""
         ready = bool(admin.link.workers) and admin.recorder.lag().error is None
