@@ -27,7 +27,7 @@ TRIES = 20  # at a name that no other user has
 
 def routes(admin: Admin) -> APIRouter:
     """The routes, on these surroundings."""
-    api = APIRouter(include_in_schema=False)
+    api = APIRouter(prefix=PREFIX, include_in_schema=False)
     oidc = Oidc(admin.access.oidc) if admin.access.oidc is not None else None
 
     def provider() -> Oidc:
