@@ -22,6 +22,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import forked_gateway
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -60,9 +61,7 @@ class Gateway:
     def spawn(self) -> Gateway:
         self.started = time.monotonic()
         with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headgate", "serve"], cwd=self.home, env=self.environ, stdout=out, stderr=err
-            )
+            self.process = forked_gateway.start(self.home, self.environ, out.fileno(), err.fileno())
         return self
 
     def start(self) -> Gateway:
@@ -93,11 +92,12 @@ class Gateway:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in map(int, children):
             try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                started = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                forked = Path(f"/proc/{pid}/comm").read_text().strip()
             except FileNotFoundError:  # it has ended since it was listed
                 continue
             for role, module in ROLES.items():
-                if module.encode() in command:
+                if module in (*started, forked):
                     found[role] = pid
         return found
 
