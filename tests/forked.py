@@ -142,6 +142,11 @@ def run(
         return subprocess.CompletedProcess(process.args, code, out.read().decode(), err.read().decode())
 
 
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The ``headgate`` command, as ``run`` runs an entry."""
+    return run("headgate.cli:main", *arguments, modules=WHOLE, **options)
+
+
 def _server(modules: tuple[str, ...]) -> socket.socket:
     if modules not in _servers:
         ours, theirs = socket.socketpair(socket.AF_UNIX, socket.SOCK_SEQPACKET)

@@ -46,10 +46,7 @@ class Shell:
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}
     ) -> subprocess.CompletedProcess[str]:
         if not any(name.startswith(OF_PYTHON) for name in environ):
-            return forked.run(
-                "headgate.cli:main", *arguments, modules=forked.WHOLE, stdin=stdin, cwd=self.home,
-                environ={**self.environ, **environ},
-            )  # fmt: skip
+            return forked.command(*arguments, stdin=stdin, cwd=self.home, environ={**self.environ, **environ})
         return subprocess.run(
             [sys.executable, "-m", "headgate", *arguments],
             cwd=self.home,

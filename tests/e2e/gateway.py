@@ -12,7 +12,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,7 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from tests import forked_gateway
+from tests import forked, forked_gateway
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -124,10 +123,7 @@ class Gateway:
         return (self.state / "admin.token").read_text().strip()
 
     def cli(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "headgate", *arguments],
-            cwd=self.home, env=self.environ, input=stdin, capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+        return forked.command(*arguments, stdin=stdin, cwd=self.home, environ=self.environ)
 
     def get(self, path: str, token: str = FILE_TOKEN, timeout: float = 8) -> tuple[int, Any]:
         return ask("GET", self.url + path, token, timeout=timeout)
