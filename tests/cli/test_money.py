@@ -34,6 +34,7 @@ def test_usage_by_tag_session_and_user(mock: Gateway) -> None:
     """As the client named them; the CSV has the same figures as the JSON."""
     answer = httpx2.post(
         f"{mock.data_url}/v1/chat/completions",
+        verify=False,
         headers={"authorization": "Bearer hg_test_0123456789abcdef", "x-session-id": "s-7"},
         json={
             "model": MODEL,

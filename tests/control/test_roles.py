@@ -100,7 +100,12 @@ def test_nothing_is_open_without_a_good_credential(child: Child, browsers: dict[
         "nothing": child.call(method, f"{PREFIX}{path}", None, **options),
         "another token": child.call(method, f"{PREFIX}{path}", ADMIN + "x", **options),
         "unknown session": httpx2.request(
-            method, f"{child.url}{PREFIX}{path}", headers={"cookie": "headgate=x"}, trust_env=False, **options
+            method,
+            f"{child.url}{PREFIX}{path}",
+            headers={"cookie": "headgate=x"},
+            trust_env=False,
+            verify=False,
+            **options,
         ),
         **{name: browsers[name].call(method, path, body) for name in ("expired", "idle", "disabled", "removed")},
     }
