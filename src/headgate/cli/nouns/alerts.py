@@ -37,7 +37,7 @@ def list_alerts(
 
 @webhooks.command("list")
 def list_webhooks(config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """List the webhooks of the configuration file, and how their deliveries go."""
+    """List the webhooks, and how their deliveries go."""
     with open_gateway(config, state_dir) as gateway:
         rows = gateway.items("/webhooks")
     show(
@@ -58,7 +58,10 @@ def test(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Send a test alert to a webhook.  Exit code 1 where it is not taken."""
+    """Send a test alert to a webhook.
+
+    Exit code 1 where it is not taken.
+    """
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("POST", at("/webhooks", name, "test"))
     if as_json or answer["ok"]:

@@ -29,7 +29,7 @@ GONE = 410
 MOST = 300  # characters of a sentence
 
 
-class Delivery(Struct, frozen=True):
+class HookAttempt(Struct, frozen=True):
     """How an attempt went.  ``gone``: the receiver wants no more of them."""
 
     ok: bool
@@ -63,7 +63,7 @@ def headers(hook: WebhookSettings, alert: RaisedAlert, content: bytes, now: floa
     return found
 
 
-async def deliver(hook: WebhookSettings, alert: RaisedAlert) -> Delivery:
+async def deliver(hook: WebhookSettings, alert: RaisedAlert) -> HookAttempt:
     """Send it once.  Never raises; takes DEADLINE_S at most."""
     content = body(hook, alert)
     began = time.perf_counter()
@@ -83,11 +83,11 @@ async def deliver(hook: WebhookSettings, alert: RaisedAlert) -> Delivery:
         ):
             status = answer.status_code
     except (TimeoutError, httpx2.TimeoutException):
-        return Delivery(False, None, None, f"no answer within {DEADLINE_S:g} s")
+        return HookAttempt(False, None, None, f"no answer within {DEADLINE_S:g} s")
     except (httpx2.HTTPError, httpx2.InvalidURL, OSError, ValueError) as error:
-        return Delivery(False, None, None, f"it cannot be reached: {_shown(error, hook)}")
+        return HookAttempt(False, None, None, f"it cannot be reached: {_shown(error, hook)}")
     latency = round((time.perf_counter() - began) * 1000, 1)
-    return Delivery(200 <= status < 300, status, latency, _sentence(status), status == GONE)
+    return HookAttempt(200 <= status < 300, status, latency, _sentence(status), status == GONE)
 
 
 def _sentence(status: int) -> str:

@@ -17,7 +17,7 @@ import structlog
 from msgspec import Struct
 
 from headgate.control.telemetry.book import RaisedAlert
-from headgate.control.telemetry.delivery import Delivery, deliver
+from headgate.control.telemetry.delivery import HookAttempt, deliver
 from headgate.process.boot import WebhookSettings
 
 WAITING = 1000  # alerts of one webhook
@@ -37,7 +37,7 @@ class WebhookState(Struct, frozen=True):
     delivered: int = 0
     given_up: int = 0
     dropped: int = 0
-    last: Delivery | None = None
+    last: HookAttempt | None = None
     last_at: float | None = None
 
 
@@ -73,7 +73,7 @@ class Webhooks:
         for name in alert.pending:
             self._queue(name).put(alert)
 
-    async def test(self, hook: WebhookSettings, alert: RaisedAlert) -> Delivery:
+    async def test(self, hook: WebhookSettings, alert: RaisedAlert) -> HookAttempt:
         """Deliver it once, at once; the result counts as the newest attempt."""
         result = await deliver(hook, alert)
         self._queue(hook.name).note(result)
@@ -113,14 +113,14 @@ class _Queue:
         self._over: set[asyncio.Task[None]] = set()
         self._gone: WebhookSettings | None = None  # these settings' receiver wants no more
         self._delivered = self._given_up = self._dropped = 0
-        self._last: Delivery | None = None
+        self._last: HookAttempt | None = None
         self._last_at: float | None = None
 
     def state(self) -> WebhookState:
         counts = self._delivered, self._given_up, self._dropped
         return WebhookState(len(self._waiting), *counts, self._last, self._last_at)
 
-    def note(self, result: Delivery) -> None:
+    def note(self, result: HookAttempt) -> None:
         if self._last is None or self._last.ok != result.ok or self._last.message != result.message:
             if not result.ok:
                 log.warning("a webhook fails", webhook=self._name, error=result.message)

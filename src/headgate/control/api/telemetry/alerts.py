@@ -16,7 +16,7 @@ from headgate.control.api.views import Page, View, seconds, view_of
 from headgate.control.audit.chain import Change, record_alone
 from headgate.control.refusals import WEBHOOK_NOT_FOUND
 from headgate.control.telemetry.book import NANO, RaisedAlert, page
-from headgate.control.telemetry.delivery import Delivery
+from headgate.control.telemetry.delivery import HookAttempt
 from headgate.control.telemetry.webhooks import WebhookState
 from headgate.errors import GatewayError
 from headgate.process.boot import WebhookSettings
@@ -42,7 +42,7 @@ class AlertView(View):
     pending: list[str]
 
 
-class DeliveryView(view_of(Delivery)):  # type: ignore[misc]
+class HookAttemptView(view_of(HookAttempt)):  # type: ignore[misc]
     """One attempt.  ``gone``: the receiver answered 410 and gets no more alerts."""
 
 
@@ -59,11 +59,11 @@ class WebhookView(View):
     delivered: int
     given_up: int
     dropped: int
-    last: DeliveryView | None
+    last: HookAttemptView | None
     last_at: float | None
 
 
-class WebhookTest(DeliveryView):
+class WebhookTest(HookAttemptView):
     object: Literal["headgate.webhook.test"] = "headgate.webhook.test"
     name: str
 
@@ -112,5 +112,5 @@ def _view(hook: WebhookSettings, state: WebhookState) -> WebhookView:
         events=list(hook.events),
         format=hook.format,
         signed=bool(hook.key),
-        last=None if state.last is None else DeliveryView.of(state.last),
+        last=None if state.last is None else HookAttemptView.of(state.last),
     )
