@@ -77,12 +77,11 @@ class Router:
     def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
         self.snapshot = snapshot
         self.offers: Offers
-        self.quotas: QuotaTable
         if before is not None and before.snapshot.providers is snapshot.providers:
             self.offers = before.offers
         else:
             self.offers = Offers(snapshot.providers)
-        self.quotas = QuotaTable(snapshot, None if before is None else before.quotas)
+        self.quotas: QuotaTable = QuotaTable(snapshot, None if before is None else before.quotas)
         self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
         self._of_tenants: Bounded[tuple[str, str], _Made] = Bounded(MAX_REMEMBERED)
 
