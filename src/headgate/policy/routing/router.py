@@ -68,8 +68,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since, and what
-    it knows of tokens' parents.
+    ``before`` is the Router of an earlier one.  Its offers are reused where only tokens changed, and its tokens' parents.
     """
 
     __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
