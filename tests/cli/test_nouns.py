@@ -273,7 +273,7 @@ def test_follow_begins_with_the_latest_and_no_older_ones(mock: Gateway) -> None:
 
 def test_a_label_with_a_slash_is_looked_up(mock: Gateway) -> None:
     answer = httpx2.post(
-        f"{mock.data_url}/v1/chat/completions", timeout=30,
+        f"{mock.data_url}/v1/chat/completions", verify=False, timeout=30,
         headers={"authorization": "Bearer hg_test_0123456789abcdef", "x-request-id": "team/42"},
         json={"model": "builtin/echo", "messages": [{"role": "user", "content": "x"}]},
     )  # fmt: skip

@@ -16,7 +16,7 @@ from headgate import __version__
 from headgate.catalog import prices
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
-from headgate.control.api.routers import router
+from headgate.control.api.routers import name_of, router
 from headgate.control.api.views import Changed, View, view_of
 from headgate.control.audit.chain import Change, record_alone
 from headgate.control.discovery.detection import Asked
@@ -205,7 +205,7 @@ async def _noted(admin: Admin, action: str) -> None:
 
 def probes(admin: Admin) -> APIRouter:
     """For whoever watches over the process: no token."""
-    api = APIRouter(tags=["probes"])
+    api = APIRouter(tags=["probes"], generate_unique_id_function=name_of)
 
     @api.get("/livez")
     async def livez() -> ProbeStatus:
