@@ -24,6 +24,7 @@ from headgate.control.api.nouns import (
     usage,
 )  # fmt: skip
 from headgate.control.api.parts import Admin
+from headgate.control.api.telemetry import alerts
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
 ABOUT = """
@@ -45,6 +46,7 @@ TAGS = [
     {"name": "tenants", "description": "What stands above tokens, with limits and a budget of its own."},
     {"name": "budgets", "description": "Limits and budgets of groups of calls."},
     {"name": "requests", "description": "What was asked, how it went, what it cost."},
+    {"name": "alerts", "description": "Alerts, and the webhooks that carry them."},
     {"name": "gateway", "description": "The gateway as a whole."},
     {"name": "probes", "description": "Without a token."},
 ]
@@ -87,6 +89,7 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         usage,
         explain,
         gateway,
+        alerts,
         audit_log,
     )
     routers += [noun.routes(admin) for noun in (*nouns, invite_pages)]
