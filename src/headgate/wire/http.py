@@ -165,6 +165,13 @@ def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...]) -> byte
     return b"".join(b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings))
 
 
+def visible(text: str) -> bytes:
+    """A name of the client's choosing as a header value: what is not visible ASCII is replaced."""
+    if len(text) <= 256 and text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:256]).encode()
+
+
 def sane_label(value: bytes | None) -> str:
     """Return a client's own x-request-id if it can be kept (1 to 128 visible ASCII characters), else ``""``."""
     if not value or len(value) > 128 or not value.isascii():

@@ -47,7 +47,7 @@ class MessagesStream(ComposedStream):
         at, end = 0, len(data)
         source = self.source
         while at < end:
-            if source.member and self._held is None and source.fresh:
+            if source.member and self._held.items is None and source.fresh:
                 after = self._recognise(data, at)
                 if after == end and not at:
                     return data

@@ -228,7 +228,8 @@ class Exchange:
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
-        receipt.dropped = rendered.dropped
+        if rendered.dropped:
+            receipt.drop(rendered.dropped)
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )
