@@ -154,8 +154,9 @@ def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fix
     A field that the row sets too (``fixed``) is sent beside it, if it says something else: HTTP joins the two.
     """
     own = {name: value for name, value in headers.items() if name.startswith(beginning)}
-    out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in own]
     known = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in fixed.items()}
+    given = own.keys() | known.keys()
+    out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in given]
     out += [b"%b: %b\r\n" % (name, value) for name, value in own.items() if value != known.get(name)]
     return b"".join(out)
 
