@@ -270,6 +270,9 @@ class Client(Protocol):
     counts: CountedBy | None  # None: this API has no question for the tokens of a request
     keep_alive: bytes  # what a stream sends while its upstream is silent
 
+    def begin(self) -> Client:
+        """Return this API for one call.  If its error events depend on the stream before them, it keeps that there."""
+
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
 

@@ -229,13 +229,8 @@ class ComposedStream:
         return delta
 
     def _diverges(self, seam: Seam) -> bool:
-        if not (seam.diverged or seam.unclear):
-            return False
-        produced = "gave another answer than the one that broke off, so it cannot be continued."
-        if seam.unclear:
-            produced = "may have begun the answer again instead of going on with it."
-        self.error = GatewayError(errors.UPSTREAM_DIVERGED, f"{self._reply.provider} {produced}")
-        return True
+        self.error = seam.failure(self._reply.provider)
+        return self.error is not None
 
     # ------------------------------------------------------------------------------- the end
 
@@ -247,8 +242,7 @@ class ComposedStream:
             self._finish = None
         elif source.done:
             if self._is_hollow:
-                produced = f"{self._reply.provider} answered with nothing: no text, no tool call, no refusal."
-                self.error = GatewayError(errors.UPSTREAM_HOLLOW, produced)
+                self.error = tally.hollow_answer(self._reply.provider)
                 self._finish = None
                 return
             if seam is not None and not seam.resolved:

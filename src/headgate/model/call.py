@@ -207,7 +207,7 @@ class Usage(Struct, gc=False):
     """Token counts with their basis: ``provider`` (reported), ``counted`` or ``estimated``.
 
     ``cached`` and ``cache_write`` are parts of ``prompt``, ``reasoning`` is part of ``completion``, as OpenAI counts;
-    ``details`` are further parts.  ``policy.metering.kinds_of`` takes them apart.
+    ``details`` are further parts.  ``policy.metering.tokens_by_kind`` takes them apart.
     """
 
     prompt: int = 0
