@@ -68,7 +68,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before`` is the Router of an earlier one.  Its offers are reused where only tokens changed, and its tokens' parents.
+    ``before``: the Router of an earlier one.  Its offers are reused where only tokens changed, and its tokens' parents.
     """
 
     __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
