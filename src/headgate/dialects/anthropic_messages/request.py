@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from headgate.dialects.anthropic_messages import from_chat, seals
 from headgate.dialects.anthropic_messages.to_chat import ChatConversion
-from headgate.dialects.openai_chat import fitting
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -18,6 +17,7 @@ from headgate.dialects.openai_chat.request import (
     read_trace,
     with_parameters,
 )
+from headgate.dialects.quirks import unfit
 from headgate.model import Call, ModelRow, Rendered, Target
 from headgate.wire import codec
 
@@ -59,7 +59,7 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
         passes = _PASSES
     else:
         members, lost = from_chat.members(call.body, target)
-        dropped = tuple(dict.fromkeys((*call.lost, *lost, *fitting.unfit(call.thoughts))))
+        dropped = tuple(dict.fromkeys((*call.lost, *lost, *unfit(call.thoughts))))
         passes = b""
     members["model"] = codec.raw(target.upstream_model)
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):

@@ -68,7 +68,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before``: the Router of an earlier one.  Its offers are reused where only tokens changed, and its tokens' parents.
+    ``before`` is the Router of an earlier one: offers and tokens' parents that are as before are taken from it.
     """
 
     __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
