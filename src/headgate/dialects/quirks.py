@@ -21,7 +21,6 @@ _SYSTEM = codec.raw("system")
 _DEVELOPER = codec.raw("developer")
 _LIMITS = ("max_tokens", "max_completion_tokens")
 UNLIMITED = -1  # of a limit: there is none
-_THINKING = "messages.thinking"
 _NAMED_ROLES = ("function", "tool")  # in these messages the name is the function's
 
 
@@ -149,8 +148,13 @@ QUIRKS: Mapping[str, Quirk] = {
 }
 
 
+# ------------------------------------------------------------------------------------- requests of other APIs
+
+_THINKING = "messages.thinking"
+
+
 def fit(members: Object, call: Call, target: Target) -> tuple[str, ...]:
-    """Edit a request's members for ``target``; return the names of what it does not get.
+    """Edit a request of another API's client for ``target``; return the names of what it does not get.
 
     Agents ask every model for an effort.  Servers refuse that for a model without reasoning, so only a model that is
     known to reason gets it.  Reasoning of earlier turns goes back to the family that made it.

@@ -121,7 +121,7 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
         else:
             members.pop("stream_options", None)
     dropped = call.lost
-    if call.native is not None or call.thoughts:
+    if call.dialect:
         dropped += fit(members, call, target)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
