@@ -65,6 +65,13 @@ from headgate.model.limits import (
     Want,
 )
 from headgate.model.prices import FREE, DetailRates, Price, PriceHours, PriceTier, TokenDetails
+from headgate.model.prompts import (
+    PromptMessage,
+    PromptReference,
+    PromptVersion,
+    SavedPrompt,
+    TemplateMessage,
+)
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -118,6 +125,9 @@ __all__ = [
     "PriceTier",
     "Progress",
     "Prompt",
+    "PromptMessage",
+    "PromptReference",
+    "PromptVersion",
     "Provider",
     "Quota",
     "QuotaUse",
@@ -126,6 +136,7 @@ __all__ = [
     "Refused",
     "Rendered",
     "Rotated",
+    "SavedPrompt",
     "SeamRecord",
     "Share",
     "Snapshot",
@@ -134,6 +145,7 @@ __all__ = [
     "Standing",
     "Target",
     "TargetRef",
+    "TemplateMessage",
     "Tenant",
     "Timeouts",
     "TokenDetails",

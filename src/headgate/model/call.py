@@ -10,6 +10,7 @@ from msgspec.structs import astuple
 
 from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
 from headgate.model.prices import Price, TokenDetails
+from headgate.model.prompts import PromptReference
 
 
 class Options(Struct, frozen=True, gc=False):
@@ -92,7 +93,8 @@ class Call(Struct, gc=False):
     """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
     ``native`` holds the members as the client sent them, if it speaks another API (``dialect``).  It is None once the
-    gateway has changed the request.
+    gateway has changed the request.  ``saved_prompt``: its messages go before those of ``body``; None: the request
+    names none.
     """
 
     body: dict[str, Raw]
@@ -107,6 +109,7 @@ class Call(Struct, gc=False):
     trace: bool = False  # the route trace is wanted in the answer
     dialect: str = ""  # of the client, where ``native`` is set
     native: dict[str, Raw] | None = None
+    saved_prompt: PromptReference | None = None
 
 
 class Target(Struct, frozen=True):

@@ -6,6 +6,11 @@ API gets the native members, because signatures of thinking are bound to the exa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from headgate.dialects import saved_prompts
 from headgate.dialects.anthropic_messages import from_chat, to_chat
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
@@ -16,8 +21,9 @@ from headgate.dialects.openai_chat.request import (
     read_trace,
     with_parameters,
 )
-from headgate.model import Call, ModelRow, Rendered, Target
+from headgate.model import Call, ModelRow, PromptMessage, Rendered, Target
 from headgate.wire import codec
+from headgate.wire.codec import EMPTY_ARRAY
 
 NAME = "anthropic_messages"
 PATH = "/messages"
@@ -33,7 +39,10 @@ def read(body: bytes) -> Call:
     most = codec.as_integer(native.get("max_tokens"))
     if most is None or most < 1:
         raise invalid("max_tokens", "must be an integer of at least 1")
-    members = to_chat.members(native)
+    has_messages = options is None or not saved_prompts.has_all_messages(native.get("messages"), options)
+    if not has_messages:
+        native["messages"] = EMPTY_ARRAY
+    members = to_chat.members(native, may_be_empty=not has_messages)
     prompt = ChatPrompt(members, len(members["messages"]))
     # A stream of this API always reports its usage.
     call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native)
@@ -42,6 +51,21 @@ def read(body: bytes) -> Call:
     if options is not None:
         read_options(options, call)
     return call
+
+
+def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
+    """Return the call with a saved prompt's messages before its own.  Instructions go before its ``system``."""
+    native = dict(call.native or {})
+    system = [one.text for one in messages if one.role in saved_prompts.INSTRUCTING and one.text]
+    turns = [message for message in messages if message.role not in saved_prompts.INSTRUCTING]
+    if system:
+        native["system"] = to_chat.with_system_before(native.get("system"), system)
+    if turns:
+        native["messages"] = saved_prompts.with_messages_before(native["messages"], turns)
+    body = to_chat.members(native, may_be_empty=True)
+    prompt = ChatPrompt(body, len(body["messages"]))
+    # Instructions alone are a question, which only the canonical form can ask
+    return replace(call, body=body, native=native if codec.as_list(native["messages"]) else None, prompt=prompt)
 
 
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:

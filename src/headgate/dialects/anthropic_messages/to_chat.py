@@ -20,10 +20,12 @@ _BETWEEN = "\n\n"  # blocks of a system prompt, or of a tool's result
 _CHOICES = {"auto": "auto", "any": "required", "none": "none"}
 
 
-def members(native: Object) -> Object:
-    """Convert a request's members.  Raises GatewayError (400) with ``param`` if one is invalid."""
+def members(native: Object, may_be_empty: bool = False) -> Object:
+    """Convert a request's members.  ``may_be_empty``: it needs no message.  Raises GatewayError (400) with ``param`` if
+    one is invalid.
+    """
     found: Object = {key: native[key] for key in _AS_THEY_ARE if key in native}
-    found["messages"] = codec.raw(_messages(native))
+    found["messages"] = codec.raw(_messages(native, may_be_empty))
     if not codec.is_null(native.get("stop_sequences")):
         if codec.as_texts(native["stop_sequences"]) is None:
             raise invalid("stop_sequences", "must be an array of strings")
@@ -45,9 +47,20 @@ def members(native: Object) -> Object:
 # ------------------------------------------------------------------------------------- messages
 
 
-def _messages(native: Object) -> list[Object]:
+def with_system_before(raw: Raw | None, texts: list[str]) -> Raw:
+    """Return a ``system`` with further texts before its own, in the form that it has: a string or blocks."""
+    if codec.is_null(raw):
+        return codec.raw(_BETWEEN.join(texts))
+    own = codec.as_text(raw)
+    if own is not None:
+        return codec.raw(_BETWEEN.join([*texts, own]))
+    blocks = [{"type": codec.raw("text"), "text": codec.raw(text)} for text in texts]
+    return codec.raw([*blocks, *(codec.as_objects(raw) or ())])
+
+
+def _messages(native: Object, may_be_empty: bool) -> list[Object]:
     messages = codec.as_objects(native.get("messages"))
-    if not messages:
+    if messages is None or not (messages or may_be_empty):
         raise invalid("messages", "must be an array of at least one message, and a message is an object")
     found: list[Object] = []
     if not codec.is_null(native.get("system")):
