@@ -27,9 +27,9 @@ from headgate.resources.callers.prompt import (
 MAX_PROMPTS = 2000
 
 
-def add_version(sources: Sources, tenant: str, name: str, wish: VersionWish) -> tuple[Objects, int]:
-    """The next version of a prompt, which is made where there is none.  One that is the same as the latest is not made
-    again: the number of the latest is returned.
+def add_version(sources: Sources, tenant: str, name: str, wish: VersionWish) -> tuple[Objects, tuple[int, bool]]:
+    """The next version of a prompt, which is made where there is none; its number, and true.  One that is the same as
+    the latest is not made again: the latest's number, and false.
     """
     existing_tenant(tenant, sources)
     key = key_of(tenant, name)
@@ -38,7 +38,7 @@ def add_version(sources: Sources, tenant: str, name: str, wish: VersionWish) -> 
     at = registry.now()[0]
     before = kept.body if kept is not None else None
     if before is not None and digest(before.compiled[-1]) == digest(wish.numbered(0)):
-        return sources.objects, before.compiled[-1].number
+        return sources.objects, (before.compiled[-1].number, False)
     number = 1 if before is None else before.highest + 1
     version = StoredVersion(version=number, created_at=at, **_given(wish))
     versions = [*(before.versions if before is not None else ()), version]
@@ -46,7 +46,7 @@ def add_version(sources: Sources, tenant: str, name: str, wish: VersionWish) -> 
     body = PromptBody(
         name=name, tenant=tenant or None, versions=versions, labels=before.labels if before else {}, highest=number
     )
-    return _with(sources, key, kept, body), number
+    return _with(sources, key, kept, body), (number, True)
 
 
 def set_labels(sources: Sources, key: str, labels: Mapping[str, int | None]) -> Objects:
@@ -128,9 +128,7 @@ def _not_of_file(sources: Sources, key: str) -> None:
 def _check_room(prompts: Mapping[str, StoredPrompt], key: str, versions: Sequence[StoredVersion]) -> None:
     """Raises GatewayError (409) where another version would be too much."""
     if key not in prompts and len(prompts) >= MAX_PROMPTS:
-        raise GatewayError(
-            TOO_MANY, f"There are {MAX_PROMPTS:,} prompts in the store, which is the limit; delete some."
-        )
+        raise GatewayError(TOO_MANY, f"There are {MAX_PROMPTS:,} prompts in the store, which is the limit.")
     if len(versions) > MAX_VERSIONS:
         sentence = f"The prompt {key} has {MAX_VERSIONS} versions, which is the limit; delete old ones first."
         raise GatewayError(TOO_MANY, sentence)

@@ -1,4 +1,4 @@
-"""A saved prompt: its versions, each a list of messages with ``{{placeholders}}``, and the labels that name some of them.
+"""A saved prompt: its versions, each a list of messages with ``{{placeholders}}``, and labels that name some of them.
 
 A version never changes.  Its number is not given again after its end, as long as the prompt is there.
 """
@@ -9,6 +9,7 @@ import hashlib
 import json
 from collections.abc import Sequence
 from functools import cached_property
+from itertools import pairwise
 from typing import Annotated, Any, Literal
 
 from pydantic import AfterValidator, Field, model_validator
@@ -99,7 +100,7 @@ class _Versions(Resource):
     @model_validator(mode="after")
     def _agree(self) -> _Versions:
         numbers = [one.version for one in self.versions]
-        if any(later <= number for number, later in zip(numbers, numbers[1:], strict=False)):
+        if any(later <= number for number, later in pairwise(numbers)):
             raise wrong("its versions must stand in ascending order, each number once")
         for label, number in self.labels.items():
             if number not in numbers:

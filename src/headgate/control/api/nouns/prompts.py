@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Literal
 
-from fastapi import APIRouter, Path, Query
+from fastapi import APIRouter, Path, Query, Response
 from pydantic import AfterValidator, Field
 
 from headgate.control.api.access.callers import Caller
@@ -161,15 +161,18 @@ def _add_versions(api: APIRouter, publication: Publication) -> None:
         return _version_view(prompt, _version(prompt, version), publication)
 
     @api.post("/prompts/{name}/versions", status_code=201, responses=documented(404, 409))
-    async def add_prompt_version(name: Name, wish: VersionWish, caller: Caller, tenant: Of = None) -> NewVersion:
-        """Adds a version, and makes the prompt where there is none.  The same as the latest is not added again."""
+    async def add_prompt_version(
+        name: Name, wish: VersionWish, caller: Caller, response: Response, tenant: Of = None
+    ) -> NewVersion:
+        """Adds a version, and makes the prompt where there is none.  The same as the latest is not added again (200)."""
         key, owner = _key(caller, tenant, name), caller.bound_to or tenant or ""
-        before = publication.snapshot.prompts.get(key)
-        highest = 0 if before is None else before.versions[-1].number
-        number, effective = await publication.change(lambda all_: prompts.add_version(all_, owner, name, wish))
+        (number, made), effective = await publication.change(
+            lambda sources: prompts.add_version(sources, owner, name, wish)
+        )
+        response.status_code = 201 if made else 200
         prompt = _found(publication, key)
         view = _version_view(prompt, _version(prompt, str(number)), publication)
-        return NewVersion.now(effective, view, made=number > highest)
+        return NewVersion.now(effective, view, made=made)
 
     @api.delete("/prompts/{name}/versions/{version}", responses=documented(404, 409))
     async def delete_prompt_version(
@@ -177,7 +180,7 @@ def _add_versions(api: APIRouter, publication: Publication) -> None:
     ) -> DeletedVersion:
         """Deletes one version.  A version that a label names stays, and so does the only one."""
         key = _key(caller, tenant, name)
-        _, effective = await publication.change(lambda all_: (prompts.drop_version(all_, key, version), None))
+        _, effective = await publication.change(lambda sources: (prompts.drop_version(sources, key, version), None))
         return DeletedVersion.now(effective, name=name, tenant=caller.bound_to or tenant, version=version)
 
 
@@ -186,14 +189,14 @@ def _add_changes(api: APIRouter, publication: Publication) -> None:
     async def label_prompt(name: Name, wish: LabelsEdit, caller: Caller, tenant: Of = None) -> ChangedPrompt:
         """Sets and removes labels.  Calls that name a label are served by its version at once."""
         key = _key(caller, tenant, name)
-        _, effective = await publication.change(lambda all_: (prompts.set_labels(all_, key, wish.labels), None))
+        _, effective = await publication.change(lambda sources: (prompts.set_labels(sources, key, wish.labels), None))
         return ChangedPrompt.now(effective, _view(_found(publication, key), publication))
 
     @api.delete("/prompts/{name}", responses=documented(404, 409))
     async def delete_prompt(name: Name, caller: Caller, tenant: Of = None) -> DeletedPrompt:
         """Deletes a stored prompt with all its versions."""
         key = _key(caller, tenant, name)
-        _, effective = await publication.change(lambda all_: (prompts.drop_prompt(all_, key), None))
+        _, effective = await publication.change(lambda sources: (prompts.drop_prompt(sources, key), None))
         return DeletedPrompt.now(effective, name=name, tenant=caller.bound_to or tenant)
 
 
