@@ -10,10 +10,11 @@ import json
 from collections.abc import Sequence
 from functools import cached_property
 from itertools import pairwise
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import AfterValidator, Field, model_validator
 
+from headgate.catalog import words
 from headgate.catalog.names import nearest
 from headgate.model.prompts import LATEST, VARIABLE, PromptVersion, SavedPrompt, TemplateMessage, key_of
 from headgate.resources.callers.tenant import TenantName
@@ -47,7 +48,7 @@ Variables = Annotated[
 class MessageTable(Resource):
     """``{{name}}`` in the content is replaced by that variable's value."""
 
-    role: Literal["system", "developer", "user", "assistant"]
+    role: words.PromptRole
     content: Annotated[str, Field(min_length=1, max_length=MAX_VERSION)]
 
     def template(self) -> TemplateMessage:

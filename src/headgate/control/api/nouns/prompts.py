@@ -164,7 +164,7 @@ def _add_versions(api: APIRouter, publication: Publication) -> None:
     async def add_prompt_version(
         name: Name, wish: VersionWish, caller: Caller, response: Response, tenant: Of = None
     ) -> NewVersion:
-        """Adds a version, and makes the prompt where there is none.  The same as the latest is not added again (200)."""
+        """Adds a version, and makes the prompt where there is none.  The same as the latest is not added again: 200."""
         key, owner = _key(caller, tenant, name), caller.bound_to or tenant or ""
         (number, made), effective = await publication.change(
             lambda sources: prompts.add_version(sources, owner, name, wish)
