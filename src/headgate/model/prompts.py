@@ -11,6 +11,10 @@ VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 _PLACEHOLDER = re.compile(r"\{\{[ \t]{0,8}(" + VARIABLE + r")[ \t]{0,8}\}\}")
 
 
+_NUMBER = re.compile(r"[0-9]{1,9}")
+LATEST = "latest"
+
+
 class PromptMessage(Struct, frozen=True, gc=False):
     """One message of plain text.  ``role``: system | developer | user | assistant."""
 
@@ -81,11 +85,8 @@ class SavedPrompt(Struct, frozen=True, omit_defaults=True):
         """Return the version of this number or label; the latest for an empty text or ``latest``.  None: no such."""
         if wanted in ("", LATEST):
             return self.versions[-1]
-        number = int(wanted) if wanted.isdecimal() and len(wanted) < 10 else self.labels.get(wanted)
+        number = int(wanted) if _NUMBER.fullmatch(wanted) else self.labels.get(wanted)
         return next((version for version in self.versions if version.number == number), None)
-
-
-LATEST = "latest"
 
 
 def key_of(tenant: str, name: str) -> str:

@@ -30,7 +30,7 @@ MAX_FRAME = 4 << 20
 SUN_PATH = 100  # a Unix socket's address has room for 107 bytes, on some systems for 103
 TOKENS_PER_PART = 1000  # about 1 ms to decode
 MODELS_PER_PART = 1000  # model rows of providers: about 1.5 ms
-PROMPTS_PER_PART = 1 << 20  # characters of saved prompts: about 1 ms
+PROMPTS_PER_PART = 256 << 10  # characters of saved prompts: well below 1 ms
 
 
 class World(Struct, frozen=True):
