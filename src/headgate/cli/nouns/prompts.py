@@ -15,7 +15,7 @@ from headgate.cli.display.terminal import changed, facts, moment, show, table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
 
-app = noun("Saved prompts: messages that clients name instead of sending them.")
+app = noun("Saved prompts: messages that clients name, in versions.")
 
 COLLECTION = "/prompts"
 Name = Annotated[str, typer.Argument(help="Like support.")]
@@ -155,7 +155,7 @@ def label(
     state_dir: StateDir = None,
     as_json: Json = False,
 ) -> None:
-    """Give a version a label, which clients may send instead of its number.
+    """Give a version a label, for clients to name it by.
 
     Calls that name the label are served by that version at once.
     """
