@@ -101,7 +101,7 @@ def test_render_is_what_a_request_would_get(child: Child) -> None:
     found = ok(child, "POST", "/prompts/render/render", {"variables": {"name": "{{tone}}"}})
     assert found["messages"] == [{"role": "system", "content": "Hello {{tone}}, "}]
     missing = call(child, "POST", "/prompts/render/render", {})
-    assert (missing.status_code, missing.json()["error"]["param"]) == (400, "headgate.prompt.variables.name")
+    assert (missing.status_code, missing.json()["error"]["param"]) == (400, "variables.name")
     assert code(child, "POST", "/prompts/render/render", {"version": "9"}) == "404 prompt_not_found"
     routed = ok(child, "POST", "/explain", {
         "model": "up-a/m", "messages": [], "headgate": {"prompt": {"id": "render", "variables": {"name": "x"}}},

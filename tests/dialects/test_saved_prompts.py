@@ -7,13 +7,13 @@ from typing import Any
 
 import pytest
 
-from headgate.dialects.registry import CLIENTS
+from headgate.dialects.registry import BACKENDS, CLIENTS
 from headgate.errors import GatewayError
 from headgate.model import Call, PromptMessage, PromptReference, Provider, Target, Timeouts
 from headgate.model.prices import Price
 
-CHAT, MESSAGES = CLIENTS["openai_chat"], CLIENTS["anthropic_messages"]
-BODIES: dict[str, dict[str, Any]] = {CHAT.name: {"model": "m"}, MESSAGES.name: {"model": "m", "max_tokens": 9}}
+CHAT, MESSAGES, RESPONSES = (CLIENTS[name] for name in ("openai_chat", "anthropic_messages", "openai_responses"))
+EACH = pytest.mark.parametrize("client", [CHAT, MESSAGES, RESPONSES], ids=lambda one: one.name)
 HI = {"role": "user", "content": "Hi"}
 SHOTS = [
     PromptMessage("system", "Be kind."),
@@ -24,7 +24,11 @@ SHOTS = [
 
 
 def read(client: Any, **members: Any) -> Call:
-    call: Call = client.read(json.dumps({**BODIES[client.name], **members}, indent=1).encode())
+    """``messages`` under the name that they have in the client's API."""
+    if client is RESPONSES and "messages" in members:
+        members["input"] = members.pop("messages")
+    body = {"model": "m", **({"max_tokens": 9} if client is MESSAGES else {}), **members}
+    call: Call = client.read(json.dumps(body, indent=1).encode())
     return call
 
 
@@ -39,7 +43,7 @@ def plain(members: Any) -> dict[str, Any]:
 # ------------------------------------------------------------------------------------- the reference
 
 
-@pytest.mark.parametrize("client", [CHAT, MESSAGES], ids=lambda one: one.name)
+@EACH
 def test_the_reference_is_read(client: Any) -> None:
     assert of(client, None) is None
     assert of(client, {"id": "p"}) == PromptReference("p")
@@ -81,7 +85,7 @@ def test_numbers_keep_their_json_text() -> None:
         ({"id": "p", "variables": {"a": "x" * 65_537}}, ".variables.a"),
     ],
 )
-@pytest.mark.parametrize("client", [CHAT, MESSAGES], ids=lambda one: one.name)
+@EACH
 def test_references_that_cannot_be_meant(client: Any, prompt: Any, param: str) -> None:
     with pytest.raises(GatewayError) as caught:
         of(client, prompt)
@@ -91,7 +95,7 @@ def test_references_that_cannot_be_meant(client: Any, prompt: Any, param: str) -
 
 
 @pytest.mark.parametrize("messages", [..., None, []], ids=str)
-@pytest.mark.parametrize("client", [CHAT, MESSAGES], ids=lambda one: one.name)
+@EACH
 def test_messages_may_be_missing_beside_a_prompt_only(client: Any, messages: Any) -> None:
     own = {} if messages is ... else {"messages": messages}
     call = read(client, **own, headgate={"prompt": {"id": "p"}})
@@ -100,8 +104,8 @@ def test_messages_may_be_missing_beside_a_prompt_only(client: Any, messages: Any
     for options in ({}, {"headgate": None}, {"headgate": {"prompt": None}}, {"headgate": {"retries": 1}}):
         with pytest.raises(GatewayError) as caught:
             read(client, **own, **options)
-        assert caught.value.param == "messages"
-    for wrong in ("x", {}, [1], 3):
+        assert caught.value.param == ("input" if client is RESPONSES else "messages")
+    for wrong in ({}, [1], 3):
         with pytest.raises(GatewayError):
             read(client, messages=wrong, headgate={"prompt": {"id": "p"}})
 
@@ -158,12 +162,38 @@ def test_messages_go_before_those_of_a_messages_client(system: Any, expected: An
     ]  # fmt: skip
 
 
-def test_instructions_alone_are_a_question_to_every_upstream() -> None:
-    from headgate.dialects.registry import BACKENDS
+@pytest.mark.parametrize("own", ["Hi", [HI]], ids=["text", "items"])
+def test_messages_go_before_the_input_of_a_responses_client(own: Any) -> None:
+    call = read(RESPONSES, messages=own, instructions="Mine.", truncation="auto")
+    found = RESPONSES.with_prompt(call, SHOTS)
+    assert found.native is not None
+    native = plain(found.native)
+    assert native["instructions"] == 'Be kind.\n\nSay "yes".\n\nMine.' and native["truncation"] == "auto"
+    turns = [{"role": "user", "content": "Q\n"}, {"role": "assistant", "content": "A"}, HI]
+    assert native["input"] == turns
+    assert plain(found.body)["messages"] == [{"role": "system", "content": native["instructions"]}, *turns]
+    without = RESPONSES.with_prompt(read(RESPONSES, messages=own), SHOTS[2:])
+    assert without.native is not None and "instructions" not in without.native
 
-    call = read(MESSAGES, messages=[], headgate={"prompt": {"id": "p"}})
-    found = MESSAGES.with_prompt(call, [PromptMessage("system", "Tell a joke.")])
-    provider = Provider("p", "http://127.0.0.1:1", dialect=MESSAGES.name)
-    target = Target(provider, "m", "m-up", Price(), Timeouts())
-    rendered = json.loads(BACKENDS[MESSAGES.name].render(found, target, True).body)
-    assert rendered["messages"] == [{"role": "user", "content": "Tell a joke."}] and "system" not in rendered
+
+def test_the_responses_api_has_a_name_of_its_own() -> None:
+    call = read(RESPONSES, prompt={"id": "p", "version": "2", "variables": {"a": "x"}})
+    assert call.saved_prompt == PromptReference("p", "2", {"a": "x"}, "prompt")
+    assert call.native is not None and "prompt" not in call.native
+    assert read(RESPONSES, messages="x", prompt=None).saved_prompt is None
+    image = {"id": "p", "variables": {"a": {"type": "input_text", "text": "x"}}}
+    for wrong, param in (("p", "prompt"), ({"id": "p", "x": 1}, "prompt.x"), (image, "prompt.variables.a")):
+        with pytest.raises(GatewayError) as caught:
+            read(RESPONSES, prompt=wrong)
+        assert caught.value.param == param
+
+
+def test_instructions_alone_are_a_question_to_every_upstream() -> None:
+
+    for client, member in ((MESSAGES, "messages"), (RESPONSES, "input")):
+        call = read(client, messages=[], headgate={"prompt": {"id": "p"}})
+        found = client.with_prompt(call, [PromptMessage("system", "Tell a joke.")])
+        provider = Provider("p", "http://127.0.0.1:1", dialect=client.name)
+        target = Target(provider, "m", "m-up", Price(), Timeouts())
+        rendered = json.loads(BACKENDS[client.name].render(found, target, True).body)
+        assert "Tell a joke." in json.dumps(rendered[member])

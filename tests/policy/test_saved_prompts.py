@@ -31,6 +31,10 @@ FOREIGN = SavedPrompt("secret", (version(("system", "theirs")),), tenant="acme")
 KNOWN = prompts(SHARED, OWN, FOREIGN)
 
 
+def filled(one: PromptVersion, sent: Mapping[str, str]) -> tuple[PromptMessage, ...]:
+    return saved_prompts.filled(one, sent, "headgate.prompt.variables")
+
+
 def refused(reference: PromptReference, tenant: str = "", known: Mapping[str, SavedPrompt] = KNOWN) -> GatewayError:
     with pytest.raises(GatewayError) as caught:
         saved_prompts.expand(reference, tenant, known)
@@ -62,7 +66,7 @@ def test_values_are_inserted_once_and_literally(template: str, first: str, secon
     """Split by hand at each placeholder: no value is read as a template, whatever braces it holds."""
     message = TemplateMessage.of("user", template)
     values = dict.fromkeys((*NAMES, *message.names), first) | {"b": second}
-    (filled,) = saved_prompts.filled(PromptVersion(1, (message,), dict.fromkeys(values)), values)
+    (found,) = filled(PromptVersion(1, (message,), dict.fromkeys(values)), values)
     pieces = []
     rest = template
     for literal, name in zip(message.parts[0::2], message.names, strict=False):
@@ -70,15 +74,15 @@ def test_values_are_inserted_once_and_literally(template: str, first: str, secon
         pieces += [literal, values[name]]
         rest = rest[len(literal) :]
         rest = rest[rest.index("}}") + 2 :]
-    assert filled.text == "".join(pieces) + rest
+    assert found.text == "".join(pieces) + rest
 
 
 @given(st.text("{}a\n\t é\0\U0001f600", max_size=60))
 def test_a_text_without_placeholders_stays_as_it_is(text: str) -> None:
     message = TemplateMessage.of("system", text)
     if not message.names:
-        (filled,) = saved_prompts.filled(PromptVersion(1, (message,)), {})
-        assert filled == PromptMessage("system", text) and message.text == text
+        (found,) = filled(PromptVersion(1, (message,)), {})
+        assert found == PromptMessage("system", text) and message.text == text
 
 
 # ------------------------------------------------------------------------------------- which one
@@ -120,11 +124,11 @@ def test_unknown_version(wanted: str) -> None:
 
 def test_defaults_hold_where_nothing_is_sent() -> None:
     one = version(("system", "{{tone}} {{name}}"), ("user", "{{name}}"), tone="kind", name=None, unused="x")
-    assert saved_prompts.filled(one, {"name": "Ada"}) == (
+    assert filled(one, {"name": "Ada"}) == (
         PromptMessage("system", "kind Ada"),
         PromptMessage("user", "Ada"),
     )
-    assert saved_prompts.filled(one, {"name": "", "tone": "{{name}}"})[0].text == "{{name}} "
+    assert filled(one, {"name": "", "tone": "{{name}}"})[0].text == "{{name}} "
 
 
 @pytest.mark.parametrize(
@@ -142,9 +146,9 @@ def test_missing_and_unknown_variables(sent: dict[str, str], name: str, words: s
 
 def test_a_result_that_is_too_long_is_refused_before_it_is_made() -> None:
     one = version(("system", "{{a}}" * 1000), a=None)
-    assert len(saved_prompts.filled(one, {"a": "x" * 1000})[0].text) == 1_000_000
+    assert len(filled(one, {"a": "x" * 1000})[0].text) == 1_000_000
     with pytest.raises(GatewayError) as caught:
-        saved_prompts.filled(one, {"a": "x" * 60_000})
+        filled(one, {"a": "x" * 60_000})
     assert caught.value.param == "headgate.prompt.variables"
 
 

@@ -28,13 +28,15 @@ from headgate.policy.auth import digest
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
 from tests.dataplane import TOKEN, DataPlane, post
 from tests.hooks.installed import HookedPlane
+from tests.serving.apis import APIS, CHAT, MESSAGES, RESPONSES
 from tests.serving.calls import Answer, opened, whole_stream
 from tests.serving.calls import scripted_in_thread as running
-from tests.serving.test_anthropic_pair import CHAT, MESSAGES, PATHS, answers, asked, cut, read, refuses, whole
+from tests.serving.test_api_pairs import CLOSES, answers, asked, cut, read, refuses
 from tests.serving.test_failed_attempts import KEY
 
 ACME_TOKEN = "hg_test_acme_0123456789abcdef0123456789"
 HI = {"role": "user", "content": "Hi"}
+PROVIDERS = {"chat": CHAT, "messages": MESSAGES, "responses": RESPONSES}
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwx12345"
 
 
@@ -78,13 +80,8 @@ def gate_of(state: Path, hooks: tuple[HookSettings, ...] = (), **scripts: tuple[
     """Providers by name, each with a model ``m``; the alias ``both`` leads to ``cut`` and then to ``rest``."""
     with contextlib.ExitStack() as stack:
         ups = {name: stack.enter_context(running(*lines)) for name, (_, lines) in scripts.items()}
-        trims = {CHAT: "no", MESSAGES: "yes"}
-        rows = {
-            backend: ModelRow("m", upstream_model="m-up", prefill="trailing", prefill_trims=word)
-            for backend, word in trims.items()
-        }
         providers = {
-            name: Provider(name, ups[name].url, dialect=backend, auth="none", models={"m": rows[backend]})
+            name: Provider(name, ups[name].url, dialect=backend, auth="none", models={"m": _row(backend)})
             for name, (backend, _) in scripts.items()
         }
         world = Snapshot(
@@ -102,18 +99,31 @@ def gate_of(state: Path, hooks: tuple[HookSettings, ...] = (), **scripts: tuple[
         yield Gate(stack.enter_context(plane), ups)
 
 
+def _row(backend: str) -> ModelRow:
+    return ModelRow("m", upstream_model="m-up", prefill="trailing", prefill_trims=APIS[backend].trims)
+
+
 @pytest.fixture(scope="module")
 def gate(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Gate]:
-    scripts: list[Script] = [answers(CHAT, False)]
-    native: list[Script] = [answers(MESSAGES, False)]
-    with gate_of(tmp_path_factory.mktemp("prompts") / "s", chat=(CHAT, scripts), native=(MESSAGES, native)) as one:
+    scripts = {name: (backend, [answers(backend, False)]) for name, backend in PROVIDERS.items()}
+    with gate_of(tmp_path_factory.mktemp("prompts") / "s", **scripts) as one:
         yield one
 
 
+def conversation(request: dict[str, Any]) -> tuple[str, list[str]]:
+    """The instructions and the other texts that a provider of any API was asked with."""
+    items = request.get("messages") or request["input"]
+    texts = [(one["role"], one["content"]) for one in items]
+    texts = [(role, text if isinstance(text, str) else text[0]["text"]) for role, text in texts]
+    system = [request.get("system") or request.get("instructions"), *(text for role, text in texts if role == "system")]
+    return "".join(filter(None, system)), [text.strip() for role, text in texts if role != "system"]
+
+
 def ask(gate: Gate, client: str, model: str, prompt: Any, *fields: str, token: str = TOKEN, **more: Any) -> Answer:
+    api = APIS[client]
     options = {"prompt": prompt, **more.pop("options", {})}
-    members = {"model": model, "max_tokens": 50, "messages": [HI], "headgate": options, **more}
-    with opened(gate.plane, post(PATHS[client], json.dumps(members).encode(), *fields, token=token)) as one:
+    members = {"model": model, **api.request(bool(more.get("stream"))), "headgate": options, **more}
+    with opened(gate.plane, post(api.path, json.dumps(members).encode(), *fields, token=token)) as one:
         return one.rest()
 
 
@@ -148,26 +158,46 @@ def test_openai_sdk(gate: Gate) -> None:
 def test_messages_client_loses_nothing_of_its_own(gate: Gate) -> None:
     prompt = {"id": "support", "variables": {"product": "Gears", "tone": "briefly"}}
     thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "sealed"}]}
-    answer = ask(gate, MESSAGES, "native/m", prompt, system="Mine.", messages=[HI, thought, HI], top_k=4)
+    answer = ask(gate, MESSAGES, "messages/m", prompt, system="Mine.", messages=[HI, thought, HI], top_k=4)
     assert read(MESSAGES, answer, False).text == "Hello world"
-    sent = gate.last("native")
+    sent = gate.last("messages")
     assert sent["system"] == "Help users of Gears, briefly.\n\nMine."
     assert sent["messages"] == [*SHOTS, HI, thought, HI] and sent["top_k"] == 4
-    refused = ask(gate, MESSAGES, "native/m", {"id": "none"})
+    refused = ask(gate, MESSAGES, "messages/m", {"id": "none"})
     assert (refused.status, refused.json["type"], refused.json["error"]["code"]) == (404, "error", "prompt_not_found")
 
 
-@pytest.mark.parametrize("model", ["chat/m", "native/m"])
-@pytest.mark.parametrize("client", PATHS)
-def test_every_pair_of_apis(gate: Gate, client: str, model: str) -> None:
-    name = model.partition("/")[0]
-    answer = ask(gate, client, model, {"id": "support", "variables": {"product": "X"}}, messages=[])
+def test_responses_client_loses_nothing_of_its_own(gate: Gate) -> None:
+    """Also with the SDK's own ``prompt``, which has the same members."""
+    with openai.OpenAI(base_url=f"{gate.plane.url}/v1", api_key=TOKEN, max_retries=0, timeout=30) as client:
+        found = client.responses.create(
+            model="responses/m", input="Hi", instructions="Mine.", include=["reasoning.encrypted_content"],
+            prompt={"id": "support", "version": "2", "variables": {"product": "Gears"}},
+        )  # fmt: skip
+        assert (found.output_text, found.instructions) == ("Hello world", "Mine.")  # what the client itself has sent
+        sent = gate.last("responses")
+        assert sent["instructions"] == "Help users of Gears, kindly.\n\nMine." and "prompt" not in sent
+        assert sent["input"] == [*SHOTS, HI] and sent["include"] == ["reasoning.encrypted_content"]
+        with pytest.raises(openai.BadRequestError) as missing:
+            client.responses.create(model="responses/m", prompt={"id": "support"})
+        assert missing.value.param == "prompt.variables.product"
+        with pytest.raises(openai.NotFoundError) as unknown:
+            client.responses.create(model="responses/m", prompt={"id": "none"})
+        assert (unknown.value.code, unknown.value.param) == ("prompt_not_found", "prompt.id")
+        with pytest.raises(openai.BadRequestError) as both:
+            client.responses.create(
+                model="responses/m", prompt={"id": "long"}, extra_body={"headgate": {"prompt": {"id": "long"}}}
+            )
+        assert both.value.param == "prompt"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+@pytest.mark.parametrize("client", APIS)
+def test_every_pair_of_apis(gate: Gate, client: str, provider: str) -> None:
+    prompt = {"id": "support", "variables": {"product": "X"}}
+    answer = ask(gate, client, f"{provider}/m", prompt, **{APIS[client].messages: []})
     assert read(client, answer, False).text == "Hello world"
-    sent = gate.last(name)
-    system = [one["content"] for one in sent["messages"] if one["role"] == "system"] or [sent["system"]]
-    assert system == ["Help users of X, kindly."]
-    said = [one["content"].strip() for one in sent["messages"] if one["role"] != "system"]
-    assert said == ["Q", "A"]
+    assert conversation(gate.last(provider)) == ("Help users of X, kindly.", ["Q", "A"])
 
 
 def test_a_label_and_a_tenants_own_prompt(gate: Gate) -> None:
@@ -176,7 +206,7 @@ def test_a_label_and_a_tenants_own_prompt(gate: Gate) -> None:
     assert gate.tags() == {"prompt": "support", "prompt_version": "support@1"}
     assert ask(gate, CHAT, "chat/m", {"id": "own"}, token=ACME_TOKEN).status == 200
     assert gate.last("chat")["messages"][0]["content"] == "acme's"
-    for client in PATHS:
+    for client in APIS:
         foreign, absent = (ask(gate, client, "chat/m", {"id": ident}) for ident in ("own", "owm"))
         assert foreign.status == absent.status == 404
         assert foreign.raw.replace(b"own", b"owm") == absent.raw
@@ -217,24 +247,22 @@ def test_idempotency_key_stands_for_the_request_as_it_was_sent(gate: Gate) -> No
 # ------------------------------------------------------------------------------------- attempts and hooks
 
 
-@pytest.mark.parametrize(("first", "second"), [(CHAT, CHAT), (MESSAGES, CHAT), (CHAT, MESSAGES)])
+@pytest.mark.parametrize(
+    ("first", "second"),
+    [(CHAT, CHAT), (MESSAGES, CHAT), (CHAT, MESSAGES), (RESPONSES, MESSAGES), (MESSAGES, RESPONSES)],
+)
 def test_failover_and_continuation_keep_the_prompt(tmp_path: Path, first: str, second: str) -> None:
-    said = " world" if second == MESSAGES else "world"
-    goes_on: Script = [("expect_request",), ("send", whole_stream(whole(second, said), b"connection: close"))]
+    said = " world" if APIS[second].trims == "yes" else "world"
+    goes_on: Script = [("expect_request",), ("send", whole_stream(APIS[second].stream(said), CLOSES))]
     busy = refuses(first, b"529 Overloaded", "overloaded_error", "Overloaded")
     scripts = {"cut": (first, [busy, cut(first, "Hel", "lo ")]), "rest": (second, [answers(second, False), goes_on])}
     prompt = {"id": "support", "variables": {"product": "X"}}
     with gate_of(tmp_path / "s", **scripts) as gate:
         assert read(CHAT, ask(gate, CHAT, "both", prompt, options={"retries": 0}), False).text == "Hello world"
-        more = {"stream": True, "stream_options": {"include_usage": True}}
-        assert read(CHAT, ask(gate, CHAT, "both", prompt, **more), True).text == "Hello world"
+        assert read(CHAT, ask(gate, CHAT, "both", prompt, stream=True), True).text == "Hello world"
         failed_over, continued = asked(gate.upstreams["rest"])
-    begin = [*SHOTS, HI]
-    for request, messages in ((failed_over, begin), (continued, [*begin, {"role": "assistant", "content": "Hello "}])):
-        turns = [one for one in request["messages"] if one["role"] != "system"]
-        assert [one["content"].strip() for one in turns] == [one["content"].strip() for one in messages]
-        system = request.get("system") or request["messages"][0]["content"]
-        assert system == "Help users of X, kindly."
+    assert conversation(failed_over) == ("Help users of X, kindly.", ["Q", "A", "Hi"])
+    assert conversation(continued) == ("Help users of X, kindly.", ["Q", "A", "Hi", "Hello"])
 
 
 def test_hooks_see_the_whole_request(tmp_path: Path) -> None:

@@ -11,12 +11,11 @@ from collections.abc import Sequence
 from msgspec import Raw
 
 from headgate.errors import INVALID_VALUE, GatewayError
-from headgate.model.prompts import VARIABLE, PromptMessage, PromptReference
+from headgate.model.prompts import OPTION, VARIABLE, PromptMessage, PromptReference
 from headgate.wire import codec
 from headgate.wire.codec import FALSE, NULL, TRUE
 
-PARAM = "headgate.prompt"
-INSTRUCTING = ("system", "developer")  # roles
+_INSTRUCTING = ("system", "developer")  # roles
 _MEMBERS = frozenset(("id", "version", "variables"))
 _LONGEST_ID = 64
 _LONGEST_VERSION = 32
@@ -26,27 +25,37 @@ _NAME = re.compile(VARIABLE)
 _DIGITS = b"-0123456789"
 
 
-def read_reference(raw: Raw) -> PromptReference | None:
-    """Read ``{id, version, variables}``; None for ``null``.  Raises GatewayError (400) with ``param``."""
+def read_reference(raw: Raw, param: str = OPTION) -> PromptReference | None:
+    """Read ``{id, version, variables}`` of the member ``param``; None for ``null``.  Raises GatewayError (400)."""
     if raw == NULL:
         return None
     members = codec.as_object(raw)
     if members is None:
-        raise _invalid(PARAM, "must be an object with the id of a saved prompt")
+        raise _invalid(param, "must be an object with the id of a saved prompt")
     for key in members:
         if key not in _MEMBERS:
-            raise _invalid(f"{PARAM}.{key}", "is not known: a prompt has id, version and variables")
+            raise _invalid(f"{param}.{key}", "is not known: a prompt has id, version and variables")
     ident = codec.as_text(members.get("id"))
     if not ident or len(ident) > _LONGEST_ID or not ident.isprintable():
-        raise _invalid(f"{PARAM}.id", f"must be the name of a saved prompt, of 1 to {_LONGEST_ID} characters")
-    return PromptReference(ident, _version(members.get("version")), _variables(members.get("variables")))
+        raise _invalid(f"{param}.id", f"must be the name of a saved prompt, of 1 to {_LONGEST_ID} characters")
+    version = _version(members.get("version"), f"{param}.version")
+    return PromptReference(ident, version, _variables(members.get("variables"), f"{param}.variables"), param)
 
 
-def has_all_messages(messages: Raw | None, options: Raw | None) -> bool:
-    """True if the request has no messages of its own, and its ``headgate`` object names a saved prompt."""
-    return (codec.is_null(messages) or codec.as_list(messages) == []) and not codec.is_null(
-        (codec.as_object(options) or {}).get("prompt")
-    )
+def names_prompt(options: Raw | None) -> bool:
+    """True if the ``headgate`` object names a saved prompt, beside which a request needs no messages of its own."""
+    return not codec.is_null((codec.as_object(options) or {}).get("prompt"))
+
+
+def is_empty(messages: Raw | None) -> bool:
+    """True for a request without messages."""
+    return codec.is_null(messages) or codec.as_list(messages) == []
+
+
+def parted(messages: Sequence[PromptMessage]) -> tuple[list[str], list[PromptMessage]]:
+    """Return the instructions, as texts, and the other messages: for APIs whose instructions are no messages."""
+    instructions = [one.text for one in messages if one.role in _INSTRUCTING and one.text]
+    return instructions, [one for one in messages if one.role not in _INSTRUCTING]
 
 
 def with_messages_before(raw: Raw, messages: Sequence[PromptMessage]) -> Raw:
@@ -56,7 +65,7 @@ def with_messages_before(raw: Raw, messages: Sequence[PromptMessage]) -> Raw:
     return Raw(first if rest.startswith(b"]") else b"%b,%b" % (first[:-1], rest))
 
 
-def _version(raw: Raw | None) -> str:
+def _version(raw: Raw | None, param: str) -> str:
     if raw is None or raw == NULL:
         return ""
     version = codec.as_text(raw)
@@ -64,21 +73,21 @@ def _version(raw: Raw | None) -> str:
         number = codec.as_integer(raw)
         version = "" if number is None else str(number)
     if not 0 < len(version) <= _LONGEST_VERSION or not version.isprintable():
-        raise _invalid(f"{PARAM}.version", "must be a version's number or label; leave it out for the latest")
+        raise _invalid(param, "must be a version's number or label; leave it out for the latest")
     return version
 
 
-def _variables(raw: Raw | None) -> dict[str, str]:
+def _variables(raw: Raw | None, param: str) -> dict[str, str]:
     if raw is None or raw == NULL:
         return {}
     members = codec.as_object(raw)
     if members is None or len(members) > _MOST_VARIABLES:
-        raise _invalid(f"{PARAM}.variables", f"must be an object of at most {_MOST_VARIABLES} variables")
+        raise _invalid(param, f"must be an object of at most {_MOST_VARIABLES} variables")
     for name in members:
         if not _NAME.fullmatch(name):
             sentence = "has a name that no variable can have: letters, digits and _, at most 64"
-            raise _invalid(f"{PARAM}.variables", sentence)
-    return {name: _value(f"{PARAM}.variables.{name}", value) for name, value in members.items()}
+            raise _invalid(param, sentence)
+    return {name: _value(f"{param}.{name}", value) for name, value in members.items()}
 
 
 def _value(param: str, raw: Raw) -> str:

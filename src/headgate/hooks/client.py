@@ -51,6 +51,9 @@ class HookedClient:
         self._face: MaskedFace | None = None
         self._structured = False  # the answer's text is JSON
 
+    def begin(self) -> HookedClient:
+        return self
+
     def examined(self, call: Call) -> Call:
         """Return the client's request, complete, as its hooks let it.  Raises GatewayError."""
         call = self._hooks.look_at(call, self.acted)

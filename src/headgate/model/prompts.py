@@ -13,6 +13,7 @@ _PLACEHOLDER = re.compile(r"\{\{[ \t]{0,8}(" + VARIABLE + r")[ \t]{0,8}\}\}")
 
 _NUMBER = re.compile(r"[0-9]{1,9}")
 LATEST = "latest"
+OPTION = "headgate.prompt"  # the member of a request that names a prompt
 
 
 class PromptMessage(Struct, frozen=True, gc=False):
@@ -94,8 +95,9 @@ def key_of(tenant: str, name: str) -> str:
 
 
 class PromptReference(Struct, frozen=True, gc=False):
-    """A request's ``headgate.prompt``.  ``version``: a number, a label, or empty for the latest."""
+    """A request's prompt, in the member ``param``.  ``version``: a number, a label, or empty for the latest."""
 
     id: str
     version: str = ""
     variables: Mapping[str, str] = field(default_factory=dict)
+    param: str = OPTION

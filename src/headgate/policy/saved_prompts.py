@@ -15,7 +15,6 @@ from headgate.model import Call
 from headgate.model.prompts import PromptMessage, PromptReference, PromptVersion, SavedPrompt, key_of
 
 MOST_EXPANDED = 1 << 20  # characters: a value may stand in many places
-PARAM = "headgate.prompt"
 TAG, VERSION_TAG = "prompt", "prompt_version"  # of a receipt
 
 
@@ -30,7 +29,7 @@ class ExpandedPrompt(Struct, frozen=True):
         """Return the caller's tags with the prompt's, by which usage is told.  Raises GatewayError (400)."""
         for tag in (TAG, VERSION_TAG):
             if given is not None and tag in given:
-                sentence = f"'headgate.metadata' may not have {tag!r} beside '{PARAM}', which sets it: use another key."
+                sentence = f"'headgate.metadata' may not have {tag!r} beside a saved prompt, which sets it."
                 raise GatewayError(INVALID_VALUE, sentence, param="headgate.metadata")
         return {**(given or {}), TAG: self.name, VERSION_TAG: f"{self.name}@{self.version}"}
 
@@ -58,25 +57,27 @@ def expand(reference: PromptReference, tenant: str, prompts: Mapping[str, SavedP
     prompt = prompts.get(key_of(tenant, reference.id)) or prompts.get(reference.id)
     if prompt is None or prompt.tenant not in ("", tenant):
         sentence = f"There is no saved prompt {reference.id!r} for this API key."
-        raise GatewayError(PROMPT_NOT_FOUND, sentence, param=f"{PARAM}.id")
+        raise GatewayError(PROMPT_NOT_FOUND, sentence, param=f"{reference.param}.id")
     version = prompt.version(reference.version)
     if version is None:
         sentence = (
             f"The saved prompt {prompt.name!r} has no version {reference.version!r}; without one, the latest serves."
         )
-        raise GatewayError(PROMPT_NOT_FOUND, sentence, param=f"{PARAM}.version")
-    return ExpandedPrompt(prompt.name, version.number, filled(version, reference.variables))
+        raise GatewayError(PROMPT_NOT_FOUND, sentence, param=f"{reference.param}.version")
+    messages = filled(version, reference.variables, f"{reference.param}.variables")
+    return ExpandedPrompt(prompt.name, version.number, messages)
 
 
-def filled(version: PromptVersion, given: Mapping[str, str]) -> tuple[PromptMessage, ...]:
-    """Return a version's messages with these values.  Raises GatewayError (400) with ``param`` for a variable that is
-    missing or unknown, and where the result is too long.
+def filled(version: PromptVersion, given: Mapping[str, str], param: str) -> tuple[PromptMessage, ...]:
+    """Return a version's messages with these values, which came in the member ``param``.
+
+    Raises GatewayError (400) for a variable that is missing or unknown, and where the result is too long.
     """
-    values = _values(version, given)
+    values = _values(version, given, param)
     size = version.size + sum(len(values[name]) for message in version.messages for name in message.names)
     if size > MOST_EXPANDED:
         sentence = f"The prompt with its variables is longer than {MOST_EXPANDED:,} characters: send shorter values."
-        raise GatewayError(INVALID_VALUE, sentence, param=f"{PARAM}.variables")
+        raise GatewayError(INVALID_VALUE, sentence, param=param)
     return tuple(
         PromptMessage(
             message.role,
@@ -86,21 +87,20 @@ def filled(version: PromptVersion, given: Mapping[str, str]) -> tuple[PromptMess
     )
 
 
-def _values(version: PromptVersion, given: Mapping[str, str]) -> dict[str, str]:
+def _values(version: PromptVersion, given: Mapping[str, str], param: str) -> dict[str, str]:
     known = version.variables
     for name in given:
         if name not in known:
             takes = f"it takes {', '.join(sorted(known))}" if known else "it takes none"
-            raise _wrong(name, f"is not a variable of this prompt's version {version.number}: {takes}")
+            raise _wrong(f"{param}.{name}", f"is not a variable of this prompt's version {version.number}: {takes}")
     values: dict[str, str] = {}
     for name, default in known.items():
         value = given.get(name, default)
         if value is None:
-            raise _wrong(name, f"is missing: version {version.number} of this prompt has no default for it")
+            raise _wrong(f"{param}.{name}", f"is missing: this prompt's version {version.number} has no default for it")
         values[name] = value
     return values
 
 
-def _wrong(name: str, what: str) -> GatewayError:
-    param = f"{PARAM}.variables.{name}"
+def _wrong(param: str, what: str) -> GatewayError:
     return GatewayError(INVALID_VALUE, f"'{param}' {what}.", param=param)

@@ -39,10 +39,10 @@ def read(body: bytes) -> Call:
     most = codec.as_integer(native.get("max_tokens"))
     if most is None or most < 1:
         raise invalid("max_tokens", "must be an integer of at least 1")
-    has_messages = options is None or not saved_prompts.has_all_messages(native.get("messages"), options)
-    if not has_messages:
+    may_be_empty = saved_prompts.names_prompt(options) and saved_prompts.is_empty(native.get("messages"))
+    if may_be_empty:
         native["messages"] = EMPTY_ARRAY
-    members = to_chat.members(native, may_be_empty=not has_messages)
+    members = to_chat.members(native, may_be_empty)
     prompt = ChatPrompt(members, len(members["messages"]))
     # A stream of this API always reports its usage.
     call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native)
@@ -56,8 +56,7 @@ def read(body: bytes) -> Call:
 def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
     """Return the call with a saved prompt's messages before its own.  Instructions go before its ``system``."""
     native = dict(call.native or {})
-    system = [one.text for one in messages if one.role in saved_prompts.INSTRUCTING and one.text]
-    turns = [message for message in messages if message.role not in saved_prompts.INSTRUCTING]
+    system, turns = saved_prompts.parted(messages)
     if system:
         native["system"] = to_chat.with_system_before(native.get("system"), system)
     if turns:
@@ -65,7 +64,9 @@ def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
     body = to_chat.members(native, may_be_empty=True)
     prompt = ChatPrompt(body, len(body["messages"]))
     # Instructions alone are a question, which only the canonical form can ask
-    return replace(call, body=body, native=native if codec.as_list(native["messages"]) else None, prompt=prompt)
+    return replace(
+        call, body=body, native=None if saved_prompts.is_empty(native["messages"]) else native, prompt=prompt
+    )
 
 
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:

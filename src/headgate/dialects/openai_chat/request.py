@@ -45,7 +45,7 @@ def read(body: bytes) -> Call:
     members = codec.decode_object(body)
     messages = members.get("messages")
     if messages is None or not _begins_with_an_object(messages):
-        if not saved_prompts.has_all_messages(messages, members.get("headgate")):
+        if not saved_prompts.is_empty(messages) or not saved_prompts.names_prompt(members.get("headgate")):
             raise invalid("messages", "must be an array of at least one message, and a message is an object")
         messages = members["messages"] = EMPTY_ARRAY
     model, stream = read_model(members), read_stream(members)

@@ -142,7 +142,7 @@ def _add_reading(api: APIRouter, publication: Publication) -> None:
     async def render_prompt(name: Name, wish: RenderWish, caller: Caller, tenant: Of = None) -> RenderedPrompt:
         """The messages that a client's request would get, with these variables.  Sends nothing."""
         version = _version(_found(publication, _key(caller, tenant, name)), wish.version)
-        messages = saved_prompts.filled(version, wish.variables)
+        messages = saved_prompts.filled(version, wish.variables, "variables")
         shown = [MessageView(role=one.role, content=one.text) for one in messages]
         return RenderedPrompt(name=name, version=version.number, messages=shown)
 
