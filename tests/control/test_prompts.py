@@ -11,6 +11,7 @@ import httpx2
 import pytest
 from pydantic import ValidationError
 
+from headgate.control.audit.file_changes import described
 from headgate.control.objects import prompts
 from headgate.control.objects.assemble import Sources
 from headgate.control.objects.registry import Objects, changes_between
@@ -248,6 +249,12 @@ def test_a_stored_prompt_is_read_as_it_was_written() -> None:
     assert body.stored_prompt().key == "acme/p" and body.stored_prompt().tenant == "acme"
     (change,) = changes_between(Objects(), objects)
     assert (change.noun, change.object, change.action) == ("prompt", "acme/p", "created")
+
+
+def test_the_audit_log_has_digests_of_the_file_s_prompts() -> None:
+    table = PromptTable.model_validate({"name": "p", "tenant": "acme", "versions": [{"version": 2, **HELLO}]})
+    (found,) = described(sources(None, table.declared_prompt()).compiled, b"key")["prompt"].items()
+    assert found[0] == "acme/p" and found[1]["versions"]["2"].startswith("sha256:") and "Hello" not in str(found)
 
 
 def test_versions_of_a_file_stand_in_order() -> None:

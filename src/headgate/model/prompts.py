@@ -9,8 +9,6 @@ from msgspec import Struct, field
 
 VARIABLE = r"[A-Za-z_][A-Za-z0-9_]{0,63}"
 _PLACEHOLDER = re.compile(r"\{\{[ \t]{0,8}(" + VARIABLE + r")[ \t]{0,8}\}\}")
-
-
 _NUMBER = re.compile(r"[0-9]{1,9}")
 LATEST = "latest"
 OPTION = "headgate.prompt"  # the member of a request that names a prompt

@@ -269,5 +269,7 @@ def _wish(file: Path | None, role: str, system: str | None, user: str | None) ->
         whole = None
     if isinstance(whole, dict) and "messages" in whole:
         known = {key: value for key in ("messages", "variables", "note") if (value := whole.get(key)) is not None}
-        return {"variables": {}, **known}
+        if not isinstance(known.setdefault("variables", {}), dict):
+            raise Trouble(f"{file}: its variables must be an object of names and defaults", code=2)
+        return known
     return {"messages": [{"role": role, "content": text.removesuffix("\n")}], "variables": {}}

@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.audit.chain import FILE, Change, changed_secret, changing, differences, record
 from headgate.control.store.database import read_meta, write_meta
 from headgate.model import Provider
+from headgate.resources.callers.prompt import outline
 from headgate.resources.compiled import Compiled
 
 REMEMBERED = "audited_file"  # in the table meta
@@ -56,6 +57,7 @@ def described(compiled: Compiled, key: bytes) -> Nouns:
             grant.id: {**_plain(grant), DIGEST: _digest(key, [digest.hex()])}
             for digest, grant in compiled.tokens.items()
         },
+        "prompt": {key: outline(prompt) for key, prompt in compiled.world.prompts.items()},
     }
 
 
