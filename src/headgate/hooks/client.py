@@ -40,6 +40,8 @@ class HookedClient:
         self.name = client.name + MASKED if hooks.masking else client.name
         self.path = client.path
         self.prefix = client.prefix
+        self.keep_alive = client.keep_alive
+        self.counts = client.counts
         self.read = client.read
         self.requested = client.requested
         self.with_prompt = client.with_prompt

@@ -24,6 +24,7 @@ from headgate.model.call import (
     Prompt,
     Rendered,
     Target,
+    Thought,
     Usage,
     Used,
 )
@@ -147,6 +148,7 @@ __all__ = [
     "TargetRef",
     "TemplateMessage",
     "Tenant",
+    "Thought",
     "Timeouts",
     "TokenDetails",
     "Usage",

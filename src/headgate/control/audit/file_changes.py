@@ -17,6 +17,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.audit.chain import FILE, Change, changed_secret, changing, differences, record
 from headgate.control.store.database import read_meta, write_meta
 from headgate.model import Provider
+from headgate.process.boot import WebhookSettings
 from headgate.resources.callers.prompt import outline
 from headgate.resources.compiled import Compiled
 
@@ -58,6 +59,7 @@ def described(compiled: Compiled, key: bytes) -> Nouns:
             for digest, grant in compiled.tokens.items()
         },
         "prompt": {key: outline(prompt) for key, prompt in compiled.world.prompts.items()},
+        "webhook": {one.name: _webhook(one, key) for one in compiled.alerting.webhooks},
     }
 
 
@@ -66,6 +68,15 @@ def _provider(provider: Provider, digest: str | None) -> dict[str, Any]:
     if provider.headers:
         shown["headers"] = sorted(provider.headers)
     return shown if digest is None else {**shown, DIGEST: digest}
+
+
+def _webhook(hook: WebhookSettings, key: bytes) -> dict[str, Any]:
+    return {
+        "host": hook.host,
+        "events": list(hook.events),
+        "format": hook.format,
+        DIGEST: _digest(key, [hook.url, hook.key.hex()]),
+    }
 
 
 def _plain(noun: object) -> dict[str, Any]:

@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from headgate.control.store import (
     access_tables,  # noqa: F401 - its tables are part of the schema
+    alert_tables,  # noqa: F401 - its tables are part of the schema
     ledger_tables,  # noqa: F401 - its tables are part of the schema
     postgres,
     revisions,
