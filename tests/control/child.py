@@ -12,12 +12,12 @@ import httpx2
 from headgate.catalog.presets import rows
 from headgate.control.process import run
 from headgate.control.snapshot.compose import compose
-from headgate.model import Account, Alias, Grant, Provider, Tenant
+from headgate.model import Account, Alias, CallLimits, Grant, Provider, Tenant
 from headgate.process import boot
 from headgate.process.boot import Adopted, ControlBoot, Failed, Ready
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
-from tests.forked import fork
+from tests.forked import WHOLE, fork
 
 ADMIN = "hg_admin_canary_0123456789"
 SECRET = "sk-canary-upstream-key"
@@ -29,7 +29,7 @@ def compiled(path: Path) -> Compiled:
     providers = {"up-a": Provider("up-a", "http://127.0.0.1:1/v1", accounts=(Account("up-a/0"),))}
     aliases = {name: Alias(name) for name in document["aliases"]}
     tokens = {bytes.fromhex(key): Grant(name, name, origin="file") for key, name in document["tokens"].items()}
-    tenants = {name: Tenant(name) for name in document.get("tenants", ())}
+    tenants = {name: Tenant(name, limits=CallLimits(rpm=1000)) for name in document.get("tenants", ())}
     secrets = {"up-a/0": document["key"]}
     return Compiled(World(providers, aliases, tenants=tenants), tokens, secrets, rows=rows(), detect_engines=False)
 
@@ -64,7 +64,7 @@ class Child:
         self.sock, theirs = socket.socketpair()
         with theirs, self.log.open("ab") as log:
             fds = {2: log.fileno(), boot.CHILD_FD: theirs.fileno()}
-            self.process = fork("tests.control.child:main", modules=("headgate.control.api.web",), fds=fds)
+            self.process = fork("tests.control.child:main", modules=WHOLE, fds=fds)
         if "declared" not in changes:
             declared = compiled(self.config)
             values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
@@ -90,7 +90,7 @@ class Child:
     def call(self, method: str, path: str, token: str | None = ADMIN, **options: Any) -> httpx2.Response:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         options.setdefault("timeout", 60)  # control yields the processor to everything else that runs
-        return httpx2.request(method, self.url + path, headers=headers, trust_env=False, **options)
+        return httpx2.request(method, self.url + path, headers=headers, trust_env=False, verify=False, **options)
 
     def end(self) -> int:
         """SIGTERM; the exit code."""

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,9 +16,10 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.api.access.needs import NEEDS, PREFIX
-from headgate.control.audit.chain import ACTOR, Actor, AuditFilters, Change, page, record, record_alone, verify
+from headgate.control.audit.chain import ACTOR, GENESIS, Actor, AuditFilters, Change, page, record, record_alone, verify
 from headgate.control.store.access_tables import audit, audit_head
 from headgate.control.store.database import open_store
+from tests import forked
 from tests.control.child import SECRET, Child
 from tests.control.people import PASSWORD, add_user, logged_in
 from tests.waiting import wait_until
@@ -202,9 +202,12 @@ def test_verify_names_the_first_broken_row(database: str, statement: Any, broken
         await some(engine)
         sound = await verify(engine)
         assert (sound.rows, sound.broken) == (5, None)
+        async with engine.connect() as connection:
+            hashes = (await connection.execute(select(audit.c.hash).order_by(audit.c.seq))).scalars().all()
         await unlocked(engine, statement)
         state = await verify(engine)
         assert (state.broken, state.rows) == (broken, broken - 1) and state.reason
+        assert state.head == [GENESIS, *hashes][broken - 1].hex()
 
     within(database, check)
 
@@ -246,8 +249,7 @@ def test_a_change_that_fails_leaves_no_row(database: str) -> None:
 
 
 def run(state: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headgate", *arguments, "--state-dir", str(state)]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, cwd=state)
+    return forked.command(*arguments, "--state-dir", str(state), stdin=given, cwd=state)
 
 
 def test_commands_work_on_the_store(tmp_path: Path) -> None:

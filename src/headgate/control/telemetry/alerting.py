@@ -116,15 +116,16 @@ class Alerting:
         return self._holders
 
     async def _look_at_budgets(self, now: float) -> None:
-        while self._due:
-            keys = list(self._due)[: live.MOST_KEYS]
-            standings = await live.holder_standings(self._link, keys)
-            if standings is None:
-                return
-            for key in keys:
-                refuses = self._due.pop(key)
-                if key in standings:
-                    await self._raise(alerts.of_budget(key, standings[key], refuses=refuses), now)
+        if not self._due:
+            return
+        keys = list(self._due)
+        standings = await live.holder_standings(self._link, keys)
+        if standings is None:
+            return
+        for key in keys:
+            refuses = self._due.pop(key)
+            if key in standings:
+                await self._raise(alerts.of_budget(key, standings[key], refuses=refuses), now)
 
     async def _look_at_accounts(self, now: float) -> None:
         for account, spent, end in self._spend.used(now):

@@ -12,7 +12,7 @@ from headgate.policy.admission.standings import HolderStanding
 from headgate.policy.routing.explain import AccountStateView
 from headgate.process.channel import AskReply
 
-MOST_KEYS = 500  # of one question
+_MOST_KEYS = 500  # of one question
 _standings = msgspec.json.Decoder(dict[str, HolderStanding])
 _states = msgspec.json.Decoder(list[AccountStateView])
 
@@ -26,9 +26,14 @@ class DataProcesses(Protocol):
 
 
 async def holder_standings(link: DataProcesses, keys: Sequence[str]) -> dict[str, HolderStanding] | None:
-    """What up to MOST_KEYS holders have used, by the keys of their counters; None where no data process answers."""
-    answer = await link.ask("quotas", "", {"keys": json.dumps(list(keys[:MOST_KEYS]))})
-    return None if answer is None or answer.status != 200 else _standings.decode(answer.body)
+    """What holders have used, by the keys of their counters; None where no data process answers."""
+    found: dict[str, HolderStanding] = {}
+    for start in range(0, len(keys), _MOST_KEYS):
+        answer = await link.ask("quotas", "", {"keys": json.dumps(list(keys[start : start + _MOST_KEYS]))})
+        if answer is None or answer.status != 200:
+            return None
+        found |= _standings.decode(answer.body)
+    return found
 
 
 async def account_states(link: DataProcesses) -> list[AccountStateView] | None:

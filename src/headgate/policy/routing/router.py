@@ -68,7 +68,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since.
+    ``before`` is the Router of an earlier one.  Its offers are reused where only tokens changed, and its tokens' parents.
     """
 
     __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
@@ -80,7 +80,7 @@ class Router:
             self.offers = before.offers
         else:
             self.offers = Offers(snapshot.providers)
-        self.quotas = QuotaTable(snapshot)
+        self.quotas: QuotaTable = QuotaTable(snapshot, None if before is None else before.quotas)
         self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
         self._of_tenants: Bounded[tuple[str, str], _Made] = Bounded(MAX_REMEMBERED)
 
