@@ -240,12 +240,34 @@ def own_members(extra: bytes | None, trace: bytes | None) -> dict[str, object]:
 # ------------------------------------------------------------------------------------- the two sides of an API
 
 
+class CountedBy(Protocol):
+    """A client's question how many tokens a request has."""
+
+    path: str  # after the base URL
+
+    def read(self, body: bytes) -> Call:
+        """Read the request.  Raises GatewayError (400) as ``Client.read`` does."""
+
+    def answer(self, tokens: int) -> bytes:
+        """Return the body of the answer."""
+
+
+class CountingOf(Protocol):
+    """The same question to a provider."""
+
+    def render(self, call: Call, target: Target) -> Rendered: ...
+
+    def read(self, body: bytes) -> int | None:
+        """Return the number in an answer; None if it has none."""
+
+
 class Client(Protocol):
     """An API that callers speak."""
 
     name: str
     path: str  # after the base URL, e.g. /chat/completions
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
+    counts: CountedBy | None  # None: this API has no question for the tokens of a request
     keep_alive: bytes  # what a stream sends while its upstream is silent
 
     def begin(self) -> Client:
@@ -296,6 +318,7 @@ class Backend(Protocol):
     name: str
     passes: PassThrough | None
     usage_fields: frozenset[str]  # of a request, which only ``ask_usage`` adds
+    counts: CountingOf | None  # None: this API has no question for the tokens of a request
 
     def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
         """Return the upstream's request.  ``ask_usage``: a stream must report its usage, asked or not."""

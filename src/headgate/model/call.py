@@ -101,8 +101,8 @@ class Thought(Struct, frozen=True, gc=False):
 class Call(Struct, gc=False):
     """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
-    ``native`` holds the members as the client sent them, if it speaks another API (``dialect``).  It is None once the
-    gateway has changed the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
+    ``dialect`` is the client's API if that is another one; ``native`` then holds the members as the client sent them,
+    until the gateway changes the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
     reasoning of earlier turns, which ``body`` does not contain.
     """
 
@@ -116,7 +116,7 @@ class Call(Struct, gc=False):
     metadata: Mapping[str, str] | None = None
     options: Options = NO_OPTIONS
     trace: bool = False  # the route trace is wanted in the answer
-    dialect: str = ""  # of the client, where ``native`` is set
+    dialect: str = ""
     native: dict[str, Raw] | None = None
     lost: tuple[str, ...] = ()
     thoughts: tuple[Thought, ...] = ()

@@ -12,9 +12,8 @@ from typing import Any
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import fitting
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.dialects.quirks import UNLIMITED, lacks, renamed
+from headgate.dialects.quirks import UNLIMITED, fit, lacks, renamed, unfit
 from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow, Options, Rendered, Target
@@ -73,7 +72,7 @@ def rewritten(call: Call, members: Object) -> Call:
     return Call(
         fresh.body, fresh.model, call.stream, call.include_usage, fresh.prompt, fresh.max_tokens, call.timeout_ms,
         call.metadata, call.options, call.trace,
-        lost=(*call.lost, *fitting.unfit(call.thoughts)),  # messages may stand elsewhere now
+        lost=(*call.lost, *unfit(call.thoughts)),  # messages may stand elsewhere now
     )  # fmt: skip
 
 
@@ -122,8 +121,8 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
         else:
             members.pop("stream_options", None)
     dropped = call.lost
-    if call.native is not None or call.thoughts:
-        dropped += fitting.fit(members, call, target)
+    if call.dialect:
+        dropped += fit(members, call, target)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
         dropped += tuple(name for name in row.param_drop if name in members)

@@ -29,6 +29,7 @@ from headgate.ports import Asking
 from headgate.serving.call import response_headers
 from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
+from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
@@ -72,6 +73,7 @@ class Exchange:
         self._replay = replay
         self._health = directory.health
         self._admission = Admission(directory.counters)
+        self.counting = TokenCounting(directory, refusals, carriers, limits)
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing."""
@@ -228,7 +230,8 @@ class Exchange:
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
-        receipt.dropped = rendered.dropped
+        if rendered.dropped:
+            receipt.drop(rendered.dropped)
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )

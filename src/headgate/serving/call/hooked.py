@@ -22,6 +22,7 @@ class HookedExchange(Exchange):
     def __init__(self, hooks: Hooks, *parts: Any) -> None:
         super().__init__(*parts)
         self._hooks = hooks
+        self.counting.forwards = False
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         hooked = HookedClient(client.begin(), self._hooks)
