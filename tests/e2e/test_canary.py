@@ -196,41 +196,38 @@ def abort(gate: Gateway, role: str) -> None:
 
 
 def test_no_canary_is_kept_or_said(gateway: Make) -> None:
-    soft, hard = resource.getrlimit(resource.RLIMIT_CORE)
-    resource.setrlimit(resource.RLIMIT_CORE, (hard, hard))
-    try:
-        with echoing() as upstream, receiver() as hook:
-            gate = gateway()
-            gate.config.write_text(configuration(gate, upstream.url, hook.url.partition("/hook")[0]))
-            gate.start()
-            said = Conversation(gate)
-            _status, raw = said._ask(
-                gate.control_port, "POST", "/admin/v1/tokens", {"authorization": f"Bearer {gate.admin_token}"},
-                {"name": "made"},
-            )  # fmt: skip
-            said.heard.clear()  # the only answer that shows a token
-            made = json.loads(raw)["token"]
-            stored = {"name": "stored", "base_url": upstream.url, "headers": {"X-Team-Secret": STORED_HEADER}}
-            assert said.admin("POST", "/providers", stored)[0] == 201
-            assert said.admin("POST", "/accounts", {"provider": "stored", "key": STORED_KEY, "test": False})[0] == 201
-            faults(said)
-            assert {f"Bearer {HEADER}", STORED_HEADER} <= upstream.seen
-            mistakes(said)
-            endpoints(said, made)
-            commands = (("config", "show"), ("requests", "-n", "500", "--json"), ("audit",), ("doctor",))
-            printed = [gate.cli(*command) for command in commands]
-            time.sleep(1.1)  # refusals are written once a second
-            journals = {path.name: path.read_bytes() for path in (gate.state / "journal").iterdir()}
-            for role in ("data", "control"):
-                abort(gate, role)
-            upstream.seen.clear()
-            asked_again(said)
-            assert {f"Bearer {HEADER}", STORED_HEADER} <= upstream.seen  # they are still known
-            admin = gate.admin_token
-            written = gate.err.read_bytes()
-            assert gate.end() in (0, -signal.SIGTERM)
-    finally:
-        resource.setrlimit(resource.RLIMIT_CORE, (soft, hard))
+    with echoing() as upstream, receiver() as hook:
+        gate = gateway()
+        gate.config.write_text(configuration(gate, upstream.url, hook.url.partition("/hook")[0]))
+        gate.start()
+        said = Conversation(gate)
+        _status, raw = said._ask(
+            gate.control_port, "POST", "/admin/v1/tokens", {"authorization": f"Bearer {gate.admin_token}"},
+            {"name": "made"},
+        )  # fmt: skip
+        said.heard.clear()  # the only answer that shows a token
+        made = json.loads(raw)["token"]
+        stored = {"name": "stored", "base_url": upstream.url, "headers": {"X-Team-Secret": STORED_HEADER}}
+        assert said.admin("POST", "/providers", stored)[0] == 201
+        assert said.admin("POST", "/accounts", {"provider": "stored", "key": STORED_KEY, "test": False})[0] == 201
+        faults(said)
+        assert {f"Bearer {HEADER}", STORED_HEADER} <= upstream.seen
+        mistakes(said)
+        endpoints(said, made)
+        commands = (("config", "show"), ("requests", "-n", "500", "--json"), ("audit",), ("doctor",))
+        printed = [gate.cli(*command) for command in commands]
+        time.sleep(1.1)  # refusals are written once a second
+        journals = {path.name: path.read_bytes() for path in (gate.state / "journal").iterdir()}
+        for pid in (gate.process.pid, *gate.pids().values()):
+            assert resource.prlimit(pid, resource.RLIMIT_CORE) == (0, 0)
+        for role in ("data", "control"):
+            abort(gate, role)
+        upstream.seen.clear()
+        asked_again(said)
+        assert {f"Bearer {HEADER}", STORED_HEADER} <= upstream.seen  # they are still known
+        admin = gate.admin_token
+        written = gate.err.read_bytes()
+        assert gate.end() in (0, -signal.SIGTERM)
 
     secrets = {
         "key": KEY, "stored key": STORED_KEY, "header": HEADER, "stored header": STORED_HEADER, "guess": GUESSED,
@@ -251,7 +248,7 @@ def test_no_canary_is_kept_or_said(gateway: Make) -> None:
     texts |= {f"printed by {' '.join(one.args[3:])}": (one.stdout + one.stderr).encode() for one in printed}
     found = leaks(secrets, files | texts | {"log": written})
     found += [(where, "key", "cut") for where, text in (files | texts).items() if KEY[:12].encode() in text]
-    shown = {where: texts[where][:300] for where, _name, _form in found if where in texts}
+    shown = {where: texts[where][:900] for where, _name, _form in found if where in texts}
     assert not found, f"{len(found)}: {found[:12]} … {list(shown.items())[:5]}"
     assert gate.out.read_text().count(admin) == 1  # shown once, by the first start
     kept = [path for path in gate.state.rglob("*") if path.is_file()]

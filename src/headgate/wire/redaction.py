@@ -43,6 +43,11 @@ def scrub(text: str, secrets: tuple[str, ...] = ()) -> str:
     return _KEY_LIKE.sub("[redacted]", text[:MOST_TEXT])
 
 
+def holds(text: str, secrets: tuple[str, ...]) -> bool:
+    """True if one of ``secrets`` is in ``text``, in whichever spelling."""
+    return any(any(map(text.__contains__, _spellings(one))) for one in secrets if len(one) >= _SHORTEST)
+
+
 def _without(text: str, secret: str) -> str:
     """Return ``text`` without a secret: in every spelling, or cut after its beginning."""
     for spelling in _spellings(secret):
