@@ -20,7 +20,7 @@ from headgate.wire.urls import parameters
 class GeminiCount:
     """Implements ``base.CountedBy`` for one request."""
 
-    path = f"{request.MODELS}"
+    path = request.MODELS
 
     def __init__(self, model: str) -> None:
         self._model = model
@@ -49,6 +49,7 @@ class GeminiClient:
     prefix = "gemini-"
     keep_alive = sse.comment(b"keep-alive")
 
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 

@@ -5,25 +5,29 @@ The path names the model and the form of the answer, so a client of this API is 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from urllib.parse import quote, unquote
 
+from msgspec.structs import replace
+
+from headgate.dialects import saved_prompts
 from headgate.dialects.gemini import from_chat
-from headgate.dialects.gemini.to_chat import ChatConversion
+from headgate.dialects.gemini.to_chat import ChatConversion, as_contents, snake
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import invalid, read_model, read_options, read_trace, with_parameters
 from headgate.dialects.quirks import unfit
-from headgate.model import Call, Rendered, Target
+from headgate.model import Call, PromptMessage, Rendered, Target
 from headgate.wire import codec
-from headgate.wire.codec import Object
+from headgate.wire.codec import EMPTY_ARRAY, Object
 
 NAME = "gemini"
-MODELS = "/v1beta/models/"
+MODELS = "/models/"
 STREAM, WHOLE, COUNT = "streamGenerateContent", "generateContent", "countTokens"
 
 
 def parted(path: bytes) -> tuple[str, str]:
     """Return the model and the method that a path names.  Ids of models may have slashes and colons."""
-    model, _, method = unquote(path.decode("latin-1").removeprefix(MODELS)).rpartition(":")
+    model, _, method = unquote(path.decode("latin-1").partition(MODELS)[2]).rpartition(":")
     return model, method
 
 
@@ -31,7 +35,10 @@ def read(body: bytes, model: str, stream: bool) -> Call:
     """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
     native = codec.decode_object(body)
     trace, options = native.pop("include_route_trace", None), native.pop("headgate", None)
-    chat = ChatConversion(native)
+    may_be_empty = saved_prompts.names_prompt(options) and saved_prompts.is_empty(native.get("contents"))
+    if may_be_empty:
+        native["contents"] = EMPTY_ARRAY
+    chat = ChatConversion(native, may_be_empty)
     chat.members["model"] = codec.raw(model)
     if stream:
         chat.members["stream"] = codec.raw(True)
@@ -51,6 +58,32 @@ def read(body: bytes, model: str, stream: bool) -> Call:
     if options is not None:
         read_options(options, call)
     return call
+
+
+def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
+    """Return the call with a saved prompt's messages before its own.  Instructions go before its own ones."""
+    native: Object = {}
+    for name, value in (call.native or {}).items():
+        native["systemInstruction" if snake(name) == "system_instruction" else name] = value
+    instructions, turns = saved_prompts.parted(messages)
+    if instructions:
+        own = codec.as_object(native.get("systemInstruction")) or {}
+        parts = [codec.raw({"text": text}) for text in instructions] + (codec.as_list(own.get("parts")) or [])
+        native["systemInstruction"] = codec.raw({**own, "parts": parts})
+    said: list[object] = [
+        {"role": "model" if one.role == "assistant" else "user", "parts": [{"text": one.text}]} for one in turns
+    ]
+    contents = as_contents(native["contents"]) or []
+    native["contents"] = codec.raw([*said, *contents])
+    chat = ChatConversion(native, may_be_empty=True)
+    body = chat.members | {name: call.body[name] for name in ("model", "stream") if name in call.body}
+    # Instructions alone are a question, which only the canonical form can ask
+    complete = native if said or contents else None
+    return replace(call, body=body, native=complete, prompt=ChatPrompt(body, len(body["messages"])))
+
+
+def _content(message: PromptMessage) -> dict[str, object]:
+    return {"role": "model" if message.role == "assistant" else "user", "parts": [{"text": message.text}]}
 
 
 def read_count(body: bytes, model: str) -> Call:

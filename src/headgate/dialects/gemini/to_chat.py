@@ -25,7 +25,7 @@ _PARAMETERS = {
     "response_logprobs": "logprobs",
     "logprobs": "top_logprobs",
 }
-_CONFIG = frozenset(
+_CONFIG = frozenset(  # of generationConfig
     (
         *_PARAMETERS,
         "response_mime_type",
@@ -44,16 +44,17 @@ _TEXT = codec.raw("text")
 
 class ChatConversion:
     """One request.  ``members``: those of a chat completion.  ``lost``: the client's members without a form there.
+    ``may_be_empty``: it needs no contents.
 
     Raises GatewayError (400) with ``param`` if a member is invalid.
     """
 
-    def __init__(self, native: Object) -> None:
+    def __init__(self, native: Object, may_be_empty: bool = False) -> None:
         given = _spelled(native)
         self._lost: dict[str, None] = {camel(name): None for name in given if name not in _TOP}
         self._asked: list[tuple[str, str]] = []  # ids and names of the calls whose results have not come yet
         self._calls = 0
-        self.members: Object = {"messages": codec.raw(self._messages(given))}
+        self.members: Object = {"messages": codec.raw(self._messages(given, may_be_empty))}
         self._add_config(given.get("generation_config"))
         self._add_tools(given)
 
@@ -63,18 +64,14 @@ class ChatConversion:
 
     # ------------------------------------------------------------------------------- contents
 
-    def _messages(self, given: Object) -> list[Object]:
+    def _messages(self, given: Object, may_be_empty: bool) -> list[Object]:
         found: list[Object] = []
         if not codec.is_null(given.get("system_instruction")):
             text = _joined(_parts(given["system_instruction"], "systemInstruction"))
             if text:
                 found.append({"role": codec.raw("system"), "content": codec.raw(text)})
-        raw = given.get("contents")
-        contents = codec.as_objects(raw)
-        if not contents:
-            one = codec.as_object(raw)
-            contents = [one] if one else None
-        if not contents:
+        contents = as_contents(given.get("contents"))
+        if contents is None or not (contents or may_be_empty):
             raise invalid("contents", "must be an array of at least one content")
         for i, content in enumerate(contents):
             parts = _parts(codec.raw(content), f"contents[{i}]")
@@ -258,6 +255,12 @@ def camel(name: str) -> str:
 def _spelled(members: Object) -> Object:
     """Return the members by their names with underscores."""
     return {snake(name): value for name, value in members.items()}
+
+
+def as_contents(raw: Raw | None) -> list[Object] | None:
+    """Return a request's contents; one alone is an array of it.  None if they are not contents."""
+    one = codec.as_object(raw)
+    return codec.as_objects(raw) if one is None else [one]
 
 
 def _parts(raw: Raw, param: str) -> list[Object]:

@@ -39,7 +39,7 @@ class ChatClient:
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
 
-    def begin(self) -> ChatClient:
+    def begin(self, path: bytes, query: bytes) -> ChatClient:
         return self
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> ChatFace:
