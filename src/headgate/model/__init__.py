@@ -57,11 +57,11 @@ from headgate.model.limits import (
     CallLimits,
     Extent,
     Hold,
+    LimitsLeft,
     Quota,
     Quotas,
     QuotaUse,
     Spent,
-    Standing,
     Tenant,
     Want,
 )
