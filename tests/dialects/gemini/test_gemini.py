@@ -26,7 +26,7 @@ from headgate.dialects.gemini.errors import error_body
 from headgate.dialects.gemini.face import GeminiFace
 from headgate.dialects.gemini.source import GeminiSource
 from headgate.errors import GatewayError
-from headgate.model import Call, Price, Provider, Target, Timeouts, Usage
+from headgate.model import Call, Price, PromptMessage, Provider, Target, Timeouts, Usage
 from headgate.wire import codec
 from headgate.wire.sse import Decoder
 
@@ -325,3 +325,16 @@ def test_errors_have_the_shape_of_the_api() -> None:
     found = json.loads(error_body(GatewayError(errors.INVALID_VALUE, "No.", param="contents")))["error"]
     assert (found["code"], found["status"], found["message"]) == (400, "INVALID_ARGUMENT", "No.")
     assert found["details"][0]["reason"] == "invalid_value" and found["details"][0]["metadata"]["param"] == "contents"
+
+
+def test_saved_prompts_stand_first() -> None:
+    call = read(systemInstruction={"parts": [{"text": "Mine."}]}, safetySettings=[])
+    said = [PromptMessage("system", "Theirs."), PromptMessage("user", "A?"), PromptMessage("assistant", "B.")]
+    found = CLIENT.with_prompt(call, said)
+    assert found.native is not None
+    native = json.loads(codec.encode(found.native))
+    assert native["systemInstruction"]["parts"] == [{"text": "Theirs."}, {"text": "Mine."}]
+    assert [one["parts"][0]["text"] for one in native["contents"]] == ["A?", "B.", "Hi"]
+    assert native["contents"][1]["role"] == "model" and native["safetySettings"] == []
+    messages = json.loads(codec.encode(found.body))["messages"]
+    assert [one["content"] for one in messages] == ["Theirs.\n\nMine.", "A?", "B.", "Hi"]

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from headgate.catalog.money import RATES, price
 from headgate.catalog.names import nearest, unfit_provider
 from headgate.catalog.words import Auth, Training
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem

@@ -12,10 +12,10 @@ from msgspec.structs import replace
 
 from headgate.dialects import saved_prompts
 from headgate.dialects.gemini import from_chat
-from headgate.dialects.gemini.to_chat import ChatConversion, as_contents, snake
+from headgate.dialects.gemini.to_chat import GeminiConversion, as_contents, snake
 from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.dialects.openai_chat.quirks import unfit
 from headgate.dialects.openai_chat.request import invalid, read_model, read_options, read_trace, with_parameters
-from headgate.dialects.quirks import unfit
 from headgate.model import Call, PromptMessage, Rendered, Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, Object
@@ -38,7 +38,7 @@ def read(body: bytes, model: str, stream: bool) -> Call:
     may_be_empty = saved_prompts.names_prompt(options) and saved_prompts.is_empty(native.get("contents"))
     if may_be_empty:
         native["contents"] = EMPTY_ARRAY
-    chat = ChatConversion(native, may_be_empty)
+    chat = GeminiConversion(native, may_be_empty)
     chat.members["model"] = codec.raw(model)
     if stream:
         chat.members["stream"] = codec.raw(True)
@@ -75,7 +75,7 @@ def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
     ]
     contents = as_contents(native["contents"]) or []
     native["contents"] = codec.raw([*said, *contents])
-    chat = ChatConversion(native, may_be_empty=True)
+    chat = GeminiConversion(native, may_be_empty=True)
     body = chat.members | {name: call.body[name] for name in ("model", "stream") if name in call.body}
     # Instructions alone are a question, which only the canonical form can ask
     complete = native if said or contents else None

@@ -42,7 +42,7 @@ _BUDGETS = ((0, "none"), (1024, "low"), (8192, "medium"))
 _TEXT = codec.raw("text")
 
 
-class ChatConversion:
+class GeminiConversion:
     """One request.  ``members``: those of a chat completion.  ``lost``: the client's members without a form there.
     ``may_be_empty``: it needs no contents.
 
