@@ -15,8 +15,8 @@ from msgspec.structs import replace
 
 from headgate.dialects import saved_prompts
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.dialects.quirks import UNLIMITED, fit, lacks, renamed, unfit
-from headgate.dialects.quirks import apply as apply_quirks
+from headgate.dialects.openai_chat.quirks import UNLIMITED, fit, lacks, renamed, unfit
+from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow, Options, PromptMessage, Rendered, Target
 from headgate.wire import codec

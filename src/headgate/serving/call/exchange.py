@@ -109,7 +109,8 @@ class Exchange:
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         """Return the client as this call speaks with it, and the call's receipt."""
-        return client.begin(), Receipt(self._ids, client.prefix, self._journal, request.received)
+        client = client.begin(request.path, request.query)
+        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
 
     def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
         """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
