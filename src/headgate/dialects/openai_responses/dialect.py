@@ -25,6 +25,7 @@ class ResponsesClient:
     counts: CountedBy | None = None
     prefix = "resp_"
     keep_alive = sse.comment(b"keep-alive")
+    whole_calls = False
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
