@@ -88,6 +88,7 @@ class DataProcess:
         )  # fmt: skip
         exchange = Exchange(*parts) if hooks is None else HookedExchange(hooks, *parts)
         self._hooks = hooks
+        self.queue = exchange.queue
         self.routes = Routes(
             exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,
             Streams(self.replay, self.directory), settings.public_catalog,
@@ -126,6 +127,7 @@ class DataProcess:
         seconds = self._settings.limits.drain
         log.info("draining: %d calls have up to %.0f s", self.routes.running, seconds)
         draining = self._loop.create_task(self.listener.drain(seconds), name="drain")
+        self.queue.drain()
         at_once = self._loop.create_task(self._at_once.wait(), name="second signal")
         await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()
@@ -166,6 +168,7 @@ class DataProcess:
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
             **self.replay.gauges(),
+            **self.queue.gauges(),
             **(self._hooks.gauges() if self._hooks is not None else {}),
         }
 
@@ -177,6 +180,7 @@ class DataProcess:
             "version": __version__,
             "control": "connected" if self.link.connected else "away",
             "calls": self.routes.running,
+            "queued": self.queue.waiting,
         }
 
 

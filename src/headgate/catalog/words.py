@@ -18,6 +18,7 @@ Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]
 Unpriced = Literal["allow", "refuse"]
 TokenFormat = Literal["pat", "triple", "plain"]
+Tier = Literal["slow", "medium", "fast", "ludicrous"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]
 OnMidstreamFailure = Literal["continue", "error"]

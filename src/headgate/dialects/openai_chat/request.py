@@ -21,7 +21,7 @@ from headgate.wire import codec
 from headgate.wire.codec import NULL, TRUE, Object
 
 PATH = "/chat/completions"
-_LATER = frozenset(("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
+_LATER = frozenset(("cache", "max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
 _LONGEST_MODEL = 256
@@ -289,6 +289,7 @@ _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "on_disconnect": ("on_disconnect", _one_of("cancel", "drain", "detach")),
     "resumable_s": ("resumable_s", _resumable),
     "on_midstream_failure": ("on_midstream_failure", _one_of("continue", "error")),
+    "tier": ("tier", _one_of("slow", "medium", "fast", "ludicrous")),
 }
 
 

@@ -6,7 +6,7 @@ leaves no trace.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from msgspec import Struct
@@ -40,6 +40,7 @@ class MemoryCounters:
 
     def __init__(self) -> None:
         self.restored = False
+        self.freed: Callable[[Quotas], None] | None = None
         self._meters: dict[str, Meter] = {}
         self._open: dict[str, Hold] = {}
         self._unswept: list[str] = []
@@ -147,10 +148,7 @@ class MemoryCounters:
                 meter.running -= 1
                 meter.held -= hold.cost
             if quota.model and (served is None or not is_model(served, quota.model)):
-                meter.today -= hold.taken >= meter.day_ends - DAY_S
-                if entry is not None:
-                    meter.take_back(part.first or entry, 1, 0)
-                    meter.take_back(entry, 0, part.tokens)
+                _take_back(part, hold)
                 continue
             if quota.budget is not None:
                 meter.spent += cost
@@ -165,6 +163,19 @@ class MemoryCounters:
                     meter.take_back(entry, 0, surplus)
             elif surplus < 0:  # used by now, whenever
                 meter.add(now, 0, -surplus)
+        if self.freed is not None:
+            self.freed(hold.want.quotas)
+
+    def cancel(self, hold: Hold) -> None:
+        if hold.settled:
+            return
+        hold.settled = True
+        del self._open[hold.want.owner]
+        for part in hold.parts:
+            part.meter.running -= 1
+            part.meter.held -= hold.cost
+            _take_back(part, hold)
+            part.meter.forget_newest()
 
     def sweep(self, now: float) -> int:
         """Release the holds whose leases have expired; return their number.  Forget some of what no longer counts."""
@@ -178,6 +189,8 @@ class MemoryCounters:
             for part in hold.parts:
                 part.meter.running -= 1
                 part.meter.held -= hold.cost
+            if self.freed is not None:
+                self.freed(hold.want.quotas)
         self._unswept = self._unswept or list(self._meters)
         for key in self._unswept[-SWEPT:]:
             seen = self._meters.get(key)
@@ -258,6 +271,15 @@ class MemoryCounters:
         if now >= part.meter.until:
             part.meter.catch_up(now)
         return part.meter.room
+
+
+def _take_back(part: Portion, hold: Hold) -> None:
+    """Count a call's request and tokens no longer."""
+    meter, entry = part.meter, part.entry
+    meter.today -= hold.taken >= meter.day_ends - DAY_S
+    if entry is not None:
+        meter.take_back(part.first or entry, 1, 0)
+        meter.take_back(entry, 0, part.tokens)
 
 
 def _fit(want: Want, meters: list[Meter], now: float) -> int:

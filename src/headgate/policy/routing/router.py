@@ -175,6 +175,7 @@ class Router:
 
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
         """Return the plan of one call."""
+        filters.hold_tier(grant, call.options.tier)
         candidates = self._candidates(call, grant, base)
         left = [candidate for candidate in candidates if not candidate.reason]
         if not left:

@@ -47,6 +47,12 @@ class Holding(Struct):  # made in C, once a call
             return reach
         return size + max(1, (reach - tokens) * 8 // 5)  # a token has 1.6 bytes at least
 
+    def cancel(self) -> None:
+        """The call does not run yet: its hold is given back."""
+        if self.hold is not None:
+            self.counters.cancel(self.hold)
+            self.hold = None
+
     def settle(self, usage: Usage, cost: int, served: Attempt | None, estimated: int) -> None:
         """The call is over.  ``estimated``: tokens of its prompt, as they were before its provider counted them."""
         hold = self.hold
