@@ -127,7 +127,6 @@ class DataProcess:
         seconds = self._settings.limits.drain
         log.info("draining: %d calls have up to %.0f s", self.routes.running, seconds)
         draining = self._loop.create_task(self.listener.drain(seconds), name="drain")
-        self.queue.drain()
         at_once = self._loop.create_task(self._at_once.wait(), name="second signal")
         await asyncio.wait((draining, at_once), return_when=asyncio.FIRST_COMPLETED)
         draining.cancel()

@@ -310,7 +310,7 @@ def test_an_early_head_is_followed_by_the_answer_or_by_an_error(gate: DataPlane)
         callers[0].head().until(b": keep-alive")
         assert callers[0].status == 200 and callers[0].headers["x-headgate-requested-model"] == "early"
         running[0].leave()
-        callers[0].rest().check_stream("hello there")
+        callers[0].rest().check_stream("say something please")
     with held(gate, "one"):
         answer = one(gate, "one", "early", stream=True, headgate={"timeout_ms": 700})
         assert answer.status == 200 and answer.ended

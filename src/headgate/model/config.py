@@ -180,8 +180,8 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
     ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.  ``free_only``: only models
     that cost nothing; ``priced_only``: only those whose price is known.  ``parent``: the id of the token whose holder
-    has made this one, ``run``: the holder's name for what it is for.  ``tier``: of its calls that name none (slow |
-    medium | fast | ludicrous), ``tiers``: those that a call may name, empty: all.
+    has made this one, ``run``: the holder's name for what it is for.  ``tiers``: those of slow,
+    medium, fast and ludicrous that a call may name, empty: all; ``tier``: of a call that names none.
     """
 
     id: str
@@ -198,7 +198,7 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     priced_only: bool = False
     parent: str = ""
     run: str = ""
-    tier: str = "medium"
+    tier: str = ""
     tiers: tuple[str, ...] = ()
 
 

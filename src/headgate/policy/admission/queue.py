@@ -19,12 +19,24 @@ from collections.abc import Mapping
 from operator import attrgetter
 from typing import Final
 
+from headgate.model import Grant
+
 WEIGHTS: Final[Mapping[str, int]] = {"slow": 1, "medium": 10, "fast": 100, "ludicrous": 1000}
+USUAL: Final = "medium"
 
 _number = attrgetter("number")
 
 
-class Place:
+def tier_of(named: str | None, grant: Grant) -> str:
+    """Return the tier of a call: that which it names, else its token's, else medium, or the highest allowed one."""
+    if named or grant.tier:
+        return named or grant.tier
+    if not grant.tiers or USUAL in grant.tiers:
+        return USUAL
+    return max(grant.tiers, key=lambda tier: WEIGHTS[tier])
+
+
+class QueuePlace:
     """One waiting call's.  ``number``: smaller than those of calls that came later."""
 
     __slots__ = ("alias", "keys", "number", "tenant", "tier")
@@ -46,7 +58,7 @@ class TierQueue:
 
     def __init__(self, weight: int) -> None:
         self.step = 1 / weight
-        self.places: list[Place] = []
+        self.places: list[QueuePlace] = []
         self.served = 0.0
         self.tag = 0.0
 
@@ -63,18 +75,18 @@ class FairLine:
     def __bool__(self) -> bool:
         return any(tier.places for tier in self._tiers.values())
 
-    def add(self, place: Place) -> None:
+    def add(self, place: QueuePlace) -> None:
         tier = self._tiers[place.tier]
         if not tier.places:
             tier.tag = max(self._now, tier.served) + tier.step
         insort(tier.places, place, key=_number)
 
-    def first(self) -> Place | None:
+    def first(self) -> QueuePlace | None:
         """Return the call that is served next."""
         waiting = [tier for tier in self._tiers.values() if tier.places]
         return min(waiting, key=lambda tier: (tier.tag, tier.step)).places[0] if waiting else None
 
-    def remove(self, place: Place, *, served: bool) -> None:
+    def remove(self, place: QueuePlace, *, served: bool) -> None:
         tier = self._tiers[place.tier]
         del tier.places[bisect_left(tier.places, place.number, key=_number)]
         if served:
@@ -83,7 +95,7 @@ class FairLine:
             tier.tag += tier.step
 
 
-class Lines:
+class QueueLines:
     """Every line.  ``size`` of an alias bounds the calls of each of its tenants: a tenant that floods an alias takes
     no place of another.  Calls without a tenant share one bound.
     """
@@ -103,16 +115,16 @@ class Lines:
     def keys(self) -> tuple[str, ...]:
         return tuple(self._lines)
 
-    def enter(self, alias: str, tenant: str, tier: str, size: int) -> Place | None:
+    def enter(self, alias: str, tenant: str, tier: str, size: int) -> QueuePlace | None:
         """Return a place for a call that stands in no line yet; None if there is none left."""
         taken = self._taken.get((alias, tenant), 0)
         if taken >= size:
             return None
         self._taken[alias, tenant] = taken + 1
         self._number += 1
-        return Place(self._number, alias, tenant, tier)
+        return QueuePlace(self._number, alias, tenant, tier)
 
-    def stand(self, place: Place, keys: tuple[str, ...]) -> None:
+    def stand(self, place: QueuePlace, keys: tuple[str, ...]) -> None:
         """Put a call into the lines of ``keys``, and into no others.  In those that it stands in it keeps its place."""
         for key in place.keys:
             if key not in keys:
@@ -122,7 +134,7 @@ class Lines:
                 self._lines.setdefault(key, FairLine()).add(place)
         place.keys = keys
 
-    def leave(self, place: Place, served: str = "") -> None:
+    def leave(self, place: QueuePlace, served: str = "") -> None:
         """Give back a call's place.  ``served``: the key of the line in which its turn came; empty: it gave up."""
         for key in place.keys:
             self._remove(place, key, served=key == served)
@@ -132,7 +144,7 @@ class Lines:
         if not self._taken[holder]:
             del self._taken[holder]
 
-    def first(self, key: str) -> Place | None:
+    def first(self, key: str) -> QueuePlace | None:
         """Return the call that is served next in this line."""
         line = self._lines.get(key)
         return None if line is None else line.first()
@@ -144,7 +156,7 @@ class Lines:
             found[alias] = found.get(alias, 0) + number
         return found
 
-    def _remove(self, place: Place, key: str, *, served: bool) -> None:
+    def _remove(self, place: QueuePlace, key: str, *, served: bool) -> None:
         line = self._lines[key]
         line.remove(place, served=served)
         if not line:

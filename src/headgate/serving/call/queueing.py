@@ -14,10 +14,11 @@ from functools import partial
 
 from headgate.errors import DRAINING, QUEUE_FULL, GatewayError, LimitReached
 from headgate.model import Alias, Attempt, Call, Grant, Plan, Quotas
-from headgate.policy.admission.queue import Lines, Place
+from headgate.policy.admission.queue import QueueLines, QueuePlace, tier_of
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.attempts.selection import CONNECTIONS, MARGIN_S
+from headgate.process.channel import queued_at
 from headgate.serving.call.holding import Holding
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER, Wheel
@@ -47,7 +48,7 @@ class QueuedCall:
     slot = -1
     key = ""  # of the line in which its turn came last
 
-    def __init__(self, queue: CallQueue, place: Place, call: Call, since: float) -> None:
+    def __init__(self, queue: CallQueue, place: QueuePlace, call: Call, since: float) -> None:
         self.place = place
         self.call = call
         self.since = since
@@ -88,8 +89,8 @@ class CallQueue:
         self._wheel = wheel
         self._counters = directory.counters
         self._carriers = carriers
-        self._lines = Lines()
-        self._calls: dict[Place, QueuedCall] = {}
+        self._lines = QueueLines()
+        self._calls: dict[QueuePlace, QueuedCall] = {}
         self._timers: dict[str, LineTimer] = {}  # by the line's key
         self._moved: dict[str, None] = {}  # keys of the lines whose first call is tried in the next turn
         self._draining = False
@@ -115,7 +116,7 @@ class CallQueue:
         if self._draining:
             raise _draining()
         _check_in_time(limit, until)
-        tier = waits.call.options.tier or grant.tier
+        tier = tier_of(waits.call.options.tier, grant)
         place = self._lines.enter(alias.name, grant.tenant, tier, alias.queue_size)
         if place is None:
             sentence = f"{limit.reason}, and {alias.queue_size} calls wait for {alias.name} already; try again later"
@@ -173,7 +174,7 @@ class CallQueue:
         return len(self._calls)
 
     def gauges(self) -> dict[str, float]:
-        return {"queued": self.waiting, **{f"queued:{name}": depth for name, depth in self._lines.depths().items()}}
+        return {"queued": self.waiting, **{queued_at(alias): depth for alias, depth in self._lines.depths().items()}}
 
     def _try_again(self) -> None:
         moved, self._moved = self._moved, {}
@@ -214,7 +215,7 @@ class CallQueue:
             if place is not None:
                 raise self._behind(place, quota.key)
 
-    def _behind(self, place: Place, key: str) -> LimitReached:
+    def _behind(self, place: QueuePlace, key: str) -> LimitReached:
         ahead = self._calls[place].limit
         return LimitReached(
             ahead.kind, ahead.reason, keys=(key,), wait=None, sooner=True, retry_after=ahead.retry_after
