@@ -232,6 +232,9 @@ class Client(Protocol):
     path: str  # after the base URL, e.g. /chat/completions
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
 
+    def begin(self) -> Client:
+        """Return this API for one call.  If its error events depend on the stream before them, it keeps that there."""
+
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
 

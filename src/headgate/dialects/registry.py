@@ -12,6 +12,7 @@ from headgate.dialects.anthropic_messages import dialect as anthropic_messages
 from headgate.dialects.base import Answer, Backend, Client, Delta, Finish, Reply
 from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
 from headgate.dialects.openai_chat import dialect as openai_chat
+from headgate.dialects.openai_responses import dialect as openai_responses
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import THOUGHTS, ClientView
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
@@ -21,9 +22,11 @@ from headgate.wire.bodies import framing
 from headgate.wire.bodies.framing import BodyForm
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
-CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT)}
+CLIENTS: Mapping[str, Client] = {
+    client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT, openai_responses.CLIENT)
+}
 BACKENDS: Mapping[str, Backend] = {
-    backend.name: backend for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND)
+    backend.name: backend for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND, openai_responses.BACKEND)
 }
 
 

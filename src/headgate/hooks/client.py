@@ -49,6 +49,9 @@ class HookedClient:
         self._face: MaskedFace | None = None
         self._structured = False  # the answer's text is JSON
 
+    def begin(self) -> HookedClient:
+        return self
+
     def read(self, body: bytes) -> Call:
         """What the client asks for, as its hooks let it.  Raises GatewayError."""
         call = self._hooks.look_at(self._client.read(body), self.acted)

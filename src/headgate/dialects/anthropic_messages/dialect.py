@@ -28,6 +28,9 @@ class MessagesClient:
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 
+    def begin(self) -> MessagesClient:
+        return self
+
     def face(self, reply: Reply, before: StreamBridge | None = None) -> MessagesFace:
         return MessagesFace(reply)  # there is no pass-through that ``before`` could be
 

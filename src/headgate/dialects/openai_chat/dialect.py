@@ -35,6 +35,9 @@ class ChatClient:
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
 
+    def begin(self) -> ChatClient:
+        return self
+
     def face(self, reply: Reply, before: StreamBridge | None = None) -> ChatFace:
         return ChatFace(reply, before)
 

@@ -114,7 +114,7 @@ class Exchange:
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         """Return the client as this call speaks with it, and the call's receipt."""
-        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
+        return client.begin(), Receipt(self._ids, client.prefix, self._journal, request.received)
 
     def _admit(
         self, request: Request, egress: Egress, client: Client, receipt: Receipt, queued: QueuedCall | None = None

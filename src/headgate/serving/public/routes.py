@@ -16,6 +16,7 @@ from headgate.errors import (
     DRAINING,
     INVALID_JSON,
     METHOD_NOT_ALLOWED,
+    NO_WEBSOCKET,
     PAYLOAD_TOO_LARGE,
     REQUEST_NOT_FOUND,
     ROUTE_NOT_FOUND,
@@ -126,6 +127,12 @@ class Routes:
             operation(request, egress)
         elif request.method == b"OPTIONS":
             self._preflight(request, egress, operations)
+        elif request.path in self._clients and b"sec-websocket-key" in request.headers:
+            # Codex goes on with events at once after 426, and only after many attempts with any other status
+            said = "this path has no WebSocket: POST the request, the answer comes as server-sent events"
+            self.refuse(
+                GatewayError(NO_WEBSOCKET, said), request, egress, b"Upgrade: HTTP/1.1\r\n" + _allow(operations)
+            )
         else:
             allowed = ", ".join(sorted(name.decode() for name in operations))
             self.refuse(
