@@ -134,6 +134,7 @@ class GatewayError(Exception):
     ``param`` names the request field at fault.  ``retry_after`` is in seconds.
     ``upstream_status`` is the status that the upstream answered with, if it answered.
     ``fields`` are the request's fields that an upstream's refusal names.
+    ``body``: the provider's own words, as a client of its API gets them; empty: the client's dialect writes its own.
     ``not_continued``: of a stream that broke after its client had seen some of it, why it could not go on.
     """
 
@@ -155,6 +156,7 @@ class GatewayError(Exception):
         self.upstream_status = upstream_status
         self.fields = fields
         self.not_continued = ""
+        self.body = b""
 
     @property
     def side(self) -> Side:

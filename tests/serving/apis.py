@@ -149,12 +149,12 @@ class Messages:
     def read(self, answer: Answer, stream: bool) -> Read:
         found = self._joined(answer) if stream else answer.json
         usage = found["usage"]
-        cached = usage["cache_read_input_tokens"]
+        cached, written = (usage.get(f"cache_{name}_input_tokens", 0) for name in ("read", "creation"))
         return Read(
             "".join(one["text"] for one in found["content"] if one["type"] == "text"),
             [(one["id"], one["name"], one["input"]) for one in found["content"] if one["type"] == "tool_use"],
             self._reasons[found["stop_reason"]],
-            (usage["input_tokens"] + usage["cache_creation_input_tokens"] + cached, cached, usage["output_tokens"]),
+            (usage["input_tokens"] + written + cached, cached, usage["output_tokens"]),
         )
 
     def error(self, answer: Answer) -> dict[str, Any]:
@@ -185,7 +185,7 @@ class Messages:
                     one["input"] = json.loads(one["json"] or "{}")
                 case "message_delta":
                     message |= event["delta"]
-                    message["usage"] = event["usage"]
+                    message["usage"] |= event["usage"]
         return message
 
     # ------------------------------------------------------------------------------- an upstream's words

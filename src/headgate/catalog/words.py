@@ -13,6 +13,7 @@ Scope = Literal["gate:chat", "gate:models", "gate:usage"]
 Level = Literal["debug", "info", "warning", "error"]
 LogForm = Literal["auto", "console", "json"]
 Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "budget_exceeded", "lost"]
+Role = Literal["admin", "operator", "viewer", "tenant_admin"]  # the highest first
 # Of tokens, tenants and budgets
 Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]

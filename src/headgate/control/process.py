@@ -56,7 +56,7 @@ except ImportError:  # a platform without it: slower, the same otherwise
     new_event_loop = None
 
 if TYPE_CHECKING:
-    from headgate.control.api.web import Server
+    from headgate.control.api.web import AdminServer
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
@@ -254,7 +254,7 @@ class ControlProcess:
         except (SQLAlchemyError, OSError) as error:
             raise CannotStart(STORE_UNUSABLE, f"the state directory cannot be used: {error}") from error
 
-    async def _say_ready(self, web: Server, listener: socket.socket, publication: Publication) -> None:
+    async def _say_ready(self, web: AdminServer, listener: socket.socket, publication: Publication) -> None:
         await web.up.wait()
         with contextlib.suppress(TimeoutError):  # the operator is told what `auto` leads to: engines may be found yet
             async with asyncio.timeout(SETTLE_S):

@@ -40,6 +40,7 @@ class HookedClient:
         self.name = client.name + MASKED if hooks.masking else client.name
         self.path = client.path
         self.prefix = client.prefix
+        self.keep_alive = client.keep_alive
         self.requested = client.requested
         self.error_body = client.error_body
         self.error_event = client.error_event

@@ -19,7 +19,8 @@ from typing import Any
 import httpx2
 import structlog
 
-from headgate.control.identity.roles import ROLES, Role
+from headgate.catalog.words import Role
+from headgate.control.identity.roles import ROLES
 from headgate.process.boot import OidcSettings
 
 LOGIN_S = 600.0

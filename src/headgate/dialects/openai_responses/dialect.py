@@ -14,6 +14,7 @@ from headgate.dialects.openai_responses.source import ResponsesSource
 from headgate.errors import GatewayError
 from headgate.model import Call
 from headgate.ports import StreamBridge
+from headgate.wire import sse
 
 
 class ResponsesClient:
@@ -22,6 +23,7 @@ class ResponsesClient:
     name = request.NAME
     path = request.PATH
     prefix = "resp_"
+    keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)

@@ -6,6 +6,7 @@ API gets the native members: reasoning items are sealed for it, and the tools th
 
 from __future__ import annotations
 
+from headgate.dialects.openai_chat import fitting
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -56,7 +57,8 @@ def read(body: bytes) -> Call:
     members = to_chat.members(native)
     prompt = ResponsesPrompt(members, len(members["messages"]), native, to_chat.special_tools(native))
     # A stream of this API always reports its usage.
-    call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native)
+    lost = to_chat.left_out(native)
+    call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native, lost=lost)
     if trace is not None:
         call.trace = read_trace(trace)
     if options is not None:
@@ -69,16 +71,19 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
 
     ``store`` is always false: the gateway's client does not know the upstream's id of the answer.
     """
+    dropped: tuple[str, ...] = ()
     if call.dialect == NAME and call.native is not None:
         members = call.native.copy()
     else:
         members = from_chat.members(call.body)
+        dropped = tuple(dict.fromkeys((*call.lost, *from_chat.left_out(call.body), *fitting.unfit(call.thoughts))))
     members["model"] = codec.raw(target.upstream_model)
     members["store"] = codec.raw(False)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
+        dropped += tuple(name for name in row.param_drop if name in members)
         members = with_parameters(members, row)
-    return Rendered(PATH, codec.encode(members))
+    return Rendered(PATH, codec.encode(members), dropped=dropped)
 
 
 def _unsupported(param: str, instead: str) -> GatewayError:

@@ -182,7 +182,7 @@ class Exchange:
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
         receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
-        relay = self._relay(plan, egress, receipt) if call.stream else None
+        relay = self._relay(plan, egress, receipt, client) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
@@ -192,7 +192,7 @@ class Exchange:
             asking: Asking | None = None
             finished = False
             try:
-                asking = self._ask(request, call, step.attempt, deadline, recovery)
+                asking = self._ask(request, call, step.attempt, deadline, recovery, receipt)
                 upstream = await asking
                 receipt.answered(asking)
                 account = step.attempt.account
@@ -246,7 +246,7 @@ class Exchange:
             if early or b"idempotency-key" in request.headers:  # its stream's id or its key may be used from now on
                 self._replay.keep(request, client, call, plan, receipt, egress)
             if early:
-                relay = self._relay(plan, egress, receipt)
+                relay = self._relay(plan, egress, receipt, client)
             while True:
                 await queued.chance
                 try:
@@ -273,21 +273,23 @@ class Exchange:
             if egress.gone or egress.deserted:
                 raise ClientGone
 
-    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
-        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
+    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt, client: Client) -> Relay:
+        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive, client.keep_alive)
         if plan.alias.early_commit_s is not None:
             relay.commit_after(plan.alias.early_commit_s - receipt.waited)
         return relay
 
     def _ask(
-        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None
-    ) -> Asking:
+        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None,
+        receipt: Receipt,
+    ) -> Asking:  # fmt: skip
         target = attempt.target
         if recovery is None:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        receipt.dropped = rendered.dropped
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )

@@ -77,11 +77,13 @@ class Routes:
         self._clients: dict[bytes, Client] = {}  # by path
         self._table: dict[bytes, dict[bytes, Operation]] = {}
         self._collections: dict[bytes, dict[bytes, Operation]] = {}
+        for path in (b"/", b"/api/hello"):  # agents look here whether there is a server at all
+            self._table[path] = _read_only(self._livez)
         for prefix in PREFIXES:
             for client in registry.CLIENTS.values():
-                path = f"{prefix}{client.path}".encode()
-                self._clients[path] = client
-                self._table[path] = {b"POST": partial(self._call, client)}
+                route = f"{prefix}{client.path}".encode()
+                self._clients[route] = client
+                self._table[route] = {b"POST": partial(self._call, client)}
             self._table[f"{prefix}/models".encode()] = self._read(lists.models)
             self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
             self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)

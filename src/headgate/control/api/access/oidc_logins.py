@@ -31,7 +31,7 @@ log = structlog.get_logger("headgate.api")
 
 def routes(admin: Admin, guard: Guard) -> APIRouter:
     """The routes, on these surroundings."""
-    api = APIRouter(include_in_schema=False)
+    api = APIRouter(prefix=PREFIX, include_in_schema=False)
     oidc = Oidc(admin.access.oidc) if admin.access.oidc is not None else None
 
     def provider() -> Oidc:

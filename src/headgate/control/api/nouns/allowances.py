@@ -33,7 +33,7 @@ class BudgetView(View):
     zone: str
 
 
-class HolderStandingView(view_of(HolderStanding, "rpm", "tpm", "rpd", "parallel", "budget")):  # type: ignore[misc]
+class HolderStandingView(view_of(HolderStanding)):  # type: ignore[misc]
     """What one holder has used and has left; null: it has no such limit."""
 
     rpm: LimitStandingView | None  # type: ignore[valid-type]
