@@ -45,6 +45,14 @@ def hold_tier(grant: Grant, tier: str | None) -> None:
         raise GatewayError(TIER_NOT_ALLOWED, sentence, param="headgate.tier")
 
 
+def why_forbidden(grant: Grant, name: str, target: Target) -> str:
+    """Return the reason, or an empty string.  A token that may use the requested ``name`` may use all its targets."""
+    may = grant.models
+    if not may or name in may or target.name in may or target.model in may:
+        return ""
+    return f"not_allowed: the API key {grant.name!r} may not use it"
+
+
 def needs(call: Call) -> Needs:
     """Return the requirements of ``call``.  Reads through the messages once."""
     prompt = call.prompt
