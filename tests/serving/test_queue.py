@@ -8,9 +8,11 @@ import os
 import signal
 import time
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
+import openai
 import pytest
 
 from headgate.model import (
@@ -32,7 +34,7 @@ from headgate.policy.auth import digest
 from headgate.process.channel import Patch
 from headgate.testing import Provider as Upstream
 from tests.dataplane import DataPlane, upstream
-from tests.serving.calls import Answer, Stream, ask, closed_by_id, opened, request
+from tests.serving.calls import MESSAGES, Answer, Stream, ask, closed_by_id, opened, request
 from tests.waiting import wait_until
 
 KEY = b"k" * 32
@@ -288,6 +290,26 @@ def test_a_token_may_use_only_its_tiers(gate: DataPlane) -> None:
     assert one(gate, "bulk", "up/echo", headgate={"tier": "medium"}).status == 200
     wrong = one(gate, "free", "q", headgate={"tier": "fastest"})
     assert (wrong.status, wrong.error["param"]) == (400, "headgate.tier")
+
+
+# ------------------------------------------------------------------------------------- the official client
+
+
+def test_the_official_client_waits_and_reads_a_full_queue_as_a_rate_limit(gate: DataPlane) -> None:
+    with openai.OpenAI(base_url=f"{gate.url}/v1", api_key=token("one"), max_retries=0, timeout=30) as client:
+        tier: Any = {"headgate": {"tier": "fast"}}
+        with held(gate, "one") as running, waiting(gate, "one", "small") as callers:
+            with ThreadPoolExecutor(1) as threads:
+                asked = threads.submit(
+                    client.chat.completions.create, model="small", messages=MESSAGES, extra_body=tier, stream=False
+                )
+                until_queued(gate, 2)
+                with pytest.raises(openai.RateLimitError) as full:
+                    client.chat.completions.create(model="small", messages=MESSAGES)
+                assert full.value.code == "queue_full" and full.value.response.headers["retry-after"] == "1"
+                running[0].leave()
+                assert asked.result(30).choices[0].message.content == "say something please"
+            assert callers[0].rest().status == 200
 
 
 # ------------------------------------------------------------------------------------- ends
