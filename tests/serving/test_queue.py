@@ -33,6 +33,7 @@ from headgate.policy.admission.queue import WEIGHTS
 from headgate.policy.auth import digest
 from headgate.process.channel import Patch
 from headgate.testing import Provider as Upstream
+from headgate.testing.provider import lorem
 from tests.dataplane import DataPlane, upstream
 from tests.serving.calls import MESSAGES, Answer, Stream, ask, closed_by_id, opened, request
 from tests.waiting import wait_until
@@ -78,6 +79,10 @@ def world(provider: Upstream) -> Snapshot:
         alias("hurried", "up/echo", queue_wait_s=0.4), alias("engine-q", "engine/echo"),
         alias("engine-hold", f"engine/{ENDLESS}"), alias("keyed-q", "keyed/echo", queue_wait_s=3.0),
         alias("early", "up/echo", early_commit_s=0.1), alias("none", "up/echo", queue_size=0),
+        Alias(
+            "torn", (TargetRef("engine/fault/cut?after=20&rate=0"), TargetRef("up/lorem?rate=0&ttft=0&tokens=40")),
+            queue_size=5,
+        ),
         Alias("either", (TargetRef("engine/echo"), TargetRef("up/echo")), queue_size=5),
     ]  # fmt: skip
     return Snapshot(
@@ -252,6 +257,8 @@ def test_an_alias_without_a_queue_refuses(gate: DataPlane) -> None:
 
 def test_calls_wait_for_a_connection_of_their_target_by_tier(gate: DataPlane, provider: Upstream) -> None:
     with held(gate, "free", "engine-hold", 2) as running:
+        refused = one(gate, "free", "engine-q", headgate={"timeout_ms": 400})
+        assert (refused.status, refused.error["code"]) == (503, "upstream_pool_full")
         spilled = one(gate, "free", "either")
         assert spilled.status == 200 and spilled.headers["x-headgate-provider"] == "up"
         seen = len(provider.requests)
@@ -278,6 +285,12 @@ def test_calls_of_an_account_at_its_minute_limit_are_refused_if_the_minute_is_lo
     refused = one(gate, "free", "keyed-q")
     assert (refused.status, refused.error["code"]) == (429, "rate_limit_exceeded")
     assert int(refused.headers["retry-after"]) > 50 and len(provider.requests) == seen
+
+
+def test_a_stream_that_breaks_goes_on_as_without_a_queue(gate: DataPlane) -> None:
+    answer = one(gate, "free", "torn", stream=True)
+    answer.check_stream(lorem.text(40))
+    assert answer.headers["x-headgate-provider"] == "engine"
 
 
 # ------------------------------------------------------------------------------------- tiers

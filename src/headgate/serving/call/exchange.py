@@ -249,6 +249,8 @@ class Exchange:
                 relay = self._relay(plan, egress, receipt, client)
             while True:
                 await queued.chance
+                if egress.deserted:
+                    raise ClientGone
                 try:
                     admitted = self._admit(request, egress, client, receipt, queued)
                 except MustWait as again:

@@ -57,10 +57,15 @@ class QueuedCall:
         self.tried = since
         self._queue = queue
 
+    @property
+    def left(self) -> float | None:
+        """Seconds until its limit gives way; None: not known."""
+        return None if self.limit.wait is None else max(0.0, self.tried + self.limit.wait - _monotonic())
+
     def expire(self, now: float) -> None:
         """The wheel: it has waited as long as it may."""
         now, limit = _monotonic(), self.limit
-        again = limit.retry_after if limit.wait is None else max(1.0, limit.wait - (now - self.tried))
+        again = limit.retry_after if self.left is None else max(1.0, self.left)
         sentence = f"{limit.reason}; the call has waited {now - self.since:.1f} s in the queue of {self.place.alias}"
         self.chance.fail(GatewayError(limit.kind, sentence, retry_after=again))
 
@@ -204,7 +209,7 @@ class CallQueue:
                 timer = self._timer(key)
                 if timer.slot < 0 or due < timer.due:
                     self._wheel.set(timer, due)
-        for key in joined:  # those behind it may have been what it waits for
+        for key in joined:  # those behind it may be all that was in its way
             if self._lines.first(key) is place:
                 self.free(key)
 
@@ -216,10 +221,12 @@ class CallQueue:
                 raise self._behind(place, quota.key)
 
     def _behind(self, place: QueuePlace, key: str) -> LimitReached:
-        ahead = self._calls[place].limit
+        queued = self._calls[place]
+        ahead, left = queued.limit, queued.left
         return LimitReached(
-            ahead.kind, ahead.reason, keys=(key,), wait=None, sooner=True, retry_after=ahead.retry_after
-        )
+            ahead.kind, ahead.reason, keys=(key,), wait=left, sooner=ahead.sooner,
+            retry_after=ahead.retry_after if left is None else max(1.0, left),
+        )  # fmt: skip
 
     def _is_full(self, queued: QueuedCall | None, attempt: Attempt) -> bool:
         """True if an attempt finds no free connection, or others wait for one already."""
