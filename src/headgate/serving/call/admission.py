@@ -19,6 +19,8 @@ from headgate.ports import Counters
 from headgate.serving.call.holding import Holding
 from headgate.serving.call.receipt import Receipt
 
+_now = time.time
+
 
 class Admission:
     """One process's."""
@@ -66,14 +68,14 @@ class Admission:
 
     def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: Receipt) -> tuple[Call, Plan]:
         """Admit the call by this plan, or by those of its attempts that a hard budget can pay."""
-        if quotas.hard and not self._counters.restored:
+        if not self._counters.restored and quotas.hard:
             raise unknown_spend()
         want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
         if want is None:
             plan = replace(plan, attempts=self._wants.payable(plan))
             want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
             assert want is not None
-        hold = self._counters.take(want, time.time())
+        hold = self._counters.take(want, _now())
         receipt.holding = Holding(self._counters, quotas, self._learnt, hold)
         return (canonical.capped(call, hold.cap // call.prompt.choices) if hold.cap else call), plan
 

@@ -300,9 +300,9 @@ class Receipt:
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
-        holding = self.holding
-        if holding is not None:
-            holding.settle(self.usage, self.cost or 0, self.target, self.prompt_tokens)
+        served = self.target.target if self.target is not None else None
+        if self.holding is not None:
+            self.holding.settle(self.usage, self.cost or 0, served, self.prompt_tokens)
         following = lifecycle.TABLE[self._state, event]
         if self.grant is None or not (self.opened or self._journal.accepting):
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
@@ -314,10 +314,9 @@ class Receipt:
             self._write_opened()
         usage = self.usage
         provider = model = source = price = ""
-        if self.target is not None:
-            target = self.target.target
-            provider, model, source = target.provider.name, target.upstream_model, target.price.source
-            price = price_id(target.price)
+        if served is not None:
+            provider, model, source = served.provider.name, served.upstream_model, served.price.source
+            price = price_id(served.price)
         cost = self.cost
         duration = _monotonic() - self.received
         self._journal.write(
