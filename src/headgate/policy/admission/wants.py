@@ -30,7 +30,7 @@ class PlanTerms(Struct, frozen=True):
     they have one.
     ``unseen``: a target may reason without showing it, or a stream is sent only when it is complete.  ``first``: tokens
     of output that a stream begins with, ``longest``: of the longest answer, ``cap``: the largest ``max_tokens`` that
-    all targets accept.  ``stream``, ``whole`` and ``covered`` (to its end) are the extents of one answer of any length.
+    all targets accept.  ``extents`` are those of one answer of any length, by ``Quotas.hard`` and ``Call.stream``.
     """
 
     attempts: tuple[Attempt, ...]
@@ -45,9 +45,7 @@ class PlanTerms(Struct, frozen=True):
     first: int
     longest: int
     cap: int
-    stream: Extent
-    whole: Extent
-    covered: Extent
+    extents: tuple[tuple[Extent, Extent], tuple[Extent, Extent]]
 
 
 class Wants:
@@ -71,11 +69,11 @@ class Wants:
         price = terms.price
         if price is None and terms.is_priced:
             price = metering.ceiling([target.price for target in terms.targets], prompt)
-        covered = quotas.hard and (terms.unseen or not call.stream)
         if call.max_tokens is None and "n" not in call.body:
-            extent = terms.covered if covered else terms.stream if call.stream else terms.whole
+            extent = terms.extents[quotas.hard][call.stream]
             return Want(owner, quotas, prompt, extent, price, terms.lease_s)
         choices = call.prompt.choices
+        covered = quotas.hard and (terms.unseen or not call.stream)
         if covered and call.max_tokens is None:
             extent = _covered(terms.first * choices, terms.longest * choices, terms.cap * choices)
         else:
@@ -124,6 +122,8 @@ def _terms(plan: Plan, learnt: Calibration) -> PlanTerms:
         longest, cap = (max(windows) if len(windows) == len(targets) else WIDEST), CAPPED
     first = plan.alias.hold_tokens
     known = tuple({id(one): one for one in map(learnt.of, targets)}.values())
+    unseen = plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows)
+    stream, covered = Extent(first, first, step=first), _covered(first, longest, cap)
     return PlanTerms(
         attempts,
         targets,
@@ -132,12 +132,10 @@ def _terms(plan: Plan, learnt: Calibration) -> PlanTerms:
         tuple(one for one in attempts if _is_priced(one.target.price)),
         all(_is_priced(target.price) for target in targets),
         None if tiered else metering.ceiling([target.price for target in targets], 0),
-        plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows),
+        unseen,
         max(target.timeouts.total for target in targets) + LEASE_S,
         first,
         longest,
         cap,
-        Extent(first, first, step=first),
-        Extent(first, first, whole=True),
-        _covered(first, longest, cap),
+        ((Extent(first, first, whole=True), stream), (covered, covered if unseen else stream)),
     )

@@ -37,9 +37,9 @@ class Admission:
         stands in the way, 503 where it is not known what is spent of a hard budget.
         """
         table = router.quotas
-        own = quotas = table.known.get(grant.id) or table.of(grant)
+        quotas = table.known.get(grant.id) or table.of(grant)
         if table.grouped:
-            quotas = _with_groups(own, table, call, plan, headers)
+            quotas = _with_groups(quotas, table, call, plan, headers)
         if not quotas.each:
             return call, plan
         try:
@@ -58,7 +58,9 @@ class Admission:
         if not instead or instead == plan.requested:
             raise refused
         cheaper = router.plan(replace(call, model=instead), replace(grant, models=()), headers)
-        quotas = _with_groups(own, table, call, cheaper, headers)  # groups of a model may count this one, and not that
+        quotas = _with_groups(
+            table.of(grant), table, call, cheaper, headers
+        )  # groups of a model may count this one, and not that
         return self._take(quotas, call, replace(cheaper, requested=plan.requested), receipt)
 
     def attach_standing(self, receipt: Receipt, router: Router) -> None:
