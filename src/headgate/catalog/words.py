@@ -20,6 +20,7 @@ BudgetMode = Literal["hard", "soft"]
 Unpriced = Literal["allow", "refuse"]
 TokenFormat = Literal["pat", "triple", "plain"]
 Tier = Literal["slow", "medium", "fast", "ludicrous"]
+PromptRole = Literal["system", "developer", "user", "assistant"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]
 OnMidstreamFailure = Literal["continue", "error"]
@@ -28,6 +29,9 @@ ToolCalls = Literal["stream", "hold"]
 Structured = Literal["error", "buffer"]
 Affinity = Literal["none", "prompt_cache", "session"]
 Privacy = Literal["any", "no_train", "trusted", "own"]
+# Of alerts and webhooks
+AlertType = Literal["budget.threshold", "account.spend_threshold", "account.parked", "spend.rate"]
+WebhookFormat = Literal["standard", "slack"]
 
 
 def choices(words: Any) -> tuple[str, ...]:

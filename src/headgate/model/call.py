@@ -10,6 +10,7 @@ from msgspec.structs import astuple
 
 from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
 from headgate.model.prices import Price, TokenDetails
+from headgate.model.prompts import PromptReference
 
 
 class Options(Struct, frozen=True, gc=False):
@@ -102,9 +103,10 @@ class Thought(Struct, frozen=True, gc=False):
 class Call(Struct, gc=False):
     """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
-    ``native`` holds the members as the client sent them, if it speaks another API (``dialect``).  It is None once the
-    gateway has changed the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
-    reasoning of earlier turns, which ``body`` does not contain.
+    ``dialect`` is the client's API if that is another one; ``native`` then holds the members as the client sent them,
+    until the gateway changes the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
+    reasoning of earlier turns, which ``body`` does not contain.  ``saved_prompt``: its
+    messages go before those of ``body``; None: the request names none.
     """
 
     body: dict[str, Raw]
@@ -117,10 +119,11 @@ class Call(Struct, gc=False):
     metadata: Mapping[str, str] | None = None
     options: Options = NO_OPTIONS
     trace: bool = False  # the route trace is wanted in the answer
-    dialect: str = ""  # of the client, where ``native`` is set
+    dialect: str = ""
     native: dict[str, Raw] | None = None
     lost: tuple[str, ...] = ()
     thoughts: tuple[Thought, ...] = ()
+    saved_prompt: PromptReference | None = None
 
 
 class Target(Struct, frozen=True):

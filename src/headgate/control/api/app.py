@@ -17,6 +17,7 @@ from headgate.control.api.nouns import (
     catalog,
     explain,
     gateway,
+    prompts,
     providers,
     requests,
     tenants,
@@ -24,6 +25,7 @@ from headgate.control.api.nouns import (
     usage,
 )  # fmt: skip
 from headgate.control.api.parts import Admin
+from headgate.control.api.telemetry import alerts
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
 ABOUT = """
@@ -40,11 +42,13 @@ TAGS = [
     {"name": "vault", "description": "What seals them, and the vault as a whole."},
     {"name": "invites", "description": "Links with which others put a key into the vault."},
     {"name": "aliases", "description": "Names for jobs."},
+    {"name": "prompts", "description": "Messages that clients name instead of sending them, in numbered versions."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
     {"name": "tenants", "description": "What stands above tokens, with limits and a budget of its own."},
     {"name": "budgets", "description": "Limits and budgets of groups of calls."},
     {"name": "requests", "description": "What was asked, how it went, what it cost."},
+    {"name": "alerts", "description": "Alerts, and the webhooks that carry them."},
     {"name": "gateway", "description": "The gateway as a whole."},
     {"name": "probes", "description": "Without a token."},
 ]
@@ -81,12 +85,14 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         keys,
         invites,
         aliases,
+        prompts,
         catalog,
         *callers,
         requests,
         usage,
         explain,
         gateway,
+        alerts,
         audit_log,
     )
     routers += [noun.routes(admin) for noun in (*nouns, invite_pages)]

@@ -72,7 +72,7 @@ class _Holders:
             yield from self._of_account.get(account, ())
         tags = json.loads(row["tags"]) if row["tags"] else {}
         for one in self.groups:
-            if one.group is not None and _matches(one.group, row, tags):
+            if one.group is not None and group_matches(one.group, row, tags):
                 yield one.key
 
 
@@ -233,7 +233,8 @@ async def _of_life(connection: AsyncConnection, life: Life) -> list[Mapping[str,
     return await _rows(connection, (_row.id >= first) & (_row.boot == life.boot))
 
 
-def _matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
+def group_matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
+    """True where a receipt's row counts against a group."""
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.session and group.session != row["session"]:

@@ -22,8 +22,8 @@ from headgate.errors import (
     GatewayError,
     LimitReached,
 )
-from headgate.model import Attempt, Call, Limits, Plan
-from headgate.policy import auth
+from headgate.model import Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.routing.router import named_session
@@ -31,6 +31,7 @@ from headgate.ports import Asking
 from headgate.serving.call import response_headers
 from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
+from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.receipt import Ids, Receipt
@@ -79,6 +80,7 @@ class Exchange:
         self._health = directory.health
         self._admission = Admission(directory.counters)
         self.queue = CallQueue(wheel, directory, carriers)
+        self.counting = TokenCounting(directory, refusals, carriers, limits)
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing."""
@@ -135,7 +137,7 @@ class Exchange:
         else:
             if b"idempotency-key" in headers and self._replay.repeat(request, grant.id, egress):
                 return None
-            call = client.read(request.body)
+            call = self._read(request, client, grant, router.snapshot)
         plan = router.plan(call, grant, headers)
         if request.query and _wants_trace(request):
             call.trace = True
@@ -166,6 +168,13 @@ class Exchange:
         receipt.open(plan, call, named_session(call, headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan, next_attempt, step, deadline
+
+    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
+        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
+        call = client.read(request.body)
+        if call.saved_prompt is None:
+            return call
+        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once
@@ -291,7 +300,8 @@ class Exchange:
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
-        receipt.dropped = rendered.dropped
+        if rendered.dropped:
+            receipt.drop(rendered.dropped)
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )

@@ -38,6 +38,7 @@ from headgate.ports import Asking
 from headgate.serving.call.holding import Holding
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import as_text, encode
+from headgate.wire.http import visible
 
 _monotonic = time.monotonic
 
@@ -94,7 +95,7 @@ class Receipt:
     passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
     holding: Holding | None = None  # the limits and budgets that it counts against
-    returned = b""  # header lines of the last attempt's answer, for the client
+    fields = b""  # of the last attempt: header lines for the client, of its answer and of what it was not sent
     dropped: tuple[str, ...] = ()  # members of the request that the last attempt's target could not be sent
     stopped = False  # its budget could not pay for more of the answer
     _skips = False  # the client has an answer without events that could not be read
@@ -150,6 +151,11 @@ class Receipt:
                 self.label, tenant=grant.tenant if grant is not None else "", hold=0,
             )
         )  # fmt: skip
+
+    def drop(self, names: tuple[str, ...]) -> None:
+        """The attempt's target is not sent these members of the request."""
+        self.dropped = names
+        self.fields = b"x-headgate-dropped: %b\r\n" % visible(", ".join(names))
 
     def step(self, event: str) -> None:
         self._state = lifecycle.TABLE[self._state, event]

@@ -19,8 +19,8 @@ from headgate.control.api.parts import Admin
 from headgate.control.api.routers import name_of, router
 from headgate.control.api.views import Changed, View, view_of
 from headgate.control.audit.chain import Change, record_alone
-from headgate.control.discovery.detection import Asked
 from headgate.control.ingest.recorder import Lag
+from headgate.control.objects.discovery.detection import Asked
 from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.upkeep import Upkeep

@@ -20,11 +20,11 @@ from headgate.control.api.vault.accounts import AccountView, lived
 from headgate.control.api.vault.accounts import views as account_views
 from headgate.control.api.views import Changed, Origin, Page, View, created_of, view_of
 from headgate.control.audit.chain import Change, record_alone
-from headgate.control.discovery.prefills import find_trims
-from headgate.control.discovery.probe import Result, check
 from headgate.control.identity.roles import Principal
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
+from headgate.control.objects.discovery.prefills import find_trims
+from headgate.control.objects.discovery.probe import Result, check
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.refusals import ACCOUNT_NOT_FOUND, FORBIDDEN, PROVIDER_NOT_FOUND
 from headgate.control.snapshot.publication import Publication
