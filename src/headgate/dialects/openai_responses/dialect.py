@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.dialects.base import PassThrough, Reply
+from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.prefill import probed
 from headgate.dialects.openai_chat.request import asked_for
@@ -23,6 +23,7 @@ class ResponsesClient:
     name = request.NAME
     path = request.PATH
     prefix = "resp_"
+    counts: CountedBy | None = None
     keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
@@ -48,6 +49,7 @@ class ResponsesBackend:
 
     name = request.NAME
     passes: PassThrough | None = None
+    counts: CountingOf | None = None
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)

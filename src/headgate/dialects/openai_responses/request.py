@@ -6,7 +6,6 @@ API gets the native members: reasoning items are sealed for it, and the tools th
 
 from __future__ import annotations
 
-from headgate.dialects.openai_chat import fitting
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -18,6 +17,7 @@ from headgate.dialects.openai_chat.request import (
 )
 from headgate.dialects.openai_responses import from_chat, to_chat
 from headgate.dialects.openai_responses.to_chat import Special
+from headgate.dialects.quirks import unfit
 from headgate.errors import NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, Rendered, Target
 from headgate.wire import codec
@@ -76,7 +76,7 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
         members = call.native.copy()
     else:
         members = from_chat.members(call.body)
-        dropped = tuple(dict.fromkeys((*call.lost, *from_chat.left_out(call.body), *fitting.unfit(call.thoughts))))
+        dropped = tuple(dict.fromkeys((*call.lost, *from_chat.left_out(call.body), *unfit(call.thoughts))))
     members["model"] = codec.raw(target.upstream_model)
     members["store"] = codec.raw(False)
     row = target.row
