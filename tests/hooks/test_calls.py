@@ -13,7 +13,7 @@ import pytest
 from headgate.model import Alias, Closed, Grant, HookSettings, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
-from tests.dataplane import TOKEN, DataPlane
+from tests.dataplane import TOKEN, DataPlane, post
 from tests.dialects.anthropic_messages.streams import block, delta, end, events, start, stop
 from tests.dialects.anthropic_messages.streams import text as messages_text
 from tests.hooks.installed import VARIABLE, HookedPlane, install
@@ -26,6 +26,7 @@ from tests.serving.calls import (
     document,
     events_of,
     last_closed,
+    opened,
     whole_json,
     whole_stream,
 )
@@ -160,6 +161,16 @@ def test_values_in_several_deltas_are_masked(tmp_path: Path, client: str, backen
         record = last_closed(plane)
     assert found.text == f"Use {MASKED}, mail [masked: e-mail address]. Bye"
     assert found.usage == (18, 5, 4) and record.completion_tokens == 4  # the provider's
+
+
+def test_tokens_are_estimated_behind_hooks(tmp_path: Path) -> None:
+    """The request would reach the provider as it came."""
+    body = {"model": "chain", **saying(MESSAGES, f"Use {SECRET}.")}
+    with hooked(tmp_path / "s", MASK, (MESSAGES, [says(MESSAGES, "Hi")])) as (plane, (upstream,)):
+        with opened(plane, post("/v1/messages/count_tokens", json.dumps(body).encode())) as one:
+            answer = one.rest()
+        assert upstream.requests == []
+    assert answer.headers["x-headgate-counted-by"] == "estimate" and answer.json["input_tokens"] > 0
 
 
 @pytest.mark.parametrize("client", APIS)
