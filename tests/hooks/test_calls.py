@@ -301,8 +301,8 @@ def test_requests_are_masked(tmp_path: Path, client: str, backend: str) -> None:
 
 
 def test_unchanged_request_stays_as_it_is(tmp_path: Path) -> None:
-    """A signature of thinking is bound to the bytes of the conversation."""
-    thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    """A signature of thinking is bound to the bytes of the conversation; only its maker's name is taken off."""
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "hg1:p0:c2ln"}
     turns = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello"}]},
@@ -311,6 +311,7 @@ def test_unchanged_request_stays_as_it_is(tmp_path: Path) -> None:
     with hooked(tmp_path / "s", MASK, (MESSAGES, [says(MESSAGES, "Fine.")])) as (plane, (upstream,)):
         ask(plane, MESSAGES, True, messages=turns)
     (request,) = asked(upstream)
+    thought["signature"] = "c2ln"
     assert request["messages"] == turns
 
 
