@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.usage import reading as usages
 from headgate.model import DetailRates, Price, Usage
 from headgate.policy.metering import TokensByKind, cost, tokens_by_kind
 

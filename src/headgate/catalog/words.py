@@ -19,6 +19,7 @@ Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]
 Unpriced = Literal["allow", "refuse"]
 TokenFormat = Literal["pat", "triple", "plain"]
+PromptRole = Literal["system", "developer", "user", "assistant"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]
 OnMidstreamFailure = Literal["continue", "error"]

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import NOTHING, Call, Prompt, Rendered, Target, Usage, Used
+from headgate.model import NOTHING, Call, Prompt, PromptMessage, Rendered, Target, Usage, Used
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -275,6 +275,9 @@ class Client(Protocol):
 
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
+
+    def with_prompt(self, call: Call, messages: Sequence[PromptMessage]) -> Call:
+        """Return the call with a saved prompt's messages before its own, in every form in which it has them."""
 
     def requested(self, body: bytes) -> str:
         """Return the model that a refused request names, for its receipt; empty if it has no printable name."""

@@ -3,7 +3,8 @@
 A provider's row or its ``quirks:`` switch them on; a provider without any pays nothing.  Each changes the request's
 members in place and reads nothing else.  A quirk drops only members that do not change the answer's meaning.  A request
 for a feature that the provider lacks (``logprobs``, ``logit_bias``) is passed on: its refusal is the honest answer.
-docs/providers.md lists the dropped members.
+docs/providers.md lists the dropped members.  ``fit`` makes a request of another API's client fit for the one target
+that gets it.
 """
 
 from __future__ import annotations

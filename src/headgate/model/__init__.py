@@ -66,6 +66,13 @@ from headgate.model.limits import (
     Want,
 )
 from headgate.model.prices import FREE, DetailRates, Price, PriceHours, PriceTier, TokenDetails
+from headgate.model.prompts import (
+    PromptMessage,
+    PromptReference,
+    PromptVersion,
+    SavedPrompt,
+    TemplateMessage,
+)
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -119,6 +126,9 @@ __all__ = [
     "PriceTier",
     "Progress",
     "Prompt",
+    "PromptMessage",
+    "PromptReference",
+    "PromptVersion",
     "Provider",
     "Quota",
     "QuotaUse",
@@ -127,6 +137,7 @@ __all__ = [
     "Refused",
     "Rendered",
     "Rotated",
+    "SavedPrompt",
     "SeamRecord",
     "Share",
     "Snapshot",
@@ -135,6 +146,7 @@ __all__ = [
     "Standing",
     "Target",
     "TargetRef",
+    "TemplateMessage",
     "Tenant",
     "Thought",
     "Timeouts",

@@ -2,9 +2,9 @@
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message; a data process gets the bound listening socket with it (SCM_RIGHTS).  Back comes Ready once the
-child answers, or Failed with an exit code and a sentence.  Control also sends Adopted, Reloaded and Drain.  The pair
-stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the
-environment or a command line, where others could read them.
+child answers, or Failed with an exit code and a sentence.  Control also sends Adopted, Reloaded and DrainGateway.  The
+pair stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through
+the environment or a command line, where others could read them.
 """
 
 from __future__ import annotations

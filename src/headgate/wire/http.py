@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from headgate.errors import BAD_FRAMING, HTTP_VERSION, GatewayError
+from headgate.wire.redaction import holds
 
 REASONS = {
     100: "Continue", 200: "OK", 204: "No Content", 304: "Not Modified",
@@ -161,9 +162,14 @@ def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fix
     return b"".join(out)
 
 
-def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...]) -> bytes:
-    """Return the header lines of an upstream's answer that a client gets: those whose names begin so."""
-    return b"".join(b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings))
+def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...], secrets: tuple[str, ...]) -> bytes:
+    """Return the header lines of an upstream's answer that a client gets: their names begin so, and they hold none of
+    ``secrets``.
+    """
+    lines = [b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings)]
+    if holds(b"".join(lines).decode("latin-1"), secrets):  # seldom: they are looked at together first
+        lines = [line for line in lines if not holds(line.decode("latin-1"), secrets)]
+    return b"".join(lines)
 
 
 def visible(text: str) -> bytes:

@@ -51,6 +51,7 @@ class MessagesClient:
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 

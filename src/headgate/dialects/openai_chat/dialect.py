@@ -35,6 +35,7 @@ class ChatClient:
 
     read = staticmethod(request.read)
     requested = staticmethod(request.asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
 

@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.prompt import PENALTIES, SHAPING, ChatPrompt
+from headgate.dialects.usage import reading as usages
 from headgate.model import Call, ModelRow, Usage
 from headgate.wire import codec
 from headgate.wire.codec import TRUE, Object

@@ -28,6 +28,7 @@ class ResponsesClient:
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(failures.error_body)
 
     def __init__(self) -> None:

@@ -68,8 +68,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since, and what
-    it knows of tokens' parents.
+    ``before`` is the Router of an earlier one: offers and tokens' parents that are as before are taken from it.
     """
 
     __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
