@@ -9,9 +9,9 @@ import pytest
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import read
+from headgate.dialects.openai_chat import read, request
 from headgate.errors import GatewayError
-from headgate.model import NO_OPTIONS, ModelRow, Options
+from headgate.model import NO_OPTIONS, ModelRow, Options, Price, Provider, Target, Timeouts
 from tests.dialects.openai_chat.streams import rendered
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -235,6 +235,13 @@ def test_rendering_leaves_the_call_as_it_was() -> None:
     rendered(call, "a", ask_usage=True)
     assert call.body == before
     assert json.loads(rendered(call, "b", ask_usage=False))["model"] == "b"
+
+
+def test_dropped_members_are_named() -> None:
+    call = read(body(seed=1, user="u"))
+    quirky = Provider("up", "http://up", quirks=("no_bookkeeping", "no_stream_options"))
+    target = Target(quirky, "m", "m", Price(), Timeouts(), ModelRow("m", param_drop=("seed", "top_k")))
+    assert request.render(call, target, ask_usage=False).dropped == ("seed", "user")
 
 
 def test_a_model_row_sets_drops_and_renames() -> None:

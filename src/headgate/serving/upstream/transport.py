@@ -224,7 +224,7 @@ class Transport:
         body = rendered.body
         accept = b"text/event-stream" if stream else b"application/json"
         fields = rendered.fields
-        if rendered.passes:
+        if fields:
             fields = with_family(fields, headers, rendered.passes, attempt.target.provider.headers)
         head = b"%b%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
             fixed, fields, forwarded(headers, allowed), accept, len(body),
