@@ -35,7 +35,7 @@ proofs: $(TESTING) $(NODE) ## The slow tests whole, of which `make test` takes a
 	PROOFS=whole $(PYTEST) $(SLOW) $(ARGS)
 
 SLOW := tests/conformance tests/control/test_api_schema.py tests/control/test_ten_million.py \
-  tests/serving/test_resume_memory.py
+  tests/dialects/openai_chat/test_quotations.py tests/serving/test_resume_memory.py
 
 check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/ruff check
