@@ -75,6 +75,7 @@ def test_ledger_holds_and_corrected_price_is_posted_once(mock: Gateway, tmp_path
     assert "CAPTURED" in mock.good("usage", "reconcile", str(export), "--provider", "mock")
     export.write_text("a,b\n")
     assert mock.run("usage", "reconcile", str(export)).returncode == 2
+    assert mock.run("usage", "reconcile", str(export), "--provider", "no name").returncode == 2
 
 
 def test_unknown_cost_is_never_nothing(mock: Gateway) -> None:

@@ -13,6 +13,7 @@ Scope = Literal["gate:chat", "gate:models", "gate:usage"]
 Level = Literal["debug", "info", "warning", "error"]
 LogForm = Literal["auto", "console", "json"]
 Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "budget_exceeded", "lost"]
+Role = Literal["admin", "operator", "viewer", "tenant_admin"]  # the highest first
 # Of tokens, tenants and budgets
 Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]
@@ -26,6 +27,9 @@ ToolCalls = Literal["stream", "hold"]
 Structured = Literal["error", "buffer"]
 Affinity = Literal["none", "prompt_cache", "session"]
 Privacy = Literal["any", "no_train", "trusted", "own"]
+# Of alerts and webhooks
+AlertType = Literal["budget.threshold", "account.spend_threshold", "account.parked", "spend.rate"]
+WebhookFormat = Literal["standard", "slack"]
 
 
 def choices(words: Any) -> tuple[str, ...]:

@@ -43,6 +43,8 @@ COMMANDS = (
     LateCommand("budget", "nouns.callers.budgets:app", "Budgets and limits of a tag, a session, a model or a user."),
     LateCommand("user", "nouns.callers.users:app", "Users of the admin API, and their roles."),
     LateCommand("audit", "nouns.audit:app", "Changes: who made them, when, and what they changed."),
+    LateCommand("alert", "nouns.alerts:alerts", "Alerts: budgets, parked accounts and unusual spend."),
+    LateCommand("webhook", "nouns.alerts:webhooks", "Webhooks: who gets the alerts."),
     LateCommand("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
     LateCommand("config", "tasks.config:app", "The configuration file."),
 )

@@ -24,6 +24,7 @@ from headgate.model.call import (
     Prompt,
     Rendered,
     Target,
+    Thought,
     Usage,
     Used,
 )
@@ -135,6 +136,7 @@ __all__ = [
     "Target",
     "TargetRef",
     "Tenant",
+    "Thought",
     "Timeouts",
     "TokenDetails",
     "Usage",

@@ -22,7 +22,7 @@ from headgate.catalog.shipped_aliases import shipped
 from headgate.control.store import postgres
 from headgate.model import FREE, DataSettings, Limits, ModelRow, Provider, Timeouts
 from headgate.policy.auth import digest
-from headgate.process.boot import AccessSettings, MasterKey
+from headgate.process.boot import AccessSettings, AlertSettings, MasterKey
 from headgate.process.channel import World
 from headgate.process.locate import default_state_dir
 from headgate.process.statedir import url_of
@@ -84,6 +84,10 @@ class Settings:
         """What the configuration says of the vault's master key."""
         key, file = self.file.master_key, self.file.master_key_file
         return MasterKey(key.get_secret_value() if key else "", str(beside(self.path, file)) if file else "")
+
+    @property
+    def alerting(self) -> AlertSettings:
+        return self.file.alerts.settings(self.file.webhooks)
 
     @property
     def data_url(self) -> str:
@@ -267,6 +271,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         secrets=secrets,
         rows=settings.rows,
         detect_engines=file.detect.local_engines,
+        alerting=settings.alerting,
     )
 
 

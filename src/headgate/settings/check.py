@@ -189,7 +189,7 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
     """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
     which any id may be.
     """
-    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay, _hooks):
+    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay, _hooks, _webhooks):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
     yield from _over_budget(file, {**dict.fromkeys(found), **known})
@@ -337,6 +337,14 @@ def _hooks(tree: Tree, file: File) -> Problems:
             yield (*here, "options"), "are of hooks that are installed; this one has on_request and on_answer"
         elif hook.name not in SHIPPED_HOOKS and given & {"on_request", "on_answer"}:
             yield here, "on_request and on_answer are of the hooks that ship; write this one's own into options"
+
+
+def _webhooks(tree: Tree, file: File) -> Problems:
+    seen: set[str] = set()
+    for index, hook in enumerate(file.webhooks):
+        if hook.label in seen:
+            yield ("webhooks", index), f"two webhooks are called {hook.label}; give each a name of its own"
+        seen.add(hook.label)
 
 
 def flat(table: BaseModel, location: Location = ()) -> Iterator[tuple[str, str]]:

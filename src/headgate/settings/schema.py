@@ -22,6 +22,7 @@ from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
+from headgate.settings.alerts import MAX_WEBHOOKS, AlertsTable, WebhookTable
 from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
@@ -140,7 +141,6 @@ class File(Resource):
         "cache": 5,
         "traces": 7,
         "telemetry": 7,
-        "webhooks": 5,
         "hosters": 8,
     }
     server: Server = Server()
@@ -164,3 +164,5 @@ class File(Resource):
     tokens: list[TokenTable] = []
     tenants: dict[TenantName, TenantWish] = {}
     budgets: list[GroupTable] = []
+    alerts: AlertsTable = AlertsTable()
+    webhooks: Annotated[list[WebhookTable], Field(max_length=MAX_WEBHOOKS)] = []

@@ -80,6 +80,7 @@ OUTCOMES = choices(words.Outcome)
 SCOPES = choices(words.Scope)
 UNPRICED = choices(words.Unpriced)
 FORMATS = choices(words.TokenFormat)
+ROLES = choices(words.Role)
 CAPABILITIES: Source = lambda part: ("tools", "json_schema", "vision", "reasoning", "audio")  # noqa: E731
 WHERE: dict[str, dict[str, Source]] = {
     "serve": {
@@ -133,6 +134,8 @@ WHERE: dict[str, dict[str, Source]] = {
     "budget remove": {"name": budgets},
     "token rotate": {"ident": tokens},
     "token revoke": {"ident": tokens},
+    "user add": {"role": ROLES, "tenant": tenants},
+    "user edit": {"role": ROLES, "tenant": tenants},
     "requests list": {
         "token": tokens, "model": models, "requested": models, "provider": providers, "outcome": OUTCOMES,
     },

@@ -24,6 +24,7 @@ from headgate.control.api.nouns import (
     usage,
 )  # fmt: skip
 from headgate.control.api.parts import Admin
+from headgate.control.api.telemetry import alerts
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
 ABOUT = """
@@ -45,6 +46,7 @@ TAGS = [
     {"name": "tenants", "description": "What stands above tokens, with limits and a budget of its own."},
     {"name": "budgets", "description": "Limits and budgets of groups of calls."},
     {"name": "requests", "description": "What was asked, how it went, what it cost."},
+    {"name": "alerts", "description": "Alerts, and the webhooks that carry them."},
     {"name": "gateway", "description": "The gateway as a whole."},
     {"name": "probes", "description": "Without a token."},
 ]
@@ -72,7 +74,8 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     guard = logins.Guard()
-    routers = [access(admin, guard) for access in (logins.public_routes, logins.routes, people.routes)]
+    accesses = (logins.public_routes, logins.routes, people.routes, oidc_logins.routes)
+    routers = [access(admin, guard) for access in accesses]
     callers = (tokens, tenants, budgets)
     nouns = (
         providers,
@@ -86,9 +89,10 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         usage,
         explain,
         gateway,
+        alerts,
         audit_log,
     )
-    routers += [noun.routes(admin) for noun in (oidc_logins, *nouns, invite_pages)]
+    routers += [noun.routes(admin) for noun in (*nouns, invite_pages)]
     for router in (*routers, gateway.probes(admin)):
         app.router.routes += router.routes
     docs.install(app)

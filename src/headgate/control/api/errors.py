@@ -33,7 +33,7 @@ STORE_AWAY = "The store cannot be used at the moment; try again."
 log = structlog.get_logger("headgate.api")
 
 
-class Fault(View):
+class ErrorDetail(View):
     message: str = Field(description="What happened and what to do next.")
     type: Literal[
         "invalid_request_error",
@@ -52,7 +52,7 @@ class Fault(View):
 class Error(View):
     """Every refusal, whatever its status."""
 
-    error: Fault
+    error: ErrorDetail
 
 
 _WORDS = {

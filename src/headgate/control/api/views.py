@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Generic, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, get_type_hints
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from headgate.catalog.money import NANO
+from headgate.control.objects.registry import StoredNoun
 
 T = TypeVar("T")
 
@@ -18,7 +19,8 @@ Origin = Literal["file", "store", "environment", "detected", "builtin", "shipped
 class View(BaseModel):
     """What is answered: these fields, all of them."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built at its first use: a base made by ``view_of`` may have fields whose types only its subclasses spell
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     @classmethod
     def of(cls, noun: object, /, **others: Any) -> Self:
@@ -28,12 +30,15 @@ class View(BaseModel):
 
 
 def view_of(noun: type[Any], *without: str) -> type[View]:
-    """Return a view with the fields of ``noun``, a class of msgspec or a dataclass, but for those ``without``.
+    """Return a view with the fields of ``noun`` but for those ``without``.  ``noun`` is a class of msgspec or of
+    pydantic, or a dataclass.
 
     A subclass spells the fields that are shown in another type, or with a description.
     """
     kinds = get_type_hints(noun)
-    if issubclass(noun, msgspec.Struct):
+    if issubclass(noun, BaseModel):
+        aliases = {name: name for name in noun.model_fields}
+    elif issubclass(noun, msgspec.Struct):
         aliases = {field.name: field.encode_name for field in msgspec.structs.fields(noun)}
     else:
         aliases = {field.name: field.name for field in dataclasses.fields(noun)}
@@ -64,6 +69,16 @@ class Page(View, Generic[T]):
     data: list[T]
     has_more: bool = False
     next: str | None = None
+
+
+class _HasOrigin(Protocol):
+    @property
+    def origin(self) -> str: ...
+
+
+def created_of(noun: _HasOrigin, stored: StoredNoun | None) -> int | None:
+    """When an object was stored (Unix seconds); None of the file's, and of one that has just left the store."""
+    return seconds(stored.created_at) if noun.origin == "store" and stored is not None else None
 
 
 def seconds(at_ns: int | None) -> int | None:

@@ -14,9 +14,10 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import FILE, Change, changed_secret, differences, lock, record
+from headgate.control.audit.chain import FILE, Change, changed_secret, changing, differences, record
 from headgate.control.store.database import read_meta, write_meta
 from headgate.model import Provider
+from headgate.process.boot import WebhookSettings
 from headgate.resources.compiled import Compiled
 
 REMEMBERED = "audited_file"  # in the table meta
@@ -34,8 +35,7 @@ async def record_changes(engine: AsyncEngine, compiled: Compiled, key: bytes) ->
     async with engine.connect() as connection:
         if await read_meta(connection, REMEMBERED) == now:
             return
-    async with engine.begin() as connection:
-        await lock(connection)
+    async with changing(engine) as connection:
         before: Nouns = json.loads(await read_meta(connection, REMEMBERED) or "{}")
         after: Nouns = json.loads(now)
         for noun, objects in after.items():
@@ -57,6 +57,7 @@ def described(compiled: Compiled, key: bytes) -> Nouns:
             grant.id: {**_plain(grant), DIGEST: _digest(key, [digest.hex()])}
             for digest, grant in compiled.tokens.items()
         },
+        "webhook": {one.name: _webhook(one, key) for one in compiled.alerting.webhooks},
     }
 
 
@@ -65,6 +66,15 @@ def _provider(provider: Provider, digest: str | None) -> dict[str, Any]:
     if provider.headers:
         shown["headers"] = sorted(provider.headers)
     return shown if digest is None else {**shown, DIGEST: digest}
+
+
+def _webhook(hook: WebhookSettings, key: bytes) -> dict[str, Any]:
+    return {
+        "host": hook.host,
+        "events": list(hook.events),
+        "format": hook.format,
+        DIGEST: _digest(key, [hook.url, hook.key.hex()]),
+    }
 
 
 def _plain(noun: object) -> dict[str, Any]:

@@ -19,7 +19,9 @@ from typing import Any
 import httpx2
 import structlog
 
-from headgate.control.identity.roles import ROLES, Role
+from headgate.catalog.words import Role
+from headgate.control.identity.roles import ROLES
+from headgate.model.bounded import Bounded
 from headgate.process.boot import OidcSettings
 
 LOGIN_S = 600.0
@@ -40,13 +42,13 @@ class OidcFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OidcUser:
-    """Who the provider says it is.  ``email`` only where the provider has verified it."""
+    """Who the provider says it is.  ``email`` only where the provider has verified it; ``role`` None: it has none."""
 
     issuer: str
     subject: str
     name: str
     email: str | None
-    role: Role
+    role: Role | None
     tenant: str | None
 
 
@@ -78,7 +80,7 @@ class Oidc:
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings
-        self._begun: dict[str, _Begun] = {}
+        self._begun: Bounded[str, _Begun] = Bounded(MAX_BEGUN)
         self._found: _Metadata | None = None
 
     async def begin(self, redirect_uri: str) -> tuple[str, str]:
@@ -87,13 +89,9 @@ class Oidc:
         from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415
 
         found = await self._metadata()
-        now = time.monotonic()
-        self._begun = {state: one for state, one in self._begun.items() if one.until > now}
-        while len(self._begun) >= MAX_BEGUN:
-            del self._begun[next(iter(self._begun))]
-        state = secrets.token_urlsafe(32)
-        begun = _Begun(secrets.token_urlsafe(32), secrets.token_urlsafe(48), redirect_uri, now + LOGIN_S)
-        self._begun[state] = begun
+        state, until = secrets.token_urlsafe(32), time.monotonic() + LOGIN_S
+        begun = _Begun(secrets.token_urlsafe(32), secrets.token_urlsafe(48), redirect_uri, until)
+        self._begun.put(state, begun)
         url: str = prepare_grant_uri(
             found.authorize,
             client_id=self._settings.client_id,
@@ -247,9 +245,6 @@ class Oidc:
 
     def _user(self, found: _Metadata, claims: Mapping[str, Any]) -> OidcUser:
         granted = role_of(_claim(claims, self._settings.role_claim), self._settings.roles)
-        if granted is None:
-            log.warning("an OIDC user has no role here", issuer=found.issuer, subject=str(claims["sub"]))
-            raise OidcFailed("You have no role in this gateway; ask its admin for one.")
         email = claims.get("email") if claims.get("email_verified") is True else None
         wanted = claims.get("preferred_username") or claims.get("email") or claims.get("name") or claims["sub"]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(wanted).partition("@")[0])[:58].strip("-") or "user"
@@ -266,8 +261,8 @@ def _claim(claims: Mapping[str, Any], path: str) -> object:
     return found
 
 
-def role_of(claim: object, roles: Mapping[str, str]) -> tuple[Role, str | None] | None:
-    """The highest role that the claim's values have, with its tenant; None: no value has one."""
+def role_of(claim: object, roles: Mapping[str, str]) -> tuple[Role | None, str | None]:
+    """The highest role that the claim's values have, with its tenant; (None, None): no value has one."""
     values = claim if isinstance(claim, list) else [claim]
     targets = [roles[value] for value in values if isinstance(value, str) and value in roles]
     for role in ROLES:
@@ -275,4 +270,4 @@ def role_of(claim: object, roles: Mapping[str, str]) -> tuple[Role, str | None] 
             name, _, tenant = target.partition(":")
             if name == role:
                 return role, tenant or None
-    return None
+    return None, None

@@ -1,12 +1,14 @@
 """How often a login may be tried: per name and per address, in memory.  Pure: time is an argument.
 
-A success gives its try back.  Names that no user has are counted like others.
+A success gives its try back.  Names that no user has are counted like others; a login elsewhere (OIDC) has no name.
 """
 
 from __future__ import annotations
 
 import ipaddress
 from dataclasses import dataclass, field
+
+from headgate.model.bounded import Bounded
 
 MAX_KEYS = 20_000
 
@@ -27,9 +29,9 @@ BY_ADDRESS = LoginAllowance(60, 1.0)  # behind a proxy all callers have its addr
 class LoginThrottle:
     """Mutable: for each key, the time at which all its tries are there again."""
 
-    _full_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    _full_at: Bounded[tuple[str, str], float] = field(default_factory=lambda: Bounded(MAX_KEYS))
 
-    def wait(self, name: str, address: str, now: float) -> float:
+    def wait(self, name: str | None, address: str, now: float) -> float:
         """Counts a try.  Returns the seconds until the next one is allowed, 0: this one is."""
         keys = self._keys(name, address)
         waits = [self._after_one(key, allowance, now) - now - allowance.burst * allowance.each_s
@@ -38,14 +40,10 @@ class LoginThrottle:
         if longest > 0:
             return longest
         for key, allowance in keys:
-            full_at = self._after_one(key, allowance, now)
-            self._full_at.pop(key, None)  # the youngest goes to the end
-            self._full_at[key] = full_at
-        while len(self._full_at) > MAX_KEYS:
-            del self._full_at[next(iter(self._full_at))]
+            self._full_at.put(key, self._after_one(key, allowance, now))
         return 0.0
 
-    def give_back(self, name: str, address: str) -> None:
+    def give_back(self, name: str | None, address: str) -> None:
         """The try was a success."""
         for key, allowance in self._keys(name, address):
             if key in self._full_at:
@@ -55,8 +53,9 @@ class LoginThrottle:
         return max(self._full_at.get(key, 0.0), now) + allowance.each_s
 
     @staticmethod
-    def _keys(name: str, address: str) -> list[tuple[tuple[str, str], LoginAllowance]]:
-        return [(("name", name.casefold()[:256]), BY_NAME), (("address", network(address)), BY_ADDRESS)]
+    def _keys(name: str | None, address: str) -> list[tuple[tuple[str, str], LoginAllowance]]:
+        found = [(("address", network(address)), BY_ADDRESS)]
+        return found if name is None else [(("name", name.casefold()[:256]), BY_NAME), *found]
 
 
 def network(address: str) -> str:

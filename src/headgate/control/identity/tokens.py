@@ -18,7 +18,7 @@ from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import Change, changed_secret, record
+from headgate.control.audit.chain import Change, changed_secret, changing, record
 from headgate.control.store.database import superseded_tokens, tokens
 from headgate.model import NO_LIMITS, Budget, CallLimits, Grant
 from headgate.policy.auth import digest
@@ -85,7 +85,7 @@ async def create(engine: AsyncEngine, key: bytes, wish: Grant, form: str = "pat"
 async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant, form: str = "pat") -> Minted:
     """Stores the digest of a token that exists already.  Raises IntegrityError where its id or digest is taken."""
     minted = Minted(grant, digest(key, token.encode()), token, time.time_ns())
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(
             insert(tokens).values(
                 id=grant.id,
@@ -186,12 +186,6 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
-async def ids_of_tenant(engine: AsyncEngine, tenant: str) -> set[str]:
-    """The ids of all tokens that this tenant has and had."""
-    async with engine.connect() as connection:
-        return set((await connection.execute(select(tokens.c.id).where(tokens.c.tenant == tenant))).scalars())
-
-
 async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None) -> str | None:
     """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none.
     ``tenant``: only this tenant's.
@@ -207,15 +201,15 @@ async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None
 
 
 async def grants(engine: AsyncEngine, ident: str | None = None) -> Mapping[bytes, Grant]:
-    """The tokens that are good, by digest; of one id where it is given.  Expired ones are among them: the data plane
-    says so to their holders.
+    """The tokens that are good, by digest; where ``ident`` is given, this one and its children.  Expired ones are among
+    them: the data plane says so to their holders.
 
     A rotated token's former secret is good until its own end: the same Grant, expiring then.
     """
     async with engine.connect() as connection:
         good, former = _in_order().where(tokens.c.revoked_at.is_(None)), select(superseded_tokens)
         if ident is not None:
-            good, former = good.where(tokens.c.id == ident), former.where(superseded_tokens.c.token_id == ident)
+            good = good.where(or_(tokens.c.id == ident, tokens.c.parent == ident))
         rows = await connection.execute(good)
         found = {entry.digest: entry.grant for entry in map(_stored, rows)}
         by_id = {grant.id: grant for grant in found.values()}
@@ -233,7 +227,7 @@ def ending(grant: Grant, until: float) -> Grant:
 
 async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
     """Writes what a token may do.  False where no good token has its id."""
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         row = (await connection.execute(select(tokens).where(tokens.c.id == grant.id))).first()
         if row is None or row.revoked_at is not None:
             return False
@@ -255,7 +249,7 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
     minted = Minted(grant, digest(key, token.encode()), token, entry.created_at)
     now = time.time()
     until = now + overlap_s if overlap_s else None
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         gone = superseded_tokens.c.until <= now
         if until is None:
             gone = or_(gone, superseded_tokens.c.token_id == grant.id)
@@ -275,7 +269,7 @@ async def revoke(engine: AsyncEngine, ident: str) -> bool:
     good.
     """
     good, now = tokens.c.revoked_at.is_(None), time.time_ns()
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         result = await connection.execute(update(tokens).where(tokens.c.id == ident, good).values(revoked_at=now))
         if result.rowcount:
             await connection.execute(update(tokens).where(tokens.c.parent == ident, good).values(revoked_at=now))

@@ -1,7 +1,8 @@
 """What today's prices would change for calls that were charged at others; and the corrections, as ledger entries.
 
 A receipt's row keeps what was charged.  A correction is a transfer of its own between the caller and the provider.
-Applied a second time it posts nothing, because the difference is then 0.  Failed attempts keep their cost.
+Applied a second time it posts nothing, because the difference is then 0.  Failed attempts keep their cost, lost calls
+their estimate.
 """
 
 from __future__ import annotations
@@ -17,14 +18,15 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import price_id
-from headgate.control.audit.chain import Change, record
-from headgate.control.ledger.postings import DAY_NS, ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
+from headgate.control.audit.chain import Change, changing, record
+from headgate.control.ledger.postings import ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
 from headgate.control.ledger.prices import price_of
 from headgate.control.store.database import requests, upsert
 from headgate.control.store.ledger_tables import ledger_balances, ledger_entries
 from headgate.model import Price, Provider, Share, TokenDetails, Usage
 from headgate.model.receipt_ids import first_of
 from headgate.policy import metering
+from headgate.policy.admission.periods import DAY_NS
 
 PAGE = 2000
 PHASE = ":reprice:"
@@ -86,7 +88,8 @@ async def reprice(
 
 
 async def _page(connection: AsyncConnection, after: str, until: int | None) -> list[Mapping[str, Any]]:
-    query = select(*(requests.c[name] for name in _READ)).where(requests.c.outcome.is_not(None), requests.c.id > after)
+    final = requests.c.outcome != "lost"  # a lost call may yet be settled; NULL is of calls that run
+    query = select(*(requests.c[name] for name in _READ)).where(final, requests.c.id > after)
     if until is not None:
         query = query.where(requests.c.id < first_of(until))
     return [dict(row) for row in (await connection.execute(query.order_by(requests.c.id).limit(PAGE))).mappings()]
@@ -156,7 +159,7 @@ async def _post(engine: AsyncEngine, entries: Entries) -> None:
     sums = upsert(engine, ledger_balances)
     added = {"amount": ledger_balances.c.amount + sums.excluded.amount}
     rows = [dict(zip(("account", "day", "amount"), row, strict=True)) for row in balances(entries)]
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(ledger_entries.insert(), [dict(zip(ENTRY, entry, strict=True)) for entry in entries])
         await connection.execute(sums.on_conflict_do_update(index_elements=["account", "day"], set_=added), rows)
         calls = sorted({transfer[:24] for transfer, *_ in entries})

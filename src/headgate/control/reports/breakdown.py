@@ -16,15 +16,16 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
 from headgate.control.ledger.tags import as_json, tag_value
-from headgate.control.reports.usage import MAX_GROUPS, UsageFilters, figures, named
+from headgate.control.reports.usage import ENDED_WELL, MAX_GROUPS, UsageFilters, figures, named
 from headgate.control.store.database import requests
 from headgate.model.receipt_ids import first_of
+from headgate.policy.admission.periods import DAY_NS, DAY_S
 
 HOUR_NS = 3600 * NANO
 GROUPS = ("tenant", "session", "user", "tag", "hour")
 
 _row = requests.c
-_ended_well = _row.outcome.in_(("delivered", "cancelled"))
+_ended_well = _row.outcome.in_(ENDED_WELL)
 _SUMS: tuple[ColumnElement[Any], ...] = (
     func.count(),
     func.sum(case((_row.outcome == "delivered", 1), else_=0)),
@@ -42,8 +43,8 @@ _KEYS: dict[str, ColumnElement[Any]] = {
     "session": _row.session,
     "user": _row.client_user,
     "hour": _row.created_at.op("/")(HOUR_NS),  # of integers, which both databases cut
-    "day": _row.created_at.op("/")(24 * HOUR_NS),
-    "model": _row.provider + "/" + _row.model,
+    "day": _row.created_at.op("/")(DAY_NS),
+    "model": case((_row.model == "", ""), else_=_row.provider + "/" + _row.model),
     "provider": _row.provider,
     "requested": _row.requested,
     "token": _row.grant_id,
@@ -126,7 +127,7 @@ def _name(group_by: str, key: Any) -> str | None:
     if key is None or key == "":
         return None
     if group_by == "day":
-        return datetime.fromtimestamp(int(key) * 24 * 3600, UTC).date().isoformat()
+        return datetime.fromtimestamp(int(key) * DAY_S, UTC).date().isoformat()
     if group_by == "hour":
         return datetime.fromtimestamp(int(key) * 3600, UTC).strftime("%Y-%m-%dT%H:00Z")
     return str(key)

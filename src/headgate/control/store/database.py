@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from headgate.control.store import (
     access_tables,  # noqa: F401 - its tables are part of the schema
+    alert_tables,  # noqa: F401 - its tables are part of the schema
     ledger_tables,  # noqa: F401 - its tables are part of the schema
     postgres,
     revisions,
@@ -98,12 +99,14 @@ LABELLED = requests.c.label.is_not(None)
 UNDELIVERED = requests.c.outcome != text("'delivered'")
 WITH_CODE = requests.c.code != text("''")
 CONTINUED = requests.c.continued.is_not(None)
+OF_TENANT = requests.c.tenant.is_not(None)
 _partial("requests_by_label", LABELLED, "label", "id")
 _partial("requests_by_grant_label", LABELLED, "grant_id", "label", "id")
 _partial("requests_by_outcome", UNDELIVERED, "outcome", "id")
 _partial("requests_by_code", WITH_CODE, "code", "id")
 _partial("requests_continued", CONTINUED, "id")
 _partial("requests_by_session", requests.c.session.is_not(None), "session", "id")
+_partial("requests_by_tenant", OF_TENANT, "tenant", "id")
 _partial("requests_tagged", requests.c.tags.is_not(None), "id")
 _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 

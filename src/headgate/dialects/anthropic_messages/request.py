@@ -6,7 +6,8 @@ API gets the native members, because signatures of thinking are bound to the exa
 
 from __future__ import annotations
 
-from headgate.dialects.anthropic_messages import from_chat, to_chat
+from headgate.dialects.anthropic_messages import from_chat, seals
+from headgate.dialects.anthropic_messages.to_chat import ChatConversion
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -16,27 +17,50 @@ from headgate.dialects.openai_chat.request import (
     read_trace,
     with_parameters,
 )
+from headgate.dialects.quirks import unfit
 from headgate.model import Call, ModelRow, Rendered, Target
 from headgate.wire import codec
+from headgate.wire.codec import Object
 
 NAME = "anthropic_messages"
 PATH = "/messages"
+COUNT_PATH = "/messages/count_tokens"
 FIELDS = b"anthropic-version: 2023-06-01\r\n"
+_PASSES = b"anthropic-"  # the client's version and betas belong to its body
+# Members that decide how the answer is made; the question for a count refuses them
+_UNCOUNTED = frozenset(
+    (
+        "max_tokens", "stream", "metadata", "stop_sequences", "temperature", "top_p", "top_k", "service_tier",
+        "inference_geo", "container",
+    )
+)  # fmt: skip
 _MAX_TOKENS = 4096  # for a model without a known limit: the API requires one
 
 
 def read(body: bytes) -> Call:
     """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
     native = codec.decode_object(body)
-    trace, options = native.pop("include_route_trace", None), native.pop("headgate", None)
-    model, stream = read_model(native), read_stream(native)
     most = codec.as_integer(native.get("max_tokens"))
     if most is None or most < 1:
         raise invalid("max_tokens", "must be an integer of at least 1")
-    members = to_chat.members(native)
-    prompt = ChatPrompt(members, len(members["messages"]))
+    return _read(native, most)
+
+
+def read_count(body: bytes) -> Call:
+    """Read a request whose tokens are to be counted: it needs no limit."""
+    return _read(codec.decode_object(body), None)
+
+
+def _read(native: Object, most: int | None) -> Call:
+    trace, options = native.pop("include_route_trace", None), native.pop("headgate", None)
+    model, stream = read_model(native), read_stream(native)
+    chat = ChatConversion(native)
+    prompt = ChatPrompt(chat.members, len(chat.members["messages"]))
     # A stream of this API always reports its usage.
-    call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native)
+    call = Call(
+        chat.members, model, stream, stream, prompt, most, dialect=NAME, native=native, lost=chat.lost,
+        thoughts=tuple(chat.thoughts),
+    )  # fmt: skip
     if trace is not None:
         call.trace = read_trace(trace)
     if options is not None:
@@ -46,18 +70,39 @@ def read(body: bytes) -> Call:
 
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
     """The upstream's request, with its own id for the model.  The target's row sets, drops and renames parameters."""
-    if call.dialect == NAME and call.native is not None:
-        members = call.native.copy()
-    else:
-        members = from_chat.members(call.body)
-    members["model"] = codec.raw(target.upstream_model)
+    members, passes, dropped = _members(call, target)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
+        dropped += tuple(name for name in row.param_drop if name in members)
         members = with_parameters(members, row)
     if codec.is_null(members.get("max_tokens")):
-        members["max_tokens"] = codec.raw(_limit(row))
-    return Rendered(PATH, codec.encode(members), FIELDS)
+        members["max_tokens"] = codec.raw(most_output(row))
+    return Rendered(PATH, codec.encode(members), FIELDS, passes, dropped)
 
 
-def _limit(row: ModelRow | None) -> int:
+def render_count(call: Call, target: Target) -> Rendered:
+    """The question how many tokens a request has.  It takes only what is part of the prompt."""
+    members, passes, _ = _members(call, target)
+    counted = {name: value for name, value in members.items() if name not in _UNCOUNTED}
+    return Rendered(COUNT_PATH, codec.encode(counted), FIELDS, passes)
+
+
+def _members(call: Call, target: Target) -> tuple[Object, bytes, tuple[str, ...]]:
+    """Return a request's members for a target, the client's header fields that belong to them (see ``Rendered``), and
+    the names of the members that are not among them.
+    """
+    if call.dialect == NAME and call.native is not None:
+        members = call.native.copy()
+        dropped = seals.unseal(members, target.provider.family)
+        passes = _PASSES
+    else:
+        members, lost = from_chat.members(call.body, target)
+        dropped = tuple(dict.fromkeys((*call.lost, *lost, *unfit(call.thoughts))))
+        passes = b""
+    members["model"] = codec.raw(target.upstream_model)
+    return members, passes, dropped
+
+
+def most_output(row: ModelRow | None) -> int:
+    """Return the limit of an answer whose request names none."""
     return row.max_output if row is not None and row.max_output else _MAX_TOKENS

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from headgate.dialects import quirks
-from headgate.dialects.base import PassThrough, Reply
+from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.openai_chat import prefill, request
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.face import ChatFace
@@ -19,6 +19,7 @@ from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
+from headgate.wire import sse
 
 NAME = "openai_chat"
 
@@ -28,12 +29,17 @@ class ChatClient:
 
     name = NAME
     path = request.PATH
+    counts: CountedBy | None = None
     prefix = "chatcmpl-"
+    keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
     requested = staticmethod(request.asked_for)
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
+
+    def begin(self) -> ChatClient:
+        return self
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> ChatFace:
         return ChatFace(reply, before)
@@ -41,6 +47,8 @@ class ChatClient:
 
 class ChatPassThrough:
     """Implements ``base.PassThrough``."""
+
+    returns: tuple[bytes, ...] = ()
 
     def stream(self, reply: Reply) -> ChatStream:
         return ChatStream(reply)
@@ -54,12 +62,16 @@ class ChatPassThrough:
 
     answer = staticmethod(whole_answer)
 
+    def refusal(self, body: bytes, reply: Reply, error: GatewayError) -> bytes:
+        return b""  # servers of this API have many forms of errors, its clients read one
+
 
 class ChatBackend:
     """Implements ``base.Backend``."""
 
     name = NAME
     passes: PassThrough | None = ChatPassThrough()
+    counts: CountingOf | None = None
     usage_fields = frozenset(("stream_options", "include_usage"))
 
     adds_usage_field = staticmethod(quirks.adds_stream_options)

@@ -9,7 +9,6 @@ from msgspec import Raw
 from headgate.dialects.base import (
     Delta,
     Finish,
-    RawDelta,
     ReasoningDelta,
     RefusalDelta,
     Reply,
@@ -19,11 +18,11 @@ from headgate.dialects.base import (
     finish_of,
     own_members,
 )
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream.chunks import Members
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.stream import ChatStream
+from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
@@ -110,8 +109,6 @@ def _members(delta: Delta) -> Members:
             return {"tool_calls": [{"index": delta.index, "id": delta.id, "type": "function", "function": function}]}
         case ToolDelta():
             return {"tool_calls": [{"index": delta.index, "function": {"arguments": delta.arguments}}]}
-        case RawDelta():
-            return {delta.key: delta.value}
         case _:
             return {}
 

@@ -13,7 +13,7 @@ from typing import Any
 from msgspec import Raw
 
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.dialects.quirks import UNLIMITED, lacks, renamed
+from headgate.dialects.quirks import UNLIMITED, fit, lacks, renamed, unfit
 from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow, Options, Rendered, Target
@@ -72,6 +72,7 @@ def rewritten(call: Call, members: Object) -> Call:
     return Call(
         fresh.body, fresh.model, call.stream, call.include_usage, fresh.prompt, fresh.max_tokens, call.timeout_ms,
         call.metadata, call.options, call.trace,
+        lost=(*call.lost, *unfit(call.thoughts)),  # messages may stand elsewhere now
     )  # fmt: skip
 
 
@@ -119,13 +120,17 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
             members["stream_options"] = codec.raw(given)
         else:
             members.pop("stream_options", None)
+    dropped = call.lost
+    if call.dialect:
+        dropped += fit(members, call, target)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
+        dropped += tuple(name for name in row.param_drop if name in members)
         members = with_parameters(members, row)
     quirks = target.provider.quirks
     if quirks:
-        apply_quirks(members, quirks)
-    return Rendered(PATH, codec.encode(members))
+        dropped += apply_quirks(members, quirks)
+    return Rendered(PATH, codec.encode(members), dropped=dropped)
 
 
 def with_parameters(members: Object, row: ModelRow) -> Object:

@@ -29,6 +29,7 @@ from headgate.ports import Asking
 from headgate.serving.call import response_headers
 from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
+from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
@@ -72,6 +73,7 @@ class Exchange:
         self._replay = replay
         self._health = directory.health
         self._admission = Admission(directory.counters)
+        self.counting = TokenCounting(directory, refusals, carriers, limits)
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing."""
@@ -107,7 +109,7 @@ class Exchange:
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         """Return the client as this call speaks with it, and the call's receipt."""
-        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
+        return client.begin(), Receipt(self._ids, client.prefix, self._journal, request.received)
 
     def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
         """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
@@ -156,7 +158,7 @@ class Exchange:
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
         receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
-        relay = self._relay(plan, egress, receipt) if call.stream else None
+        relay = self._relay(plan, egress, receipt, client) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
@@ -166,7 +168,7 @@ class Exchange:
             asking: Asking | None = None
             finished = False
             try:
-                asking = self._ask(request, call, step.attempt, deadline, recovery)
+                asking = self._ask(request, call, step.attempt, deadline, recovery, receipt)
                 upstream = await asking
                 receipt.answered(asking)
                 account = step.attempt.account
@@ -212,21 +214,24 @@ class Exchange:
             if egress.gone or egress.deserted:
                 raise ClientGone
 
-    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
-        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
+    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt, client: Client) -> Relay:
+        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive, client.keep_alive)
         if plan.alias.early_commit_s is not None:
             relay.commit_after(plan.alias.early_commit_s)
         return relay
 
     def _ask(
-        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None
-    ) -> Asking:
+        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None,
+        receipt: Receipt,
+    ) -> Asking:  # fmt: skip
         target = attempt.target
         if recovery is None:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        if rendered.dropped:
+            receipt.drop(rendered.dropped)
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )

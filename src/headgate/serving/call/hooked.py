@@ -22,9 +22,10 @@ class HookedExchange(Exchange):
     def __init__(self, hooks: Hooks, *parts: Any) -> None:
         super().__init__(*parts)
         self._hooks = hooks
+        self.counting.forwards = False
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
-        hooked = HookedClient(client, self._hooks)
+        hooked = HookedClient(client.begin(), self._hooks)
         receipt = HookedReceipt(self._ids, client.prefix, self._journal, request.received)
         receipt.hooks, receipt.acted = self._hooks, hooked.acted
         return hooked, receipt

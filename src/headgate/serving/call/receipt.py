@@ -38,6 +38,7 @@ from headgate.ports import Asking
 from headgate.serving.call.holding import Holding
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import as_text, encode
+from headgate.wire.http import visible
 
 _monotonic = time.monotonic
 
@@ -93,6 +94,8 @@ class Receipt:
     passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
     holding: Holding | None = None  # the limits and budgets that it counts against
+    fields = b""  # of the last attempt: header lines for the client, of its answer and of what it was not sent
+    dropped: tuple[str, ...] = ()  # members of the request that the last attempt's target could not be sent
     stopped = False  # its budget could not pay for more of the answer
     _skips = False  # the client has an answer without events that could not be read
     _state = lifecycle.RECEIVED
@@ -147,6 +150,11 @@ class Receipt:
                 self.label, tenant=grant.tenant if grant is not None else "", hold=0,
             )
         )  # fmt: skip
+
+    def drop(self, names: tuple[str, ...]) -> None:
+        """The attempt's target is not sent these members of the request."""
+        self.dropped = names
+        self.fields = b"x-headgate-dropped: %b\r\n" % visible(", ".join(names))
 
     def step(self, event: str) -> None:
         self._state = lifecycle.TABLE[self._state, event]
@@ -218,8 +226,13 @@ class Receipt:
             self.usage.basis.encode(),
             b"true" if self.fell_back else b"false",
             self.number,
-            _continued(self.continued) if self.continued else b"",
+            self._rest() if self.continued or self.dropped else b"",
         )
+
+    def _rest(self) -> bytes:
+        """Further members of the ``headgate`` object, as few answers have them."""
+        seams = b',"continued":%b' % encode([explain.seam_view(seam) for seam in self.continued])
+        return (seams if self.continued else b"") + (b',"dropped":%b' % encode(self.dropped) if self.dropped else b"")
 
     def trace(self) -> bytes:
         """The route trace of a call that has delivered, as JSON."""
@@ -235,6 +248,7 @@ class Receipt:
             "model": last.upstream_model,
             "fallback_used": self.fell_back,
             "parameters": _edits(last.row),
+            **({"dropped": list(self.dropped)} if self.dropped else {}),
             "candidates": [
                 {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                 for c in (self.plan.candidates if self.plan is not None else ())
@@ -323,10 +337,6 @@ def _named(value: bytes) -> str:
     """The client's name for something, from a header or as a JSON text."""
     text = as_text(Raw(value)) if value[:1] == b'"' else None
     return value.decode("utf-8", "replace") if text is None else text
-
-
-def _continued(seams: list[SeamRecord]) -> bytes:
-    return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 
 def _edits(row: ModelRow | None) -> dict[str, object] | None:

@@ -11,11 +11,12 @@ import msgspec
 
 from headgate.catalog import parameters
 from headgate.dialects import registry
-from headgate.dialects.base import Client
+from headgate.dialects.base import Client, CountedBy
 from headgate.errors import (
     DRAINING,
     INVALID_JSON,
     METHOD_NOT_ALLOWED,
+    NO_WEBSOCKET,
     PAYLOAD_TOO_LARGE,
     REQUEST_NOT_FOUND,
     ROUTE_NOT_FOUND,
@@ -76,11 +77,17 @@ class Routes:
         self._clients: dict[bytes, Client] = {}  # by path
         self._table: dict[bytes, dict[bytes, Operation]] = {}
         self._collections: dict[bytes, dict[bytes, Operation]] = {}
+        for path in (b"/", b"/api/hello"):  # agents look here whether there is a server at all
+            self._table[path] = _read_only(self._livez)
         for prefix in PREFIXES:
             for client in registry.CLIENTS.values():
-                path = f"{prefix}{client.path}".encode()
-                self._clients[path] = client
-                self._table[path] = {b"POST": partial(self._call, client)}
+                route = f"{prefix}{client.path}".encode()
+                self._clients[route] = client
+                self._table[route] = {b"POST": partial(self._call, client)}
+                if client.counts is not None:
+                    route = f"{prefix}{client.counts.path}".encode()
+                    self._clients[route] = client
+                    self._table[route] = {b"POST": partial(self._count, client, client.counts)}
             self._table[f"{prefix}/models".encode()] = self._read(lists.models)
             self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
             self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
@@ -123,6 +130,12 @@ class Routes:
             operation(request, egress)
         elif request.method == b"OPTIONS":
             self._preflight(request, egress, operations)
+        elif request.path in self._clients and b"sec-websocket-key" in request.headers:
+            # Codex goes on with events at once after 426, and only after many attempts with any other status
+            said = "this path has no WebSocket: POST the request, the answer comes as server-sent events"
+            self.refuse(
+                GatewayError(NO_WEBSOCKET, said), request, egress, b"Upgrade: HTTP/1.1\r\n" + _allow(operations)
+            )
         else:
             allowed = ", ".join(sorted(name.decode() for name in operations))
             self.refuse(
@@ -161,6 +174,9 @@ class Routes:
 
     def _call(self, client: Client, request: Request, egress: Egress) -> None:
         self._start(self._exchange.run(request, egress, client), "call", egress)
+
+    def _count(self, client: Client, counts: CountedBy, request: Request, egress: Egress) -> None:
+        self._start(self._exchange.counting.run(request, egress, client, counts), "count", egress)
 
     def _start(self, coroutine: object, name: str, egress: Egress) -> None:
         fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question

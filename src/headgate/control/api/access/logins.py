@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from headgate.catalog.words import Role
 from headgate.control.api.access.callers import Caller, address_of, set_cookie
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
@@ -16,7 +17,7 @@ from headgate.control.api.routers import open_router, router
 from headgate.control.api.views import Page, View, seconds
 from headgate.control.identity import sessions, users
 from headgate.control.identity.passwords import Passwords
-from headgate.control.identity.roles import Principal, Role
+from headgate.control.identity.roles import Principal
 from headgate.control.identity.sessions import LoginSession, csrf_token
 from headgate.control.identity.throttle import LoginThrottle
 from headgate.control.identity.users import User
@@ -32,16 +33,20 @@ SessionIdent = Annotated[Text, Path(description="The session's id, as GET /sessi
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What proves passwords, and how often they may be tried.  One per application."""
+    """What proves passwords, and how often logins may be tried.  One per application."""
 
     passwords: Passwords = field(default_factory=Passwords)
     throttle: LoginThrottle = field(default_factory=LoginThrottle)
 
-    async def proven(self, admin: Admin, name: str, password: str, address: str) -> User:
-        """The user with this password.  Raises GatewayError (401, 429), SQLAlchemyError."""
+    def count(self, name: str | None, address: str) -> None:
+        """Count a try.  Raises GatewayError (429)."""
         wait = self.throttle.wait(name, address, time.monotonic())
         if wait > 0:
             raise GatewayError(TOO_MANY_LOGINS, "Too many logins were tried; wait a little.", retry_after=wait)
+
+    async def proven(self, admin: Admin, name: str, password: str, address: str) -> User:
+        """The user with this password.  Raises GatewayError (401, 429), SQLAlchemyError."""
+        self.count(name, address)
         user = await users.authenticated(admin.engine, self.passwords, name, password)
         if user is None:
             log.warning("a login was refused", address=address)  # the name may be a password in the wrong field

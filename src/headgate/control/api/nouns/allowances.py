@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from pydantic import Field
 
 from headgate.catalog.money import usd
 from headgate.control.api.parts import Admin
-from headgate.control.api.views import View, seconds, view_of
+from headgate.control.api.views import View, view_of
+from headgate.control.telemetry.live import holder_standings
 from headgate.model import Budget, CallGroup, CallLimits, Tenant
 from headgate.policy.admission.standings import BudgetStanding, HolderStanding, LimitStanding
 
-MOST_KEYS = 500  # of one question to a data process
-
 LimitStandingView = view_of(LimitStanding)
 BudgetStandingView = view_of(BudgetStanding)
-_standings = msgspec.json.Decoder(dict[str, HolderStanding])
 
 
 class LimitsView(view_of(CallLimits)):  # type: ignore[misc]
@@ -33,7 +29,7 @@ class BudgetView(View):
     zone: str
 
 
-class HolderStandingView(view_of(HolderStanding, "rpm", "tpm", "rpd", "parallel", "budget")):  # type: ignore[misc]
+class HolderStandingView(view_of(HolderStanding)):  # type: ignore[misc]
     """What one holder has used and has left; null: it has no such limit."""
 
     rpm: LimitStandingView | None  # type: ignore[valid-type]
@@ -55,18 +51,17 @@ def view_of_standing(one: HolderStanding) -> HolderStandingView:
     return view
 
 
-def of_holder(holder: Tenant | CallGroup, standing: HolderStanding | None, created_at: int | None) -> dict[str, Any]:
-    """The members that the views of tenants and of budgets have in common.  ``created_at`` is Unix nanoseconds."""
+def of_holder(holder: Tenant | CallGroup, standing: HolderStanding | None, created: int | None) -> dict[str, Any]:
+    """The members that the views of tenants and of budgets have in common."""
     return {
         "limits": LimitsView.of(holder.limits),
         "budget": view_of_budget(holder.budget),
         "standing": None if standing is None else view_of_standing(standing),
         "managed_by_file": holder.origin == "file",
-        "created": seconds(created_at),
+        "created": created,
     }
 
 
 async def used(admin: Admin, keys: Sequence[str]) -> dict[str, HolderStanding] | None:
     """What holders have used, by the keys of their counters; None where no data process answers."""
-    answer = await admin.link.ask("quotas", "", {"keys": json.dumps(list(keys[:MOST_KEYS]))})
-    return None if answer is None or answer.status != 200 else _standings.decode(answer.body)
+    return await holder_standings(admin.link, keys)

@@ -15,7 +15,7 @@ from headgate.catalog.money import NANO
 from headgate.catalog.words import Outcome
 from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
-from headgate.control.api.nouns.tokens import own_tokens, token_id
+from headgate.control.api.nouns.tokens import token_id
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, view_of
@@ -88,7 +88,8 @@ class RequestView(_columns()):  # type: ignore[misc]
     """One call.  ``outcome`` and ``status`` are null while it runs; ``cost_usd`` is null where the price is unknown.
 
     ``cost_usd`` is what the caller pays, ``upstream_cost_usd`` what all attempts cost together.  ``not_continued``: why
-    a stream that broke could not go on.
+    a stream that broke could not go on.  For a tenant admin ``upstream_cost_usd`` and an attempt's ``account`` are
+    null.
     """
 
     object: Literal["headgate.request"]
@@ -139,26 +140,35 @@ def routes(admin: Admin) -> APIRouter:
             until=instant_of("until", until),
             min_cost=None if min_cost_usd is None else int(min_cost_usd * NANO),
             min_duration_us=None if min_duration_ms is None else int(min_duration_ms * 1000),
-            tokens=await own_tokens(admin, caller),
+            tenant=caller.bound_to,
         )
         await caught_up(admin)
         try:
             page = await requests.page(admin.engine, filters, limit, cursor)
         except ValueError as error:
             raise GatewayError(INVALID_VALUE, str(error), param="cursor") from error
-        body = {"object": "list", "data": page.rows, "has_more": page.has_more, "next": page.next}
+        rows = [_shown_to(caller, row) for row in page.rows]
+        body = {"object": "list", "data": rows, "has_more": page.has_more, "next": page.next}
         return Response(_encode(body), media_type="application/json")
 
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
     async def get_request(ident: RequestIdent, caller: Caller) -> Response:
         """One call, with every attempt."""
         await caught_up(admin)
-        found = await requests.one(admin.engine, ident, await own_tokens(admin, caller))
+        found = await requests.one(admin.engine, ident, tenant=caller.bound_to)
         if found is None:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
-        return Response(_encode(found), media_type="application/json")
+        return Response(_encode(_shown_to(caller, found)), media_type="application/json")
 
     return api
+
+
+def _shown_to(caller: Principal, row: dict[str, Any]) -> dict[str, Any]:
+    """A call without the operator's own figures, where the caller is a tenant's."""
+    if caller.bound_to is None:
+        return row
+    attempts = [{**one, "account": None} for one in row["attempts"]]
+    return {**row, "upstream_cost_usd": None, "attempts": attempts}
 
 
 async def caught_up(admin: Admin) -> None:

@@ -8,16 +8,14 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from headgate import errors
 from headgate.dialects import tally
 from headgate.dialects.openai_chat import normalise
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.calls import ToolCalls
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import Tally
-from headgate.errors import GatewayError
+from headgate.dialects.tally import Held, Tally
+from headgate.dialects.usage import reading as usages
 from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
@@ -37,8 +35,7 @@ class ContinuedStream(ChatStream):
         """Takes up where ``before`` broke: from here on the two are one stream.  The client has ``used`` of it."""
         self.seam = seam
         self.visible = self._begun = True
-        self._hold = ""  # what the client waits for is the rest of something
-        self._held = None
+        self._held = Held("", len)  # the client waits for the rest of something
         self._face = before._face
         self._choices = before._choices
         for choice in self._choices.values():
@@ -107,8 +104,8 @@ class ContinuedStream(ChatStream):
             return
         if open_end:
             held = seam.close()
-            if seam.diverged or seam.unclear:
-                self._diverge()
+            self.error = seam.failure(self.provider)
+            if self.error is not None:
                 return
             if held:
                 self.view.pieces += 1
@@ -116,12 +113,6 @@ class ContinuedStream(ChatStream):
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
         super()._finish_up(parts)
-
-    def _diverge(self) -> None:
-        said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
-        if self.seam.unclear:
-            said = f"{self.provider} may have begun the answer again instead of going on with it."
-        self.error = GatewayError(errors.UPSTREAM_DIVERGED, said)
 
     def _take_choice(
         self,
@@ -164,8 +155,7 @@ class ContinuedStream(ChatStream):
         lost = seam.diverged or seam.unclear
         if not lost and not seam.resolved and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
             new += seam.close()
-        if seam.diverged or seam.unclear:
-            self._diverge()
+        self.error = self.error or seam.failure(self.provider)
         if seam.stopped:
             choice["finish_reason"] = codec.raw("stop")
             self.done = True
