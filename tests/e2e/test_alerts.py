@@ -101,7 +101,9 @@ def test_alerts_reach_webhooks_once(gateway: Make) -> None:
         assert gate.cli("webhook", "test", "late").returncode == gate.cli("webhook", "test", "absent").returncode == 1
         told = gate.cli("doctor").stdout
         assert "webhook late: its alerts are not taken: it answers 500" in told
-        assert {tuple(one["pending"]) for one in shown(gate, "alert", "list")} == {("late",), ()}
+        gate.until(
+            lambda: {tuple(one["pending"]) for one in gate.admin("GET", "/alerts")[1]["data"]} == {("late",), ()}
+        )
         late.statuses.clear()
         before = len(events(ops))
         for role in ("data", "control"):

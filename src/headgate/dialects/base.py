@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import NOTHING, Call, Prompt, Rendered, Target, Usage, Used
+from headgate.model import NOTHING, Call, Prompt, PromptMessage, Rendered, Target, Usage, Used
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -265,16 +265,21 @@ class Client(Protocol):
     """An API that callers speak."""
 
     name: str
-    path: str  # after the base URL, e.g. /chat/completions
+    path: str  # after the base URL, e.g. /chat/completions; with a slash at its end: the root of the paths of models
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
     counts: CountedBy | None  # None: this API has no question for the tokens of a request
     keep_alive: bytes  # what a stream sends while its upstream is silent
 
-    def begin(self) -> Client:
-        """Return this API for one call.  If its error events depend on the stream before them, it keeps that there."""
+    def begin(self, path: bytes, query: bytes) -> Client:
+        """Return this API for one request: itself, or a client that knows what the path names and where its stream
+        stands.
+        """
 
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
+
+    def with_prompt(self, call: Call, messages: Sequence[PromptMessage]) -> Call:
+        """Return the call with a saved prompt's messages before its own, in every form in which it has them."""
 
     def requested(self, body: bytes) -> str:
         """Return the model that a refused request names, for its receipt; empty if it has no printable name."""

@@ -42,7 +42,9 @@ class HookedClient:
         self.prefix = client.prefix
         self.keep_alive = client.keep_alive
         self.counts = client.counts
+        self.read = client.read
         self.requested = client.requested
+        self.with_prompt = client.with_prompt
         self.error_body = client.error_body
         self.error_event = client.error_event
         self.acted: dict[str, None] = {}
@@ -51,12 +53,12 @@ class HookedClient:
         self._face: MaskedFace | None = None
         self._structured = False  # the answer's text is JSON
 
-    def begin(self) -> HookedClient:
+    def begin(self, path: bytes, query: bytes) -> HookedClient:
         return self
 
-    def read(self, body: bytes) -> Call:
-        """What the client asks for, as its hooks let it.  Raises GatewayError."""
-        call = self._hooks.look_at(self._client.read(body), self.acted)
+    def examined(self, call: Call) -> Call:
+        """Return the client's request, complete, as its hooks let it.  Raises GatewayError."""
+        call = self._hooks.look_at(call, self.acted)
         if self._hooks.masking:
             check_maskable(call)
             self._structured = call.prompt.obstacle == "structured"

@@ -10,6 +10,7 @@ from msgspec.structs import astuple
 
 from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
 from headgate.model.prices import Price, TokenDetails
+from headgate.model.prompts import PromptReference
 
 
 class Options(Struct, frozen=True, gc=False):
@@ -103,7 +104,8 @@ class Call(Struct, gc=False):
 
     ``dialect`` is the client's API if that is another one; ``native`` then holds the members as the client sent them,
     until the gateway changes the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
-    reasoning of earlier turns, which ``body`` does not contain.
+    reasoning of earlier turns, which ``body`` does not contain.  ``saved_prompt``: its
+    messages go before those of ``body``; None: the request names none.
     """
 
     body: dict[str, Raw]
@@ -120,6 +122,7 @@ class Call(Struct, gc=False):
     native: dict[str, Raw] | None = None
     lost: tuple[str, ...] = ()
     thoughts: tuple[Thought, ...] = ()
+    saved_prompt: PromptReference | None = None
 
 
 class Target(Struct, frozen=True):

@@ -18,7 +18,7 @@ from headgate import model
 from headgate.catalog.names import nearest
 from headgate.catalog.presets import Dialect, Prefill, Row, YesNo
 from headgate.catalog.words import Auth, Training
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.resources.account import Key, as_key
 from headgate.resources.fields import (
     ModelName,
@@ -121,6 +121,12 @@ class ProviderBody(ProviderEdit):
         """With what was sent; new headers are in the clear."""
         sent = {name: getattr(edit, name) for name in edit.model_fields_set}
         return self.model_copy(update=sent | ({"sealed_headers": {}} if "headers" in sent else {}))
+
+    def described(self) -> dict[str, Any]:
+        shown = {name: value for name, value in super().described().items() if name != "sealed_headers"}
+        if "headers" in shown:  # an earlier release kept their values in the clear
+            shown["headers"] = sorted(shown["headers"] or ())
+        return shown
 
 
 # ------------------------------------------------------------------------------------- of the file

@@ -261,6 +261,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
         tenants={name: row.tenant(name, "file") for name, row in file.tenants.items()},
         groups=tuple(row.group(row.ident, "file") for row in file.budgets),
+        prompts={row.key: row.declared_prompt() for row in file.prompts},
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): row.grant() for row in file.tokens}
     secrets = {one.id: key for _origin, name, row in declared for one, key in row.accounts(name).items()}

@@ -17,6 +17,7 @@ from headgate.model import HookSettings
 from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.callers.group import GroupTable
+from headgate.resources.callers.prompt import PromptTable
 from headgate.resources.callers.tenant import TenantName, TenantWish
 from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
@@ -164,5 +165,6 @@ class File(Resource):
     tokens: list[TokenTable] = []
     tenants: dict[TenantName, TenantWish] = {}
     budgets: list[GroupTable] = []
+    prompts: list[PromptTable] = []
     alerts: AlertsTable = AlertsTable()
     webhooks: Annotated[list[WebhookTable], Field(max_length=MAX_WEBHOOKS)] = []

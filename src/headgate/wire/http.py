@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from headgate.errors import BAD_FRAMING, HTTP_VERSION, GatewayError
+from headgate.wire.redaction import holds
 
 REASONS = {
     100: "Continue", 200: "OK", 204: "No Content", 304: "Not Modified",
@@ -28,7 +29,17 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 # Fields that a message may have only once.  With a second one, two parsers could read two different messages (RFC
 # 9112 §6.3, RFC 9110 §7.2).  Or a client and its proxy could disagree on the caller.
-ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type"))
+ONCE = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"authorization",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"content-type",
+    )
+)
 
 # Fields of a request to an upstream that the transport writes: they frame, route and authenticate it (RFC 9110 §7.6.1).
 # The file, the admin API, a provider row and a client may not add a second one.
@@ -36,7 +47,7 @@ TRANSPORT_FIELDS = frozenset(
     (
         "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
         "host", "content-length", "content-type", "expect", "authorization", "proxy-authorization", "cookie",
-        "x-api-key", "api-key", "accept", "accept-encoding",
+        "x-api-key", "api-key", "x-goog-api-key", "accept", "accept-encoding",
     )
 )  # fmt: skip
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -161,9 +172,14 @@ def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fix
     return b"".join(out)
 
 
-def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...]) -> bytes:
-    """Return the header lines of an upstream's answer that a client gets: those whose names begin so."""
-    return b"".join(b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings))
+def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...], secrets: tuple[str, ...]) -> bytes:
+    """Return the header lines of an upstream's answer that a client gets: their names begin so, and they hold none of
+    ``secrets``.
+    """
+    lines = [b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings)]
+    if holds(b"".join(lines).decode("latin-1"), secrets):  # seldom: they are looked at together first
+        lines = [line for line in lines if not holds(line.decode("latin-1"), secrets)]
+    return b"".join(lines)
 
 
 def visible(text: str) -> bytes:

@@ -44,6 +44,10 @@ def budgets(part: str) -> Iterable[str]:
     return (row["name"] for row in _data("/budgets"))
 
 
+def prompts(part: str) -> Iterable[str]:
+    return dict.fromkeys(row["name"] for row in _data("/prompts"))
+
+
 def tokens(part: str) -> Iterable[str]:
     return (row["name"] for row in _data("/tokens"))
 
@@ -132,6 +136,11 @@ WHERE: dict[str, dict[str, Source]] = {
     "tenant remove": {"name": tenants},
     "budget set": {"name": budgets, "model": models},
     "budget remove": {"name": budgets},
+    "prompt list": {"tenant": tenants},
+    **{
+        f"prompt {verb}": {"name": prompts, "tenant": tenants, "role": choices(words.PromptRole)}
+        for verb in ("show", "set", "versions", "label", "diff", "render", "remove")
+    },
     "token rotate": {"ident": tokens},
     "token revoke": {"ident": tokens},
     "user add": {"role": ROLES, "tenant": tenants},

@@ -18,6 +18,7 @@ from headgate.control.audit.chain import FILE, Change, changed_secret, changing,
 from headgate.control.store.database import read_meta, write_meta
 from headgate.model import Provider
 from headgate.process.boot import WebhookSettings
+from headgate.resources.callers.prompt import outline
 from headgate.resources.compiled import Compiled
 
 REMEMBERED = "audited_file"  # in the table meta
@@ -57,6 +58,7 @@ def described(compiled: Compiled, key: bytes) -> Nouns:
             grant.id: {**_plain(grant), DIGEST: _digest(key, [digest.hex()])}
             for digest, grant in compiled.tokens.items()
         },
+        "prompt": {key: outline(prompt) for key, prompt in compiled.world.prompts.items()},
         "webhook": {one.name: _webhook(one, key) for one in compiled.alerting.webhooks},
     }
 

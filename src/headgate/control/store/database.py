@@ -168,6 +168,7 @@ stored_providers = _objects("providers", "name")
 stored_aliases = _objects("aliases", "name")
 stored_tenants = _objects("tenants", "name")
 stored_groups = _objects("call_groups", "name")
+stored_prompts = _objects("prompts", "key")  # `<tenant>/<name>`, or the name of a prompt for all
 model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
 # Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of

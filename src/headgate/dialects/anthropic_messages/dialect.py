@@ -51,10 +51,11 @@ class MessagesClient:
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 
-    def begin(self) -> MessagesClient:
+    def begin(self, path: bytes, query: bytes) -> MessagesClient:
         return self
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> MessagesFace:

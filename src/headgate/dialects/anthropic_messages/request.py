@@ -6,9 +6,15 @@ API gets the native members, because signatures of thinking are bound to the exa
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from headgate.dialects import saved_prompts
 from headgate.dialects.anthropic_messages import from_chat, seals
-from headgate.dialects.anthropic_messages.to_chat import ChatConversion
+from headgate.dialects.anthropic_messages.to_chat import ChatConversion, with_system_before
 from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.dialects.openai_chat.quirks import unfit
 from headgate.dialects.openai_chat.request import (
     invalid,
     read_model,
@@ -17,10 +23,9 @@ from headgate.dialects.openai_chat.request import (
     read_trace,
     with_parameters,
 )
-from headgate.dialects.quirks import unfit
-from headgate.model import Call, ModelRow, Rendered, Target
+from headgate.model import Call, ModelRow, PromptMessage, Rendered, Target
 from headgate.wire import codec
-from headgate.wire.codec import Object
+from headgate.wire.codec import EMPTY_ARRAY, Object
 
 NAME = "anthropic_messages"
 PATH = "/messages"
@@ -54,7 +59,10 @@ def read_count(body: bytes) -> Call:
 def _read(native: Object, most: int | None) -> Call:
     trace, options = native.pop("include_route_trace", None), native.pop("headgate", None)
     model, stream = read_model(native), read_stream(native)
-    chat = ChatConversion(native)
+    may_be_empty = saved_prompts.names_prompt(options) and saved_prompts.is_empty(native.get("messages"))
+    if may_be_empty:
+        native["messages"] = EMPTY_ARRAY
+    chat = ChatConversion(native, may_be_empty)
     prompt = ChatPrompt(chat.members, len(chat.members["messages"]))
     # A stream of this API always reports its usage.
     call = Call(
@@ -66,6 +74,22 @@ def _read(native: Object, most: int | None) -> Call:
     if options is not None:
         read_options(options, call)
     return call
+
+
+def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
+    """Return the call with a saved prompt's messages before its own.  Instructions go before its ``system``."""
+    native = dict(call.native or {})
+    system, turns = saved_prompts.parted(messages)
+    if system:
+        native["system"] = with_system_before(native.get("system"), system)
+    if turns:
+        native["messages"] = saved_prompts.with_messages_before(native["messages"], turns)
+    chat = ChatConversion(native, may_be_empty=True)
+    prompt = ChatPrompt(chat.members, len(chat.members["messages"]))
+    # Instructions alone are a question, which only the canonical form can ask
+    complete = None if saved_prompts.is_empty(native["messages"]) else native
+    thoughts = tuple(chat.thoughts)
+    return replace(call, body=chat.members, native=complete, prompt=prompt, lost=chat.lost, thoughts=thoughts)
 
 
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:

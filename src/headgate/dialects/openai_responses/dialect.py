@@ -28,12 +28,13 @@ class ResponsesClient:
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(failures.error_body)
 
     def __init__(self) -> None:
         self._face: ResponsesFace | None = None
 
-    def begin(self) -> ResponsesClient:
+    def begin(self, path: bytes, query: bytes) -> ResponsesClient:
         return ResponsesClient()
 
     def error_event(self, error: GatewayError, ident: str) -> bytes:

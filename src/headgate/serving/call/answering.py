@@ -72,7 +72,7 @@ class Answering(Struct):  # made in C, once a call
         )  # fmt: skip
         passes = backend.passes if backend.name == client.name else None
         if passes is not None and passes.returns:
-            receipt.fields += returned(upstream.headers, passes.returns)
+            receipt.fields += returned(upstream.headers, passes.returns, reply.secrets)
         if upstream.streamed:
             await self._relay(upstream, reply, attempt, recovery)
             return

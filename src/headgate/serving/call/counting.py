@@ -13,7 +13,7 @@ from headgate.dialects.base import Client, CountedBy
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import INTERNAL, ClientGone, GatewayError
 from headgate.model import Attempt, Call, Limits
-from headgate.policy import auth
+from headgate.policy import auth, saved_prompts
 from headgate.serving.call import response_headers
 from headgate.serving.client.egress import Egress
 from headgate.serving.uplink.directory import SnapshotDirectory
@@ -39,7 +39,7 @@ class TokenCounting:
     async def run(self, request: Request, egress: Egress, client: Client, counts: CountedBy) -> None:
         """Answer one question, as ``client``'s API has it.  Raises nothing."""
         try:
-            tokens, source = await self._count(request, counts)
+            tokens, source = await self._count(request, client, counts)
             egress.answer(200, b"x-headgate-counted-by: %b\r\n" % source.encode(), counts.answer(tokens))
         except ClientGone:
             return
@@ -51,11 +51,12 @@ class TokenCounting:
             fault = GatewayError(INTERNAL, "a fault in the gateway; its log tells more")
             egress.answer(fault.kind.status, b"", client.error_body(fault))
 
-    async def _count(self, request: Request, counts: CountedBy) -> tuple[int, str]:
+    async def _count(self, request: Request, client: Client, counts: CountedBy) -> tuple[int, str]:
         """The tokens, and the provider that has counted them, or ``estimate``."""
         directory = self._directory
         grant = auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time())
         call = counts.read(request.body)
+        call = saved_prompts.put_before(call, grant.tenant, directory.snapshot.prompts, client.with_prompt)
         attempt = directory.router.plan(call, grant, request.headers).attempts[0]
         tokens = await self._ask(call, attempt, request.headers) if self.forwards else None
         if tokens is None:

@@ -21,8 +21,8 @@ from headgate.errors import (
     ClientGone,
     GatewayError,
 )
-from headgate.model import Attempt, Call, Limits, Plan
-from headgate.policy import auth
+from headgate.model import Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
@@ -109,7 +109,8 @@ class Exchange:
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         """Return the client as this call speaks with it, and the call's receipt."""
-        return client.begin(), Receipt(self._ids, client.prefix, self._journal, request.received)
+        client = client.begin(request.path, request.query)
+        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
 
     def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
         """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
@@ -126,7 +127,7 @@ class Exchange:
             _check_encoding(request.headers[b"content-encoding"])
         if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
             return None
-        call = client.read(request.body)
+        call = self._read(request, client, grant, router.snapshot)
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
@@ -142,6 +143,13 @@ class Exchange:
         receipt.open(plan, call, named_session(call, request.headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
+
+    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
+        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
+        call = client.read(request.body)
+        if call.saved_prompt is None:
+            return call
+        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once

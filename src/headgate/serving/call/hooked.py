@@ -10,6 +10,7 @@ from headgate.errors import GatewayError
 from headgate.hooks.api import CallSummary
 from headgate.hooks.chain import Hooks
 from headgate.hooks.client import HookedClient
+from headgate.model import Call, Grant, Snapshot
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
@@ -25,10 +26,14 @@ class HookedExchange(Exchange):
         self.counting.forwards = False
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
-        hooked = HookedClient(client.begin(), self._hooks)
+        hooked = HookedClient(client.begin(request.path, request.query), self._hooks)
         receipt = HookedReceipt(self._ids, client.prefix, self._journal, request.received)
         receipt.hooks, receipt.acted = self._hooks, hooked.acted
         return hooked, receipt
+
+    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
+        call = super()._read(request, client, grant, snapshot)
+        return client.examined(call) if isinstance(client, HookedClient) else call
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
         if egress.committed and isinstance(client, HookedClient):

@@ -81,7 +81,8 @@ class ReplayKeeper:
             ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
-            prefix = request.path.removesuffix(api.path.encode())
+            path = api.path.encode()
+            prefix = request.path.removesuffix(path) if request.path.endswith(path) else b"/v1"
             url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
         stream = KeptStream(self, api, receipt, wish, ring, url, egress)
         if ring is not None:

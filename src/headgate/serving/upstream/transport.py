@@ -256,7 +256,7 @@ class Transport:
         pool = self._pools.get(pool_key)
         if pool is None:
             pool = self._pools[pool_key] = Pool(origin, provider, self._dialer, self._wheel, self._turn)
-        target = origin.path + path + (f"?{query}" if query else "")
+        target = origin.path + path + (f"{'&' if '?' in path else '?'}{query}" if query else "")
         proxy = self._dialer.plain_proxy(origin)
         if proxy is not None:
             target = f"http://{origin.authority}{target}"

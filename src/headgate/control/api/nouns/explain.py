@@ -17,6 +17,7 @@ from headgate.control.api.views import view_of
 from headgate.control.objects import named
 from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
+from headgate.policy import saved_prompts
 from headgate.policy.routing.explain import CandidateAccount, CandidateView, Explanation
 from headgate.policy.routing.router import Router
 
@@ -69,8 +70,9 @@ def routes(admin: Admin) -> APIRouter:
     ) -> RouteView:
         """Where a request would go, in which order, and why not elsewhere.  Sends nothing."""
         raw = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
-        call = DEFAULT.read(raw)
         grant = OPERATOR if token is None else _grant(token)
+        prompts = publication.snapshot.prompts
+        call = saved_prompts.put_before(DEFAULT.read(raw), grant.tenant, prompts, DEFAULT.with_prompt)
         answer = await admin.link.ask("explain", grant.id, {"body": raw.decode()})
         if answer is not None and answer.status == 200:
             return _view(msgspec.json.decode(answer.body, type=Explanation), live=True)
