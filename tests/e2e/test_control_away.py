@@ -28,7 +28,7 @@ from tests.e2e.gateway import FILE_TOKEN, Gateway, Make, Report
 
 STREAMS = 500
 RATE = 4  # events per second and stream
-SECONDS = 28
+SECONDS = 34
 TOKENS = RATE * SECONDS
 ROWS = 100_000  # in the store beforehand, so that its queries take a while
 PROMPT = "one two three"
