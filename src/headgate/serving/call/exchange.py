@@ -21,7 +21,7 @@ from headgate.errors import (
     ClientGone,
     GatewayError,
 )
-from headgate.model import Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.routing.router import named_session
@@ -126,7 +126,9 @@ class Exchange:
             _check_encoding(request.headers[b"content-encoding"])
         if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
             return None
-        call = self._read(request, client, grant, router.snapshot)
+        call = client.read(request.body)
+        if call.saved_prompt is not None:
+            call = saved_prompts.put_before(call, grant.tenant, router.snapshot.prompts, client.with_prompt)
         plan = router.plan(call, grant, request.headers)
         if request.query and _wants_trace(request):
             call.trace = True
@@ -142,13 +144,6 @@ class Exchange:
         receipt.open(plan, call, named_session(call, request.headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
-
-    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
-        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
-        call = client.read(request.body)
-        if call.saved_prompt is None:
-            return call
-        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once
