@@ -124,7 +124,9 @@ def ask(gate: Gate, client: str, model: str, prompt: Any, *fields: str, token: s
     api = APIS[client]
     options = {"prompt": prompt, **more.pop("options", {})}
     members = {"model": model, **api.request(bool(more.get("stream"))), "headgate": options, **more}
-    with opened(gate.plane, post(api.path, json.dumps(members).encode(), *fields, token=token)) as one:
+    with opened(
+        gate.plane, post(api.path(model, bool(more.get("stream"))), json.dumps(members).encode(), *fields, token=token)
+    ) as one:
         return one.rest()
 
 

@@ -51,7 +51,7 @@ class HookedClient:
         self._face: MaskedFace | None = None
         self._structured = False  # the answer's text is JSON
 
-    def begin(self) -> HookedClient:
+    def begin(self, path: bytes, query: bytes) -> HookedClient:
         return self
 
     def read(self, body: bytes) -> Call:
