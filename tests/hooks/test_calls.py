@@ -143,7 +143,7 @@ def says(backend: str, *said: str) -> Script:
 
 
 def saying(client: str, text: str) -> dict[str, Any]:
-    return {APIS[client].messages: [{"role": "user", "content": text}]}
+    return {APIS[client].messages: [APIS[client].turn(text)]}
 
 
 # ------------------------------------------------------------------------------------- masks
@@ -324,7 +324,7 @@ def test_requests_are_refused(tmp_path: Path, client: str) -> None:
         record = last_closed(plane)
         assert read(client, ask(plane, client, True, **saying(client, "Write to Bob")), True).text == "Fine."
     assert refused.status == 400 and len(upstream.requests) == 1
-    error = refused.json["error"]
+    error = APIS[client].fault(refused.json)
     assert error["message"] == "The hook mask-personal refused this request: it contains an e-mail address."
     assert (record.outcome, record.code) == ("refused", "hook_refused")
     if client == CHAT:

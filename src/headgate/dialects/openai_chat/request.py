@@ -15,15 +15,15 @@ from msgspec.structs import replace
 
 from headgate.dialects import saved_prompts
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.dialects.quirks import UNLIMITED, fit, lacks, renamed, unfit
-from headgate.dialects.quirks import apply as apply_quirks
+from headgate.dialects.openai_chat.quirks import UNLIMITED, fit, lacks, renamed, unfit
+from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, ModelRow, Options, PromptMessage, Rendered, Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
 PATH = "/chat/completions"
-_LATER = frozenset(("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
+_LATER = frozenset(("cache", "max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
 _LONGEST_MODEL = 256
@@ -306,6 +306,7 @@ _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "on_disconnect": ("on_disconnect", _one_of("cancel", "drain", "detach")),
     "resumable_s": ("resumable_s", _resumable),
     "on_midstream_failure": ("on_midstream_failure", _one_of("continue", "error")),
+    "tier": ("tier", _one_of("slow", "medium", "fast", "ludicrous")),
 }
 
 
