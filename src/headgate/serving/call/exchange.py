@@ -208,8 +208,9 @@ class Exchange:
                 answering.end(upstream.status, "")
                 if recovery is not None:
                     recovery.succeeded(step.attempt)
-                tokens = receipt.usage.completion if receipt.first_token else 0
-                next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                if not (plan.ordered and self._health.quiet):  # else there is nothing to learn from it
+                    tokens = receipt.usage.completion if receipt.first_token else 0
+                    next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
                 return answering.conclude()
             except GatewayError as error:
                 recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
