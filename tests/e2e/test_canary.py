@@ -55,6 +55,13 @@ class Conversation:
             0
         ]
 
+    def ask(self, api: int, token: str, model: str, *, stream: bool = False) -> None:
+        """A call of one of the three APIs."""
+        talk = [{"role": "user", "content": "hello"}]
+        body = ({"messages": talk}, {"messages": talk, "max_tokens": 9}, {"input": "hello"})[api]
+        path = ("/v1/chat/completions", "/v1/messages", "/v1/responses")[api]
+        self.data("POST", path, token, {"model": model, "stream": stream, **body})
+
     def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         fields = {"authorization": f"Bearer {self.gate.admin_token}"}
         status, raw = self._ask(self.gate.control_port, method, f"/admin/v1{path}", fields, body)
@@ -97,6 +104,7 @@ def configuration(gate: Gateway, url: str, hook: str) -> str:
         "providers": {
             "echo": row,
             "claude": {**row, "dialect": "anthropic_messages"},
+            "responses": {**row, "dialect": "openai_responses"},
             "dead": {"base_url": dead, "keys": [KEY]},
         },
         "webhooks": hooks,
@@ -114,14 +122,8 @@ def faults(said: Conversation) -> None:
 
     def call(status: int, place: str, form: int, provider: str = "echo") -> None:
         number = PLACES.index(place) + form
-        path = "/v1/messages" if number % 3 == 0 else "/v1/chat/completions"
-        body = {
-            "model": f"{provider}/{status}.{place.replace(' ', '_')}.{form}",
-            "max_tokens": 9,
-            "stream": number % 2 == 0,
-            "messages": [{"role": "user", "content": "hello"}],
-        }
-        said.data("POST", path, FILE_TOKEN, body)
+        model = f"{provider}/{status}.{place.replace(' ', '_')}.{form}"
+        said.ask(number % 3, FILE_TOKEN, model, stream=number % 2 == 0)
 
     few = [all_forms.index(name) for name in FEW]
     tried = [*product(MAIN, range(len(all_forms))), *((place, form) for place in PLACES for form in few)]
@@ -130,16 +132,14 @@ def faults(said: Conversation) -> None:
     for status, place, form in product(RESTING, MAIN, few):
         call(status, place, form)
         said.admin("POST", "/providers/echo/resume", {})
-    for provider in ("claude", "stored"):
-        for place in MAIN:
-            call(400, place, 0, provider)
+    for provider, place, form in product(("claude", "responses", "stored"), MAIN, range(4)):
+        call(400, place, form, provider)
 
 
 def asked_again(said: Conversation) -> None:
     """A call of each provider that has a secret header."""
     for provider in ("echo", "stored"):
-        body = {"model": f"{provider}/200.message.0", "messages": [{"role": "user", "content": "hello"}]}
-        said.data("POST", "/v1/chat/completions", FILE_TOKEN, body)
+        said.ask(0, FILE_TOKEN, f"{provider}/200.message.0")
 
 
 def endpoints(said: Conversation, made: str) -> None:
@@ -147,9 +147,9 @@ def endpoints(said: Conversation, made: str) -> None:
     for token in (FILE_TOKEN, made, GUESSED, KEY, PASSWORD.replace(" ", "")):
         for path in ("/v1/models", "/v1/usage", "/v1/tokens", "/health", "/v1/requests/none", f"/v1/{token[-9:]}/x"):
             said.data("GET", path, token)
-        body = {"model": "dead/m", "messages": [{"role": "user", "content": "hello"}]}
-        said.data("POST", "/v1/chat/completions", token, body)
-        said.data("POST", "/v1/messages", token, {**body, "max_tokens": 9}, field="x-api-key")
+        for api in range(3):
+            said.ask(api, token, "dead/m")
+        said.data("POST", "/v1/messages", token, {"model": "dead/m"}, field="x-api-key")
     for head in (
         b"GET / HTTP/1.1\r\nAuthorization: Bearer %b\r\n bad\0line\r\n\r\n",
         b"GET /v1/%b\x01 HTTP/1.1\r\n\r\n",

@@ -22,7 +22,7 @@ from headgate.errors import (
     GatewayError,
     LimitReached,
 )
-from headgate.model import Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.model import Attempt, Call, Limits, Plan
 from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
@@ -138,7 +138,9 @@ class Exchange:
         else:
             if b"idempotency-key" in headers and self._replay.repeat(request, grant.id, egress):
                 return None
-            call = self._read(request, client, grant, router.snapshot)
+            call = client.read(request.body)
+            if call.saved_prompt is not None:
+                call = saved_prompts.put_before(call, grant.tenant, router.snapshot.prompts, client.with_prompt)
         plan = router.plan(call, grant, headers)
         if request.query and _wants_trace(request):
             call.trace = True
@@ -169,13 +171,6 @@ class Exchange:
         receipt.open(plan, call, named_session(call, headers))
         self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan, next_attempt, step, deadline
-
-    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
-        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
-        call = client.read(request.body)
-        if call.saved_prompt is None:
-            return call
-        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once
@@ -213,8 +208,9 @@ class Exchange:
                 answering.end(upstream.status, "")
                 if recovery is not None:
                     recovery.succeeded(step.attempt)
-                tokens = receipt.usage.completion if receipt.first_token else 0
-                next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                if not (plan.ordered and self._health.quiet):  # else there is nothing to learn from it
+                    tokens = receipt.usage.completion if receipt.first_token else 0
+                    next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
                 return answering.conclude()
             except GatewayError as error:
                 recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
