@@ -152,7 +152,7 @@ def _platform() -> str:
 
 def _script(read: ToolUse, edit: ToolUse) -> tuple[Turn, ...]:
     return (
-        Turn("I read the file first.", (read,)),
+        Turn("I read the file first.", (read,), "The file comes first."),
         Turn("Now I edit it.", (edit,)),
         Turn("The fox is red now, as you wished."),
     )

@@ -19,6 +19,7 @@ Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]
 Unpriced = Literal["allow", "refuse"]
 TokenFormat = Literal["pat", "triple", "plain"]
+Tier = Literal["slow", "medium", "fast", "ludicrous"]
 PromptRole = Literal["system", "developer", "user", "assistant"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]

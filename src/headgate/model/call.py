@@ -25,6 +25,7 @@ class Options(Struct, frozen=True, gc=False):
     on_disconnect: str | None = None
     resumable_s: float | None = None
     on_midstream_failure: str | None = None
+    tier: str | None = None
 
 
 NO_OPTIONS = Options()

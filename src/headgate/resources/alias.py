@@ -34,6 +34,13 @@ class Drain(Resource):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
 
 
+class Queue(Resource):
+    """How many calls of one tenant may wait for a limit instead of being refused, and how long."""
+
+    size: Annotated[int, Field(ge=0, le=10_000)] = 0
+    wait_s: Annotated[float, Field(gt=0, le=600)] = 10
+
+
 class AliasSettings(Resource):
     """What an alias does beside leading to its targets.  ``settled`` gives the fields as ``model.Alias`` has them,
     ``values_of`` takes them from there.
@@ -52,20 +59,38 @@ class AliasSettings(Resource):
     privacy: words.Privacy = "any"
     hold_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     unpriced: words.Unpriced | None = None
+    queue: Queue = Queue()
 
     def settled(self) -> dict[str, Any]:
         """Arguments for ``model.Alias``."""
         values = {name: getattr(self, name) for name in _PLAIN}
-        return {**values, "drain_s": self.drain.max_s, "drain_tokens": self.drain.max_tokens}
+        nested = {field: getattr(getattr(self, table), name) for field, (table, name) in _NESTED.items()}
+        return values | nested
 
     @staticmethod
     def values_of(alias: model.Alias) -> dict[str, Any]:
         """An alias's values, by the names of the fields."""
         values = {name: getattr(alias, name) for name in _PLAIN}
-        return {**values, "drain": Drain(max_s=alias.drain_s, max_tokens=alias.drain_tokens)}
+        return values | _tables({field: getattr(alias, field) for field in _NESTED})
 
 
-_PLAIN = tuple(name for name in AliasSettings.model_fields if name != "drain")
+# Fields of ``model.Alias`` that stand in a table of their own: its name, and theirs in it
+_NESTED = {
+    "drain_s": ("drain", "max_s"),
+    "drain_tokens": ("drain", "max_tokens"),
+    "queue_size": ("queue", "size"),
+    "queue_wait_s": ("queue", "wait_s"),
+}
+_PLAIN = tuple(name for name in AliasSettings.model_fields if name not in ("drain", "queue"))
+
+
+def _tables(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tables of these fields."""
+    found: dict[str, dict[str, Any]] = {}
+    for field, value in fields.items():
+        table, name = _NESTED[field]
+        found.setdefault(table, {})[name] = value
+    return found
 
 
 class TargetWish(Resource):
@@ -100,8 +125,8 @@ class AliasWish(AliasSettings):
         if info.context is not STORE:
             return value
         conduct = dict(value.get("conduct", {}))
-        drain = {"max_s": conduct.pop("drain_s", None), "max_tokens": conduct.pop("drain_tokens", None)}
-        return {**value, **conduct, "drain": {name: most for name, most in drain.items() if most is not None}}
+        nested = {field: conduct.pop(field) for field in _NESTED if field in conduct}
+        return {**value, **conduct, **_tables(nested)}
 
     @model_serializer(mode="wrap")
     def _to_store(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
@@ -128,7 +153,7 @@ class AliasTable(AliasSettings):
     """An alias of the configuration file."""
 
     LATER = {
-        **dict.fromkeys(["queue", "cache"], 5),
+        "cache": 5,
         "store_bodies": 7,
     }
     use_case: str | None = None

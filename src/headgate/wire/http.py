@@ -164,7 +164,7 @@ def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fix
 
     A field that the row sets too (``fixed``) is sent beside it, if it says something else: HTTP joins the two.
     """
-    own = {name: value for name, value in headers.items() if name.startswith(beginning)}
+    own = {name: value for name, value in headers.items() if beginning and name.startswith(beginning)}
     known = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in fixed.items()}
     given = own.keys() | known.keys()
     out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in given]

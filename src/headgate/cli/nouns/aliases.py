@@ -24,6 +24,8 @@ ON_MIDSTREAM_FAILURE = f"{words.listed(words.OnMidstreamFailure)}, for a stream 
 ON_DISCONNECT = f"{words.listed(words.OnDisconnect)}, for a call whose client leaves."
 RESUMABLE_S = "Seconds that a stream waits for a client that has left."
 HOLD_TOKENS = "Of an answer, which a budget holds at first."
+QUEUE_SIZE = "Calls of one tenant that may wait for a limit; 0: they are refused."
+QUEUE_WAIT_S = "Seconds that a call may wait."
 PRIVACY = f"{words.listed(words.Privacy)}: the providers that may be used."
 
 
@@ -39,9 +41,17 @@ def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = F
             "!NAME",
             "LEADS TO",
             "?FROM",
+            "??>QUEUE",
             "??>USES (30 D)",
             rows=(
-                (row["name"], _targets(row) or "nothing yet", row["origin"], number(row["uses_30d"])) for row in rows
+                (
+                    row["name"],
+                    _targets(row) or "nothing yet",
+                    row["origin"],
+                    f"{row['queued']}/{row['queue']['size']}" if row["queue"]["size"] else "",
+                    number(row["uses_30d"]),
+                )
+                for row in rows
             ),
             empty="no aliases",
         ),
@@ -66,6 +76,7 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
                 ("timeouts", ", ".join(f"{key} {value:g} s" for key, value in row["timeouts"].items()) or None),
                 ("strategy", row["strategy"]),
                 ("otherwise", ", ".join(_departures(row)) or None),
+                ("queue", _queue(row)),
                 ("uses (30 d)", number(row["uses_30d"])),
                 ("from", row["origin"]),
             ],
@@ -92,6 +103,8 @@ def put(
     privacy: Annotated[str | None, typer.Option(help=PRIVACY)] = None,
     hold_tokens: Annotated[int | None, typer.Option("--hold-tokens", help=HOLD_TOKENS)] = None,
     unpriced: Annotated[str | None, typer.Option(help="allow, or refuse targets whose price is not known.")] = None,
+    queue_size: Annotated[int | None, typer.Option(help=QUEUE_SIZE)] = None,
+    queue_wait_s: Annotated[float | None, typer.Option(help=QUEUE_WAIT_S)] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -102,6 +115,7 @@ def put(
     """
     targets = targets or []
     limits = {"first_token": first_token, "stall": stall, "total": total}
+    queue = {"size": queue_size, "wait_s": queue_wait_s}
     conduct = {
         "strategy": strategy,
         "retries": retries,
@@ -124,6 +138,7 @@ def put(
         ],
         "use_case": use_case,
         "timeouts": {key: value for key, value in limits.items() if value is not None},
+        "queue": {key: value for key, value in queue.items() if value is not None},
         **{key: value for key, value in conduct.items() if value is not None},
     }
     with open_gateway(config, state_dir) as gateway:
@@ -153,6 +168,11 @@ USUAL: dict[str, Any] = {
 def _departures(row: dict[str, Any]) -> list[str]:
     """Return the settings of this alias that differ from the defaults."""
     return [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
+
+
+def _queue(row: dict[str, Any]) -> str | None:
+    queue = row["queue"]
+    return f"{queue['size']} calls, up to {queue['wait_s']:g} s; {row['queued']} wait" if queue["size"] else None
 
 
 def _targets(row: dict[str, Any]) -> str:

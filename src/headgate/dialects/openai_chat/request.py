@@ -22,8 +22,9 @@ from headgate.model import Call, ModelRow, Options, PromptMessage, Rendered, Tar
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
+NAME = "openai_chat"
 PATH = "/chat/completions"
-_LATER = frozenset(("cache", "tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
+_LATER = frozenset(("cache", "max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
 _LONGEST_MODEL = 256
@@ -306,6 +307,7 @@ _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "on_disconnect": ("on_disconnect", _one_of("cancel", "drain", "detach")),
     "resumable_s": ("resumable_s", _resumable),
     "on_midstream_failure": ("on_midstream_failure", _one_of("continue", "error")),
+    "tier": ("tier", _one_of("slow", "medium", "fast", "ludicrous")),
 }
 
 

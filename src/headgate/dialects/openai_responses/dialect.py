@@ -22,8 +22,8 @@ class ResponsesClient:
 
     name = request.NAME
     path = request.PATH
-    counts: CountedBy | None = None
     prefix = "resp_"
+    counts: CountedBy | None = None
     keep_alive = sse.comment(b"keep-alive")
     whole_calls = False
 

@@ -125,6 +125,9 @@ class Routes:
             except Exception:  # the edge of a call: one's bug must not keep the others from their receipts
                 log.exception("a bug in a %s that was ended", fiber.name)
 
+    def drain(self) -> None:
+        self._exchange.queue.drain()
+
     def call(self, request: Request, egress: Egress) -> None:
         operations = self._table.get(request.path) or self._collection(request.path)
         if operations is None:

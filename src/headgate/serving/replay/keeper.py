@@ -67,10 +67,12 @@ class ReplayKeeper:
         return True
 
     def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
-        """Keep the call that begins with ``egress``, if it or its alias asks for that."""
+        """Keep the call that begins with ``egress``, if it or its alias asks for that, and is not kept yet."""
         alias = plan.alias
         keyed = b"idempotency-key" in request.headers
         if not keyed and call.options is NO_OPTIONS and not alias.resumable_s and alias.on_disconnect == "cancel":
+            return
+        if isinstance(egress.sink, KeptStream):  # since it began to wait in a queue
             return
         wish = on_disconnect.decide(call.options, alias, stream=call.stream, keyed=keyed)
         stored = (keyed or wish.resumable) and self.memory.take(WEIGHT)
