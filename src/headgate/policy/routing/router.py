@@ -157,7 +157,8 @@ class Router:
         chosen = len(usable) > 1 and alias.strategy != "priority"
         has_terms = _have_terms(attempts)
         ordered = not (pools or has_terms or (chosen and alias.strategy in CHOSEN))
-        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms)
+        keeps = alias.keeps
+        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms, keeps)
         rows = [target.row for target in usable if target.row is not None]
         windows = [row.context_window for row in rows if row.context_window is not None]
         outputs = [row.max_output for row in rows if row.max_output is not None]
@@ -368,7 +369,7 @@ def _with_affinity(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes,
     affinity = _affinity(call, grant, plan.alias.affinity, headers)
     return Plan(
         plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity, plan.tenant,
-        plan.has_terms,
+        plan.has_terms, plan.keeps,
     )  # fmt: skip
 
 

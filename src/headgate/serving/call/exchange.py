@@ -11,6 +11,8 @@ import logging
 import random
 import time
 
+from msgspec.structs import replace
+
 from headgate.dialects.base import Client
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import (
@@ -21,7 +23,7 @@ from headgate.errors import (
     ClientGone,
     GatewayError,
 )
-from headgate.model import Attempt, Call, Limits, Plan
+from headgate.model import NO_OPTIONS, Attempt, Call, Limits, Plan
 from headgate.policy import auth
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.routing.router import named_session
@@ -29,6 +31,7 @@ from headgate.ports import Asking
 from headgate.serving.call import response_headers
 from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
+from headgate.serving.call.cached import CachedAnswering, look_up
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
@@ -122,10 +125,16 @@ class Exchange:
         receipt.authed = _monotonic()
         if b"content-encoding" in request.headers:
             _check_encoding(request.headers[b"content-encoding"])
-        if b"idempotency-key" in request.headers and self._replay.repeat(request, grant.id, egress):
+        keyed = b"idempotency-key" in request.headers
+        if keyed and self._replay.repeat(request, grant.id, egress):
             return None
         call = client.read(request.body)
         plan = router.plan(call, grant, request.headers)
+        keeps = plan.keeps or call.options is not NO_OPTIONS
+        if keeps:
+            receipt.cache = use = look_up(self._replay.answers, call, plan, grant, request.headers)
+            if use is not None and use.stored is not None:
+                plan = replace(plan, attempts=(use.stored.attempt,))
         if request.query and _wants_trace(request):
             call.trace = True
         if not self._journal.accepting:
@@ -138,17 +147,22 @@ class Exchange:
         if not router.quotas.empty:
             call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
         receipt.open(plan, call, named_session(call, request.headers))
-        self._replay.keep(request, client, call, plan, receipt, egress)
+        if keeps or keyed:
+            self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
-        """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once
-        the receipt is closed; None where the call repeats another one.
-        """
+        """Attempt after attempt, until one has delivered.  Returns None where the call repeats another one."""
         admitted = self._admit(request, egress, client, receipt)
         if admitted is None:
             return None
         call, plan = admitted
+        relay = self._relay(plan, egress, receipt) if call.stream else None
+        answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
+        if receipt.cache is not None:
+            answering = CachedAnswering(client, call, plan, receipt, relay, self._carriers, self._limits)
+            if receipt.cache.stored is not None:
+                return await answering.tell_again(self._wheel, _deadline(call, plan.attempts[0], receipt))
         next_attempt = NextAttempt(plan, self._health, random.random)
         deadline = _deadline(call, plan.attempts[0], receipt)
         step = next_attempt.first(self._wheel.now, deadline)
@@ -156,8 +170,6 @@ class Exchange:
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
         receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
-        relay = self._relay(plan, egress, receipt) if call.stream else None
-        answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)
@@ -197,8 +209,7 @@ class Exchange:
             deadline = next_attempt.extend(_deadline(call, step.attempt, receipt))
             await self._pause(step.wait, relay, egress)
             if recovery.must_probe(step):
-                probe = Probe(self._carriers, self._health, self._wheel, self._limits, receipt)
-                await probe.find_trims(step.attempt, request.headers, deadline)
+                await self._probe(receipt).find_trims(step.attempt, request.headers, deadline)
             recovery.prepare(step)
 
     async def _pause(self, seconds: float, relay: Relay | None, egress: Egress) -> None:
@@ -217,6 +228,9 @@ class Exchange:
         if plan.alias.early_commit_s is not None:
             relay.commit_after(plan.alias.early_commit_s)
         return relay
+
+    def _probe(self, receipt: Receipt) -> Probe:
+        return Probe(self._carriers, self._health, self._wheel, self._limits, receipt)
 
     def _ask(
         self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None

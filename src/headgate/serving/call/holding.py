@@ -6,7 +6,7 @@ import time
 
 from msgspec import Struct
 
-from headgate.model import UNLIMITED, Attempt, Hold, Quotas, Usage
+from headgate.model import NOTHING, UNLIMITED, Attempt, Hold, Quotas, Usage
 from headgate.policy.admission.calibration import EACH, Calibration
 from headgate.ports import Counters
 from headgate.wire import rate_limits
@@ -58,3 +58,11 @@ class Holding(Struct):  # made in C, once a call
         learnt.calls = calls = learnt.calls + 1
         if (calls < EACH or not calls & 7) and target is not None and usage.basis == "provider":
             learnt.of(target).learn(estimated, usage.prompt)
+
+
+class ReplayHolding(Holding):
+    """Of a call that is answered from the response cache: it counts as a request, and uses nothing."""
+
+    def settle(self, usage: Usage, cost: int, served: Attempt | None, estimated: int) -> None:
+        if self.hold is not None:
+            self.counters.settle(self.hold, NOTHING.delivered, 0, _now())
