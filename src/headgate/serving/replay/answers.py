@@ -7,6 +7,7 @@ through the same bridge as one that comes now: as a stream or whole, for a clien
 from __future__ import annotations
 
 from array import array
+from collections.abc import Callable, Mapping
 from typing import NamedTuple
 
 from msgspec import Struct
@@ -133,6 +134,14 @@ class AnswerCache:
         for one in dropped:
             self.forget(one)
         return len(dropped)
+
+    @property
+    def to_questions(self) -> Mapping[str, Callable[[Mapping[str, str]], object]]:
+        """What control may ask, by the kind of the question."""
+        return {
+            "cache": lambda _params: self.gauges(),
+            "cache_clear": lambda params: {"cleared": self.clear(params.get("requested", ""))},
+        }
 
     def gauges(self) -> dict[str, float]:
         return {

@@ -14,6 +14,8 @@ from headgate.errors import UPSTREAM_TIMEOUT, GatewayError
 from headgate.ports import Asking, Sink, StreamDeadlines, Upstream
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.replay.answers import AnswerCache, Recorded, StoredAnswer
+from headgate.wire.bodies import framing
+from headgate.wire.bodies.framing import BodyForm
 
 LARGEST_STREAM = 4 << 20  # bytes of an answer; a longer one is not stored
 LARGEST_WHOLE = 1 << 20  # it is deflated in one go
@@ -94,10 +96,7 @@ class Recording:
         """Return the answer; None if it was not kept.  Nothing is kept afterwards."""
         deflater = self._deflater
         if deflater is None:
-            whole = self.body
-            if len(whole) > LARGEST_WHOLE:
-                return None
-            return Recorded(zlib.compress(whole, 1), len(whole), self._pace)
+            return _of_whole(self.body)
         if not self._is_kept:
             return None
         self._deflate(deflater)
@@ -140,6 +139,18 @@ class Recording:
         self._raw, self._raw_size = [], 0
         self._room.used -= saved
         self._held -= saved
+
+
+def _of_whole(body: bytes) -> Recorded | None:
+    """An answer that came whole.  Some upstreams send a stream all the same: it is stored as one."""
+    if len(body) > LARGEST_WHOLE:
+        return None
+    pace = array("I")
+    form = framing.form_of(body)
+    if form is not BodyForm.DOCUMENT:
+        body = framing.as_events(body, form)
+        pace.extend((0, len(body)))
+    return Recorded(zlib.compress(body, 1), len(body), pace)
 
 
 class _NoDeadlines:
