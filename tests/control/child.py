@@ -12,7 +12,7 @@ import httpx2
 from headgate.catalog.presets import rows
 from headgate.control.process import run
 from headgate.control.snapshot.compose import compose
-from headgate.model import Account, Alias, Grant, Provider, Tenant
+from headgate.model import Account, Alias, CallLimits, Grant, Provider, Tenant
 from headgate.process import boot
 from headgate.process.boot import Adopted, ControlBoot, Failed, Ready
 from headgate.process.channel import World
@@ -29,7 +29,7 @@ def compiled(path: Path) -> Compiled:
     providers = {"up-a": Provider("up-a", "http://127.0.0.1:1/v1", accounts=(Account("up-a/0"),))}
     aliases = {name: Alias(name) for name in document["aliases"]}
     tokens = {bytes.fromhex(key): Grant(name, name, origin="file") for key, name in document["tokens"].items()}
-    tenants = {name: Tenant(name) for name in document.get("tenants", ())}
+    tenants = {name: Tenant(name, limits=CallLimits(rpm=1000)) for name in document.get("tenants", ())}
     secrets = {"up-a/0": document["key"]}
     return Compiled(World(providers, aliases, tenants=tenants), tokens, secrets, rows=rows(), detect_engines=False)
 

@@ -36,6 +36,7 @@ def row(number: int, **changes: Any) -> dict[str, Any]:
         "requested": "headgate/chat",
         "stream": True,
         "label": None,
+        "tenant": None,
         "provider": "up-a",
         "model": "big",
         "prompt_tokens": 10,
@@ -66,6 +67,7 @@ def many() -> list[dict[str, Any]]:
                 requested=chance.choice(("headgate/chat", "up-a/big")),
                 stream=chance.random() < 0.8 and not 200 < number < 400,
                 label=chance.choice((None, None, "mine", "yours")),
+                tenant=("acme", "bolt", None)[number % 3],
                 continued='[[412,"up-a/big","up-b/big","upstream_cut"]]' if number % 9 == 0 else None,
                 outcome=outcome,
                 code="upstream_error" if outcome == "failed" else "" if outcome else None,
@@ -125,6 +127,7 @@ def passes(entry: dict[str, Any], f: RequestFilters) -> bool:
         and (f.stream is None or entry["stream"] == f.stream)
         and (f.continued is None or f.continued == (entry["continued"] is not None))
         and (f.label is None or entry["label"] == f.label)
+        and (f.tenant is None or entry["tenant"] == f.tenant)
         and (f.since is None or entry["created_at"] >= f.since)
         and (f.until is None or entry["created_at"] < f.until)
         and (f.min_cost is None or (entry["cost"] is not None and entry["cost"] >= f.min_cost))
@@ -141,6 +144,7 @@ VALUES: dict[str, tuple[Any, ...]] = {
     "code": ("upstream_error", "none"),
     "stream": (True, False),
     "label": ("mine", "none"),
+    "tenant": ("acme", "none"),
     "continued": (True, False),
     "since": (T0 + 300 * 60 * SECOND, T0 + COUNT * HOUR),
     "until": (T0 + 450 * 60 * SECOND, T0),
@@ -216,7 +220,7 @@ def test_a_cursor_of_an_earlier_release_goes_on(database: str) -> None:
 
 def test_one_is_found_by_its_id_or_by_the_latest_of_its_label(database: str) -> None:
     theirs = f"chatcmpl-{'d' * 24}"  # a label that looks like an id of ours
-    rows = [row(0, label="mine"), row(1, label="mine", grant_id="g2"), row(2, label=theirs)]
+    rows = [row(0, label="mine", tenant="acme"), row(1, label="mine", grant_id="g2"), row(2, label=theirs)]
     rows += [row(3, outcome=None, price_source=None), row(4, label=row(0)["id"])]
 
     async def check(engine: AsyncEngine) -> None:
@@ -231,6 +235,9 @@ def test_one_is_found_by_its_id_or_by_the_latest_of_its_label(database: str) -> 
         assert own is not None and own["id"] == rows[0]["id"]
         for ident, grant in ((rows[0]["id"], "g2"), ("chatcmpl-nobody", None), ("", None), ("nothing", None)):
             assert await one(engine, ident, grant) is None
+        by_tenant = await one(engine, "mine", tenant="acme")
+        assert by_tenant is not None and by_tenant["id"] == rows[0]["id"]
+        assert await one(engine, rows[1]["id"], tenant="acme") is None
         behind = await one(engine, theirs, "g1")
         assert behind is not None and behind["id"] == rows[2]["id"]
         running = await find(engine, rows[3]["id"], "g1")

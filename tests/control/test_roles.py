@@ -144,6 +144,15 @@ def test_operator_moves_no_key_to_another_address(child: Child, browsers: dict[s
     assert browsers["admin"].call("PATCH", "/providers/home", {"base_url": "http://127.0.0.1:3/v1"}).is_success
 
 
+def test_operator_deletes_no_provider_that_has_keys(child: Child, browsers: dict[str, Browser]) -> None:
+    operator, admin = browsers["operator"], browsers["admin"]
+    assert operator.call("POST", "/providers", {"name": "held", "base_url": "http://127.0.0.1:1/v1"}).is_success
+    assert admin.call("POST", "/accounts", {"provider": "held", "key": "k" * 30}).status_code == 201
+    assert code_of(operator.call("DELETE", "/providers/held")) == "forbidden"
+    assert admin.call("DELETE", "/accounts/held/key-1").is_success
+    assert operator.call("DELETE", "/providers/held").is_success
+
+
 def test_tenant_admin_knows_own_tokens_and_aliases_only(child: Child, browsers: dict[str, Browser]) -> None:
     own, admin = browsers["tenant_admin"], browsers["admin"]
     made = own.call("POST", "/tokens", {"name": "ours"})
@@ -173,7 +182,7 @@ def test_tenant_admin_knows_own_calls_only(child: Child, browsers: dict[str, Bro
     own, admin = browsers["tenant_admin"], browsers["admin"]
     ours = own.call("POST", "/tokens", {"name": "calls"}).json()["id"]
     writer = Writer(child.state / "journal")
-    writer.write(opened(1, grant=ours), closed(1), opened(2, grant="other"), closed(2))
+    writer.write(opened(1, grant=ours, tenant=TENANT), closed(1), opened(2, grant="other"), closed(2))
     rows = admin.call("GET", "/requests").json()["data"]
     assert {row["token"] for row in rows} == {ours, "other"}
     assert [row["token"] for row in own.call("GET", "/requests").json()["data"]] == [ours]
@@ -183,3 +192,23 @@ def test_tenant_admin_knows_own_calls_only(child: Child, browsers: dict[str, Bro
     assert own.call("GET", "/requests?token=other").status_code in (200, 404)
     assert own.call("GET", "/usage?group_by=token").json()["total"]["requests"] == 1
     assert admin.call("GET", "/usage?group_by=token").json()["total"]["requests"] == 2
+    assert own.call("GET", f"/usage?tenant={TENANT}").json()["total"]["requests"] == 1
+    assert code_of(own.call("GET", "/usage?tenant=other")) == "forbidden"
+    assert admin.call("GET", "/usage?group_by=boot").status_code == 400
+
+
+def test_calls_stay_with_the_tenant_that_made_them(child: Child, browsers: dict[str, Browser]) -> None:
+    own, admin = browsers["tenant_admin"], browsers["admin"]
+    leaving = own.call("POST", "/tokens", {"name": "leaving"}).json()["id"]
+    joining = admin.call("POST", "/tokens", {"name": "joining"}).json()["id"]
+    writer = Writer(child.state / "journal", "w0-b1")
+    writer.write(opened(11, grant=leaving, tenant=TENANT), closed(11), opened(12, grant=joining), closed(12))
+    assert admin.call("PATCH", f"/tokens/{leaving}", {"tenant": None}).is_success
+    assert admin.call("PATCH", f"/tokens/{joining}", {"tenant": TENANT}).is_success
+    tokens = {row["token"]: row["id"] for row in admin.call("GET", "/requests").json()["data"]}
+    shown = {row["token"] for row in own.call("GET", "/requests").json()["data"]}
+    assert leaving in shown and joining not in shown
+    assert own.call("GET", f"/requests/{tokens[leaving]}").is_success
+    assert own.call("GET", f"/requests/{tokens[joining]}").status_code == 404
+    used = {row["group"] for row in own.call("GET", "/usage?group_by=token").json()["data"]}
+    assert leaving in used and joining not in used

@@ -17,11 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import price_id
 from headgate.control.ingest.recorder import Recorder
-from headgate.control.ledger.prices import PriceBook, stored
-from headgate.control.ledger.reprice import reprice
+from headgate.control.ledger.prices import PriceBook
+from headgate.control.ledger.reprice import Repricing, reprice
 from headgate.control.ledger.spend import spending
 from headgate.control.ledger.verify import CHECKS, JOURNAL, verify
-from headgate.control.reports import breakdown, reconcile
+from headgate.control.reports import breakdown, reconcile, usage
 from headgate.control.reports.spent_before import SpentSource
 from headgate.control.reports.usage import UsageFilters
 from headgate.control.store.database import open_store
@@ -155,6 +155,7 @@ def test_lost_call_is_settled_with_its_estimate(database: str, tmp_path: Path) -
             await asyncio.sleep(0.05)
         assert await store.balances() == {"token:g1": 100_000, "provider:up-a": -100_000}
         assert await store.wrong() == set()
+        assert await reprice(store.engine, {}, None, None, apply=True) == Repricing()  # the call may yet be settled
 
     with_store(database, tmp_path, check)
 
@@ -204,6 +205,43 @@ def test_usage_by_labels_and_hours(database: str, tmp_path: Path) -> None:
         assert await ask("model", tag="team=search") == {"up-a/big-0613": (2, 110)}
         assert await ask("token", tag="team") == {"g1": (3, 117)}
         assert await ask("requested", session="s-1", user="ann", tenant="acme") == {"headgate/chat": (1, 100)}
+
+    with_store(database, tmp_path, check)
+
+
+def test_failures_and_unserved_calls_are_the_same_by_any_group(database: str, tmp_path: Path) -> None:
+    async def check(store: Store) -> None:
+        refused = {"outcome": "refused", "status": 400, "provider": "", "model": "", "cost": 0}
+        start = {"session": "s-1"}
+        await store.take(
+            *call(1, start=start), *call(2, start=start, outcome="budget_exceeded"),
+            *call(3, start={**start, "provider": "", "model": ""}, **refused),
+        )  # fmt: skip
+        of_days = await usage.report(store.engine, "model", UsageFilters())
+        of_calls = await breakdown.report(store.engine, "model", UsageFilters(), breakdown.Labels(session="s-1"))
+        assert of_days["total"]["failed"] == of_calls["total"]["failed"] == 1
+        groups = [
+            {row["group"]: (row["requests"], row["failed"]) for row in one["data"]} for one in (of_days, of_calls)
+        ]
+        assert groups == [{"up-a/big-0613": (2, 0), None: (1, 1)}] * 2
+
+    with_store(database, tmp_path, check)
+
+
+def test_tags_of_any_name_are_found(database: str, tmp_path: Path) -> None:
+    names = ('a"b', "a\\b", "a.b", "é", "$", "[0]", "team")
+
+    async def check(store: Store) -> None:
+        tags = {name: f"of {name}" for name in names}
+        await store.take(*call(1, start={"tags": tags}, cost=100), *call(2, cost=7))
+        groups = tuple(CallGroup(name, tags={name: tags[name]}, budget=Budget(10**9, "day")) for name in names)
+        found = await spending(store.engine, Snapshot(groups=groups), NOW / SECOND + 1)
+        assert {one.key: one.spent for one in found.spent} == {f"group:{name}": 100 for name in names}
+        for name in names:
+            for tag, calls in ((name, 1), (f"{name}=of {name}", 1), (f"{name}=another", 0), (f"{name}x", 0)):
+                labels = breakdown.Labels(tag=tag)
+                report = await breakdown.report(store.engine, "model", UsageFilters(), labels)
+                assert report["total"]["requests"] == calls, tag
 
     with_store(database, tmp_path, check)
 
@@ -267,9 +305,11 @@ def test_price_of_a_receipt_can_be_found(database: str, tmp_path: Path) -> None:
         await book.keep(Snapshot(providers=providers(OLD)))
         await book.keep(Snapshot(providers=providers(replace_input(OLD))))
         await PriceBook(store.engine).keep(Snapshot(providers=providers(OLD)))  # another life of control
-        async with store.engine.connect() as connection:
-            assert await stored(connection, [price_id(OLD), "nothing"]) == {price_id(OLD): OLD}
-        assert await store.ask("SELECT count(*) FROM prices") == [(2,)]
+        found = {
+            ident: msgspec.json.decode(body, type=Price)
+            for ident, body in await store.ask("SELECT id, body FROM prices")
+        }
+        assert found == {price_id(price): price for price in (OLD, replace_input(OLD))}
 
     with_store(database, tmp_path, check)
 

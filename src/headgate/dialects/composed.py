@@ -15,6 +15,7 @@ from headgate.dialects.base import (
     Delta,
     Face,
     Finish,
+    RawDelta,
     ReasoningDelta,
     RefusalDelta,
     Reply,
@@ -24,11 +25,11 @@ from headgate.dialects.base import (
     ToolStart,
 )
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import ClientView
+from headgate.dialects.tally import ClientView, Held
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 
-_MOST_HELD = 64 << 10  # deltas
+_OBJECT = 128  # bytes of a delta's memory besides its text
 _KINDS = {TextDelta: "content", ReasoningDelta: "reasoning_content", RefusalDelta: "refusal"}
 
 
@@ -53,8 +54,7 @@ class ComposedStream:
         self._begun = False
         self._refused = False  # the face did not take what came
         self._finish: Finish | None = None
-        self._hold = reply.hold if seam is None else ""
-        self._held: list[Delta] | None = [] if self._hold == "all" else None
+        self._held: Held[Delta] = Held(reply.hold if seam is None else "", _memory_of)
         self._produced = ClientView(keep=False)  # all of this attempt's text, delivered or not
         self._before = reply.before if before is not None else None
         self._begins = self.view.now
@@ -130,7 +130,7 @@ class ComposedStream:
         billed = self._billed(self._reply.prompt_tokens)
         if not self.visible:
             return Used(NOTHING.delivered, billed)
-        if self._held is None and self._produced.size == self.view.size:
+        if self._held.items is None and self._produced.size == self.view.size:
             return Used(billed, billed)
         completion = min(billed.completion, self.view.estimate)
         return Used(Usage(billed.prompt, completion, billed.cached, billed.cache_write), billed)
@@ -162,8 +162,8 @@ class ComposedStream:
         if self.error is None and not self.done:
             self._judge(out)
         self.quiet = source.quiet
-        if self._held is not None and (self.done or len(self._held) > _MOST_HELD):
-            held, self._held, self._hold = self._held, None, ""
+        held = self._held.release(done=self.done, quiet=self.quiet) if self.error is None else None
+        if held is not None:
             self._show(held)
             self.view.forget_text()  # the held part may be a tool call, which cannot be continued
             out += held
@@ -186,10 +186,11 @@ class ComposedStream:
         if passed is None or self.error is not None:
             return
         self._begun = True
-        if self._held is None and self._hold == "tools" and isinstance(passed, ToolStart | ToolDelta):
-            self._held = []
-        if self._held is not None:
-            self._held.append(passed)
+        held = self._held
+        if held.starts_at({kind_of(passed)}):
+            held.items = []
+        if held.items is not None:
+            held.items.append(passed)
         else:
             self._show((passed,))
             out.append(passed)
@@ -281,3 +282,7 @@ def size_of(delta: Delta) -> int:
     if isinstance(delta, ToolStart):
         return len(delta.name)
     return len(delta.arguments) if isinstance(delta, ToolDelta) else 0
+
+
+def _memory_of(delta: Delta) -> int:
+    return _OBJECT + (len(delta.value) if isinstance(delta, RawDelta) else size_of(delta))

@@ -7,8 +7,9 @@ if they are about as long as tokens, by the estimate.
 
 from __future__ import annotations
 
-from collections.abc import Set
-from typing import NamedTuple
+import math
+from collections.abc import Callable, Set
+from typing import Generic, NamedTuple, TypeVar
 
 from headgate.model import Usage
 from headgate.wire import codec
@@ -31,6 +32,8 @@ NO_TEXT = Tally()
 
 
 THOUGHTS = frozenset(("reasoning_content", "reasoning", "reasoning_details"))  # visible, but not the answer
+CALLS = frozenset(("tool_calls", "function_call"))
+MOST_HELD = 8 << 20  # bytes
 MOST_KEPT = 96 << 10  # bytes of text: an answer longer than this, about 24,000 tokens, is not continued
 
 
@@ -117,6 +120,50 @@ class ClientView:
     def forget_text(self) -> None:
         """Drop the text: this answer will not be continued."""
         self.content_json = None
+
+
+_Item = TypeVar("_Item")
+
+
+class Held(Generic[_Item]):
+    """The part of an answer that is held back until it is complete, so that another attempt can still send it.
+
+    ``scope``: ``tools`` (from the first tool call on), ``all``, or empty for nothing.  ``items``: the held part, as
+    events or as deltas; None while nothing is held.  ``size_of``: the memory of one of them (bytes).
+    """
+
+    __slots__ = ("_measured", "_size", "_size_of", "items", "scope")
+
+    def __init__(self, scope: str, size_of: Callable[[_Item], int]) -> None:
+        self.scope = scope
+        self.items: list[_Item] | None = [] if scope == "all" else None
+        self._size_of = size_of
+        self._size = self._measured = 0
+
+    def starts_at(self, members: Set[str]) -> bool:
+        """True if an answer that is visible in ``members`` has now reached the part that is held."""
+        return self.scope == "tools" and self.items is None and not CALLS.isdisjoint(members)
+
+    def release(self, *, done: bool, quiet: float) -> list[_Item] | None:
+        """Return the held part if it is due, and hold nothing from then on; None if it is not due, or if none is held.
+
+        It is due if the answer is ``done``, or if more than MOST_HELD is held.  Tool calls are due at the finish reason
+        too, so that a client need not wait for the usage behind it: ``quiet`` is that of ``ports.StreamBridge``.
+        """
+        items = self.items
+        if items is None:
+            return None
+        is_complete = done or (self.scope == "tools" and 0.0 < quiet < math.inf)
+        if not is_complete and self._measure(items) <= MOST_HELD:
+            return None
+        self.scope, self.items = "", None
+        return items
+
+    def _measure(self, items: list[_Item]) -> int:
+        """Return the bytes of all items.  Each is measured once."""
+        self._size += sum(map(self._size_of, items[self._measured :]))
+        self._measured = len(items)
+        return self._size
 
 
 def added(

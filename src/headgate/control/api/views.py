@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
-from typing import Any, Generic, Literal, Self, TypeVar, get_type_hints
+from typing import Any, Generic, Literal, Protocol, Self, TypeVar, get_type_hints
 
 import msgspec
 from pydantic import BaseModel, ConfigDict, Field, create_model
 
 from headgate.catalog.money import NANO
+from headgate.control.objects.registry import StoredNoun
 
 T = TypeVar("T")
 
@@ -64,6 +65,16 @@ class Page(View, Generic[T]):
     data: list[T]
     has_more: bool = False
     next: str | None = None
+
+
+class _HasOrigin(Protocol):
+    @property
+    def origin(self) -> str: ...
+
+
+def created_of(noun: _HasOrigin, stored: StoredNoun | None) -> int | None:
+    """When an object was stored (Unix seconds); None of the file's, and of one that has just left the store."""
+    return seconds(stored.created_at) if noun.origin == "store" and stored is not None else None
 
 
 def seconds(at_ns: int | None) -> int | None:

@@ -186,12 +186,6 @@ async def one(engine: AsyncEngine, ident: str) -> Stored | None:
         return None if row is None else _stored(row)
 
 
-async def ids_of_tenant(engine: AsyncEngine, tenant: str) -> set[str]:
-    """The ids of all tokens that this tenant has and had."""
-    async with engine.connect() as connection:
-        return set((await connection.execute(select(tokens.c.id).where(tokens.c.tenant == tenant))).scalars())
-
-
 async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None) -> str | None:
     """The id of the revoked token with this id or name, of several the last that was revoked; None: there is none.
     ``tenant``: only this tenant's.
@@ -207,15 +201,15 @@ async def revoked_id(engine: AsyncEngine, wanted: str, tenant: str | None = None
 
 
 async def grants(engine: AsyncEngine, ident: str | None = None) -> Mapping[bytes, Grant]:
-    """The tokens that are good, by digest; of one id where it is given.  Expired ones are among them: the data plane
-    says so to their holders.
+    """The tokens that are good, by digest; where ``ident`` is given, this one and its children.  Expired ones are among
+    them: the data plane says so to their holders.
 
     A rotated token's former secret is good until its own end: the same Grant, expiring then.
     """
     async with engine.connect() as connection:
         good, former = _in_order().where(tokens.c.revoked_at.is_(None)), select(superseded_tokens)
         if ident is not None:
-            good, former = good.where(tokens.c.id == ident), former.where(superseded_tokens.c.token_id == ident)
+            good = good.where(or_(tokens.c.id == ident, tokens.c.parent == ident))
         rows = await connection.execute(good)
         found = {entry.digest: entry.grant for entry in map(_stored, rows)}
         by_id = {grant.id: grant for grant in found.values()}

@@ -10,16 +10,12 @@ import time
 from collections.abc import Iterable, Mapping
 
 import msgspec
-from sqlalchemy import select
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import price_id
 from headgate.control.store.database import upsert
 from headgate.control.store.ledger_tables import prices
 from headgate.model import Price, Provider, Snapshot
-
-LOOKED_UP = 5000
-_price = msgspec.json.Decoder(Price)
 
 
 class PriceBook:
@@ -54,16 +50,6 @@ def _all(providers: Iterable[Provider]) -> Iterable[Price]:
         for rows in (provider.models or {}, provider.catalog):
             for row in rows.values():
                 yield row.price
-
-
-async def stored(connection: AsyncConnection, ids: Iterable[str]) -> Mapping[str, Price]:
-    """Return the prices with these ids, as far as they are known."""
-    wanted = sorted(set(ids))
-    found: dict[str, Price] = {}
-    for start in range(0, len(wanted), LOOKED_UP):
-        query = select(prices.c.id, prices.c.body).where(prices.c.id.in_(wanted[start : start + LOOKED_UP]))
-        found |= {row.id: _price.decode(row.body) for row in await connection.execute(query)}
-    return found
 
 
 def price_of(providers: Mapping[str, Provider], provider: str, model: str) -> Price:

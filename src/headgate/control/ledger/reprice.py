@@ -1,7 +1,8 @@
 """What today's prices would change for calls that were charged at others; and the corrections, as ledger entries.
 
 A receipt's row keeps what was charged.  A correction is a transfer of its own between the caller and the provider.
-Applied a second time it posts nothing, because the difference is then 0.  Failed attempts keep their cost.
+Applied a second time it posts nothing, because the difference is then 0.  Failed attempts keep their cost, lost calls
+their estimate.
 """
 
 from __future__ import annotations
@@ -86,7 +87,8 @@ async def reprice(
 
 
 async def _page(connection: AsyncConnection, after: str, until: int | None) -> list[Mapping[str, Any]]:
-    query = select(*(requests.c[name] for name in _READ)).where(requests.c.outcome.is_not(None), requests.c.id > after)
+    final = requests.c.outcome != "lost"  # a lost call may yet be settled; NULL is of calls that run
+    query = select(*(requests.c[name] for name in _READ)).where(final, requests.c.id > after)
     if until is not None:
         query = query.where(requests.c.id < first_of(until))
     return [dict(row) for row in (await connection.execute(query.order_by(requests.c.id).limit(PAGE))).mappings()]

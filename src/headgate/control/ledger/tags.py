@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from typing import Any
 
-from sqlalchemy import ColumnElement, func, literal_column
+from sqlalchemy import ColumnElement, func, literal_column, select
 
 
 def tag_value(tags: ColumnElement[Any], name: str, dialect: str) -> ColumnElement[Any]:
     """The value of one tag of a row, NULL where it has none."""
     if dialect == "sqlite":
-        quoted = name.replace('"', '\\"')
-        return func.json_extract(tags, f'$."{quoted}"')
+        # Not json_extract: no path of it reaches a key with a quotation mark or a backslash
+        tag = func.json_each(tags).table_valued("key", "value", name="one_tag")
+        return select(tag.c.value).where(tag.c.key == name).scalar_subquery()
     return as_json(tags).op("->>")(name)
 
 

@@ -16,7 +16,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
 from headgate.control.ledger.tags import as_json, tag_value
-from headgate.control.reports.usage import MAX_GROUPS, UsageFilters, figures, named
+from headgate.control.reports.usage import ENDED_WELL, MAX_GROUPS, UsageFilters, figures, named
 from headgate.control.store.database import requests
 from headgate.model.receipt_ids import first_of
 
@@ -24,7 +24,7 @@ HOUR_NS = 3600 * NANO
 GROUPS = ("tenant", "session", "user", "tag", "hour")
 
 _row = requests.c
-_ended_well = _row.outcome.in_(("delivered", "cancelled"))
+_ended_well = _row.outcome.in_(ENDED_WELL)
 _SUMS: tuple[ColumnElement[Any], ...] = (
     func.count(),
     func.sum(case((_row.outcome == "delivered", 1), else_=0)),
@@ -43,7 +43,7 @@ _KEYS: dict[str, ColumnElement[Any]] = {
     "user": _row.client_user,
     "hour": _row.created_at.op("/")(HOUR_NS),  # of integers, which both databases cut
     "day": _row.created_at.op("/")(24 * HOUR_NS),
-    "model": _row.provider + "/" + _row.model,
+    "model": case((_row.model == "", ""), else_=_row.provider + "/" + _row.model),
     "provider": _row.provider,
     "requested": _row.requested,
     "token": _row.grant_id,

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import base64
 import time
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -21,6 +21,7 @@ from headgate.control.reports.receipts import view
 from headgate.control.store.database import (
     CONTINUED,
     LABELLED,
+    OF_TENANT,
     UNDELIVERED,
     WITH_CODE,
     ZONE_LENGTH,
@@ -36,7 +37,7 @@ FIRST_WINDOW, WIDEST_WINDOW = 1000, 16_000  # rows that are looked at before the
 ROWS_A_ZONE = 50  # a guess: at a hundred thousand calls a day they are eighty
 DELIVERED = "delivered"
 RUNNING = "running"  # as an outcome: of calls that have none yet
-COLUMNS = {name: name for name in ("label", "code", "outcome", "requested", "model", "provider")} | {
+COLUMNS = {name: name for name in ("label", "code", "outcome", "requested", "model", "provider", "tenant")} | {
     "token": "grant_id"
 }
 AFTER = "g"  # comes after any hex digit
@@ -62,7 +63,7 @@ class RequestFilters:
     continued: bool | None = None  # its stream went on at another attempt
     min_cost: int | None = None  # nano-USD; a call of unknown cost does not pass
     min_duration_us: int | None = None
-    tokens: Collection[str] | None = None  # a tenant's: calls of these grants only
+    tenant: str | None = None  # that the call's token had when it began
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,28 +126,29 @@ async def _read(
         size = min(size * 4, WIDEST_WINDOW)
 
 
-Grants = str | Collection[str] | None
-
-
-async def one(engine: AsyncEngine, ident: str, grant: Grants = None) -> dict[str, Any] | None:
-    """The request with this ``chatcmpl-`` id, or the latest under this label of a client's own; of ``grant`` alone
-    (or of several) where one is given.  None: there is none.  Raises SQLAlchemyError.
+async def one(
+    engine: AsyncEngine, ident: str, grant: str | None = None, tenant: str | None = None
+) -> dict[str, Any] | None:
+    """The request with this ``chatcmpl-`` id, or the latest under this label of a client's own; where given, of
+    ``grant`` and of ``tenant`` alone.  None: there is none.  Raises SQLAlchemyError.
     """
-    row = await find(engine, ident, grant)
+    row = await find(engine, ident, grant, tenant)
     return None if row is None else view(row)
 
 
-async def find(engine: AsyncEngine, ident: str, grant: Grants = None) -> RowMapping | None:
+async def find(
+    engine: AsyncEngine, ident: str, grant: str | None = None, tenant: str | None = None
+) -> RowMapping | None:
     """As ``one``, the row."""
     labelled = select(requests).where(requests.c.label == ident, LABELLED).order_by(requests.c.id.desc()).limit(1)
     # A label may look like an id of ours: that of a client which is a gateway itself
     own = bare(ident)
     queries = [] if own is None else [select(requests).where(requests.c.id == own)]
+    owned = [] if grant is None else [requests.c.grant_id == grant]
+    owned += [] if tenant is None else [requests.c.tenant == tenant]
     async with engine.connect() as connection:
         for query in (*queries, labelled):
-            grants = [grant] if isinstance(grant, str) else grant
-            owned = query if grants is None else query.where(requests.c.grant_id.in_(grants))
-            if row := (await connection.execute(owned)).mappings().first():
+            if row := (await connection.execute(query.where(*owned))).mappings().first():
                 return row
     return None
 
@@ -226,14 +228,8 @@ async def _window(connection: AsyncConnection, filters: RequestFilters, bounds: 
         if count < size // ROWS_A_ZONE:
             return _Window(bounds, leader, zones, last=True)
         lowest = max(lowest.ljust(receipt_ids.LENGTH, "0"), first or "")
-    elif not leaders and filters.tokens is None:
-        return _Window(bounds, None, [], last=True)
     elif not leaders:
-        key = requests.c.id
-        probe = select(key).where(*_between(key, bounds)).order_by(key.desc()).limit(size)
-        count, lowest = await _reach(connection, [probe])
-        if count < size:
-            return _Window(bounds, None, [], last=True)
+        return _Window(bounds, None, [], last=True)
     return _Window((lowest, end), leader, zones, last=False)
 
 
@@ -296,6 +292,8 @@ def _leaders(filters: RequestFilters) -> dict[str, _Leader]:
         found["outcome"] = _Leader(c.outcome, None)
     elif filters.outcome is not None and filters.outcome != DELIVERED:
         found["outcome"] = _Leader(c.outcome, filters.outcome, UNDELIVERED)
+    if filters.tenant is not None:
+        found["tenant"] = _Leader(c.tenant, filters.tenant, OF_TENANT)
     for name in ("requested", "model", "token", "provider"):
         value = getattr(filters, name)
         if value is not None:
@@ -339,8 +337,6 @@ def _others(filters: RequestFilters, leader: str | None, dialect: str) -> Condit
             continue
         subject = literal_column(f"+requests.{column}", Text) if dialect == "sqlite" else c[column]
         found.append(subject == (None if (name, value) == ("outcome", RUNNING) else value))
-    if filters.tokens is not None:
-        found.append(c.grant_id.in_(filters.tokens))
     if filters.stream is not None:
         found.append(c.stream == filters.stream)
     if filters.continued is not None and leader != "continued":

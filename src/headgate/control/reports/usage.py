@@ -7,7 +7,7 @@ report says to which.  Calls without a known price are counted beside the cost, 
 from __future__ import annotations
 
 import time
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Any
@@ -16,6 +16,7 @@ from sqlalchemy import ColumnElement, case, desc, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import NANO, usd
+from headgate.catalog.words import Outcome
 from headgate.control.ingest.rollup import DAY_NS
 from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, usage_days
 
@@ -23,11 +24,12 @@ DAY_S = DAY_NS // NANO
 MAX_GROUPS = 1000
 MAX_USES = 5000  # names: they are clients' own words
 USES_DAYS = 30
+ENDED_WELL: tuple[Outcome, ...] = ("delivered", "cancelled", "budget_exceeded")  # every other outcome is a failure
 
 _day = usage_days.c
 _delivered = _day.outcome == "delivered"
-_ended_well = _day.outcome.in_(("delivered", "cancelled", "budget_exceeded"))
-_answered = _day.outcome.in_(("delivered", "cancelled", "truncated", "budget_exceeded"))
+_ended_well = _day.outcome.in_(ENDED_WELL)
+_answered = _day.outcome.in_((*ENDED_WELL, "truncated"))
 _SUMS: dict[str, ColumnElement[Any]] = {
     "requests": func.sum(_day.requests),
     "delivered": func.sum(case((_delivered, _day.requests), else_=0)),
@@ -48,7 +50,6 @@ _KEYS: dict[str, Sequence[ColumnElement[Any]]] = {
     "outcome": (_day.outcome,),
     "day": (_day.day,),
 }
-GROUPS = tuple(_KEYS)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -62,23 +63,20 @@ class UsageFilters:
     token: str | None = None
     model: str | None = None
     provider: str | None = None
-    tokens: Collection[str] | None = None  # a tenant's: calls of these grants only
 
 
 async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> dict[str, Any]:
     """The JSON of GET /admin/v1/usage: a list of at most MAX_GROUPS, the most used first, days in their order, with the
-    ``total`` of all.  ``group_by`` is one of GROUPS.
+    ``total`` of all.  ``group_by`` is a key of ``_KEYS``.
 
-    ``failed`` are the calls that were neither delivered nor left by their client.  ``group`` is null for calls whose
+    ``failed`` are the calls whose outcome is not in ENDED_WELL.  ``group`` is null for calls whose
     name is not known, where grouped by a name (control/ingest/rollup.py).
-    Raises ValueError with a sentence, SQLAlchemyError.
+    Raises SQLAlchemyError.
     """
-    if group_by not in _KEYS:
-        raise ValueError(f"group_by must be one of {', '.join(GROUPS)}.")
     keys = _KEYS[group_by]
     where = [_day.detail == _detail(group_by, filters), *_where(filters)]
     order = (_day.day,) if group_by == "day" else (desc(_SUMS["requests"]), *keys)
-    if filters.token is not None or filters.tokens is not None:
+    if filters.token is not None:
         where.append(_days())
     groups = select(*keys, *_SUMS.values()).where(*where).group_by(*keys).order_by(*order).limit(MAX_GROUPS + 1)
     async with engine.connect() as connection:
@@ -147,7 +145,7 @@ def _days() -> ColumnElement[bool]:
 
 def _detail(group_by: str, filters: UsageFilters) -> int:
     """The coarsest of the three sums that tells apart what is asked for."""
-    tokens = group_by == "token" or (filters.token, filters.tokens) != (None, None)
+    tokens = group_by == "token" or filters.token is not None
     names = group_by in ("model", "provider", "requested") or (filters.model, filters.provider) != (None, None)
     if tokens:
         return IN_FULL if names else ALL_NAMES
@@ -169,8 +167,6 @@ def named(columns: Any, filters: UsageFilters) -> list[ColumnElement[bool]]:
     found: list[ColumnElement[bool]] = []
     if filters.token is not None:
         found.append(columns.grant_id == filters.token)
-    if filters.tokens is not None:
-        found.append(columns.grant_id.in_(filters.tokens))
     if filters.provider is not None:
         found.append(columns.provider == filters.provider)
     if filters.model is not None:

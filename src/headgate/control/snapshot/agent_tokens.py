@@ -44,8 +44,9 @@ class AgentTokens:
         async with self._publication.turn():
             holder, now = self._holder(parent), time.time()
             siblings = await tokens.children(self._engine, parent)
-            for ended in [one.grant.id for one in siblings if (one.grant.expires or now) <= now]:
-                await self._drop(ended)
+            for one in siblings:
+                if one.grant.expires is not None and one.grant.expires <= now:
+                    await self._drop(one.grant.id)
             good = [one.grant for one in siblings if one.grant.id in {grant.id for grant in self.all()}]
             child = children.wished(wish, holder, good, f"{holder.name}/{wish.name or fresh_id()}", now)
             named.models(set(child.models) - set(holder.models), self._publication.snapshot)
@@ -81,10 +82,7 @@ class AgentTokens:
         """Without a token and its children.  False where the store has none of this id that is good."""
         found = await tokens.revoke(self._engine, ident)
         if found:
-            kept = self._publication.tokens.items()
-            self._publication.tokens = {
-                digest: grant for digest, grant in kept if ident not in (grant.id, grant.parent)
-            }
+            self._publication.tokens = self._others(ident)
         return found
 
     async def revoke(self, wanted: str) -> tuple[str, bool]:
@@ -129,7 +127,9 @@ class AgentTokens:
         self._publication.tokens = {**self._others(ident), **await tokens.grants(self._engine, ident)}
 
     def _others(self, ident: str) -> dict[bytes, Grant]:
-        return {digest: grant for digest, grant in self._publication.tokens.items() if grant.id != ident}
+        """Every token of the store but this one and its children."""
+        found = self._publication.tokens.items()
+        return {digest: grant for digest, grant in found if ident not in (grant.id, grant.parent)}
 
     async def _good(self, ident: str) -> Stored:
         entry = await tokens.one(self._engine, ident)

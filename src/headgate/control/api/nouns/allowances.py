@@ -11,7 +11,7 @@ from pydantic import Field
 
 from headgate.catalog.money import usd
 from headgate.control.api.parts import Admin
-from headgate.control.api.views import View, seconds, view_of
+from headgate.control.api.views import View, view_of
 from headgate.model import Budget, CallGroup, CallLimits, Tenant
 from headgate.policy.admission.standings import BudgetStanding, HolderStanding, LimitStanding
 
@@ -55,18 +55,23 @@ def view_of_standing(one: HolderStanding) -> HolderStandingView:
     return view
 
 
-def of_holder(holder: Tenant | CallGroup, standing: HolderStanding | None, created_at: int | None) -> dict[str, Any]:
-    """The members that the views of tenants and of budgets have in common.  ``created_at`` is Unix nanoseconds."""
+def of_holder(holder: Tenant | CallGroup, standing: HolderStanding | None, created: int | None) -> dict[str, Any]:
+    """The members that the views of tenants and of budgets have in common."""
     return {
         "limits": LimitsView.of(holder.limits),
         "budget": view_of_budget(holder.budget),
         "standing": None if standing is None else view_of_standing(standing),
         "managed_by_file": holder.origin == "file",
-        "created": seconds(created_at),
+        "created": created,
     }
 
 
 async def used(admin: Admin, keys: Sequence[str]) -> dict[str, HolderStanding] | None:
     """What holders have used, by the keys of their counters; None where no data process answers."""
-    answer = await admin.link.ask("quotas", "", {"keys": json.dumps(list(keys[:MOST_KEYS]))})
-    return None if answer is None or answer.status != 200 else _standings.decode(answer.body)
+    found: dict[str, HolderStanding] = {}
+    for start in range(0, len(keys), MOST_KEYS):
+        answer = await admin.link.ask("quotas", "", {"keys": json.dumps(list(keys[start : start + MOST_KEYS]))})
+        if answer is None or answer.status != 200:
+            return None
+        found |= _standings.decode(answer.body)
+    return found

@@ -17,7 +17,7 @@ from headgate.control.api.nouns.allowances import (
 )
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, Page, View
+from headgate.control.api.views import Changed, Page, View, created_of
 from headgate.control.objects import holders
 from headgate.model import CallGroup
 from headgate.policy.admission.standings import HolderStanding
@@ -67,10 +67,13 @@ def routes(admin: Admin) -> APIRouter:
         groups = [group for group in publication.snapshot.groups if not names or group.id in names]
         standings = await used(admin, [f"group:{group.id}" for group in groups]) or {}
         stored = publication.sources.objects.groups
-        return [
-            _view(group, standings, stored[group.id].created_at if group.origin == "store" else None)
-            for group in groups
-        ]
+        return [_view(group, standings, created_of(group, stored.get(group.id))) for group in groups]
+
+    async def view_of(name: str) -> CallGroupView:
+        found = await views(name)
+        if not found:
+            raise holders.no_group(name, [group.id for group in publication.snapshot.groups])
+        return found[0]
 
     @api.get("/budgets")
     async def list_budgets() -> Page[CallGroupView]:
@@ -80,16 +83,13 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/budgets/{name}", responses=documented(404))
     async def get_budget(name: Wanted) -> CallGroupView:
         """One of them, with what it has used and has left."""
-        found = await views(name)
-        if not found:
-            raise holders.no_group(name, [group.id for group in publication.snapshot.groups])
-        return found[0]
+        return await view_of(name)
 
     @api.put("/budgets/{name}", responses=documented(409))
     async def put_budget(name: Name, wish: GroupWish) -> ChangedBudget:
         """Stores a limit or a budget of a group of calls, whole."""
         _, effective = await publication.change(lambda sources: (holders.put_group(sources, name, wish), None))
-        return ChangedBudget.now(effective, (await views(name))[0])
+        return ChangedBudget.now(effective, await view_of(name))
 
     @api.delete("/budgets/{name}", responses=documented(404, 409))
     async def delete_budget(name: Wanted) -> DeletedBudget:
@@ -100,12 +100,12 @@ def routes(admin: Admin) -> APIRouter:
     return api
 
 
-def _view(group: CallGroup, standings: Mapping[str, HolderStanding], created_at: int | None) -> CallGroupView:
+def _view(group: CallGroup, standings: Mapping[str, HolderStanding], created: int | None) -> CallGroupView:
     return CallGroupView.of(
         group,
         name=group.id,
         match=MatchView(
             tag=dict(group.tags), session=group.session or None, model=group.model or None, user=group.user or None
         ),
-        **of_holder(group, standings.get(f"group:{group.id}"), created_at),
+        **of_holder(group, standings.get(f"group:{group.id}"), created),
     )

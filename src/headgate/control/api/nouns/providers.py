@@ -17,7 +17,7 @@ from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, rests, standings
 from headgate.control.api.vault.accounts import AccountView, lived
 from headgate.control.api.vault.accounts import views as account_views
-from headgate.control.api.views import Changed, Origin, Page, View, seconds, view_of
+from headgate.control.api.views import Changed, Origin, Page, View, created_of, view_of
 from headgate.control.audit.chain import Change, record_alone
 from headgate.control.discovery.prefills import find_trims
 from headgate.control.discovery.probe import Result, check
@@ -175,10 +175,17 @@ def _add_changes(api: APIRouter, admin: Admin) -> None:
         return ChangedProvider.now(effective, _one(publication, name))
 
     @api.delete("/providers/{name}", responses=documented(404, 409))
-    async def delete_provider(name: PathName) -> DeletedProvider:
-        """Deletes a stored provider and its keys, unless aliases lead to it."""
-        accounts = [one.id for one in publication.sources.objects.accounts.values() if one.provider == name]
-        _, effective = await publication.change(lambda sources: (changes.drop_provider(sources, name), None))
+    async def delete_provider(name: PathName, caller: Caller) -> DeletedProvider:
+        """Deletes a stored provider and its keys, unless aliases lead to it.  One that has keys needs an admin."""
+
+        def dropped(sources: Sources) -> tuple[Objects, list[str]]:
+            after = changes.drop_provider(sources, name)
+            accounts = [one.id for one in sources.objects.accounts.values() if one.provider == name]
+            if accounts and caller.role != "admin":
+                raise GatewayError(FORBIDDEN, f"Provider {name} has keys: to delete them needs an admin.")
+            return after, accounts
+
+        accounts, effective = await publication.change(dropped)
         return DeletedProvider.now(effective, name=name, accounts=accounts)
 
 
@@ -229,7 +236,7 @@ def _all(publication: Publication) -> list[ProviderView]:
         accounts.setdefault(account.provider, []).append(account)
     providers = publication.snapshot.providers
     views = [
-        _view(provider, accounts.get(name, []), stored[name].created_at if provider.origin == "store" else None)
+        _view(provider, accounts.get(name, []), created_of(provider, stored.get(name)))
         for name, provider in providers.items()
     ]
     for name, kept in stored.items():
@@ -274,7 +281,7 @@ def _at_home(caller: Principal, sources: Sources, name: str, wish: ProviderEdit)
     return sources
 
 
-def _view(provider: Provider, accounts: list[AccountView], created_at: int | None) -> ProviderView:
+def _view(provider: Provider, accounts: list[AccountView], created: int | None) -> ProviderView:
     return ProviderView.of(
         provider,
         managed_by_file=provider.origin == "file",
@@ -282,7 +289,7 @@ def _view(provider: Provider, accounts: list[AccountView], created_at: int | Non
         headers=list(provider.headers),
         accounts=accounts,
         models=None if provider.models is None else len(provider.models),
-        created=seconds(created_at),
+        created=created,
         shadowed=False,
         problem=None,
     )
@@ -292,4 +299,4 @@ def _unusable(name: str, stored: StoredProvider, problem: str, *, shadowed: bool
     """A stored provider that is not in the World, as it was declared."""
     declared = Provider(**{"base_url": "", **stored.body.declared(), "name": name, "origin": STORE})
     found = {"base_url": stored.body.base_url, "status": "unusable", "shadowed": shadowed, "problem": problem}
-    return _view(declared, [], stored.created_at).model_copy(update=found)
+    return _view(declared, [], created_of(declared, stored)).model_copy(update=found)

@@ -15,7 +15,7 @@ from headgate.catalog.money import NANO
 from headgate.catalog.words import Outcome
 from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
-from headgate.control.api.nouns.tokens import own_tokens, token_id
+from headgate.control.api.nouns.tokens import token_id
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, view_of
@@ -139,7 +139,7 @@ def routes(admin: Admin) -> APIRouter:
             until=instant_of("until", until),
             min_cost=None if min_cost_usd is None else int(min_cost_usd * NANO),
             min_duration_us=None if min_duration_ms is None else int(min_duration_ms * 1000),
-            tokens=await own_tokens(admin, caller),
+            tenant=caller.bound_to,
         )
         await caught_up(admin)
         try:
@@ -153,7 +153,7 @@ def routes(admin: Admin) -> APIRouter:
     async def get_request(ident: RequestIdent, caller: Caller) -> Response:
         """One call, with every attempt."""
         await caught_up(admin)
-        found = await requests.one(admin.engine, ident, await own_tokens(admin, caller))
+        found = await requests.one(admin.engine, ident, tenant=caller.bound_to)
         if found is None:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
         return Response(_encode(found), media_type="application/json")

@@ -19,7 +19,8 @@ from headgate.control.api.nouns.allowances import (
 )
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, Page, View
+from headgate.control.api.views import Changed, Page, View, created_of
+from headgate.control.identity.roles import Principal
 from headgate.control.objects import holders, named
 from headgate.model import Tenant
 from headgate.policy.admission.standings import HolderStanding
@@ -58,7 +59,8 @@ def routes(admin: Admin) -> APIRouter:
     publication = admin.publication
 
     async def views(*names: str) -> list[TenantView]:
-        wanted = [publication.snapshot.tenants[name] for name in names]
+        tenants = publication.snapshot.tenants
+        wanted = [tenants[name] for name in names if name in tenants]
         standings = await used(admin, [f"tenant:{tenant.name}" for tenant in wanted]) or {}
         counts: dict[str, set[str]] = {}
         for grant in publication.snapshot.tokens.values():
@@ -66,11 +68,17 @@ def routes(admin: Admin) -> APIRouter:
         stored = publication.sources.objects.tenants
         return [
             _view(
-                tenant, len(counts.get(tenant.name, ())), standings,
-                stored[tenant.name].created_at if tenant.origin == "store" else None,
+                tenant, len(counts.get(tenant.name, ())), standings, created_of(tenant, stored.get(tenant.name))
             )
             for tenant in wanted
         ]  # fmt: skip
+
+    async def view_of(name: str, caller: Principal) -> TenantView:
+        known = [one for one in publication.snapshot.tenants if caller.bound_to in (None, one)]
+        found = await views(name) if name in known else []
+        if not found:
+            raise holders.no_tenant(name, known)
+        return found[0]
 
     @api.get("/tenants")
     async def list_tenants(caller: Caller) -> Page[TenantView]:
@@ -81,17 +89,14 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/tenants/{name}", responses=documented(404))
     async def get_tenant(name: Name, caller: Caller) -> TenantView:
         """One tenant, with what it has used and has left."""
-        known = [one for one in publication.snapshot.tenants if caller.bound_to in (None, one)]
-        if name not in known:
-            raise holders.no_tenant(name, known)
-        return (await views(name))[0]
+        return await view_of(name, caller)
 
     @api.put("/tenants/{name}", responses=documented(409))
-    async def put_tenant(name: Name, wish: TenantWish) -> ChangedTenant:
+    async def put_tenant(name: Name, wish: TenantWish, caller: Caller) -> ChangedTenant:
         """Stores a tenant, whole.  Its tokens are bound by it at once."""
         named.models(filter(None, [wish.instead]), publication.snapshot)
         _, effective = await publication.change(lambda sources: (holders.put_tenant(sources, name, wish), None))
-        return ChangedTenant.now(effective, (await views(name))[0])
+        return ChangedTenant.now(effective, await view_of(name, caller))
 
     @api.delete("/tenants/{name}", responses=documented(404, 409))
     async def delete_tenant(name: Name) -> DeletedTenant:
@@ -103,10 +108,10 @@ def routes(admin: Admin) -> APIRouter:
     return api
 
 
-def _view(tenant: Tenant, tokens: int, standings: Mapping[str, HolderStanding], created_at: int | None) -> TenantView:
+def _view(tenant: Tenant, tokens: int, standings: Mapping[str, HolderStanding], created: int | None) -> TenantView:
     return TenantView.of(
         tenant,
         over_budget=tenant.over_budget or "refuse",
         tokens=tokens,
-        **of_holder(tenant, standings.get(f"tenant:{tenant.name}"), created_at),
+        **of_holder(tenant, standings.get(f"tenant:{tenant.name}"), created),
     )

@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import binascii
 import time
-from collections.abc import Collection
 from typing import Annotated, Any, Literal
 
 import msgspec
@@ -39,6 +38,7 @@ from headgate.resources.fields import Resource, printable
 
 MAX_PAGE = 1000
 WEEK_S = 604_800
+INHERITED = {"tenant", "over_budget", "free_only", "unpriced"}  # by a child, see snapshot.children
 
 Ident = Annotated[
     str,
@@ -199,14 +199,6 @@ def _add_secrets(api: APIRouter, admin: Admin) -> None:
         return Revoked.now(effective, id=ident)
 
 
-async def own_tokens(admin: Admin, caller: Principal) -> Collection[str] | None:
-    """The ids of all tokens that the caller's tenant has and had; None: the caller is bound to no tenant."""
-    if caller.bound_to is None:
-        return None
-    declared = {grant.id for grant in own_grants(caller, admin.publishing.tokens.of_file())}
-    return declared | await tokens.ids_of_tenant(admin.engine, caller.bound_to)
-
-
 async def token_id(admin: Admin, wanted: str, caller: Principal) -> str:
     """The id of the caller's token with this id or name; of one that was revoked where none in use has it.  Raises
     GatewayError (404, 409), SQLAlchemyError.
@@ -224,6 +216,9 @@ async def token_id(admin: Admin, wanted: str, caller: Principal) -> str:
 def _terms(wish: TokenEdit, grant: Grant) -> dict[str, Any]:
     """The fields of ``Grant`` that ``wish`` changes, beside its name, scopes, models and expiry."""
     said = wish.model_fields_set
+    if grant.parent and (inherited := sorted(said & INHERITED)):
+        sentence = f"A child has its parent's {' and '.join(inherited)}; change the parent."
+        raise GatewayError(INVALID_VALUE, sentence, param=inherited[0])
     found: dict[str, Any] = {}
     if "limits" in said:
         found["limits"] = NO_LIMITS if wish.limits is None else wish.limits.over(grant.limits)
@@ -237,8 +232,6 @@ def _terms(wish: TokenEdit, grant: Grant) -> dict[str, Any]:
         found["priced_only"] = wish.unpriced == "refuse"
     if "tenant" in said:
         found["tenant"] = wish.tenant or ""
-    if found and grant.parent:
-        found = {name: found[name] for name in ("limits", "budget") if name in found}  # the rest is its parent's
     return found
 
 

@@ -12,14 +12,14 @@ from headgate.catalog.money import NANO, nano
 from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
 from headgate.control.api.nouns.requests import Instant, Word, caught_up, grant_of, instant_of
-from headgate.control.api.nouns.tokens import own_tokens
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View
 from headgate.control.ledger import reprice, verify
+from headgate.control.refusals import FORBIDDEN
 from headgate.control.reports import breakdown, reconcile, usage
 from headgate.control.reports.wishes import ReconcileWish, RepriceWish
-from headgate.errors import INVALID_VALUE, GatewayError
+from headgate.errors import GatewayError
 
 GroupBy = Literal[
     "model", "provider", "requested", "token", "outcome", "day", "tenant", "session", "user", "tag", "hour"
@@ -34,9 +34,9 @@ def _figures() -> type[View]:
 
 
 class FiguresView(_figures()):  # type: ignore[misc]
-    """Totals.  ``failed``: neither delivered nor left by the client; ``cost_usd`` sums what is known, calls of unknown
-    price are counted in ``unpriced_requests``.  ``operator_cost_usd``: what the providers charge, for failed attempts
-    too; null in sums of whole days.
+    """Totals.  ``failed``: neither delivered, nor left by the client, nor ended by a spent budget.  ``cost_usd`` sums
+    what is known, calls of unknown price are counted in ``unpriced_requests``.  ``operator_cost_usd``: what the
+    providers charge, for failed attempts too; null in sums of whole days.
     """
 
     operator_cost_usd: float | None
@@ -141,8 +141,8 @@ def _add_report(api: APIRouter, admin: Admin) -> None:
     ) -> Response:
         """What was used, added up; days and hours in their order, everything else by requests.
 
-        By tenant, session, user, tag or hour, or of one of them: of the calls that began in the window, to the instant.
-        Else days count whole.
+        By tenant, session, user, tag or hour, or of one of them (as for a tenant admin always): of the calls that began
+        in the window, to the instant.  Else days count whole.
         """
         filters = usage.UsageFilters(
             since=instant_of("since", since),
@@ -150,17 +150,15 @@ def _add_report(api: APIRouter, admin: Admin) -> None:
             token=None if token is None else await grant_of(admin, token, caller),
             model=model,
             provider=provider,
-            tokens=await own_tokens(admin, caller),
         )
-        labels = breakdown.Labels(tenant=tenant, session=session, user=user, tag=tag)
+        if caller.bound_to not in (None, tenant or caller.bound_to):
+            raise GatewayError(FORBIDDEN, "Your role knows the usage of its own tenant only.", param="tenant")
+        labels = breakdown.Labels(tenant=caller.bound_to or tenant, session=session, user=user, tag=tag)
         await caught_up(admin)
-        try:
-            if group_by in breakdown.GROUPS or labels:
-                report = await breakdown.report(admin.engine, group_by, filters, labels)
-            else:
-                report = await usage.report(admin.engine, group_by, filters)
-        except ValueError as error:
-            raise GatewayError(INVALID_VALUE, str(error)) from error
+        if group_by in breakdown.GROUPS or labels:
+            report = await breakdown.report(admin.engine, group_by, filters, labels)
+        else:
+            report = await usage.report(admin.engine, group_by, filters)
         return Response(_encode(report), media_type="application/json")
 
 

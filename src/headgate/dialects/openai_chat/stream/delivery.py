@@ -16,14 +16,13 @@ from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Tally
+from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Held, Tally
 from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
 
 QUIET_S = 2.0  # seconds: only the usage and [DONE] follow the last finish reason, and some servers send neither
 QUIET_BEHIND_USAGE_S = 0.5
-CALLS = frozenset(("tool_calls", "function_call"))
 _ASSISTANT = Raw(b'"assistant"')
 _KEPT, _EDITED, _DROPPED = chunks.Fate
 
@@ -43,8 +42,7 @@ class Delivery:
     _ending: chunks.Choice | None  # whose finish reason the chunk at hand brings, and nothing else
     _expects: int
     _face: Envelope
-    _held: list[bytes] | None
-    _hold: str
+    _held: Held[bytes]
     _reply: Reply
     _saying: bytearray | None  # where the text of the chunks that the template knows goes
     _secrets: tuple[str, ...]
@@ -70,7 +68,8 @@ class Delivery:
         before = len(parts)
         view = self.view
         visible, said = self.visible, len(view.content_json or b"")
-        free = view.now if self._hold == "tools" else None
+        held = self._held
+        free = view.now if held.scope == "tools" else None
         alone = len(choices) == 1
         for position, choice in enumerate(choices):
             fate = self._take_choice(self._state_of(choice, position), choice, texts, parts, alone)
@@ -93,10 +92,10 @@ class Delivery:
             self._ending = None
             return
         parts.append(event)
-        if self._hold == "tools" and self._held is None and view.members & CALLS:
+        if held.starts_at(view.members):
             self._free = free
             self._hold_from(parts, before, said, visible)
-        elif self._held is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
+        elif held.items is None and len(texts) == 1 and len(choices) == 1 and len(parts) == before + 1:
             key, text = texts[0]
             if key in normalise.TEXT_KEYS:
                 last = next(reversed(top))
@@ -205,7 +204,7 @@ class Delivery:
         empty = EMPTY_TEXT if "content" in seen or "refusal" in seen else NULL
         if not self._begun:
             self._begun = True
-            self.visible = self._hold != "all"
+            self.visible = self._held.scope != "all"
             for other in self._choices.values():
                 self._send_role(other, parts, empty)
         self._send_role(state, parts, empty)
@@ -228,13 +227,13 @@ class Delivery:
             elif key in normalise.TEXT_KEYS:
                 text = bytes(delta[key])[1:-1]
                 view.size += len(text)
-                if key == "content" and view.content_json is not None and self._held is None:
+                if key == "content" and view.content_json is not None and self._held.items is None:
                     view.content_json += text
 
     def _hold_from(self, parts: list[bytes], begin: int, said: int, visible: bool) -> None:
         """The chunk that began at ``begin`` has the first tool call: it and what follows are held."""
         self._template.forget()  # until all of it is complete, nothing goes past what is held
-        self._held = parts[begin:]
+        self._held.items = parts[begin:]
         del parts[begin:]
         self.visible = visible
         if self.view.content_json is not None:

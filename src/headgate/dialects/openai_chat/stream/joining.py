@@ -16,7 +16,7 @@ from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.calls import ToolCalls
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.seam import Seam
-from headgate.dialects.tally import Tally
+from headgate.dialects.tally import Held, Tally
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec
@@ -37,8 +37,7 @@ class ContinuedStream(ChatStream):
         """Takes up where ``before`` broke: from here on the two are one stream.  The client has ``used`` of it."""
         self.seam = seam
         self.visible = self._begun = True
-        self._hold = ""  # what the client waits for is the rest of something
-        self._held = None
+        self._held = Held("", len)  # the client waits for the rest of something
         self._face = before._face
         self._choices = before._choices
         for choice in self._choices.values():

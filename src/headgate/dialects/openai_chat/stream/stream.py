@@ -14,10 +14,10 @@ from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks
-from headgate.dialects.openai_chat.stream.delivery import CALLS, Delivery
+from headgate.dialects.openai_chat.stream.delivery import Delivery
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import NO_TEXT, ClientView, Tally
+from headgate.dialects.tally import CALLS, NO_TEXT, ClientView, Held, Tally
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 from headgate.wire import codec, sse
@@ -27,7 +27,6 @@ from headgate.wire.codec import EMPTY_TEXT, Object
 _DONE = b"data: [DONE]\n\n"
 _NO_CHOICES = Raw(b"[]")
 _SNIFF = 16 << 10
-_MOST_HELD = 8 << 20
 
 
 class ChatStream(Delivery):
@@ -74,9 +73,8 @@ class ChatStream(Delivery):
         self._sniffed = b""  # what came before the first event: an answer that is no stream at all
         self._begun = False
         self._noticed = False  # its server has said that it is at work, which is no progress, as a comment is none
-        self._hold = reply.hold
         self._expects = reply.choices
-        self._held: list[bytes] | None = [] if reply.hold == "all" else None
+        self._held: Held[bytes] = Held(reply.hold, len)
         self._ending: chunks.Choice | None = None  # whose finish reason the chunk at hand brings, and nothing else
 
     # ------------------------------------------------------------------------------- the bridge
@@ -111,7 +109,7 @@ class ChatStream(Delivery):
         billed = self._usage_up_to(self.view.now) if self._usage_raw is not None or self._begun else NOTHING.billed
         if not self.visible:
             return Used(NOTHING.delivered, billed)
-        if self._held is None:
+        if self._held.items is None:
             return Used(billed, billed)
         delivered = self._usage_up_to(self._given)
         if self._given.size < self._counted.size:  # the report has what is held in it
@@ -122,7 +120,7 @@ class ChatStream(Delivery):
     @property
     def _given(self) -> Tally:
         """The streamed part, without the held part."""
-        return self._free if self._held is not None and self._free is not None else self.view.now
+        return self._free if self._held.items is not None and self._free is not None else self.view.now
 
     def _usage_up_to(self, tally: Tally) -> Usage:
         usage, _ = usages.read(self._usage_raw, Usage(self._prompt_tokens, self.view.since(NO_TEXT, tally)))
@@ -169,8 +167,8 @@ class ChatStream(Delivery):
         if saying is not None and len(saying) > view.room:
             view.bound()
             self._saying = view.content_json
-        if self._hold:
-            return self._withhold(parts)
+        if self._held.scope:
+            return self._release(parts)
         return b"".join(parts)
 
     def whole(self, body: bytes) -> bytes:
@@ -201,7 +199,7 @@ class ChatStream(Delivery):
         self._check_size()
         if not self._ended:
             self._judge_end(parts, clean)
-        return self._withhold(parts) if self._hold else b"".join(parts)
+        return self._release(parts) if self._held.scope else b"".join(parts)
 
     def complete(self, reason: str) -> bool:
         """Declares the stream complete although its end was lost; False where what has come does not allow that."""
@@ -260,7 +258,7 @@ class ChatStream(Delivery):
         if not self.visible:
             return None
         view = self.view
-        kinds = view.members if self._held is None else view.members - CALLS
+        kinds = view.members if self._held.items is None else view.members - CALLS
         return Delivered(view.text, frozenset(kinds), len(self._choices), self._tokens, self._has_finished)
 
     @property
@@ -273,16 +271,11 @@ class ChatStream(Delivery):
         """There has been something to see, whether it has been returned or is held."""
         return self._begun
 
-    def _withhold(self, parts: list[bytes]) -> bytes:
-        """Return the chunks that are due: held ones only when they are complete, or too many."""
-        held = self._held
+    def _release(self, parts: list[bytes]) -> bytes:
+        """Return the chunks that are due: ``parts``, and the held ones if they may go out now."""
+        held = self._held.release(done=self.done, quiet=self.quiet) if self.error is None else None
         if held is None:
             return b"".join(parts)
-        complete = self.done or (self._hold == "tools" and self._is_over)
-        if not complete and sum(map(len, held)) <= _MOST_HELD:
-            return b"".join(parts)
-        self._hold = ""
-        self._held = None
         self.view.forget_text()  # what was held is not in it
         self._saying = None
         self.visible = self._begun
@@ -314,8 +307,8 @@ class ChatStream(Delivery):
         """``data`` is ``payload`` as it could be read, ``top`` its members."""
         if self._ended:
             return
-        if self._held is not None:
-            parts = self._held
+        if self._held.items is not None:
+            parts = self._held.items
         if chunks.is_notice(payload, top):
             self._noticed = True
             return
