@@ -109,7 +109,7 @@ def test_the_receipt_of_a_hit_costs_nothing_and_says_what_it_saved(gate: DataPla
     assert (miss.cache, miss.saved, len(miss.attempts)) == ("miss", -1, 1)
     assert (hit.cache, hit.saved, hit.attempts) == ("hit", miss.cost, ())
     assert (hit.outcome, hit.status, hit.code, hit.cost, hit.basis) == ("delivered", 200, "", 0, "cached")
-    assert (hit.provider, hit.model) == (miss.provider, miss.model)
+    assert (hit.provider, hit.model, hit.price_id) == ("", "", "") and miss.provider == "up"
     assert (hit.prompt_tokens, hit.completion_tokens) == (miss.prompt_tokens, miss.completion_tokens) and miss.cost > 0
 
 

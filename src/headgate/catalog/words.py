@@ -26,6 +26,7 @@ ToolCalls = Literal["stream", "hold"]
 Structured = Literal["error", "buffer"]
 Affinity = Literal["none", "prompt_cache", "session"]
 Privacy = Literal["any", "no_train", "trusted", "own"]
+CachePace = Literal["at_once", "recorded"]
 
 
 def choices(words: Any) -> tuple[str, ...]:

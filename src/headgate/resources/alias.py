@@ -5,7 +5,7 @@ docs/configuration.md says what each field does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from typing import Annotated, Any
 
 from pydantic import (
@@ -34,6 +34,14 @@ class Drain(Resource):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
 
 
+class CacheTable(Resource):
+    """Which calls of an alias use the response cache; a request's ``headgate.cache`` overrides each value."""
+
+    enabled: bool = False
+    ttl_s: Annotated[float, Field(ge=60, le=86_400)] = 3600
+    pace: words.CachePace = "at_once"
+
+
 class AliasSettings(Resource):
     """What an alias does beside leading to its targets.  ``settled`` gives the fields as ``model.Alias`` has them,
     ``values_of`` takes them from there.
@@ -52,20 +60,40 @@ class AliasSettings(Resource):
     privacy: words.Privacy = "any"
     hold_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     unpriced: words.Unpriced | None = None
+    cache: CacheTable = CacheTable()
 
     def settled(self) -> dict[str, Any]:
         """Arguments for ``model.Alias``."""
         values = {name: getattr(self, name) for name in _PLAIN}
-        return {**values, "drain_s": self.drain.max_s, "drain_tokens": self.drain.max_tokens}
+        nested = {flat: getattr(getattr(self, table), name) for flat, (table, name) in _NESTED.items()}
+        return values | nested
 
     @staticmethod
     def values_of(alias: model.Alias) -> dict[str, Any]:
         """An alias's values, by the names of the fields."""
         values = {name: getattr(alias, name) for name in _PLAIN}
-        return {**values, "drain": Drain(max_s=alias.drain_s, max_tokens=alias.drain_tokens)}
+        nested = _in_tables({flat: getattr(alias, flat) for flat in _NESTED})
+        return values | {"drain": Drain(**nested["drain"]), "cache": CacheTable(**nested["cache"])}
 
 
-_PLAIN = tuple(name for name in AliasSettings.model_fields if name != "drain")
+# Fields of ``model.Alias``, and where they stand here: the table and its field
+_NESTED = {
+    "drain_s": ("drain", "max_s"),
+    "drain_tokens": ("drain", "max_tokens"),
+    "cache_enabled": ("cache", "enabled"),
+    "cache_ttl_s": ("cache", "ttl_s"),
+    "cache_pace": ("cache", "pace"),
+}
+_PLAIN = tuple(name for name in AliasSettings.model_fields if name not in ("drain", "cache"))
+
+
+def _in_tables(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Fields of ``model.Alias`` as they stand here."""
+    tables: dict[str, dict[str, Any]] = {"drain": {}, "cache": {}}
+    for flat, value in values.items():
+        table, name = _NESTED[flat]
+        tables[table][name] = value
+    return tables
 
 
 class TargetWish(Resource):
@@ -100,8 +128,8 @@ class AliasWish(AliasSettings):
         if info.context is not STORE:
             return value
         conduct = dict(value.get("conduct", {}))
-        drain = {"max_s": conduct.pop("drain_s", None), "max_tokens": conduct.pop("drain_tokens", None)}
-        return {**value, **conduct, "drain": {name: most for name, most in drain.items() if most is not None}}
+        nested = {flat: conduct.pop(flat) for flat in _NESTED if flat in conduct}
+        return {**value, **conduct, **_in_tables(nested)}
 
     @model_serializer(mode="wrap")
     def _to_store(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
@@ -128,7 +156,7 @@ class AliasTable(AliasSettings):
     """An alias of the configuration file."""
 
     LATER = {
-        **dict.fromkeys(["queue", "cache"], 5),
+        "queue": 5,
         "store_bodies": 7,
     }
     use_case: str | None = None

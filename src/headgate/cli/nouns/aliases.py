@@ -24,6 +24,8 @@ ON_MIDSTREAM_FAILURE = f"{words.listed(words.OnMidstreamFailure)}, for a stream 
 ON_DISCONNECT = f"{words.listed(words.OnDisconnect)}, for a call whose client leaves."
 RESUMABLE_S = "Seconds that a stream waits for a client that has left."
 HOLD_TOKENS = "Of an answer, which a budget holds at first."
+CACHE = "Seconds, 60 to 86400, that answers are stored in the response cache."
+CACHE_PACE = f"{words.listed(words.CachePace)}, for streams from the cache."
 PRIVACY = f"{words.listed(words.Privacy)}: the providers that may be used."
 
 
@@ -92,6 +94,8 @@ def put(
     privacy: Annotated[str | None, typer.Option(help=PRIVACY)] = None,
     hold_tokens: Annotated[int | None, typer.Option("--hold-tokens", help=HOLD_TOKENS)] = None,
     unpriced: Annotated[str | None, typer.Option(help="allow, or refuse targets whose price is not known.")] = None,
+    cache: Annotated[float | None, typer.Option("--cache", metavar="SECONDS", help=CACHE)] = None,
+    cache_pace: Annotated[str | None, typer.Option("--cache-pace", help=CACHE_PACE)] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -102,7 +106,9 @@ def put(
     """
     targets = targets or []
     limits = {"first_token": first_token, "stall": stall, "total": total}
-    conduct = {
+    caching = {"enabled": cache is not None or None, "ttl_s": cache, "pace": cache_pace}
+    conduct: dict[str, Any] = {
+        "cache": {key: value for key, value in caching.items() if value is not None} or None,
         "strategy": strategy,
         "retries": retries,
         "on_midstream_failure": on_midstream_failure,
@@ -152,7 +158,9 @@ USUAL: dict[str, Any] = {
 
 def _departures(row: dict[str, Any]) -> list[str]:
     """Return the settings of this alias that differ from the defaults."""
-    return [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
+    found = [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
+    cache = row["cache"]
+    return [*found, f"cache {cache['ttl_s']:g} s, {cache['pace']}"] if cache["enabled"] else found
 
 
 def _targets(row: dict[str, Any]) -> str:

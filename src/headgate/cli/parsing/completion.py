@@ -115,6 +115,7 @@ WHERE: dict[str, dict[str, Source]] = {
         "tool_calls": choices(words.ToolCalls),
         "structured": choices(words.Structured),
         "privacy": choices(words.Privacy),
+        "cache_pace": choices(words.CachePace),
     },
     "aliases unset": {"name": aliases},
     "token show": {"ident": tokens},

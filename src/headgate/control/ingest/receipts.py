@@ -39,8 +39,8 @@ def _source(column: ReceiptColumn) -> str:
 
 # By position: `id` and `boot` are first in both rows
 _of_running = attrgetter(*(_source(column) for column in EARLY[2:]))
-# Behind `id` and `boot`, which of the two records has the columns that follow each other, and their getter; the last
-# columns are computed
+# Behind `id` and `boot`, which of the two records has the columns that follow each other, and their getter; two columns
+# are computed
 _ENDED = [
     (of_opened, attrgetter(*(column.opened or column.closed for column in columns)))
     for of_opened, columns in (
@@ -50,6 +50,7 @@ _ENDED = [
         )
     )
 ]
+_BILLED = [column.name for column in RECEIPT].index("operator_cost")  # and `billed` behind it
 _GONE = tuple(index for index, column in enumerate(RECEIPT) if column.until_closed)
 
 
@@ -231,7 +232,7 @@ def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
     row: list[Any] = [closed.id, boot]
     for of_opened, values in _ENDED:
         row += values(opened if of_opened else closed)
-    row += (None, None)
+    row[_BILLED:_BILLED] = None, None
     if not opened.at:
         row[_CREATED] = closed.at - closed.duration_us * 1000
     if not opened.requested:
@@ -239,7 +240,7 @@ def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
     for index in _GONE:
         row[index] = -1
     if closed.attempts and (billed := billed_by(closed)) is not None:
-        row[-2:] = sum(billed.values()), _encode(billed).decode()
+        row[_BILLED : _BILLED + 2] = sum(billed.values()), _encode(billed).decode()
     return _bounds(row)
 
 

@@ -24,7 +24,7 @@ RECORDING_SHARE = 4  # and all answers that are being recorded, beside it, at mo
 
 class CacheUse(Struct):
     """One call's.  ``status``: hit | miss | bypass.  ``stored``: the answer of a hit.  ``attempts``: those of the plan
-    that ``key`` stands for.  ``saved``: nano-USD that a hit did not cost; -1: unknown.
+    that ``key`` stands for.
     """
 
     cache: AnswerCache
@@ -34,10 +34,6 @@ class CacheUse(Struct):
     requested: str = ""
     attempts: tuple[Attempt, ...] = ()
     stored: StoredAnswer | None = None
-
-    @property
-    def saved(self) -> int:
-        return self.stored.cost if self.stored is not None else -1
 
 
 class Recorded(NamedTuple):
