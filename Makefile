@@ -15,13 +15,13 @@ WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := serve
-.PHONY: serve help test proofs check bench chaos faults fuzz image lock clean
+.PHONY: serve help test test-agents proofs check bench chaos faults fuzz image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
 
 help: ## This list
-	@sed -n 's/^\([a-z]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-14s %s\n", $$1, $$2 }'
+	@sed -n 's/^\([a-z-]*\):.*## \(.*\)/  make \1@\2/p' $(MAKEFILE_LIST) | awk -F@ '{ printf "%-18s %s\n", $$1, $$2 }'
 	@printf '\n  PYTHON=python3.12 chooses the interpreter; ARGS="--port 4100" goes to the command behind the target.\n'
 
 # First the tests that measure or load the machine, one at a time; then the others side by side, a file in one process.
@@ -30,6 +30,9 @@ test: $(TESTING) $(NODE) ## Install what the tests need, run all of them
 	@$(PYTEST) -m alone $(ARGS); first=$$?; \
 	$(PYTEST) -n $(WORKERS) --dist loadfile --no-loadscope-reorder -m "not alone" $(ARGS); second=$$?; \
 	case $$first$$second in 00 | 05 | 50) ;; *) exit 1 ;; esac
+
+test-agents: $(TESTING) $(NODE) ## Real coding agents through a running gateway: installs their packages, a minute or two
+	AGENTS=1 $(PYTEST) tests/agents $(ARGS)
 
 proofs: $(TESTING) $(NODE) ## The slow tests whole, of which `make test` takes a sample: ten minutes
 	PROOFS=whole $(PYTEST) $(SLOW) $(ARGS)
@@ -86,4 +89,4 @@ $(NODE): requirements-node.txt $(TESTING)
 	@touch $@
 
 clean: ## Remove what make made
-	rm -rf $(VENV) tests/node/node_modules
+	rm -rf $(VENV) tests/node/node_modules tests/agents/node_modules

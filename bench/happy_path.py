@@ -16,7 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.model import Budget, Call, CallLimits, DataSettings, Grant, Limits, Price, Provider, Snapshot
@@ -82,11 +82,11 @@ class CountingTransport:
 class Bench:
     """The data plane's parts on counting transports."""
 
-    def __init__(self, folder: Path, grant: Grant, price: Price) -> None:
+    def __init__(self, folder: Path, grant: Grant, price: Price, api: Api) -> None:
         loop = asyncio.get_running_loop()
         self.turn = Turn(loop)
         wheel = Wheel(loop)
-        provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price)
+        provider = Provider("up", "http://127.0.0.1:9/v1", auth="none", price=price, dialect=api.name)
         key = bytes(32)
         directory = SnapshotDirectory(key, Snapshot(0, {digest(key, TOKEN): grant}, {"up": provider}), {})
         directory.counters.restored = True  # nothing was spent before
@@ -103,7 +103,7 @@ class Bench:
         listener = Listener(routes, wheel, self.turn, Limits())
         self.sent: list[CountingTransport] = []
         attempt = directory.router.plan(Call({}, "up/m", False, False, ChatPrompt({}, 0)), grant).attempts[0]
-        pool = transport._route(attempt, "/chat/completions")[0]
+        pool = transport._route(attempt, api.path)[0]
         for _ in range(CONNECTIONS):
             self._add_upstream(pool)
         self.clients = [Connection(listener) for _ in range(CONNECTIONS)]
@@ -133,12 +133,16 @@ class Bench:
             upstream.buffer_updated(len(data))
 
 
-def request(stream: bool) -> bytes:
-    fields: dict[str, object] = {"model": "up/m", "messages": [{"role": "user", "content": QUESTION * 2}]}
+def request(api: Api, stream: bool) -> bytes:
+    fields: dict[str, object] = {
+        "model": "up/m",
+        "messages": [{"role": "user", "content": QUESTION * 2}],
+        **api.members,
+    }
     body = json.dumps({**fields, "stream": True} if stream else fields).encode()
     return (
-        b"POST /v1/chat/completions HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json\r\n"
-        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (TOKEN, len(body), body)
+        b"POST /v1%b HTTP/1.1\r\nHost: gate\r\nContent-Type: application/json\r\n"
+        b"Authorization: Bearer %b\r\nContent-Length: %d\r\n\r\n%b" % (api.path.encode(), TOKEN, len(body), body)
     )
 
 
@@ -151,9 +155,40 @@ def whole_answer() -> bytes:
     return b"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body)
 
 
-def event() -> bytes:
+def chat_event() -> bytes:
     choice = '{"index":0,"delta":{"role":"assistant","content":" lorem ipsum"},"finish_reason":null}]}'
-    data = f"data: {CHUNK_HEAD}{choice}\n\n".encode()
+    return f"data: {CHUNK_HEAD}{choice}\n\n".encode()
+
+
+def messages_event() -> bytes:
+    members = '"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":" lorem ipsum"}'
+    return f"event: content_block_delta\ndata: {{{members}   }}\n\n".encode()
+
+
+def messages_head() -> bytes:
+    message = '{"id":"m","type":"message","role":"assistant","model":"m","content":[],"usage":{"input_tokens":42}}'
+    return (
+        f'event: message_start\ndata: {{"type":"message_start","message":{message}}}\n\n'
+        'event: content_block_start\ndata: {"type":"content_block_start","index":0,'
+        '"content_block":{"type":"text","text":""}}\n\n'
+    ).encode()
+
+
+class Api(NamedTuple):
+    """An API that both sides speak: its path, what it requires of a request, and an upstream's first and next event."""
+
+    name: str
+    path: str
+    members: dict[str, object]
+    head: bytes
+    event: bytes
+
+
+CHAT = Api("openai_chat", "/chat/completions", {}, b"", chat_event())
+MESSAGES = Api("anthropic_messages", "/messages", {"max_tokens": 100}, messages_head(), messages_event())
+
+
+def chunk(data: bytes) -> bytes:
     return b"%x\r\n%b\r\n" % (len(data), data)
 
 
@@ -174,13 +209,14 @@ async def measure() -> dict[str, float]:
     for name, grant in (("priced", UNLIMITED), ("limited", LIMITED)):
         more = await measure_for(grant, Price(1_000_000_000, 4_000_000_000))
         found |= {f"{name}_{figure}": value for figure, value in more.items()}
-    return found
+    messages = await measure_for(UNLIMITED, Price(), MESSAGES)
+    return found | {f"messages_{figure}": value for figure, value in messages.items() if figure.startswith("event")}
 
 
-async def measure_for(grant: Grant, price: Price) -> dict[str, float]:
+async def measure_for(grant: Grant, price: Price, api: Api = CHAT) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), grant, price)
-        plain, answer = request(stream=False), whole_answer()
+        bench = Bench(Path(folder), grant, price, api)
+        plain, answer = request(api, stream=False), whole_answer()
 
         def call() -> None:
             asked = bench.ask(plain)
@@ -190,11 +226,11 @@ async def measure_for(grant: Grant, price: Price) -> dict[str, float]:
         for _ in range(50):
             call()
         out = {"call_bytecodes": opcodes(call) / CONNECTIONS, "call_us": microseconds(call) / CONNECTIONS}
-        asked = bench.ask(request(stream=True))
+        asked = bench.ask(request(api, stream=True))
         head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        bench.answer(asked, head)
+        bench.answer(asked, head + chunk(api.head) if api.head else head)
         bench.turn._end()
-        data = event()
+        data = chunk(api.event)
 
         def events() -> None:
             bench.answer(asked, data)
@@ -216,6 +252,8 @@ def main() -> None:
         return
     print(f"a whole answer    {found['call_us']:6.1f} µs of Python   {found['call_bytecodes']:6.0f} bytecodes")
     print(f"an event          {found['event_us']:6.1f} µs of Python   {found['event_bytecodes']:6.0f} bytecodes")
+    cpu, codes = found["messages_event_us"], found["messages_event_bytecodes"]
+    print(f"… of Messages     {cpu:6.1f} µs of Python   {codes:6.0f} bytecodes")
     for name in ("priced", "limited"):
         cpu, codes = found[f"{name}_call_us"], found[f"{name}_call_bytecodes"]
         print(f"… {name:<16}{cpu:6.1f} µs of Python   {codes:6.0f} bytecodes")

@@ -78,6 +78,7 @@ MODEL_NOT_FOUND        = Kind(404, "not_found_error", "model_not_found")
 REQUEST_NOT_FOUND      = Kind(404, "not_found_error", "request_not_found")
 STREAM_NOT_FOUND       = Kind(404, "not_found_error", "stream_not_found")
 METHOD_NOT_ALLOWED     = Kind(405, _BAD, "method_not_allowed")
+NO_WEBSOCKET           = Kind(426, _BAD, "websocket_not_supported")
 REQUEST_TIMEOUT        = Kind(408, _LATE, "request_timeout")
 IDEMPOTENCY_MISMATCH   = Kind(409, "conflict_error", "idempotency_mismatch")
 STREAM_EXPIRED         = Kind(410, "gone_error", "stream_expired")
@@ -131,6 +132,7 @@ class GatewayError(Exception):
     ``param`` names the request field at fault.  ``retry_after`` is in seconds.
     ``upstream_status`` is the status that the upstream answered with, if it answered.
     ``fields`` are the request's fields that an upstream's refusal names.
+    ``body``: the provider's own words, as a client of its API gets them; empty: the client's dialect writes its own.
     ``not_continued``: of a stream that broke after its client had seen some of it, why it could not go on.
     """
 
@@ -152,6 +154,7 @@ class GatewayError(Exception):
         self.upstream_status = upstream_status
         self.fields = fields
         self.not_continued = ""
+        self.body = b""
 
     @property
     def side(self) -> Side:

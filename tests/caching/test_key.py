@@ -40,7 +40,7 @@ def shuffled(value: Any, draw: Any) -> Any:
 
 
 def fingerprint(request: dict[str, Any], indent: int | None = None, escaped: bool = True) -> bytes:
-    return canonical.fingerprint(CHAT.read(json.dumps(request, indent=indent, ensure_ascii=escaped).encode()))
+    return canonical.fingerprint(CHAT.read(json.dumps(request, indent=indent, ensure_ascii=escaped).encode()), {})
 
 
 @given(VALUES, st.data())
@@ -96,7 +96,17 @@ def test_a_value_that_cannot_be_read_stays_as_it_is(text: str) -> None:
 
 def test_the_api_of_the_client_is_part_of_the_fingerprint() -> None:
     request = json.dumps({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode()
-    assert canonical.fingerprint(CHAT.read(request)) != canonical.fingerprint(MESSAGES.read(request))
+    assert canonical.fingerprint(CHAT.read(request), {}) != canonical.fingerprint(MESSAGES.read(request), {})
+
+
+def test_header_fields_that_belong_to_the_body_are_part_of_the_fingerprint() -> None:
+    call = MESSAGES.read(json.dumps({"messages": [{"role": "user", "content": "Hi"}], "max_tokens": 5}).encode())
+    found = {
+        canonical.fingerprint(call, fields)
+        for fields in ({}, {b"anthropic-beta": b"a"}, {b"anthropic-beta": b"b"}, {b"anthropic-version": b"a"})
+    }
+    assert len(found) == 4
+    assert canonical.fingerprint(call, {b"user-agent": b"x"}) == canonical.fingerprint(call, {})
 
 
 # ------------------------------------------------------------------------------------- the plan

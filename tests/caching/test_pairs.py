@@ -9,22 +9,9 @@ import pytest
 
 from headgate.model import Closed
 from tests.hooks.test_calls import MASK, SECRET, hooked, saying, says
-from tests.serving.calls import Answer, last_closed, whole_json
-from tests.serving.test_anthropic_pair import (
-    CALLED,
-    CHAT,
-    FINE,
-    MESSAGES,
-    PAIRS,
-    answers,
-    ask,
-    asked,
-    chain,
-    document,
-    pieces,
-    read,
-    with_tools,
-)
+from tests.serving.apis import APIS, CHAT, MESSAGES
+from tests.serving.calls import Answer, last_closed
+from tests.serving.test_api_pairs import CALLED, FINE, PAIRS, answers, ask, asked, chain, cut, read
 
 WISH = {"headgate": {"cache": {}}}
 
@@ -38,9 +25,9 @@ def cache_of(answer: Answer) -> str | None:
 def test_text_and_tools_in_both_forms(tmp_path: Path, client: str, backend: str, first: bool, second: bool) -> None:
     scripts = [answers(backend, first), answers(backend, first, called=True)]
     with chain(tmp_path / "s", (backend, scripts)) as (plane, (upstream,)):
-        for expected, more in ((FINE, WISH), (CALLED, {**WISH, **with_tools(client)})):
+        for expected, tools in ((FINE, False), (CALLED, True)):
             for stream, status in ((first, "miss"), (second, "hit"), (not second, "hit")):
-                answer = ask(plane, client, stream, **more)
+                answer = ask(plane, client, stream, tools, **WISH)
                 assert read(client, answer, stream) == expected and cache_of(answer) == status
         records = [one for one in plane.wait_for(Closed, 6) if isinstance(one, Closed)]
     assert [(one.prompt_tokens, one.completion_tokens, one.cached_tokens) for one in records] == [(18, 4, 5)] * 6
@@ -48,14 +35,14 @@ def test_text_and_tools_in_both_forms(tmp_path: Path, client: str, backend: str,
     assert len(asked(upstream)) == 2
 
 
-@pytest.mark.parametrize("backend", [CHAT, MESSAGES])
+@pytest.mark.parametrize("backend", APIS)
 def test_clients_of_two_apis_do_not_share_answers(tmp_path: Path, backend: str) -> None:
     with chain(tmp_path / "s", (backend, [answers(backend, False)] * 2)) as (plane, (upstream,)):
         assert [cache_of(ask(plane, client, False, **WISH)) for client in (CHAT, MESSAGES)] == ["miss", "miss"]
         assert len(asked(upstream)) == 2
 
 
-@pytest.mark.parametrize("backend", [CHAT, MESSAGES])
+@pytest.mark.parametrize("backend", APIS)
 def test_a_stream_that_nobody_asked_for_is_stored_as_one(tmp_path: Path, backend: str) -> None:
     with chain(tmp_path / "s", (backend, [answers(backend, True)])) as (plane, (upstream,)):
         for stream, status in ((False, "miss"), (True, "hit"), (False, "hit")):
@@ -64,7 +51,7 @@ def test_a_stream_that_nobody_asked_for_is_stored_as_one(tmp_path: Path, backend
         assert len(asked(upstream)) == 1
 
 
-@pytest.mark.parametrize("client", [CHAT, MESSAGES])
+@pytest.mark.parametrize("client", APIS)
 def test_hooks_see_the_request_first_and_mask_a_hit(tmp_path: Path, client: str) -> None:
     """Two requests that differ in what is masked are one: the provider would be asked the same."""
     scripts = [says(CHAT, "Use ", SECRET, ".")]
@@ -74,22 +61,25 @@ def test_hooks_see_the_request_first_and_mask_a_hit(tmp_path: Path, client: str)
             (True, SECRET[:-1] + "6", "hit"),
             (False, SECRET, "hit"),
         ):
-            answer = ask(plane, client, stream, **saying(f"My key is {secret}"), **WISH)
+            answer = ask(plane, client, stream, **saying(client, f"My key is {secret}"), **WISH)
             assert read(client, answer, stream).text == "Use [masked: API key]." and cache_of(answer) == status
-        other = ask(plane, client, False, **saying("My mail is a@example.org"), **WISH)
+        other = ask(plane, client, False, **saying(client, "My mail is a@example.org"), **WISH)
         assert cache_of(other) != "hit"
         plane.wait_for(Closed, 3)
         assert SECRET not in upstream.requests[0].body.decode()
 
 
-def test_an_answer_that_ends_early_is_not_stored(tmp_path: Path) -> None:
-    """Its end was lost, and it was completed from what there was."""
-    data = pieces(MESSAGES, "Hello")
-    cut = [("expect_request",), ("send", b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\n\r\n" + data)]
-    whole = [("expect_request",), ("send", whole_json(document(MESSAGES, False), b"connection: close"))]
-    with chain(tmp_path / "s", (MESSAGES, [cut, cut, cut, whole])) as (plane, _):  # type: ignore[list-item]
-        once = {"headgate": {"cache": {}, "retries": 0, "on_midstream_failure": "error"}}
-        assert cache_of(ask(plane, MESSAGES, True, **once)) == "miss"
-        assert cache_of(ask(plane, MESSAGES, True, **once)) != "hit"
-        plane.wait_for(Closed)
-        assert last_closed(plane).cache == "miss"
+@pytest.mark.parametrize("backend", APIS)
+def test_a_stream_whose_end_was_lost_is_not_stored(tmp_path: Path, backend: str) -> None:
+    once = {"headgate": {"cache": {}, "retries": 0, "on_midstream_failure": "error"}}
+    with chain(tmp_path / "s", (backend, [cut(backend, "Hello "), answers(backend, True)])) as (plane, (upstream,)):
+        assert [cache_of(ask(plane, backend, True, **once)) for _ in range(2)] == ["miss", "miss"]
+        plane.wait_for(Closed, 2)
+        assert last_closed(plane).cache == "miss" and len(asked(upstream)) == 2
+
+
+def test_a_hit_names_what_its_target_was_not_sent(tmp_path: Path) -> None:
+    with chain(tmp_path / "s", (MESSAGES, [answers(MESSAGES, False)])) as (plane, _):
+        miss, hit = (ask(plane, CHAT, False, seed=5, **WISH) for _ in range(2))
+    assert (cache_of(miss), cache_of(hit)) == ("miss", "hit")
+    assert miss.headers["x-headgate-dropped"] == hit.headers["x-headgate-dropped"] == "seed"

@@ -12,8 +12,9 @@ import pytest
 
 from headgate.errors import UPSTREAM_TIMEOUT, GatewayError
 from headgate.model import Price, Provider, Target, Timeouts
+from headgate.policy.caching import Caching
 from headgate.serving.replay import recording
-from headgate.serving.replay.answers import SHARE, WEIGHT, AnswerCache, Recorded, StoredAnswer
+from headgate.serving.replay.answers import SHARE, WEIGHT, AnswerCache, CacheUse, Recorded, StoredAnswer
 from headgate.serving.replay.recording import Playback, Recording
 
 TARGET = Target(Provider("up", "http://up/v1", models={}), "m", "m-1", Price(1, 1), Timeouts())
@@ -50,9 +51,13 @@ def cache_of(clock: Clock, most: int = MB) -> AnswerCache:
     return AnswerCache(clock, most)  # type: ignore[arg-type]
 
 
+def use_of(cache: AnswerCache, key: bytes = b"k", requested: str = "m") -> CacheUse:
+    return CacheUse(cache, "miss", Caching(60, False), key, requested)
+
+
 def put(cache: AnswerCache, key: bytes, size: int = 10, ttl_s: float = 60, requested: str = "m") -> StoredAnswer:
     recorded = Recorded(b"x" * size, size, array("I"))
-    answer = StoredAnswer(cache, key, requested, TARGET, recorded, 5)
+    answer = StoredAnswer(use_of(cache, key, requested), TARGET, recorded)
     cache.put(answer, ttl_s)
     return answer
 
@@ -201,7 +206,7 @@ def played(
     clock: Clock, found: Recorded, act: Callable[[Playback, Taker], Any] | None = None, **more: Any
 ) -> list[bytes]:
     async def main() -> list[bytes]:
-        answer = StoredAnswer(cache_of(clock), b"k", "m", TARGET, found, 0)
+        answer = StoredAnswer(use_of(cache_of(clock)), TARGET, found)
         playback = Playback(answer, clock, as_stream=True, deadline=2000.0, **{"recorded": False, **more})  # type: ignore[arg-type]
         taker = Taker()
         taker.playback = playback
@@ -258,7 +263,7 @@ def test_a_whole_answer_is_recorded_as_it_is(clock: Clock) -> None:
     assert Recording(Source(b"x" * (recording.LARGEST_WHOLE + 1), streamed=False), cache_of(clock)).take() is None
 
     async def main() -> tuple[bool, bytes]:
-        answer = StoredAnswer(cache_of(clock), b"k", "m", TARGET, found, 0)
+        answer = StoredAnswer(use_of(cache_of(clock)), TARGET, found)
         playback = Playback(answer, clock, as_stream=True, recorded=True, deadline=2000.0)  # type: ignore[arg-type]
         return playback.streamed, playback.body
 

@@ -38,7 +38,7 @@ def test_an_alias_that_uses_the_cache(mock: Gateway, alias: str) -> None:
     assert mock.told("aliases", "show", alias)["cache"] == {"enabled": True, "ttl_s": 120, "pace": "recorded"}
     assert "cache 120 s, recorded" in mock.good("aliases", "show", alias)
     wrong = mock.run("aliases", "set", "wrong", MODEL, "--cache", "59")
-    assert wrong.returncode == 1 and "cache.ttl_s" in wrong.stderr
+    assert wrong.returncode == 2 and "cache.ttl_s" in wrong.stderr
 
 
 def test_figures_of_the_cache(mock: Gateway, alias: str) -> None:

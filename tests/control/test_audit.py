@@ -17,7 +17,7 @@ from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.api.access.needs import NEEDS, PREFIX
-from headgate.control.audit.chain import ACTOR, Actor, AuditFilters, Change, page, record, record_alone, verify
+from headgate.control.audit.chain import ACTOR, GENESIS, Actor, AuditFilters, Change, page, record, record_alone, verify
 from headgate.control.store.access_tables import audit, audit_head
 from headgate.control.store.database import open_store
 from tests.control.child import SECRET, Child
@@ -202,9 +202,12 @@ def test_verify_names_the_first_broken_row(database: str, statement: Any, broken
         await some(engine)
         sound = await verify(engine)
         assert (sound.rows, sound.broken) == (5, None)
+        async with engine.connect() as connection:
+            hashes = (await connection.execute(select(audit.c.hash).order_by(audit.c.seq))).scalars().all()
         await unlocked(engine, statement)
         state = await verify(engine)
         assert (state.broken, state.rows) == (broken, broken - 1) and state.reason
+        assert state.head == [GENESIS, *hashes][broken - 1].hex()
 
     within(database, check)
 

@@ -3,21 +3,32 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import statistics
 import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Callable, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy import delete, text, update
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.control.audit.chain import changing
+from headgate.control.identity import sessions
 from headgate.control.identity.passwords import Passwords
 from headgate.control.identity.throttle import BY_ADDRESS, BY_NAME, MAX_KEYS, LoginThrottle, network
-from headgate.control.identity.users import User, authenticated, create
+from headgate.control.identity.users import User, authenticated, create, remove, set_password
+from headgate.control.store.access_tables import sessions as session_table
+from headgate.control.store.access_tables import users
 from headgate.control.store.database import open_store
+from headgate.errors import GatewayError
 from headgate.process.boot import AccessSettings
 from tests.control.child import ADMIN, Child
 from tests.control.people import PASSWORD, Browser, add_user, code_of, logged_in
+from tests.control.postgres_server import Server
+from tests.waiting import WITHIN_S
 
 OTHER = "another-password-4567"
 
@@ -228,5 +239,44 @@ def test_secrets_stay_out_of_store_and_log(child: Child, tmp_path: Path, databas
     found: list[Any] = [child.log.read_text()]
     if database.startswith("sqlite"):
         found += [path.read_bytes().decode("latin-1") for path in tmp_path.glob("headgate.db*")]
-    for text in found:
-        assert all(canary not in text for canary in (PASSWORD, OTHER, secret, browser.csrf, ADMIN))
+    for content in found:
+        assert all(canary not in content for canary in (PASSWORD, OTHER, secret, browser.csrf, ADMIN))
+
+
+CHANGES: dict[str, Callable[[AsyncEngine, User], Awaitable[object]]] = {
+    "password": lambda engine, user: set_password(engine, user.id, "x"),
+    "removal": remove,
+    "login": lambda engine, user: sessions.start(engine, user, "192.0.2.1", ""),
+    "logout": lambda engine, user: sessions.end_all(engine, user.id),
+    "new user": lambda engine, user: create(engine, replace(user, name="eve", email=None)),
+}
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_no_two_changes_of_a_user_wait_for_each_other(postgres: Server, change: str) -> None:
+    """While one holds the audit log's head, another has nothing locked that the first may want."""
+
+    async def waits(engine: AsyncEngine) -> bool:
+        locks = "FROM pg_stat_activity WHERE datname = current_database() AND wait_event_type = 'Lock'"
+        async with engine.connect() as connection:
+            return bool((await connection.execute(text(f"SELECT count(*) {locks}"))).scalar_one())
+
+    async def main() -> None:
+        engine = await open_store(postgres.database())
+        ann = await create(engine, User("", "ann", "viewer"))
+        await sessions.start(engine, ann, "192.0.2.1", "")
+        try:
+            async with changing(engine) as connection:
+                other = asyncio.ensure_future(CHANGES[change](engine, ann))
+                async with asyncio.timeout(WITHIN_S):
+                    while not await waits(engine):
+                        pass
+                values = {"name": "eve", "name_key": "eve"}
+                await connection.execute(update(users).where(users.c.id == ann.id).values(**values))
+                await connection.execute(delete(session_table).where(session_table.c.user_id == ann.id))
+            with contextlib.suppress(GatewayError):  # the name of the new user is taken by then
+                await other
+        finally:
+            await engine.dispose()
+
+    asyncio.run(main())

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import importlib.util
 import json
 import time
@@ -15,15 +16,19 @@ import pytest
 from joserfc import jwt
 from joserfc.jwk import OctKey, RSAKey
 
-from headgate.control.identity.oidc import role_of
+from headgate.control.api.access.oidc_logins import _known
+from headgate.control.identity.oidc import OidcUser, role_of
+from headgate.control.store.database import open_store
 from headgate.process.boot import AccessSettings, OidcSettings
 from headgate.settings import ConfigError, control_fields, load
 from headgate.settings import oidc as oidc_table
 from tests.control.child import Child
 from tests.control.oidc_provider import Provider
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 ROLES = {"staff": "viewer", "oncall": "operator", "root": "admin", "acme": "tenant_admin:acme"}
+LOGIN = "/admin/v1/oidc/login"
 CALLBACK = "/admin/v1/oidc/callback"
 CANARY = "client-secret-canary"
 
@@ -58,7 +63,7 @@ class Visitor:
         self.provider = provider
 
     def begin(self) -> str:
-        answer = self.client.get("/admin/v1/oidc/login")
+        answer = self.client.get(LOGIN)
         assert answer.status_code == 302, answer.text
         return str(answer.headers["location"])
 
@@ -90,6 +95,15 @@ def test_login_opens_a_session_with_the_claims_role(child: Child, provider: Prov
     provider.put_user("sub-ada", realm={"roles": ["acme"]}, **claims)  # the provider decides at each login
     assert visitor.log_in("sub-ada").status_code == 200
     assert (visitor.me()["role"], visitor.me()["tenant"]) == ("tenant_admin", "acme")
+
+    provider.put_user("sub-ada", realm={"roles": ["guest"]}, **claims)  # all roles are gone: sessions elsewhere end too
+    assert "no role" in Visitor(child, provider).log_in("sub-ada").text
+    assert visitor.client.get("/admin/v1/me").status_code == 401
+    ended = child.call("GET", "/admin/v1/audit?noun=session").json()["data"][0]
+    assert (ended["actor_kind"], ended["action"]) == ("oidc", "ended")
+
+    provider.put_user("sub-ada", realm={"roles": ["staff"]}, **claims)
+    assert visitor.log_in("sub-ada").status_code == 200
     assert child.call("PATCH", "/admin/v1/users/ada", json={"disabled": True}).is_success
     assert visitor.log_in("sub-ada").status_code == 401 and visitor.client.get("/admin/v1/me").status_code == 401
 
@@ -227,7 +241,7 @@ def test_the_highest_role_counts() -> None:
     assert role_of("acme", ROLES) == ("tenant_admin", "acme")
     assert role_of(["acme", "staff"], ROLES) == ("viewer", None)
     for claim in (None, [], "x", 7, {"root": 1}, [["root"]]):
-        assert role_of(claim, ROLES) is None
+        assert role_of(claim, ROLES) == (None, None)
 
 
 def test_configuration(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -269,3 +283,24 @@ def test_a_login_expires(provider: Provider, monkeypatch: pytest.MonkeyPatch) ->
             await client.finish({"state": state, "code": "x"}, state)
 
     asyncio.run(late())
+
+
+def test_first_logins_at_once_make_one_user(tmp_path: Path) -> None:
+    found = OidcUser("https://id.example.com", "sub-1", "ann", "ann@example.com", "viewer", None)
+
+    async def main() -> None:
+        engine = await open_store(f"sqlite:///{tmp_path}/headgate.db")
+        try:
+            known = await asyncio.gather(*(_known(engine, found, "192.0.2.1") for _login in range(8)))
+            assert {(user.id, user.name) for user in known} == {(known[0].id, "ann")}
+        finally:
+            await engine.dispose()
+
+    asyncio.run(main())
+
+
+def test_logins_that_only_begin_are_throttled(child: Child, provider: Provider) -> None:  # the last: they are used up
+    visitor = Visitor(child, provider)
+    answer = wait_until(lambda: refused if (refused := visitor.client.get(LOGIN)).status_code != 302 else None)
+    assert answer.status_code == 429 and answer.json()["error"]["code"] == "too_many_logins"
+    assert int(answer.headers["retry-after"]) >= 1

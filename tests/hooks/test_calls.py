@@ -17,6 +17,7 @@ from tests.dataplane import TOKEN, DataPlane
 from tests.dialects.anthropic_messages.streams import block, delta, end, events, start, stop
 from tests.dialects.anthropic_messages.streams import text as messages_text
 from tests.hooks.installed import VARIABLE, HookedPlane, install
+from tests.serving.apis import APIS, CHAT, MESSAGES
 from tests.serving.calls import (
     STREAM_HEAD,
     Answer,
@@ -29,7 +30,7 @@ from tests.serving.calls import (
     whole_stream,
 )
 from tests.serving.calls import scripted_in_thread as running
-from tests.serving.test_anthropic_pair import CHAT, MESSAGES, PATHS, ask, asked, cut, read, whole
+from tests.serving.test_api_pairs import ask, asked, cut, read
 from tests.serving.test_failed_attempts import KEY
 
 SECRET = "sk-proj-abcdefghijklmnopqrstuvwx12345"
@@ -137,19 +138,19 @@ def own(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def says(backend: str, *said: str) -> Script:
-    return [("expect_request",), ("send", whole_stream(whole(backend, *said), b"connection: close"))]
+    return [("expect_request",), ("send", whole_stream(APIS[backend].stream(*said), b"connection: close"))]
 
 
-def saying(text: str) -> dict[str, Any]:
-    return {"messages": [{"role": "user", "content": text}]}
+def saying(client: str, text: str) -> dict[str, Any]:
+    return {APIS[client].messages: [{"role": "user", "content": text}]}
 
 
 # ------------------------------------------------------------------------------------- masks
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
-@pytest.mark.parametrize("client", PATHS)
-@pytest.mark.parametrize("backend", PATHS)
+@pytest.mark.parametrize("client", APIS)
+@pytest.mark.parametrize("backend", APIS)
 def test_values_in_several_deltas_are_masked(tmp_path: Path, client: str, backend: str, stream: bool) -> None:
     said = ["Use sk-pr", *SECRET[5:], ", mail a", "@exam", "ple.org. Bye"]
     # Some providers stream whether they are asked to or not: a whole answer is made of that, too
@@ -161,7 +162,7 @@ def test_values_in_several_deltas_are_masked(tmp_path: Path, client: str, backen
     assert found.usage == (18, 5, 4) and record.completion_tokens == 4  # the provider's
 
 
-@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize("client", APIS)
 def test_whole_answers_are_masked(tmp_path: Path, client: str) -> None:
     body = whole_json(document(f"Use {SECRET}."), b"connection: close")
     with hooked(tmp_path / "s", MASK, (CHAT, [[("expect_request",), ("send", body)]])) as (plane, _):
@@ -172,7 +173,7 @@ def test_whole_answers_are_masked(tmp_path: Path, client: str) -> None:
 @pytest.mark.parametrize(("client", "backend"), [(CHAT, CHAT), (MESSAGES, MESSAGES)])
 def test_stream_cut_at_every_byte(tmp_path: Path, client: str, backend: str) -> None:
     """Each script sends the same stream in two TCP segments, cut one byte later."""
-    data = whole(backend, "Use " + SECRET[:20], SECRET[20:] + ".")
+    data = APIS[backend].stream("Use " + SECRET[:20], SECRET[20:] + ".")
     head = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ncontent-length: %d\r\nconnection: close\r\n\r\n"
     begin = data.index(b"Use ") - 30
     places = range(begin, data.index(SECRET[20:].encode()) + 40)
@@ -242,7 +243,7 @@ def test_signature_of_changed_reasoning_is_left_out(tmp_path: Path) -> None:
     assert f"Is it {MASKED}?".encode() in raw and b"c2ln" not in raw and b"Yes." in raw
 
 
-@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize("client", APIS)
 def test_continuation_goes_on_with_what_the_model_wrote(tmp_path: Path, client: str) -> None:
     first = cut(CHAT, "Use ", SECRET[:16])
     second = says(CHAT, SECRET[16:], ", all of it.")
@@ -276,16 +277,15 @@ def test_held_text_leaves_before_an_error(tmp_path: Path) -> None:
 # ------------------------------------------------------------------------------------- requests
 
 
-@pytest.mark.parametrize("client", PATHS)
-@pytest.mark.parametrize("backend", PATHS)
+@pytest.mark.parametrize("client", APIS)
+@pytest.mark.parametrize("backend", APIS)
 def test_requests_are_masked(tmp_path: Path, client: str, backend: str) -> None:
     with hooked(tmp_path / "s", MASK, (backend, [says(backend, "Fine.")])) as (plane, (upstream,)):
-        answer = ask(plane, client, True, **saying(f"My key is {SECRET}, é."), include_route_trace=True)
+        answer = ask(plane, client, True, **saying(client, f"My key is {SECRET}, é."), include_route_trace=True)
         assert read(client, answer, True).text == "Fine."
     (request,) = asked(upstream)
-    content = request["messages"][0]["content"]
-    text = content if isinstance(content, str) else content[0]["text"]
-    assert text == f"My key is {MASKED}, é." and request["max_tokens"] == 50
+    conversation, most, _ = APIS[backend].asked(request)
+    assert conversation[0]["content"] == f"My key is {MASKED}, é." and most == 50
     assert b'"hooks":["mask-secrets"]' in answer.raw
 
 
@@ -303,14 +303,14 @@ def test_unchanged_request_stays_as_it_is(tmp_path: Path) -> None:
     assert request["messages"] == turns
 
 
-@pytest.mark.parametrize("client", PATHS)
+@pytest.mark.parametrize("client", APIS)
 def test_requests_are_refused(tmp_path: Path, client: str) -> None:
     refuse = HookSettings("mask-personal", {"on_request": "refuse", "on_answer": "off"})
     with hooked(tmp_path / "s", (refuse,), (CHAT, [says(CHAT, "Fine.")])) as (plane, (upstream,)):
-        refused = ask(plane, client, True, **saying("Write to bob@example.org"))
+        refused = ask(plane, client, True, **saying(client, "Write to bob@example.org"))
         plane.wait_for(Closed)
         record = last_closed(plane)
-        assert read(client, ask(plane, client, True, **saying("Write to Bob")), True).text == "Fine."
+        assert read(client, ask(plane, client, True, **saying(client, "Write to Bob")), True).text == "Fine."
     assert refused.status == 400 and len(upstream.requests) == 1
     error = refused.json["error"]
     assert error["message"] == "The hook mask-personal refused this request: it contains an e-mail address."
@@ -346,7 +346,7 @@ def test_failing_hook_on_a_request(tmp_path: Path, monkeypatch: pytest.MonkeyPat
 def test_failing_mask(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, name: str, code: str) -> None:
     own(tmp_path, monkeypatch)
     body = whole_json(document("a bomb"), b"connection: close")
-    data = whole(CHAT, "One ", "bomb ", "two")
+    data = APIS[CHAT].stream("One ", "bomb ", "two")
     at = data.index(b"data", data.index(b"One "))
     script: Script = [
         ("expect_request",), ("send", STREAM_HEAD + chunked(data[:at])), ("wait", 0.2), ("send", chunked(data[at:])),

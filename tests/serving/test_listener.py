@@ -143,6 +143,18 @@ def test_wrong_method_and_unknown_path(plane: DataPlane) -> None:
         assert read_response(sock)[0] == 404
 
 
+@pytest.mark.parametrize("path", ["/v1/responses", "/responses", "/v1/chat/completions"])
+def test_websocket_is_told_to_post(plane: DataPlane, path: str) -> None:
+    upgrade = "Connection: Upgrade\r\nUpgrade: websocket\r\nSec-WebSocket-Key: AAAA\r\n"
+    with plane.connect() as sock:
+        sock.sendall(f"GET {path} HTTP/1.1\r\nHost: t\r\n{upgrade}\r\n".encode())
+        status, headers, body, _ = read_response(sock)
+        assert (status, headers["upgrade"], headers["allow"]) == (426, "HTTP/1.1", "POST, OPTIONS")
+        assert json.loads(body)["error"]["code"] == "websocket_not_supported"
+        sock.sendall(b"GET /livez HTTP/1.1\r\nHost: t\r\n\r\n")
+        assert read_response(sock)[0] == 200
+
+
 @pytest.mark.parametrize(
     "request_bytes",
     [

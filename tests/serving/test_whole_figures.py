@@ -13,23 +13,12 @@ from headgate.model import Budget, Closed
 from headgate.testing.provider.scripted import Script
 from tests.dialects.anthropic_messages import streams
 from tests.dialects.anthropic_messages.streams import end, events, start, stop
-from tests.serving.calls import Answer, chunk_event, chunked, last_closed, whole_json, whole_stream
-from tests.serving.test_anthropic_pair import (
-    CHAT,
-    MESSAGES,
-    PAIRS,
-    PATHS,
-    STREAM_HEAD,
-    ask,
-    chain,
-    closed,
-    cut,
-    pieces,
-    read,
-    whole,
-    with_tools,
-)
+from tests.serving.apis import APIS, CHAT, MESSAGES
+from tests.serving.calls import STREAM_HEAD, Answer, chunk_event, chunked, last_closed, whole_json, whole_stream
+from tests.serving.test_api_pairs import ask, chain, closed, cut, read
 
+PATHS = (CHAT, MESSAGES)
+PAIRS = [(client, backend) for client in PATHS for backend in PATHS]
 USED = (30, 6)
 TOKEN_PRICES = (1000, 2000)  # nano-USD, as ``chain`` has them
 
@@ -51,7 +40,7 @@ def message(backend: str, said: str, used: tuple[int, int] | None = None) -> byt
 
 def empty_stream(backend: str) -> bytes:
     if backend == CHAT:
-        return pieces(CHAT) + chunk_event({}, "stop") + b"data: [DONE]\n\n"
+        return APIS[CHAT].pieces() + chunk_event({}, "stop") + b"data: [DONE]\n\n"
     return events(start(), end("end_turn", 1), streams.DONE)
 
 
@@ -98,7 +87,7 @@ def with_result(client: str) -> dict[str, Any]:
         call = {"type": "tool_use", "id": "c", "name": "weather", "input": {}}
         result = {"type": "tool_result", "tool_use_id": "c", "content": "5"}
         said = [{"role": "assistant", "content": [call]}, {"role": "user", "content": [result]}]
-    return {"messages": [{"role": "user", "content": "Hi"}, *said], **with_tools(client)}
+    return {"messages": [{"role": "user", "content": "Hi"}, *said], "tools": True}
 
 
 @pytest.mark.parametrize("stream", [True, False], ids=["stream", "whole"])
@@ -116,7 +105,7 @@ def test_empty_stop_is_valid_only_after_a_tool_result(tmp_path: Path, client: st
 def test_a_stream_that_has_finished_is_not_waited_for(tmp_path: Path, client: str, backend: str) -> None:
     last = chunk_event({}, "stop") if backend == CHAT else events(stop(0), end("end_turn", 1))
     script: Script = [
-        ("expect_request",), ("send", STREAM_HEAD + chunked(pieces(backend, "Hello") + last)), ("expect_close",),
+        ("expect_request",), ("send", STREAM_HEAD + chunked(APIS[backend].pieces("Hello") + last)), ("expect_close",),
     ]  # fmt: skip
     with chain(tmp_path / "s", (backend, [script])) as (plane, _):
         began = time.monotonic()
@@ -130,7 +119,7 @@ def test_a_stream_that_has_finished_is_not_waited_for(tmp_path: Path, client: st
 def test_a_continuation_without_a_report_is_counted_once(tmp_path: Path, client: str, first: str, second: str) -> None:
     """What the receipt says of the attempt that went on is what it says of that target's part of the answer."""
     rest = (" and" if second == MESSAGES else "and", " so", " on", " and", " on")
-    said = whole(second, *rest) if second == MESSAGES else pieces(CHAT, *rest) + chunk_event({}, "stop")
+    said = APIS[second].stream(*rest) if second == MESSAGES else APIS[CHAT].pieces(*rest) + chunk_event({}, "stop")
     if second == MESSAGES:
         said = said.replace(b'"output_tokens": 4', b'"x": 0').replace(b'"output_tokens": 1', b'"x": 0')
     with chain(
@@ -160,7 +149,7 @@ def test_a_continuation_may_have_nothing_to_add(tmp_path: Path, client: str, fir
 def test_error_behind_a_stop_reason_is_no_end(tmp_path: Path, client: str) -> None:
     """The stop reason said that the limit was reached; it is not made a stop."""
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
-    said = pieces(MESSAGES, "Hello ", "world") + events(stop(0), end("max_tokens", 9), error)
+    said = APIS[MESSAGES].pieces("Hello ", "world") + events(stop(0), end("max_tokens", 9), error)
     with chain(tmp_path / "s", (MESSAGES, [answering(said, stream=True)])) as (plane, _):
         answer = ask(plane, client, True, headgate={"on_midstream_failure": "error", "retries": 0})
         assert closed(plane).code == "upstream_overloaded"
@@ -180,7 +169,7 @@ def words(backend: str, number: int) -> bytes:
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("backend", PATHS)
 def test_a_stream_that_its_budget_ends_is_charged(tmp_path: Path, client: str, backend: str) -> None:
-    script: Script = [("expect_request",), ("send", STREAM_HEAD + chunked(pieces(backend, "The first")))]
+    script: Script = [("expect_request",), ("send", STREAM_HEAD + chunked(APIS[backend].pieces("The first")))]
     script = [*script, ("wait", 0.2), ("send", chunked(words(backend, 3000))), ("expect_close",)]
     most = 4_000_000  # nano-USD: 2,000 tokens
     with chain(tmp_path / "s", (backend, [script]), budget=Budget(most, "day", "hard")) as (plane, _):
@@ -194,7 +183,7 @@ def test_a_stream_that_its_budget_ends_is_charged(tmp_path: Path, client: str, b
 @pytest.mark.parametrize("client", PATHS)
 @pytest.mark.parametrize("backend", PATHS)
 def test_a_cut_answer_of_all_its_tokens_is_charged(tmp_path: Path, client: str, backend: str) -> None:
-    said = STREAM_HEAD + chunked(pieces(backend, "The first") + words(backend, 19))
+    said = STREAM_HEAD + chunked(APIS[backend].pieces("The first") + words(backend, 19))
     script: Script = [("expect_request",), ("send", said), ("close",)]
     with chain(tmp_path / "s", (backend, [script])) as (plane, _):
         found = read(client, ask(plane, client, True, max_tokens=20), True)

@@ -72,13 +72,27 @@ class Finish(Struct, frozen=True, gc=False):
 
 
 class RawDelta(Struct, frozen=True, gc=False):
-    """A member of a delta that only clients of the same API understand, with its own bytes."""
+    """A part of an answer that only clients of ``api`` understand, with its own bytes.  ``key``: where it stands."""
 
     key: str
     value: Raw
+    api: str
 
 
-Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolStart | ToolDelta | Finish | RawDelta
+class PassedEvent(Struct, gc=False):
+    """An event that a client of the provider's own API gets as it is.
+
+    ``kind``, ``text`` and ``size`` describe its visible part as ``tally.ClientView`` counts it.  No kind: it shows
+    nothing.
+    """
+
+    event: bytes
+    kind: str = ""
+    text: str = ""
+    size: int = 0
+
+
+Delta = TextDelta | ReasoningDelta | RefusalDelta | ToolStart | ToolDelta | Finish | RawDelta | PassedEvent
 
 
 # ------------------------------------------------------------------------------------- values
@@ -105,7 +119,7 @@ class Reply(Struct, gc=False):
     ``tools`` (from the first tool call on), ``all``, or empty for none.  ``keep``: the text is kept, so that another
     attempt can continue it.  ``choices``: the number of requested answers.  ``before``: the usage that earlier attempts
     have delivered of an answer that this one continues.  ``prompt``: the client's; it says whether an answer may be
-    empty.  ``takes_empty``: the reader of this answer judges an empty one.
+    empty.  ``takes_empty``: the reader of this answer judges an empty one.  ``family``: see ``model.Provider``.
     """
 
     ident: str
@@ -123,6 +137,7 @@ class Reply(Struct, gc=False):
     before: Usage | None = None
     prompt: Prompt | None = None
     takes_empty: bool = False
+    family: str = ""
 
     @property
     def may_be_empty(self) -> bool:
@@ -231,6 +246,10 @@ class Client(Protocol):
     name: str
     path: str  # after the base URL, e.g. /chat/completions
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
+    keep_alive: bytes  # what a stream sends while its upstream is silent
+
+    def begin(self) -> Client:
+        """Return this API for one call.  If its error events depend on the stream before them, it keeps that there."""
 
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
@@ -249,16 +268,26 @@ class Client(Protocol):
 
 
 class PassThrough(Protocol):
-    """How answers of an API reach a client of the same API: observed, completed, and not rebuilt."""
+    """How answers of an API reach a client of the same API: observed, completed, and not rebuilt.
+
+    ``returns``: header fields of an answer whose names begin so go to the client.
+    """
+
+    returns: tuple[bytes, ...]
 
     def stream(self, reply: Reply) -> StreamBridge:
         """The stream of one attempt."""
 
     def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> StreamBridge | None:
-        """Return the stream of an attempt that continues ``before``; None if that was not a pass-through."""
+        """Return the stream of an attempt that continues ``before``; None if it must be continued as deltas."""
 
     def answer(self, body: bytes, reply: Reply) -> Answer | Iterator[Answer | None]:
         """Read a whole answer.  A stream is read in parts: the iterator yields None after each, at last the Answer."""
+
+    def refusal(self, body: bytes, reply: Reply, error: GatewayError) -> bytes:
+        """Return the body of a failed attempt as the client gets it, without secrets; empty: it gets its own form of
+        ``error``.
+        """
 
 
 class Backend(Protocol):

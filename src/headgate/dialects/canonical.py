@@ -2,10 +2,12 @@
 the target's.
 """
 
+from collections.abc import Mapping
 from hashlib import sha256
 
 from msgspec import Raw
 
+from headgate.dialects.anthropic_messages.request import OWN_FIELDS
 from headgate.dialects.openai_chat.prefill import as_asked, capped, continued, exhausted, probes, trims
 from headgate.dialects.openai_chat.request import rewritten
 from headgate.dialects.tally import space_tokens
@@ -26,8 +28,9 @@ _BESIDE = frozenset(
 )  # fmt: skip
 
 
-def fingerprint(call: Call) -> bytes:
+def fingerprint(call: Call, headers: Mapping[bytes, bytes]) -> bytes:
     """Return the SHA-256 of what may change the answer to ``call``.  The order of members and white space do not."""
     members = call.body if call.native is None else call.native
     telling = {name: Raw(codec.canonical(members[name])) for name in sorted(members) if name not in _BESIDE}
-    return sha256(b"%b\0%b" % (call.dialect.encode(), codec.encode(telling))).digest()
+    fields = sorted((name, value) for name, value in headers.items() if name.startswith(OWN_FIELDS))
+    return sha256(repr((call.dialect, codec.encode(telling), fields)).encode()).digest()

@@ -8,13 +8,16 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from functools import partial
 
 from headgate import errors
 from headgate.dialects import tally
 from headgate.dialects.base import (
+    Answer,
     Delta,
     Face,
     Finish,
+    PassedEvent,
     RawDelta,
     ReasoningDelta,
     RefusalDelta,
@@ -28,6 +31,8 @@ from headgate.dialects.seam import Seam
 from headgate.dialects.tally import ClientView, Held
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
+from headgate.wire.bodies import framing
+from headgate.wire.bodies.framing import BodyForm
 
 _OBJECT = 128  # bytes of a delta's memory besides its text
 _KINDS = {TextDelta: "content", ReasoningDelta: "reasoning_content", RefusalDelta: "refusal"}
@@ -179,7 +184,9 @@ class ComposedStream:
     def _pass(self, delta: Delta, out: list[Delta]) -> None:
         """Append to ``out`` the deltas that the client gets now."""
         passed: Delta | None = delta
-        self._produced.add(kind_of(delta), size_of(delta))
+        kind = kind_of(delta)
+        if kind:
+            self._produced.add(kind, size_of(delta))
         seam = self.seam
         if seam is not None:
             passed = self._after(seam, delta, out)
@@ -187,7 +194,7 @@ class ComposedStream:
             return
         self._begun = True
         held = self._held
-        if held.starts_at({kind_of(passed)}):
+        if held.starts_at({kind}):
             held.items = []
         if held.items is not None:
             held.items.append(passed)
@@ -197,7 +204,10 @@ class ComposedStream:
 
     def _show(self, deltas: Sequence[Delta]) -> None:
         for delta in deltas:
-            self.view.add(kind_of(delta), size_of(delta), delta.text if isinstance(delta, TextDelta) else "")
+            kind = kind_of(delta)
+            if kind:
+                text = delta.text if kind == "content" and isinstance(delta, TextDelta | PassedEvent) else ""
+                self.view.add(kind, size_of(delta), text)
 
     def _after(self, seam: Seam, delta: Delta, out: list[Delta]) -> Delta | None:
         """Return the part of a later attempt's delta that is new to the client."""
@@ -223,13 +233,8 @@ class ComposedStream:
         return delta
 
     def _diverges(self, seam: Seam) -> bool:
-        if not (seam.diverged or seam.unclear):
-            return False
-        produced = "gave another answer than the one that broke off, so it cannot be continued."
-        if seam.unclear:
-            produced = "may have begun the answer again instead of going on with it."
-        self.error = GatewayError(errors.UPSTREAM_DIVERGED, f"{self._reply.provider} {produced}")
-        return True
+        self.error = seam.failure(self._reply.provider)
+        return self.error is not None
 
     # ------------------------------------------------------------------------------- the end
 
@@ -241,8 +246,7 @@ class ComposedStream:
             self._finish = None
         elif source.done:
             if self._is_hollow:
-                produced = f"{self._reply.provider} answered with nothing: no text, no tool call, no refusal."
-                self.error = GatewayError(errors.UPSTREAM_HOLLOW, produced)
+                self.error = tally.hollow_answer(self._reply.provider)
                 self._finish = None
                 return
             if seam is not None and not seam.resolved:
@@ -263,6 +267,46 @@ class ComposedStream:
         return nothing or is_hollow(self.view, self._finish, self._reply)
 
 
+def whole_answer(source: Source, face: Face, body: bytes, reply: Reply) -> Answer:
+    """Return the answer for a client that asked for no stream.  ``body`` is one of status 200: a document or a
+    stream.
+    """
+    deltas: list[Delta] = []
+    form = framing.form_of(body)
+    if form in (BodyForm.EVENTS, BodyForm.LINES):
+        deltas += source.feed(framing.as_events(body, form))
+        deltas += source.close()
+    else:
+        deltas += source.whole(framing.document(body))
+    if source.error is not None or not source.done:
+        return Answer(
+            error=source.error or GatewayError(errors.UPSTREAM_GARBAGE, f"{reply.provider} sent an incomplete answer."),
+            used=Used(NOTHING.delivered, source.reported or NOTHING.billed),
+        )
+    view = ClientView(keep=False)
+    finish = Finish("stop")
+    for delta in deltas:
+        if isinstance(delta, Finish):
+            finish = delta
+        else:
+            view.add(kind_of(delta), size_of(delta))
+    model = source.model or reply.model
+    hollow = is_hollow(view, finish, reply)
+    if hollow:
+        used = Used(NOTHING.delivered, source.reported or NOTHING.billed)
+    else:
+        usage = source.reported or Usage(reply.prompt_tokens, view.estimate)
+        used = Used(usage, usage)
+    try:
+        passed = face.screen(deltas)
+    except GatewayError as error:
+        return Answer(error=error, used=Used(NOTHING.delivered, used.billed))
+    return Answer(
+        partial(face.whole, passed, model, used.delivered), used, view.size, hollow, finish.reason,
+        skipped=source.skipped, model=model,
+    )  # fmt: skip
+
+
 def is_hollow(view: ClientView, finish: Finish | None, reply: Reply) -> bool:
     """True if an answer has nothing but reasoning in it, and neither its end nor its request explains that."""
     if not view.is_hollow or (finish is not None and finish.reason in tally.TELLING):
@@ -271,7 +315,9 @@ def is_hollow(view: ClientView, finish: Finish | None, reply: Reply) -> bool:
 
 
 def kind_of(delta: Delta) -> str:
-    """Return the member of a chat delta that corresponds to ``delta``."""
+    """Return the member of a chat delta that corresponds to ``delta``; empty if it shows nothing."""
+    if isinstance(delta, PassedEvent):
+        return delta.kind
     return _KINDS.get(type(delta), "tool_calls" if isinstance(delta, ToolStart | ToolDelta) else "other")
 
 
@@ -279,10 +325,14 @@ def size_of(delta: Delta) -> int:
     """Return the bytes of ``delta`` that are visible to a client."""
     if isinstance(delta, TextDelta | ReasoningDelta | RefusalDelta):
         return len(delta.text.encode(errors="surrogatepass"))
+    if isinstance(delta, PassedEvent):
+        return delta.size
     if isinstance(delta, ToolStart):
         return len(delta.name)
     return len(delta.arguments) if isinstance(delta, ToolDelta) else 0
 
 
 def _memory_of(delta: Delta) -> int:
+    if isinstance(delta, PassedEvent):
+        return _OBJECT + len(delta.event)
     return _OBJECT + (len(delta.value) if isinstance(delta, RawDelta) else size_of(delta))

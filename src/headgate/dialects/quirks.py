@@ -39,10 +39,17 @@ def adds_stream_options(call: Call) -> bool:
     return not given or given.keys() <= {"include_usage"}
 
 
-def apply(members: Object, names: Iterable[str]) -> None:
-    """Edit a request's members.  ``names`` are keys of ``QUIRKS``, as the configuration's check ensures."""
+def apply(members: Object, names: Iterable[str]) -> tuple[str, ...]:
+    """Edit a request's members, and return the names of those that were dropped.  ``names`` are keys of ``QUIRKS``, as
+    the configuration's check ensures.
+    """
+    dropped: tuple[str, ...] = ()
     for name in names:
-        QUIRKS[name].edit(members)
+        quirk = QUIRKS[name]
+        before = [field for field in quirk.drops if field in members]
+        quirk.edit(members)
+        dropped += tuple(field for field in before if field not in members)
+    return dropped
 
 
 def lacks(members: Object, name: str) -> bool:

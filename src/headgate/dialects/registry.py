@@ -6,24 +6,22 @@ Adding an API is one folder, and one line here for each of its sides.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 from headgate.dialects.anthropic_messages import dialect as anthropic_messages
-from headgate.dialects.base import Answer, Backend, Client, Delta, Finish, Reply
-from headgate.dialects.composed import ComposedStream, is_hollow, kind_of, size_of
+from headgate.dialects.base import Answer, Backend, Client, Reply
+from headgate.dialects.composed import ComposedStream, whole_answer
 from headgate.dialects.openai_chat import dialect as openai_chat
+from headgate.dialects.openai_responses import dialect as openai_responses
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import THOUGHTS, ClientView
-from headgate.errors import UPSTREAM_GARBAGE, GatewayError
-from headgate.model import NOTHING, Usage, Used
 from headgate.ports import StreamBridge
-from headgate.wire.bodies import framing
-from headgate.wire.bodies.framing import BodyForm
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
-CLIENTS: Mapping[str, Client] = {client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT)}
+CLIENTS: Mapping[str, Client] = {
+    client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT, openai_responses.CLIENT)
+}
 BACKENDS: Mapping[str, Backend] = {
-    backend.name: backend for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND)
+    backend.name: backend for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND, openai_responses.BACKEND)
 }
 
 
@@ -64,39 +62,4 @@ def composed_answer(client: Client, backend: Backend, body: bytes, reply: Reply)
     """Return the answer for a client that asked for no stream.  ``body`` is one of status 200 from a provider of
     another API: a document or a stream.
     """
-    source = backend.source(reply)
-    deltas: list[Delta] = []
-    form = framing.form_of(body)
-    if form in (BodyForm.EVENTS, BodyForm.LINES):
-        deltas += source.feed(framing.as_events(body, form))
-        deltas += source.close()
-    else:
-        deltas += source.whole(framing.document(body))
-    if source.error is not None or not source.done:
-        return Answer(
-            error=source.error or GatewayError(UPSTREAM_GARBAGE, f"{reply.provider} sent an incomplete answer."),
-            used=Used(NOTHING.delivered, source.reported or NOTHING.billed),
-        )
-    view = ClientView(keep=False)
-    finish = Finish("stop")
-    for delta in deltas:
-        if isinstance(delta, Finish):
-            finish = delta
-        else:
-            view.add(kind_of(delta), size_of(delta))
-    model = source.model or reply.model
-    hollow = is_hollow(view, finish, reply)
-    if hollow:
-        used = Used(NOTHING.delivered, source.reported or NOTHING.billed)
-    else:
-        usage = source.reported or Usage(reply.prompt_tokens, view.estimate)
-        used = Used(usage, usage)
-    face = client.face(reply)
-    try:
-        passed = face.screen(deltas)
-    except GatewayError as error:
-        return Answer(error=error, used=Used(NOTHING.delivered, used.billed))
-    return Answer(
-        partial(face.whole, passed, model, used.delivered), used, view.size, hollow, finish.reason,
-        skipped=source.skipped, model=model,
-    )  # fmt: skip
+    return whole_answer(backend.source(reply), client.face(reply), body, reply)

@@ -18,6 +18,8 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 
+from headgate.errors import UPSTREAM_DIVERGED, GatewayError
+
 ECHO = 40  # characters: a repetition of the beginning this long is an echo; at most this much text is held
 LEAST_ECHO = 16  # characters: a shorter text may be repeated by chance
 _VARIED = 0.6  # share of different triples of characters; ordinary text has 0.9
@@ -83,7 +85,7 @@ class Seam:
         self._beyond = () if afresh else tuple({stop[n:] for stop in stops for n in _begun(before, stop)})
 
     def take(self, text: str) -> str:
-        """Return the new part of ``text``.  Check ``diverged``, ``unclear`` and ``stopped`` afterwards."""
+        """Return the new part of ``text``.  Check ``failure`` and ``stopped`` afterwards."""
         self.begun = True
         text = self.held + text
         self.held = ""
@@ -96,6 +98,17 @@ class Seam:
         if not text or self.diverged or self.unclear:
             return ""
         return self._before_a_stop(text)
+
+    def failure(self, provider: str) -> GatewayError | None:
+        """Return why the new attempt does not continue the client's text; None if it does so far."""
+        if self.unclear:
+            return GatewayError(
+                UPSTREAM_DIVERGED, f"{provider} may have begun the answer again instead of going on with it."
+            )
+        if self.diverged:
+            said = f"{provider} gave another answer than the one that broke off, so it cannot be continued."
+            return GatewayError(UPSTREAM_DIVERGED, said)
+        return None
 
     def close(self) -> str:
         """End the new attempt's text, and return the held part of it that is new."""

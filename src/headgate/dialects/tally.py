@@ -11,6 +11,7 @@ import math
 from collections.abc import Callable, Set
 from typing import Generic, NamedTuple, TypeVar
 
+from headgate.errors import UPSTREAM_HOLLOW, GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
 
@@ -164,6 +165,11 @@ class Held(Generic[_Item]):
         self._size += sum(map(self._size_of, items[self._measured :]))
         self._measured = len(items)
         return self._size
+
+
+def hollow_answer(provider: str) -> GatewayError:
+    """Return the error of an answer without anything to see in it."""
+    return GatewayError(UPSTREAM_HOLLOW, f"{provider} answered with nothing: no text, no tool call, no refusal.")
 
 
 def added(

@@ -40,6 +40,7 @@ class HookedClient:
         self.name = client.name + MASKED if hooks.masking else client.name
         self.path = client.path
         self.prefix = client.prefix
+        self.keep_alive = client.keep_alive
         self.requested = client.requested
         self.error_body = client.error_body
         self.error_event = client.error_event
@@ -48,6 +49,9 @@ class HookedClient:
         self._hooks = hooks
         self._face: MaskedFace | None = None
         self._structured = False  # the answer's text is JSON
+
+    def begin(self) -> HookedClient:
+        return self
 
     def read(self, body: bytes) -> Call:
         """What the client asks for, as its hooks let it.  Raises GatewayError."""

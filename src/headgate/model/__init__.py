@@ -25,6 +25,7 @@ from headgate.model.call import (
     Prompt,
     Rendered,
     Target,
+    Thought,
     Usage,
     Used,
 )
@@ -137,6 +138,7 @@ __all__ = [
     "Target",
     "TargetRef",
     "Tenant",
+    "Thought",
     "Timeouts",
     "TokenDetails",
     "Usage",

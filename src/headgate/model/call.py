@@ -97,11 +97,22 @@ class Prompt(Protocol):
         """True if the conversation ends with a tool's result: an agent's model may have nothing to say to it."""
 
 
+class Thought(Struct, frozen=True, gc=False):
+    """A model's reasoning, as the client returns it.  It belongs to the message at ``position`` of the canonical body,
+    and is for the family that made it only (``Provider.family``).
+    """
+
+    position: int
+    family: str
+    text: str
+
+
 class Call(Struct, gc=False):
     """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
     ``native`` holds the members as the client sent them, if it speaks another API (``dialect``).  It is None once the
-    gateway has changed the request.
+    gateway has changed the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
+    reasoning of earlier turns, which ``body`` does not contain.
     """
 
     body: dict[str, Raw]
@@ -116,6 +127,8 @@ class Call(Struct, gc=False):
     trace: bool = False  # the route trace is wanted in the answer
     dialect: str = ""  # of the client, where ``native`` is set
     native: dict[str, Raw] | None = None
+    lost: tuple[str, ...] = ()
+    thoughts: tuple[Thought, ...] = ()
 
 
 class Target(Struct, frozen=True):
@@ -141,11 +154,17 @@ class Target(Struct, frozen=True):
 
 
 class Rendered(Struct, frozen=True, gc=False):
-    """A request for an upstream: its path, its body, and further header lines (``Name: value\\r\\n``)."""
+    """A request for an upstream: its path, its body, and further header lines (``Name: value\\r\\n``).
+
+    ``passes``: the client's header fields whose names begin so belong to the body, and go with it.  They replace
+    ``fields``.  ``dropped``: the members of the client's request that have no form in this one.
+    """
 
     path: str
     body: bytes
     fields: bytes = b""
+    passes: bytes = b""
+    dropped: tuple[str, ...] = ()
 
 
 class Attempt(Struct, frozen=True):

@@ -131,6 +131,11 @@ class Provider(Struct, frozen=True, omit_defaults=True):
     prefill_trims: str | None = None  # the same; None: a probe finds out
     carrier: str = "http"  # the kind of way to it: a key of serving.upstream.carriers
 
+    @property
+    def family(self) -> str:
+        """The service that this is an entrance to.  Its other entrances accept what it has signed."""
+        return self.preset or self.name
+
 
 class TargetRef(Struct, frozen=True, gc=False):
     """One entry of an alias's chain: ``model`` is ``provider/model id``."""

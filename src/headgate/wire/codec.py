@@ -210,6 +210,11 @@ def as_text(raw: Raw | bytes | None) -> str | None:
     return _read(_text, raw)
 
 
+def as_any(raw: Raw | bytes | None) -> object:
+    """Return any value, decoded to its last member; None if it cannot be read."""
+    return _read(_any, raw)
+
+
 def as_list(raw: Raw | bytes | None) -> list[Raw] | None:
     return _read(_raws, raw)
 

@@ -7,7 +7,7 @@ that go to an upstream.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 
 from msgspec import Struct
 
@@ -18,7 +18,7 @@ REASONS = {
     400: "Bad Request", 401: "Unauthorized", 402: "Payment Required",
     403: "Forbidden", 404: "Not Found", 405: "Method Not Allowed", 408: "Request Timeout", 409: "Conflict", 410: "Gone",
     413: "Content Too Large", 415: "Unsupported Media Type", 422: "Unprocessable Content", 429: "Too Many Requests",
-    431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway",
+    426: "Upgrade Required", 431: "Request Header Fields Too Large", 500: "Internal Server Error", 502: "Bad Gateway",
     503: "Service Unavailable", 504: "Gateway Timeout", 505: "HTTP Version Not Supported",
 }  # fmt: skip
 SUCCESSES = range(200, 300)
@@ -146,6 +146,23 @@ def forwarded(headers: dict[bytes, bytes], allowed: tuple[bytes, ...]) -> bytes:
         if name in headers:
             out += b"%b: %b\r\n" % (name, headers[name])
     return out
+
+
+def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fixed: Mapping[str, str]) -> bytes:
+    """Return header ``lines``, and those of ``headers`` whose names begin so: they replace lines of the same name.
+
+    A field that the row sets too (``fixed``) is sent beside it, if it says something else: HTTP joins the two.
+    """
+    own = {name: value for name, value in headers.items() if name.startswith(beginning)}
+    out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in own]
+    known = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in fixed.items()}
+    out += [b"%b: %b\r\n" % (name, value) for name, value in own.items() if value != known.get(name)]
+    return b"".join(out)
+
+
+def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...]) -> bytes:
+    """Return the header lines of an upstream's answer that a client gets: those whose names begin so."""
+    return b"".join(b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings))
 
 
 def sane_label(value: bytes | None) -> str:

@@ -104,7 +104,9 @@ def test_mixed_arguments_are_put_in_order() -> None:
 
 
 def test_deltas_of_other_apis_are_left_out() -> None:
-    assert joined(streamed([TextDelta("a"), RawDelta("odd", codec.raw(1))])) == [{"type": "text", "text": "a"}]
+    assert joined(streamed([TextDelta("a"), RawDelta("odd", codec.raw(1), "openai_chat")])) == [
+        {"type": "text", "text": "a"}
+    ]
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 from typing import Any
 
@@ -21,6 +22,19 @@ FUNCTION = {
 IMAGE = {"type": "image", "source": {"type": "base64", "media_type": "image/png", "data": "iVBO"}}
 IMAGE_URL = {"type": "image_url", "image_url": {"url": "data:image/png;base64,iVBO"}}
 
+PDF = {
+    "type": "document",
+    "title": "a.pdf",
+    "source": {"type": "base64", "media_type": "application/pdf", "data": "JV"},
+}
+PDF_FILE = {"type": "file", "file": {"filename": "a.pdf", "file_data": "data:application/pdf;base64,JV"}}
+OUTPUT_FORMAT = {"type": "json_schema", "schema": {"type": "object"}}
+SCHEMA_FORMAT = {
+    "type": "json_schema",
+    "json_schema": {"name": "answer", "schema": {"type": "object"}, "strict": True},
+}
+MARKER = {"cache_control": {"type": "ephemeral"}}
+
 
 def read(**members: Any) -> Call:
     body = {"model": "m", "max_tokens": 9, "messages": [user("Hi")], **members}
@@ -31,9 +45,13 @@ def members(call: Call) -> dict[str, Any]:
     return {key: json.loads(bytes(value)) for key, value in call.body.items()}
 
 
+def target(row: ModelRow | None = None, family: str = "anthropic", model: str = "m-up") -> Target:
+    return Target(Provider("up", "http://up", preset=family), "m", model, Price(), Timeouts(), row)
+
+
 def render(call: Call, row: ModelRow | None = None) -> dict[str, Any]:
-    target = Target(Provider("up", "http://up"), "m", "m-up", Price(), Timeouts(), row)
-    rendered = request.render(call, target, ask_usage=True)
+    up = target(row)
+    rendered = request.render(call, up, ask_usage=True)
     assert rendered.path == "/messages" and rendered.fields == b"anthropic-version: 2023-06-01\r\n"
     found: dict[str, Any] = json.loads(rendered.body)
     assert found.pop("model") == "m-up"
@@ -94,6 +112,16 @@ def tool(ident: str, content: Any) -> dict[str, Any]:
             [tool("1", "a\n\nb"), tool("2", ""), user([IMAGE_URL])],
         ),
         ([user([{"type": "later", "x": 1}])], [user([{"type": "later", "x": 1}])]),
+        ([user([PDF])], [user([PDF_FILE])]),
+        ([user([{"type": "document", "title": "T", "source": {"type": "text", "data": "said"}}])], [user("T\n\nsaid")]),
+        ([user([{"type": "document", "source": {"type": "content", "content": [text("a"), IMAGE]}}])],
+         [user([text("a"), IMAGE_URL])]),
+        ([user([{"type": "search_result", "title": "T", "source": "S", "content": [text("a")]}])],
+         [user("T\n\nS\n\na")]),
+        ([user([{**result("1", "no such file"), "is_error": True}, {**result("2", "Error: x"), "is_error": True}])],
+         [tool("1", "Error: no such file"), tool("2", "Error: x")]),
+        ([user("a"), {"role": "system", "content": [text("b"), text("c")]}],
+         [user("a"), {"role": "system", "content": "b\n\nc"}]),
     ],
 )  # fmt: skip
 def test_messages_as_chat(given: list[Any], wanted: list[Any]) -> None:
@@ -118,7 +146,15 @@ def test_system_as_a_message(system: Any) -> None:
         ({"tool_choice": {"type": "none"}}, {"tool_choice": "none"}),
         ({"tool_choice": {"type": "tool", "name": "f"}},
          {"tool_choice": {"type": "function", "function": {"name": "f"}}}),
-        ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "service_tier": "auto"}, {}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 1024}, "service_tier": "auto"}, {"reasoning_effort": "low"}),
+        ({"thinking": {"type": "enabled", "budget_tokens": 9000}}, {"reasoning_effort": "medium"}),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "max"}}, {"reasoning_effort": "high"}),
+        ({"thinking": {"type": "disabled"}, "output_config": {"effort": "high"}}, {}),
+        ({"service_tier": "standard_only"}, {"service_tier": "default"}),
+        *(({name: form}, {"response_format": SCHEMA_FORMAT}) for name, form in (
+            ("output_format", OUTPUT_FORMAT), ("output_config", {"format": OUTPUT_FORMAT}),
+        )),
+        ({"metadata": {"user_id": "u" * 65}}, {"user": hashlib.sha256(b"u" * 65).hexdigest()}),
     ],
 )  # fmt: skip
 def test_members_as_chat(given: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -197,6 +233,9 @@ def test_own_members_pass_as_they_came() -> None:
         ([user([text("See"), IMAGE_URL])], {"messages": [user([text("See"), IMAGE])]}),
         ([user([{"type": "image_url", "image_url": {"url": "https://x/y.png"}}])],
          {"messages": [user([{"type": "image", "source": {"type": "url", "url": "https://x/y.png"}}])]}),
+        ([user([PDF_FILE])], {"messages": [user([PDF])]}),
+        ([user([{"type": "file", "file": {"file_data": "https://x/y.pdf"}}])],
+         {"messages": [user([{"type": "document", "source": {"type": "url", "url": "https://x/y.pdf"}}])]}),
         ([user("a"), assistant("b", tool_calls=[tool_call("1", '{"city": "K"}'), tool_call("2", "oops")]),
           tool("1", "sun"), tool("2", ""), user("And?")],
          {"messages": [user("a"), assistant([text("b"), tool_use("1", city="K"), tool_use("2")]),
@@ -236,7 +275,13 @@ def test_messages_from_chat(given: list[Any], wanted: dict[str, Any]) -> None:
          {"tools": [TOOL], "tool_choice": {"type": "auto", "disable_parallel_tool_use": True}}),
         ({"tool_choice": "auto"}, {}),
         ({"n": 1, "logprobs": True, "seed": 4, "presence_penalty": 1, "response_format": {"type": "json_object"},
-          "reasoning_effort": "low", "logit_bias": {}, "add_generation_prompt": False}, {}),
+          "reasoning_effort": "none", "logit_bias": {}, "add_generation_prompt": False}, {}),
+        ({"reasoning_effort": "low", "temperature": 0.5}, {"thinking": {"type": "enabled", "budget_tokens": 2048}}),
+        ({"reasoning_effort": "high", "max_tokens": 3000},
+         {"max_tokens": 3000, "thinking": {"type": "enabled", "budget_tokens": 2999}}),
+        ({"reasoning_effort": "high", "max_tokens": 1000}, {"max_tokens": 1000}),
+        ({"response_format": SCHEMA_FORMAT}, {"output_config": {"format": OUTPUT_FORMAT}}),
+        ({"service_tier": "default"}, {"service_tier": "standard_only"}),
     ],
 )  # fmt: skip
 def test_members_from_chat(given: dict[str, Any], wanted: dict[str, Any]) -> None:
@@ -269,3 +314,96 @@ def test_chat_request_comes_back_the_same(given: dict[str, Any]) -> None:
     given = {"max_tokens": 9, **given}
     there = from_chat(given["messages"], **{key: value for key, value in given.items() if key != "messages"})
     assert members(read(**there)) == {"model": "m", **given}
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({}, ()),
+        ({"top_k": 4, "later": 1, "nothing": None}, ("top_k", "later")),
+        ({"context_management": {"edits": []}}, ("context_management",)),
+        ({"system": [text("s", **MARKER)], "tools": [{**TOOL, **MARKER}]}, ("cache_control",)),
+        ({"messages": [user([text("a", **MARKER)])]}, ("cache_control",)),
+        ({"messages": [user("a"), assistant([text("b", citations=[{}]), IMAGE])]}, ("citations",)),
+        ({"thinking": {"type": "adaptive"}, "output_config": {"effort": "low"}}, ("reasoning_effort",)),
+        ({"messages": [user("a"), assistant([{"type": "thinking", "thinking": "t", "signature": "s"}, text("b")])]},
+         ("messages.thinking",)),
+    ],
+)  # fmt: skip
+def test_what_a_chat_target_does_not_get_is_named(given: dict[str, Any], names: tuple[str, ...]) -> None:
+    call = read(**given)
+    assert chat.render(call, target(), ask_usage=False).dropped == names
+    assert request.render(call, target(), ask_usage=False).dropped == ()
+
+
+def test_effort_goes_to_a_model_that_reasons() -> None:
+    rendered = chat.render(
+        read(thinking={"type": "adaptive"}, output_config={"effort": "low"}),
+        target(ModelRow("m", capabilities=("tools", "reasoning"))), ask_usage=False,
+    )  # fmt: skip
+    assert rendered.dropped == () and json.loads(rendered.body)["reasoning_effort"] == "low"
+
+
+@pytest.mark.parametrize(
+    ("given", "names"),
+    [
+        ({"n": 1, "logprobs": False, "stream_options": {"include_usage": True}}, ()),
+        ({"n": 2, "seed": 4, "response_format": {"type": "json_object"}}, ("n", "seed", "response_format")),
+        ({"reasoning_effort": "high", "tools": [FUNCTION], "tool_choice": "required"}, ("reasoning_effort",)),
+        ({"reasoning_effort": "high", "temperature": 0.5, "top_k": 3}, ("temperature", "top_k")),
+        ({"service_tier": "flex"}, ("service_tier",)),
+    ],
+)
+def test_what_a_messages_target_does_not_get_is_named(given: dict[str, Any], names: tuple[str, ...]) -> None:
+    call = chat.read(json.dumps({"model": "m", "messages": [user("Hi")], **given}).encode())
+    assert request.render(call, target(), ask_usage=False).dropped == names
+
+
+def test_newer_models_choose_their_budget() -> None:
+    call = chat.read(json.dumps({"messages": [user("Hi")], "reasoning_effort": "medium"}).encode())
+    for model in ("claude-sonnet-4-6", "claude-opus-5", "anthropic/claude-opus-4.7", "claude-haiku-4-10"):
+        found = json.loads(request.render(call, target(model=model), ask_usage=False).body)
+        assert (found["thinking"], found["output_config"]) == ({"type": "adaptive"}, {"effort": "medium"}), model
+    for model in ("claude-sonnet-4-5-20250929", "claude-opus-4-20250514", "claude-3-7-sonnet-20250219", "glm-4.6"):
+        found = json.loads(request.render(call, target(model=model), ask_usage=False).body)
+        assert found["thinking"]["type"] == "enabled", model
+
+
+def thinking(signature: str) -> dict[str, Any]:
+    return {"type": "thinking", "thinking": "t", "signature": signature}
+
+
+@pytest.mark.parametrize(
+    ("family", "signature", "own"),
+    [
+        ("anthropic", "sig", "sig"),
+        ("anthropic", "hg1:zai:sig", None),
+        ("anthropic", "", ""),
+        ("zai", "hg1:zai:sig", "sig"),
+        ("zai", "sig", None),
+        ("zai", "hg1:moonshot:sig", None),
+        ("zai", "hg1:zai:", None),
+    ],
+)
+def test_signatures_go_back_to_their_makers(family: str, signature: str, own: str | None) -> None:
+    call = read(messages=[user("a"), assistant([thinking(signature), text("b")]), user("c")], tools=[TOOL])
+    rendered = request.render(call, target(family=family), ask_usage=False)
+    left = [text("b")] if own is None else [thinking(own), text("b")]
+    assert json.loads(rendered.body)["messages"][1]["content"] == left
+    assert rendered.dropped == (() if own is not None else ("messages.thinking",))
+
+
+def test_tool_turn_without_its_reasoning_is_asked_without_thinking() -> None:
+    turns = [user("a"), assistant([thinking("hg1:zai:s"), tool_use("1")]), user([result("1", "sun")])]
+    call = read(messages=turns, thinking={"type": "enabled", "budget_tokens": 1024})
+    rendered = request.render(call, target(), ask_usage=False)
+    assert "thinking" not in json.loads(rendered.body) and rendered.dropped == ("messages.thinking", "thinking")
+
+
+def test_reasoning_goes_back_to_the_chat_provider_that_made_it() -> None:
+    turns = [user("a"), assistant([thinking("hg1:deepseek:"), tool_use("1")]), user([result("1", "sun")])]
+    call = read(messages=turns)
+    rendered = chat.render(call, target(family="deepseek"), ask_usage=False)
+    assert json.loads(rendered.body)["messages"][1]["reasoning_content"] == "t" and rendered.dropped == ()
+    rendered = chat.render(call, target(family="groq"), ask_usage=False)
+    assert b"reasoning_content" not in rendered.body and rendered.dropped == ("messages.thinking",)

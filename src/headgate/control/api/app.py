@@ -71,9 +71,8 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
     )  # fmt: skip
     guard = logins.Guard()
-    for access in (logins.public_routes, logins.routes, people.routes):
+    for access in (logins.public_routes, logins.routes, people.routes, oidc_logins.routes):
         app.include_router(access(admin, guard), prefix=PREFIX)
-    app.include_router(oidc_logins.routes(admin), prefix=PREFIX)
     callers = (tokens, tenants, budgets)
     nouns = (
         providers,

@@ -11,7 +11,8 @@ from __future__ import annotations
 import hashlib
 import json
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -98,12 +99,22 @@ class ChainState:
     reason: str | None = None
 
 
+@asynccontextmanager
+async def changing(engine: AsyncEngine) -> AsyncIterator[AsyncConnection]:
+    """A transaction of changes that are recorded.  Others wait until it ends, so that no two of them lock the same rows
+    in another order; and nothing that it reads changes before it writes.  Raises SQLAlchemyError.
+    """
+    async with engine.begin() as connection:
+        await _lock(connection)
+        yield connection
+
+
 async def record(connection: AsyncConnection, *changes: Change, actor: Actor | None = None) -> None:
-    """Appends a row for each change; the caller commits them with the change itself.  Raises SQLAlchemyError."""
+    """Appends a row for each change, in the transaction of ``changing``.  Raises SQLAlchemyError."""
     if not changes:
         return
     who = actor or ACTOR.get()
-    await lock(connection)
+    await _lock(connection)
     seq, hashed = (await connection.execute(select(audit_head.c.seq, audit_head.c.hash))).one()
     at = time.time_ns()
     for change in changes:
@@ -118,16 +129,14 @@ async def record(connection: AsyncConnection, *changes: Change, actor: Actor | N
     await connection.execute(update(audit_head).values(seq=seq, hash=hashed))
 
 
-async def lock(connection: AsyncConnection) -> None:
-    """Makes other changes that are recorded wait until this transaction ends.  To be called before it reads what it
-    changes: on SQLite, a write is what begins a transaction.
-    """
+async def _lock(connection: AsyncConnection) -> None:
+    """A write, because on SQLite this is what begins a transaction."""
     await connection.execute(update(audit_head).values(seq=audit_head.c.seq))
 
 
 async def record_alone(engine: AsyncEngine, *changes: Change, actor: Actor | None = None) -> None:
     """As ``record``, in a transaction of its own: for what changes nothing in the store.  Raises SQLAlchemyError."""
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await record(connection, *changes, actor=actor)
 
 
@@ -187,12 +196,10 @@ async def verify(engine: AsyncEngine) -> ChainState:
             query = select(audit).where(audit.c.seq > seq).order_by(audit.c.seq).limit(VERIFIED_AT_ONCE)
             rows = (await connection.execute(query)).all()
             for row in rows:
-                reason = _fault(row, seq + 1, hashed)
+                reason = _fault(row, seq + 1, hashed, head)
                 if reason:
                     return ChainState(seq, hashed.hex(), seq + 1, reason)
                 seq, hashed = row.seq, bytes(row.hash)
-                if head is not None and seq == head.seq and hashed != bytes(head.hash):
-                    return ChainState(seq - 1, hashed.hex(), seq, "it is not the row that was written last")
             if len(rows) < VERIFIED_AT_ONCE:
                 break
     if head is None or head.seq > seq:
@@ -200,9 +207,11 @@ async def verify(engine: AsyncEngine) -> ChainState:
     return ChainState(seq, hashed.hex())
 
 
-def _fault(row: Row[Any], expected: int, previous: bytes) -> str | None:
+def _fault(row: Row[Any], expected: int, previous: bytes, head: Row[Any, Any] | None) -> str | None:
     if row.seq != expected:
         return "it is missing"
     if row_hash(_row(row), previous) != bytes(row.hash):
         return "its content or its hash was changed"
+    if head is not None and row.seq == head.seq and bytes(row.hash) != bytes(head.hash):
+        return "it is not the row that was written last"
     return None

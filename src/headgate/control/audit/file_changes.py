@@ -14,7 +14,7 @@ from typing import Any
 import msgspec
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import FILE, Change, changed_secret, differences, lock, record
+from headgate.control.audit.chain import FILE, Change, changed_secret, changing, differences, record
 from headgate.control.store.database import read_meta, write_meta
 from headgate.model import Provider
 from headgate.resources.compiled import Compiled
@@ -34,8 +34,7 @@ async def record_changes(engine: AsyncEngine, compiled: Compiled, key: bytes) ->
     async with engine.connect() as connection:
         if await read_meta(connection, REMEMBERED) == now:
             return
-    async with engine.begin() as connection:
-        await lock(connection)
+    async with changing(engine) as connection:
         before: Nouns = json.loads(await read_meta(connection, REMEMBERED) or "{}")
         after: Nouns = json.loads(now)
         for noun, objects in after.items():

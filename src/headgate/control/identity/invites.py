@@ -16,7 +16,7 @@ from dataclasses import dataclass
 from sqlalchemy import Row, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import Change, record
+from headgate.control.audit.chain import Change, changing, record
 from headgate.control.store.vault_tables import invites
 from headgate.policy.auth import digest
 from headgate.process.credentials import fresh_id
@@ -60,7 +60,7 @@ async def create(engine: AsyncEngine, key: bytes, provider: str, label: str | No
     token = _minted(ENTER, ident)
     invite = Invite(ident, provider, label or f"invite-{ident}", note, now, now + LIFE_NS)
     values = {name: getattr(invite, name) for name in ("id", "provider", "label", "note", "created_at", "expires_at")}
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(insert(invites).values(**values, digest=_digest(key, token)))
         after = {"provider": provider, "label": invite.label}
         await record(connection, Change("invite", ident, "created", None, after))
@@ -89,7 +89,7 @@ async def take(engine: AsyncEngine, ident: str) -> bool:
     """Uses an invite.  False where it was used, revoked or has expired: of two at a time one succeeds."""
     now = time.time_ns()
     still = and_(invites.c.used_at.is_(None), invites.c.revoked_at.is_(None), invites.c.expires_at > now)
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         done = await connection.execute(update(invites).where(invites.c.id == ident, still).values(used_at=now))
         await record(connection, *[Change("invite", ident, "used")] * done.rowcount)
     return done.rowcount == 1
@@ -97,7 +97,7 @@ async def take(engine: AsyncEngine, ident: str) -> bool:
 
 async def give_back(engine: AsyncEngine, ident: str) -> None:
     """The key could not be stored: the link is good again."""
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(update(invites).where(invites.c.id == ident).values(used_at=None))
         await record(connection, Change("invite", ident, "given_back"))
 
@@ -114,7 +114,7 @@ async def settle(engine: AsyncEngine, key: bytes, ident: str, account: str, acco
 async def withdraw(engine: AsyncEngine, ident: str) -> bool:
     """Its key is taken out.  False where it was before."""
     still = and_(invites.c.id == ident, invites.c.withdrawn_at.is_(None))
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         done = await connection.execute(update(invites).where(still).values(withdrawn_at=time.time_ns()))
         await record(connection, *[Change("invite", ident, "withdrawn")] * done.rowcount)
     return done.rowcount == 1
@@ -123,7 +123,7 @@ async def withdraw(engine: AsyncEngine, ident: str) -> bool:
 async def revoke(engine: AsyncEngine, ident: str) -> bool:
     """Ends an unused link.  False where there is none."""
     still = and_(invites.c.id == ident, invites.c.used_at.is_(None), invites.c.revoked_at.is_(None))
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         done = await connection.execute(update(invites).where(still).values(revoked_at=time.time_ns()))
         await record(connection, *[Change("invite", ident, "revoked")] * done.rowcount)
     return done.rowcount == 1

@@ -40,13 +40,13 @@ class OidcFailed(Exception):
 
 @dataclass(frozen=True, slots=True)
 class OidcUser:
-    """Who the provider says it is.  ``email`` only where the provider has verified it."""
+    """Who the provider says it is.  ``email`` only where the provider has verified it; ``role`` None: it has none."""
 
     issuer: str
     subject: str
     name: str
     email: str | None
-    role: Role
+    role: Role | None
     tenant: str | None
 
 
@@ -247,9 +247,6 @@ class Oidc:
 
     def _user(self, found: _Metadata, claims: Mapping[str, Any]) -> OidcUser:
         granted = role_of(_claim(claims, self._settings.role_claim), self._settings.roles)
-        if granted is None:
-            log.warning("an OIDC user has no role here", issuer=found.issuer, subject=str(claims["sub"]))
-            raise OidcFailed("You have no role in this gateway; ask its admin for one.")
         email = claims.get("email") if claims.get("email_verified") is True else None
         wanted = claims.get("preferred_username") or claims.get("email") or claims.get("name") or claims["sub"]
         name = re.sub(r"[^A-Za-z0-9._-]+", "-", str(wanted).partition("@")[0])[:58].strip("-") or "user"
@@ -266,8 +263,8 @@ def _claim(claims: Mapping[str, Any], path: str) -> object:
     return found
 
 
-def role_of(claim: object, roles: Mapping[str, str]) -> tuple[Role, str | None] | None:
-    """The highest role that the claim's values have, with its tenant; None: no value has one."""
+def role_of(claim: object, roles: Mapping[str, str]) -> tuple[Role | None, str | None]:
+    """The highest role that the claim's values have, with its tenant; (None, None): no value has one."""
     values = claim if isinstance(claim, list) else [claim]
     targets = [roles[value] for value in values if isinstance(value, str) and value in roles]
     for role in ROLES:
@@ -275,4 +272,4 @@ def role_of(claim: object, roles: Mapping[str, str]) -> tuple[Role, str | None] 
             name, _, tenant = target.partition(":")
             if name == role:
                 return role, tenant or None
-    return None
+    return None, None

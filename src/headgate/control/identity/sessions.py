@@ -16,10 +16,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from sqlalchemy import Row, delete, insert, or_, select, update
-from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
-from headgate.control.audit.chain import Actor, Change, record
+from headgate.control.audit.chain import Actor, Change, changing, record
 from headgate.control.identity import users as user_table
 from headgate.control.identity.users import User
 from headgate.control.store.access_tables import sessions, users
@@ -47,7 +47,7 @@ async def start(engine: AsyncEngine, user: User, address: str, agent: str) -> tu
     """A new session's secret, which is kept nowhere else, and the session.  Raises SQLAlchemyError."""
     secret, now = secrets.token_urlsafe(32), time.time_ns()
     found = LoginSession(secrets.token_hex(6), user.id, address, agent[:MAX_AGENT], now, now, now + MAX_S * NANO)
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(delete(sessions).where(_over(now)))
         values = {name: getattr(found, name) for name in LoginSession.__slots__}
         await connection.execute(insert(sessions).values(digest=_digest(secret), **values))
@@ -88,20 +88,19 @@ async def listed(engine: AsyncEngine, user_id: str | None = None) -> Sequence[Lo
 
 async def end(engine: AsyncEngine, ident: str) -> None:
     """Ends the session with this public id.  Raises SQLAlchemyError."""
-    async with engine.begin() as connection:
-        await _end(connection, sessions.c.id == ident)
+    await _end(engine, sessions.c.id == ident)
 
 
-async def end_all(engine: AsyncEngine, user_id: str) -> int:
+async def end_all(engine: AsyncEngine, user_id: str, actor: Actor | None = None) -> int:
     """Ends every session of a user; returns how many there were.  Raises SQLAlchemyError."""
-    async with engine.begin() as connection:
-        return await _end(connection, sessions.c.user_id == user_id)
+    return await _end(engine, sessions.c.user_id == user_id, actor)
 
 
-async def _end(connection: AsyncConnection, condition: Any) -> int:
-    ended = (await connection.execute(select(sessions.c.id).where(condition))).scalars().all()
-    await connection.execute(delete(sessions).where(condition))
-    await record(connection, *(Change("session", ident, "ended") for ident in ended))
+async def _end(engine: AsyncEngine, condition: Any, actor: Actor | None = None) -> int:
+    async with changing(engine) as connection:
+        ended = (await connection.execute(select(sessions.c.id).where(condition))).scalars().all()
+        await connection.execute(delete(sessions).where(condition))
+        await record(connection, *(Change("session", ident, "ended") for ident in ended), actor=actor)
     return len(ended)
 
 

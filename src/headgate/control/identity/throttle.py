@@ -1,6 +1,6 @@
 """How often a login may be tried: per name and per address, in memory.  Pure: time is an argument.
 
-A success gives its try back.  Names that no user has are counted like others.
+A success gives its try back.  Names that no user has are counted like others; a login elsewhere (OIDC) has no name.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ class LoginThrottle:
 
     _full_at: dict[tuple[str, str], float] = field(default_factory=dict)
 
-    def wait(self, name: str, address: str, now: float) -> float:
+    def wait(self, name: str | None, address: str, now: float) -> float:
         """Counts a try.  Returns the seconds until the next one is allowed, 0: this one is."""
         keys = self._keys(name, address)
         waits = [self._after_one(key, allowance, now) - now - allowance.burst * allowance.each_s
@@ -45,7 +45,7 @@ class LoginThrottle:
             del self._full_at[next(iter(self._full_at))]
         return 0.0
 
-    def give_back(self, name: str, address: str) -> None:
+    def give_back(self, name: str | None, address: str) -> None:
         """The try was a success."""
         for key, allowance in self._keys(name, address):
             if key in self._full_at:
@@ -55,8 +55,9 @@ class LoginThrottle:
         return max(self._full_at.get(key, 0.0), now) + allowance.each_s
 
     @staticmethod
-    def _keys(name: str, address: str) -> list[tuple[tuple[str, str], LoginAllowance]]:
-        return [(("name", name.casefold()[:256]), BY_NAME), (("address", network(address)), BY_ADDRESS)]
+    def _keys(name: str | None, address: str) -> list[tuple[tuple[str, str], LoginAllowance]]:
+        found = [(("address", network(address)), BY_ADDRESS)]
+        return found if name is None else [(("name", name.casefold()[:256]), BY_NAME), *found]
 
 
 def network(address: str) -> str:

@@ -18,7 +18,7 @@ from sqlalchemy import Row, Select, and_, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import Change, changed_secret, record
+from headgate.control.audit.chain import Change, changed_secret, changing, record
 from headgate.control.store.database import superseded_tokens, tokens
 from headgate.model import NO_LIMITS, Budget, CallLimits, Grant
 from headgate.policy.auth import digest
@@ -85,7 +85,7 @@ async def create(engine: AsyncEngine, key: bytes, wish: Grant, form: str = "pat"
 async def insert_token(engine: AsyncEngine, key: bytes, token: str, grant: Grant, form: str = "pat") -> Minted:
     """Stores the digest of a token that exists already.  Raises IntegrityError where its id or digest is taken."""
     minted = Minted(grant, digest(key, token.encode()), token, time.time_ns())
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(
             insert(tokens).values(
                 id=grant.id,
@@ -227,7 +227,7 @@ def ending(grant: Grant, until: float) -> Grant:
 
 async def edit(engine: AsyncEngine, grant: Grant, form: str) -> bool:
     """Writes what a token may do.  False where no good token has its id."""
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         row = (await connection.execute(select(tokens).where(tokens.c.id == grant.id))).first()
         if row is None or row.revoked_at is not None:
             return False
@@ -249,7 +249,7 @@ async def rotate(engine: AsyncEngine, key: bytes, entry: Stored, overlap_s: floa
     minted = Minted(grant, digest(key, token.encode()), token, entry.created_at)
     now = time.time()
     until = now + overlap_s if overlap_s else None
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         gone = superseded_tokens.c.until <= now
         if until is None:
             gone = or_(gone, superseded_tokens.c.token_id == grant.id)
@@ -269,7 +269,7 @@ async def revoke(engine: AsyncEngine, ident: str) -> bool:
     good.
     """
     good, now = tokens.c.revoked_at.is_(None), time.time_ns()
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         result = await connection.execute(update(tokens).where(tokens.c.id == ident, good).values(revoked_at=now))
         if result.rowcount:
             await connection.execute(update(tokens).where(tokens.c.parent == ident, good).values(revoked_at=now))

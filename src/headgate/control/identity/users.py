@@ -16,7 +16,7 @@ from sqlalchemy import Row, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import Actor, Change, changed_secret, lock, record
+from headgate.control.audit.chain import Actor, Change, changed_secret, changing, record
 from headgate.control.identity.passwords import Passwords
 from headgate.control.identity.roles import Role
 from headgate.control.refusals import ALREADY_EXISTS, TOO_MANY, USER_NOT_FOUND
@@ -53,7 +53,7 @@ async def create(engine: AsyncEngine, user: User, actor: Actor | None = None) ->
     """Stores a new user under a fresh id.  Raises GatewayError (its name or e-mail is taken), SQLAlchemyError."""
     user = replace(user, id=secrets.token_hex(6), created_at=time.time_ns())
     try:
-        async with engine.begin() as connection:
+        async with changing(engine) as connection:
             if len((await connection.execute(select(users.c.id).limit(MAX_USERS))).all()) >= MAX_USERS:
                 raise GatewayError(TOO_MANY, f"There are {MAX_USERS} users, which is the limit; remove some first.")
             await connection.execute(insert(users).values(**_columns(user)))
@@ -67,8 +67,7 @@ async def edit(engine: AsyncEngine, ident: str, changes: Mapping[str, Any], acto
     """Changes fields of a user.  A disabled user's sessions end.  Raises GatewayError, SQLAlchemyError."""
     wanted: User | None = None
     try:
-        async with engine.begin() as connection:
-            await lock(connection)  # no other change comes between what is read and what is written
+        async with changing(engine) as connection:
             row = (await connection.execute(select(users).where(users.c.id == ident))).first()
             if row is None:
                 raise GatewayError(USER_NOT_FOUND, f"There is no user {ident!r}.")
@@ -89,7 +88,7 @@ async def edit(engine: AsyncEngine, ident: str, changes: Mapping[str, Any], acto
 
 async def set_password(engine: AsyncEngine, ident: str, hashed: str, session: str | None = None) -> None:
     """Another password.  All sessions of the user end but ``session``.  Raises SQLAlchemyError."""
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(update(users).where(users.c.id == ident).values(password=hashed))
         ended = delete(sessions).where(sessions.c.user_id == ident)
         await connection.execute(ended if session is None else ended.where(sessions.c.id != session))
@@ -98,7 +97,7 @@ async def set_password(engine: AsyncEngine, ident: str, hashed: str, session: st
 
 async def remove(engine: AsyncEngine, user: User) -> None:
     """Removes a user with all sessions.  Raises SQLAlchemyError."""
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(delete(sessions).where(sessions.c.user_id == user.id))
         await connection.execute(delete(users).where(users.c.id == user.id))
         await record(connection, Change("user", user.id, "deleted", described(user)))

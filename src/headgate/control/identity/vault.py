@@ -24,7 +24,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from sqlalchemy import delete, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.audit.chain import Change, record
+from headgate.control.audit.chain import Change, changing, record
 from headgate.control.identity import master_key
 from headgate.control.identity.key_wrapping import KEY_ID_BYTES, NONCE_BYTES, KeyWrapper, LocalKey, WrongKey, key_id
 from headgate.control.identity.master_key import FILE, Found, VaultLocked
@@ -106,7 +106,7 @@ class Vault:
         used = {key_of(one) for one in sealed} | {self.current}
         gone = [ident for ident in self._keys if ident not in used]
         if gone:
-            async with engine.begin() as connection:
+            async with changing(engine) as connection:
                 await connection.execute(delete(data_keys).where(data_keys.c.id.in_(gone)))
                 await record(connection, *(Change("data_key", ident, "deleted") for ident in gone))
         for ident in gone:
@@ -119,7 +119,7 @@ class Vault:
         wrapper = LocalKey(key)
         if self.found.file:
             master_key.replace_file(self._state, key)
-        async with engine.begin() as connection:
+        async with changing(engine) as connection:
             for ident, one in self._keys.items():
                 wrapped = wrapper.wrap(one, _wrapped_about(ident))
                 await connection.execute(
@@ -182,7 +182,7 @@ async def _made(engine: AsyncEngine, wrapper: KeyWrapper) -> tuple[str, bytes]:
     key = os.urandom(KEY_BYTES)
     ident = os.urandom(KEY_ID_BYTES).hex()
     wrapped = await asyncio.to_thread(wrapper.wrap, key, _wrapped_about(ident))
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         values = {"id": ident, "wrapped": wrapped, "wrapper": wrapper.id, "created_at": time.time_ns()}
         await connection.execute(insert(data_keys).values(values))
         await record(connection, Change("data_key", ident, "created"))

@@ -18,7 +18,7 @@ from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import price_id
-from headgate.control.audit.chain import Change, record
+from headgate.control.audit.chain import Change, changing, record
 from headgate.control.ledger.postings import DAY_NS, ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
 from headgate.control.ledger.prices import price_of
 from headgate.control.store.database import requests, upsert
@@ -158,7 +158,7 @@ async def _post(engine: AsyncEngine, entries: Entries) -> None:
     sums = upsert(engine, ledger_balances)
     added = {"amount": ledger_balances.c.amount + sums.excluded.amount}
     rows = [dict(zip(("account", "day", "amount"), row, strict=True)) for row in balances(entries)]
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await connection.execute(ledger_entries.insert(), [dict(zip(ENTRY, entry, strict=True)) for entry in entries])
         await connection.execute(sums.on_conflict_do_update(index_elements=["account", "day"], set_=added), rows)
         calls = sorted({transfer[:24] for transfer, *_ in entries})

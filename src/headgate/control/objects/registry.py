@@ -16,7 +16,7 @@ from pydantic import ValidationError
 from sqlalchemy import Row, Table, delete, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
-from headgate.control.audit.chain import Change, changed_secret, differences, record
+from headgate.control.audit.chain import Change, changed_secret, changing, differences, record
 from headgate.control.store.database import (
     model_overrides,
     stored_accounts,
@@ -154,7 +154,7 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects, changes: Se
     """Writes what differs, and the audit log's rows of it, in one transaction.  ``changes``: instead of a row for each
     object.  Raises SQLAlchemyError.
     """
-    async with engine.begin() as connection:
+    async with changing(engine) as connection:
         await _save_bodies(engine, connection, stored_providers, before.providers, after.providers)
         await _save_bodies(engine, connection, stored_aliases, before.aliases, after.aliases)
         await _save_bodies(engine, connection, model_overrides, before.models, after.models)

@@ -5,12 +5,16 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate.dialects.anthropic_messages import errors, request
+from headgate.dialects.anthropic_messages.events import PING
 from headgate.dialects.anthropic_messages.face import MessagesFace
 from headgate.dialects.anthropic_messages.source import MessagesSource
+from headgate.dialects.anthropic_messages.stream import MessagesStream
+from headgate.dialects.anthropic_messages.whole import passed_answer
 from headgate.dialects.base import PassThrough, Reply
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.prefill import probed
 from headgate.dialects.openai_chat.request import asked_for
+from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
 from headgate.model import Call
 from headgate.ports import StreamBridge
@@ -22,21 +26,40 @@ class MessagesClient:
     name = request.NAME
     path = request.PATH
     prefix = "msg_"
+    keep_alive = PING
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 
+    def begin(self) -> MessagesClient:
+        return self
+
     def face(self, reply: Reply, before: StreamBridge | None = None) -> MessagesFace:
-        return MessagesFace(reply)  # there is no pass-through that ``before`` could be
+        return MessagesFace(reply)  # a pass-through of this API has a face of its own, which goes on
+
+
+class MessagesPassThrough:
+    """Implements ``base.PassThrough``."""
+
+    returns: tuple[bytes, ...] = (b"anthropic-", b"request-id")
+
+    def stream(self, reply: Reply) -> MessagesStream:
+        return MessagesStream(reply)
+
+    def joined(self, before: StreamBridge, seam: Seam, reply: Reply) -> None:
+        """A stream that broke is continued as deltas."""
+
+    answer = staticmethod(passed_answer)
+    refusal = staticmethod(errors.refusal)
 
 
 class MessagesBackend:
     """Implements ``base.Backend``."""
 
     name = request.NAME
-    passes: PassThrough | None = None
+    passes: PassThrough | None = MessagesPassThrough()
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)

@@ -1,31 +1,56 @@
 """The members of a chat completion → those of a Messages request.
 
-Members without a form in this API are left out: sampling (seed, penalties, logprobs), the answer's format, and members
-of a single provider.
+Members without a form in this API are left out, and named: sampling (seed, penalties, logprobs) and members of a single
+provider.
 """
 
 from __future__ import annotations
 
+import re
+
 from msgspec import Raw
 
+from headgate.model import Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
 
 _AS_THEY_ARE = ("top_p", "top_k", "stream")
+_LIMITS = ("max_completion_tokens", "max_tokens")
+_TRANSLATED = frozenset(
+    (
+        *_AS_THEY_ARE, *_LIMITS, "model", "messages", "temperature", "stop", "user", "tools", "tool_choice",
+        "parallel_tool_calls", "stream_options", "reasoning_effort", "response_format", "service_tier",
+    )
+)  # fmt: skip
+# Values that ask for nothing
+_ABSENT = (b"null", b"false", b"{}", b"[]")
+_NEUTRAL = {"n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0"}
 _HOTTEST = 1  # chat's temperature goes to 2
 _SYSTEM = ("system", "developer")
 _BETWEEN = "\n\n"  # system messages
 _NO_PARAMETERS = codec.raw({"type": "object", "properties": {}})
 _TYPE_TEXT = codec.raw("text")
+_BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576, "xhigh": 32000}  # tokens of thinking
+_LEAST_BUDGET = 1024
+_DEFAULT_MOST = 4096
+# Models that choose their own budget; newer ones of them refuse another (docs.anthropic.com, Adaptive thinking)
+_ADAPTIVE = re.compile(r"claude-(?:[a-z]+-)?(?:4[-.](?:[6-9]|[1-9][0-9])|[5-9])(?![0-9])")
+_TIERS = {"auto": "auto", "default": "standard_only"}
 
 
-def members(body: Object) -> Object:
-    """Return an upstream request's members, without the model; without ``max_tokens`` if ``body`` sets no limit."""
-    system, messages = _messages(codec.as_objects(body["messages"]) or [])
-    found: Object = {"messages": codec.raw(messages)}
+def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
+    """Return an upstream request's members, without the model; without ``max_tokens`` if ``body`` sets no limit.  And
+    the names of the members of ``body`` that are not in it.
+    """
+    messages = codec.as_objects(body["messages"]) or []
+    system, turns = _messages(messages)
+    found: Object = {"messages": codec.raw(turns)}
+    lost = [name for name, value in body.items() if name not in _TRANSLATED and not _asks_nothing(name, value)]
+    if any("reasoning_content" in message for message in messages):
+        lost.append("messages.reasoning_content")
     if system:
         found["system"] = codec.raw(system)
-    for name in ("max_completion_tokens", "max_tokens"):
+    for name in _LIMITS:
         most = codec.as_integer(body.get(name))
         if most is not None and most > 0:
             found["max_tokens"] = codec.raw(most)
@@ -43,7 +68,59 @@ def members(body: Object) -> Object:
     user = codec.as_text(body.get("user"))
     if user:
         found["metadata"] = codec.raw({"user_id": user})
-    return found | _tools(body)
+    tier = codec.as_text(body.get("service_tier"))
+    if tier in _TIERS:
+        found["service_tier"] = codec.raw(_TIERS[tier])
+    elif tier is not None:
+        lost.append("service_tier")
+    found |= _tools(body)
+    _add_format(body, found, lost)
+    _add_thinking(body, found, lost, target)
+    return found, tuple(lost)
+
+
+def _asks_nothing(name: str, value: Raw) -> bool:
+    return bytes(value) in _ABSENT or _NEUTRAL.get(name) == bytes(value)
+
+
+def _add_format(body: Object, found: Object, lost: list[str]) -> None:
+    """Ask for the answer's schema (docs.anthropic.com, Structured outputs)."""
+    form = codec.as_object(body.get("response_format")) or {}
+    kind = codec.as_text(form.get("type"))
+    if kind == "json_schema":
+        schema = (codec.as_object(form.get("json_schema")) or {}).get("schema", EMPTY_OBJECT)
+        found["output_config"] = codec.raw({"format": {"type": "json_schema", "schema": schema}})
+    elif kind not in (None, "text"):
+        lost.append("response_format")
+
+
+def _add_thinking(body: Object, found: Object, lost: list[str], target: Target) -> None:
+    """Ask for reasoning.  It cannot be combined with a forced tool, a prefill or a temperature, and needs room."""
+    effort = codec.as_text(body.get("reasoning_effort"))
+    if effort in (None, "none"):
+        return
+    known = target.row.capabilities if target.row is not None else ()
+    choice = codec.as_object(found.get("tool_choice")) or {}
+    turns = codec.as_objects(found["messages"]) or [{}]
+    prefilled = codec.as_text(turns[-1].get("role")) == "assistant"
+    forced = prefilled or codec.as_text(choice.get("type")) in ("any", "tool")
+    most = codec.as_integer(found.get("max_tokens")) or (target.row and target.row.max_output) or _DEFAULT_MOST
+    budget = min(_BUDGETS.get(effort or "", _BUDGETS["high"]), most - 1)
+    if forced or (known and "reasoning" not in known):
+        lost.append("reasoning_effort")
+    elif _ADAPTIVE.search(target.upstream_model):
+        config = codec.as_object(found.get("output_config")) or {}
+        word = {"minimal": "low", "xhigh": "high"}.get(effort or "", effort)
+        found["output_config"] = codec.raw({**config, "effort": word})
+        found["thinking"] = codec.raw({"type": "adaptive"})
+    elif budget >= _LEAST_BUDGET:
+        found["thinking"] = codec.raw({"type": "enabled", "budget_tokens": budget})
+    else:
+        lost.append("reasoning_effort")
+    if "thinking" in found:
+        for name in ("temperature", "top_k"):
+            if found.pop(name, None) is not None:
+                lost.append(name)
 
 
 # ------------------------------------------------------------------------------------- messages
@@ -108,6 +185,8 @@ def _blocks(raw: Raw | None) -> list[Object]:
                 found.append(_text_block(inner))
         elif kind == "image_url":
             found.append(_image(part))
+        elif kind == "file":
+            found.append(_document(part) or part)
         else:
             found.append(part)
     return found
@@ -125,6 +204,22 @@ def _image(part: Object) -> Object:
         head, _, data = url.removeprefix("data:").partition(",")
         source = {"type": "base64", "media_type": head.partition(";")[0], "data": data}
     return {"type": codec.raw("image"), "source": codec.raw(source)}
+
+
+def _document(part: Object) -> Object | None:
+    """Return a file as a document; None if it is named by an id."""
+    file = codec.as_object(part.get("file")) or {}
+    data = codec.as_text(file.get("file_data")) or ""
+    if data.startswith(("http://", "https://")):
+        source = {"type": "url", "url": data}
+    elif data:
+        head, found, rest = data.removeprefix("data:").partition(",")
+        media = head.partition(";")[0] if found else "application/pdf"
+        source = {"type": "base64", "media_type": media, "data": rest if found else data}
+    else:
+        return None
+    title = {"title": file["filename"]} if codec.as_text(file.get("filename")) else {}
+    return {"type": codec.raw("document"), "source": codec.raw(source), **title}
 
 
 def _result(message: Object) -> Object:

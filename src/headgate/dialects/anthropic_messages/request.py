@@ -6,7 +6,9 @@ API gets the native members, because signatures of thinking are bound to the exa
 
 from __future__ import annotations
 
-from headgate.dialects.anthropic_messages import from_chat, to_chat
+from headgate.dialects.anthropic_messages import from_chat, seals
+from headgate.dialects.anthropic_messages.to_chat import ChatConversion
+from headgate.dialects.openai_chat import fitting
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -22,6 +24,7 @@ from headgate.wire import codec
 NAME = "anthropic_messages"
 PATH = "/messages"
 FIELDS = b"anthropic-version: 2023-06-01\r\n"
+OWN_FIELDS = b"anthropic-"  # how header names of this API begin: the client's version and betas belong to its body
 _MAX_TOKENS = 4096  # for a model without a known limit: the API requires one
 
 
@@ -33,10 +36,13 @@ def read(body: bytes) -> Call:
     most = codec.as_integer(native.get("max_tokens"))
     if most is None or most < 1:
         raise invalid("max_tokens", "must be an integer of at least 1")
-    members = to_chat.members(native)
-    prompt = ChatPrompt(members, len(members["messages"]))
+    chat = ChatConversion(native)
+    prompt = ChatPrompt(chat.members, len(chat.members["messages"]))
     # A stream of this API always reports its usage.
-    call = Call(members, model, stream, stream, prompt, most, dialect=NAME, native=native)
+    call = Call(
+        chat.members, model, stream, stream, prompt, most, dialect=NAME, native=native, lost=chat.lost,
+        thoughts=tuple(chat.thoughts),
+    )  # fmt: skip
     if trace is not None:
         call.trace = read_trace(trace)
     if options is not None:
@@ -46,18 +52,24 @@ def read(body: bytes) -> Call:
 
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
     """The upstream's request, with its own id for the model.  The target's row sets, drops and renames parameters."""
+    row = target.row
     if call.dialect == NAME and call.native is not None:
         members = call.native.copy()
+        dropped = seals.unseal(members, target.provider.family)
+        passes = OWN_FIELDS
     else:
-        members = from_chat.members(call.body)
+        members, lost = from_chat.members(call.body, target)
+        dropped = tuple(dict.fromkeys((*call.lost, *lost, *fitting.unfit(call.thoughts))))
+        passes = b""
     members["model"] = codec.raw(target.upstream_model)
-    row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
+        dropped += tuple(name for name in row.param_drop if name in members)
         members = with_parameters(members, row)
     if codec.is_null(members.get("max_tokens")):
-        members["max_tokens"] = codec.raw(_limit(row))
-    return Rendered(PATH, codec.encode(members), FIELDS)
+        members["max_tokens"] = codec.raw(most_output(row))
+    return Rendered(PATH, codec.encode(members), FIELDS, passes, dropped)
 
 
-def _limit(row: ModelRow | None) -> int:
+def most_output(row: ModelRow | None) -> int:
+    """Return the limit of an answer whose request names none."""
     return row.max_output if row is not None and row.max_output else _MAX_TOKENS

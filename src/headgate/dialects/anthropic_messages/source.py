@@ -7,7 +7,17 @@ from collections.abc import Sequence
 from msgspec import Raw, Struct
 
 from headgate import errors
-from headgate.dialects.base import Delta, Finish, ReasoningDelta, Reply, TextDelta, ToolDelta, ToolStart
+from headgate.dialects.anthropic_messages.request import NAME
+from headgate.dialects.base import (
+    Delta,
+    Finish,
+    RawDelta,
+    ReasoningDelta,
+    Reply,
+    TextDelta,
+    ToolDelta,
+    ToolStart,
+)
 from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import finishes
@@ -40,6 +50,7 @@ class _Block(Struct, gc=False):
     call: int = -1
     input: bytes = b""  # the input that came with its start
     fed: bool = False  # more of its input has come
+    own: Object | None = None  # of a type that only this API has: its members
 
 
 class MessagesSource:
@@ -59,6 +70,7 @@ class MessagesSource:
         self._finish: Finish | None = None
         self._usage: Raw | None = None
         self._counted = False  # the answer's tokens have been reported, and not only its prompt's
+        self._thinks = False  # a block of thinking is open
 
     @property
     def reported(self) -> Usage | None:
@@ -123,7 +135,11 @@ class MessagesSource:
         if top is None:
             self.skipped += 1
             return
-        match _text(top.get("type")) or event.name.decode(errors="replace"):
+        self._read(_text(top.get("type")) or event.name.decode(errors="replace"), top, event.data, deltas)
+
+    def _read(self, kind: str, top: Object, data: bytes, deltas: list[Delta]) -> None:
+        """Read one event of a stream: its type, its members, and the bytes of those."""
+        match kind:
             case "content_block_delta":
                 self._delta(top, deltas)
             case "content_block_start":
@@ -140,10 +156,12 @@ class MessagesSource:
             case "message":
                 self._message(top, deltas)
             case "ping":
-                pass
+                # As a comment, it is no progress; but while the model thinks, nothing else may come (``display:
+                # omitted`` on docs.anthropic.com, Extended thinking).
+                self.events -= not self._thinks
             case _:
                 if failures.is_error(top):
-                    self._fail(event.data)
+                    self._fail(data)
 
     def _head(self, message: Object) -> None:
         self.model = _text(message.get("model")) or self.model
@@ -156,6 +174,7 @@ class MessagesSource:
     def _start(self, top: Object, deltas: list[Delta]) -> None:
         index, given = _index(top), codec.as_object(top.get("content_block")) or {}
         block = self._blocks[index] = _Block()
+        self._thinks = _text(given.get("type")) == "thinking"
         match _text(given.get("type")):
             case "text":
                 _add_text(given.get("text"), deltas)
@@ -166,7 +185,8 @@ class MessagesSource:
                 block.input = bytes(given.get("input", EMPTY_OBJECT))
                 deltas.append(ToolStart(block.call, _text(given.get("id")), _text(given.get("name"))))
             case kind if kind not in _WITHOUT_TEXT:
-                self.skipped += 1
+                self.skipped += 1  # for clients of other APIs
+                block.own = given
 
     def _delta(self, top: Object, deltas: list[Delta]) -> None:
         delta = codec.as_object(top.get("delta")) or {}
@@ -183,6 +203,8 @@ class MessagesSource:
                 elif piece and block.call >= 0:
                     block.fed = True
                     deltas.append(ToolDelta(block.call, piece))
+                elif block.own is not None:
+                    block.input += piece.encode()
 
     def _think(self, given: Object, deltas: list[Delta]) -> None:
         text, signature = _text(given.get("thinking")), _text(given.get("signature"))
@@ -190,10 +212,15 @@ class MessagesSource:
             deltas.append(ReasoningDelta(text, signature))
 
     def _stop(self, index: int, deltas: list[Delta]) -> None:
+        self._thinks = False
         block = self._blocks.pop(index, None)
         if block is not None and block.call >= 0 and not block.fed:
             input_ = Raw(block.input)
             deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.input.decode()))
+        if block is not None and block.own is not None:
+            if codec.as_object(block.input) is not None:
+                block.own["input"] = Raw(block.input)
+            deltas.append(RawDelta("content_block", codec.raw(block.own), NAME))
 
     def _end(self, top: Object, deltas: list[Delta]) -> None:
         usage = top.get("usage")

@@ -19,6 +19,7 @@ from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge
+from headgate.wire import sse
 
 NAME = "openai_chat"
 
@@ -29,11 +30,15 @@ class ChatClient:
     name = NAME
     path = request.PATH
     prefix = "chatcmpl-"
+    keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
     requested = staticmethod(request.asked_for)
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
+
+    def begin(self) -> ChatClient:
+        return self
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> ChatFace:
         return ChatFace(reply, before)
@@ -41,6 +46,8 @@ class ChatClient:
 
 class ChatPassThrough:
     """Implements ``base.PassThrough``."""
+
+    returns: tuple[bytes, ...] = ()
 
     def stream(self, reply: Reply) -> ChatStream:
         return ChatStream(reply)
@@ -53,6 +60,9 @@ class ChatPassThrough:
         return joined
 
     answer = staticmethod(whole_answer)
+
+    def refusal(self, body: bytes, reply: Reply, error: GatewayError) -> bytes:
+        return b""  # servers of this API have many forms of errors, its clients read one
 
 
 class ChatBackend:

@@ -9,7 +9,6 @@ from msgspec import Raw
 from headgate.dialects.base import (
     Delta,
     Finish,
-    RawDelta,
     ReasoningDelta,
     RefusalDelta,
     Reply,
@@ -110,8 +109,6 @@ def _members(delta: Delta) -> Members:
             return {"tool_calls": [{"index": delta.index, "id": delta.id, "type": "function", "function": function}]}
         case ToolDelta():
             return {"tool_calls": [{"index": delta.index, "function": {"arguments": delta.arguments}}]}
-        case RawDelta():
-            return {delta.key: delta.value}
         case _:
             return {}
 

@@ -128,7 +128,7 @@ def _copied(call: Call, body: Object, most: int | None) -> Call:
     prompt = ChatPrompt(body, len(body["messages"]))
     return Call(
         body, call.model, call.stream, call.include_usage, prompt, most, call.timeout_ms, call.metadata, call.options,
-        call.trace,
+        call.trace, lost=call.lost, thoughts=call.thoughts,
     )  # fmt: skip
 
 

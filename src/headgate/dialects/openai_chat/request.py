@@ -12,6 +12,7 @@ from typing import Any
 
 from msgspec import Raw
 
+from headgate.dialects.openai_chat import fitting
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.quirks import UNLIMITED, lacks, renamed
 from headgate.dialects.quirks import apply as apply_quirks
@@ -73,6 +74,7 @@ def rewritten(call: Call, members: Object) -> Call:
     return Call(
         fresh.body, fresh.model, call.stream, call.include_usage, fresh.prompt, fresh.max_tokens, call.timeout_ms,
         call.metadata, call.options, call.trace,
+        lost=(*call.lost, *fitting.unfit(call.thoughts)),  # messages may stand elsewhere now
     )  # fmt: skip
 
 
@@ -120,13 +122,17 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
             members["stream_options"] = codec.raw(given)
         else:
             members.pop("stream_options", None)
+    dropped = call.lost
+    if call.native is not None or call.thoughts:
+        dropped += fitting.fit(members, call, target)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
+        dropped += tuple(name for name in row.param_drop if name in members)
         members = with_parameters(members, row)
     quirks = target.provider.quirks
     if quirks:
-        apply_quirks(members, quirks)
-    return Rendered(PATH, codec.encode(members))
+        dropped += apply_quirks(members, quirks)
+    return Rendered(PATH, codec.encode(members), dropped=dropped)
 
 
 def with_parameters(members: Object, row: ModelRow) -> Object:

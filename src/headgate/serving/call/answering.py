@@ -26,7 +26,7 @@ from headgate.serving.call.recovery import Recovery, continues
 from headgate.serving.call.relay import Pump, Relay
 from headgate.serving.loop.fiber import next_turn
 from headgate.serving.upstream.carriers import Carriers
-from headgate.wire.http import SUCCESSES
+from headgate.wire.http import SUCCESSES, returned
 
 log = logging.getLogger("headgate.exchange")
 CLIENT_CLOSED = "client_closed_request"
@@ -66,18 +66,23 @@ class Answering(Struct):  # made in C, once a call
         reply = Reply(
             receipt.client_id, receipt.created, target.upstream_model, self.call.include_usage, provider.name,
             self.carriers[provider.carrier].secrets_of(attempt), self.limits.max_event, receipt.prompt_tokens,
-            sent=upstream.asking, prompt=self.call.prompt,
+            sent=upstream.asking, prompt=self.call.prompt, family=provider.family,
         )  # fmt: skip
+        passes = backend.passes if backend.name == client.name else None
+        if passes is not None and passes.returns:
+            receipt.returned = returned(upstream.headers, passes.returns)
         if upstream.streamed:
             await self._relay(upstream, reply, attempt, recovery)
             return
         if upstream.status not in SUCCESSES:
-            raise backend.failure(upstream.status, upstream.headers, upstream.body, reply, time.time())
+            error = backend.failure(upstream.status, upstream.headers, upstream.body, reply, time.time())
+            if passes is not None:
+                error.body = passes.refusal(upstream.body, reply, error)
+            raise error
         if self.relay is not None:
             self._as_stream(upstream, reply, attempt, recovery)
             return
-        passes = backend.passes
-        if passes is not None and backend.name == client.name:
+        if passes is not None:
             found = passes.answer(upstream.body, reply)
         else:
             found = registry.composed_answer(client, backend, upstream.body, reply)
@@ -149,6 +154,7 @@ class Answering(Struct):  # made in C, once a call
         """The attempt is over, and another one will follow."""
         self.pump = None
         self.answer = None
+        self.receipt.returned = b""
 
     def conclude(self) -> Ending:
         """What is left to send when the last attempt has delivered and has ended."""

@@ -27,7 +27,7 @@ def look_up(
         return None
     if not cache.memory.most or not caching.is_cacheable(call):
         return CacheUse(cache, BYPASS, wish)
-    key = caching.key(canonical.fingerprint(call), plan, grant, headers)
+    key = caching.key(canonical.fingerprint(call, headers), plan, grant, headers)
     stored = cache.find(key, wish.ttl_s)
     return CacheUse(cache, HIT if stored is not None else MISS, wish, key, plan.requested, plan.attempts, stored)
 
@@ -78,16 +78,16 @@ class CachedAnswering(Answering):
     def _store(self, recording: Recording, served: Target) -> None:
         taken = recording.take()
         if taken is not None:
-            use, cost = self.use, self.receipt.cost
-            stored = StoredAnswer(use.cache, use.key, use.requested, served, taken, -1 if cost is None else cost)
-            use.cache.put(stored, use.caching.ttl_s)
+            use, receipt = self.use, self.receipt
+            cost = -1 if receipt.cost is None else receipt.cost
+            use.cache.put(StoredAnswer(use, served, taken, receipt.dropped, cost), use.caching.ttl_s)
 
     async def tell_again(self, wheel: Wheel, deadline: float) -> Ending:
         """Answer with the stored answer.  Raises ClientGone, and GatewayError where a hook does not let it pass."""
         receipt, use = self.receipt, self.use
         stored = use.stored
         assert stored is not None
-        receipt.replay(stored.attempt)
+        receipt.replay(stored.attempt, stored.dropped)
         playback = Playback(stored, wheel, as_stream=self.call.stream, recorded=use.caching.recorded, deadline=deadline)
         try:
             await self.read(playback, stored.attempt, None)

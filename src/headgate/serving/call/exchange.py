@@ -110,7 +110,7 @@ class Exchange:
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         """Return the client as this call speaks with it, and the call's receipt."""
-        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
+        return client.begin(), Receipt(self._ids, client.prefix, self._journal, request.received)
 
     def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
         """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
@@ -157,7 +157,7 @@ class Exchange:
         if admitted is None:
             return None
         call, plan = admitted
-        relay = self._relay(plan, egress, receipt) if call.stream else None
+        relay = self._relay(plan, egress, receipt, client) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         if receipt.cache is not None:
             answering = CachedAnswering(client, call, plan, receipt, relay, self._carriers, self._limits)
@@ -178,7 +178,7 @@ class Exchange:
             asking: Asking | None = None
             finished = False
             try:
-                asking = self._ask(request, call, step.attempt, deadline, recovery)
+                asking = self._ask(request, call, step.attempt, deadline, recovery, receipt)
                 upstream = await asking
                 receipt.answered(asking)
                 account = step.attempt.account
@@ -223,8 +223,8 @@ class Exchange:
             if egress.gone or egress.deserted:
                 raise ClientGone
 
-    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt) -> Relay:
-        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive)
+    def _relay(self, plan: Plan, egress: Egress, receipt: Receipt, client: Client) -> Relay:
+        relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive, client.keep_alive)
         if plan.alias.early_commit_s is not None:
             relay.commit_after(plan.alias.early_commit_s)
         return relay
@@ -233,14 +233,16 @@ class Exchange:
         return Probe(self._carriers, self._health, self._wheel, self._limits, receipt)
 
     def _ask(
-        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None
-    ) -> Asking:
+        self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None,
+        receipt: Receipt,
+    ) -> Asking:  # fmt: skip
         target = attempt.target
         if recovery is None:
             asked, ask_usage = call, call.stream and self._health.asks_usage(target, self._wheel.now)
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
+        receipt.dropped = rendered.dropped
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )

@@ -96,6 +96,8 @@ class Receipt:
     not_continued = ""  # of a stream that broke: why it could not go on
     cache: CacheUse | None = None  # how it uses the response cache
     holding: Holding | None = None  # the limits and budgets that it counts against
+    returned = b""  # header lines of the last attempt's answer, for the client
+    dropped: tuple[str, ...] = ()  # members of the request that the last attempt's target could not be sent
     stopped = False  # its budget could not pay for more of the answer
     _metadata = _METADATA
     _skips = False  # the client has an answer without events that could not be read
@@ -163,10 +165,11 @@ class Receipt:
         self._why = why
         self._started = _monotonic()
 
-    def replay(self, attempt: Attempt) -> None:
+    def replay(self, attempt: Attempt, dropped: tuple[str, ...]) -> None:
         """The answer of an earlier call, which ``attempt`` wrote, is given again: no upstream is asked."""
         self.step("try")
         self.target = attempt
+        self.dropped = dropped
         self.number = 0
         self._metadata = _OF_REPLAY
 
@@ -234,8 +237,13 @@ class Receipt:
             self.usage.basis.encode(),
             b"true" if self.fell_back else b"false",
             self.number,
-            _continued(self.continued) if self.continued else b"",
+            self._rest() if self.continued or self.dropped else b"",
         )
+
+    def _rest(self) -> bytes:
+        """Further members of the ``headgate`` object, as few answers have them."""
+        seams = b',"continued":%b' % encode([explain.seam_view(seam) for seam in self.continued])
+        return (seams if self.continued else b"") + (b',"dropped":%b' % encode(self.dropped) if self.dropped else b"")
 
     def trace(self) -> bytes:
         """The route trace of a call that has delivered, as JSON."""
@@ -252,6 +260,7 @@ class Receipt:
             "fallback_used": self.fell_back,
             **({"cache": self.cache.status} if self.cache is not None else {}),
             "parameters": _edits(last.row),
+            **({"dropped": list(self.dropped)} if self.dropped else {}),
             "candidates": [
                 {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                 for c in (self.plan.candidates if self.plan is not None else ())
@@ -349,10 +358,6 @@ def _named(value: bytes) -> str:
     """The client's name for something, from a header or as a JSON text."""
     text = as_text(Raw(value)) if value[:1] == b'"' else None
     return value.decode("utf-8", "replace") if text is None else text
-
-
-def _continued(seams: list[SeamRecord]) -> bytes:
-    return b',"continued":%b' % encode([explain.seam_view(seam) for seam in seams])
 
 
 def _edits(row: ModelRow | None) -> dict[str, object] | None:

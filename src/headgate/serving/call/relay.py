@@ -23,16 +23,16 @@ from headgate.serving.loop.wheel import NEVER, Wheel
 log = logging.getLogger("headgate.relay")
 _monotonic = time.monotonic
 
-KEEP_ALIVE = b": keep-alive\n\n"
 PROGRESS_S = 5.0
 
 
 class Relay:
     """One client's stream.  ``bridge`` is that of the last attempt that answered: it has what the client has."""
 
-    __slots__ = ("_early", "_keep_alive", "_wheel", "bridge", "due", "egress", "receipt", "slot")
+    __slots__ = ("_early", "_keep_alive", "_sign", "_wheel", "bridge", "due", "egress", "receipt", "slot")
 
-    def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float) -> None:
+    def __init__(self, egress: Egress, receipt: Receipt, wheel: Wheel, keep_alive: float, sign: bytes) -> None:
+        """``sign``: the events that keep a client from giving up, after so many seconds of silence each."""
         self.egress = egress
         self.receipt = receipt
         self.bridge: StreamBridge | None = None
@@ -40,6 +40,7 @@ class Relay:
         self.slot = -1
         self._wheel = wheel
         self._keep_alive = keep_alive
+        self._sign = sign
         self._early: float | None = None
 
     def commit_after(self, seconds: float) -> None:
@@ -79,9 +80,9 @@ class Relay:
             return
         if self._early is not None and not egress.committed:
             self.commit()
-            egress.send(KEEP_ALIVE)
+            egress.send(self._sign)
         if egress.committed and not egress.paused and now - egress.wrote_at >= self._keep_alive:
-            egress.send(KEEP_ALIVE)
+            egress.send(self._sign)
         if self.bridge is not None:
             self.receipt.progress(self.bridge.progress)
         self._wheel.set(self, now + min(PROGRESS_S, self._keep_alive))

@@ -37,15 +37,21 @@ _POOLED = (
 
 def of_answer(receipt: Receipt) -> bytes:
     """A whole answer's, and (with the stream's id) a stream's."""
-    return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b" % (
+    return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b%b" % (
         (receipt.label or receipt.client_id).encode(),
         _printable(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
         b"x-headgate-attempts: 1\r\n"
         if receipt.number == 1 and not receipt.fell_back and receipt.cache is None
         else _of_route(receipt),
+        receipt.returned if not receipt.dropped else receipt.returned + _of_drops(receipt.dropped),
         timing(receipt) if receipt.holding is None else timing(receipt) + receipt.holding.fields(),
     )
+
+
+def _of_drops(dropped: tuple[str, ...]) -> bytes:
+    """The members of the request that its target cannot be sent."""
+    return b"x-headgate-dropped: %b\r\n" % b", ".join(map(_printable, dropped))
 
 
 def _of_route(receipt: Receipt) -> bytes:
@@ -81,9 +87,11 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
         out += b"x-headgate-provider: %b\r\nx-headgate-model: %b\r\nx-headgate-attempts: %d\r\n" % target
         if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
             out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
+    if receipt.dropped:
+        out += _of_drops(receipt.dropped)
     if receipt.holding is not None:
         out += receipt.holding.fields()
-    return out + of_refusal(error) + timing(receipt)
+    return out + receipt.returned + of_refusal(error) + timing(receipt)
 
 
 # What a retry within minutes cannot mend, although its status invites one.  Our own limits: where no wait helps.

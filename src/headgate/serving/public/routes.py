@@ -16,6 +16,7 @@ from headgate.errors import (
     DRAINING,
     INVALID_JSON,
     METHOD_NOT_ALLOWED,
+    NO_WEBSOCKET,
     PAYLOAD_TOO_LARGE,
     REQUEST_NOT_FOUND,
     ROUTE_NOT_FOUND,
@@ -76,11 +77,13 @@ class Routes:
         self._clients: dict[bytes, Client] = {}  # by path
         self._table: dict[bytes, dict[bytes, Operation]] = {}
         self._collections: dict[bytes, dict[bytes, Operation]] = {}
+        for path in (b"/", b"/api/hello"):  # agents look here whether there is a server at all
+            self._table[path] = _read_only(self._livez)
         for prefix in PREFIXES:
             for client in registry.CLIENTS.values():
-                path = f"{prefix}{client.path}".encode()
-                self._clients[path] = client
-                self._table[path] = {b"POST": partial(self._call, client)}
+                route = f"{prefix}{client.path}".encode()
+                self._clients[route] = client
+                self._table[route] = {b"POST": partial(self._call, client)}
             self._table[f"{prefix}/models".encode()] = self._read(lists.models)
             self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
             self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
@@ -123,6 +126,12 @@ class Routes:
             operation(request, egress)
         elif request.method == b"OPTIONS":
             self._preflight(request, egress, operations)
+        elif request.path in self._clients and b"sec-websocket-key" in request.headers:
+            # Codex goes on with events at once after 426, and only after many attempts with any other status
+            said = "this path has no WebSocket: POST the request, the answer comes as server-sent events"
+            self.refuse(
+                GatewayError(NO_WEBSOCKET, said), request, egress, b"Upgrade: HTTP/1.1\r\n" + _allow(operations)
+            )
         else:
             allowed = ", ".join(sorted(name.decode() for name in operations))
             self.refuse(

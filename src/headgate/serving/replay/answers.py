@@ -47,7 +47,8 @@ class Recorded(NamedTuple):
 
 
 class StoredAnswer:
-    """One answer to calls that asked for ``requested``.  ``cost``: nano-USD of the call that it came with; -1: unknown.
+    """One answer to calls that asked for ``requested``.  ``dropped``: members of the request that its target was not
+    sent.  ``cost``: nano-USD of the call that it came with; -1: unknown.
 
     ``attempt`` names its target for bridges and records.  Its price is nothing, and it holds no configuration.
     """
@@ -55,12 +56,13 @@ class StoredAnswer:
     slot = -1
 
     def __init__(
-        self, cache: AnswerCache, key: bytes, requested: str, served: Target, recorded: Recorded, cost: int
+        self, use: CacheUse, served: Target, recorded: Recorded, dropped: tuple[str, ...] = (), cost: int = -1
     ) -> None:
-        self._cache = cache
-        self.key = key
-        self.requested = requested
+        cache = self._cache = use.cache
+        self.key = use.key
+        self.requested = use.requested
         self.attempt = told_again(served)
+        self.dropped = dropped
         self.recorded = recorded
         self.cost = cost
         self.at = cache.wheel.now
@@ -73,8 +75,9 @@ class StoredAnswer:
 
 
 def told_again(target: Target) -> Attempt:
-    """Return the target of a stored answer: a name and an API, without the provider's models, keys and prices."""
-    provider = Provider(target.provider.name, "", dialect=target.provider.dialect, auth="none")
+    """Return the target of a stored answer: names and an API, without the provider's models, keys and prices."""
+    served = target.provider
+    provider = Provider(served.name, "", dialect=served.dialect, auth="none", preset=served.preset)
     return Attempt(Target(provider, target.model, target.upstream_model, FREE, Timeouts()), None)
 
 

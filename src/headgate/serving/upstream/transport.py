@@ -24,7 +24,7 @@ from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.asking import HttpAsking
 from headgate.serving.upstream.connection import HttpUpstream
 from headgate.serving.upstream.dialler import Dialer, UpstreamOrigin, origin_of
-from headgate.wire.http import TRANSPORT_FIELDS, forwardable, forwarded
+from headgate.wire.http import TRANSPORT_FIELDS, forwardable, forwarded, with_family
 from headgate.wire.signing import credential, header_values, hidden_values
 
 USER_AGENT = "headgate"
@@ -206,8 +206,11 @@ class Transport:
         pool, fixed, allowed, _ = self._route(attempt, rendered.path)
         body = rendered.body
         accept = b"text/event-stream" if stream else b"application/json"
+        fields = rendered.fields
+        if rendered.passes:
+            fields = with_family(fields, headers, rendered.passes, attempt.target.provider.headers)
         head = b"%b%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
-            fixed, rendered.fields, forwarded(headers, allowed), accept, len(body),
+            fixed, fields, forwarded(headers, allowed), accept, len(body),
         )  # fmt: skip
         asking = HttpAsking(pool, head, body, stream, attempt.target.timeouts, deadline, max_answer)
         asking.headers = headers

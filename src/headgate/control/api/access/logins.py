@@ -32,16 +32,20 @@ SessionIdent = Annotated[Text, Path(description="The session's id, as GET /sessi
 
 @dataclass(frozen=True, slots=True)
 class Guard:
-    """What proves passwords, and how often they may be tried.  One per application."""
+    """What proves passwords, and how often logins may be tried.  One per application."""
 
     passwords: Passwords = field(default_factory=Passwords)
     throttle: LoginThrottle = field(default_factory=LoginThrottle)
 
-    async def proven(self, admin: Admin, name: str, password: str, address: str) -> User:
-        """The user with this password.  Raises GatewayError (401, 429), SQLAlchemyError."""
+    def count(self, name: str | None, address: str) -> None:
+        """Count a try.  Raises GatewayError (429)."""
         wait = self.throttle.wait(name, address, time.monotonic())
         if wait > 0:
             raise GatewayError(TOO_MANY_LOGINS, "Too many logins were tried; wait a little.", retry_after=wait)
+
+    async def proven(self, admin: Admin, name: str, password: str, address: str) -> User:
+        """The user with this password.  Raises GatewayError (401, 429), SQLAlchemyError."""
+        self.count(name, address)
         user = await users.authenticated(admin.engine, self.passwords, name, password)
         if user is None:
             log.warning("a login was refused", address=address)  # the name may be a password in the wrong field

@@ -5,16 +5,18 @@ from __future__ import annotations
 from dataclasses import replace
 from html import escape
 
+import structlog
 from fastapi import APIRouter, Request
 from fastapi.responses import HTMLResponse, RedirectResponse, Response
+from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.control.api import docs
 from headgate.control.api.access.callers import address_of, on_loopback
-from headgate.control.api.access.logins import opened
+from headgate.control.api.access.logins import Guard, opened
 from headgate.control.api.access.needs import PREFIX
 from headgate.control.api.parts import Admin
 from headgate.control.audit.chain import Actor
-from headgate.control.identity import users
+from headgate.control.identity import sessions, users
 from headgate.control.identity.oidc import Oidc, OidcFailed, OidcUser
 from headgate.control.identity.users import User
 from headgate.control.refusals import ALREADY_EXISTS, OIDC_NOT_CONFIGURED
@@ -24,8 +26,10 @@ STATE_COOKIE = "headgate-oidc"
 CALLBACK = f"{PREFIX}/oidc/callback"
 TRIES = 20  # at a name that no other user has
 
+log = structlog.get_logger("headgate.api")
 
-def routes(admin: Admin) -> APIRouter:
+
+def routes(admin: Admin, guard: Guard) -> APIRouter:
     """The routes, on these surroundings."""
     api = APIRouter(include_in_schema=False)
     oidc = Oidc(admin.access.oidc) if admin.access.oidc is not None else None
@@ -38,6 +42,7 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/oidc/login")
     async def begin_oidc(request: Request) -> Response:
         """Sends the browser to the provider."""
+        guard.count(None, address_of(request.scope))
         try:
             url, state = await provider().begin(_redirect_uri(admin, request))
         except OidcFailed as failed:
@@ -54,11 +59,12 @@ def routes(admin: Admin) -> APIRouter:
         browser_state = request.cookies.get(STATE_COOKIE, "")
         try:
             found = await provider().finish(dict(request.query_params), browser_state)
-            user = await _known(admin, found, address_of(request.scope))
+            user = await _known(admin.engine, found, address_of(request.scope))
         except OidcFailed as failed:
             return _page(str(failed), 401)
         answer = _page(f"You are logged in as {user.name} ({user.role.replace('_', ' ')}).", 200)
         await opened(admin, user, request, answer)
+        guard.throttle.give_back(None, address_of(request.scope))
         answer.delete_cookie(STATE_COOKIE, path=CALLBACK)
         return answer
 
@@ -78,20 +84,32 @@ def _page(sentence: str, status: int) -> HTMLResponse:
     return HTMLResponse(body, status, headers={**docs.SAFE, "cache-control": "no-store"})
 
 
-async def _known(admin: Admin, found: OidcUser, address: str) -> User:
+async def _known(engine: AsyncEngine, found: OidcUser, address: str) -> User:
     """The user of the store; made at the first login.  The provider decides on the role at each.  Raises OidcFailed."""
-    user = await users.of_subject(admin.engine, found.issuer, found.subject)
     actor = Actor("oidc", found.issuer, address=address)
-    if user is not None:
-        if user.disabled:
-            raise OidcFailed("This user is disabled.")
-        return await users.edit(admin.engine, user.id, {"role": found.role, "tenant": found.tenant}, actor)
+    if found.role is None:
+        await _out(engine, found, actor)
+        raise OidcFailed("You have no role in this gateway; ask its admin for one.")
+    granted = {"role": found.role, "tenant": found.tenant}
     wish = User("", found.name, found.role, found.email, found.tenant, issuer=found.issuer, subject=found.subject)
     for name in (found.name, *(f"{found.name}-{number}" for number in range(2, TRIES))):
         for email in dict.fromkeys((found.email, None)):  # another user may have it: two ways in are two users
+            user = await users.of_subject(engine, found.issuer, found.subject)  # maybe made by another login just now
+            if user is not None and user.disabled:
+                raise OidcFailed("This user is disabled.")
+            if user is not None:
+                return await users.edit(engine, user.id, granted, actor)
             try:
-                return await users.create(admin.engine, replace(wish, name=name, email=email), actor)
+                return await users.create(engine, replace(wish, name=name, email=email), actor)
             except GatewayError as refusal:
                 if refusal.kind is not ALREADY_EXISTS:
                     raise
     raise OidcFailed("There are too many users of this name.")
+
+
+async def _out(engine: AsyncEngine, found: OidcUser, actor: Actor) -> None:
+    """Ends the sessions of a user who has lost its roles."""
+    log.warning("an OIDC user has no role here", issuer=found.issuer, subject=found.subject)
+    user = await users.of_subject(engine, found.issuer, found.subject)
+    if user is not None:
+        await sessions.end_all(engine, user.id, actor)

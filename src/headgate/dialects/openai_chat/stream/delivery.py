@@ -16,7 +16,7 @@ from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
-from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Held, Tally
+from headgate.dialects.tally import TELLING, THOUGHTS, ClientView, Held, Tally, hollow_answer
 from headgate.errors import GatewayError
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_TEXT, NULL, ZERO, Object
@@ -335,5 +335,4 @@ class Delivery:
 
     def _refuse_nothing(self) -> None:
         chunks.take_back_finish(self._choices)
-        said = f"{self.provider} answered with nothing: no text, no tool call, no refusal."
-        self.error = GatewayError(errors.UPSTREAM_HOLLOW, said)
+        self.error = hollow_answer(self.provider)

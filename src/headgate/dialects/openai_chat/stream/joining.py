@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from msgspec import Raw
 
-from headgate import errors
 from headgate.dialects import tally
 from headgate.dialects.openai_chat import normalise
 from headgate.dialects.openai_chat import usage as usages
@@ -17,7 +16,6 @@ from headgate.dialects.openai_chat.stream.calls import ToolCalls
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import Held, Tally
-from headgate.errors import GatewayError
 from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
@@ -106,8 +104,8 @@ class ContinuedStream(ChatStream):
             return
         if open_end:
             held = seam.close()
-            if seam.diverged or seam.unclear:
-                self._diverge()
+            self.error = seam.failure(self.provider)
+            if self.error is not None:
                 return
             if held:
                 self.view.pieces += 1
@@ -115,12 +113,6 @@ class ContinuedStream(ChatStream):
                 rest = {"index": 0, "delta": {"content": held}, "finish_reason": None}
                 parts.append(self._face.chunk({"choices": [rest]}))
         super()._finish_up(parts)
-
-    def _diverge(self) -> None:
-        said = f"{self.provider} gave another answer than the one that broke off, so it cannot be continued."
-        if self.seam.unclear:
-            said = f"{self.provider} may have begun the answer again instead of going on with it."
-        self.error = GatewayError(errors.UPSTREAM_DIVERGED, said)
 
     def _take_choice(
         self,
@@ -163,8 +155,7 @@ class ContinuedStream(ChatStream):
         lost = seam.diverged or seam.unclear
         if not lost and not seam.resolved and (ends or normalise.visible_keys(delta) not in ([], ["content"])):
             new += seam.close()
-        if seam.diverged or seam.unclear:
-            self._diverge()
+        self.error = self.error or seam.failure(self.provider)
         if seam.stopped:
             choice["finish_reason"] = codec.raw("stop")
             self.done = True
