@@ -106,6 +106,7 @@ WHERE: dict[str, dict[str, Source]] = {
     "vault add": {"provider": either(providers, presets)},
     "vault remove": {"ident": accounts},
     "aliases show": {"name": aliases},
+    "cache clear": {"alias": aliases},
     "aliases set": {
         "name": aliases,
         "targets": models,

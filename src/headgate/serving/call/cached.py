@@ -12,7 +12,7 @@ from headgate.ports import Upstream
 from headgate.serving.call.answering import Answering, Ending
 from headgate.serving.call.recovery import Recovery
 from headgate.serving.loop.wheel import Wheel
-from headgate.serving.replay.answers import AnswerCache, CacheUse, StoredAnswer
+from headgate.serving.replay.answers import AnswerCache, CacheUse, Recorded, StoredAnswer
 from headgate.serving.replay.recording import Playback, Recording
 
 HIT, MISS, BYPASS = "hit", "miss", "bypass"
@@ -33,9 +33,9 @@ def look_up(
 
 
 class CachedAnswering(Answering):
-    """One call's, where it uses the cache.  What follows is of the attempt that has delivered."""
+    """One call's, where it uses the cache.  What follows is of the attempt that has delivered all of the answer."""
 
-    recording: Recording | None = None
+    recorded: Recorded | None = None
     served: Target | None = None
 
     @property
@@ -45,7 +45,7 @@ class CachedAnswering(Answering):
         return use
 
     async def read(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> None:
-        """See ``Answering.read``.  Keeps the answer if it is complete."""
+        """See ``Answering.read``.  Records the answer."""
         if self.use.status != MISS:
             await super().read(upstream, attempt, recovery)
             return
@@ -53,17 +53,17 @@ class CachedAnswering(Answering):
         try:
             await super().read(recording, attempt, recovery)
             if recovery is None or recovery.seam is None:  # else it is only a part of the answer
-                self.recording, self.served = recording, attempt.target
+                self.recorded, self.served = recording.take(), attempt.target
         finally:
-            if self.recording is None:
-                recording.give_up()
+            recording.give_up()
 
     def conclude(self) -> Ending:
         """See ``Answering.conclude``.  Stores the answer if it may be given again."""
-        if self.recording is not None and self.served is not None:
-            if self._is_sound(self.served):
-                self._store(self.recording, self.served)
-            self.recording.give_up()
+        if self.recorded is not None and self.served is not None and self._is_sound(self.served):
+            use, receipt = self.use, self.receipt
+            cost = -1 if receipt.cost is None else receipt.cost
+            stored = StoredAnswer(use, self.served, self.recorded, receipt.dropped, cost)
+            use.cache.put(stored, use.caching.ttl_s)
         return super().conclude()
 
     def _is_sound(self, served: Target) -> bool:
@@ -74,13 +74,6 @@ class CachedAnswering(Answering):
         if bridge is not None:
             return caching.is_sound(bridge.finish, bridge.skipped, bridge.view.size, hold)
         return answer is not None and caching.is_sound(answer.finish, answer.skipped, answer.text_bytes, hold)
-
-    def _store(self, recording: Recording, served: Target) -> None:
-        taken = recording.take()
-        if taken is not None:
-            use, receipt = self.use, self.receipt
-            cost = -1 if receipt.cost is None else receipt.cost
-            use.cache.put(StoredAnswer(use, served, taken, receipt.dropped, cost), use.caching.ttl_s)
 
     async def tell_again(self, wheel: Wheel, deadline: float) -> Ending:
         """Answer with the stored answer.  Raises ClientGone, and GatewayError where a hook does not let it pass."""
