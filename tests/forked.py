@@ -1,8 +1,9 @@
 """Processes whose imports are done: forked from one that has imported their modules and does nothing else.
 
 A data process spends most of its start on imports, control nearly all of it, and the tests start hundreds.  Here a
-start costs a fork.  Such a process is real: it has its own memory, descriptors, environment and signals, and runs the
-same ``main``.  The start itself (``exec``, order and cost of imports) is tested where a whole gateway is started.
+start costs a fork, and an end no more.  Such a process is real: it has its own memory, descriptors, environment and
+signals, and runs the same ``main``.  The start itself (``exec``, order and cost of imports) is tested where a whole
+gateway is started.
 """
 
 from __future__ import annotations
@@ -20,14 +21,23 @@ import socket
 import subprocess
 import sys
 import tempfile
+import threading
 import time
+import traceback
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 from headgate.process.boot import CHILD_FD
 from tests.paths import ROOT
 
+WHOLE = (  # what control, the commands and the supervisor import, sooner or later
+    "headgate.control.process", "headgate.control.api.web", "headgate.settings", "headgate.testing.__main__",
+    "headgate.cli.commands", "headgate.cli.serve", "headgate.cli.reach.store", "headgate.cli.tasks.chat",
+    "headgate.cli.tasks.doctor", "aiosqlite", "encodings.idna", "genai_prices", "pydantic.v1.types",
+    "uvicorn.lifespan.off", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto",
+    "tests.control.child", "tests.forked_gateway",
+)  # fmt: skip
 MESSAGE = 1 << 20
 _HIGH = 64  # descriptors are moved above this before they get their numbers
 
@@ -92,11 +102,10 @@ def fork(
 ) -> Forked:
     """Start ``entry`` (``module:function``; what it returns is the exit code) as a process of its own.
 
-    ``modules`` are imported once before.  ``fds``: the child's descriptors and what they are here; standard streams
-    are this process's where they are not named.  No other descriptor is inherited.
+    ``modules`` are imported once before, by default the entry's.  ``fds``: the child's descriptors and what they are
+    here; standard streams are this process's where they are not named.  No other descriptor is inherited.
     """
-    module = entry.partition(":")[0]
-    server = _server((module, *modules))
+    server = _server(modules or (entry.partition(":")[0],))
     mine, told = os.pipe()
     given = {0: 0, 1: 1, 2: 2, **fds}
     order = {
@@ -108,11 +117,11 @@ def fork(
     return Forked((entry, *arguments), mine)
 
 
-def spawn(entry: str, *arguments: str, modules: tuple[str, ...] = ()) -> tuple[Forked, socket.socket]:
+def spawn(entry: str) -> tuple[Forked, socket.socket]:
     """A child with a boot socket, and our end of that, as the supervisor starts it."""
     ours, theirs = socket.socketpair()
     with theirs:
-        return fork(entry, *arguments, modules=modules, fds={CHILD_FD: theirs.fileno()}), ours
+        return fork(entry, fds={CHILD_FD: theirs.fileno()}), ours
 
 
 def run(
@@ -131,6 +140,11 @@ def run(
         out.seek(0)
         err.seek(0)
         return subprocess.CompletedProcess(process.args, code, out.read().decode(), err.read().decode())
+
+
+def command(*arguments: str, **options: Any) -> subprocess.CompletedProcess[str]:
+    """The ``headgate`` command, as ``run`` runs an entry."""
+    return run("headgate.cli:main", *arguments, modules=WHOLE, **options)
 
 
 def _server(modules: tuple[str, ...]) -> socket.socket:
@@ -189,26 +203,59 @@ def _reap(told: dict[int, int]) -> None:
         os.close(told.pop(pid))
 
 
-def _become(order: dict[str, object], fds: list[int]) -> Callable[[], object]:
+def _become(order: dict[str, Any], fds: list[int]) -> Callable[[], object]:
+    os.chdir(order["cwd"])
+    renew(dict(zip(order["fds"], fds, strict=True)), order["environ"])
+    module, _, function = order["entry"].partition(":")
+    sys.argv = [module, *order["arguments"]]
+    return getattr(sys.modules[module], function)  # type: ignore[no-any-return]
+
+
+def renew(fds: Mapping[int, int], environ: Mapping[str, str]) -> None:
+    """Make this fork like a new process: these descriptors (its numbers, and what they are here), this environment,
+    streams and signals as Python sets them when it starts, and nothing to do at its end.
+    """
     signal.set_wakeup_fd(-1)
-    signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    high = [fcntl.fcntl(fd, fcntl.F_DUPFD, _HIGH) for fd in fds]
+    for number in (signal.SIGCHLD, signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, signal.SIG_DFL)
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    signal.pthread_sigmask(signal.SIG_SETMASK, ())
+    high = {number: fcntl.fcntl(fd, fcntl.F_DUPFD, _HIGH) for number, fd in fds.items()}
     os.closerange(0, _HIGH)
-    for fd, number in zip(high, order["fds"], strict=True):  # type: ignore[call-overload]
+    for number, fd in high.items():
         os.dup2(fd, number)
     os.closerange(_HIGH, 1 << 16)
-    os.chdir(str(order["cwd"]))
     os.environ.clear()
-    os.environ.update(order["environ"])  # type: ignore[call-overload]
+    os.environ.update(environ)
     time.tzset()
     sys.stdin, sys.stdout, sys.stderr = (
         open(number, mode, closefd=False, errors=errors)  # noqa: SIM115 - for the life of the process
         for number, mode, errors in ((0, "r", "strict"), (1, "w", "strict"), (2, "w", "backslashreplace"))
     )
     sys.stderr.reconfigure(line_buffering=True)
-    module, _, function = str(order["entry"]).partition(":")
-    sys.argv = [module, *order["arguments"]]  # type: ignore[misc]
-    return getattr(sys.modules[module], function)  # type: ignore[no-any-return]
+    atexit._clear()
+
+
+def live(entry: Callable[[], object]) -> NoReturn:
+    """Run ``entry`` and end as Python does, but for one thing: nothing that was imported is taken apart, which would
+    cost more than most of these processes do.
+    """
+    code: object = 1
+    try:
+        code = entry()
+    except SystemExit as end:
+        code = end.code
+    except BaseException:
+        traceback.print_exc()
+    if not isinstance(code, int | None):
+        print(code, file=sys.stderr)
+        code = 1
+    threading._shutdown()  # type: ignore[attr-defined]  # waits for threads
+    atexit._run_exitfuncs()
+    for stream in (sys.stdout, sys.stderr):
+        with contextlib.suppress(OSError, ValueError):
+            stream.flush()
+    os._exit((code or 0) & 0xFF)
 
 
 def main() -> None:
@@ -217,7 +264,7 @@ def main() -> None:
         importlib.import_module(module)
     gc.collect()
     gc.freeze()  # what children share with this process is not looked at again by their collections
-    sys.exit(_serve(sock)())  # type: ignore[arg-type]
+    live(_serve(sock))
 
 
 if __name__ == "__main__":

@@ -35,12 +35,7 @@ FULL_FOLDERS: dict[str, int] = {}
 
 # Classes of the same name. A name that stands for two things is renamed; a port and its implementation may share one.
 SAME_NAMES: dict[str, int] = {
-    "Fault": 2,
-    "Probe": 2,
     "Provider": 2,
-    "Request": 2,
-    "Server": 2,
-    "Target": 2,
 }
 
 Function = ast.FunctionDef | ast.AsyncFunctionDef

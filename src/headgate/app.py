@@ -196,6 +196,7 @@ class _Run:
             builtin_url=self._builtin_url,
             declared=snapshot,
             secrets=keys,
+            alerting=self._latest.alerting,
         )
         return order, ()
 

@@ -75,6 +75,7 @@ TOO_MANY_AT_ONCE       = Kind(429, "rate_limit_error", "concurrency_limit_exceed
 # 404 … 431: the thing is not there, not like that, not that large, nothing may serve it
 ROUTE_NOT_FOUND        = Kind(404, "not_found_error", "route_not_found")
 MODEL_NOT_FOUND        = Kind(404, "not_found_error", "model_not_found")
+PROMPT_NOT_FOUND       = Kind(404, "not_found_error", "prompt_not_found")
 REQUEST_NOT_FOUND      = Kind(404, "not_found_error", "request_not_found")
 STREAM_NOT_FOUND       = Kind(404, "not_found_error", "stream_not_found")
 METHOD_NOT_ALLOWED     = Kind(405, _BAD, "method_not_allowed")

@@ -15,8 +15,9 @@ _AUXILIARY = Turn("A short title")  # for requests without tools
 
 
 class AgentUpstream(ThreadingHTTPServer):
-    """``cut``: the turns whose first streamed answer breaks off in the middle.  ``requests``: what was asked, in order:
-    path, headers, body.
+    """``cut``: the turns whose first streamed answer breaks off in the middle.  ``cut_after``: the next streamed answer
+    breaks off after so many events.  ``counts``: its answer to a question for tokens; None: it has none.  ``requests``:
+    what was asked, in order: path, headers, body.
     """
 
     daemon_threads = True
@@ -25,6 +26,8 @@ class AgentUpstream(ThreadingHTTPServer):
         super().__init__(("127.0.0.1", 0), _Exchange)
         self.script = script
         self.to_cut = set(cut)
+        self.cut_after: int | None = None
+        self.counts: int | None = None
         self.requests: list[tuple[str, dict[str, str], dict[str, Any]]] = []
         self.lock = threading.Lock()
 
@@ -52,6 +55,9 @@ class _Exchange(BaseHTTPRequestHandler):
         body = json.loads(self.rfile.read(int(self.headers["content-length"])))
         with self.server.lock:
             self.server.requests.append((self.path, {k.lower(): v for k, v in self.headers.items()}, body))
+        if path.endswith("/count_tokens") and self.server.counts is not None:
+            self._send(200, "application/json", json.dumps({"input_tokens": self.server.counts}).encode())
+            return
         api = next((one for one in APIS if path.endswith(one.suffix)), None)
         if api is None:
             self._send(404, "application/json", b'{"error":{"message":"no such path"}}')
@@ -70,9 +76,14 @@ class _Exchange(BaseHTTPRequestHandler):
         self.end_headers()
         self.close_connection = True
         with contextlib.suppress(OSError):
-            for event in events[: len(events) // 2] if cut else events:
+            for event in events[: self._length(len(events), cut)]:
                 self.wfile.write(event)
                 self.wfile.flush()
+
+    def _length(self, whole: int, cut: bool) -> int:
+        with self.server.lock:
+            after, self.server.cut_after = self.server.cut_after, None
+        return after if after is not None else whole // 2 if cut else whole
 
     def _send(self, status: int, kind: str, body: bytes) -> None:
         self.send_response(status)

@@ -17,12 +17,10 @@ from typing import Any
 import pytest
 
 from headgate.testing import Provider, serve_in_thread
-from tests import forked
+from tests import forked, forked_gateway
 from tests.ports import free_port
 from tests.waiting import wait_until
 
-# What commands import when they need it, the admin API on the store above all
-IMPORTED = ("headgate.cli.commands", "headgate.cli.reach.store", "headgate.cli.tasks.doctor", "headgate.cli.tasks.chat")
 OF_PYTHON = ("PYTHON", "LC_", "LANG", "LD_")  # variables that are read when Python starts
 MODEL = "mock/echo"
 KEY = "sk-test-0123456789abcdef-good"  # what the upstream of these tests takes
@@ -48,10 +46,7 @@ class Shell:
         self, *arguments: str, stdin: str | None = None, environ: Mapping[str, str] = {}
     ) -> subprocess.CompletedProcess[str]:
         if not any(name.startswith(OF_PYTHON) for name in environ):
-            return forked.run(
-                "headgate.cli:main", *arguments, modules=IMPORTED, stdin=stdin, cwd=self.home,
-                environ={**self.environ, **environ},
-            )  # fmt: skip
+            return forked.command(*arguments, stdin=stdin, cwd=self.home, environ={**self.environ, **environ})
         return subprocess.run(
             [sys.executable, "-m", "headgate", *arguments],
             cwd=self.home,
@@ -92,13 +87,7 @@ class Gateway(Shell):
             )
         self.out, self.err = home / "out", home / "err"
         with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headgate", "serve"],
-                cwd=home,
-                env={**self.environ, **environ},
-                stdout=out,
-                stderr=err,
-            )
+            self.process = forked_gateway.start(home, {**self.environ, **environ}, out.fileno(), err.fileno())
         found = wait_until(self._addresses, 120, 0.02, self.err.read_text)
         self.data_url = f"http://{found[1]}"
 

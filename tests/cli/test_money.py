@@ -34,6 +34,7 @@ def test_usage_by_tag_session_and_user(mock: Gateway) -> None:
     """As the client named them; the CSV has the same figures as the JSON."""
     answer = httpx2.post(
         f"{mock.data_url}/v1/chat/completions",
+        verify=False,
         headers={"authorization": "Bearer hg_test_0123456789abcdef", "x-session-id": "s-7"},
         json={
             "model": MODEL,
@@ -74,6 +75,7 @@ def test_ledger_holds_and_corrected_price_is_posted_once(mock: Gateway, tmp_path
     assert "CAPTURED" in mock.good("usage", "reconcile", str(export), "--provider", "mock")
     export.write_text("a,b\n")
     assert mock.run("usage", "reconcile", str(export)).returncode == 2
+    assert mock.run("usage", "reconcile", str(export), "--provider", "no name").returncode == 2
 
 
 def test_unknown_cost_is_never_nothing(mock: Gateway) -> None:

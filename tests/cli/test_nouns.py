@@ -220,6 +220,9 @@ def test_requests_and_what_one_looks_like(mock: Gateway) -> None:
     assert failed[0]["outcome"] != "delivered"
     assert "ATTEMPT" in mock.good("requests", "show", failed[0]["id"])
     assert mock.told("requests", "--min-cost", "1000") == []
+    heading, cells = mock.good("requests", "--csv", "--requested", MODEL, "-n", "1").splitlines()
+    assert heading.startswith("id,created,") and "usage.prompt_tokens" in heading and MODEL in cells
+    assert mock.run("requests", "--csv", "--follow").returncode == 2
     assert "no request matches" in mock.good("requests", "--provider", "nobody")
     assert mock.run("requests", "show", "chatcmpl-000000000000000000000000").returncode == 1
     assert mock.run("requests", "--since", "yesterday").returncode == 2
@@ -270,7 +273,7 @@ def test_follow_begins_with_the_latest_and_no_older_ones(mock: Gateway) -> None:
 
 def test_a_label_with_a_slash_is_looked_up(mock: Gateway) -> None:
     answer = httpx2.post(
-        f"{mock.data_url}/v1/chat/completions", timeout=30,
+        f"{mock.data_url}/v1/chat/completions", verify=False, timeout=30,
         headers={"authorization": "Bearer hg_test_0123456789abcdef", "x-request-id": "team/42"},
         json={"model": "builtin/echo", "messages": [{"role": "user", "content": "x"}]},
     )  # fmt: skip

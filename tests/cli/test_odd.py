@@ -47,6 +47,20 @@ def test_the_next_step_is_a_command_that_there_is(shell: Shell, arguments: tuple
     assert shell.run(*arguments).stderr.endswith(f"is no name\n  → {step}\n")
 
 
+@pytest.mark.parametrize(
+    ("arguments", "option"),
+    [
+        (("budget", "set", "ads", "--user", "ann", "--hard"), "--usd"),
+        (("tenant", "set", "acme", "--hard"), "--budget"),
+        (("vault", "add", "groq", "--on-spent", "warn"), "--spend-limit"),
+        (("vault", "edit", "groq", "--on-spent", "warn"), "--spend-limit"),
+        (("vault", "edit", "groq", "--spend-limit", "0", "--on-spent", "warn"), "--spend-limit"),
+    ],
+)
+def test_an_option_without_the_one_that_it_belongs_to(shell: Shell, arguments: tuple[str, ...], option: str) -> None:
+    sentence(shell.run(*arguments), 2, f"→ give {option}, like ")
+
+
 @pytest.mark.parametrize("locale", ["C.UTF-8", "POSIX"])
 def test_a_message_that_is_no_text(shell: Shell, locale: str) -> None:
     done = subprocess.run(

@@ -10,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
@@ -71,16 +72,8 @@ def test_a_gateway_that_is_stuck_is_a_sentence(shell: Shell) -> None:
 
 
 def test_a_command_waits_for_another(shell: Shell) -> None:
-    running = [
-        subprocess.Popen(
-            [sys.executable, "-m", "headgate", "token", "create", f"t{number}"],
-            cwd=shell.home, env=shell.environ, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
-        )
-        for number in range(3)
-    ]  # fmt: skip
-    for process in running:
-        _out, err = process.communicate(timeout=60)
-        assert process.returncode == 0, err
+    with ThreadPoolExecutor() as side_by_side:
+        list(side_by_side.map(lambda name: shell.good("token", "create", name), ("t0", "t1", "t2")))
     assert {row["name"] for row in shell.told("token", "list")} == {"t0", "t1", "t2"}
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -12,6 +11,7 @@ import pytest
 
 from headgate import conform
 from headgate.testing import serve_in_thread
+from tests import forked
 from tests.conform.endpoint import KEY, Endpoint
 from tests.dataplane import TOKEN, DataPlane, upstream
 from tests.ports import free_port
@@ -205,8 +205,7 @@ def test_the_fault_provider_itself_is_red(fault: str, expected: str) -> None:
 
 
 def run(home: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headgate", "conform", *arguments]
-    return subprocess.run(command, cwd=home, capture_output=True, text=True, timeout=60, env={"HOME": str(home)})
+    return forked.command("conform", *arguments, cwd=home, environ={"HOME": str(home)})
 
 
 def test_the_command_prints_a_scorecard(tmp_path: Path, gate: DataPlane) -> None:

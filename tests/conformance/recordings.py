@@ -41,7 +41,12 @@ def index(name: str) -> list[dict[str, Any]]:
 
 def chats() -> list[str]:
     """The names of the OpenAI-chat streams."""
-    return [entry["file"] for entry in index("index.json") if entry["dialect"] == "openai-chat"]
+    return streams("openai-chat")
+
+
+def streams(dialect: str) -> list[str]:
+    """The names of one API's streams."""
+    return [entry["file"] for entry in index("index.json") if entry["dialect"] == dialect]
 
 
 def readings_of(position: int) -> list[tuple[str, bool]]:

@@ -17,7 +17,7 @@ from headgate.process import boot
 from headgate.process.boot import Adopted, ControlBoot, Failed, Ready
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
-from tests.forked import fork
+from tests.forked import WHOLE, fork
 
 ADMIN = "hg_admin_canary_0123456789"
 SECRET = "sk-canary-upstream-key"
@@ -64,7 +64,7 @@ class Child:
         self.sock, theirs = socket.socketpair()
         with theirs, self.log.open("ab") as log:
             fds = {2: log.fileno(), boot.CHILD_FD: theirs.fileno()}
-            self.process = fork("tests.control.child:main", modules=("headgate.control.api.web",), fds=fds)
+            self.process = fork("tests.control.child:main", modules=WHOLE, fds=fds)
         if "declared" not in changes:
             declared = compiled(self.config)
             values |= {"declared": compose(0, declared, {}), "secrets": declared.secrets}
@@ -90,7 +90,7 @@ class Child:
     def call(self, method: str, path: str, token: str | None = ADMIN, **options: Any) -> httpx2.Response:
         headers = {} if token is None else {"authorization": f"Bearer {token}"}
         options.setdefault("timeout", 60)  # control yields the processor to everything else that runs
-        return httpx2.request(method, self.url + path, headers=headers, trust_env=False, **options)
+        return httpx2.request(method, self.url + path, headers=headers, trust_env=False, verify=False, **options)
 
     def end(self) -> int:
         """SIGTERM; the exit code."""

@@ -18,7 +18,7 @@ class Browser:
         self.name = name
         self.password = password
         self._child = child
-        self.client = httpx2.Client(base_url=child.url, trust_env=False, timeout=60, headers=headers)
+        self.client = httpx2.Client(base_url=child.url, trust_env=False, verify=False, timeout=60, headers=headers)
         self.csrf = ""
 
     def log_in(self) -> httpx2.Response:

@@ -6,7 +6,6 @@ import asyncio
 import json
 import sqlite3
 import subprocess
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -20,6 +19,7 @@ from headgate.control.api.access.needs import NEEDS, PREFIX
 from headgate.control.audit.chain import ACTOR, GENESIS, Actor, AuditFilters, Change, page, record, record_alone, verify
 from headgate.control.store.access_tables import audit, audit_head
 from headgate.control.store.database import open_store
+from tests import forked
 from tests.control.child import SECRET, Child
 from tests.control.people import PASSWORD, add_user, logged_in
 from tests.waiting import wait_until
@@ -249,8 +249,7 @@ def test_a_change_that_fails_leaves_no_row(database: str) -> None:
 
 
 def run(state: Path, *arguments: str, given: str = "") -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-m", "headgate", *arguments, "--state-dir", str(state)]
-    return subprocess.run(command, input=given, capture_output=True, text=True, timeout=120, cwd=state)
+    return forked.command(*arguments, "--state-dir", str(state), stdin=given, cwd=state)
 
 
 def test_commands_work_on_the_store(tmp_path: Path) -> None:
@@ -291,7 +290,13 @@ def test_every_unsafe_route_is_audited_or_listed() -> None:
         "POST /vault/rotate", "POST /vault/master-key", "POST /vault/export", "POST /vault/import",
         "POST /invites", "DELETE /invites/{ident}",
         "PUT /tenants/{name}", "DELETE /tenants/{name}", "PUT /budgets/{name}", "DELETE /budgets/{name}",
+        "PATCH /prompts/{name}", "DELETE /prompts/{name}", "POST /prompts/{name}/versions",
+        "DELETE /prompts/{name}/versions/{version}",
         "POST /usage/reprice",
     }  # fmt: skip
     unsafe = {route for route in NEEDS if not route.startswith("GET ")}
-    assert unsafe - recorded == {"POST /explain", "POST /usage/reconcile"}  # they change nothing
+    assert unsafe - recorded == {
+        "POST /explain",
+        "POST /prompts/{name}/render",
+        "POST /usage/reconcile",
+    }  # they change nothing

@@ -74,9 +74,9 @@ def test_one_damaged_byte_costs_one_record(spot: str, alive: bool, tmp_path: Pat
         if not alive:
             writer.die()
         async with recording(tmp_path) as recorder:
-            await eventually(lambda: recorder.lag().damaged)
+            await eventually(lambda: recorder.lag().records_damaged)
             await eventually(lambda: len([o for o in outcomes(tmp_path).values() if o == "delivered"]) == CALLS - 1)
-            assert recorder.lag().damaged == 1
+            assert recorder.lag().records_damaged == 1
             await eventually(lambda: outcomes(tmp_path)[ident(HURT)] == (None if alive else "lost"))
             assert [path.name for path in (tmp_path / "torn").iterdir()] == [f"{writer.path.name}@{begins[HURT]}"]
             await eventually(lambda: writer.there is alive)
@@ -90,7 +90,7 @@ def test_a_length_that_became_zero_is_not_the_end(tmp_path: Path) -> None:
         begins = write_calls(writer)
         os.pwrite(writer.fd, bytes(4), begins[HURT])
         async with recording(tmp_path) as recorder:
-            await eventually(lambda: recorder.lag().damaged == 1)
+            await eventually(lambda: recorder.lag().records_damaged == 1)
             await eventually(lambda: outcomes(tmp_path).get(ident(CALLS - 1)) == "delivered")
 
     run(main())
@@ -113,7 +113,7 @@ def test_damaged_stretch_inside_a_segment_is_skipped(size: int, tmp_path: Path) 
             await eventually(lambda: set(outcomes(tmp_path).values()) == {"delivered"} and len(outcomes(tmp_path)) == 3)
             await eventually(lambda: not writer.there)
             assert later.there
-            assert recorder.lag().damaged >= 2
+            assert recorder.lag().records_damaged >= 2
 
     run(main())
 
@@ -128,7 +128,7 @@ def test_unended_segment_ends_with_its_successor(tmp_path: Path) -> None:
             assert writer.there, "the next one is made in advance"
             later.write(opened(2))
             await eventually(lambda: not writer.there)
-            assert recorder.lag().damaged == 0
+            assert recorder.lag().records_damaged == 0
             assert not (tmp_path / "torn").exists(), "nothing was lost"
 
     run(main())
@@ -144,7 +144,7 @@ def test_a_record_in_the_middle_of_its_write_is_not_damage(tmp_path: Path) -> No
             await asyncio.sleep(0.5)
             writer.write_bytes(whole)
             await eventually(lambda: outcomes(tmp_path).get(ident(1)) == "delivered")
-            assert recorder.lag().damaged == 0
+            assert recorder.lag().records_damaged == 0
 
     run(main())
 
@@ -158,7 +158,7 @@ def test_the_damage_that_is_kept_is_bounded(tmp_path: Path) -> None:
         writer = Writer(tmp_path / "journal")
         flip(writer, write_calls(writer)[HURT] + 20)
         async with recording(tmp_path) as recorder:
-            await eventually(lambda: recorder.lag().damaged == 1)
+            await eventually(lambda: recorder.lag().records_damaged == 1)
         assert len(list((tmp_path / "torn").iterdir())) == MAX_PIECES
 
     run(main())

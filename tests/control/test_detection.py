@@ -14,7 +14,7 @@ from msgspec.structs import replace
 
 from headgate.catalog.presets import Row, rows
 from headgate.catalog.prices import LOCAL
-from headgate.control.discovery.detection import Asked, Detected, engines, taken
+from headgate.control.objects.discovery.detection import Asked, Detected, engines, taken
 from headgate.model import Provider
 
 ROWS = {name: row for name, row in rows().items() if row.engine}

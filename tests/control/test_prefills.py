@@ -6,7 +6,7 @@ import asyncio
 
 import pytest
 
-from headgate.control.discovery.prefills import find_trims
+from headgate.control.objects.discovery.prefills import find_trims
 from headgate.model import ModelRow, Provider
 from headgate.testing import serve
 

@@ -142,7 +142,7 @@ def test_open_and_close_in_one_batch_are_one_row(tmp_path: Path) -> None:
             assert (row["prompt_tokens"], row["completion_tokens"], row["cost"]) == (90, 10, 110_000)
             assert (row["model"], row["requested"], row["stream"]) == ("big-0613", "headgate/chat", 1)
             assert (row["ttft_us"], row["queue_us"]) == (250_000, None)
-            assert recorder.lag().records == 0
+            assert recorder.lag().records_behind == 0
 
     run(main())
 
@@ -160,7 +160,7 @@ def test_a_rotated_segment_is_read_to_its_end_before_the_next(tmp_path: Path) ->
             await recorder.catch_up()
             row = rows(tmp_path)[ident(400)]
             assert (row["outcome"], row["grant_id"], row["requested"]) == ("delivered", "g1", "headgate/chat")
-            assert recorder.lag().running == 0
+            assert recorder.lag().running_calls == 0
 
     run(main())
 
@@ -172,7 +172,7 @@ def test_running_call_has_a_row_without_outcome(tmp_path: Path) -> None:
             writer.write(opened(1), opened(2))
             await recorder.catch_up()
             assert [row["outcome"] for row in rows(tmp_path).values()] == [None, None]
-            assert recorder.lag().running == 2
+            assert recorder.lag().running_calls == 2
             writer.write(progress(2, 33), closed(1))
             await recorder.catch_up()
             first, second = rows(tmp_path).values()
@@ -233,7 +233,7 @@ def test_running_calls_outlive_control(tmp_path: Path) -> None:
             await recorder.catch_up()
         writer.die()
         async with recording(tmp_path) as recorder:
-            assert recorder.lag().running == 2
+            assert recorder.lag().running_calls == 2
             await eventually(recorder, lambda: not writer.path.exists())
             first, second = rows(tmp_path).values()
             assert (first["outcome"], first["completion_tokens"], first["cost"]) == ("lost", 20, 140_000)
@@ -298,10 +298,10 @@ def test_backlog_of_many_chunks(tmp_path: Path) -> None:
         for number in range(1, 3000):
             writer.write(opened(number), closed(number))
         async with recording(tmp_path) as recorder:
-            assert recorder.lag().records == 6000
+            assert recorder.lag().records_behind == 6000
             await recorder.catch_up()
             assert len(rows(tmp_path)) == 3000
-            assert recorder.lag().records == 0
+            assert recorder.lag().records_behind == 0
 
     run(main())
 
@@ -318,7 +318,7 @@ def test_a_sound_record_of_an_unknown_kind_is_stepped_over(tmp_path: Path) -> No
         async with recording(tmp_path) as recorder:
             await recorder.catch_up()
             assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"
-            assert recorder.lag().unreadable == 1
+            assert recorder.lag().unreadable_records == 1
 
     run(main())
 
@@ -386,9 +386,9 @@ def test_killed_writer_loses_no_receipt(tmp_path: Path) -> None:
     async def main() -> None:
         async with recording(tmp_path, 0.02) as recorder:
             assert child.stdout is not None
-            await asyncio.to_thread(lambda: [next(child.stdout or ()) for _ in range(2000)])  # it is at work
+            lines = await asyncio.to_thread(lambda: [next(child.stdout or ()) for _ in range(2000)])  # it is at work
             child.kill()
-            promised = int(child.stdout.read().split()[-1])
+            promised = int([*lines, *child.stdout.read().split()][-1])
             child.wait()
             await eventually(recorder, lambda: not list((tmp_path / "journal").iterdir()))
             found = rows(tmp_path)
@@ -510,7 +510,7 @@ def test_refused_record_is_set_aside(tmp_path: Path) -> None:
                 ident(3): "delivered",
             }
             assert query(tmp_path, "SELECT count FROM refusals") == [{"count": 3}]
-            assert (recorder.lag().records, recorder.lag().set_aside) == (0, 2)
+            assert (recorder.lag().records_behind, recorder.lag().records_set_aside) == (0, 2)
         lines = [json.loads(line) for line in (tmp_path / "unrecorded.jsonl").read_text().splitlines()]
         assert [(line["kind"], line["row"][0]) for line in lines] == [("opened", ident(7)), ("closed", ident(8))]
         assert (tmp_path / "unrecorded.jsonl").stat().st_mode & 0o777 == 0o600
@@ -527,7 +527,7 @@ def test_a_nul_in_a_name_takes_no_call_out_of_the_accounts(tmp_path: Path) -> No
             writer.write(opened(1, requested="a\x00b", model="m\x00"), closed(1, model="m\x00", code="c\x00"))
             writer.write(opened(2, label="l\x00"))
             await recorder.catch_up()
-            assert recorder.lag().set_aside == 0
+            assert recorder.lag().records_set_aside == 0
             found = rows(tmp_path)
             assert (found[ident(1)]["requested"], found[ident(1)]["model"]) == ("a\ufffdb", "m\ufffd")
             assert found[ident(2)]["label"] == "l\ufffd"
@@ -543,7 +543,7 @@ def test_refusing_store_sets_no_record_aside(tmp_path: Path) -> None:
             writer.write(opened(1), closed(1))
             with pytest.raises(OSError):
                 await recorder.catch_up()
-            assert recorder.lag().error and recorder.lag().set_aside == 0
+            assert recorder.lag().error and recorder.lag().records_set_aside == 0
             query(tmp_path, "ALTER TABLE elsewhere RENAME TO requests")
             await recorder.catch_up()
             assert rows(tmp_path)[ident(1)]["outcome"] == "delivered"

@@ -100,7 +100,12 @@ def test_nothing_is_open_without_a_good_credential(child: Child, browsers: dict[
         "nothing": child.call(method, f"{PREFIX}{path}", None, **options),
         "another token": child.call(method, f"{PREFIX}{path}", ADMIN + "x", **options),
         "unknown session": httpx2.request(
-            method, f"{child.url}{PREFIX}{path}", headers={"cookie": "headgate=x"}, trust_env=False, **options
+            method,
+            f"{child.url}{PREFIX}{path}",
+            headers={"cookie": "headgate=x"},
+            trust_env=False,
+            verify=False,
+            **options,
         ),
         **{name: browsers[name].call(method, path, body) for name in ("expired", "idle", "disabled", "removed")},
     }
@@ -187,6 +192,12 @@ def test_tenant_admin_knows_own_calls_only(child: Child, browsers: dict[str, Bro
     assert {row["token"] for row in rows} == {ours, "other"}
     assert [row["token"] for row in own.call("GET", "/requests").json()["data"]] == [ours]
     foreign = next(row["id"] for row in rows if row["token"] == "other")
+    calls = [browser.call("GET", f"/requests?token={ours}").json()["data"][0] for browser in (admin, own)]
+    calls += [browser.call("GET", f"/requests/{calls[0]['id']}").json() for browser in (admin, own)]
+    shown = [(call["upstream_cost_usd"] is None, call["attempts"][0]["account"]) for call in calls]
+    assert shown == [(False, "up-a/0"), (True, None)] * 2
+    totals = [browser.call("GET", f"/usage?tenant={TENANT}").json()["total"] for browser in (admin, own)]
+    assert [one["operator_cost_usd"] is None for one in totals] == [False, True]
     assert own.call("GET", f"/requests/{foreign}").status_code == 404
     assert admin.call("GET", f"/requests/{foreign}").is_success
     assert own.call("GET", "/requests?token=other").status_code in (200, 404)

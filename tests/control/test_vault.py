@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import os
 import sys
 from collections.abc import AsyncIterator, Iterator
@@ -16,24 +17,33 @@ from sqlalchemy import select
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.cli.reach.offline import Nobody
+from headgate.control.api.access.door import MAX_BODY, MAX_IMPORT
 from headgate.control.identity.key_wrapping import LocalKey, WrongKey, key_id
 from headgate.control.identity.master_key import VaultLocked
 from headgate.control.identity.vault import ACCOUNT, HEADER, Damaged, Vault, key_of, open_vault
+from headgate.control.identity.vault_file import ExportedKey, sealed
 from headgate.control.objects import registry
+from headgate.control.objects.changes import MAX_ACCOUNTS, add_account
 from headgate.control.objects.headers import all_sealed_blobs
 from headgate.control.objects.registry import Objects, StoredAccount, StoredProvider
+from headgate.control.refusals import ALREADY_EXISTS, TOO_MANY
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import open_store
 from headgate.control.store.vault_tables import data_keys
+from headgate.errors import GatewayError
 from headgate.model import Provider
 from headgate.process.boot import MasterKey
 from headgate.process.channel import World
 from headgate.process.credentials import make_key
+from headgate.resources.account import AccountTerms, AccountWish
 from headgate.resources.compiled import Compiled
 from headgate.resources.provider import ProviderBody
+from headgate.wire import credentials
+from tests.control.child import Child
 from tests.control.journal_writer import run
 
+PASSPHRASE = "twelve characters"
 KEY = "sk-canary-vault-0123456789"
 HEADER_SECRET = "hdr-canary-0123456789"
 COMPILED = Compiled(World({"up": Provider("up", "http://127.0.0.1:1/v1")}, {}), {}, {})
@@ -317,5 +327,40 @@ def test_a_declared_master_key_is_the_operators_to_replace(database: str, tmp_pa
             assert (await begun(engine, tmp_path, new)).secrets == {"up/0": f"{KEY}-0"}
             with pytest.raises(VaultLocked):
                 await begun(engine, tmp_path, old)
+
+    run(main())
+
+
+def exported(count: int) -> str:
+    """As many keys as long as they can be, as the API takes them."""
+    longest = '"' * (credentials.MAX - 5) + "x"  # JSON needs two bytes for each quotation mark
+    terms = AccountTerms(owner="t" * 64, minute_limit=10**9, daily_limit=10**9).to_store()
+    keys = [ExportedKey("up-a", f"{number:064}", f"{number:04}{longest}", terms=terms) for number in range(count)]
+    return base64.b64encode(sealed(keys, PASSPHRASE)).decode()
+
+
+def test_an_export_of_many_long_keys_can_be_imported(tmp_path: Path) -> None:
+    assert len(exported(MAX_ACCOUNTS)) < MAX_IMPORT - 10_000
+    wish = {"passphrase": PASSPHRASE, "data": exported(100)}
+    assert len(wish["data"]) > MAX_BODY
+    with Child(tmp_path) as child:
+        answer = child.call("POST", "/admin/v1/vault/import", json=wish)
+        assert answer.is_success and len(answer.json()["stored"]) == 100, answer.text[:500]
+        wish["data"] = child.call("POST", "/admin/v1/vault/export", json={"passphrase": PASSPHRASE}).json()["data"]
+        assert len(child.call("POST", "/admin/v1/vault/import", json=wish).json()["there"]) == 100
+        large = child.call("POST", "/admin/v1/vault/export", json=wish)
+        assert (large.status_code, large.json()["error"]["code"]) == (413, "payload_too_large")
+
+
+def test_a_key_that_is_there_is_no_more_than_the_store_takes(tmp_path: Path) -> None:
+    async def main() -> None:
+        async with opened(f"sqlite:///{tmp_path}/headgate.db") as engine:
+            publication = await begun(engine, tmp_path)
+            full = stored(publication.keyring.vault, MAX_ACCOUNTS)
+            sources = replace(publication.sources, objects=full)
+            for label, kind in (("7", ALREADY_EXISTS), ("new", TOO_MANY)):
+                with pytest.raises(GatewayError) as refused:
+                    add_account(sources, publication.keyring.seal, AccountWish(provider="up", key=KEY, label=label))
+                assert refused.value.kind is kind
 
     run(main())

@@ -12,16 +12,16 @@ from typing import Any
 import pytest
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import usage as usages
+from headgate.dialects.usage import reading as usages
 from headgate.model import DetailRates, Price, Usage
-from headgate.policy.metering import Kinds, cost, kinds_of
+from headgate.policy.metering import TokensByKind, cost, tokens_by_kind
 
 
-def kinds(**counts: int) -> Kinds:
-    return Kinds(**{name: counts.get(name, 0) for name in Kinds._fields})
+def kinds(**counts: int) -> TokensByKind:
+    return TokensByKind(**{name: counts.get(name, 0) for name in TokensByKind._fields})
 
 
-GOLDEN: list[tuple[str, dict[str, Any], Kinds]] = [
+GOLDEN: list[tuple[str, dict[str, Any], TokensByKind]] = [
     (  # platform.openai.com/docs/guides/prompt-caching: the prompt includes what was cached
         "openai",
         {"prompt_tokens": 2006, "completion_tokens": 300, "total_tokens": 2306,
@@ -168,7 +168,7 @@ GOLDEN: list[tuple[str, dict[str, Any], Kinds]] = [
 ]  # fmt: skip
 
 # Each kind has a price of its own, so that a token of the wrong kind, or counted twice, shows in the sum
-RATES = dict(zip(Kinds._fields, (3, 5, 7, 11, 13, 17, 19, 23, 29, 31), strict=True))
+RATES = dict(zip(TokensByKind._fields, (3, 5, 7, 11, 13, 17, 19, 23, 29, 31), strict=True))
 PRICE = Price(
     input=RATES["fresh"] * 10**6, output=RATES["output"] * 10**6, cached_input=RATES["cache_read"] * 10**6,
     cache_write=RATES["cache_write_5m"] * 10**6,
@@ -177,9 +177,9 @@ PRICE = Price(
 
 
 @pytest.mark.parametrize(("raw", "expected"), [case[1:] for case in GOLDEN], ids=[case[0] for case in GOLDEN])
-def test_usage_is_read_into_disjoint_kinds(raw: dict[str, Any], expected: Kinds) -> None:
+def test_usage_is_read_into_disjoint_kinds(raw: dict[str, Any], expected: TokensByKind) -> None:
     usage, _ = usages.read(Raw(json.dumps(raw).encode()), Usage())
-    assert kinds_of(usage) == expected
+    assert tokens_by_kind(usage) == expected
     assert usage.basis == "provider"
     assert sum(expected) == usage.prompt + usage.completion
     assert cost(usage, PRICE) == sum(RATES[name] * count for name, count in expected._asdict().items())

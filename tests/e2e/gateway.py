@@ -12,7 +12,6 @@ import re
 import signal
 import sqlite3
 import subprocess
-import sys
 import time
 import urllib.error
 import urllib.request
@@ -22,6 +21,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
+from tests import forked, forked_gateway
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -60,9 +60,7 @@ class Gateway:
     def spawn(self) -> Gateway:
         self.started = time.monotonic()
         with self.out.open("w") as out, self.err.open("w") as err:
-            self.process = subprocess.Popen(
-                [sys.executable, "-m", "headgate", "serve"], cwd=self.home, env=self.environ, stdout=out, stderr=err
-            )
+            self.process = forked_gateway.start(self.home, self.environ, out.fileno(), err.fileno())
         return self
 
     def start(self) -> Gateway:
@@ -93,11 +91,12 @@ class Gateway:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children").read_text().split()
         for pid in map(int, children):
             try:
-                command = Path(f"/proc/{pid}/cmdline").read_bytes().split(b"\0")
+                started = Path(f"/proc/{pid}/cmdline").read_text().split("\0")
+                forked = Path(f"/proc/{pid}/comm").read_text().strip()
             except FileNotFoundError:  # it has ended since it was listed
                 continue
             for role, module in ROLES.items():
-                if module.encode() in command:
+                if module in (*started, forked):
                     found[role] = pid
         return found
 
@@ -124,10 +123,7 @@ class Gateway:
         return (self.state / "admin.token").read_text().strip()
 
     def cli(self, *arguments: str, stdin: str | None = None) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [sys.executable, "-m", "headgate", *arguments],
-            cwd=self.home, env=self.environ, input=stdin, capture_output=True, text=True, timeout=30,
-        )  # fmt: skip
+        return forked.command(*arguments, stdin=stdin, cwd=self.home, environ=self.environ)
 
     def get(self, path: str, token: str = FILE_TOKEN, timeout: float = 8) -> tuple[int, Any]:
         return ask("GET", self.url + path, token, timeout=timeout)

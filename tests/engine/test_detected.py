@@ -8,7 +8,7 @@ from typing import Any
 from msgspec.structs import replace
 
 from headgate.catalog.presets import Row, rows
-from headgate.control.discovery.detection import engines
+from headgate.control.objects.discovery.detection import engines
 
 
 def test_a_real_engine_is_recognised(engine: Any) -> None:

@@ -24,6 +24,7 @@ SECRETS = {
     PRIVATE_KEY: "[masked: private key]",
     "Authorization: Bearer abc123def456ghi789jkl": "Authorization: Bearer [masked: bearer token]",
     "postgres://bob:hunter2@db:5432/x": "postgres://bob:[masked: password]@db:5432/x",
+    "redis://:p@ss:w@rd@db, ann@b": "redis://:[masked: password]@db, ann@b",
     "API_KEY = 'Zx81kd93jd81lsd9dk20fk'": "API_KEY = '[masked: secret]'",
     r"{\"token\": \"Zx81kd93jd81lsd9dk20fk\"}": r"{\"token\": \"[masked: secret]\"}",
     '"token": "Zx81kd93jd81lsd9dk20fk"': '"token": "[masked: secret]"',

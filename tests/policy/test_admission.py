@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import random
 from datetime import datetime
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -452,6 +453,39 @@ def test_a_call_counts_against_its_token_its_tenant_and_every_group_that_it_matc
     assert matching({}, b'"s\\u0031"') == ["group:pro", "group:chat"]  # as the body has it
     assert matching({}, b'"s1') == ["group:pro"]
     assert [one.key for one in table.matching(call(), bytes, plan(UNKNOWN).attempts)] == []
+
+
+class Scans(dict[bytes, Grant]):
+    """Tokens; counts how often all are looked at."""
+
+    count = 0
+
+    def values(self) -> Any:
+        self.count += 1
+        return super().values()
+
+    def items(self) -> Any:
+        self.count += 1
+        return super().items()
+
+
+def test_a_parent_is_found_where_it_was_in_the_snapshot_before() -> None:
+    child = Grant("c", "run", parent="p")
+    tokens = {b"p": Grant("p", "ci", limits=CallLimits(rpm=3)), b"c": child}
+    table = QuotaTable(Snapshot(tokens=tokens))
+    changes: list[tuple[dict[bytes, Grant], list[int], bool]] = [
+        (tokens, [3], True),
+        (tokens | {b"x": Grant("x", "new")}, [3], False),
+        (tokens | {b"p": Grant("p", "ci", limits=CallLimits(rpm=4))}, [4], False),
+        ({b"p": Grant("y", "other"), b"q": tokens[b"p"], b"c": child}, [3], True),  # the parent has another secret
+        ({b"c": child}, [], True),
+    ]
+    for changed, limits, is_scanned in changes:
+        scans = Scans(changed)
+        table = QuotaTable(Snapshot(tokens=scans), table)
+        before = scans.count
+        assert [quota.rpm for quota in table.of(child).each] == limits
+        assert (scans.count > before) is is_scanned
 
 
 def test_a_snapshot_without_limits_counts_nothing() -> None:

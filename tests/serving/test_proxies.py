@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 import trustme
 
-from headgate.control.discovery.probe import check
+from headgate.control.objects.discovery.probe import check
 from headgate.model import Provider as ProviderRow
 from headgate.serving.upstream.dialler import Dialer, origin_of
 from headgate.testing import Provider

@@ -35,9 +35,12 @@ from headgate.model import (
     Grant,
     ModelRow,
     Price,
+    PromptVersion,
     Provider,
+    SavedPrompt,
     Snapshot,
     TargetRef,
+    TemplateMessage,
     Tenant,
 )  # fmt: skip
 from headgate.policy.auth import digest
@@ -86,6 +89,11 @@ def large(models: int = 2500, providers: int = 40, tokens: int = 10_000, generat
         {provider.name: provider for provider in rows},
         {alias.name: alias for alias in aliases},
     )
+
+
+def saved(name: str, text: str, origin: str = "store") -> SavedPrompt:
+    version = PromptVersion(1, (TemplateMessage.of("system", text + "{{a}}"),), {"a": None})
+    return SavedPrompt(name, (version,), labels={"production": 1}, origin=origin)
 
 
 # ------------------------------------------------------------------------------------- in pieces
@@ -140,6 +148,24 @@ def test_a_patch_has_what_changed_and_nothing_else() -> None:
     assert after.providers is old.providers and after.aliases is old.aliases  # so that nothing is computed anew
 
 
+def test_prompts_travel_in_pieces_and_only_when_they_change() -> None:
+    old = replace(large(tokens=10), prompts={f"p{n}": saved(f"p{n}", "x" * 100_000) for n in range(20)})
+    pieces = [frame(part) for part in parts(old)]
+    assert max(map(len, pieces)) < MAX_FRAME // 8 and assembled(pieces) == old
+    alias = replace(old, generation=2, aliases={**old.aliases, "new": Alias("new")})
+    patch = difference(old, alias)
+    assert patch is not None and patch.world is not None and not patch.world.prompts
+    assert patched(old, patch).prompts == old.prompts
+    left = {key: one for key, one in old.prompts.items() if key != "p3"} | {"p4": saved("p4", "y")}
+    changed = replace(old, generation=2, prompts=left)
+    patch = difference(old, changed)
+    assert patch is not None and patch.world is not None
+    assert (list(patch.world.prompts), patch.removed_prompts) == (["p4"], ("p3",))
+    assert patched(old, patch) == changed
+    everything = {key: saved(key, "z" * 100_000) for key in old.prompts}
+    assert difference(old, replace(old, generation=2, prompts=everything)) is None  # too much: sent whole
+
+
 names = st.lists(st.sampled_from("abcdefgh"), unique=True, max_size=6)
 
 
@@ -153,7 +179,9 @@ def worlds(draw: st.DrawFn) -> Snapshot:
     }
     aliases = {name: Alias(name, why=draw(st.sampled_from("xy"))) for name in draw(names)}
     tokens = {name.encode(): Grant(name, draw(st.sampled_from("xy"))) for name in draw(names)}
-    return Snapshot(0, tokens, providers, aliases, unpriced=draw(st.sampled_from(("allow", "refuse"))))
+    prompts = {name: saved(name, draw(st.sampled_from("xy"))) for name in draw(names)}
+    unpriced = draw(st.sampled_from(("allow", "refuse")))
+    return Snapshot(0, tokens, providers, aliases, unpriced=unpriced, prompts=prompts)
 
 
 @settings(max_examples=150, deadline=None)
@@ -484,12 +512,17 @@ def test_a_large_world_is_taken_while_others_are_served(pair: tuple[DataPlane, F
     assert plane.rss_kb() < 80 << 10
 
 
-def test_stored_tenants_and_groups_hold_while_control_is_away() -> None:
+def test_stored_tenants_groups_and_prompts_hold_while_control_is_away() -> None:
     stored = Snapshot(
         tenants={"a": Tenant("a", origin="store"), "f": Tenant("f"), "gone": Tenant("gone")},
         groups=(CallGroup("g", user="u", origin="store"), CallGroup("gone", user="v")),
+        prompts={"s": saved("s", "x"), "f": saved("f", "old"), "gone": saved("gone", "x", "file")},
     )
-    declared = Snapshot(tenants={"f": Tenant("f", CallLimits(rpm=1))}, groups=(CallGroup("d", user="w"),))
+    declared = Snapshot(
+        tenants={"f": Tenant("f", CallLimits(rpm=1))}, groups=(CallGroup("d", user="w"),),
+        prompts={"f": saved("f", "new", "file")},
+    )  # fmt: skip
     merged = boot_snapshot(declared, stored)
     assert {name: one.limits.rpm for name, one in merged.tenants.items()} == {"a": None, "f": 1}
     assert [group.id for group in merged.groups] == ["d", "g"]
+    assert merged.prompts == {"s": saved("s", "x"), "f": saved("f", "new", "file")}

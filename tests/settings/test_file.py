@@ -22,6 +22,7 @@ from headgate.settings.file import find
 from tests.paths import ROOT
 
 PROVIDER = "providers: {up-a: {base_url: 'http://127.0.0.1:9000/v1/', keys: [sk-1], models: {big: , org/small: }}}\n"
+PROMPT = "prompts: [{name: p, versions: [{version: 1, messages: [{role: user, content: x}]}], "
 TOKEN = "tokens: [{name: a, secret: 0123456789abcdef, "
 KEY = b"k" * 32
 
@@ -273,6 +274,11 @@ tokens:
         ("budgets: [{match: {}, usd: 5}]", "budgets.0: `match` is empty"),
         ("budgets: [{match: {model: m}}]", "budgets.0: limits nothing"),
         ("budgets: [{match: {user: u}, usd: 1}, {match: {user: u}, usd: 2}]", "budgets.1: two budgets are called user:u"),
+        (PROMPT + "tenant: acme}]", "prompts.0.tenant: there is no tenant acme; declare it under tenants:"),
+        (PROMPT + "labels: {production: 2}}]", "prompts.0: the label production names version 2, which is not there"),
+        (PROMPT + "labels: {latest: 1}}]", "latest always means the highest version"),
+        (PROMPT[:-2] + f"}}, {PROMPT.partition('[')[2][:-2]}}}]", "prompts.1.name: two prompts are called p"),
+        ("prompts: [{name: p, versions: [{version: 1, messages: [{role: user, content: '{{a}}'}]}]}]", "{{a}} is not among its variables"),
         (PROVIDER + "aliases: {'client:acme/x': {targets: [up-a/big]}}", "names no tenant; add the tenant first"),
         (
             PROVIDER + f"tenants: {{acme: {{}}}}\naliases: {{'client:acme/x': {{targets: [{', '.join(['up-a/big'] * 17)}]}}}}",

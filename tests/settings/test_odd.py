@@ -3,14 +3,13 @@
 from __future__ import annotations
 
 import os
-import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from headgate.settings import ConfigError, load
 from headgate.settings.file import MAX_BYTES, find
+from tests import forked
 
 NINE = "\n".join(
     f"{name}: &{name} [{', '.join([below] * 9)}]"
@@ -63,10 +62,7 @@ def test_brackets_that_would_end_the_process(tmp_path: Path, text: str) -> None:
     """In a process of its own: what it guards against is a segmentation fault."""
     path = tmp_path / "headgate.yaml"
     path.write_text(text)
-    done = subprocess.run(
-        [sys.executable, "-m", "headgate", "config", "check", "--config", str(path)],
-        capture_output=True, text=True, timeout=60, env={**os.environ, "HOME": str(tmp_path)},
-    )  # fmt: skip
+    done = forked.command("config", "check", "--config", str(path), environ={**os.environ, "HOME": str(tmp_path)})
     assert (done.returncode, "is nested deeper than 32 levels" in done.stdout) == (2, True), done
 
 

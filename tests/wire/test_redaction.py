@@ -9,6 +9,7 @@ import pytest
 from headgate.dialects.openai_chat import error_body, failure
 from headgate.dialects.openai_chat.errors.failures import stream_failure
 from headgate.wire.redaction import MOST_TEXT, scrub
+from tests.spellings import leaks, spellings
 
 SECRET = "canary/9f8e7d6c5b4a+39"  # of no form that a pattern knows
 
@@ -66,3 +67,14 @@ def test_no_field_of_a_foreign_error_carries_one(place: object, status: int) -> 
     else:
         error = failure(status, {}, body, provider="up", secrets=(SECRET,))
     assert SECRET.encode() not in error_body(error) and b"canary" not in error_body(error)
+
+
+def test_a_known_secret_is_removed_in_every_spelling() -> None:
+    secret = "Kq7/Zp+9=Wm3&xVt5bN8"
+    for name, spelled in spellings(secret).items():
+        assert not leaks({"it": secret}, {"there": scrub(f"it is {spelled}, no good", (secret,)).encode()}), name
+
+
+def test_a_short_secret_takes_no_word_of_a_text() -> None:
+    text = "the model abc does not exist"
+    assert scrub(text, ("Wm3x",)) == text

@@ -13,11 +13,13 @@ Scope = Literal["gate:chat", "gate:models", "gate:usage"]
 Level = Literal["debug", "info", "warning", "error"]
 LogForm = Literal["auto", "console", "json"]
 Outcome = Literal["delivered", "failed", "cancelled", "truncated", "hollow", "refused", "budget_exceeded", "lost"]
+Role = Literal["admin", "operator", "viewer", "tenant_admin"]  # the highest first
 # Of tokens, tenants and budgets
 Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]
 Unpriced = Literal["allow", "refuse"]
 TokenFormat = Literal["pat", "triple", "plain"]
+PromptRole = Literal["system", "developer", "user", "assistant"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]
 OnMidstreamFailure = Literal["continue", "error"]
@@ -27,6 +29,9 @@ Structured = Literal["error", "buffer"]
 Affinity = Literal["none", "prompt_cache", "session"]
 Privacy = Literal["any", "no_train", "trusted", "own"]
 CachePace = Literal["at_once", "recorded"]
+# Of alerts and webhooks
+AlertType = Literal["budget.threshold", "account.spend_threshold", "account.parked", "spend.rate"]
+WebhookFormat = Literal["standard", "slack"]
 
 
 def choices(words: Any) -> tuple[str, ...]:

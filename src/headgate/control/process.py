@@ -28,7 +28,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.catalog.presets import BadRow, Row, rows
 from headgate.control.api.parts import Admin
 from headgate.control.identity.master_key import VaultLocked
-from headgate.control.ingest.call_log import CallLog, Names
+from headgate.control.ingest.call_log import CallLog, current_names
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.recorder import Recorder
 from headgate.control.reports.client_questions import Answers
@@ -40,8 +40,9 @@ from headgate.control.snapshot.seeking import seek
 from headgate.control.snapshot.setup import Publishing, set_up
 from headgate.control.snapshot.upkeep import Upkeep
 from headgate.control.store.database import StoreUnusable, open_store
+from headgate.control.telemetry.alerting import Alerting
 from headgate.errors import GatewayError
-from headgate.model import AUTO, Snapshot
+from headgate.model import AUTO
 from headgate.process import boot as boot_channel
 from headgate.process import listening, locate, statedir
 from headgate.process.boot import Adopted, ControlBoot, DrainGateway, Failed, Ready, Reloaded
@@ -56,7 +57,7 @@ except ImportError:  # a platform without it: slower, the same otherwise
     new_event_loop = None
 
 if TYPE_CHECKING:
-    from headgate.control.api.web import Server
+    from headgate.control.api.web import AdminServer
 
 NICENESS = 5  # the recorder must never take CPU from streams
 WATCH_S = 1.0
@@ -191,7 +192,11 @@ class ControlProcess:
             tasks.append(asyncio.create_task(upkeep.each_minute(), name="each minute"))
             tasks.append(asyncio.create_task(seek(publication, upkeep), name="seek engines"))
             boot = self._boot
-            admin = Admin(engine, publishing, link, recorder, boot.data_url, self._ask_to_drain, boot.access)
+            alerting = Alerting(engine, publishing, link)
+            recorder.feed.listen("alerts", alerting.take)
+            tasks.append(asyncio.create_task(alerting.run(), name="alerts"))
+            parts = (engine, publishing, link, recorder, alerting.webhooks)
+            admin = Admin(*parts, boot.data_url, self._ask_to_drain, boot.access)
             web = imported.server(admin, boot.admin_token, boot.host)
             api = asyncio.create_task(web.serve(sockets=[listener]), name="admin API")
             tasks.append(api)
@@ -220,6 +225,7 @@ class ControlProcess:
                     rows=await asyncio.to_thread(known_rows, self._boot.config_path, self._state),
                     path=self._boot.config_path,
                     detect_engines=False,  # until the file has said so
+                    alerting=boot.alerting,
                 )
             )
         except SQLAlchemyError as error:
@@ -233,17 +239,7 @@ class ControlProcess:
         return publishing, recorder
 
     def _call_log(self, publication: Publication) -> Listener:
-        made_of: Snapshot | None = None
-        kept = Names({}, {})
-
-        def names() -> Names:
-            nonlocal made_of, kept
-            if made_of is not publication.snapshot:  # there may be a hundred thousand tokens
-                made_of = publication.snapshot
-                addresses = {name: provider.base_url for name, provider in made_of.providers.items()}
-                kept = Names({grant.id: grant.name for grant in made_of.tokens.values()}, addresses)
-            return kept
-
+        names = current_names(lambda: publication.snapshot)
         shown = CallLog(sys.stderr.write, form_of(self._boot.log_format, sys.stderr), names)
         return shown.listener(everything=self._boot.log_level in ("debug", "info"))
 
@@ -254,7 +250,7 @@ class ControlProcess:
         except (SQLAlchemyError, OSError) as error:
             raise CannotStart(STORE_UNUSABLE, f"the state directory cannot be used: {error}") from error
 
-    async def _say_ready(self, web: Server, listener: socket.socket, publication: Publication) -> None:
+    async def _say_ready(self, web: AdminServer, listener: socket.socket, publication: Publication) -> None:
         await web.up.wait()
         with contextlib.suppress(TimeoutError):  # the operator is told what `auto` leads to: engines may be found yet
             async with asyncio.timeout(SETTLE_S):

@@ -23,7 +23,7 @@ from msgspec import Raw, Struct
 
 from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
-from headgate.model import NOTHING, Call, Prompt, Rendered, Target, Usage, Used
+from headgate.model import NOTHING, Call, Prompt, PromptMessage, Rendered, Target, Usage, Used
 from headgate.ports import StreamBridge
 
 # ------------------------------------------------------------------------------------- deltas
@@ -240,12 +240,34 @@ def own_members(extra: bytes | None, trace: bytes | None) -> dict[str, object]:
 # ------------------------------------------------------------------------------------- the two sides of an API
 
 
+class CountedBy(Protocol):
+    """A client's question how many tokens a request has."""
+
+    path: str  # after the base URL
+
+    def read(self, body: bytes) -> Call:
+        """Read the request.  Raises GatewayError (400) as ``Client.read`` does."""
+
+    def answer(self, tokens: int) -> bytes:
+        """Return the body of the answer."""
+
+
+class CountingOf(Protocol):
+    """The same question to a provider."""
+
+    def render(self, call: Call, target: Target) -> Rendered: ...
+
+    def read(self, body: bytes) -> int | None:
+        """Return the number in an answer; None if it has none."""
+
+
 class Client(Protocol):
     """An API that callers speak."""
 
     name: str
     path: str  # after the base URL, e.g. /chat/completions
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
+    counts: CountedBy | None  # None: this API has no question for the tokens of a request
     keep_alive: bytes  # what a stream sends while its upstream is silent
 
     def begin(self) -> Client:
@@ -253,6 +275,9 @@ class Client(Protocol):
 
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""
+
+    def with_prompt(self, call: Call, messages: Sequence[PromptMessage]) -> Call:
+        """Return the call with a saved prompt's messages before its own, in every form in which it has them."""
 
     def requested(self, body: bytes) -> str:
         """Return the model that a refused request names, for its receipt; empty if it has no printable name."""
@@ -296,6 +321,7 @@ class Backend(Protocol):
     name: str
     passes: PassThrough | None
     usage_fields: frozenset[str]  # of a request, which only ``ask_usage`` adds
+    counts: CountingOf | None  # None: this API has no question for the tokens of a request
 
     def render(self, call: Call, target: Target, ask_usage: bool) -> Rendered:
         """Return the upstream's request.  ``ask_usage``: a stream must report its usage, asked or not."""

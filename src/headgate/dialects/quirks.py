@@ -3,7 +3,8 @@
 A provider's row or its ``quirks:`` switch them on; a provider without any pays nothing.  Each changes the request's
 members in place and reads nothing else.  A quirk drops only members that do not change the answer's meaning.  A request
 for a feature that the provider lacks (``logprobs``, ``logit_bias``) is passed on: its refusal is the honest answer.
-docs/providers.md lists the dropped members.
+docs/providers.md lists the dropped members.  ``fit`` makes a request of another API's client fit for the one target
+that gets it.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping
 from typing import NamedTuple
 
-from headgate.model import Call
+from headgate.model import Call, ModelRow, Target, Thought
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object
 
@@ -145,3 +146,39 @@ QUIRKS: Mapping[str, Quirk] = {
         "never asks a stream for its usage: it is estimated then", _drop("stream_options"), ("stream_options",)
     ),
 }
+
+
+# ------------------------------------------------------------------------------------- requests of other APIs
+
+_THINKING = "messages.thinking"
+
+
+def fit(members: Object, call: Call, target: Target) -> tuple[str, ...]:
+    """Edit a request of another API's client for ``target``; return the names of what it does not get.
+
+    Agents ask every model for an effort.  Servers refuse that for a model without reasoning, so only a model that is
+    known to reason gets it.  Reasoning of earlier turns goes back to the family that made it.
+    """
+    dropped: tuple[str, ...] = ()
+    if "reasoning_effort" in members and not _reasons(target.row):
+        del members["reasoning_effort"]
+        dropped = ("reasoning_effort",)
+    own = [thought for thought in call.thoughts if thought.family == target.provider.family]
+    if own:
+        messages = codec.as_objects(members["messages"]) or []
+        texts: dict[int, list[str]] = {}
+        for thought in own:
+            texts.setdefault(thought.position, []).append(thought.text)
+        for position, said in texts.items():
+            messages[position]["reasoning_content"] = codec.raw("".join(said))
+        members["messages"] = codec.raw(messages)
+    return dropped + unfit(thought for thought in call.thoughts if thought not in own)
+
+
+def unfit(thoughts: Iterable[Thought]) -> tuple[str, ...]:
+    """Return the name of reasoning that a target does not get."""
+    return (_THINKING,) if any(True for _ in thoughts) else ()
+
+
+def _reasons(row: ModelRow | None) -> bool:
+    return row is not None and "reasoning" in row.capabilities

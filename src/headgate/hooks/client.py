@@ -41,7 +41,10 @@ class HookedClient:
         self.path = client.path
         self.prefix = client.prefix
         self.keep_alive = client.keep_alive
+        self.counts = client.counts
+        self.read = client.read
         self.requested = client.requested
+        self.with_prompt = client.with_prompt
         self.error_body = client.error_body
         self.error_event = client.error_event
         self.acted: dict[str, None] = {}
@@ -53,9 +56,9 @@ class HookedClient:
     def begin(self) -> HookedClient:
         return self
 
-    def read(self, body: bytes) -> Call:
-        """What the client asks for, as its hooks let it.  Raises GatewayError."""
-        call = self._hooks.look_at(self._client.read(body), self.acted)
+    def examined(self, call: Call) -> Call:
+        """Return the client's request, complete, as its hooks let it.  Raises GatewayError."""
+        call = self._hooks.look_at(call, self.acted)
         if self._hooks.masking:
             check_maskable(call)
             self._structured = call.prompt.obstacle == "structured"

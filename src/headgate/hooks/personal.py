@@ -52,7 +52,7 @@ def _rule(kind: str, pattern: str, partial: str, **more: object) -> Rule:
 RULES: tuple[Rule, ...] = (
     _rule(
         "e-mail address", _ADDRESS, _PART_OF_ADDRESS, more=re.compile(rf"(?:{_LABEL}|\.(?={_LABEL}))*+"),
-        pending=("", "."), needs="@",
+        pending=re.compile(r"\.?"), needs="@",
     ),
     _rule("card number", _CARD, _PART_OF_CARD, check=_card, digits=True),
     _rule("telephone number", _INTERNATIONAL, _PART_OF_INTERNATIONAL, needs="+"),

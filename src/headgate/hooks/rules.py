@@ -65,7 +65,7 @@ def value_only(found: re.Match[str]) -> Span | None:
 class Rule(Struct, frozen=True):
     """One kind of value.  ``check`` says what of a match is masked; None: it is none after all.
 
-    ``more`` matches what belongs to the value behind the match; while only ``pending`` is left, more may come.
+    ``more`` matches what belongs to the value behind the match; while all that is left is ``pending``, more may come.
     ``end``: the value goes on up to a match of it, at most ``LONGEST`` characters.
     ``needs``: without this text there is none.  ``digits``: it may stand in JSON without quotes.
     """
@@ -75,7 +75,7 @@ class Rule(Struct, frozen=True):
     partial: re.Pattern[str]
     check: Callable[[re.Match[str]], Span | None] = whole_match
     more: re.Pattern[str] | None = None
-    pending: tuple[str, ...] = ("",)
+    pending: re.Pattern[str] = re.compile("")
     end: re.Pattern[str] | None = None
     digits: bool = False
     needs: str = ""
@@ -162,7 +162,7 @@ class RuleMask:
         assert rule.more is not None
         more = rule.more.match(buffer, at)
         at = more.end() if more is not None else at
-        if last or buffer[at:] not in rule.pending:
+        if last or not rule.pending.fullmatch(buffer, at):
             self._inside = None
         return at
 

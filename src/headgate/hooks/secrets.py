@@ -50,12 +50,20 @@ _MIXED = re.compile(r"(?=[^A-Za-z]*+[A-Za-z])[^0-9]*+[0-9][^0-9]*+[0-9]")
 _MANY = 10  # different ones of 20 characters; hexadecimal digits by chance have 11.6
 
 
+_IN_PASSWORD = r"[^\s/@\"'<>\\]"
+
+
 def _connection(scheme: str) -> tuple[Atom, ...]:
-    return (f"{scheme}://", (r"[^\s:/@\"'<>\\]", 0, 64), ":", (r"[^\s/@\"'<>\\]", 1, 128), ("@", 1, 1))
+    return (f"{scheme}://", (r"[^\s:/@\"'<>\\]", 0, 64), ":", (_IN_PASSWORD, 1, 128), ("@", 1, 1))
+
+
+# A password may have an @ that is not encoded: the host stands behind the last one
+_MORE_PASSWORD = re.compile(rf"(?:@{_IN_PASSWORD}{{1,128}}+(?=@))*+")
+_HOST = re.compile(rf"@{_IN_PASSWORD}{{0,128}}+")
 
 
 def _password(found: re.Match[str]) -> Span | None:
-    """The password: what stands between the last colon and the @ behind it."""
+    """The password: what stands between the colon and the first @ behind it."""
     start = found.group().index(":", found.group().index("//")) + 1
     return found.start() + start, found.end() - 1
 
@@ -85,7 +93,10 @@ RULES: tuple[Rule, ...] = (
         "bearer token", _WORD, [("bearer", (_BLANK, 1, 4), (_BASE64, 16, 16))], check=_has_digit, more=_MORE_BASE64,
         any_case=True,
     ),
-    rule_of("password", _WORD, [_connection(scheme) for scheme in _SCHEMES], check=_password),
+    rule_of(
+        "password", _WORD, [_connection(scheme) for scheme in _SCHEMES], check=_password, more=_MORE_PASSWORD,
+        pending=_HOST,
+    ),
     rule_of(
         "secret", "", [_after_keyword(keyword) for keyword in _KEYWORDS], check=_is_random,
         more=_MORE_BASE64, any_case=True,

@@ -67,6 +67,13 @@ from headgate.model.limits import (
     Want,
 )
 from headgate.model.prices import FREE, DetailRates, Price, PriceHours, PriceTier, TokenDetails
+from headgate.model.prompts import (
+    PromptMessage,
+    PromptReference,
+    PromptVersion,
+    SavedPrompt,
+    TemplateMessage,
+)
 from headgate.model.records import (
     AttemptRecord,
     Closed,
@@ -121,6 +128,9 @@ __all__ = [
     "PriceTier",
     "Progress",
     "Prompt",
+    "PromptMessage",
+    "PromptReference",
+    "PromptVersion",
     "Provider",
     "Quota",
     "QuotaUse",
@@ -129,6 +139,7 @@ __all__ = [
     "Refused",
     "Rendered",
     "Rotated",
+    "SavedPrompt",
     "SeamRecord",
     "Share",
     "Snapshot",
@@ -137,6 +148,7 @@ __all__ = [
     "Standing",
     "Target",
     "TargetRef",
+    "TemplateMessage",
     "Tenant",
     "Thought",
     "Timeouts",

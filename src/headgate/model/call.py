@@ -10,6 +10,7 @@ from msgspec.structs import astuple
 
 from headgate.model.config import Account, Alias, ModelRow, Provider, Timeouts
 from headgate.model.prices import Price, TokenDetails
+from headgate.model.prompts import PromptReference
 
 
 class CacheWish(Struct, frozen=True, gc=False):
@@ -110,9 +111,10 @@ class Thought(Struct, frozen=True, gc=False):
 class Call(Struct, gc=False):
     """A client's request.  ``body`` is canonical: the members of a chat completion, each with its own bytes.
 
-    ``native`` holds the members as the client sent them, if it speaks another API (``dialect``).  It is None once the
-    gateway has changed the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
-    reasoning of earlier turns, which ``body`` does not contain.
+    ``dialect`` is the client's API if that is another one; ``native`` then holds the members as the client sent them,
+    until the gateway changes the request.  ``lost``: the client's members that ``body`` has no form for.  ``thoughts``:
+    reasoning of earlier turns, which ``body`` does not contain.  ``saved_prompt``: its
+    messages go before those of ``body``; None: the request names none.
     """
 
     body: dict[str, Raw]
@@ -125,10 +127,11 @@ class Call(Struct, gc=False):
     metadata: Mapping[str, str] | None = None
     options: Options = NO_OPTIONS
     trace: bool = False  # the route trace is wanted in the answer
-    dialect: str = ""  # of the client, where ``native`` is set
+    dialect: str = ""
     native: dict[str, Raw] | None = None
     lost: tuple[str, ...] = ()
     thoughts: tuple[Thought, ...] = ()
+    saved_prompt: PromptReference | None = None
 
 
 class Target(Struct, frozen=True):
@@ -218,7 +221,7 @@ class Usage(Struct, gc=False):
     """Token counts with their basis: ``provider`` (reported), ``counted`` or ``estimated``.
 
     ``cached`` and ``cache_write`` are parts of ``prompt``, ``reasoning`` is part of ``completion``, as OpenAI counts;
-    ``details`` are further parts.  ``policy.metering.kinds_of`` takes them apart.
+    ``details`` are further parts.  ``policy.metering.tokens_by_kind`` takes them apart.
     """
 
     prompt: int = 0

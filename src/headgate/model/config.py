@@ -9,6 +9,7 @@ from msgspec import Struct, field
 
 from headgate.model.limits import NO_LIMITS, Budget, CallGroup, CallLimits, Tenant
 from headgate.model.prices import Price
+from headgate.model.prompts import SavedPrompt
 
 AUTO = "auto"  # the alias that is always there
 FEATURES = ("tools", "json_schema", "vision", "audio")  # what a call may use, and not every model has
@@ -228,6 +229,7 @@ class Snapshot(Struct, frozen=True):
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     groups: tuple[CallGroup, ...] = ()  # ``budgets:``
+    prompts: Mapping[str, SavedPrompt] = field(default_factory=dict)  # by SavedPrompt.key
 
 
 class Limits(Struct, frozen=True, gc=False):

@@ -192,7 +192,7 @@ def _millionths(usage: Usage, price: Price, prompt: int = 0) -> int | None:
     return total if price.details is None else total + _beyond(usage, price, write_price)
 
 
-class Kinds(NamedTuple):
+class TokensByKind(NamedTuple):
     """A usage in kinds of which none is a part of another."""
 
     fresh: int
@@ -207,7 +207,7 @@ class Kinds(NamedTuple):
     image_output: int
 
 
-def kinds_of(usage: Usage) -> Kinds:
+def tokens_by_kind(usage: Usage) -> TokensByKind:
     """Return ``usage`` by kind; they add up to its prompt and completion.
 
     A provider that reports more of a part than of the whole is not believed: parts are cut in the order of the fields.
@@ -224,14 +224,14 @@ def kinds_of(usage: Usage) -> Kinds:
     output = usage.completion - reasoning
     said = min(details.audio_output, output)
     drawn = min(details.image_output, output - said)
-    return Kinds(
+    return TokensByKind(
         fresh - heard - seen, read, written - hour, hour, output - said - drawn, reasoning, heard, seen, said, drawn
     )
 
 
 def _beyond(usage: Usage, price: Price, write_price: int) -> int:
     """What the kinds with rates of their own cost more, or less, than those that they are parts of."""
-    kinds, rates = kinds_of(usage), price.details
+    kinds, rates = tokens_by_kind(usage), price.details
     assert rates is not None and price.input is not None and price.output is not None
     total = 0
     for count, rate, usual in (

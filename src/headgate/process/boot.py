@@ -2,15 +2,16 @@
 
 The supervisor keeps one end of a Unix socket pair, the child gets the other as its file descriptor 3.  Down comes the
 child's Boot message; a data process gets the bound listening socket with it (SCM_RIGHTS).  Back comes Ready once the
-child answers, or Failed with an exit code and a sentence.  Control also sends Adopted, Reloaded and Drain.  The pair
-stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through the
-environment or a command line, where others could read them.
+child answers, or Failed with an exit code and a sentence.  Control also sends Adopted, Reloaded and DrainGateway.  The
+pair stays open: a child that reads end-of-file on it knows that its supervisor is gone.  Settings never travel through
+the environment or a command line, where others could read them.
 """
 
 from __future__ import annotations
 
 import socket
 from typing import TypeVar
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Struct
@@ -47,6 +48,37 @@ class AccessSettings(Struct, frozen=True):
     allowed_hosts: tuple[str, ...] = ()
     public_url: str = ""
     oidc: OidcSettings | None = None
+
+
+class WebhookSettings(Struct, frozen=True):
+    """One webhook.  ``events``: the types of alerts that it gets; empty: all.  ``key`` signs what is sent; where it is
+    empty, nothing is signed.  ``format``: standard | slack.
+    """
+
+    name: str
+    url: str
+    events: tuple[str, ...] = ()
+    key: bytes = b""
+    format: str = "standard"
+
+    @property
+    def host(self) -> str:
+        """All of the URL that may be shown."""
+        return urlsplit(self.url).hostname or ""
+
+    def __repr__(self) -> str:  # the URL may hold a credential
+        return f"WebhookSettings({self.name})"
+
+
+class AlertSettings(Struct, frozen=True):
+    """Where alerts go, and when a spend rate is one: at ``rate_times`` (0: never) the mean hour of ``rate_days``, and
+    from ``rate_least`` nano-USD an hour.
+    """
+
+    webhooks: tuple[WebhookSettings, ...] = ()
+    rate_times: float = 5.0
+    rate_days: int = 7
+    rate_least: int = 1_000_000_000
 
 
 class MasterKey(Struct, frozen=True):
@@ -88,6 +120,7 @@ class ControlBoot(Struct, frozen=True):
     access: AccessSettings = AccessSettings()
     config_blank: bool = True  # it held only comments
     master_key: MasterKey = MasterKey()
+    alerting: AlertSettings = AlertSettings()
 
 
 class Ready(Struct, frozen=True, tag="ready"):

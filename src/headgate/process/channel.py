@@ -22,7 +22,7 @@ from pathlib import Path
 import msgspec
 from msgspec import Struct, field
 
-from headgate.model import Alias, CallGroup, Grant, Provider, Spent, Tenant, Timeouts
+from headgate.model import Alias, CallGroup, Grant, Provider, SavedPrompt, Spent, Tenant, Timeouts
 from headgate.process import frames
 from headgate.process.frames import Frames
 
@@ -30,6 +30,7 @@ MAX_FRAME = 4 << 20
 SUN_PATH = 100  # a Unix socket's address has room for 107 bytes, on some systems for 103
 TOKENS_PER_PART = 1000  # about 1 ms to decode
 MODELS_PER_PART = 1000  # model rows of providers: about 1.5 ms
+PROMPTS_PER_PART = 256 << 10  # characters of saved prompts: well below 1 ms
 
 
 class World(Struct, frozen=True):
@@ -44,12 +45,13 @@ class World(Struct, frozen=True):
     presets: Mapping[str, tuple[str, ...]] = field(default_factory=dict)
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     groups: tuple[CallGroup, ...] = ()
+    prompts: Mapping[str, SavedPrompt] = field(default_factory=dict)
 
 
 class SnapshotPart(Struct, frozen=True, tag="snapshot"):
     """One piece of a whole Snapshot.  ``world`` is in the first part; parts of one generation come in order.
 
-    ``providers`` are those that had no room in the parts before, in order behind theirs.
+    ``providers`` are those that had no room in the parts before, in order behind theirs; ``world`` has no prompts.
     """
 
     generation: int
@@ -58,13 +60,14 @@ class SnapshotPart(Struct, frozen=True, tag="snapshot"):
     tokens: tuple[tuple[bytes, Grant], ...] = ()
     world: World | None = None
     providers: Mapping[str, Provider] = field(default_factory=dict)
+    prompts: Mapping[str, SavedPrompt] = field(default_factory=dict)
 
 
 class Patch(Struct, frozen=True, tag="patch"):
     """Changed objects on top of generation ``base``; a receiver that is not at ``base`` asks anew with Hello.
 
     ``world`` is None where only tokens changed.  Where ``order`` is given, it names all providers in order, and
-    ``world.providers`` has only those that are new or changed.
+    ``world.providers`` has only those that are new or changed.  ``world.prompts`` has only those, too.
     """
 
     base: int
@@ -73,6 +76,7 @@ class Patch(Struct, frozen=True, tag="patch"):
     removed_tokens: tuple[bytes, ...] = ()
     world: World | None = None
     order: tuple[str, ...] | None = None
+    removed_prompts: tuple[str, ...] = ()
 
 
 class Secrets(Struct, frozen=True, tag="secrets"):

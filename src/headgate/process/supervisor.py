@@ -35,7 +35,7 @@ GRACE_S = 5.0  # beyond the data process's own drain limit
 _SIGNALS = (signal.SIGTERM, signal.SIGINT, signal.SIGHUP, signal.SIGCHLD)
 
 Orders = tuple[Struct, tuple[int, ...]]
-Told = Ready | Adopted | Reloaded | DrainGateway | Failed
+ChildMessage = Ready | Adopted | Reloaded | DrainGateway | Failed
 
 # glibc gives memory back to the kernel, and takes it anew, page by page, for every body over 128 KiB.  Keeping up to
 # 4 MiB made requests of 200 KB cost 1.7 instead of 2.8 times nginx's CPU (docs/decisions/006).  Other allocators ignore
@@ -243,7 +243,7 @@ class Supervisor:
         channel.settimeout(BOOT_TIMEOUT_S)
         try:
             # A union is no class to mypy, yet it is what msgspec decodes tagged structs by.
-            message, _fds = boot.receive(channel, cast("type[Told]", Told))
+            message, _fds = boot.receive(channel, cast("type[ChildMessage]", ChildMessage))
         except (EOFError, ConnectionError):
             self._selector.unregister(channel)
             return

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from headgate.catalog.presets import Row
 from headgate.model import Grant
+from headgate.process.boot import AlertSettings
 from headgate.process.channel import World
 
 
@@ -26,3 +27,4 @@ class Compiled:
     rows: Mapping[str, Row] = field(default_factory=dict, repr=False)
     detect_engines: bool = True
     path: str | None = None
+    alerting: AlertSettings = field(default_factory=AlertSettings)

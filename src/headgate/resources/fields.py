@@ -44,6 +44,10 @@ class Resource(BaseModel):
         """The JSON of what is set."""
         return self.model_dump_json(exclude_defaults=True, context=STORE)
 
+    def described(self) -> dict[str, Any]:
+        """What the audit log may show of it."""
+        return self.model_dump(mode="json", exclude_defaults=True, context=STORE)
+
 
 Positive = Annotated[float, Field(gt=0, le=86_400, allow_inf_nan=False)]
 

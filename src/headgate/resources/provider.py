@@ -122,6 +122,12 @@ class ProviderBody(ProviderEdit):
         sent = {name: getattr(edit, name) for name in edit.model_fields_set}
         return self.model_copy(update=sent | ({"sealed_headers": {}} if "headers" in sent else {}))
 
+    def described(self) -> dict[str, Any]:
+        shown = {name: value for name, value in super().described().items() if name != "sealed_headers"}
+        if "headers" in shown:  # an earlier release kept their values in the clear
+            shown["headers"] = sorted(shown["headers"] or ())
+        return shown
+
 
 # ------------------------------------------------------------------------------------- of the file
 

@@ -2,17 +2,17 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal, Self
+from typing import Annotated, Self
 
 from pydantic import AfterValidator, Field, SecretStr, model_validator
 
+from headgate.catalog.words import Role
 from headgate.resources.callers.tenant import TenantName
 from headgate.resources.fields import Resource, Text, printable, wrong
 
 MIN_CHARACTERS, MAX_CHARACTERS = 12, 256
 TENANT_RULE = "The role tenant_admin needs a tenant, and no other role takes one."
 
-RoleName = Literal["admin", "operator", "viewer", "tenant_admin"]
 UserName = Annotated[
     str,
     Field(pattern=r"^[A-Za-z0-9._-]{1,64}$", description="Unique, whatever its case.", examples=["ada"]),
@@ -42,7 +42,7 @@ class UserWish(Resource):
     """A new user.  ``tenant``: of a tenant admin.  Without a password, only the OIDC provider lets the user in."""
 
     name: UserName
-    role: RoleName
+    role: Role
     email: Email | None = None
     tenant: TenantName | None = None
     password: NewPassword | None = None
@@ -58,7 +58,7 @@ class UserEdit(Resource):
     """Only what is sent changes."""
 
     name: UserName | None = None
-    role: RoleName | None = None
+    role: Role | None = None
     email: Email | None = None
     tenant: TenantName | None = None
     disabled: bool | None = None

@@ -22,7 +22,7 @@ from headgate.catalog.shipped_aliases import shipped
 from headgate.control.store import postgres
 from headgate.model import FREE, DataSettings, Limits, ModelRow, Provider, Timeouts
 from headgate.policy.auth import digest
-from headgate.process.boot import AccessSettings, MasterKey
+from headgate.process.boot import AccessSettings, AlertSettings, MasterKey
 from headgate.process.channel import World
 from headgate.process.locate import default_state_dir
 from headgate.process.statedir import url_of
@@ -84,6 +84,10 @@ class Settings:
         """What the configuration says of the vault's master key."""
         key, file = self.file.master_key, self.file.master_key_file
         return MasterKey(key.get_secret_value() if key else "", str(beside(self.path, file)) if file else "")
+
+    @property
+    def alerting(self) -> AlertSettings:
+        return self.file.alerts.settings(self.file.webhooks)
 
     @property
     def data_url(self) -> str:
@@ -258,6 +262,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         presets={name: tuple(row.models) for name, row in settings.rows.items() if not row.local},
         tenants={name: row.tenant(name, "file") for name, row in file.tenants.items()},
         groups=tuple(row.group(row.ident, "file") for row in file.budgets),
+        prompts={row.key: row.declared_prompt() for row in file.prompts},
     )
     tokens = {digest(instance_key, row.secret.get_secret_value().encode()): row.grant() for row in file.tokens}
     secrets = {one.id: key for _origin, name, row in declared for one, key in row.accounts(name).items()}
@@ -268,6 +273,7 @@ def compile(settings: Settings, instance_key: bytes, builtin_url: str) -> Compil
         secrets=secrets,
         rows=settings.rows,
         detect_engines=file.detect.local_engines,
+        alerting=settings.alerting,
     )
 
 

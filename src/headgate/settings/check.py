@@ -24,6 +24,7 @@ from headgate.process.credentials import read_master_key
 from headgate.process.statedir import StateError
 from headgate.resources import wording
 from headgate.resources.callers.allowance import Allowance
+from headgate.resources.callers.prompt import MAX_CHARACTERS
 from headgate.resources.fields import Resource
 from headgate.settings.document import texts, typed
 from headgate.settings.file import ConfigError, Location, Tree, dotted
@@ -189,7 +190,7 @@ def _sense(tree: Tree, file: File, known: names.Known, found: Collection[str]) -
     """Check the rules that the schema cannot express.  ``known``: the providers' models; ``found``: providers of
     which any id may be.
     """
-    for judge in (_ports, _master_key, _providers, _tokens, _groups, _replay, _hooks):
+    for judge in (_ports, _master_key, _providers, _tokens, _groups, _prompts, _replay, _hooks, _webhooks):
         yield from judge(tree, file)
     yield from _aliases(file, {**dict.fromkeys(found), **known})
     yield from _over_budget(file, {**dict.fromkeys(found), **known})
@@ -286,6 +287,24 @@ def _groups(tree: Tree, file: File) -> Problems:
         idents.add(group.ident)
 
 
+def _prompts(tree: Tree, file: File) -> Problems:
+    keys: set[str] = set()
+    for index, prompt in enumerate(file.prompts):
+        if prompt.key in keys:
+            yield ("prompts", index, "name"), f"two prompts are called {prompt.key}"
+        if sentence := _unknown_tenant(prompt.tenant, file):
+            yield ("prompts", index, "tenant"), sentence
+        keys.add(prompt.key)
+    if sum(prompt.declared_prompt().size for prompt in file.prompts) > MAX_CHARACTERS:
+        yield ("prompts",), f"all prompts together may have {MAX_CHARACTERS:,} characters"
+
+
+def _unknown_tenant(tenant: str | None, file: File) -> str | None:
+    if tenant is None or tenant in file.tenants:
+        return None
+    return f"there is no tenant {tenant}{nearest(tenant, file.tenants) or '; declare it under tenants:'}"
+
+
 def _no_model(name: str, file: File, known: names.Known) -> str | None:
     plain = [*file.aliases, AUTO, *(PREFIX + task for task in TASKS), *names.owners(known)]
     if name in plain or names.unresolved(name, known, HERE) is None:
@@ -301,9 +320,8 @@ def _tokens(tree: Tree, file: File) -> Problems:
             yield ("tokens", index, "name"), f"two tokens are called {token.name}"
         if (secret := token.secret.get_secret_value()) in secrets:
             yield ("tokens", index, "secret"), "another token has the same secret"
-        if token.tenant is not None and token.tenant not in file.tenants:
-            near = nearest(token.tenant, file.tenants) or "; declare it under tenants:"
-            yield ("tokens", index, "tenant"), f"there is no tenant {token.tenant}{near}"
+        if sentence := _unknown_tenant(token.tenant, file):
+            yield ("tokens", index, "tenant"), sentence
         names.add(token.name)
         secrets.add(secret)
 
@@ -337,6 +355,14 @@ def _hooks(tree: Tree, file: File) -> Problems:
             yield (*here, "options"), "are of hooks that are installed; this one has on_request and on_answer"
         elif hook.name not in SHIPPED_HOOKS and given & {"on_request", "on_answer"}:
             yield here, "on_request and on_answer are of the hooks that ship; write this one's own into options"
+
+
+def _webhooks(tree: Tree, file: File) -> Problems:
+    seen: set[str] = set()
+    for index, hook in enumerate(file.webhooks):
+        if hook.label in seen:
+            yield ("webhooks", index), f"two webhooks are called {hook.label}; give each a name of its own"
+        seen.add(hook.label)
 
 
 def flat(table: BaseModel, location: Location = ()) -> Iterator[tuple[str, str]]:

@@ -17,11 +17,13 @@ from headgate.model import HookSettings
 from headgate.process.credentials import KEY_FORM, parse_key
 from headgate.resources.alias import AliasTable, Retries
 from headgate.resources.callers.group import GroupTable
+from headgate.resources.callers.prompt import PromptTable
 from headgate.resources.callers.tenant import TenantName, TenantWish
 from headgate.resources.callers.token import Secret, TokenTable
 from headgate.resources.fields import Positive, Resource, Url, wrong
 from headgate.resources.provider import ProviderTable
 from headgate.resources.timeouts import TimeoutsWish
+from headgate.settings.alerts import MAX_WEBHOOKS, AlertsTable, WebhookTable
 from headgate.settings.oidc import OidcTable
 
 BUILTIN = "builtin"
@@ -145,7 +147,6 @@ class File(Resource):
         "brand": 6,
         "traces": 7,
         "telemetry": 7,
-        "webhooks": 5,
         "hosters": 8,
     }
     server: Server = Server()
@@ -170,3 +171,6 @@ class File(Resource):
     tokens: list[TokenTable] = []
     tenants: dict[TenantName, TenantWish] = {}
     budgets: list[GroupTable] = []
+    prompts: list[PromptTable] = []
+    alerts: AlertsTable = AlertsTable()
+    webhooks: Annotated[list[WebhookTable], Field(max_length=MAX_WEBHOOKS)] = []

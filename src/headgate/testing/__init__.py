@@ -15,7 +15,7 @@ from headgate.testing.clock import ManualClock
 from headgate.testing.faults.scene import FAULTS, Fault
 from headgate.testing.provider.provider import Provider, exchanges, serve
 from headgate.testing.provider.scripted import Script, ScriptedUpstream, Step, scripted
-from headgate.testing.provider.server import Request, Seen
+from headgate.testing.provider.server import ReceivedRequest, Seen
 from headgate.testing.provider.threaded import serve_in_thread
 
 __all__ = [
@@ -23,7 +23,7 @@ __all__ = [
     "Fault",
     "ManualClock",
     "Provider",
-    "Request",
+    "ReceivedRequest",
     "Script",
     "ScriptedUpstream",
     "Seen",

@@ -23,9 +23,11 @@ T = TypeVar("T")
 
 NULL = Raw(b"null")
 TRUE = Raw(b"true")
+FALSE = Raw(b"false")
 ZERO = Raw(b"0")
 EMPTY_TEXT = Raw(b'""')
 EMPTY_OBJECT = Raw(b"{}")
+EMPTY_ARRAY = Raw(b"[]")
 
 _object = msgspec.json.Decoder(dict[str, Raw]).decode
 _objects = msgspec.json.Decoder(list[dict[str, Raw]]).decode

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from msgspec import Struct
 
 from headgate.errors import BAD_FRAMING, HTTP_VERSION, GatewayError
+from headgate.wire.redaction import holds
 
 REASONS = {
     100: "Continue", 200: "OK", 204: "No Content", 304: "Not Modified",
@@ -154,15 +155,28 @@ def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fix
     A field that the row sets too (``fixed``) is sent beside it, if it says something else: HTTP joins the two.
     """
     own = {name: value for name, value in headers.items() if name.startswith(beginning)}
-    out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in own]
     known = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in fixed.items()}
+    given = own.keys() | known.keys()
+    out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in given]
     out += [b"%b: %b\r\n" % (name, value) for name, value in own.items() if value != known.get(name)]
     return b"".join(out)
 
 
-def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...]) -> bytes:
-    """Return the header lines of an upstream's answer that a client gets: those whose names begin so."""
-    return b"".join(b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings))
+def returned(headers: dict[bytes, bytes], beginnings: tuple[bytes, ...], secrets: tuple[str, ...]) -> bytes:
+    """Return the header lines of an upstream's answer that a client gets: their names begin so, and they hold none of
+    ``secrets``.
+    """
+    lines = [b"%b: %b\r\n" % field for field in headers.items() if field[0].startswith(beginnings)]
+    if holds(b"".join(lines).decode("latin-1"), secrets):  # seldom: they are looked at together first
+        lines = [line for line in lines if not holds(line.decode("latin-1"), secrets)]
+    return b"".join(lines)
+
+
+def visible(text: str) -> bytes:
+    """A name of the client's choosing as a header value: what is not visible ASCII is replaced."""
+    if len(text) <= 256 and text.isascii() and text.isprintable():
+        return text.encode()
+    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:256]).encode()
 
 
 def sane_label(value: bytes | None) -> str:

@@ -144,6 +144,12 @@ def test_error_behind_text_is_an_error_event() -> None:
     assert parse(out)[-1]["type"] == "error"
 
 
+def test_second_beginning_breaks_a_stream() -> None:
+    stream = MessagesStream(NATIVE)
+    stream.feed(events(*HELLO[:4], start(), *HELLO[1:]))
+    assert stream.error is not None and stream.error.kind is errors.UPSTREAM_CUT
+
+
 def test_hollow_answer_is_an_error() -> None:
     stream = MessagesStream(NATIVE)
     assert stream.feed(events(start(), block(0, type="text", text=""), stop(0), end("end_turn"), DONE)) == b""

@@ -9,7 +9,7 @@ import pytest
 
 from headgate.dialects.base import Reply
 from headgate.dialects.openai_chat import whole_answer
-from headgate.dialects.token_counts import MOST_TOKENS
+from headgate.dialects.usage.counts import MOST_TOKENS
 from headgate.model import Price, Usage
 from headgate.policy import metering
 from tests.dialects.openai_chat.streams import CREATED, IDENT, MODEL, chunk, events, parse, run

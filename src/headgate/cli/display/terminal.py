@@ -6,12 +6,13 @@ about them to standard error; progress is shown to terminals only.  Refuses to p
 
 from __future__ import annotations
 
+import csv
 import json
 import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from datetime import datetime
 from typing import Any, TextIO
@@ -56,6 +57,18 @@ def print_json(answer: Any) -> None:
     except UnicodeEncodeError:
         whole = False
     print(text if whole else json.dumps(answer))
+
+
+def print_csv(rows: Sequence[Mapping[str, Any]]) -> None:
+    """Print a heading and a line per row.  All rows have the members of the first; without rows nothing is printed."""
+    if rows:
+        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
+        writer.writeheader()
+        writer.writerows({name: _csv_cell(value) for name, value in row.items()} for row in rows)
+
+
+def _csv_cell(value: Any) -> Any:
+    return json.dumps(value, ensure_ascii=False) if isinstance(value, dict | bool) else value
 
 
 def show(answer: Any, as_json: bool, human: Callable[[], Value | Drawing]) -> None:

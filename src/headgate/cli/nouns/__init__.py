@@ -1,1 +1,1 @@
-"""The commands of the operator's nouns: aliases, models, providers, requests, tokens, usage, vault."""
+"""The commands of the operator's nouns: aliases, models, prompts, providers, requests, tokens, usage, vault."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 import time
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -16,6 +17,7 @@ from headgate.cli.display.terminal import (
     milliseconds,
     moment,
     number,
+    print_csv,
     print_json,
     short,
     show,
@@ -32,6 +34,7 @@ app = noun("Requests: models, outcomes, timings and cost.")
 
 FOLLOW_S = 1.0
 WIDE = 110  # columns: below, an id takes a line of its own
+_GROUPS = ("usage", "timings_ms")
 _COLOURS = {"delivered": "green", "cancelled": "yellow", "budget_exceeded": "yellow", None: "cyan"}
 
 
@@ -54,6 +57,7 @@ def listing(
     min_cost: Annotated[float | None, typer.Option("--min-cost", help="That cost as much (USD).")] = None,
     min_duration: Annotated[float | None, typer.Option("--min-duration", help="That took as long (seconds).")] = None,
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with new ones until Ctrl+C.")] = False,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV, with every column of a receipt.")] = False,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -62,6 +66,8 @@ def listing(
 
     With --follow new ones are shown as they end.
     """
+    if follow and as_csv:
+        raise typer.BadParameter("--csv is of requests that are there; use --json with --follow")
     now = time.time()
     filters = {
         "token": token,
@@ -83,6 +89,9 @@ def listing(
             _follow(gateway, filters, limit, as_json)
             return
         rows = gateway.items("/requests", filters, limit)
+    if as_csv:
+        print_csv([counted(row) for row in rows])
+        return
     show(rows, as_json, lambda: _rows(rows, any(value is not None for value in filters.values())))
 
 
@@ -250,6 +259,7 @@ def picture(row: dict[str, Any]) -> Drawing:
                 ("not continued", row["not_continued"]),
                 ("skipped events", _skipped(row["skipped_events"]) if row["skipped_events"] else None),
                 *(("written by", _share(share)) for share in row["shares"]),
+                *_others(row),
             ],
         ),
         timeline(row),
@@ -257,6 +267,49 @@ def picture(row: dict[str, Any]) -> Drawing:
     if len(row["attempts"]) > 1 or (row["attempts"] and row["outcome"] != "delivered"):
         parts.append(_attempts(row["attempts"]))
     return Group(*parts)
+
+
+# The members that ``picture`` and the timeline draw; a receipt's other columns get a line each
+_DRAWN = frozenset((
+    "object", "id", "requested_model", "provider", "model", "outcome", "code", "status", "created", "stream", "token",
+    "label", "usage.prompt_tokens", "usage.completion_tokens", "usage.cached_tokens", "usage.reasoning_tokens",
+    "usage.total_tokens", "usage.basis", "cost_usd", "price_snapshot", "upstream_cost_usd", "continued",
+    "not_continued", "skipped_events", "shares", "attempts", "timings_ms.total", "timings_ms.queue",
+    "timings_ms.connect", "timings_ms.ttfb", "timings_ms.ttft",
+))  # fmt: skip
+
+
+def flat(row: dict[str, Any]) -> dict[str, Any]:
+    """One request without the groups: ``usage.prompt_tokens``, ``timings_ms.total``."""
+    found: dict[str, Any] = {}
+    for name, value in row.items():
+        found |= {f"{name}.{inner}": one for inner, one in value.items()} if name in _GROUPS else {name: value}
+    return found
+
+
+def counted(row: dict[str, Any]) -> dict[str, Any]:
+    """A request in the cells of one line: of a list (the attempts) its length."""
+    cells = {name: len(value) if isinstance(value, list) else value for name, value in flat(row).items()}
+    del cells["object"]
+    return cells
+
+
+def _others(row: dict[str, Any]) -> Iterator[tuple[str, str]]:
+    for name, value in flat(row).items():
+        if name not in _DRAWN and value not in (None, ""):
+            yield name.rpartition(".")[2].replace("_", " "), _cell(name, value)
+
+
+def _cell(name: str, value: Any) -> str:
+    match value:
+        case dict():
+            return ", ".join(f"{key}={one}" for key, one in value.items())
+        case bool():
+            return "yes" if value else "no"
+        case int() | float():
+            return usd(value) if name.endswith("_usd") else number(value)
+        case _:
+            return str(value)
 
 
 def _manner(row: dict[str, Any]) -> str:

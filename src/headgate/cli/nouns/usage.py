@@ -5,7 +5,6 @@ An unknown price is shown as unknown, never counted as 0.
 
 from __future__ import annotations
 
-import csv
 import sys
 import time
 from datetime import UTC, datetime, timedelta
@@ -15,7 +14,7 @@ from typing import Annotated, Any
 
 import typer
 
-from headgate.cli.display.terminal import UNKNOWN, bar, number, say, short, show, table, usd
+from headgate.cli.display.terminal import UNKNOWN, bar, number, print_csv, say, short, show, table, usd
 from headgate.cli.display.times import before
 from headgate.cli.parsing import exports
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
@@ -82,7 +81,7 @@ def listing(
         report = gateway.call("GET", "/usage", params=query)
     rows = report["data"]
     if as_csv:
-        _csv(rows)
+        print_csv(rows)
         return
     show(rows, as_json, lambda: _table(by, rows))
     if not as_json:
@@ -211,13 +210,6 @@ def _window(since: str | None, until: str | None) -> dict[str, Any]:
         "since": before(since, now) if since else None,
         "until": before(until, now) if until else None,
     }
-
-
-def _csv(rows: list[dict[str, Any]]) -> None:
-    if rows:
-        writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-        writer.writeheader()
-        writer.writerows(rows)
 
 
 def _cached(figures: dict[str, Any] | None) -> str:

@@ -5,7 +5,6 @@ A key comes from standard input or a hidden prompt, never from the command line:
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 import time
@@ -19,6 +18,7 @@ from headgate.cli.display.times import after
 from headgate.cli.nouns import vault_keys
 from headgate.cli.nouns.providers import CHECK_S, account_table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
+from headgate.cli.parsing.secrets import read_secret
 from headgate.cli.reach.gateway import Gateway, Trouble, at, open_gateway
 
 app = noun("Providers' keys, sealed in the store.")
@@ -79,13 +79,13 @@ def add(
     wish: dict[str, Any] = {"provider": provider, **_terms(owner, minute_limit, daily_limit, expires)}
     wish |= {"label": label} if label else {}
     wish |= {"priority": priority} if priority is not None else {}
-    wish |= {"spend_limit": _spend(spend_limit, on_spent)} if spend_limit else {}
+    wish |= _spend(spend_limit, on_spent)
     wish |= dict.fromkeys([name for name, on in (("free", free), ("share", share), ("force", force)) if on], True)
     wish |= {"test": False} if no_test else {}
     with open_gateway(config, state_dir) as gateway:
         _takes_keys(gateway, provider)
         gateway.let_go()
-        wish["key"] = _key(provider)
+        wish["key"] = read_secret("key", provider).strip()
         made = _stored(gateway, "POST", "/accounts", wish)
     changed(made, f"stored {made['id']} ({made['hint']}); {_said(made)}", as_json)
 
@@ -148,14 +148,14 @@ def edit(
     wish |= {"expires": None} if expires == "never" else {}
     for name in ("minute_limit", "daily_limit"):
         wish |= {name: None} if wish.get(name) == 0 else {}
-    wish |= {"spend_limit": None if spend_limit == "0" else _spend(spend_limit, on_spent)} if spend_limit else {}
+    wish |= _spend(spend_limit, on_spent)
     if not wish and not key:
         raise Trouble("nothing to change", "headgate vault edit --help", 2)
     wish |= ({"force": True} if force else {}) | ({"test": False} if no_test else {})
     with open_gateway(config, state_dir) as gateway:
         if key:
             gateway.let_go()
-            wish["key"] = _key(ident)
+            wish["key"] = read_secret("key", ident).strip()
         answer = _stored(gateway, "PATCH", at("/accounts", ident, slashes=True), wish)
     changed(answer, f"changed {answer['id']}", as_json)
 
@@ -218,14 +218,18 @@ def _terms(owner: str | None, minute_limit: int | None, daily_limit: int | None,
     return {name: value for name, value in wish.items() if value is not None}
 
 
-def _spend(limit: str, action: str | None) -> dict[str, Any]:
-    """``20`` a month, ``5/day``."""
+def _spend(limit: str | None, action: str | None) -> dict[str, Any]:
+    """``spend_limit`` of a wish, or nothing: ``20`` a month, ``5/day``, 0 for none.  Raises Trouble."""
+    if limit is None or limit == "0":
+        if action is not None:
+            raise Trouble("--on-spent belongs to a spend limit", "give --spend-limit, like 20 or 5/day", 2)
+        return {} if limit is None else {"spend_limit": None}
     amount, _, period = limit.partition("/")
     try:
         wish: dict[str, Any] = {"usd": float(amount), "period": period or "month"}
     except ValueError:
         raise Trouble(f"{limit!r} is no spend limit", "write it like 20 or 5/day", 2) from None
-    return wish | ({"action": action} if action else {})
+    return {"spend_limit": wish | ({"action": action} if action else {})}
 
 
 def _limit(limit: dict[str, Any] | None) -> str | None:
@@ -261,13 +265,6 @@ def _takes_keys(gateway: Gateway, provider: str) -> None:
         raise Trouble(sentence, "headgate providers presets, or headgate providers add NAME --base-url URL", 2)
     if (row := there.get(provider)) and row["auth"] == "none" and row["origin"] != "detected":
         raise Trouble(f"provider {provider} needs no key (auth is none)", code=2)
-
-
-def _key(provider: str) -> str:
-    key = getpass.getpass(f"key of {provider} (not shown): ") if sys.stdin.isatty() else sys.stdin.readline()
-    if not key.strip():
-        raise Trouble("no key was given", f"headgate vault add {provider} < FILE, or type it at the prompt", 2)
-    return key.strip()
 
 
 def _found(gateway: Gateway, environ: Mapping[str, str]) -> list[dict[str, str]]:

@@ -6,9 +6,7 @@ A passphrase comes from standard input or a hidden prompt, never from the comman
 from __future__ import annotations
 
 import base64
-import getpass
 import os
-import sys
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -17,6 +15,7 @@ import typer
 from headgate.cli.display.layout import Hanging, Text
 from headgate.cli.display.terminal import changed, count, counting, draw, print_json, say
 from headgate.cli.parsing.options import Config, Json, StateDir
+from headgate.cli.parsing.secrets import read_secret
 from headgate.cli.reach.gateway import Gateway, Trouble, open_gateway
 
 BATCH = 50
@@ -83,7 +82,7 @@ def export(
     path = Path(file)
     if path.exists():
         raise Trouble(f"{file} exists already", "choose another name, or remove it", 2)
-    passphrase = _passphrase(twice=True)
+    passphrase = read_secret("passphrase", twice=True)
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("POST", "/vault/export", {"passphrase": passphrase}, timeout_s=DERIVE_S)
     try:
@@ -110,7 +109,7 @@ def import_(
         content = Path(file).read_bytes()
     except OSError as error:
         raise Trouble(f"{file} cannot be read ({error.strerror})", code=2) from error
-    wish = {"passphrase": _passphrase(), "data": base64.b64encode(content).decode()}
+    wish = {"passphrase": read_secret("passphrase"), "data": base64.b64encode(content).decode()}
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("POST", "/vault/import", wish, timeout_s=DERIVE_S)
     there = f"; {count(len(answer['there']), 'key')} were there already" if answer["there"] else ""
@@ -146,15 +145,3 @@ def _picture(vault: dict[str, Any]) -> None:
         draw(Hanging(Text.assemble(MARKS[mark], " ", (f"{subject}: ", "bold"), sentence)))
     if not vault["findings"]:
         draw(Text.assemble(MARKS["good"], f" every one of {count(secrets, 'secret')} opens"))
-
-
-def _passphrase(*, twice: bool = False) -> str:
-    if not sys.stdin.isatty():
-        text = sys.stdin.readline().rstrip("\r\n")
-    else:
-        text = getpass.getpass("passphrase (not shown): ")
-        if twice and getpass.getpass("once more: ") != text:
-            raise Trouble("the passphrases differ", code=2)
-    if not text:
-        raise Trouble("no passphrase was given", "type it at the prompt, or pipe it in", 2)
-    return text

@@ -44,6 +44,10 @@ def budgets(part: str) -> Iterable[str]:
     return (row["name"] for row in _data("/budgets"))
 
 
+def prompts(part: str) -> Iterable[str]:
+    return dict.fromkeys(row["name"] for row in _data("/prompts"))
+
+
 def tokens(part: str) -> Iterable[str]:
     return (row["name"] for row in _data("/tokens"))
 
@@ -80,6 +84,7 @@ OUTCOMES = choices(words.Outcome)
 SCOPES = choices(words.Scope)
 UNPRICED = choices(words.Unpriced)
 FORMATS = choices(words.TokenFormat)
+ROLES = choices(words.Role)
 CAPABILITIES: Source = lambda part: ("tools", "json_schema", "vision", "reasoning", "audio")  # noqa: E731
 WHERE: dict[str, dict[str, Source]] = {
     "serve": {
@@ -133,8 +138,15 @@ WHERE: dict[str, dict[str, Source]] = {
     "tenant remove": {"name": tenants},
     "budget set": {"name": budgets, "model": models},
     "budget remove": {"name": budgets},
+    "prompt list": {"tenant": tenants},
+    **{
+        f"prompt {verb}": {"name": prompts, "tenant": tenants, "role": choices(words.PromptRole)}
+        for verb in ("show", "set", "versions", "label", "diff", "render", "remove")
+    },
     "token rotate": {"ident": tokens},
     "token revoke": {"ident": tokens},
+    "user add": {"role": ROLES, "tenant": tenants},
+    "user edit": {"role": ROLES, "tenant": tenants},
     "requests list": {
         "token": tokens, "model": models, "requested": models, "provider": providers, "outcome": OUTCOMES,
     },

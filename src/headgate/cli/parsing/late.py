@@ -25,6 +25,7 @@ _SYNONYMS = {
     "tokens": "token",
     "tenants": "tenant",
     "budgets": "budget",
+    "prompts": "prompt",
     "users": "user",
     "invites": "invite",
     "key": "vault",

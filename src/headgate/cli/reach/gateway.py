@@ -36,6 +36,7 @@ _STEPS = {
     "alias_not_found": "headgate aliases",
     "tenant_not_found": "headgate tenant list",
     "budget_not_found": "headgate budget list",
+    "prompt_not_found": "headgate prompt list",
     "user_not_found": "headgate user list",
     "model_not_found": "headgate models",
     "request_not_found": "headgate requests",
@@ -45,6 +46,7 @@ _LISTS = {
     "/accounts": "vault",
     "/tokens": "token",
     "/users": "user",
+    "/prompts": "prompt",
 }  # where the noun is another word
 _WRONG_WISH = frozenset({400, 422})  # what was asked for cannot be: exit code 2, as for a wrong option
 

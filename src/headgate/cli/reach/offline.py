@@ -19,6 +19,7 @@ from headgate.control.ingest.recorder import Recorder
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.setup import set_up
 from headgate.control.store.database import StoreUnusable, open_store
+from headgate.control.telemetry.alerting import Alerting
 from headgate.process import statedir
 from headgate.process.boot import MasterKey
 from headgate.process.channel import AskReply, Down, Patch
@@ -96,7 +97,8 @@ async def _on_the_store(
         await recorder.start()
         await recorder.catch_up()
         token = secrets.token_urlsafe(32)  # of this one client
-        app = build(Admin(engine, publishing, Nobody(), recorder, "", None), token)
+        webhooks = Alerting(engine, publishing, Nobody()).webhooks
+        app = build(Admin(engine, publishing, Nobody(), recorder, webhooks, "", None), token)
         async with httpx2.AsyncClient(
             transport=httpx2.ASGITransport(app, raise_app_exceptions=False),
             base_url=URL,

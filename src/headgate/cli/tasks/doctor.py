@@ -95,6 +95,7 @@ def _asked(gateway: Gateway) -> Iterator[Finding]:
     health = gateway.call("GET", "/health")
     yield from _health(health, gateway.running)
     yield from _keys(gateway)
+    yield from _webhooks(gateway)
     with waiting("looking for engines on this machine"):
         detection = gateway.call("POST", "/detect")
     engines = [engine for engine in detection["asked"] if engine["found"]]
@@ -150,6 +151,19 @@ def _keys(gateway: Gateway) -> Iterator[Finding]:
         yield Finding(
             "warning", "providers", "none is configured: only builtin/lorem answers", "headgate vault add openai"
         )
+
+
+def _webhooks(gateway: Gateway) -> Iterator[Finding]:
+    for row in gateway.items("/webhooks"):
+        last, subject = row["last"], f"webhook {row['name']}"
+        if last is not None and not last["ok"]:
+            step = f"mend its url under webhooks:, then: headgate webhook test {row['name']}"
+            yield Finding("warning", subject, f"its alerts are not taken: {last['message']}", step)
+        elif row["given_up"] or row["dropped"]:
+            yield Finding("warning", subject, f"{count(row['given_up'] + row['dropped'], 'alert')} did not reach it")
+        else:
+            untried = "no alert was sent since the start" if gateway.running else "no gateway runs"
+            yield Finding("good", subject, untried if last is None else last["message"])
 
 
 def _key(provider: str, result: dict[str, Any]) -> Finding:

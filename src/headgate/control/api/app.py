@@ -11,13 +11,13 @@ from headgate import __version__
 from headgate.control.api import docs, errors
 from headgate.control.api.access import audit_log, logins, oidc_logins, people
 from headgate.control.api.access.door import Door, Hosts
-from headgate.control.api.access.needs import PREFIX
 from headgate.control.api.nouns import (
     aliases,
     budgets,
     catalog,
     explain,
     gateway,
+    prompts,
     providers,
     requests,
     tenants,
@@ -25,6 +25,7 @@ from headgate.control.api.nouns import (
     usage,
 )  # fmt: skip
 from headgate.control.api.parts import Admin
+from headgate.control.api.telemetry import alerts
 from headgate.control.api.vault import accounts, invite_pages, invites, keys
 
 ABOUT = """
@@ -41,11 +42,13 @@ TAGS = [
     {"name": "vault", "description": "What seals them, and the vault as a whole."},
     {"name": "invites", "description": "Links with which others put a key into the vault."},
     {"name": "aliases", "description": "Names for jobs."},
+    {"name": "prompts", "description": "Messages that clients name instead of sending them, in numbered versions."},
     {"name": "catalog", "description": "Models that can be asked for, their prices and facts."},
     {"name": "tokens", "description": "The agents' credentials."},
     {"name": "tenants", "description": "What stands above tokens, with limits and a budget of its own."},
     {"name": "budgets", "description": "Limits and budgets of groups of calls."},
     {"name": "requests", "description": "What was asked, how it went, what it cost."},
+    {"name": "alerts", "description": "Alerts, and the webhooks that carry them."},
     {"name": "gateway", "description": "The gateway as a whole."},
     {"name": "probes", "description": "Without a token."},
 ]
@@ -59,8 +62,10 @@ class _App(FastAPI):
             for path in schema["paths"].values():
                 for operation in path.values():
                     operation["responses"].pop("422", None)
+            known = schema["components"]["schemas"] | errors.schemas()
             for name in ("HTTPValidationError", "ValidationError"):
-                schema["components"]["schemas"].pop(name, None)
+                known.pop(name, None)
+            schema["components"]["schemas"] = dict(sorted(known.items()))
         return super().openapi()
 
 
@@ -68,11 +73,11 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
     """The application, behind its door.  ``hosts``: its names for browsers; None: it is called in this process."""
     app = _App(
         title="Headgate admin API", version=__version__, description=ABOUT, openapi_tags=TAGS,
-        docs_url=None, redoc_url=None, generate_unique_id_function=lambda route: route.name, redirect_slashes=False,
+        docs_url=None, redoc_url=None, redirect_slashes=False,
     )  # fmt: skip
     guard = logins.Guard()
-    for access in (logins.public_routes, logins.routes, people.routes, oidc_logins.routes):
-        app.include_router(access(admin, guard), prefix=PREFIX)
+    accesses = (logins.public_routes, logins.routes, people.routes, oidc_logins.routes)
+    routers = [access(admin, guard) for access in accesses]
     callers = (tokens, tenants, budgets)
     nouns = (
         providers,
@@ -80,18 +85,19 @@ def build(admin: Admin, admin_token: str, hosts: Hosts | None = None) -> ASGIApp
         keys,
         invites,
         aliases,
+        prompts,
         catalog,
         *callers,
         requests,
         usage,
         explain,
         gateway,
+        alerts,
         audit_log,
     )
-    for noun in nouns:
-        app.include_router(noun.routes(admin), prefix=PREFIX)
-    app.include_router(gateway.probes(admin))
-    app.include_router(invite_pages.routes(admin))
+    routers += [noun.routes(admin) for noun in (*nouns, invite_pages)]
+    for router in (*routers, gateway.probes(admin)):
+        app.router.routes += router.routes
     docs.install(app)
     errors.install(app)
     return Door(app, admin_token, admin.engine, hosts)

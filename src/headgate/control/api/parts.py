@@ -13,6 +13,7 @@ from headgate.control.ingest.recorder import Recorder
 from headgate.control.snapshot.hub import Worker
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.setup import Publishing
+from headgate.control.telemetry.webhooks import Webhooks
 from headgate.process.boot import AccessSettings
 from headgate.process.channel import AskReply, Down
 
@@ -38,6 +39,7 @@ class Admin:
     publishing: Publishing
     link: Workers
     recorder: Recorder
+    webhooks: Webhooks
     data_url: str
     drain: Callable[[], None] | None
     access: AccessSettings = field(default_factory=AccessSettings)

@@ -6,11 +6,11 @@ from collections import defaultdict
 from collections.abc import Iterable
 from typing import Literal, TypeVar
 
-import msgspec
 from pydantic import Field
 
 from headgate.control.api.parts import Workers
 from headgate.control.api.views import View
+from headgate.control.telemetry.live import account_states
 from headgate.policy.routing.explain import AccountStateView
 
 State = Literal["probe", "cooling", "exhausted", "dead", "denied", "parked", "limited"]
@@ -31,11 +31,10 @@ async def standings(link: Workers) -> Standings:
     Empty where none answers.
     """
     worst: dict[tuple[str, str], AccountStateView] = {}
-    for answer in await link.ask_each("standings", {}):
-        for one in msgspec.json.decode(answer.body, type=list[AccountStateView]) if answer.status == 200 else ():
-            known = worst.get((one.account, one.model))
-            if known is None or _length(one) > _length(known):
-                worst[one.account, one.model] = one
+    for one in await account_states(link) or ():
+        known = worst.get((one.account, one.model))
+        if known is None or _length(one) > _length(known):
+            worst[one.account, one.model] = one
     found: Standings = defaultdict(list)
     for one in worst.values():
         wait = None if one.wait_s is None else round(one.wait_s, 3)

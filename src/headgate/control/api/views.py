@@ -19,7 +19,8 @@ Origin = Literal["file", "store", "environment", "detected", "builtin", "shipped
 class View(BaseModel):
     """What is answered: these fields, all of them."""
 
-    model_config = ConfigDict(extra="forbid")
+    # Built at its first use: a base made by ``view_of`` may have fields whose types only its subclasses spell
+    model_config = ConfigDict(extra="forbid", defer_build=True)
 
     @classmethod
     def of(cls, noun: object, /, **others: Any) -> Self:
@@ -29,12 +30,15 @@ class View(BaseModel):
 
 
 def view_of(noun: type[Any], *without: str) -> type[View]:
-    """Return a view with the fields of ``noun``, a class of msgspec or a dataclass, but for those ``without``.
+    """Return a view with the fields of ``noun`` but for those ``without``.  ``noun`` is a class of msgspec or of
+    pydantic, or a dataclass.
 
     A subclass spells the fields that are shown in another type, or with a description.
     """
     kinds = get_type_hints(noun)
-    if issubclass(noun, msgspec.Struct):
+    if issubclass(noun, BaseModel):
+        aliases = {name: name for name in noun.model_fields}
+    elif issubclass(noun, msgspec.Struct):
         aliases = {field.name: field.encode_name for field in msgspec.structs.fields(noun)}
     else:
         aliases = {field.name: field.name for field in dataclasses.fields(noun)}

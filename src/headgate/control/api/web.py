@@ -18,7 +18,7 @@ from headgate.control.api.parts import Admin
 GRACE_S = 3  # for answers that are on their way when control ends
 
 
-class Server(uvicorn.Server):
+class AdminServer(uvicorn.Server):
     """Leaves the signals to the process, which has more to end than this.  ``up`` is set once it answers."""
 
     def __init__(self, config: uvicorn.Config) -> None:
@@ -53,10 +53,10 @@ class Server(uvicorn.Server):
         yield
 
 
-def server(admin: Admin, admin_token: str, bound: str) -> Server:
+def server(admin: Admin, admin_token: str, bound: str) -> AdminServer:
     """Ready to ``serve(sockets=[…])``.  ``bound``: the configured address."""
     hosts = Hosts(bound, frozenset(admin.access.allowed_hosts))
-    return Server(
+    return AdminServer(
         uvicorn.Config(
             build(admin, admin_token, hosts),
             lifespan="off",

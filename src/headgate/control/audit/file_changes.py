@@ -17,6 +17,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 from headgate.control.audit.chain import FILE, Change, changed_secret, changing, differences, record
 from headgate.control.store.database import read_meta, write_meta
 from headgate.model import Provider
+from headgate.process.boot import WebhookSettings
+from headgate.resources.callers.prompt import outline
 from headgate.resources.compiled import Compiled
 
 REMEMBERED = "audited_file"  # in the table meta
@@ -56,6 +58,8 @@ def described(compiled: Compiled, key: bytes) -> Nouns:
             grant.id: {**_plain(grant), DIGEST: _digest(key, [digest.hex()])}
             for digest, grant in compiled.tokens.items()
         },
+        "prompt": {key: outline(prompt) for key, prompt in compiled.world.prompts.items()},
+        "webhook": {one.name: _webhook(one, key) for one in compiled.alerting.webhooks},
     }
 
 
@@ -64,6 +68,15 @@ def _provider(provider: Provider, digest: str | None) -> dict[str, Any]:
     if provider.headers:
         shown["headers"] = sorted(provider.headers)
     return shown if digest is None else {**shown, DIGEST: digest}
+
+
+def _webhook(hook: WebhookSettings, key: bytes) -> dict[str, Any]:
+    return {
+        "host": hook.host,
+        "events": list(hook.events),
+        "format": hook.format,
+        DIGEST: _digest(key, [hook.url, hook.key.hex()]),
+    }
 
 
 def _plain(noun: object) -> dict[str, Any]:

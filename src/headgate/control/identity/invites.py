@@ -16,12 +16,12 @@ from dataclasses import dataclass
 from sqlalchemy import Row, and_, insert, select, update
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.catalog.money import NANO
 from headgate.control.audit.chain import Change, changing, record
 from headgate.control.store.vault_tables import invites
 from headgate.policy.auth import digest
 from headgate.process.credentials import fresh_id
 
-NANO = 1_000_000_000
 LIFE_NS = 72 * 3600 * NANO
 ENTER, WITHDRAW = "hgi", "hgw"  # what a link is for
 _TOKEN = re.compile(r"(hgi|hgw)_([0-9a-f]{8})_[A-Za-z0-9_-]{43}")

@@ -19,7 +19,9 @@ from typing import Any
 import httpx2
 import structlog
 
-from headgate.control.identity.roles import ROLES, Role
+from headgate.catalog.words import Role
+from headgate.control.identity.roles import ROLES
+from headgate.model.bounded import Bounded
 from headgate.process.boot import OidcSettings
 
 LOGIN_S = 600.0
@@ -78,7 +80,7 @@ class Oidc:
 
     def __init__(self, settings: OidcSettings) -> None:
         self._settings = settings
-        self._begun: dict[str, _Begun] = {}
+        self._begun: Bounded[str, _Begun] = Bounded(MAX_BEGUN)
         self._found: _Metadata | None = None
 
     async def begin(self, redirect_uri: str) -> tuple[str, str]:
@@ -87,13 +89,9 @@ class Oidc:
         from authlib.oauth2.rfc7636 import create_s256_code_challenge  # noqa: PLC0415
 
         found = await self._metadata()
-        now = time.monotonic()
-        self._begun = {state: one for state, one in self._begun.items() if one.until > now}
-        while len(self._begun) >= MAX_BEGUN:
-            del self._begun[next(iter(self._begun))]
-        state = secrets.token_urlsafe(32)
-        begun = _Begun(secrets.token_urlsafe(32), secrets.token_urlsafe(48), redirect_uri, now + LOGIN_S)
-        self._begun[state] = begun
+        state, until = secrets.token_urlsafe(32), time.monotonic() + LOGIN_S
+        begun = _Begun(secrets.token_urlsafe(32), secrets.token_urlsafe(48), redirect_uri, until)
+        self._begun.put(state, begun)
         url: str = prepare_grant_uri(
             found.authorize,
             client_id=self._settings.client_id,

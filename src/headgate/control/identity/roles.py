@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from enum import Enum
-from typing import Literal, get_args
+from typing import get_args
 
+from headgate.catalog.words import Role
 from headgate.control.audit.chain import Actor
 
-Role = Literal["admin", "operator", "viewer", "tenant_admin"]
 ROLES: tuple[Role, ...] = get_args(Role)
 
 

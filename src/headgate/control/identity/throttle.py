@@ -8,6 +8,8 @@ from __future__ import annotations
 import ipaddress
 from dataclasses import dataclass, field
 
+from headgate.model.bounded import Bounded
+
 MAX_KEYS = 20_000
 
 
@@ -27,7 +29,7 @@ BY_ADDRESS = LoginAllowance(60, 1.0)  # behind a proxy all callers have its addr
 class LoginThrottle:
     """Mutable: for each key, the time at which all its tries are there again."""
 
-    _full_at: dict[tuple[str, str], float] = field(default_factory=dict)
+    _full_at: Bounded[tuple[str, str], float] = field(default_factory=lambda: Bounded(MAX_KEYS))
 
     def wait(self, name: str | None, address: str, now: float) -> float:
         """Counts a try.  Returns the seconds until the next one is allowed, 0: this one is."""
@@ -38,11 +40,7 @@ class LoginThrottle:
         if longest > 0:
             return longest
         for key, allowance in keys:
-            full_at = self._after_one(key, allowance, now)
-            self._full_at.pop(key, None)  # the youngest goes to the end
-            self._full_at[key] = full_at
-        while len(self._full_at) > MAX_KEYS:
-            del self._full_at[next(iter(self._full_at))]
+            self._full_at.put(key, self._after_one(key, allowance, now))
         return 0.0
 
     def give_back(self, name: str | None, address: str) -> None:

@@ -16,9 +16,9 @@ from sqlalchemy import Row, delete, insert, or_, select, update
 from sqlalchemy.exc import IntegrityError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.catalog.words import Role
 from headgate.control.audit.chain import Actor, Change, changed_secret, changing, record
 from headgate.control.identity.passwords import Passwords
-from headgate.control.identity.roles import Role
 from headgate.control.refusals import ALREADY_EXISTS, TOO_MANY, USER_NOT_FOUND
 from headgate.control.store.access_tables import sessions, users
 from headgate.errors import GatewayError

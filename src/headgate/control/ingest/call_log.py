@@ -16,7 +16,7 @@ import structlog
 from headgate.control.ingest.feed import Listener
 from headgate.control.ingest.receipts import Batch
 from headgate.control.store.receipt_columns import RECEIPT
-from headgate.model import AttemptRecord
+from headgate.model import AttemptRecord, Snapshot
 from headgate.model.bounded import Bounded
 from headgate.process.log import LineForm, LogLine, drawn, safe
 
@@ -46,6 +46,22 @@ class Names(msgspec.Struct, frozen=True):
 
     tokens: Mapping[str, str]
     addresses: Mapping[str, str]
+
+
+def current_names(snapshot: Callable[[], Snapshot]) -> Callable[[], Names]:
+    """Return a function that gives the names of the present Snapshot, made once for each."""
+    made_of: Snapshot | None = None
+    kept = Names({}, {})
+
+    def current() -> Names:
+        nonlocal made_of, kept
+        if made_of is not (now := snapshot()):  # there may be a hundred thousand tokens
+            made_of = now
+            addresses = {name: provider.base_url for name, provider in now.providers.items()}
+            kept = Names({grant.id: grant.name for grant in now.tokens.values()}, addresses)
+        return kept
+
+    return current
 
 
 class CallLog:

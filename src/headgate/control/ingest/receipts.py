@@ -7,7 +7,7 @@ twice gives the same rows.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import groupby
 from operator import attrgetter
@@ -39,18 +39,25 @@ def _source(column: ReceiptColumn) -> str:
 
 # By position: `id` and `boot` are first in both rows
 _of_running = attrgetter(*(_source(column) for column in EARLY[2:]))
-# Behind `id` and `boot`, which of the two records has the columns that follow each other, and their getter; two columns
-# are computed
+
+
+def _getter(columns: Iterable[ReceiptColumn]) -> Callable[[Record], Row]:
+    """Return the values of columns that come from one record; None of columns that are computed."""
+    fields = [column.opened or column.closed for column in columns]
+    if not fields[0]:
+        return lambda record: (None,) * len(fields)
+    get = attrgetter(*fields)
+    return get if len(fields) > 1 else lambda record: (get(record),)
+
+
+# Behind `id` and `boot`, which of the two records has the columns that follow each other, and their getter
 _ENDED = [
-    (of_opened, attrgetter(*(column.opened or column.closed for column in columns)))
-    for of_opened, columns in (
-        (key, list(group))
-        for key, group in groupby(
-            (column for column in RECEIPT[2:] if column.opened or column.closed), lambda column: bool(column.opened)
-        )
+    (of_opened, _getter(columns))
+    for (of_opened, _of_closed), columns in groupby(
+        RECEIPT[2:], lambda column: (bool(column.opened), bool(column.closed))
     )
 ]
-_BILLED = [column.name for column in RECEIPT].index("operator_cost")  # and `billed` behind it
+_OPERATOR_COST, _BILLED = (index for index, column in enumerate(RECEIPT) if column.name in ("operator_cost", "billed"))
 _GONE = tuple(index for index, column in enumerate(RECEIPT) if column.until_closed)
 
 
@@ -232,7 +239,6 @@ def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
     row: list[Any] = [closed.id, boot]
     for of_opened, values in _ENDED:
         row += values(opened if of_opened else closed)
-    row[_BILLED:_BILLED] = None, None
     if not opened.at:
         row[_CREATED] = closed.at - closed.duration_us * 1000
     if not opened.requested:
@@ -240,7 +246,7 @@ def _closed_row(boot: str, opened: Opened, closed: Closed) -> Row:
     for index in _GONE:
         row[index] = -1
     if closed.attempts and (billed := billed_by(closed)) is not None:
-        row[_BILLED : _BILLED + 2] = sum(billed.values()), _encode(billed).decode()
+        row[_OPERATOR_COST], row[_BILLED] = sum(billed.values()), _encode(billed).decode()
     return _bounds(row)
 
 

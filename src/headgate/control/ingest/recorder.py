@@ -23,7 +23,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.control.ingest.feed import Feed
 from headgate.control.ingest.receipts import EARLY, Batch, Receipts, Row
-from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, Aside, is_refusal
+from headgate.control.ingest.rejected_rows import DRIVER_ERRORS, RejectedRows, is_refusal
 from headgate.control.ingest.rollup import COUNTED, changes, columns_of, zones
 from headgate.control.ingest.segments import Segment, Shelf
 from headgate.control.ingest.statements import CLOSE_COLUMNS, OPEN_COLUMNS, Statements
@@ -94,15 +94,15 @@ def _entries(before: Before, batch: Batch) -> Entries:
 
 @dataclass(frozen=True, slots=True)
 class Lag:
-    """Return the bytes that are written and not yet in the store."""
+    """The records that are written and not yet in the store, and those that never will be."""
 
-    bytes: int
-    records: int
-    running: int
-    unreadable: int
+    bytes_behind: int
+    records_behind: int
+    running_calls: int
+    unreadable_records: int
+    records_set_aside: int
+    records_damaged: int
     error: str | None
-    set_aside: int = 0
-    damaged: int = 0
 
 
 class Recorder:
@@ -124,7 +124,7 @@ class Recorder:
         self._stopping = False
         self._error: str | None = None
         self._shelf = Shelf(folder)
-        self._aside = Aside(folder.parent / "unrecorded.jsonl")
+        self._rejected = RejectedRows(folder.parent / "unrecorded.jsonl")
         self._damaged = 0  # records that were skipped because they are not what was written
         self._task: asyncio.Task[None] | None = None
 
@@ -191,13 +191,13 @@ class Recorder:
         # From what is committed: a batch that is being written is not in the store yet
         behind = [segment.behind(self._positions.get(segment.name, 0)) for segment in self._shelf]
         return Lag(
-            bytes=sum(size for size, _count in behind),
-            records=sum(count for _size, count in behind),
-            running=self._receipts.running,
-            unreadable=self._receipts.unreadable,
+            bytes_behind=sum(size for size, _count in behind),
+            records_behind=sum(count for _size, count in behind),
+            running_calls=self._receipts.running,
+            unreadable_records=self._receipts.unreadable,
+            records_set_aside=self._rejected.count,
+            records_damaged=self._damaged,
             error=self._error,
-            set_aside=self._aside.count,
-            damaged=self._damaged,
         )
 
     async def _run(self) -> None:
@@ -323,7 +323,7 @@ class Recorder:
             if not is_refusal(error):
                 raise
             await connection.rollback()
-            if not await self._aside.sort_out(connection, self._sql.of(batch)):
+            if not await self._rejected.sort_out(connection, self._sql.of(batch)):
                 raise OSError(f"the store refuses every record: {getattr(error, 'orig', None) or error}") from error
             await self._write(connection, batch, positions)
             return

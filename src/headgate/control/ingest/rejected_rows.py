@@ -37,7 +37,7 @@ def is_refusal(error: BaseException) -> bool:
     return isinstance(error, REFUSALS) or (state is not None and state[:2] in REFUSING_STATES)
 
 
-class Aside:
+class RejectedRows:
     """``count``: how many rows this life of control has set aside."""
 
     def __init__(self, file: Path) -> None:

@@ -29,10 +29,10 @@ from headgate.errors import (
     TOO_MANY_TOKENS,
 )
 from headgate.model import Share
+from headgate.policy.admission.periods import DAY_NS
 
 Row = tuple[Any, ...]
 
-DAY_NS = 86_400_000_000_000
 KEYS = ("detail", "day", "grant_id", "provider", "model", "requested", "outcome")
 SUMS = ("requests", "prompt_tokens", "completion_tokens", "cached_tokens", "reasoning_tokens", "cost", "unpriced")
 BOUNDS = ("streamed", "plain", "max_cost", "max_duration_us")

@@ -20,7 +20,8 @@ from typing import Any, NamedTuple
 
 import msgspec
 
-DAY_NS = 86_400_000_000_000
+from headgate.policy.admission.periods import DAY_NS
+
 TOKEN, TENANT, PROVIDER, HELD = "token:", "tenant:", "provider:", "held:"
 TENANTS, RESERVED, OPERATOR = "tenants", "reserved", "operator"
 LOST = "lost"

@@ -19,13 +19,14 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import price_id
 from headgate.control.audit.chain import Change, changing, record
-from headgate.control.ledger.postings import DAY_NS, ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
+from headgate.control.ledger.postings import ENTRY, PROVIDER, TENANT, TENANTS, TOKEN, Entries, balances
 from headgate.control.ledger.prices import price_of
 from headgate.control.store.database import requests, upsert
 from headgate.control.store.ledger_tables import ledger_balances, ledger_entries
 from headgate.model import Price, Provider, Share, TokenDetails, Usage
 from headgate.model.receipt_ids import first_of
 from headgate.policy import metering
+from headgate.policy.admission.periods import DAY_NS
 
 PAGE = 2000
 PHASE = ":reprice:"

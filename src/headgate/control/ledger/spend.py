@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from sqlalchemy import ColumnElement, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
+from headgate.catalog.money import NANO
 from headgate.control.ledger.postings import TENANT, TOKEN
 from headgate.control.ledger.tags import tag_value
 from headgate.control.ledger.verify import begin_snapshot
@@ -22,9 +23,8 @@ from headgate.control.store.database import journal_offsets, requests, tokens
 from headgate.control.store.ledger_tables import ledger_balances
 from headgate.model import Budget, CallGroup, CallLimits, Snapshot, Spent
 from headgate.model.receipt_ids import first_of
-from headgate.policy.admission.periods import period
+from headgate.policy.admission.periods import DAY_S, period
 
-DAY_S, NANO = 86_400, 1_000_000_000
 RECENT_S = 60.0
 CLOCK_S = 3600.0  # a clock may have been set back by so much since a process began
 LOOKED_UP = 5000
@@ -72,7 +72,7 @@ class _Holders:
             yield from self._of_account.get(account, ())
         tags = json.loads(row["tags"]) if row["tags"] else {}
         for one in self.groups:
-            if one.group is not None and _matches(one.group, row, tags):
+            if one.group is not None and group_matches(one.group, row, tags):
                 yield one.key
 
 
@@ -233,7 +233,8 @@ async def _of_life(connection: AsyncConnection, life: Life) -> list[Mapping[str,
     return await _rows(connection, (_row.id >= first) & (_row.boot == life.boot))
 
 
-def _matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
+def group_matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
+    """True where a receipt's row counts against a group."""
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.session and group.session != row["session"]:

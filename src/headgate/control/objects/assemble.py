@@ -18,7 +18,7 @@ from headgate.catalog.names import BUILTIN, Known
 from headgate.catalog.presets import Row, Unfilled, base_url, catalog, fields
 from headgate.catalog.shipped_aliases import shipped
 from headgate.control.objects.registry import Objects, StoredAccount
-from headgate.model import Alias, CallGroup, ModelRow, Provider, Tenant
+from headgate.model import Alias, CallGroup, ModelRow, Provider, SavedPrompt, Tenant
 from headgate.process.channel import World
 from headgate.resources.compiled import Compiled
 from headgate.resources.fields import STORE
@@ -69,6 +69,7 @@ def assemble(sources: Sources) -> World:
         aliases={**declared, **shipped(providers, declared, sources.compiled.rows)},
         tenants=all_tenants(sources),
         groups=all_groups(sources),
+        prompts=all_prompts(sources),
     )
 
 
@@ -188,6 +189,13 @@ def all_groups(sources: Sources) -> tuple[CallGroup, ...]:
     known = {group.id for group in declared}
     stored = sources.objects.groups.items()
     return (*declared, *(kept.body.group(name, STORE) for name, kept in stored if name not in known))
+
+
+def all_prompts(sources: Sources) -> dict[str, SavedPrompt]:
+    """The same of saved prompts."""
+    declared = sources.compiled.world.prompts
+    stored = sources.objects.prompts.items()
+    return {**declared, **{key: kept.body.stored_prompt() for key, kept in stored if key not in declared}}
 
 
 # ------------------------------------------------------------------------------------- what cannot be kept

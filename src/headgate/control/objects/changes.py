@@ -217,10 +217,10 @@ def add_account(sources: Sources, seal: Seal, wish: AccountWish) -> tuple[Object
             f"Provider {provider} needs no key (auth is none)." if home else f"Provider {provider} cannot be used."
         )
         raise GatewayError(INVALID_VALUE, sentence, param="provider")
-    _room(sources.objects.accounts, MAX_ACCOUNTS, "accounts")
     taken = {account.id for account in home.accounts} | sources.objects.accounts.keys()
     if label is not None and f"{provider}/{label}" in taken:
         raise GatewayError(ALREADY_EXISTS, f"There is an account {provider}/{label} already.", param="label")
+    _room(sources.objects.accounts, MAX_ACCOUNTS, "accounts")
     label = label or _free_label(provider, taken)
     ident = f"{provider}/{label}"
     account = StoredAccount(

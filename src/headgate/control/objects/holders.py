@@ -38,6 +38,7 @@ def drop_tenant(sources: Sources, name: str, grants: Iterable[Grant]) -> Objects
     if name not in sources.compiled.world.tenants:  # else the file's, which stays, has them
         held = [f"the token {grant.name}" for grant in grants if grant.tenant == name]
         held += [f"the alias {alias}" for alias in sources.objects.aliases if names.tenant_of(alias) == name]
+        held += [f"the prompt {one.body.name}" for one in sources.objects.prompts.values() if one.body.tenant == name]
         if held:
             more = f" and {len(held) - 3} more" if len(held) > 3 else ""
             raise GatewayError(IN_USE, f"The tenant {name} has {', '.join(held[:3])}{more}. Change or end them first.")

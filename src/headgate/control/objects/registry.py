@@ -1,6 +1,6 @@
-"""What the operator keeps in the store instead of in the file: providers, their accounts, aliases, facts of models.
+"""What the operator keeps in the store instead of in the file: providers, their accounts, aliases, prompts, ….
 
-Owns those four tables; the bodies in them are ``resources`` as JSON (``Resource.to_store``).  ``Objects`` is
+Owns those tables; the bodies in them are ``resources`` as JSON (``Resource.to_store``).  ``Objects`` is
 immutable: a change makes the next one, which is judged and written before it counts.
 """
 
@@ -22,6 +22,7 @@ from headgate.control.store.database import (
     stored_accounts,
     stored_aliases,
     stored_groups,
+    stored_prompts,
     stored_providers,
     stored_tenants,
     upsert,
@@ -30,8 +31,9 @@ from headgate.resources import wording
 from headgate.resources.account import AccountTerms
 from headgate.resources.alias import AliasWish
 from headgate.resources.callers.group import GroupWish
+from headgate.resources.callers.prompt import PromptBody
 from headgate.resources.callers.tenant import TenantWish
-from headgate.resources.fields import STORE, Resource
+from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish
 from headgate.resources.provider import ProviderBody
 
@@ -73,6 +75,11 @@ class StoredGroup(StoredNoun):
 
 
 @dataclass(frozen=True, slots=True)
+class StoredPrompt(StoredNoun):
+    body: PromptBody
+
+
+@dataclass(frozen=True, slots=True)
 class StoredAccount:
     """A sealed key.  ``hint`` is what may be shown of it, ``terms`` what holds for its use."""
 
@@ -92,7 +99,9 @@ class StoredAccount:
 
 @dataclass(frozen=True, slots=True)
 class Objects:
-    """Everything that the store declares, by name; accounts and models by ``provider/…``.  In order of creation."""
+    """Everything that the store declares, by name; accounts and models by ``provider/…``, prompts by their key.  In
+    order of creation.
+    """
 
     providers: Mapping[str, StoredProvider] = field(default_factory=dict)
     accounts: Mapping[str, StoredAccount] = field(default_factory=dict)
@@ -100,6 +109,7 @@ class Objects:
     models: Mapping[str, StoredModel] = field(default_factory=dict)
     tenants: Mapping[str, StoredTenant] = field(default_factory=dict)
     groups: Mapping[str, StoredGroup] = field(default_factory=dict)
+    prompts: Mapping[str, StoredPrompt] = field(default_factory=dict)
 
 
 def now(before: StoredNoun | None = None) -> tuple[int, int]:
@@ -116,6 +126,7 @@ async def load(engine: AsyncEngine) -> Objects:
         models = await _bodies(connection, model_overrides, FactsWish)
         tenants = await _bodies(connection, stored_tenants, TenantWish)
         groups = await _bodies(connection, stored_groups, GroupWish)
+        prompts = await _bodies(connection, stored_prompts, PromptBody)
         rows = await connection.execute(select(stored_accounts).order_by(stored_accounts.c.created_at))
         accounts = [account for row in rows if (account := _account(row)) is not None]
     return Objects(
@@ -125,6 +136,7 @@ async def load(engine: AsyncEngine) -> Objects:
         {name: StoredModel(*times, body) for name, times, body in models},
         {name: StoredTenant(*times, body) for name, times, body in tenants},
         {name: StoredGroup(*times, body) for name, times, body in groups},
+        {key: StoredPrompt(*times, body) for key, times, body in prompts},
     )
 
 
@@ -160,6 +172,7 @@ async def save(engine: AsyncEngine, before: Objects, after: Objects, changes: Se
         await _save_bodies(engine, connection, model_overrides, before.models, after.models)
         await _save_bodies(engine, connection, stored_tenants, before.tenants, after.tenants)
         await _save_bodies(engine, connection, stored_groups, before.groups, after.groups)
+        await _save_bodies(engine, connection, stored_prompts, before.prompts, after.prompts)
         await _delete(connection, stored_accounts, before.accounts, after.accounts)
         for ident, account in after.accounts.items():
             if before.accounts.get(ident) != account:
@@ -178,6 +191,7 @@ def changes_between(before: Objects, after: Objects) -> list[Change]:
         *differences("model", *_described(before.models, after.models)),
         *differences("tenant", *_described(before.tenants, after.tenants)),
         *differences("budget", *_described(before.groups, after.groups)),
+        *differences("prompt", *_described(before.prompts, after.prompts)),
     ]
 
 
@@ -198,10 +212,7 @@ def _shown(kept: StoredNoun | StoredAccount) -> dict[str, Any]:
         terms = kept.terms.model_dump(mode="json", exclude_defaults=True)
         return {"priority": kept.priority, "free": kept.free, **terms}
     body: Resource = kept.body  # type: ignore[attr-defined]  # every StoredNoun has one, of its own type
-    shown = body.model_dump(mode="json", exclude_defaults=True, exclude={"sealed_headers"}, context=STORE)
-    if "headers" in shown:  # an earlier release kept their values in the clear
-        shown["headers"] = sorted(shown["headers"] or ())
-    return shown
+    return body.described()
 
 
 def _sealed(kept: StoredNoun | StoredAccount) -> object:
@@ -216,6 +227,7 @@ Bodies = (
     | Mapping[str, StoredModel]
     | Mapping[str, StoredTenant]
     | Mapping[str, StoredGroup]
+    | Mapping[str, StoredPrompt]
 )
 
 

@@ -14,20 +14,19 @@ import msgspec
 from sqlalchemy import text
 from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.catalog.money import NANO
 from headgate.control.ingest.receipts import Batch
 from headgate.control.store.receipt_columns import RECEIPT
 from headgate.model import AttemptRecord
 from headgate.model.receipt_ids import first_of
-
-DAY_S = 86_400
-NANO = 1_000_000_000
+from headgate.policy.admission.periods import DAY_NS, DAY_S
 
 _columns = [column.name for column in RECEIPT]
 _CREATED, _ATTEMPTS = _columns.index("created_at"), _columns.index("attempts")
 _attempts = msgspec.json.Decoder(tuple[AttemptRecord, ...])
 _MEMBERS = {"sqlite": "json_each(attempts) AS one", "postgresql": "json_array_elements(attempts::json) AS one"}
 _SPENT = f"""
-SELECT created_at / {DAY_S * NANO} AS day, one.value ->> 2 AS account, sum(CAST(one.value ->> 10 AS BIGINT)) AS cost
+SELECT created_at / {DAY_NS} AS day, one.value ->> 2 AS account, sum(CAST(one.value ->> 10 AS BIGINT)) AS cost
 FROM requests, {{members}}
 WHERE requests.id >= :first AND attempts IS NOT NULL AND CAST(one.value ->> 10 AS BIGINT) > 0 GROUP BY 1, 2
 """
@@ -57,7 +56,7 @@ class AccountSpend:
             for row in batch.closed:
                 for one in _attempts.decode(row[_ATTEMPTS]) if row[_ATTEMPTS] else ():
                     if one.cost > 0:
-                        self._spent[row[_CREATED] // (DAY_S * NANO)][one.account] += one.cost
+                        self._spent[row[_CREATED] // DAY_NS][one.account] += one.cost
 
     def spent(self, account: str, name: str, now: float) -> int:
         """nano-USD within the running ``day`` or ``month``."""

@@ -19,6 +19,7 @@ from headgate.control.ledger.tags import as_json, tag_value
 from headgate.control.reports.response_cache import cached
 from headgate.control.reports.usage import ENDED_WELL, MAX_GROUPS, UsageFilters, figures, of_receipts
 from headgate.control.store.database import requests
+from headgate.policy.admission.periods import DAY_NS, DAY_S
 
 HOUR_NS = 3600 * NANO
 GROUPS = ("tenant", "session", "user", "tag", "hour")
@@ -42,7 +43,7 @@ _KEYS: dict[str, ColumnElement[Any]] = {
     "session": _row.session,
     "user": _row.client_user,
     "hour": _row.created_at.op("/")(HOUR_NS),  # of integers, which both databases cut
-    "day": _row.created_at.op("/")(24 * HOUR_NS),
+    "day": _row.created_at.op("/")(DAY_NS),
     "model": case((_row.model == "", ""), else_=_row.provider + "/" + _row.model),
     "provider": _row.provider,
     "requested": _row.requested,
@@ -118,7 +119,7 @@ def _name(group_by: str, key: Any) -> str | None:
     if key is None or key == "":
         return None
     if group_by == "day":
-        return datetime.fromtimestamp(int(key) * 24 * 3600, UTC).date().isoformat()
+        return datetime.fromtimestamp(int(key) * DAY_S, UTC).date().isoformat()
     if group_by == "hour":
         return datetime.fromtimestamp(int(key) * 3600, UTC).strftime("%Y-%m-%dT%H:00Z")
     return str(key)

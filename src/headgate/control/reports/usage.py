@@ -17,12 +17,11 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import NANO, usd
 from headgate.catalog.words import Outcome
-from headgate.control.ingest.rollup import DAY_NS
 from headgate.control.reports.response_cache import cached
 from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, requests, usage_days
 from headgate.model.receipt_ids import first_of
+from headgate.policy.admission.periods import DAY_NS, DAY_S
 
-DAY_S = DAY_NS // NANO
 MAX_GROUPS = 1000
 MAX_USES = 5000  # names: they are clients' own words
 USES_DAYS = 30

@@ -8,7 +8,7 @@ from typing import Annotated
 
 from pydantic import Field
 
-from headgate.resources.fields import Resource
+from headgate.resources.fields import ProviderName, Resource
 
 MAX_USD = 1_000_000
 
@@ -33,5 +33,5 @@ class ChargedWish(Resource):
 class ReconcileWish(Resource):
     """The lines, and the names that the provider has here."""
 
-    providers: Annotated[list[Annotated[str, Field(max_length=64)]], Field(min_length=1, max_length=100)]
+    providers: Annotated[list[ProviderName], Field(min_length=1, max_length=100)]
     rows: Annotated[list[ChargedWish], Field(max_length=20_000)]

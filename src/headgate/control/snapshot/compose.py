@@ -6,18 +6,27 @@ nowhere else.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, TypeVar
 
 from msgspec.structs import replace
 
 from headgate.control.snapshot.children import with_parents
-from headgate.model import Grant, Provider, Snapshot
-from headgate.process.channel import MODELS_PER_PART, TOKENS_PER_PART, Patch, SnapshotPart, World
+from headgate.model import Grant, Provider, SavedPrompt, Snapshot
+from headgate.process.channel import (
+    MODELS_PER_PART,
+    PROMPTS_PER_PART,
+    TOKENS_PER_PART,
+    Patch,
+    SnapshotPart,
+    World,
+)
 from headgate.resources.compiled import Compiled
 
 # A grant with long lists takes longer to decode: a part is full when its strings are as many as those of
 # TOKENS_PER_PART plain grants, whichever comes first.  It also keeps a part far below the channel's frame limit.
 STRINGS_PER_PART = TOKENS_PER_PART * 4
+T = TypeVar("T")
 
 
 def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) -> Snapshot:
@@ -35,6 +44,7 @@ def compose(generation: int, compiled: Compiled, stored: Mapping[bytes, Grant]) 
         presets=world.presets,
         tenants=world.tenants,
         groups=world.groups,
+        prompts=world.prompts,
     )
 
 
@@ -50,34 +60,44 @@ def world_of(snapshot: Snapshot) -> World:
         presets=snapshot.presets,
         tenants=snapshot.tenants,
         groups=snapshot.groups,
+        prompts=snapshot.prompts,
     )
 
 
 def parts(snapshot: Snapshot) -> Iterator[SnapshotPart]:
     """The Snapshot in pieces of which each decodes in ≤ 5 ms: the world with the first providers, further providers,
-    then the tokens.
+    the prompts, then the tokens.
     """
-    first, *providers = _in_pieces(snapshot.providers) or [{}]
-    tokens = list(_grouped(snapshot.tokens))
-    last = len(providers) + len(tokens)
-    world = replace(world_of(snapshot), providers=first)
-    yield SnapshotPart(snapshot.generation, 0, last == 0, world=world)
-    for seq, piece in enumerate(providers, 1):
-        yield SnapshotPart(snapshot.generation, seq, seq == last, providers=piece)
-    for seq, group in enumerate(tokens, 1 + len(providers)):
-        yield SnapshotPart(snapshot.generation, seq, seq == last, tokens=group)
+    first, *providers = _providers_in_pieces(snapshot.providers) or [{}]
+    world = replace(world_of(snapshot), providers=first, prompts={})
+    pieces: list[dict[str, Any]] = [
+        {"world": world},
+        *({"providers": piece} for piece in providers),
+        *({"prompts": piece} for piece in _prompts_in_pieces(snapshot.prompts)),
+        *({"tokens": group} for group in _grouped(snapshot.tokens)),
+    ]
+    for seq, piece in enumerate(pieces):
+        yield SnapshotPart(snapshot.generation, seq, seq == len(pieces) - 1, **piece)
 
 
-def _in_pieces(providers: Mapping[str, Provider]) -> list[dict[str, Provider]]:
-    """In order, cut where a piece would have more than MODELS_PER_PART models.  A provider is never cut."""
-    pieces: list[dict[str, Provider]] = []
+def _providers_in_pieces(providers: Mapping[str, Provider]) -> list[dict[str, Provider]]:
+    return _in_pieces(providers, lambda one: 1 + len(one.models or ()) + len(one.catalog), MODELS_PER_PART)
+
+
+def _prompts_in_pieces(prompts: Mapping[str, SavedPrompt]) -> list[dict[str, SavedPrompt]]:
+    return _in_pieces(prompts, lambda one: one.size, PROMPTS_PER_PART)
+
+
+def _in_pieces(objects: Mapping[str, T], weigh: Callable[[T], int], most: int) -> list[dict[str, T]]:
+    """In order, cut where a piece would weigh more than ``most``.  An object is never cut."""
+    pieces: list[dict[str, T]] = []
     room = 0
-    for name, provider in providers.items():
-        weight = 1 + len(provider.models or ()) + len(provider.catalog)
+    for name, one in objects.items():
+        weight = weigh(one)
         if not pieces or weight > room:
             pieces.append({})
-            room = MODELS_PER_PART
-        pieces[-1][name] = provider
+            room = most
+        pieces[-1][name] = one
         room -= weight
     return pieces
 
@@ -106,11 +126,17 @@ def difference(old: Snapshot, new: Snapshot) -> Patch | None:
     world: World | None = None
     if before != after or not _same_order(old, new):
         order = tuple(after.providers)
-        fresh = {name: row for name, row in after.providers.items() if before.providers.get(name) != row}
-        if len(_in_pieces(fresh)) > 1:
+        fresh = _fresh(before.providers, after.providers)
+        prompts = _fresh(before.prompts, after.prompts)
+        if len(_providers_in_pieces(fresh)) > 1 or len(_prompts_in_pieces(prompts)) > 1:
             return None
-        world = replace(after, providers=fresh)
-    return Patch(old.generation, new.generation, tuple(changed.items()), removed, world, order)
+        world = replace(after, providers=fresh, prompts=prompts)
+    gone = tuple(key for key in old.prompts if key not in new.prompts)
+    return Patch(old.generation, new.generation, tuple(changed.items()), removed, world, order, gone)
+
+
+def _fresh(before: Mapping[str, T], after: Mapping[str, T]) -> dict[str, T]:
+    return {name: one for name, one in after.items() if before.get(name) != one}
 
 
 def same(old: Snapshot, new: Snapshot) -> bool:

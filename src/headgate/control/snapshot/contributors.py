@@ -13,11 +13,11 @@ from functools import partial
 from pydantic import SecretStr, ValidationError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
-from headgate.control.discovery.probe import try_key
 from headgate.control.identity import invites
 from headgate.control.identity.invites import ENTER, WITHDRAW, Invite
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, all_providers
+from headgate.control.objects.discovery.probe import try_key
 from headgate.control.objects.registry import Objects
 from headgate.control.refusals import INVITE_NOT_FOUND, INVITE_OVER, KEY_REFUSED, NO_PUBLIC_URL
 from headgate.control.snapshot.publication import Publication

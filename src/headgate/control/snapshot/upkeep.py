@@ -14,8 +14,8 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog import prices
 from headgate.control.audit.file_changes import record_changes
-from headgate.control.discovery.detection import Detected, engines, taken
 from headgate.control.objects.assemble import all_providers
+from headgate.control.objects.discovery.detection import Detected, engines, taken
 from headgate.control.reports.usage import uses_30d
 from headgate.control.snapshot.publication import Publication
 from headgate.process.channel import Uses

@@ -33,6 +33,7 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine, create_async_en
 
 from headgate.control.store import (
     access_tables,  # noqa: F401 - its tables are part of the schema
+    alert_tables,  # noqa: F401 - its tables are part of the schema
     ledger_tables,  # noqa: F401 - its tables are part of the schema
     postgres,
     revisions,
@@ -168,6 +169,7 @@ stored_providers = _objects("providers", "name")
 stored_aliases = _objects("aliases", "name")
 stored_tenants = _objects("tenants", "name")
 stored_groups = _objects("call_groups", "name")
+stored_prompts = _objects("prompts", "key")  # `<tenant>/<name>`, or the name of a prompt for all
 model_overrides = _objects("model_overrides", "id")  # `<provider>/<model id>`: better known than by the price list
 
 # Providers' keys.  `sealed` is the key (identity/vault.py); `hint` is what may be shown of it; `terms` is JSON of

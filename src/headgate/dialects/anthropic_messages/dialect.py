@@ -10,7 +10,7 @@ from headgate.dialects.anthropic_messages.face import MessagesFace
 from headgate.dialects.anthropic_messages.source import MessagesSource
 from headgate.dialects.anthropic_messages.stream import MessagesStream
 from headgate.dialects.anthropic_messages.whole import passed_answer
-from headgate.dialects.base import PassThrough, Reply
+from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.prefill import probed
 from headgate.dialects.openai_chat.request import asked_for
@@ -18,6 +18,26 @@ from headgate.dialects.seam import Seam
 from headgate.errors import GatewayError
 from headgate.model import Call
 from headgate.ports import StreamBridge
+from headgate.wire import codec
+
+
+class MessagesCount:
+    """Implements ``base.CountedBy``."""
+
+    path = request.COUNT_PATH
+    read = staticmethod(request.read_count)
+
+    def answer(self, tokens: int) -> bytes:
+        return codec.encode({"input_tokens": tokens})
+
+
+class MessagesCounting:
+    """Implements ``base.CountingOf``."""
+
+    render = staticmethod(request.render_count)
+
+    def read(self, body: bytes) -> int | None:
+        return codec.as_index((codec.as_object(body) or {}).get("input_tokens"))
 
 
 class MessagesClient:
@@ -25,11 +45,13 @@ class MessagesClient:
 
     name = request.NAME
     path = request.PATH
+    counts: CountedBy | None = MessagesCount()
     prefix = "msg_"
     keep_alive = PING
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 
@@ -60,6 +82,7 @@ class MessagesBackend:
 
     name = request.NAME
     passes: PassThrough | None = MessagesPassThrough()
+    counts: CountingOf | None = MessagesCounting()
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)

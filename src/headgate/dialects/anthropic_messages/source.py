@@ -18,9 +18,9 @@ from headgate.dialects.base import (
     ToolDelta,
     ToolStart,
 )
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import finishes
+from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec, sse
@@ -71,6 +71,7 @@ class MessagesSource:
         self._usage: Raw | None = None
         self._counted = False  # the answer's tokens have been reported, and not only its prompt's
         self._thinks = False  # a block of thinking is open
+        self._has_blocks = False  # a block has begun
 
     @property
     def reported(self) -> Usage | None:
@@ -164,6 +165,10 @@ class MessagesSource:
                     self._fail(data)
 
     def _head(self, message: Object) -> None:
+        if self._has_blocks:  # a proxy in between has asked again, and splices the two
+            broke = f"{self._reply.provider} broke off its answer and began another one."
+            self.error = GatewayError(errors.UPSTREAM_CUT, broke)
+            return
         self.model = _text(message.get("model")) or self.model
         self._use(message.get("usage"))
 
@@ -174,6 +179,7 @@ class MessagesSource:
     def _start(self, top: Object, deltas: list[Delta]) -> None:
         index, given = _index(top), codec.as_object(top.get("content_block")) or {}
         block = self._blocks[index] = _Block()
+        self._has_blocks = True
         self._thinks = _text(given.get("type")) == "thinking"
         match _text(given.get("type")):
             case "text":

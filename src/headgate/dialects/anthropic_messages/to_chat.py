@@ -32,17 +32,31 @@ _EFFORTS = {"low": "low", "medium": "medium", "high": "high", "xhigh": "high", "
 _BUDGETS = ((4096, "low"), (16384, "medium"))
 
 
+def with_system_before(raw: Raw | None, texts: list[str]) -> Raw:
+    """Return a ``system`` with further texts before its own, in the form that it has: a string or blocks."""
+    if codec.is_null(raw):
+        return codec.raw(_BETWEEN.join(texts))
+    own = codec.as_text(raw)
+    if own is not None:
+        return codec.raw(_BETWEEN.join([*texts, own]))
+    blocks = [{"type": codec.raw("text"), "text": codec.raw(text)} for text in texts]
+    return codec.raw([*blocks, *(codec.as_objects(raw) or ())])
+
+
 class ChatConversion:
     """One request's.  ``lost``: the names of what has no form in chat completions.  ``thoughts``: the reasoning in the
     conversation, for the family that made it.
     """
 
-    def __init__(self, native: Object) -> None:
-        """Convert a request's members.  Raises GatewayError (400) with ``param`` if one is invalid."""
+    def __init__(self, native: Object, may_be_empty: bool = False) -> None:
+        """Convert a request's members.  ``may_be_empty``: it needs no message.
+
+        Raises GatewayError (400) with ``param`` if one is invalid.
+        """
         self._lost: dict[str, None] = {}
         self.thoughts: list[Thought] = []
         found: Object = {key: native[key] for key in _AS_THEY_ARE if key in native}
-        found["messages"] = codec.raw(self._messages(native))
+        found["messages"] = codec.raw(self._messages(native, may_be_empty))
         if not codec.is_null(native.get("stop_sequences")):
             if codec.as_texts(native["stop_sequences"]) is None:
                 raise invalid("stop_sequences", "must be an array of strings")
@@ -115,9 +129,9 @@ class ChatConversion:
 
     # ------------------------------------------------------------------------------- messages
 
-    def _messages(self, native: Object) -> list[Object]:
+    def _messages(self, native: Object, may_be_empty: bool) -> list[Object]:
         messages = codec.as_objects(native.get("messages"))
-        if not messages:
+        if messages is None or not (messages or may_be_empty):
             raise invalid("messages", "must be an array of at least one message, and a message is an object")
         found: list[Object] = []
         if not codec.is_null(native.get("system")):

@@ -11,11 +11,11 @@ from msgspec import Meta, Raw, Struct
 
 from headgate.dialects.base import Answer, Reply
 from headgate.dialects.openai_chat import normalise
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks, finishes
 from headgate.dialects.openai_chat.stream.calls import complete_calls
 from headgate.dialects.tally import TELLING, THOUGHTS
+from headgate.dialects.usage import reading as usages
 from headgate.errors import UPSTREAM_GARBAGE, GatewayError
 from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec

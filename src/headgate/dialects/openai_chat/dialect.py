@@ -7,7 +7,7 @@ from collections.abc import Mapping
 import msgspec
 
 from headgate.dialects import quirks
-from headgate.dialects.base import PassThrough, Reply
+from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.openai_chat import prefill, request
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.face import ChatFace
@@ -29,11 +29,13 @@ class ChatClient:
 
     name = NAME
     path = request.PATH
+    counts: CountedBy | None = None
     prefix = "chatcmpl-"
     keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
     requested = staticmethod(request.asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
 
@@ -70,6 +72,7 @@ class ChatBackend:
 
     name = NAME
     passes: PassThrough | None = ChatPassThrough()
+    counts: CountingOf | None = None
     usage_fields = frozenset(("stream_options", "include_usage"))
 
     adds_usage_field = staticmethod(quirks.adds_stream_options)

@@ -18,11 +18,11 @@ from headgate.dialects.base import (
     finish_of,
     own_members,
 )
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream.chunks import Members
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.stream import ChatStream
+from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.ports import StreamBridge

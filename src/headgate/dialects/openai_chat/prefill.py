@@ -14,8 +14,8 @@ from collections.abc import Callable
 
 from msgspec import Raw
 
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.prompt import PENALTIES, SHAPING, ChatPrompt
+from headgate.dialects.usage import reading as usages
 from headgate.model import Call, ModelRow, Usage
 from headgate.wire import codec
 from headgate.wire.codec import TRUE, Object
@@ -72,7 +72,7 @@ def capped(call: Call, most: int) -> Call:
     limit = codec.raw(most)
     found = _copied(call, {**call.body, **dict.fromkeys(names, limit)}, most)
     if call.native is not None and (named := [name for name in _NATIVE_LENGTHS if name in call.native]):
-        found.native, found.dialect = {**call.native, **dict.fromkeys(named, limit)}, call.dialect
+        found.native = {**call.native, **dict.fromkeys(named, limit)}
     return found
 
 
@@ -128,7 +128,7 @@ def _copied(call: Call, body: Object, most: int | None) -> Call:
     prompt = ChatPrompt(body, len(body["messages"]))
     return Call(
         body, call.model, call.stream, call.include_usage, prompt, most, call.timeout_ms, call.metadata, call.options,
-        call.trace, lost=call.lost, thoughts=call.thoughts,
+        call.trace, dialect=call.dialect, lost=call.lost, thoughts=call.thoughts,
     )  # fmt: skip
 
 

@@ -7,19 +7,20 @@ this version does not support yet.  An ignored option is worse than a refusal.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from msgspec import Raw
+from msgspec.structs import replace
 
-from headgate.dialects.openai_chat import fitting
+from headgate.dialects import saved_prompts
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.dialects.quirks import UNLIMITED, lacks, renamed
+from headgate.dialects.quirks import UNLIMITED, fit, lacks, renamed, unfit
 from headgate.dialects.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
-from headgate.model import CacheWish, Call, ModelRow, Options, Rendered, Target
+from headgate.model import CacheWish, Call, ModelRow, Options, PromptMessage, Rendered, Target
 from headgate.wire import codec
-from headgate.wire.codec import NULL, TRUE, Object
+from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
 PATH = "/chat/completions"
 _LATER = frozenset(("tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
@@ -36,7 +37,6 @@ _MOST_FALLBACKS = 8
 _MOST_PROVIDERS = 32
 _LONGEST_PROVIDER = 64
 _CACHE_TTL_S = (60, 86_400)
-_FALSE = Raw(b"false")
 # Operators read it, and it is stored: no control, direction or zero-width characters
 _UNPRINTABLE = "must have printable characters only"
 
@@ -46,7 +46,9 @@ def read(body: bytes) -> Call:
     members = codec.decode_object(body)
     messages = members.get("messages")
     if messages is None or not _begins_with_an_object(messages):
-        raise invalid("messages", "must be an array of at least one message, and a message is an object")
+        if not saved_prompts.is_empty(messages) or not saved_prompts.names_prompt(members.get("headgate")):
+            raise invalid("messages", "must be an array of at least one message, and a message is an object")
+        messages = members["messages"] = EMPTY_ARRAY
     model, stream = read_model(members), read_stream(members)
     include_usage = False
     if "stream_options" in members:
@@ -68,13 +70,20 @@ def read(body: bytes) -> Call:
     return call
 
 
+def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
+    """Return the call with a saved prompt's messages before its own."""
+    found = saved_prompts.with_messages_before(call.body["messages"], messages)
+    body = {**call.body, "messages": found}
+    return replace(call, body=body, prompt=ChatPrompt(body, len(found)))
+
+
 def rewritten(call: Call, members: Object) -> Call:
     """The call with other members.  Raises GatewayError (400) where they cannot be meant."""
     fresh = read(codec.encode(members))
     return Call(
         fresh.body, fresh.model, call.stream, call.include_usage, fresh.prompt, fresh.max_tokens, call.timeout_ms,
         call.metadata, call.options, call.trace,
-        lost=(*call.lost, *fitting.unfit(call.thoughts)),  # messages may stand elsewhere now
+        lost=(*call.lost, *unfit(call.thoughts)),  # messages may stand elsewhere now
     )  # fmt: skip
 
 
@@ -92,7 +101,7 @@ def read_stream(members: Object) -> bool:
     """True if a stream is requested."""
     streamed = members.get("stream")
     stream = streamed is not None and streamed == TRUE
-    if not stream and streamed is not None and streamed != NULL and streamed != _FALSE:
+    if not stream and streamed is not None and streamed != NULL and streamed != FALSE:
         raise invalid("stream", "must be true or false")
     return stream
 
@@ -123,8 +132,8 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
         else:
             members.pop("stream_options", None)
     dropped = call.lost
-    if call.native is not None or call.thoughts:
-        dropped += fitting.fit(members, call, target)
+    if call.dialect:
+        dropped += fit(members, call, target)
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
         dropped += tuple(name for name in row.param_drop if name in members)
@@ -220,6 +229,8 @@ def read_options(raw: Raw, call: Call) -> None:
             call.timeout_ms = _timeout(value)
         elif key == "metadata":
             call.metadata = _metadata(value)
+        elif key == "prompt":
+            call.saved_prompt = saved_prompts.read_reference(value)
         elif key in _WAYS:
             if value != NULL:
                 field, read_one = _WAYS[key]

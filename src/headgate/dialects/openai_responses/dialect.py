@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.dialects.base import PassThrough, Reply
+from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.prefill import probed
 from headgate.dialects.openai_chat.request import asked_for
@@ -22,11 +22,13 @@ class ResponsesClient:
 
     name = request.NAME
     path = request.PATH
+    counts: CountedBy | None = None
     prefix = "resp_"
     keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)
+    with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(failures.error_body)
 
     def __init__(self) -> None:
@@ -48,6 +50,7 @@ class ResponsesBackend:
 
     name = request.NAME
     passes: PassThrough | None = None
+    counts: CountingOf | None = None
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)

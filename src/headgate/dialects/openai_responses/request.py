@@ -6,7 +6,11 @@ API gets the native members: reasoning items are sealed for it, and the tools th
 
 from __future__ import annotations
 
-from headgate.dialects.openai_chat import fitting
+from collections.abc import Sequence
+
+from msgspec.structs import replace
+
+from headgate.dialects import saved_prompts
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.request import (
     invalid,
@@ -18,15 +22,16 @@ from headgate.dialects.openai_chat.request import (
 )
 from headgate.dialects.openai_responses import from_chat, to_chat
 from headgate.dialects.openai_responses.to_chat import Special
+from headgate.dialects.quirks import unfit
 from headgate.errors import NOT_YET_SUPPORTED, GatewayError
-from headgate.model import Call, Rendered, Target
+from headgate.model import Call, PromptMessage, Rendered, Target
 from headgate.wire import codec
-from headgate.wire.codec import TRUE, Object
+from headgate.wire.codec import EMPTY_ARRAY, NULL, TRUE, Object
 
 NAME = "openai_responses"
 PATH = "/responses"
 # Members that refer to a state which this gateway does not keep.
-_STATEFUL = ("previous_response_id", "conversation", "prompt")
+_STATEFUL = ("previous_response_id", "conversation")
 
 
 class ResponsesPrompt(ChatPrompt, gc=False):
@@ -40,7 +45,10 @@ class ResponsesPrompt(ChatPrompt, gc=False):
 
 
 def read(body: bytes) -> Call:
-    """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid or not supported."""
+    """Read a client's request.  Its ``prompt`` is a saved prompt of this gateway, as ``headgate.prompt`` is.
+
+    Raises GatewayError (400) with ``param`` if a member is invalid or not supported.
+    """
     native = codec.decode_object(body)
     trace, options = native.pop("include_route_trace", None), native.pop("headgate", None)
     model, stream = read_model(native), read_stream(native)
@@ -54,7 +62,12 @@ def read(body: bytes) -> Call:
         most = codec.as_integer(native["max_output_tokens"])
         if most is None or most < 1:
             raise invalid("max_output_tokens", "must be an integer of at least 1")
-    members = to_chat.members(native)
+    saved = saved_prompts.read_reference(native.pop("prompt", NULL), "prompt")
+    named = saved is not None or saved_prompts.names_prompt(options)
+    may_be_empty = named and saved_prompts.is_empty(native.get("input"))
+    if may_be_empty:
+        native["input"] = EMPTY_ARRAY
+    members = to_chat.members(native, may_be_empty)
     prompt = ResponsesPrompt(members, len(members["messages"]), native, to_chat.special_tools(native))
     # A stream of this API always reports its usage.
     lost = to_chat.left_out(native)
@@ -63,7 +76,30 @@ def read(body: bytes) -> Call:
         call.trace = read_trace(trace)
     if options is not None:
         read_options(options, call)
+    if saved is not None:
+        if call.saved_prompt is not None:
+            raise invalid("prompt", "means the same as 'headgate.prompt': send one of the two")
+        call.saved_prompt = saved
     return call
+
+
+def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
+    """Return the call with a saved prompt's messages before its own.  Instructions go before its ``instructions``.
+
+    An answer still repeats the request as the client sent it.
+    """
+    native = dict(call.native or {})
+    instructions, turns = saved_prompts.parted(messages)
+    if instructions:
+        native["instructions"] = to_chat.with_instructions_before(native.get("instructions"), instructions)
+    if turns:
+        native["input"] = saved_prompts.with_messages_before(to_chat.as_items(native["input"]), turns)
+    body = to_chat.members(native, may_be_empty=True)
+    assert isinstance(call.prompt, ResponsesPrompt)
+    prompt = replace(call.prompt, members=body, size=len(body["messages"]))
+    # Instructions alone are a question, which only the canonical form can ask
+    complete = None if saved_prompts.is_empty(native["input"]) else native
+    return replace(call, body=body, native=complete, prompt=prompt)
 
 
 def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
@@ -76,7 +112,7 @@ def render(call: Call, target: Target, ask_usage: bool) -> Rendered:
         members = call.native.copy()
     else:
         members = from_chat.members(call.body)
-        dropped = tuple(dict.fromkeys((*call.lost, *from_chat.left_out(call.body), *fitting.unfit(call.thoughts))))
+        dropped = tuple(dict.fromkeys((*call.lost, *from_chat.left_out(call.body), *unfit(call.thoughts))))
     members["model"] = codec.raw(target.upstream_model)
     members["store"] = codec.raw(False)
     row = target.row

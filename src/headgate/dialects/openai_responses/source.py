@@ -17,9 +17,9 @@ from headgate.dialects.base import (
     ToolDelta,
     ToolStart,
 )
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_responses.to_chat import CUSTOM_INPUT
+from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec, sse

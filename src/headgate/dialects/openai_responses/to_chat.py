@@ -26,6 +26,7 @@ _ROLES = ("user", "assistant", "system", "developer")
 _FUNCTIONS = ("function", "custom")
 _OF_FUNCTION = ("name", "description", "parameters", "strict")
 _OF_FILE = ("file_data", "filename", "file_id", "file_url")
+_BETWEEN = "\n\n"  # instructions
 _TEXT = codec.raw("text")
 _FUNCTION = codec.raw("function")
 
@@ -39,13 +40,15 @@ class Special(Struct, frozen=True, gc=False):
     namespace: str = ""
 
 
-def members(native: Object) -> Object:
-    """Convert a request's members.  Raises GatewayError (400) with ``param`` if one is invalid."""
+def members(native: Object, may_be_empty: bool = False) -> Object:
+    """Convert a request's members.  ``may_be_empty``: it needs no input.  Raises GatewayError (400) with ``param`` if
+    one is invalid.
+    """
     found: Object = {key: native[key] for key in _AS_THEY_ARE if key in native}
     for name, chat in _RENAMED.items():
         if not codec.is_null(native.get(name)):
             found[chat] = native[name]
-    found["messages"] = codec.raw(_messages(native))
+    found["messages"] = codec.raw(_messages(native, may_be_empty))
     effort = (_object(native, "reasoning") or {}).get("effort")
     if not codec.is_null(effort) and effort is not None:
         found["reasoning_effort"] = effort
@@ -88,7 +91,19 @@ def left_out(native: Object) -> tuple[str, ...]:
 # ------------------------------------------------------------------------------------- messages
 
 
-def _messages(native: Object) -> list[Object]:
+def with_instructions_before(raw: Raw | None, texts: list[str]) -> Raw:
+    """Return ``instructions`` with further texts before their own."""
+    own = codec.as_text(raw)
+    return codec.raw(_BETWEEN.join([*texts, own] if own else texts))
+
+
+def as_items(raw: Raw) -> Raw:
+    """Return an ``input`` as an array of items: a string is a user's message."""
+    text = codec.as_text(raw)
+    return raw if text is None else codec.raw([{"role": "user", "content": text}])
+
+
+def _messages(native: Object, may_be_empty: bool) -> list[Object]:
     found: list[Object] = []
     instructions = native.get("instructions")
     if instructions is not None and instructions != NULL:
@@ -104,12 +119,12 @@ def _messages(native: Object) -> list[Object]:
         found.append({"role": codec.raw("user"), "content": given})
         return found
     items = codec.as_objects(given)
-    if not items:
+    if items is None or not (items or may_be_empty):
         raise invalid("input", "must be a string or an array of at least one item, and an item is an object")
     turns = _Turns(found)
     for i, item in enumerate(items):
         _add(item, f"input[{i}]", turns)
-    if not found:
+    if not found and not may_be_empty:
         raise invalid("input", "has no message and no tool call that a model could answer")
     return found
 

@@ -10,6 +10,7 @@ from functools import cache
 from zoneinfo import ZoneInfo
 
 DAY_S = 86_400
+DAY_NS = DAY_S * 1_000_000_000
 NEVER = float("inf")
 
 

@@ -29,15 +29,19 @@ _BUDGET, _LIMITS = attrgetter("budget"), attrgetter("limits")
 
 
 class QuotaTable:
-    """The quotas of one Snapshot.  ``empty``: there are none, so no call is counted.  ``grouped``: some are groups'."""
+    """The quotas of one Snapshot.  ``empty``: there are none, so no call is counted.  ``grouped``: some are groups'.
 
-    __slots__ = ("_counted", "_groups", "_made", "_parents", "_snapshot", "empty", "grouped", "known")
+    ``before`` is the table of an earlier one: parents of tokens are looked for where they were then.
+    """
 
-    def __init__(self, snapshot: Snapshot) -> None:
+    __slots__ = ("_counted", "_groups", "_made", "_parents", "_scanned", "_snapshot", "empty", "grouped", "known")
+
+    def __init__(self, snapshot: Snapshot, before: QuotaTable | None = None) -> None:
         self._snapshot = snapshot
         self.known: dict[str, Quotas] = {}  # by the grant's id: what ``of`` has found
         self._made: dict[str, Quota | None] = {}  # by key: the counters know one that is the same object at once
-        self._parents: dict[str, Grant] | None = None
+        self._parents: dict[str, bytes] = {} if before is None else before._parents  # digests of tokens by id
+        self._scanned = False
         self._counted: dict[str, Grant] | None = None
         self._groups = tuple(
             (group, quota)
@@ -118,12 +122,15 @@ class QuotaTable:
         return self._counted.get(ident)
 
     def _parent(self, ident: str) -> Grant | None:
-        """Looked up among those that have children: once for a Snapshot."""
-        if self._parents is None:
-            tokens = self._snapshot.tokens.values()
-            wanted = {grant.parent for grant in tokens if grant.parent}
-            self._parents = {grant.id: grant for grant in tokens if grant.id in wanted}
-        return self._parents.get(ident)
+        """Looked for among all tokens only where it is not where it was: at most once for a Snapshot."""
+        tokens = self._snapshot.tokens
+        found = tokens.get(self._parents.get(ident, b""))
+        if (found is None or found.id != ident) and not self._scanned:
+            wanted = {grant.parent for grant in tokens.values() if grant.parent}
+            self._parents = {grant.id: digest for digest, grant in tokens.items() if grant.id in wanted}
+            self._scanned = True
+            found = tokens.get(self._parents.get(ident, b""))
+        return found if found is not None and found.id == ident else None
 
 
 def quotas_of(each: tuple[Quota, ...]) -> Quotas:

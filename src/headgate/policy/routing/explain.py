@@ -74,7 +74,7 @@ class Explanation(Struct, frozen=True):
     for a computed order, with the class of this call: ``auto (hard)``.
     """
 
-    requested: str
+    requested_model: str
     alias: str
     strategy: str
     retries: int

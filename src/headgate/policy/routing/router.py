@@ -68,7 +68,7 @@ class _Made(NamedTuple):
 class Router:
     """Plans for one Snapshot, and remembers them.
 
-    ``before`` is the Router of an earlier one: its offers are reused where only tokens have changed since.
+    ``before`` is the Router of an earlier one: offers and tokens' parents that are as before are taken from it.
     """
 
     __slots__ = ("_made", "_of_tenants", "offers", "quotas", "snapshot")
@@ -76,11 +76,12 @@ class Router:
     def __init__(self, snapshot: Snapshot, before: Router | None = None) -> None:
         self.snapshot = snapshot
         self.offers: Offers
+        self.quotas: QuotaTable
         if before is not None and before.snapshot.providers is snapshot.providers:
             self.offers = before.offers
         else:
             self.offers = Offers(snapshot.providers)
-        self.quotas = QuotaTable(snapshot)
+        self.quotas = QuotaTable(snapshot, None if before is None else before.quotas)
         self._made: Bounded[str, _Made] = Bounded(MAX_REMEMBERED)
         self._of_tenants: Bounded[tuple[str, str], _Made] = Bounded(MAX_REMEMBERED)
 

@@ -70,7 +70,7 @@ class Answering(Struct):  # made in C, once a call
         )  # fmt: skip
         passes = backend.passes if backend.name == client.name else None
         if passes is not None and passes.returns:
-            receipt.returned = returned(upstream.headers, passes.returns)
+            receipt.fields += returned(upstream.headers, passes.returns, reply.secrets)
         if upstream.streamed:
             await self._relay(upstream, reply, attempt, recovery)
             return
@@ -154,7 +154,7 @@ class Answering(Struct):  # made in C, once a call
         """The attempt is over, and another one will follow."""
         self.pump = None
         self.answer = None
-        self.receipt.returned = b""
+        self.receipt.fields, self.receipt.dropped = b"", ()
 
     def conclude(self) -> Ending:
         """What is left to send when the last attempt has delivered and has ended."""

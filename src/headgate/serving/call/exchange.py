@@ -23,8 +23,8 @@ from headgate.errors import (
     ClientGone,
     GatewayError,
 )
-from headgate.model import NO_OPTIONS, Attempt, Call, Limits, Plan
-from headgate.policy import auth
+from headgate.model import NO_OPTIONS, Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
@@ -32,6 +32,7 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.admission import Admission
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
 from headgate.serving.call.cached import CachedAnswering, look_up
+from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
@@ -75,6 +76,7 @@ class Exchange:
         self._replay = replay
         self._health = directory.health
         self._admission = Admission(directory.counters)
+        self.counting = TokenCounting(directory, refusals, carriers, limits)
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
         """One call, to its end, as ``client``'s API has it.  Raises nothing."""
@@ -128,7 +130,7 @@ class Exchange:
         keyed = b"idempotency-key" in request.headers
         if keyed and self._replay.repeat(request, grant.id, egress):
             return None
-        call = client.read(request.body)
+        call = self._read(request, client, grant, router.snapshot)
         plan = router.plan(call, grant, request.headers)
         keeps = plan.keeps or call.options is not NO_OPTIONS
         if keeps:
@@ -150,6 +152,13 @@ class Exchange:
         if keeps or keyed:
             self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan
+
+    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
+        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
+        call = client.read(request.body)
+        if call.saved_prompt is None:
+            return call
+        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered.  Returns None where the call repeats another one."""
@@ -242,7 +251,8 @@ class Exchange:
         else:
             asked, ask_usage = recovery.asked, recovery.asks_usage(attempt)
         rendered = BACKENDS[target.provider.dialect].render(asked, target, ask_usage)
-        receipt.dropped = rendered.dropped
+        if rendered.dropped:
+            receipt.drop(rendered.dropped)
         return self._carriers[target.provider.carrier].ask(
             attempt, rendered, request.headers, call.stream, deadline, self._limits.max_answer
         )

@@ -39,6 +39,7 @@ from headgate.serving.call.holding import Holding
 from headgate.serving.replay.answers import CacheUse
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import as_text, encode
+from headgate.wire.http import visible
 
 _monotonic = time.monotonic
 
@@ -96,7 +97,7 @@ class Receipt:
     not_continued = ""  # of a stream that broke: why it could not go on
     cache: CacheUse | None = None  # how it uses the response cache
     holding: Holding | None = None  # the limits and budgets that it counts against
-    returned = b""  # header lines of the last attempt's answer, for the client
+    fields = b""  # of the last attempt: header lines for the client, of its answer and of what it was not sent
     dropped: tuple[str, ...] = ()  # members of the request that the last attempt's target could not be sent
     stopped = False  # its budget could not pay for more of the answer
     _metadata = _METADATA
@@ -154,6 +155,11 @@ class Receipt:
             )
         )  # fmt: skip
 
+    def drop(self, names: tuple[str, ...]) -> None:
+        """The attempt's target is not sent these members of the request."""
+        self.dropped = names
+        self.fields = b"x-headgate-dropped: %b\r\n" % visible(", ".join(names))
+
     def step(self, event: str) -> None:
         self._state = lifecycle.TABLE[self._state, event]
 
@@ -169,7 +175,8 @@ class Receipt:
         """The answer of an earlier call, which ``attempt`` wrote, is given again: no upstream is asked."""
         self.step("try")
         self.target = attempt
-        self.dropped = dropped
+        if dropped:
+            self.drop(dropped)
         self.number = 0
         self._metadata = _OF_REPLAY
 

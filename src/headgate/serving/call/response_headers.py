@@ -24,6 +24,7 @@ from headgate.errors import (
 )
 from headgate.model import SeamRecord
 from headgate.serving.call.receipt import Receipt
+from headgate.wire.http import visible
 
 _monotonic = time.monotonic
 _TIMING = (
@@ -39,19 +40,14 @@ def of_answer(receipt: Receipt) -> bytes:
     """A whole answer's, and (with the stream's id) a stream's."""
     return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b%b" % (
         (receipt.label or receipt.client_id).encode(),
-        _printable(receipt.requested),
+        visible(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
         b"x-headgate-attempts: 1\r\n"
         if receipt.number == 1 and not receipt.fell_back and receipt.cache is None
         else _of_route(receipt),
-        receipt.returned if not receipt.dropped else receipt.returned + _of_drops(receipt.dropped),
+        receipt.fields,
         timing(receipt) if receipt.holding is None else timing(receipt) + receipt.holding.fields(),
     )
-
-
-def _of_drops(dropped: tuple[str, ...]) -> bytes:
-    """The members of the request that its target cannot be sent."""
-    return b"x-headgate-dropped: %b\r\n" % b", ".join(map(_printable, dropped))
 
 
 def _of_route(receipt: Receipt) -> bytes:
@@ -64,12 +60,12 @@ def _of_route(receipt: Receipt) -> bytes:
     first = receipt.meant
     if first is None or not receipt.fell_back:
         return out
-    return out + b"x-headgate-fallback-from: %b\r\n" % _printable(first.name)
+    return out + b"x-headgate-fallback-from: %b\r\n" % visible(first.name)
 
 
 def seam_comment(seam: SeamRecord) -> bytes:
     """The comment that marks where another attempt goes on."""
-    return b": continued after %d characters by %b\n\n" % (seam.after, _printable(seam.target))
+    return b": continued after %d characters by %b\n\n" % (seam.after, visible(seam.target))
 
 
 def of_stream(receipt: Receipt) -> bytes:
@@ -80,18 +76,16 @@ def of_error(error: GatewayError, receipt: Receipt) -> bytes:
     """An error's: which call failed, which target was asked last, and when the client may come again."""
     out = b"x-request-id: %b\r\n" % (receipt.label or receipt.client_id).encode()
     if receipt.requested:
-        out += b"x-headgate-requested-model: %b\r\n" % _printable(receipt.requested)
+        out += b"x-headgate-requested-model: %b\r\n" % visible(receipt.requested)
     if receipt.attempts:
         last = receipt.attempts[-1]
-        target = (last.provider.encode(), _printable(last.model), len(receipt.attempts))
+        target = (last.provider.encode(), visible(last.model), len(receipt.attempts))
         out += b"x-headgate-provider: %b\r\nx-headgate-model: %b\r\nx-headgate-attempts: %d\r\n" % target
         if len(receipt.attempts) > 1 and error.retry_after is None and error.kind not in HOPELESS:
             out += b"x-should-retry: false\r\n"  # what a retry can do has been done here
-    if receipt.dropped:
-        out += _of_drops(receipt.dropped)
     if receipt.holding is not None:
         out += receipt.holding.fields()
-    return out + receipt.returned + of_refusal(error) + timing(receipt)
+    return out + receipt.fields + of_refusal(error) + timing(receipt)
 
 
 # What a retry within minutes cannot mend, although its status invites one.  Our own limits: where no wait helps.
@@ -141,10 +135,3 @@ def timing(receipt: Receipt) -> bytes:
     return _TIMING % (
         (authed - received) * 1e3, (routed - authed) * 1e3, queue, connect, ttfb, total - queue - connect - ttfb,
     )  # fmt: skip
-
-
-def _printable(text: str) -> bytes:
-    """A name of the client's choosing as a header value: what is not visible ASCII is replaced."""
-    if len(text) <= 256 and text.isascii() and text.isprintable():
-        return text.encode()
-    return "".join(c if c.isascii() and c.isprintable() else "?" for c in text[:256]).encode()

@@ -11,7 +11,7 @@ import msgspec
 
 from headgate.catalog import parameters
 from headgate.dialects import registry
-from headgate.dialects.base import Client
+from headgate.dialects.base import Client, CountedBy
 from headgate.errors import (
     DRAINING,
     INVALID_JSON,
@@ -84,6 +84,10 @@ class Routes:
                 route = f"{prefix}{client.path}".encode()
                 self._clients[route] = client
                 self._table[route] = {b"POST": partial(self._call, client)}
+                if client.counts is not None:
+                    route = f"{prefix}{client.counts.path}".encode()
+                    self._clients[route] = client
+                    self._table[route] = {b"POST": partial(self._count, client, client.counts)}
             self._table[f"{prefix}/models".encode()] = self._read(lists.models)
             self._collections[f"{prefix}/models/".encode()] = self._read(lists.model)
             self._table[f"{prefix}/aliases".encode()] = self._read(lists.aliases)
@@ -170,6 +174,9 @@ class Routes:
 
     def _call(self, client: Client, request: Request, egress: Egress) -> None:
         self._start(self._exchange.run(request, egress, client), "call", egress)
+
+    def _count(self, client: Client, counts: CountedBy, request: Request, egress: Egress) -> None:
+        self._start(self._exchange.counting.run(request, egress, client, counts), "count", egress)
 
     def _start(self, coroutine: object, name: str, egress: Egress) -> None:
         fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question

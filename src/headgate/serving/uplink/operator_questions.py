@@ -12,6 +12,7 @@ import msgspec
 from headgate.dialects.registry import DEFAULT
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.model import Grant
+from headgate.policy import saved_prompts
 from headgate.policy.admission import standings
 from headgate.policy.routing.explain import account_states
 from headgate.process.channel import Ask, AskReply
@@ -44,8 +45,10 @@ def _standings(_ask: Ask, directory: SnapshotDirectory, now: float) -> object:
 
 
 def _explain(ask: Ask, directory: SnapshotDirectory, now: float) -> object:
+    asker = _asker(ask.grant, directory)
     call = DEFAULT.read(ask.params.get("body", "").encode())
-    return directory.router.explain(call, _asker(ask.grant, directory), directory.health, now)
+    call = saved_prompts.put_before(call, asker.tenant, directory.snapshot.prompts, DEFAULT.with_prompt)
+    return directory.router.explain(call, asker, directory.health, now)
 
 
 def _quotas(ask: Ask, directory: SnapshotDirectory, _now: float) -> object:

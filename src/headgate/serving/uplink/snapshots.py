@@ -15,7 +15,7 @@ from pathlib import Path
 import msgspec
 from msgspec.structs import replace
 
-from headgate.model import Alias, Grant, ModelRow, Price, Provider, Snapshot
+from headgate.model import Alias, Grant, ModelRow, Price, Provider, SavedPrompt, Snapshot
 from headgate.process.channel import Patch, SnapshotPart, World, down_frames, frame
 
 MAX_PATCHES = 1000  # behind a whole Snapshot
@@ -28,7 +28,7 @@ def compose(generation: int, world: World, tokens: Mapping[bytes, Grant]) -> Sna
     """A Snapshot from what travels."""
     return Snapshot(
         generation, tokens, world.providers, world.aliases, world.default_model, world.timeouts, world.retries,
-        world.unpriced, world.presets, world.tenants, world.groups,
+        world.unpriced, world.presets, world.tenants, world.groups, world.prompts,
     )  # fmt: skip
 
 
@@ -37,6 +37,7 @@ class Assembly:
 
     _world: World | None
     _providers: dict[str, Provider]
+    _prompts: dict[str, SavedPrompt]
     _tokens: dict[bytes, Grant]
 
     def __init__(self) -> None:
@@ -55,17 +56,19 @@ class Assembly:
             raise ValueError("a snapshot without its world")
         self._seq, self._generation = part.seq + 1, part.generation
         self._providers |= self._world.providers if part.seq == 0 else part.providers
+        self._prompts |= part.prompts
         self._tokens.update(part.tokens)
         if not part.last:
             return None
-        whole = compose(part.generation, replace(self._world, providers=self._providers), self._tokens)
+        world = replace(self._world, providers=self._providers, prompts=self._prompts)
+        whole = compose(part.generation, world, self._tokens)
         self.drop()
         return whole
 
     def drop(self) -> None:
         """Discard the parts of an incomplete Snapshot."""
         self._seq = self._generation = 0
-        self._world, self._providers, self._tokens = None, {}, {}
+        self._world, self._providers, self._prompts, self._tokens = None, {}, {}, {}
 
 
 def patched(snapshot: Snapshot, patch: Patch) -> Snapshot:
@@ -83,7 +86,9 @@ def patched(snapshot: Snapshot, patch: Patch) -> Snapshot:
         return replace(snapshot, generation=patch.generation, tokens=tokens)
     if patch.order is not None:
         known = {**snapshot.providers, **world.providers}
-        world = replace(world, providers={name: known[name] for name in patch.order})
+        prompts = {key: one for key, one in snapshot.prompts.items() if key not in patch.removed_prompts}
+        providers = {name: known[name] for name in patch.order}
+        world = replace(world, providers=providers, prompts={**prompts, **world.prompts})
     return compose(patch.generation, world, tokens)
 
 
@@ -159,6 +164,7 @@ def boot_snapshot(declared: Snapshot, kept: Snapshot | None) -> Snapshot:
         aliases=_aliases(declared.aliases, kept.aliases, providers),
         tenants={**{name: one for name, one in kept.tenants.items() if one.origin == "store"}, **declared.tenants},
         groups=(*declared.groups, *(group for group in kept.groups if group.origin == "store")),
+        prompts={**{key: one for key, one in kept.prompts.items() if one.origin == "store"}, **declared.prompts},
     )
 
 

@@ -23,7 +23,7 @@ from typing import Literal
 
 import httptools
 
-from headgate.testing.provider.server import Request
+from headgate.testing.provider.server import ReceivedRequest
 
 Step = (
     tuple[Literal["send"], bytes]
@@ -38,7 +38,7 @@ class _RequestCallbacks:
 
     def __init__(self) -> None:
         self.parser = httptools.HttpRequestParser(self)
-        self.done: list[Request] = []
+        self.done: list[ReceivedRequest] = []
         self._url, self._headers, self._body = b"", list[tuple[str, str]](), b""
 
     def on_message_begin(self) -> None:
@@ -55,7 +55,7 @@ class _RequestCallbacks:
 
     def on_message_complete(self) -> None:
         method, version = self.parser.get_method().decode("ascii"), self.parser.get_http_version()
-        self.done.append(Request(method, self._url.decode("latin-1"), version, self._headers, self._body))
+        self.done.append(ReceivedRequest(method, self._url.decode("latin-1"), version, self._headers, self._body))
 
 
 class ScriptedUpstream:
@@ -71,7 +71,7 @@ class ScriptedUpstream:
             raise ValueError("a scripted upstream needs at least one script")
         self._scripts = list(scripts)
         self.host, self.port = "", 0
-        self.requests: list[Request] = []
+        self.requests: list[ReceivedRequest] = []
         self.received: list[bytearray] = []
         self.closed_at: list[float] = []
         self.failures: list[str] = []

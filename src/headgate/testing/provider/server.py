@@ -24,7 +24,7 @@ _REASONS = {status.value: status.phrase for status in HTTPStatus}
 Headers = Iterable[tuple[str, str]]
 
 
-class Request(Struct):
+class ReceivedRequest(Struct):
     """One request as it came.  Header names are lower-case; ``target`` is path and query, undecoded."""
 
     method: str
@@ -69,7 +69,7 @@ class RequestLog(Struct):
     timed: bool = False
     listeners: list[Callable[[], None]] = field(default_factory=list)
 
-    def open(self, request: Request, connection: int) -> Seen:
+    def open(self, request: ReceivedRequest, connection: int) -> Seen:
         keep = self.requests.maxlen != 0  # with nothing kept, no prompt outlives its answer
         headers = dict(request.headers) if keep else {}
         body = request.body if keep else b""
@@ -99,7 +99,7 @@ class ReplyWriter:
     __slots__ = ("_chunked", "_connection", "_transport", "keep_alive", "on_gone", "on_room", "over", "request", "seen")
 
     def __init__(
-        self, connection: ProviderConnection, transport: asyncio.Transport, request: Request, seen: Seen
+        self, connection: ProviderConnection, transport: asyncio.Transport, request: ReceivedRequest, seen: Seen
     ) -> None:
         self._connection, self._transport = connection, transport
         self.request, self.seen = request, seen
@@ -211,7 +211,7 @@ class ProviderConnection(asyncio.Protocol):
         self._serial, self._answer, self._journal, self._open = serial, answer, journal, open_
         self._parser = httptools.HttpRequestParser(self)
         self._transport: asyncio.Transport | None = None
-        self._waiting: deque[Request] = deque()
+        self._waiting: deque[ReceivedRequest] = deque()
         self._reply: ReplyWriter | None = None
         self.tasks: set[asyncio.Task[None]] = set()  # the acts under way; each ends with the connection at the latest
         self._url = b""
@@ -276,7 +276,7 @@ class ProviderConnection(asyncio.Protocol):
         self._body.append(body)
 
     def on_message_complete(self) -> None:
-        request = Request(
+        request = ReceivedRequest(
             self._parser.get_method().decode("ascii"),
             self._url.decode("latin-1"),
             self._parser.get_http_version(),

@@ -36,11 +36,11 @@ def limits_wish(**limits: int | None) -> dict[str, int | None]:
     return {name: value or None for name, value in limits.items() if value is not None}
 
 
-def budget_wish(text: str | None, hard: bool | None, zone: str | None) -> dict[str, Any]:
-    """``budget`` of a wish, or nothing.  Raises Trouble."""
+def budget_wish(text: str | None, hard: bool | None, zone: str | None, option: str = "--budget") -> dict[str, Any]:
+    """``budget`` of a wish, or nothing.  ``option``: what the text is given with.  Raises Trouble."""
     if text is None:
         if hard is not None or zone is not None:
-            raise Trouble("--hard, --soft and --zone belong to a budget", "give --budget, like 5/month", 2)
+            raise Trouble("--hard, --soft and --zone belong to a budget", f"give {option}, like 5/month", 2)
         return {}
     if text == "none":
         return {"budget": None}

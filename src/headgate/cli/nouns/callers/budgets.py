@@ -70,7 +70,7 @@ def put(
     wish: dict[str, Any] = {
         "match": {key: value for key, value in match.items() if value is not None},
         "limits": limits_wish(rpm=rpm, tpm=tpm, rpd=rpd, parallel=parallel),
-        **(budget_wish(budget, hard, zone).get("budget") or {}),
+        **(budget_wish(budget, hard, zone, "--usd").get("budget") or {}),
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/budgets", name), wish)

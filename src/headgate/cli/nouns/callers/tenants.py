@@ -105,7 +105,7 @@ def put(
 
 @app.command("remove")
 def remove(name: Name, config: Config = None, state_dir: StateDir = None, as_json: Json = False) -> None:
-    """Remove a tenant that has no tokens and no aliases."""
+    """Remove a tenant that has no tokens, aliases or prompts."""
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("DELETE", at("/tenants", name))
     changed(answer, f"removed {name}", as_json)

@@ -6,27 +6,20 @@ those.
 
 from __future__ import annotations
 
-import getpass
-import sys
-from enum import StrEnum
 from typing import Annotated, Any
 
 import typer
 
+from headgate.catalog import words
 from headgate.cli.display.terminal import moment, show, table
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
+from headgate.cli.parsing.secrets import read_secret
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
 
 app = noun("Users of the admin API, and their roles.")
 
 
-class RoleChoice(StrEnum):
-    admin = "admin"
-    operator = "operator"
-    viewer = "viewer"
-    tenant_admin = "tenant_admin"
-
-
+ROLES = words.listed(words.Role)
 Ident = Annotated[str, typer.Argument(metavar="NAME", help="A user's name, e-mail or id.")]
 Tenant = Annotated[str | None, typer.Option(help="The tenant of a tenant admin.")]
 
@@ -50,7 +43,7 @@ def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = F
 @app.command("add")
 def add(
     name: Annotated[str, typer.Argument(help="The name to log in with.")],
-    role: Annotated[RoleChoice, typer.Option(help="What the user may do.")] = RoleChoice.viewer,
+    role: Annotated[str, typer.Option(help=f"What the user may do: {ROLES}.")] = "viewer",
     email: Annotated[str | None, typer.Option(help="Opens a login like the name.")] = None,
     tenant: Tenant = None,
     no_password: Annotated[bool, typer.Option("--no-password", help="Only an admin can give one later.")] = False,
@@ -59,11 +52,11 @@ def add(
     as_json: Json = False,
 ) -> None:
     """Add a user.  The password is piped in, or asked for without being shown."""
-    wish: dict[str, Any] = {"name": name, "role": role.value}
+    wish: dict[str, Any] = {"name": name, "role": role}
     wish |= {"email": email} if email else {}
     wish |= {"tenant": tenant} if tenant else {}
     if not no_password:
-        wish["password"] = _password(name)
+        wish["password"] = read_secret("password", name, twice=True)
     with open_gateway(config, state_dir) as gateway:
         made = gateway.call("POST", "/users", wish)
     show(made, as_json, lambda: f"added {made['name']} ({made['role'].replace('_', ' ')})")
@@ -73,7 +66,7 @@ def add(
 def edit(
     ident: Ident,
     name: Annotated[str | None, typer.Option(help="Another name.")] = None,
-    role: Annotated[RoleChoice | None, typer.Option(help="Another role.")] = None,
+    role: Annotated[str | None, typer.Option(help=f"Another role: {ROLES}.")] = None,
     email: Annotated[str | None, typer.Option(help="Another e-mail; none: take it away.")] = None,
     tenant: Tenant = None,
     disabled: Annotated[
@@ -86,7 +79,7 @@ def edit(
     """Change a user.  It holds from the next request."""
     wish = {
         "name": name,
-        "role": role.value if role else None,
+        "role": role,
         "email": None if email == "none" else email,
         "tenant": tenant,
         "disabled": disabled,
@@ -105,7 +98,7 @@ def password(ident: Ident, config: Config = None, state_dir: StateDir = None, as
     with open_gateway(config, state_dir) as gateway:
         name = gateway.call("GET", at("/users", ident))["name"]
         gateway.let_go()
-        wish = {"password": _password(name)}
+        wish = {"password": read_secret("password", name, twice=True)}
         answer = gateway.call("POST", at("/users", ident, "password"), wish)
     show(answer, as_json, lambda: f"changed the password of {name}; all sessions have ended")
 
@@ -116,19 +109,6 @@ def remove(ident: Ident, config: Config = None, state_dir: StateDir = None, as_j
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("DELETE", at("/users", ident))
     show(answer, as_json, lambda: f"removed {answer['name']}")
-
-
-def _password(name: str) -> str:
-    """From the terminal, twice; else the first line of standard input."""
-    if not sys.stdin.isatty():
-        given = sys.stdin.readline().rstrip("\r\n")
-    else:
-        given = getpass.getpass(f"password of {name} (not shown): ")
-        if getpass.getpass("again: ") != given:
-            raise Trouble("the two passwords differ", "try again", 2)
-    if not given:
-        raise Trouble("no password was given", "pipe it in, or type it at the prompt", 2)
-    return given
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

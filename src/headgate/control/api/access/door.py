@@ -20,7 +20,7 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from headgate.control.api import docs
 from headgate.control.api.access.callers import PRINCIPAL, address_of, cookie_of
-from headgate.control.api.access.needs import NotServed, need_of
+from headgate.control.api.access.needs import PREFIX, NotServed, need_of
 from headgate.control.api.errors import STORE_AWAY, not_served, rendered
 from headgate.control.audit.chain import ACTOR, Actor
 from headgate.control.identity import sessions
@@ -40,6 +40,8 @@ from headgate.wire.urls import is_loopback
 PROBES = frozenset({"/livez", "/readyz"})
 OPEN_PATHS = PROBES | {docs.PAGE, docs.STYLE, "/openapi.json"}
 MAX_BODY = 1 << 20
+MAX_IMPORT = 16 << 20  # an export of as many keys, each as long, as a store takes
+LARGE_BODIES = {f"POST {PREFIX}/vault/import": MAX_IMPORT}
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS"})
 CSRF_HEADER = b"x-csrf-token"
 ADMIN_TOKEN = "admin token"  # as a caller's name
@@ -95,7 +97,7 @@ def _is_address(name: str) -> bool:
 
 
 class Door:
-    """Lets a request in whose caller may do what it asks for, from no foreign page, with no body above MAX_BODY."""
+    """Lets a request in whose caller may do what it asks for, from no foreign page, with no body that is too large."""
 
     def __init__(self, app: ASGIApp, admin_token: str, engine: AsyncEngine, hosts: Hosts | None = None) -> None:
         self._app = app
@@ -111,9 +113,10 @@ class Door:
             came = await self._caller(scope)
         except (SQLAlchemyError, OSError):
             came = rendered(CONTROL_AWAY, STORE_AWAY)
-        whole = await _whole(receive) if isinstance(came, Actor) and scope["type"] == "http" else receive
+        most = _most(scope)
+        whole = await _whole(receive, most) if isinstance(came, Actor) and scope["type"] == "http" else receive
         if whole is None:
-            came = rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
+            came = _too_large(most)
         if not isinstance(came, Actor):
             await came(scope, whole or receive, send)
             return
@@ -134,10 +137,10 @@ class Door:
             return rendered(FOREIGN_ORIGIN, sentence)
         stranger = Actor("stranger", address=address_of(scope))
         if scope["type"] == "http" and (linked or path in OPEN_PATHS):
-            return _within_bounds(headers) or stranger
+            return _within_bounds(headers, _most(scope)) or stranger
         need = need_of(method, path)
         if need is Need.NOTHING and scope["type"] == "http":
-            return _within_bounds(headers) or stranger
+            return _within_bounds(headers, _most(scope)) or stranger
         principal = await self._principal(headers, stranger.address)
         if not isinstance(principal, Principal):
             return principal
@@ -148,7 +151,7 @@ class Door:
         if principal.role not in need.roles:
             return rendered(FORBIDDEN, f"Your role is {principal.role}; this needs {_either(need)}.")
         scope[PRINCIPAL] = principal
-        return _within_bounds(headers) or principal.actor
+        return _within_bounds(headers, _most(scope)) or principal.actor
 
     async def _principal(self, headers: Mapping[bytes, bytes], address: str) -> Principal | Response:
         given = headers.get(b"authorization")
@@ -176,9 +179,17 @@ class Door:
         )  # fmt: skip
 
 
-def _within_bounds(headers: Mapping[bytes, bytes]) -> Response | None:
+def _most(scope: Scope) -> int:
+    return LARGE_BODIES.get(f"{scope.get('method')} {scope.get('path')}", MAX_BODY)
+
+
+def _too_large(most: int) -> Response:
+    return rendered(PAYLOAD_TOO_LARGE, f"The body may have {most >> 20} MiB at most.")
+
+
+def _within_bounds(headers: Mapping[bytes, bytes], most: int) -> Response | None:
     length = headers.get(b"content-length", b"0")
-    return None if length.isdigit() and int(length) <= MAX_BODY else rendered(PAYLOAD_TOO_LARGE, _TOO_LARGE)
+    return None if length.isdigit() and int(length) <= most else _too_large(most)
 
 
 def _forged(headers: Mapping[bytes, bytes], csrf: str) -> str | None:
@@ -195,10 +206,7 @@ def _either(need: Need) -> str:
     return " or ".join((", ".join(names[:-1]), names[-1])) if len(names) > 1 else names[0]
 
 
-_TOO_LARGE = f"The body may have {MAX_BODY >> 20} MiB at most."
-
-
-async def _whole(receive: Receive) -> Receive | None:
+async def _whole(receive: Receive, most: int) -> Receive | None:
     """Gives the body in one piece; None where it is too large.  A body without a length is counted here, before any
     route: what is raised while one reads it, FastAPI takes for a body that cannot be parsed.
     """
@@ -208,7 +216,7 @@ async def _whole(receive: Receive) -> Receive | None:
         if message["type"] != "http.request":
             break
         body += message.get("body", b"")
-        if len(body) > MAX_BODY:
+        if len(body) > most:
             return None
         if not message.get("more_body"):
             message = {"type": "http.request", "body": bytes(body)}

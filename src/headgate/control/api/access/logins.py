@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 import structlog
 from fastapi import APIRouter, Path, Request, Response
 
+from headgate.catalog.words import Role
 from headgate.control.api.access.callers import Caller, address_of, set_cookie
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
@@ -16,7 +17,7 @@ from headgate.control.api.routers import open_router, router
 from headgate.control.api.views import Page, View, seconds
 from headgate.control.identity import sessions, users
 from headgate.control.identity.passwords import Passwords
-from headgate.control.identity.roles import Principal, Role
+from headgate.control.identity.roles import Principal
 from headgate.control.identity.sessions import LoginSession, csrf_token
 from headgate.control.identity.throttle import LoginThrottle
 from headgate.control.identity.users import User

@@ -31,7 +31,7 @@ log = structlog.get_logger("headgate.api")
 
 def routes(admin: Admin, guard: Guard) -> APIRouter:
     """The routes, on these surroundings."""
-    api = APIRouter(include_in_schema=False)
+    api = APIRouter(prefix=PREFIX, include_in_schema=False)
     oidc = Oidc(admin.access.oidc) if admin.access.oidc is not None else None
 
     def provider() -> Oidc:
@@ -88,7 +88,7 @@ async def _known(engine: AsyncEngine, found: OidcUser, address: str) -> User:
     """The user of the store; made at the first login.  The provider decides on the role at each.  Raises OidcFailed."""
     actor = Actor("oidc", found.issuer, address=address)
     if found.role is None:
-        await _out(engine, found, actor)
+        await _end_sessions(engine, found, actor)
         raise OidcFailed("You have no role in this gateway; ask its admin for one.")
     granted = {"role": found.role, "tenant": found.tenant}
     wish = User("", found.name, found.role, found.email, found.tenant, issuer=found.issuer, subject=found.subject)
@@ -107,7 +107,7 @@ async def _known(engine: AsyncEngine, found: OidcUser, address: str) -> User:
     raise OidcFailed("There are too many users of this name.")
 
 
-async def _out(engine: AsyncEngine, found: OidcUser, actor: Actor) -> None:
+async def _end_sessions(engine: AsyncEngine, found: OidcUser, actor: Actor) -> None:
     """Ends the sessions of a user who has lost its roles."""
     log.warning("an OIDC user has no role here", issuer=found.issuer, subject=found.subject)
     user = await users.of_subject(engine, found.issuer, found.subject)

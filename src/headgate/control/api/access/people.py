@@ -6,13 +6,13 @@ from typing import Annotated, Any, Literal
 
 from fastapi import APIRouter, Path
 
+from headgate.catalog.words import Role
 from headgate.control.api.access.logins import Guard, PasswordChanged
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.views import Page, View, seconds
 from headgate.control.identity import users
-from headgate.control.identity.roles import Role
 from headgate.control.identity.users import User
 from headgate.errors import INVALID_VALUE, GatewayError
 from headgate.resources.fields import Text

@@ -25,7 +25,7 @@ from headgate.resources.fields import ModelName
 AliasName = Annotated[ModelName, Path(description="The alias; it may contain slashes.", examples=["headgate/chat"])]
 
 
-class Target(View):
+class TargetView(View):
     model: str
     weight: int
 
@@ -37,7 +37,7 @@ class AliasView(View, AliasSettings):
 
     object: Literal["headgate.alias"] = "headgate.alias"
     name: str
-    targets: list[Target]
+    targets: list[TargetView]
     use_case: str | None
     timeouts: dict[str, float]
     origin: Literal["file", "store", "shipped"]
@@ -123,7 +123,7 @@ def routes(admin: Admin) -> APIRouter:
 def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
     return AliasView.of(
         alias,
-        targets=[Target.of(ref) for ref in alias.targets],
+        targets=[TargetView.of(ref) for ref in alias.targets],
         timeouts=dict(alias.timeouts),
         managed_by_file=alias.origin == "file",
         uses_30d=uses.get(alias.name, 0),

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Sequence
 from typing import Any
 
-import msgspec
 from pydantic import Field
 
 from headgate.catalog.money import usd
 from headgate.control.api.parts import Admin
 from headgate.control.api.views import View, view_of
+from headgate.control.telemetry.live import holder_standings
 from headgate.model import Budget, CallGroup, CallLimits, Tenant
 from headgate.policy.admission.standings import BudgetStanding, HolderStanding, LimitStanding
 
-MOST_KEYS = 500  # of one question to a data process
-
 LimitStandingView = view_of(LimitStanding)
 BudgetStandingView = view_of(BudgetStanding)
-_standings = msgspec.json.Decoder(dict[str, HolderStanding])
 
 
 class LimitsView(view_of(CallLimits)):  # type: ignore[misc]
@@ -33,7 +29,7 @@ class BudgetView(View):
     zone: str
 
 
-class HolderStandingView(view_of(HolderStanding, "rpm", "tpm", "rpd", "parallel", "budget")):  # type: ignore[misc]
+class HolderStandingView(view_of(HolderStanding)):  # type: ignore[misc]
     """What one holder has used and has left; null: it has no such limit."""
 
     rpm: LimitStandingView | None  # type: ignore[valid-type]
@@ -68,10 +64,4 @@ def of_holder(holder: Tenant | CallGroup, standing: HolderStanding | None, creat
 
 async def used(admin: Admin, keys: Sequence[str]) -> dict[str, HolderStanding] | None:
     """What holders have used, by the keys of their counters; None where no data process answers."""
-    found: dict[str, HolderStanding] = {}
-    for start in range(0, len(keys), MOST_KEYS):
-        answer = await admin.link.ask("quotas", "", {"keys": json.dumps(list(keys[start : start + MOST_KEYS]))})
-        if answer is None or answer.status != 200:
-            return None
-        found |= _standings.decode(answer.body)
-    return found
+    return await holder_standings(admin.link, keys)

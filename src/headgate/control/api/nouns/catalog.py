@@ -14,7 +14,7 @@ from headgate.catalog.selection import MAX_LIMIT, MAX_WORDS, CatalogQuery
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
-from headgate.control.api.views import Changed, Page, View, seconds, view_of
+from headgate.control.api.views import Changed, Page, seconds, view_of
 from headgate.control.objects import changes
 from headgate.control.objects.registry import StoredModel
 from headgate.errors import MODEL_NOT_FOUND, GatewayError
@@ -35,32 +35,28 @@ class TierView(view_of(entries.TierInfo)):  # type: ignore[misc]
     """The price of a call of more than ``above`` prompt tokens."""
 
 
-class PriceView(view_of(entries.PriceInfo, "tiers")):  # type: ignore[misc]
+class PriceView(view_of(entries.PriceInfo)):  # type: ignore[misc]
     """USD per million tokens, null where unknown; ``source`` is the price list's snapshot id."""
 
     tiers: list[TierView]
 
 
-class InfoView(view_of(entries.Info, "price")):  # type: ignore[misc]
+class InfoView(view_of(entries.Info)):  # type: ignore[misc]
     """What is known of it.  An alias has the facts of what serves it now."""
 
     price: PriceView | None
 
 
-class OverrideView(View):
+class OverrideView(view_of(FactsWish)):  # type: ignore[misc]
     """What the operator said about ``provider/model``; null: not said."""
 
     target: str
-    title: str | None
-    context_window: int | None
-    max_output: int | None
-    capabilities: list[str] | None
     price: PriceView | None
     created: int | None
     updated: int | None
 
 
-class ModelView(view_of(entries.Model, "headgate")):  # type: ignore[misc]
+class ModelView(view_of(entries.Model)):  # type: ignore[misc]
     """An entry as `/v1/models` shows it."""
 
     object: Literal["model"]
@@ -168,10 +164,11 @@ def _add_changes(api: APIRouter, admin: Admin) -> None:
 
 def _override(target: str, stored: StoredModel) -> OverrideView:
     price = stored.body.price
-    return OverrideView.of(
+    view: OverrideView = OverrideView.of(
         stored.body,
         target=target,
         price=None if price is None else PriceView.of(price, source=STORE, tiers=[]),
         created=seconds(stored.created_at),
         updated=seconds(stored.updated_at),
     )
+    return view

@@ -13,10 +13,11 @@ from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import State
-from headgate.control.api.views import View, view_of
+from headgate.control.api.views import view_of
 from headgate.control.objects import named
 from headgate.dialects.registry import DEFAULT
 from headgate.model import Call, Grant
+from headgate.policy import saved_prompts
 from headgate.policy.routing.explain import CandidateAccount, CandidateView, Explanation
 from headgate.policy.routing.router import Router
 
@@ -30,7 +31,7 @@ class RouteAccountView(view_of(CandidateAccount)):  # type: ignore[misc]
     wait_s: float | None = Field(description="Null: until something is done about it.")
 
 
-class RouteCandidateView(view_of(CandidateView, "accounts")):  # type: ignore[misc]
+class RouteCandidateView(view_of(CandidateView)):  # type: ignore[misc]
     """A target that was looked at.  ``place``: its turn, from 1; null: it is left out, and ``reason`` says why.
     ``score``: with the strategies that learn, less is better.
     """
@@ -42,16 +43,13 @@ class RouteCandidateView(view_of(CandidateView, "accounts")):  # type: ignore[mi
     accounts: list[RouteAccountView]
 
 
-class RouteView(View):
+class RouteView(view_of(Explanation)):  # type: ignore[misc]
     """``live``: states and waits are those of the data process now; without one they are not known.  ``code`` and
     ``message``: the error that the client would get.
     """
 
     object: Literal["headgate.route"] = "headgate.route"
-    requested_model: str
     alias: str | None
-    strategy: str
-    retries: int
     live: bool
     code: str | None
     message: str | None
@@ -72,8 +70,9 @@ def routes(admin: Admin) -> APIRouter:
     ) -> RouteView:
         """Where a request would go, in which order, and why not elsewhere.  Sends nothing."""
         raw = json.dumps(body, ensure_ascii=False).encode(errors="surrogatepass")
-        call = DEFAULT.read(raw)
         grant = OPERATOR if token is None else _grant(token)
+        prompts = publication.snapshot.prompts
+        call = saved_prompts.put_before(DEFAULT.read(raw), grant.tenant, prompts, DEFAULT.with_prompt)
         answer = await admin.link.ask("explain", grant.id, {"body": raw.decode()})
         if answer is not None and answer.status == 200:
             return _view(msgspec.json.decode(answer.body, type=Explanation), live=True)
@@ -91,15 +90,15 @@ def routes(admin: Admin) -> APIRouter:
 
 
 def _view(found: Explanation, *, live: bool) -> RouteView:
-    return RouteView.of(
+    view: RouteView = RouteView.of(
         found,
-        requested_model=found.requested,
         alias=found.alias or None,
         live=live,
         code=found.code or None,
         message=found.message or None,
         candidates=[_candidate(one) for one in found.candidates],
     )
+    return view
 
 
 def _candidate(one: CandidateView) -> RouteCandidateView:

@@ -18,10 +18,11 @@ from headgate import __version__
 from headgate.catalog import prices
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
-from headgate.control.api.routers import router
+from headgate.control.api.routers import name_of, router
 from headgate.control.api.views import Changed, View, view_of
 from headgate.control.audit.chain import Change, record_alone
-from headgate.control.discovery.detection import Asked
+from headgate.control.ingest.recorder import Lag
+from headgate.control.objects.discovery.detection import Asked
 from headgate.control.refusals import INVALID_CONFIG, NOTHING_RUNS
 from headgate.control.snapshot.publication import Publication
 from headgate.control.snapshot.upkeep import Upkeep
@@ -43,16 +44,8 @@ class WorkerView(View):
     gauges_at: float | None
 
 
-class RecorderView(View):
+class RecorderView(view_of(Lag)):  # type: ignore[misc]
     """What the journal holds and the store does not yet."""
-
-    bytes_behind: int
-    records_behind: int
-    running_calls: int
-    unreadable_records: int
-    records_set_aside: int
-    records_damaged: int
-    error: str | None
 
 
 class ConfigView(View):
@@ -149,7 +142,7 @@ class Draining(View):
     draining: Literal[True] = True
 
 
-class Probe(View):
+class ProbeStatus(View):
     status: str
 
 
@@ -168,22 +161,13 @@ def _add_health(api: APIRouter, admin: Admin) -> None:
     @api.get("/health")
     async def health() -> Health:
         """What is known of the processes, the journal and the configuration."""
-        lag = admin.recorder.lag()
         return Health(
             version=__version__,
             uptime_s=round(time.time() - admin.started_at, 1),
             data_url=admin.data_url,
             generation=publication.snapshot.generation,
             workers=_workers(admin),
-            recorder=RecorderView(
-                bytes_behind=lag.bytes,
-                records_behind=lag.records,
-                running_calls=lag.running,
-                unreadable_records=lag.unreadable,
-                records_set_aside=lag.set_aside,
-                records_damaged=lag.damaged,
-                error=lag.error,
-            ),
+            recorder=RecorderView.of(admin.recorder.lag()),
             config=_config(publication, upkeep),
             refusals=RefusalsView(window_s=REFUSALS_WINDOW_S, codes=await _refusals(admin.engine)),
             prices=PricesView(snapshot=prices.price_list() or None),
@@ -279,14 +263,16 @@ async def _noted(admin: Admin, action: str) -> None:
 
 def probes(admin: Admin) -> APIRouter:
     """For whoever watches over the process: no token."""
-    api = APIRouter(tags=["probes"])
+    api = APIRouter(tags=["probes"], generate_unique_id_function=name_of)
 
     @api.get("/livez")
-    async def livez() -> Probe:
+    async def livez() -> ProbeStatus:
         """200 while the process answers."""
-        return Probe(status="ok")
+        return ProbeStatus(status="ok")
 
-    @api.get("/readyz", response_model=Probe, responses={503: {"model": Probe, "description": "Not ready."}})
+    @api.get(
+        "/readyz", response_model=ProbeStatus, responses={503: {"model": ProbeStatus, "description": "Not ready."}}
+    )
     async def readyz() -> JSONResponse:
         """503 while no data process is connected or the store does not take the journal."""
         ready = bool(admin.link.workers) and admin.recorder.lag().error is None

@@ -10,6 +10,7 @@ from pydantic import Field
 
 from headgate.catalog.names import ended, nearest
 from headgate.catalog.offers import ready
+from headgate.catalog.presets import Row
 from headgate.control.api.access.callers import Caller
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
@@ -19,16 +20,16 @@ from headgate.control.api.vault.accounts import AccountView, lived
 from headgate.control.api.vault.accounts import views as account_views
 from headgate.control.api.views import Changed, Origin, Page, View, created_of, view_of
 from headgate.control.audit.chain import Change, record_alone
-from headgate.control.discovery.prefills import find_trims
-from headgate.control.discovery.probe import Result, check
 from headgate.control.identity.roles import Principal
 from headgate.control.objects import changes
 from headgate.control.objects.assemble import Sources, problem_of_provider
+from headgate.control.objects.discovery.prefills import find_trims
+from headgate.control.objects.discovery.probe import Result, check
 from headgate.control.objects.registry import Objects, StoredProvider
 from headgate.control.refusals import ACCOUNT_NOT_FOUND, FORBIDDEN, PROVIDER_NOT_FOUND
 from headgate.control.snapshot.publication import Publication
 from headgate.errors import GatewayError
-from headgate.model import Provider
+from headgate.model import ConnectionLimits, Provider
 from headgate.process.channel import Resume
 from headgate.resources.fields import STORE, Label, ProviderName, Resource
 from headgate.resources.provider import ProviderBody, ProviderEdit, ProviderWish
@@ -36,22 +37,19 @@ from headgate.resources.provider import ProviderBody, ProviderEdit, ProviderWish
 PathName = Annotated[ProviderName, Path(description="The provider's name.")]
 
 
-class ProviderView(View):
+class PoolView(view_of(ConnectionLimits)):  # type: ignore[misc]
+    """Limits of the connections to the provider; seconds."""
+
+
+class ProviderView(view_of(Provider, "price", "catalog", "carrier")):  # type: ignore[misc]
     """``models``: how many are declared, null where any id passes.  ``status``: `no_key` and `unusable` serve nothing.
     ``shadowed``: a stored one of a name that the file declares too, which wins.  ``headers``: their names.
     """
 
     object: Literal["headgate.provider"] = "headgate.provider"
-    name: str
-    title: str | None
     base_url: str | None
-    dialect: str
-    auth: str
-    preset: str | None
-    quirks: list[str]
+    pool: PoolView
     headers: list[str]
-    training: str
-    prefill: str
     origin: Origin
     managed_by_file: bool
     status: Literal["ready", "no_key", "unusable"]
@@ -103,24 +101,15 @@ class CheckView(View):
     prefill_trims: dict[str, bool]
 
 
-class PresetView(View):
+_OF_CATALOG = ("headers", "prices", "ids", "free_suffix", "engine", "tasks", "models", "retired")
+
+
+class PresetView(view_of(Row, *_OF_CATALOG)):  # type: ignore[misc]
     """``base_url`` may hold {VARIABLE}s, which the environment or `base_url` fills.  ``key_env``: the first variable
     that is set holds the key.
     """
 
     object: Literal["headgate.preset"] = "headgate.preset"
-    name: str
-    title: str
-    base_url: str
-    key_env: list[str]
-    auth: str
-    dialect: str
-    training: str
-    prefill: str
-    docs: str
-    capabilities: list[str]
-    quirks: list[str]
-    local: bool
 
 
 def routes(admin: Admin) -> APIRouter:
@@ -260,7 +249,10 @@ def _one(publication: Publication, name: str) -> ProviderView:
 
 def _lived(view: ProviderView, found: Standings) -> ProviderView:
     own = rests(found, view.name) if view.auth == "none" else []
-    return view.model_copy(update={"accounts": [lived(one, found) for one in view.accounts], "rests": own})
+    lived_view: ProviderView = view.model_copy(
+        update={"accounts": [lived(one, found) for one in view.accounts], "rests": own}
+    )
+    return lived_view
 
 
 def _added(caller: Principal, publication: Publication, sources: Sources, wish: ProviderWish) -> Objects:
@@ -282,10 +274,11 @@ def _at_home(caller: Principal, sources: Sources, name: str, wish: ProviderEdit)
 
 
 def _view(provider: Provider, accounts: list[AccountView], created: int | None) -> ProviderView:
-    return ProviderView.of(
+    view: ProviderView = ProviderView.of(
         provider,
         managed_by_file=provider.origin == "file",
         status="ready" if ready(provider) else "no_key",
+        pool=PoolView.of(provider.pool),
         headers=list(provider.headers),
         accounts=accounts,
         models=None if provider.models is None else len(provider.models),
@@ -293,10 +286,12 @@ def _view(provider: Provider, accounts: list[AccountView], created: int | None) 
         shadowed=False,
         problem=None,
     )
+    return view
 
 
 def _unusable(name: str, stored: StoredProvider, problem: str, *, shadowed: bool = False) -> ProviderView:
     """A stored provider that is not in the World, as it was declared."""
     declared = Provider(**{"base_url": "", **stored.body.declared(), "name": name, "origin": STORE})
     found = {"base_url": stored.body.base_url, "status": "unusable", "shadowed": shadowed, "problem": problem}
-    return _view(declared, [], created_of(declared, stored)).model_copy(update=found)
+    view: ProviderView = _view(declared, [], created_of(declared, stored)).model_copy(update=found)
+    return view

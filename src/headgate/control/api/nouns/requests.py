@@ -88,7 +88,8 @@ class RequestView(_columns()):  # type: ignore[misc]
     """One call.  ``outcome`` and ``status`` are null while it runs; ``cost_usd`` is null where the price is unknown.
 
     ``cost_usd`` is what the caller pays, ``upstream_cost_usd`` what all attempts cost together.  ``not_continued``: why
-    a stream that broke could not go on.
+    a stream that broke could not go on.  For a tenant admin ``upstream_cost_usd`` and an attempt's ``account`` are
+    null.
     """
 
     object: Literal["headgate.request"]
@@ -146,7 +147,8 @@ def routes(admin: Admin) -> APIRouter:
             page = await requests.page(admin.engine, filters, limit, cursor)
         except ValueError as error:
             raise GatewayError(INVALID_VALUE, str(error), param="cursor") from error
-        body = {"object": "list", "data": page.rows, "has_more": page.has_more, "next": page.next}
+        rows = [_shown_to(caller, row) for row in page.rows]
+        body = {"object": "list", "data": rows, "has_more": page.has_more, "next": page.next}
         return Response(_encode(body), media_type="application/json")
 
     @api.get("/requests/{ident:path}", response_model=RequestView, responses=documented(404))
@@ -156,9 +158,17 @@ def routes(admin: Admin) -> APIRouter:
         found = await requests.one(admin.engine, ident, tenant=caller.bound_to)
         if found is None:
             raise GatewayError(REQUEST_NOT_FOUND, f"No request {ident!r} is known.")
-        return Response(_encode(found), media_type="application/json")
+        return Response(_encode(_shown_to(caller, found)), media_type="application/json")
 
     return api
+
+
+def _shown_to(caller: Principal, row: dict[str, Any]) -> dict[str, Any]:
+    """A call without the operator's own figures, where the caller is a tenant's."""
+    if caller.bound_to is None:
+        return row
+    attempts = [{**one, "account": None} for one in row["attempts"]]
+    return {**row, "upstream_cost_usd": None, "attempts": attempts}
 
 
 async def caught_up(admin: Admin) -> None:

@@ -100,7 +100,7 @@ def routes(admin: Admin) -> APIRouter:
 
     @api.delete("/tenants/{name}", responses=documented(404, 409))
     async def delete_tenant(name: Name) -> DeletedTenant:
-        """Deletes a stored tenant that has no tokens and no aliases."""
+        """Deletes a stored tenant that has no tokens, aliases or prompts."""
         grants = admin.publishing.tokens.all()
         _, effective = await publication.change(lambda sources: (holders.drop_tenant(sources, name, grants), None))
         return DeletedTenant.now(effective, name=name)

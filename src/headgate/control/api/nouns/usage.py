@@ -36,7 +36,7 @@ def _figures() -> type[View]:
 class FiguresView(_figures()):  # type: ignore[misc]
     """Totals.  ``failed``: neither delivered, nor left by the client, nor ended by a spent budget.  ``cost_usd`` sums
     what is known, calls of unknown price are counted in ``unpriced_requests``.  ``operator_cost_usd``: what the
-    providers charge, for failed attempts too; null in sums of whole days.
+    providers charge, for failed attempts too; null in sums of whole days, and for a tenant admin.
     """
 
     operator_cost_usd: float | None
@@ -170,6 +170,9 @@ def _add_report(api: APIRouter, admin: Admin) -> None:
             report = await breakdown.report(admin.engine, group_by, filters, labels)
         else:
             report = await usage.report(admin.engine, group_by, filters)
+        if caller.bound_to is not None:
+            for figures in (*report["data"], report["total"]):
+                figures["operator_cost_usd"] = None
         return Response(_encode(report), media_type="application/json")
 
 

@@ -20,10 +20,10 @@ from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
 from headgate.control.api.standings import RestView, Standings, State, rests, standings, whole
 from headgate.control.api.views import Changed, Page, View, seconds
-from headgate.control.discovery.probe import Result, try_key
 from headgate.control.identity.vault import hint
 from headgate.control.objects import changes, named
 from headgate.control.objects.assemble import Sources, all_providers, problem_of_account
+from headgate.control.objects.discovery.probe import Result, try_key
 from headgate.control.objects.registry import Objects, StoredAccount
 from headgate.control.refusals import KEY_REFUSED
 from headgate.control.snapshot.publication import Publication

@@ -9,6 +9,7 @@ from typing import Annotated, Literal
 from fastapi import APIRouter
 from pydantic import AfterValidator, Field, SecretStr
 
+from headgate.control.api.access.door import MAX_IMPORT
 from headgate.control.api.errors import documented
 from headgate.control.api.parts import Admin
 from headgate.control.api.routers import router
@@ -54,7 +55,7 @@ class ExportWish(Resource):
 
 class ImportWish(Resource):
     passphrase: Annotated[SecretStr, Field(max_length=1024)]
-    data: Annotated[str, Field(max_length=900_000, description="What POST /vault/export answered, base64.")]
+    data: Annotated[str, Field(max_length=MAX_IMPORT, description="What POST /vault/export answered, base64.")]
 
 
 class DataKeyView(View):

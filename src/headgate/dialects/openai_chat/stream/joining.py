@@ -10,12 +10,12 @@ from msgspec import Raw
 
 from headgate.dialects import tally
 from headgate.dialects.openai_chat import normalise
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.calls import ToolCalls
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import Held, Tally
+from headgate.dialects.usage import reading as usages
 from headgate.model import NOTHING, Usage, Used
 from headgate.wire import codec
 from headgate.wire.codec import NULL, Object

@@ -11,13 +11,13 @@ from msgspec import Raw
 
 from headgate import errors
 from headgate.dialects.base import Reply
-from headgate.dialects.openai_chat import usage as usages
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import chunks
 from headgate.dialects.openai_chat.stream.delivery import Delivery
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.splice import Template
 from headgate.dialects.tally import CALLS, NO_TEXT, ClientView, Held, Tally
+from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
 from headgate.model import NOTHING, Delivered, Usage, Used
 from headgate.wire import codec, sse

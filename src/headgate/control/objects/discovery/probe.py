@@ -77,7 +77,7 @@ async def check(provider: Provider, secrets: Mapping[str, str]) -> list[Result]:
         sentence = f"the CA file {provider.ca_file} {why}"
         return [Result(account, False, None, None, None, sentence) for account in accounts]
     places = asyncio.Semaphore(AT_ONCE)
-    proxy = _proxy(provider.base_url)
+    proxy = proxy_for(provider.base_url)
     async with httpx2.AsyncClient(verify=verify, trust_env=False, proxy=proxy) as client:
         return await asyncio.gather(*(_one(client, places, provider, account, secrets) for account in accounts))
 
@@ -97,7 +97,7 @@ async def asking(
     name, _, value = lines.decode().strip().partition(": ")
     headers = {**extra, "accept": "application/json", **({name: value} if name else {})}
     verify = await asyncio.to_thread(trust.context, provider.ca_file)  # reads a large file
-    proxy = _proxy(provider.base_url)
+    proxy = proxy_for(provider.base_url)
     async with httpx2.AsyncClient(verify=verify, trust_env=False, proxy=proxy) as client:
         yield client, headers, f"?{query}" if query else ""
 
@@ -193,7 +193,7 @@ def _scrubbed(text: str, hidden: tuple[str, ...]) -> str:
     return text[:500]
 
 
-def _proxy(url: str) -> httpx2.Proxy | None:
+def proxy_for(url: str) -> httpx2.Proxy | None:
     """The way that traffic takes.  The gateway does not start where the variables cannot be followed."""
     parts = urlsplit(url)
     tls = parts.scheme == "https"

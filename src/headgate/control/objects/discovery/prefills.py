@@ -11,7 +11,7 @@ from collections.abc import Mapping
 
 import httpx2
 
-from headgate.control.discovery.probe import DEADLINE_S, TooLarge, asking, read
+from headgate.control.objects.discovery.probe import DEADLINE_S, TooLarge, asking, read
 from headgate.dialects import canonical, registry
 from headgate.model import ModelRow, Provider, Target, Timeouts
 

@@ -11,7 +11,7 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta, Raw, Struct
 
-from headgate.dialects.token_counts import (
+from headgate.dialects.usage.counts import (
     AUDIO,
     COMPLETION_DETAILS,
     CREATION,

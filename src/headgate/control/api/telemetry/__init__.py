@@ -1,0 +1,1 @@
+"""The routes of what the gateway reports by itself."""

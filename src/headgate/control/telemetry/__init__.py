@@ -1,0 +1,1 @@
+"""What the gateway reports by itself: alerts, and the webhooks that carry them."""
