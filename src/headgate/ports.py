@@ -10,13 +10,13 @@ from headgate.model import (
     Attempt,
     Delivered,
     Hold,
+    LimitsLeft,
     Quota,
     Quotas,
     QuotaUse,
     Rendered,
     Snapshot,
     Spent,
-    Standing,
     Target,
     Usage,
     Used,
@@ -57,7 +57,7 @@ class Counters(Protocol):
         calls do nothing.  Usage beyond the hold counts too.
         """
 
-    def standing(self, quotas: Quotas, now: float) -> Standing:
+    def standing(self, quotas: Quotas, now: float) -> LimitsLeft:
         """Return what is left of the limits per minute and day."""
 
     def use(self, quota: Quota, now: float) -> QuotaUse:

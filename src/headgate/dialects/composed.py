@@ -194,7 +194,7 @@ class ComposedStream:
             return
         self._begun = True
         held = self._held
-        if held.starts_at({kind}):
+        if held.scope and held.starts_at({kind}):
             held.items = []
         if held.items is not None:
             held.items.append(passed)

@@ -143,7 +143,7 @@ class Want(Struct, gc=False):
     lease_s: float = 900.0
 
 
-class Standing(Struct, gc=False):
+class LimitsLeft(Struct, gc=False):
     """What is left of the limits on requests and on tokens that are nearest to their end; all again in ``…_reset``
     whole seconds.  ``UNLIMITED``: there is no such limit.
     """

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 
-from headgate.model import UNLIMITED, Quota, Standing
+from headgate.model import UNLIMITED, LimitsLeft, Quota
 
 _LIMITS = tuple(
     (b"x-ratelimit-limit" + kind, b"x-ratelimit-remaining" + kind) for kind in (b"-requests", b"-tokens", b"")
@@ -32,7 +32,7 @@ _BOTH = _OF_REQUESTS + _OF_TOKENS + _SHORT
 _JUST_BOTH = _BOTH.replace(b": %b", b": 1m0s").replace(b"reset: %d", b"reset: 60")
 
 
-def fields_of(standing: Standing) -> bytes:
+def fields_of(standing: LimitsLeft) -> bytes:
     """Header lines as OpenAI has them, and the short ones in whole seconds; none where there is no limit."""
     limit, left, seconds = standing.requests, standing.requests_left, standing.requests_reset
     most, rest, until = standing.tokens, standing.tokens_left, standing.tokens_reset
@@ -54,7 +54,7 @@ def fields_at_once(quota: Quota, requests: int, tokens: int) -> bytes:
     """As ``fields_of``, of one quota per minute that has just been counted: all is there again in a minute."""
     if quota.rpm < UNLIMITED and quota.tpm < UNLIMITED:
         return _JUST_BOTH % (quota.rpm, requests, quota.tpm, tokens, quota.rpm, requests)
-    return fields_of(Standing(quota.rpm, requests, 60, quota.tpm, tokens, 60))
+    return fields_of(LimitsLeft(quota.rpm, requests, 60, quota.tpm, tokens, 60))
 
 
 def _duration(seconds: int) -> bytes:

@@ -11,7 +11,7 @@ from typing import Final, final
 
 from msgspec import Struct
 
-from headgate.model import UNLIMITED, Hold, Quota, Quotas, QuotaUse, Spent, Standing, Target, Usage, Want
+from headgate.model import UNLIMITED, Hold, LimitsLeft, Quota, Quotas, QuotaUse, Spent, Target, Usage, Want
 from headgate.policy import metering
 from headgate.policy.admission import refusals
 from headgate.policy.admission.meters import GONE, MINUTE, MOST_ENTRIES, Counted, Meter
@@ -197,8 +197,8 @@ class MemoryCounters:
 
     # ------------------------------------------------------------------------------------- what is left
 
-    def standing(self, quotas: Quotas, now: float) -> Standing:
-        found = Standing()
+    def standing(self, quotas: Quotas, now: float) -> LimitsLeft:
+        found = LimitsLeft()
         for one in (self._standing(quota, now) for quota in quotas.each):
             if one.requests_left < found.requests_left:
                 found.requests, found.requests_left = one.requests, one.requests_left
@@ -207,7 +207,7 @@ class MemoryCounters:
                 found.tokens, found.tokens_left, found.tokens_reset = one.tokens, one.tokens_left, one.tokens_reset
         return found
 
-    def _standing(self, quota: Quota, now: float) -> Standing:
+    def _standing(self, quota: Quota, now: float) -> LimitsLeft:
         meter = self._known(quota, now)
         if now >= meter.until:
             meter.catch_up(now)
@@ -217,7 +217,7 @@ class MemoryCounters:
         left, today = limit - meter.requests, quota.rpd - meter.today
         if today < left:
             limit, left, until = quota.rpd, today, int(meter.day_ends + 0.999 - now)
-        return Standing(limit, left, until, quota.tpm, quota.tpm - meter.tokens, reset)
+        return LimitsLeft(limit, left, until, quota.tpm, quota.tpm - meter.tokens, reset)
 
     def use(self, quota: Quota, now: float) -> QuotaUse:
         meter = self._meter(quota, now)
