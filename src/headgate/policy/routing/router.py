@@ -368,10 +368,7 @@ def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeo
 def _with_affinity(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
     """An unordered plan.  The account with the prompt cache may decide its order."""
     affinity = _affinity(call, grant, plan.alias.affinity, headers)
-    return Plan(
-        plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity, plan.tenant,
-        plan.has_terms, plan.keeps,
-    )  # fmt: skip
+    return replace(plan, ordered=False, affinity=affinity)
 
 
 def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes]) -> bytes:
