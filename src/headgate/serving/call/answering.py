@@ -126,14 +126,15 @@ class Answering(Struct):  # made in C, once a call
 
     def end(self, status: int, code: str) -> None:
         """End the attempt that runs; arguments as ``Receipt.end`` has them."""
-        pump = self.pump
-        used, skipped = NOTHING, 0
+        pump, answer = self.pump, self.answer
         if pump is not None:
             used, skipped = pump.bridge.used, pump.bridge.skipped
             if self.receipt.stopped:
                 used = _up_to(used, self.receipt)
-        elif self.answer is not None:
-            used, skipped = self.answer.used, self.answer.skipped
+        elif answer is not None:
+            used, skipped = answer.used, answer.skipped
+        else:
+            used, skipped = NOTHING, 0
         if skipped:
             self._warn(skipped)
         self.receipt.end(status, code, used, skipped)
@@ -163,8 +164,8 @@ class Answering(Struct):  # made in C, once a call
             pump.mark_seam()
             extra = receipt.metadata() if call.include_usage else None
             return Ending(pump.bridge.tail(receipt.usage, extra, receipt.trace() if call.trace else None))
-        assert self.answer is not None
-        body = self.answer.write(receipt.metadata(), receipt.trace() if call.trace else None)
+        # A call without a relay has an answer
+        body = self.answer.write(receipt.metadata(), receipt.trace() if call.trace else None)  # type: ignore[union-attr]
         return Ending(body, response_headers.of_answer(receipt))
 
     def _bridge(
