@@ -209,14 +209,15 @@ async def measure() -> dict[str, float]:
     for name, grant in (("priced", UNLIMITED), ("limited", LIMITED)):
         more = await measure_for(grant, Price(1_000_000_000, 4_000_000_000))
         found |= {f"{name}_{figure}": value for figure, value in more.items()}
-    messages = await measure_for(UNLIMITED, Price(), MESSAGES)
-    return found | {f"messages_{figure}": value for figure, value in messages.items() if figure.startswith("event")}
-
-
-async def measure_for(grant: Grant, price: Price, api: Api = CHAT) -> dict[str, float]:
     with tempfile.TemporaryDirectory() as folder:
-        bench = Bench(Path(folder), grant, price, api)
-        plain, answer = request(api, stream=False), whole_answer()
+        events = measure_events(Bench(Path(folder), UNLIMITED, Price(), MESSAGES), MESSAGES)
+    return found | {f"messages_{figure}": value for figure, value in events.items()}
+
+
+async def measure_for(grant: Grant, price: Price) -> dict[str, float]:
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(Path(folder), grant, price, CHAT)
+        plain, answer = request(CHAT, stream=False), whole_answer()
 
         def call() -> None:
             asked = bench.ask(plain)
@@ -226,20 +227,24 @@ async def measure_for(grant: Grant, price: Price, api: Api = CHAT) -> dict[str, 
         for _ in range(50):
             call()
         out = {"call_bytecodes": opcodes(call) / CONNECTIONS, "call_us": microseconds(call) / CONNECTIONS}
-        asked = bench.ask(request(api, stream=True))
-        head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
-        bench.answer(asked, head + chunk(api.head) if api.head else head)
+        return {name: round(value, 2) for name, value in out.items()} | measure_events(bench, CHAT)
+
+
+def measure_events(bench: Bench, api: Api) -> dict[str, float]:
+    asked = bench.ask(request(api, stream=True))
+    head = b"HTTP/1.1 200 OK\r\nContent-Type: text/event-stream\r\nTransfer-Encoding: chunked\r\n\r\n"
+    bench.answer(asked, head + chunk(api.head) if api.head else head)
+    bench.turn._end()
+    data = chunk(api.event)
+
+    def events() -> None:
+        bench.answer(asked, data)
         bench.turn._end()
-        data = chunk(api.event)
 
-        def events() -> None:
-            bench.answer(asked, data)
-            bench.turn._end()
-
-        for _ in range(50):
-            events()
-        out |= {"event_bytecodes": opcodes(events) / CONNECTIONS, "event_us": microseconds(events) / CONNECTIONS}
-        return {name: round(value, 2) for name, value in out.items()}
+    for _ in range(50):
+        events()
+    out = {"event_bytecodes": opcodes(events) / CONNECTIONS, "event_us": microseconds(events) / CONNECTIONS}
+    return {name: round(value, 2) for name, value in out.items()}
 
 
 def main() -> None:

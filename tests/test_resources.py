@@ -13,7 +13,7 @@ from headgate.cli.nouns import aliases
 from headgate.cli.parsing.completion import WHERE
 from headgate.model import Alias, ModelRow, Price, TargetRef
 from headgate.resources import wording
-from headgate.resources.alias import AliasSettings, AliasWish, CacheTable, Drain
+from headgate.resources.alias import AliasSettings, AliasWish, CacheTable, Drain, Queue
 from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish, ModelTable
 from headgate.resources.provider import ProviderBody, ProviderEdit
@@ -22,9 +22,10 @@ CONDUCT = {
     "strategy": "weighted", "retries": 0, "on_midstream_failure": "continue", "on_disconnect": "cancel",
     "resumable_s": 3.0, "early_commit_s": None, "tool_calls": "stream", "structured": "error",
     "affinity": "prompt_cache", "privacy": "own", "hold_tokens": 512, "unpriced": "refuse", "drain_s": 9.0,
-    "drain_tokens": 8192, "cache_enabled": True, "cache_ttl_s": 90.0, "cache_pace": "recorded",
+    "drain_tokens": 8192, "queue_size": 20, "queue_wait_s": 3.0, "cache_enabled": True, "cache_ttl_s": 90.0,
+    "cache_pace": "recorded",
 }  # fmt: skip
-UNCOMPLETED = ("affinity", "cache", "drain", "resumable_s", "hold_tokens")
+UNCOMPLETED = ("affinity", "cache", "drain", "resumable_s", "hold_tokens", "queue")
 ROWS: list[tuple[type[Resource], dict[str, Any]]] = [
     (FactsWish, {"title": "T", "context_window": 7, "capabilities": ["tools"]}),
     (FactsWish, {"price": {"input": 100_000_000, "output": 2_000_000_001, "cached_input": 0, "source": "store"}}),
@@ -96,9 +97,11 @@ def test_an_edit_changes_what_was_sent() -> None:
 
 def test_the_command_line_knows_an_alias_as_its_resource_does() -> None:
     fields = {name: field.default for name, field in AliasSettings.model_fields.items()}
-    assert {**aliases.USUAL, "strategy": "priority", "drain": Drain(), "cache": CacheTable()} == fields
+    tables = {"drain": Drain(), "queue": Queue(), "cache": CacheTable()}
+    assert {**aliases.USUAL, "strategy": "priority", **tables} == fields
     options = set(inspect.signature(aliases.put).parameters)
-    assert fields.keys() - options == {"drain", "early_commit_s", "affinity"}  # of the file and the API alone
+    assert fields.keys() - options == {"drain", "early_commit_s", "affinity", "queue"}  # of the file and the API alone
+    assert {f"queue_{name}" for name in Queue.model_fields} <= options
 
 
 @pytest.mark.parametrize(("path", "parameter"), [("aliases set", name) for name in AliasSettings.model_fields])

@@ -89,6 +89,7 @@ class DataProcess:
         )  # fmt: skip
         exchange = Exchange(*parts) if hooks is None else HookedExchange(hooks, *parts)
         self._hooks = hooks
+        self.queue = exchange.queue
         self.routes = Routes(
             exchange, self.directory, self.link, self.refusals, settings.cors_origins, self.summary,
             Streams(self.replay, self.directory), settings.public_catalog,
@@ -167,6 +168,7 @@ class DataProcess:
             "generation": self.directory.snapshot.generation,
             **self.transport.gauges(),
             **self.replay.gauges(),
+            **self.queue.gauges(),
             **(self._hooks.gauges() if self._hooks is not None else {}),
         }
 
@@ -178,6 +180,7 @@ class DataProcess:
             "version": __version__,
             "control": "connected" if self.link.connected else "away",
             "calls": self.routes.running,
+            "queued": self.queue.waiting,
         }
 
 

@@ -66,12 +66,14 @@ INVALID_KEY            = Kind(401, _AUTH, "invalid_api_key")
 EXPIRED_KEY            = Kind(401, _AUTH, "expired_api_key")
 MODEL_NOT_ALLOWED      = Kind(403, _PERM, "model_not_allowed")
 SCOPE_MISSING          = Kind(403, _PERM, "scope_missing")
+TIER_NOT_ALLOWED       = Kind(403, _PERM, "tier_not_allowed")
 # 402, 429: the caller's own limits and budgets
 BUDGET_EXCEEDED        = Kind(402, "billing_error", "budget_exceeded")
 TOO_MANY_REQUESTS      = Kind(429, "rate_limit_error", "rate_limit_exceeded")
 TOO_MANY_TODAY         = Kind(429, "rate_limit_error", "daily_rate_limit_exceeded")
 TOO_MANY_TOKENS        = Kind(429, "rate_limit_error", "tokens_limit_exceeded")
 TOO_MANY_AT_ONCE       = Kind(429, "rate_limit_error", "concurrency_limit_exceeded")
+QUEUE_FULL             = Kind(429, "rate_limit_error", "queue_full")
 # 404 … 431: the thing is not there, not like that, not that large, nothing may serve it
 ROUTE_NOT_FOUND        = Kind(404, "not_found_error", "route_not_found")
 MODEL_NOT_FOUND        = Kind(404, "not_found_error", "model_not_found")
@@ -164,6 +166,32 @@ class GatewayError(Exception):
     @property
     def retry(self) -> Retry:
         return self.kind.retry
+
+
+class LimitReached(GatewayError):
+    """The refusal of a limit that gives way by itself: the call may wait for that, if its alias has a queue.
+
+    ``keys`` name what it would wait for: a quota, a provider's connections, an account.  ``wait``: seconds until the
+    limit admits the call; None: not known.  ``sooner``: the end of another call may bring that about earlier.
+    ``reason``: the message without that time.
+    """
+
+    def __init__(
+        self,
+        kind: Kind,
+        reason: str,
+        *,
+        keys: tuple[str, ...],
+        wait: float | None,
+        sooner: bool,
+        retry_after: float | None = None,
+        again: str = "",
+    ) -> None:
+        super().__init__(kind, reason + again, retry_after=wait if retry_after is None else retry_after)
+        self.reason = reason
+        self.keys = keys
+        self.wait = wait
+        self.sooner = sooner
 
 
 class ClientGone(Exception):

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Generator, Iterable, Mapping
+from collections.abc import Callable, Generator, Iterable, Mapping
 from typing import Any, Protocol
 
 from headgate.errors import GatewayError
@@ -37,10 +37,12 @@ class Counters(Protocol):
     """Limits, budgets and parallel slots: what calls hold of them, and what they have used.
 
     ``now`` is Unix seconds.  Atomic: a call that is refused changes nothing.  ``restored``: what was used before they
-    began is known and counted; until then no hard budget may be spent.
+    began is known and counted; until then no hard budget may be spent.  ``freed``, if set, is called with the quotas
+    of each hold that has ended.
     """
 
     restored: bool
+    freed: Callable[[Quotas], None] | None
 
     def take(self, want: Want, now: float) -> Hold:
         """Set aside what a call wants, of every quota that applies to it.
@@ -56,6 +58,9 @@ class Counters(Protocol):
         """Put what was used (``cost`` in nano-USD) in place of what was held; ``served``: by this target.  Once: later
         calls do nothing.  Usage beyond the hold counts too.
         """
+
+    def cancel(self, hold: Hold) -> None:
+        """Take back a hold that has just been given, as if it had not been: its call does not run yet."""
 
     def standing(self, quotas: Quotas, now: float) -> LimitsLeft:
         """Return what is left of the limits per minute and day."""
@@ -248,6 +253,11 @@ class Carrier(Protocol):
 
         ``deadline`` is the latest end of the attempt, in monotonic seconds; ``max_answer`` bounds a whole answer, in
         bytes.  Raises GatewayError where the request cannot be sent, as with an unknown key.
+        """
+
+    def is_full(self, attempt: Attempt, freed: Callable[[], None]) -> bool:
+        """True if an attempt's request would have to wait for a place.  ``freed`` is then called when one may be free,
+        once, however often it was given.
         """
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:

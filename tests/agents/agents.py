@@ -56,7 +56,7 @@ def _claude_environment(url: str, token: str, home: Path) -> dict[str, str]:
 def _claude_turns(file: Path) -> tuple[Turn, ...]:
     edit = {"file_path": str(file), "old_string": "brown", "new_string": "red"}
     return (
-        Turn("I read the file first.", (ToolUse("Read", {"file_path": str(file)}),)),
+        Turn("I read the file first.", (ToolUse("Read", {"file_path": str(file)}),), "The file comes first."),
         Turn("Now I edit it.", (ToolUse("Edit", edit),)),
         Turn("The fox is red now, as you wished."),
     )

@@ -25,7 +25,7 @@ from headgate.catalog.presets import (
     rows,
 )
 from headgate.catalog.prices import enrich
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.model import Provider
 from headgate.settings import load
 from tests.paths import ROOT

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import socket
 from collections.abc import Iterator
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +13,7 @@ import pytest
 
 from headgate.testing import serve_in_thread
 from tests.cli.conftest import Gateway
+from tests.dataplane import post
 from tests.ports import free_port
 from tests.waiting import wait_until
 
@@ -64,6 +67,18 @@ def sent(gate: Gateway, token: str, method: str, path: str, body: Any = None) ->
     return httpx2.request(
         method, gate.data_url + path, json=body, headers=headers, trust_env=False, verify=False, timeout=30
     )
+
+
+@contextlib.contextmanager
+def running(gate: Gateway, token: str, model: str, *, headed: bool = True) -> Iterator[None]:
+    """A stream that has begun, or whose head has not come; its client leaves at the end."""
+    url = httpx2.URL(gate.data_url)
+    body = {"model": model, "stream": True, "messages": [{"role": "user", "content": "hi"}]}
+    with socket.create_connection((url.host, url.port or 80), timeout=30) as sock:
+        sock.sendall(post("/v1/chat/completions", json.dumps(body).encode(), token=token))
+        if headed:
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200")
+        yield
 
 
 def code(answer: httpx2.Response) -> str:
@@ -146,6 +161,35 @@ def test_free_only_token_is_refused_priced_models(gate: Gateway) -> None:
     token = created(gate, "free", "--free-only")
     assert code(call(gate, token)) == "403 model_not_allowed"
     assert call(gate, token, "builtin/echo").status_code == 200
+
+
+# ------------------------------------------------------------------------------------- queues
+
+
+def test_tiers_of_a_token_and_of_its_children(gate: Gateway) -> None:
+    bulk = created(gate, "bulk", "--tier", "slow", "--tiers", "slow,medium")
+    assert code(call(gate, bulk, "builtin/echo", headgate={"tier": "fast"})) == "403 tier_not_allowed"
+    assert call(gate, bulk, "builtin/echo", headgate={"tier": "medium"}).status_code == 200
+    child = sent(gate, bulk, "POST", "/v1/tokens", {}).json()["token"]
+    assert code(call(gate, child, "builtin/echo", headgate={"tier": "fast"})) == "403 tier_not_allowed"
+    shown = gate.told("token", "show", "bulk")
+    assert (shown["tier"], shown["tiers"]) == ("slow", ["slow", "medium"])
+    gate.good("token", "edit", "bulk", "--tiers", "all")
+    assert call(gate, bulk, "builtin/echo", headgate={"tier": "fast"}).status_code == 200
+    assert gate.told("token", "show", "bulk")["tiers"] == [] and "slow" in gate.good("token", "show", "bulk")
+    assert gate.run("token", "edit", "bulk", "--tier", "fastest").returncode == 2
+
+
+def test_the_queue_of_an_alias_is_set_and_shown(gate: Gateway) -> None:
+    """From the command line to a call that waits, and back to what is shown of it."""
+    token = created(gate, "one-at-a-time", "--parallel", "1")
+    gate.good("aliases", "set", "q", "builtin/lorem?rate=20&tokens=100000", "--queue-size", "3", "--queue-wait-s", "60")
+    assert gate.told("aliases", "show", "q")["queue"] == {"size": 3, "wait_s": 60}
+    with running(gate, token, "q"), running(gate, token, "q", headed=False):
+        wait_until(lambda: gate.told("aliases", "show", "q")["queued"] == 1, why="nothing is said to wait")
+        assert "3 calls, up to 60 s; 1 wait" in gate.good("aliases", "show", "q")
+        assert "1/3" in gate.good("aliases") and "(1 waiting)" in gate.good("status")
+    wait_until(lambda: gate.told("aliases", "show", "q")["queued"] == 0, why="nobody waits any more")
 
 
 # ------------------------------------------------------------------------------------- tenants and groups

@@ -144,6 +144,12 @@ def test_phases_follow_each_other_on_one_axis() -> None:
     ]  # fmt: skip
 
 
+def test_the_wait_in_a_queue_comes_before_the_first_attempt() -> None:
+    row = call((501, 520, None, "x"), (521, 600, 200, None), total=601, queue=500, connect=0, ttfb=10, ttft=540)
+    steps = [(step.name.strip(), step.start, step.end) for step in steps_of(row)]
+    assert ("queue", 1, 501) in steps and ("headers", 521, 531) in steps
+
+
 def test_phases_belong_to_the_last_attempt_that_answered() -> None:
     row = call((1, 30, None, "upstream_unreachable"), (30, 90, 200, None), (90, 95, None, "x"),
                total=96, queue=0, connect=5, ttfb=5, ttft=60)  # fmt: skip

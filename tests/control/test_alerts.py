@@ -10,9 +10,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from sqlalchemy.ext.asyncio import AsyncEngine
 
+from headgate.cli.reach.offline import Nobody
 from headgate.control.ingest.recorder import Recorder
+from headgate.control.snapshot.setup import set_up
 from headgate.control.telemetry import alerts, webhooks
+from headgate.control.telemetry.alerting import Alerting
 from headgate.control.telemetry.alerts import Alert
 from headgate.control.telemetry.book import AlertBook, RaisedAlert, page
 from headgate.control.telemetry.delivery import deliver
@@ -21,7 +25,9 @@ from headgate.control.telemetry.webhooks import Webhooks
 from headgate.model import Account, Spend
 from headgate.model.receipt_ids import first_of
 from headgate.policy.admission.standings import BudgetStanding, HolderStanding
-from headgate.process.boot import WebhookSettings
+from headgate.process.boot import AlertSettings, WebhookSettings
+from headgate.process.channel import World
+from headgate.resources.compiled import Compiled
 from headgate.settings import ConfigError, load
 from tests.control.journal_writer import SECOND, Writer, closed, opened, run
 from tests.control.test_vault import opened as opened_store
@@ -161,6 +167,39 @@ def test_a_parked_account_is_reported_again_after_it_was_in_use(database: str) -
 
 
 # ----------------------------------------------------------------------------------------------------------- the rate
+
+
+def test_an_unusual_hour_is_reported(database: str, tmp_path: Path) -> None:
+    now = time.time_ns()
+    settings = AlertSettings(rate_times=5, rate_least=1_000)
+    compiled = Compiled(World({}, {}), {}, {}, detect_engines=False, alerting=settings)
+
+    async def main() -> None:
+        async with opened_store(database) as engine:
+            writer, recorder = Writer(tmp_path / "journal"), Recorder(engine, tmp_path / "journal", 0.02)
+            await recorder.start()
+            for days in (5, 2, 0):
+                at = now - days * DAY_NS
+                ident = first_of(at) + f"{days:013x}"
+                writer.write(opened(1, id=ident, at=at, grant="g", tenant="acme"))
+                writer.write(closed(1, id=ident, at=at, cost=24_000))
+            await recorder.catch_up()
+            publishing = await set_up(tmp_path, engine, lambda: compiled)
+            publishing.publication.link = Nobody()
+            await publishing.publication.begin(compiled)
+            running = asyncio.create_task(Alerting(engine, publishing, Nobody()).run())
+            found = await raised(engine, 3)
+            running.cancel()
+            assert {one.subject for one in found} == {"gateway", "token:g", "tenant:acme"}
+            assert {one.data["times"] for one in found} == {60.0}  # 24,000 within an hour against 48,000 in 120
+            await recorder.stop()
+
+    async def raised(engine: AsyncEngine, number: int) -> list[RaisedAlert]:
+        while len(found := await page(engine, 9, None)) < number:  # noqa: ASYNC110
+            await asyncio.sleep(0.02)
+        return found
+
+    run(main())
 
 
 def test_spend_rates_compare_the_last_hour_with_the_mean_hour(database: str, tmp_path: Path) -> None:

@@ -181,6 +181,7 @@ class Streamed:
     status: int = 0
     id: str = ""
     text: str = ""
+    finish: str = ""
     done: bool = False
     error: str = ""
     began: float = 0.0
@@ -244,3 +245,4 @@ def _take(event: bytes, seen: Streamed) -> None:
     seen.id = chunk["id"]
     for choice in chunk["choices"]:
         seen.text += choice["delta"].get("content") or ""
+        seen.finish = choice["finish_reason"] or seen.finish

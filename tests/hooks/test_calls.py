@@ -13,7 +13,7 @@ import pytest
 from headgate.model import Alias, Closed, Grant, HookSettings, ModelRow, Price, Provider, Snapshot, TargetRef
 from headgate.policy.auth import digest
 from headgate.testing.provider.scripted import Script, ScriptedUpstream
-from tests.dataplane import TOKEN, DataPlane
+from tests.dataplane import TOKEN, DataPlane, post
 from tests.dialects.anthropic_messages.streams import block, delta, end, events, start, stop
 from tests.dialects.anthropic_messages.streams import text as messages_text
 from tests.hooks.installed import VARIABLE, HookedPlane, install
@@ -26,6 +26,7 @@ from tests.serving.calls import (
     document,
     events_of,
     last_closed,
+    opened,
     whole_json,
     whole_stream,
 )
@@ -142,7 +143,7 @@ def says(backend: str, *said: str) -> Script:
 
 
 def saying(client: str, text: str) -> dict[str, Any]:
-    return {APIS[client].messages: [{"role": "user", "content": text}]}
+    return {APIS[client].messages: [APIS[client].turn(text)]}
 
 
 # ------------------------------------------------------------------------------------- masks
@@ -160,6 +161,16 @@ def test_values_in_several_deltas_are_masked(tmp_path: Path, client: str, backen
         record = last_closed(plane)
     assert found.text == f"Use {MASKED}, mail [masked: e-mail address]. Bye"
     assert found.usage == (18, 5, 4) and record.completion_tokens == 4  # the provider's
+
+
+def test_tokens_are_estimated_behind_hooks(tmp_path: Path) -> None:
+    """The request would reach the provider as it came."""
+    body = {"model": "chain", **saying(MESSAGES, f"Use {SECRET}.")}
+    with hooked(tmp_path / "s", MASK, (MESSAGES, [says(MESSAGES, "Hi")])) as (plane, (upstream,)):
+        with opened(plane, post("/v1/messages/count_tokens", json.dumps(body).encode())) as one:
+            answer = one.rest()
+        assert upstream.requests == []
+    assert answer.headers["x-headgate-counted-by"] == "estimate" and answer.json["input_tokens"] > 0
 
 
 @pytest.mark.parametrize("client", APIS)
@@ -290,8 +301,8 @@ def test_requests_are_masked(tmp_path: Path, client: str, backend: str) -> None:
 
 
 def test_unchanged_request_stays_as_it_is(tmp_path: Path) -> None:
-    """A signature of thinking is bound to the bytes of the conversation."""
-    thought = {"type": "thinking", "thinking": "Hm.", "signature": "c2ln"}
+    """A signature of thinking is bound to the bytes of the conversation; only its maker's name is taken off."""
+    thought = {"type": "thinking", "thinking": "Hm.", "signature": "hg1:p0:c2ln"}
     turns = [
         {"role": "user", "content": "Hi"},
         {"role": "assistant", "content": [thought, {"type": "text", "text": "Hello"}]},
@@ -300,6 +311,7 @@ def test_unchanged_request_stays_as_it_is(tmp_path: Path) -> None:
     with hooked(tmp_path / "s", MASK, (MESSAGES, [says(MESSAGES, "Fine.")])) as (plane, (upstream,)):
         ask(plane, MESSAGES, True, messages=turns)
     (request,) = asked(upstream)
+    thought["signature"] = "c2ln"
     assert request["messages"] == turns
 
 
@@ -312,7 +324,7 @@ def test_requests_are_refused(tmp_path: Path, client: str) -> None:
         record = last_closed(plane)
         assert read(client, ask(plane, client, True, **saying(client, "Write to Bob")), True).text == "Fine."
     assert refused.status == 400 and len(upstream.requests) == 1
-    error = refused.json["error"]
+    error = APIS[client].fault(refused.json)
     assert error["message"] == "The hook mask-personal refused this request: it contains an e-mail address."
     assert (record.outcome, record.code) == ("refused", "hook_refused")
     if client == CHAT:

@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from headgate import errors
-from headgate.errors import GatewayError
+from headgate.errors import GatewayError, LimitReached
 from headgate.model import Account, Grant, ModelRow, Plan
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
@@ -185,3 +185,74 @@ def test_no_minute_has_more_requests_than_the_limit(pauses: list[float], limit: 
             limits.count(account, now)
             sent.append(now)
         assert sum(now - 60 < at <= now for at in sent) <= limit
+
+
+# ------------------------------------------------------------------------------------- with a queue
+
+
+def at_once(plan: Plan, health: HealthState, now: float, *full: str) -> Step:
+    """The first attempt of a call that may wait in a queue; the providers ``full`` have no free connection."""
+    step = NextAttempt(plan, health, lambda: 0.0).first_at_once(
+        now, now + 600, lambda attempt: attempt.target.provider.name in full
+    )
+    health.commit(step.attempt, step.claims, now)
+    return step
+
+
+def reached(plan: Plan, health: HealthState, now: float, *full: str) -> LimitReached:
+    with pytest.raises(LimitReached) as raised:
+        at_once(plan, health, now, *full)
+    return raised.value
+
+
+def test_a_key_at_its_minute_limit_is_waited_for_in_the_queue_one_call_after_the_other() -> None:
+    plan, health = of(Account("p/one", minute_limit=1)), healthy()
+    assert at_once(plan, health, 0.0).wait == 0.0
+    limit = reached(plan, health, 1.0)
+    assert (limit.kind, limit.keys, limit.wait, limit.sooner) == (
+        errors.RATE_LIMITED,
+        ("account:p/one/m",),
+        60.0,
+        False,
+    )
+    assert at_once(plan, health, 61.0).wait == 0.0
+    assert reached(plan, health, 61.0).wait == 61.0, "the second of those that waited waits on"
+    assert at_once(of(Account("p/one", minute_limit=1), Account("p/two")), health, 61.0).wait == 0.0
+
+
+def two_providers() -> Plan:
+    world = router(
+        provider("p", ModelRow("m")), provider("q", ModelRow("m")), aliases=[chain("p/m", "q/m", queue_size=1)]
+    )
+    return world.plan(call(), ANYONE)
+
+
+def test_a_target_without_a_free_connection_is_passed_over_and_all_of_them_are_waited_for() -> None:
+    plan, health = two_providers(), healthy()
+    assert at_once(plan, health, 0.0).attempt.target.provider.name == "p"
+    spilled = at_once(plan, health, 0.0, "p")
+    assert (spilled.attempt.target.provider.name, spilled.why) == ("q", "fallback")
+    limit = reached(plan, health, 0.0, "p", "q")
+    assert (limit.kind, limit.keys, limit.wait) == (errors.POOL_FULL, ("connections:p", "connections:q"), None)
+    assert limit.sooner and limit.retry_after == 1
+
+
+def test_a_full_target_is_waited_for_rather_than_an_ejected_one_asked() -> None:
+    plan, health = two_providers(), healthy()
+    first = plan.attempts[0]
+    for at in range(3):
+        health.failed(first, GatewayError(errors.UPSTREAM_FAILED, "500"), float(at))
+    assert reached(plan, health, 3.0, "q").keys == ("connections:q",)
+    assert reached(plan, health, 3.0, "p", "q").keys == ("connections:q",)
+
+
+def test_what_waiting_does_not_change_is_refused_with_a_queue_too() -> None:
+    health = healthy()
+    with pytest.raises(GatewayError, match="have expired") as raised:
+        at_once(of(Account("p/old", expires=NOON)), health, 1.0)
+    assert not isinstance(raised.value, LimitReached)
+    plan = of(Account("p/only"))
+    health.failed(plan.attempts[0], status(429), 0.0)  # for how long is our own guess: it is asked all the same
+    assert at_once(plan, health, 1.0).attempt.account is not None
+    health.failed(plan.attempts[0], status(429, 30.0), 1.0)
+    assert reached(plan, health, 2.0).wait == 29.0

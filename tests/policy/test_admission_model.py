@@ -191,6 +191,7 @@ class Admission(RuleBasedStateMachine):
         target=holds, prompt=st.integers(0, 400), least=st.integers(1, 300), more=st.integers(0, 900),
         share=st.sampled_from([1, 4]), whole=st.booleans(), which=st.sampled_from([(0,), (0, 1), (0, 1, 2), (1, 2)]),
         lease=st.sampled_from([10.0, 900.0]), fewer=st.sampled_from([UNLIMITED, 200]),
+        cancelled=st.sampled_from([False, False, False, True]),
     )  # fmt: skip
     def take(
         self,
@@ -202,6 +203,7 @@ class Admission(RuleBasedStateMachine):
         which: tuple[int, ...],
         lease: float,
         fewer: int,
+        cancelled: bool,
     ) -> tuple[Hold, Taken] | None:
         self.count += 1
         fewer = max(fewer, least)
@@ -220,6 +222,11 @@ class Admission(RuleBasedStateMachine):
             return None
         assert hold.covered == expected
         assert hold.cost == cost(prompt, hold.covered)
+        if cancelled:
+            self.counters.cancel(hold)
+            assert self.figures() == before, "a call that was taken back has left something"
+            self.counters.settle(hold, Usage(prompt, 1), 1, self.now)  # does nothing any more
+            return None
         amounts = {
             quota.key: [Amount(self.now, min(prompt + least, quota.tpm))] if quota.timed else []
             for quota in want.quotas.each

@@ -8,6 +8,7 @@ from __future__ import annotations
 import json
 from typing import Any, ClassVar, NamedTuple
 
+from headgate.wire.sse import Decoder
 from tests.dialects.anthropic_messages import streams as messages
 from tests.serving.calls import DONE, Answer, chunk_event, events_of
 
@@ -27,13 +28,19 @@ class Read(NamedTuple):
 
 class Chat:
     name = "openai_chat"
-    path = "/v1/chat/completions"
     messages = "messages"  # the member with the conversation
     trims = "no"
     fields: ClassVar[dict[str, str]] = {}
     usage: ClassVar[dict[str, Any]] = {
         "prompt_tokens": 18, "completion_tokens": 4, "total_tokens": 22, "prompt_tokens_details": {"cached_tokens": 5},
     }  # fmt: skip
+
+    def path(self, model: str, stream: bool) -> str:
+        return "/v1/chat/completions"
+
+    def turn(self, text: str) -> Any:
+        """A user's message as a client of this API sends it."""
+        return {"role": "user", "content": text}
 
     def request(self, stream: bool, tools: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
@@ -87,6 +94,16 @@ class Chat:
         cached = usage.get("prompt_tokens_details", {}).get("cached_tokens", 0)
         return usage["prompt_tokens"], cached, usage["completion_tokens"]
 
+    def fault(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The error of a refusal: type, message, param."""
+        assert "type" not in document
+        found: dict[str, Any] = document["error"]
+        return found
+
+    def takes(self, model: str, stream: bool) -> str:
+        """The path below the base URL at which a provider is asked."""
+        return self.path(model, stream).removeprefix("/v1")
+
     # ------------------------------------------------------------------------------- an upstream's words
 
     def pieces(self, *said: str) -> bytes:
@@ -127,12 +144,18 @@ class Chat:
 
 class Messages:
     name = "anthropic_messages"
-    path = "/v1/messages"
     messages = "messages"
     trims = "yes"
     fields: ClassVar[dict[str, str]] = {"anthropic-version": "2023-06-01"}
     usage: ClassVar[dict[str, Any]] = {"input_tokens": 13, "cache_read_input_tokens": 5, "output_tokens": 4}
     _reasons: ClassVar[dict[str, str]] = {"end_turn": "stop", "tool_use": "tool_calls", "max_tokens": "length"}
+
+    def path(self, model: str, stream: bool) -> str:
+        return "/v1/messages"
+
+    def turn(self, text: str) -> Any:
+        """A user's message as a client of this API sends it."""
+        return {"role": "user", "content": text}
 
     def request(self, stream: bool, tools: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"max_tokens": 50, "messages": [{"role": "user", "content": "Hi"}]}
@@ -188,6 +211,16 @@ class Messages:
                     message["usage"] |= event["usage"]
         return message
 
+    def fault(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The error of a refusal: type, message, param."""
+        assert document["type"] == "error"
+        found: dict[str, Any] = document["error"]
+        return found
+
+    def takes(self, model: str, stream: bool) -> str:
+        """The path below the base URL at which a provider is asked."""
+        return self.path(model, stream).removeprefix("/v1")
+
     # ------------------------------------------------------------------------------- an upstream's words
 
     def pieces(self, *said: str) -> bytes:
@@ -224,7 +257,6 @@ class Messages:
 
 class Responses:
     name = "openai_responses"
-    path = "/v1/responses"
     messages = "input"
     trims = "no"
     fields: ClassVar[dict[str, str]] = {}
@@ -232,6 +264,13 @@ class Responses:
         "input_tokens": 18, "input_tokens_details": {"cached_tokens": 5}, "output_tokens": 4,
         "output_tokens_details": {"reasoning_tokens": 0}, "total_tokens": 22,
     }  # fmt: skip
+
+    def path(self, model: str, stream: bool) -> str:
+        return "/v1/responses"
+
+    def turn(self, text: str) -> Any:
+        """A user's message as a client of this API sends it."""
+        return {"role": "user", "content": text}
 
     def request(self, stream: bool, tools: bool = False) -> dict[str, Any]:
         found: dict[str, Any] = {"max_output_tokens": 50, "input": [{"role": "user", "content": "Hi"}]}
@@ -295,6 +334,16 @@ class Responses:
             item = items[index]
             assert text == (item["content"][content]["text"] if item["type"] == "message" else item["arguments"])
         return response
+
+    def fault(self, document: dict[str, Any]) -> dict[str, Any]:
+        """The error of a refusal: type, message, param."""
+        assert "type" not in document
+        found: dict[str, Any] = document["error"]
+        return found
+
+    def takes(self, model: str, stream: bool) -> str:
+        """The path below the base URL at which a provider is asked."""
+        return self.path(model, stream).removeprefix("/v1")
 
     # ------------------------------------------------------------------------------- an upstream's words
 
@@ -371,6 +420,105 @@ class Responses:
         }
 
 
-Api = Chat | Messages | Responses
-APIS: dict[str, Api] = {api.name: api for api in (Chat(), Messages(), Responses())}
-CHAT, MESSAGES, RESPONSES = APIS
+class Gemini:
+    name = "gemini"
+    messages = "contents"
+    trims = "no"
+    fields: ClassVar[dict[str, str]] = {}
+    usage: ClassVar[dict[str, Any]] = {
+        "promptTokenCount": 18, "candidatesTokenCount": 4, "totalTokenCount": 22, "cachedContentTokenCount": 5,
+    }  # fmt: skip
+    _reasons: ClassVar[dict[str, str]] = {"STOP": "stop", "MAX_TOKENS": "length"}
+
+    def path(self, model: str, stream: bool) -> str:
+        method = "streamGenerateContent?alt=sse" if stream else "generateContent"
+        return f"/v1beta/models/{model}:{method}"
+
+    def request(self, stream: bool, tools: bool = False) -> dict[str, Any]:
+        found: dict[str, Any] = {
+            "contents": [{"role": "user", "parts": [{"text": "Hi"}]}],
+            "generationConfig": {"maxOutputTokens": 50},
+        }
+        if tools:
+            declared = [{"name": "weather", "parametersJsonSchema": SCHEMA}]
+            found |= {"tools": [{"functionDeclarations": declared}]}
+        return found
+
+    def asked(self, request: dict[str, Any]) -> tuple[list[Any], int, list[str]]:
+        items = [{"role": one["role"], "content": one["parts"][0]["text"]} for one in request["contents"]]
+        tools = [one["name"] for group in request.get("tools", ()) for one in group["functionDeclarations"]]
+        return items, request["generationConfig"]["maxOutputTokens"], tools
+
+    def turn(self, text: str) -> Any:
+        return {"role": "user", "parts": [{"text": text}]}
+
+    def said(self, role: str, text: str) -> Any:
+        return {"role": "model" if role == "assistant" else role, "content": text}
+
+    def read(self, answer: Answer, stream: bool) -> Read:
+        found = [json.loads(event.data) for event in Decoder().feed(answer.raw)] if stream else [answer.json]
+        texts: list[str] = []
+        calls: list[tuple[str, str, Any]] = []
+        for one in found:
+            for part in one["candidates"][0]["content"]["parts"]:
+                call = part.get("functionCall")
+                if call is not None:
+                    calls.append((call["id"], call["name"], call["args"]))
+                elif not part.get("thought"):
+                    texts.append(part["text"])
+        (reason,) = [one["candidates"][0]["finishReason"] for one in found if "finishReason" in one["candidates"][0]]
+        usage = found[-1]["usageMetadata"]
+        counts = usage["promptTokenCount"], usage.get("cachedContentTokenCount", 0), usage["candidatesTokenCount"]
+        return Read("".join(texts), calls, "tool_calls" if calls else self._reasons[reason], counts)
+
+    def error(self, answer: Answer) -> dict[str, Any]:
+        last = json.loads(Decoder().feed(answer.raw)[-1].data)["error"]
+        assert last["code"] >= 500
+        info = last["details"][0]
+        return {"code": info["reason"], "message": last["message"], **info["metadata"]}
+
+    def fault(self, document: dict[str, Any]) -> dict[str, Any]:
+        error = document["error"]
+        assert error["status"] == "INVALID_ARGUMENT" and error["code"] == 400
+        return {"param": None, **error["details"][0]["metadata"], "message": error["message"]}
+
+    def takes(self, model: str, stream: bool) -> str:
+        return self.path(model, stream).removeprefix("/v1beta").partition("?")[0]
+
+    # ------------------------------------------------------------------------------- an upstream's words
+
+    def pieces(self, *said: str) -> bytes:
+        return b"".join(self._event([{"text": one}]) for one in said)
+
+    def stream(self, *said: str) -> bytes:
+        return self.pieces(*said) + self._event([], {"finishReason": "STOP"})
+
+    def calling(self) -> bytes:
+        call = {"functionCall": {"id": "call_1", "name": "weather", "args": ARGUMENTS}}
+        return self.pieces("I ", "look.") + self._event([call], {"finishReason": "STOP"})
+
+    def failing(self) -> bytes:
+        error = {"code": 503, "message": "The model is overloaded. Please try again later.", "status": "UNAVAILABLE"}
+        return b"data: " + json.dumps({"error": error}).encode() + b"\n\n"
+
+    def document(self, said: str, called: bool) -> dict[str, Any]:
+        parts: list[dict[str, Any]] = [{"text": said}]
+        if called:
+            parts.append({"functionCall": {"id": "call_1", "name": "weather", "args": ARGUMENTS}})
+        return self._response(parts, {"finishReason": "STOP"})
+
+    def refusal(self, word: str, said: str) -> dict[str, Any]:
+        return {"error": {"code": 400, "message": said, "status": word.upper()}}
+
+    def _event(self, parts: list[Any], end: dict[str, Any] | None = None) -> bytes:
+        return b"data: " + json.dumps(self._response(parts, end or {})).encode() + b"\r\n\r\n"
+
+    def _response(self, parts: list[Any], end: dict[str, Any]) -> dict[str, Any]:
+        candidate = {"content": {"role": "model", "parts": parts}, "index": 0, **end}
+        found = {"candidates": [candidate], "modelVersion": "m-up", "responseId": "x"}
+        return {**found, "usageMetadata": self.usage} if end else found
+
+
+Api = Chat | Messages | Responses | Gemini
+APIS: dict[str, Api] = {api.name: api for api in (Chat(), Messages(), Responses(), Gemini())}
+CHAT, MESSAGES, RESPONSES, GEMINI = APIS

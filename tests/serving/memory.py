@@ -6,7 +6,7 @@ Scripts say how each request is answered: an error to raise, a whole body, or th
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Generator
+from collections.abc import Callable, Generator
 from typing import Any
 
 from headgate.errors import GatewayError
@@ -38,6 +38,9 @@ class MemoryCarrier:
         asyncio.get_running_loop().call_soon(upstream.answer)
         self.asked.append(asking)
         return asking
+
+    def is_full(self, attempt: Attempt, freed: Callable[[], None]) -> bool:
+        return False
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
         return ()

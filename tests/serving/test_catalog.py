@@ -135,7 +135,9 @@ def test_everything_that_can_be_asked_for_is_listed_once(plane: DataPlane, prefi
     assert (body["object"], body["has_more"], body["total"]) == ("list", False, 10)
     assert [entry["id"] for entry in body["data"]] == ALL
     for entry in body["data"]:
-        assert set(entry) == {"id", "object", "created", "owned_by", "headgate"}
+        assert set(entry) == {
+            "id", "object", "created", "owned_by", "type", "display_name", "created_at", "headgate",
+        }  # fmt: skip
         assert entry["object"] == "model" and isinstance(entry["created"], int)
     assert answer.headers["content-type"] == "application/json"
     assert "no-cache" in answer.headers["cache-control"]
@@ -145,6 +147,7 @@ def test_an_entry_says_what_is_known_and_null_where_nothing_is(plane: DataPlane)
     rows = {entry["id"]: entry for entry in get(plane, "/v1/models").json["data"]}
     assert rows["big"] == {
         "id": "big", "object": "model", "created": 0, "owned_by": "first",
+        "type": "model", "display_name": "big", "created_at": "1970-01-01T00:00:00Z",
         "headgate": {
             "alias": False, "provider": "first", "providers": ["first"], "provider_model": "big", "title": None,
             "kind": "chat", "context_window": 200_000, "max_output": 4096, "capabilities": ["tools", "vision"],

@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import json
-import threading
 import time
-from collections import Counter
 from pathlib import Path
 from typing import Any
 
@@ -62,76 +60,12 @@ def budget(nano: int, mode: str = "hard", period: str = "day") -> Grant:
     return Grant("t0", "ci", budget=Budget(nano, period, mode))
 
 
-def crowd(plane: DataPlane, number: int, model: str, **fields: Any) -> list[Answer]:
-    """So many calls at the same time."""
-    found: list[Answer] = []
-    ready = threading.Barrier(number)
-
-    def one() -> None:
-        with opened(plane, b"", timeout=60) as stream:
-            ready.wait(30)
-            stream.sock.sendall(request(model, **fields))
-            found.append(stream.rest())
-
-    threads = [threading.Thread(target=one) for _ in range(number)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join(60)
-    assert len(found) == number
-    return found
-
-
 def spent(plane: DataPlane) -> int:
     return sum(max(0, record.cost) for record in plane.records() if isinstance(record, Closed))
 
 
 def attempts_of(plane: DataPlane, answer: Answer) -> tuple[AttemptRecord, ...]:
     return closed_by_id(plane, answer.headers["x-request-id"]).attempts
-
-
-# ------------------------------------------------------------------------------------- a budget for three
-
-LOREM = "up/lorem?rate=100&ttft=0.6&tokens=40"
-LONG = [{"role": "user", "content": "all work and no play makes a dull boy " * 1000}]
-
-
-@pytest.mark.parametrize(
-    ("model", "fields", "price"),
-    [
-        (LOREM, {"stream": True, "max_tokens": 100}, 1000),
-        (LOREM, {"stream": False, "max_tokens": 100}, 1000),
-        (LOREM, {"stream": True}, 10_240),
-        (LOREM, {"stream": False}, 10_240),
-        (LOREM, {"stream": True, "max_tokens": 100, "messages": LONG}, 10_600),
-        ("pair", {"stream": True, "max_tokens": 100, "headgate": {}}, 1000),
-        ("torn", {"stream": True, "max_tokens": 100, "headgate": {}}, 1000),
-    ],
-    ids=["stream", "whole", "stream, no length", "whole, no length", "long prompts", "failover", "continued"],
-)  # fmt: skip
-def test_a_budget_for_three_admits_three_of_fifty(
-    tmp_path: Path, provider: Upstream, model: str, fields: dict[str, Any], price: int
-) -> None:
-    """``price``: µUSD of one call's hold, without some tokens of its prompt."""
-    aliases = {
-        "pair": Alias("pair", (TargetRef("up/fault/503-always"), TargetRef(LOREM))),
-        "torn": Alias("torn", (TargetRef("up/fault/cut?after=20&rate=100"), TargetRef("next/" + LOREM[3:]))),
-    }
-    row = upstream(provider.url, "next", price=PRICE, prefill="trailing")
-    most = int(price * 1000 * 3.6)
-    with gateway(tmp_path / "s", provider, budget(most), row, aliases=aliases) as plane:
-        answers = crowd(plane, 50, model, **fields)
-        assert Counter(answer.status for answer in answers) == {200: 3, 402: 47}
-        for answer in answers:
-            if answer.status == 402:
-                error = answer.error
-                assert (error["type"], error["code"]) == ("billing_error", "budget_exceeded")
-                assert "retry-after" not in answer.headers and answer.headers["x-should-retry"] == "false"
-                assert "'ci'" in error["message"] and "it resets at" in error["message"]
-        plane.wait_for(Closed, 50)
-        assert 0 < spent(plane) <= most
-        # What was held and not used is there again
-        assert ask(plane, LOREM, stream=False, max_tokens=50).status == 200
 
 
 def test_a_budget_is_spent_by_what_was_used_and_never_overrun(tmp_path: Path, provider: Upstream) -> None:

@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import anthropic
 import openai
 import pytest
 
@@ -123,7 +124,9 @@ def ask(gate: Gate, client: str, model: str, prompt: Any, *fields: str, token: s
     api = APIS[client]
     options = {"prompt": prompt, **more.pop("options", {})}
     members = {"model": model, **api.request(bool(more.get("stream"))), "headgate": options, **more}
-    with opened(gate.plane, post(api.path, json.dumps(members).encode(), *fields, token=token)) as one:
+    with opened(
+        gate.plane, post(api.path(model, bool(more.get("stream"))), json.dumps(members).encode(), *fields, token=token)
+    ) as one:
         return one.rest()
 
 
@@ -156,15 +159,21 @@ def test_openai_sdk(gate: Gate) -> None:
 
 
 def test_messages_client_loses_nothing_of_its_own(gate: Gate) -> None:
-    prompt = {"id": "support", "variables": {"product": "Gears", "tone": "briefly"}}
-    thought = {"role": "assistant", "content": [{"type": "thinking", "thinking": "Hm", "signature": "sealed"}]}
-    answer = ask(gate, MESSAGES, "messages/m", prompt, system="Mine.", messages=[HI, thought, HI], top_k=4)
-    assert read(MESSAGES, answer, False).text == "Hello world"
-    sent = gate.last("messages")
-    assert sent["system"] == "Help users of Gears, briefly.\n\nMine."
-    assert sent["messages"] == [*SHOTS, HI, thought, HI] and sent["top_k"] == 4
-    refused = ask(gate, MESSAGES, "messages/m", {"id": "none"})
-    assert (refused.status, refused.json["type"], refused.json["error"]["code"]) == (404, "error", "prompt_not_found")
+    with anthropic.Anthropic(base_url=gate.plane.url, api_key=TOKEN, max_retries=0, timeout=30) as client:
+        prompt = {"id": "support", "variables": {"product": "Gears", "tone": "briefly"}}
+        more: dict[str, Any] = {"model": "messages/m", "max_tokens": 50, "system": "Mine.", "messages": [HI]}
+        found = client.messages.create(**more, extra_body={"headgate": {"prompt": prompt}, "top_k": 4})
+        assert [block.text for block in found.content if block.type == "text"] == ["Hello world"]
+        sent = gate.last("messages")
+        assert sent["system"] == "Help users of Gears, briefly.\n\nMine."
+        assert sent["messages"] == [*SHOTS, HI] and sent["top_k"] == 4
+        with pytest.raises(anthropic.NotFoundError) as unknown:
+            client.messages.create(**more, extra_body={"headgate": {"prompt": {"id": "none"}}})
+        assert unknown.value.body["error"]["code"] == "prompt_not_found"  # type: ignore[index]
+        counted: dict[str, Any] = {"model": "chat/m", "messages": [HI]}
+        plain = client.messages.count_tokens(**counted).input_tokens
+        options = {"headgate": {"prompt": {"id": "long"}}}
+        assert client.messages.count_tokens(**counted, extra_body=options).input_tokens > plain + 4000
 
 
 def test_responses_client_loses_nothing_of_its_own(gate: Gate) -> None:

@@ -23,6 +23,7 @@ from headgate.catalog.offers import Offer, Offers, price_of, ready
 from headgate.model import Alias, ModelRow, Price, PriceTier, Provider, Snapshot
 
 OWNER = "headgate"  # owned_by of aliases
+_UNKNOWN_TIME = "1970-01-01T00:00:00Z"
 
 # ------------------------------------------------------------------------------------- what an entry says
 
@@ -73,14 +74,17 @@ class Info(Struct, frozen=True):
 
 
 class Model(Struct, frozen=True):
-    """One element of the list, as OpenAI's clients read it.  Providers do not publish when a model was made, so
-    ``created`` is 0.
+    """One element of the list, as the clients of OpenAI and of Anthropic read it (``type``, ``display_name``,
+    ``created_at``).  Providers do not publish when a model was made, so ``created`` is 0.
     """
 
     id: str
     object: str
     created: int
     owned_by: str
+    type: str
+    display_name: str
+    created_at: str
     headgate: Info
 
 
@@ -245,7 +249,7 @@ def _entry(name: str, owner: str, offers: Sequence[Offer], groups: tuple[str, ..
     provider, ident, row = serving(offers)
     price = price_of(provider, row)
     return Entry(
-        Model(name, "model", 0, owner, info),
+        Model(name, "model", 0, owner, "model", info.title or name, _UNKNOWN_TIME, info),
         reach=(name, f"{provider.name}/{ident}"),
         groups=groups,
         counted=() if info.alias else tuple(dict.fromkeys(map(_served_as, offers))),

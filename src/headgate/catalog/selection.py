@@ -23,7 +23,7 @@ SYNONYMS = {"function_calling": "tools", "tool_use": "tools"}  # what other cata
 
 
 class CatalogQuery(Struct, frozen=True):
-    """The parameters of GET /models.  ``limit`` 1–2000."""
+    """The parameters of GET /models.  ``limit`` 1–2000.  ``after_id``: the page begins behind this entry."""
 
     provider: str | None = None
     free_only: bool = False
@@ -33,6 +33,7 @@ class CatalogQuery(Struct, frozen=True):
     sort_by: str = "usage"
     limit: int = 500
     offset: int = 0
+    after_id: str | None = None
 
 
 def read(query: bytes) -> CatalogQuery:
@@ -92,6 +93,7 @@ _PARAMETERS: Mapping[str, Callable[[str, str], object]] = {
     "sort_by": _order,
     "limit": _count(1, MAX_LIMIT),
     "offset": _count(0, 999_999_999),
+    "after_id": _text,
 }
 
 _UNKNOWN = 1 << 62  # sorts behind everything that is known
@@ -124,6 +126,9 @@ def ordered(listed: Iterable[Entry], sort_by: str, uses: UseCounts) -> list[Entr
 def page(listed: Iterable[Entry], wanted: CatalogQuery, allowed: Collection[str] = ()) -> tuple[list[Entry], int]:
     """``select`` of what is in order already."""
     found = list(listed)
+    if wanted.after_id is not None:
+        at = next((i for i, entry in enumerate(found) if entry.id == wanted.after_id), len(found))
+        found = found[at + 1 :]
     if allowed:
         found = [entry for entry in found if permitted(entry, allowed)]
     for test in _tests(wanted):

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import Any, Literal, get_args
 
-Auth = Literal["bearer", "x-api-key", "api-key", "query", "none"]
+Auth = Literal["bearer", "x-api-key", "api-key", "x-goog-api-key", "query", "none"]
 Training = Literal["never", "unknown", "yes"]
 Scope = Literal["gate:chat", "gate:models", "gate:usage"]
 Level = Literal["debug", "info", "warning", "error"]
@@ -19,6 +19,7 @@ Period = Literal["day", "month", "total"]
 BudgetMode = Literal["hard", "soft"]
 Unpriced = Literal["allow", "refuse"]
 TokenFormat = Literal["pat", "triple", "plain"]
+Tier = Literal["slow", "medium", "fast", "ludicrous"]
 PromptRole = Literal["system", "developer", "user", "assistant"]
 # Of an alias
 Strategy = Literal["priority", "weighted", "cheapest", "fastest", "balanced"]

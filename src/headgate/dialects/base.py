@@ -265,13 +265,15 @@ class Client(Protocol):
     """An API that callers speak."""
 
     name: str
-    path: str  # after the base URL, e.g. /chat/completions
+    path: str  # after the base URL, e.g. /chat/completions; with a slash at its end: the root of the paths of models
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
     counts: CountedBy | None  # None: this API has no question for the tokens of a request
     keep_alive: bytes  # what a stream sends while its upstream is silent
 
-    def begin(self) -> Client:
-        """Return this API for one call.  If its error events depend on the stream before them, it keeps that there."""
+    def begin(self, path: bytes, query: bytes) -> Client:
+        """Return this API for one request: itself, or a client that knows what the path names and where its stream
+        stands.
+        """
 
     def read(self, body: bytes) -> Call:
         """Read a client's request.  Raises GatewayError (400) with ``param`` if a member is invalid."""

@@ -10,6 +10,7 @@ from collections.abc import Mapping
 from headgate.dialects.anthropic_messages import dialect as anthropic_messages
 from headgate.dialects.base import Answer, Backend, Client, Reply
 from headgate.dialects.composed import ComposedStream, whole_answer
+from headgate.dialects.gemini import dialect as gemini
 from headgate.dialects.openai_chat import dialect as openai_chat
 from headgate.dialects.openai_responses import dialect as openai_responses
 from headgate.dialects.seam import Seam
@@ -18,10 +19,12 @@ from headgate.ports import StreamBridge
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API
 CLIENTS: Mapping[str, Client] = {
-    client.name: client for client in (openai_chat.CLIENT, anthropic_messages.CLIENT, openai_responses.CLIENT)
+    client.name: client
+    for client in (openai_chat.CLIENT, anthropic_messages.CLIENT, openai_responses.CLIENT, gemini.CLIENT)
 }
 BACKENDS: Mapping[str, Backend] = {
-    backend.name: backend for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND, openai_responses.BACKEND)
+    backend.name: backend
+    for backend in (openai_chat.BACKEND, anthropic_messages.BACKEND, openai_responses.BACKEND, gemini.BACKEND)
 }
 
 

@@ -53,7 +53,7 @@ class HookedClient:
         self._face: MaskedFace | None = None
         self._structured = False  # the answer's text is JSON
 
-    def begin(self) -> HookedClient:
+    def begin(self, path: bytes, query: bytes) -> HookedClient:
         return self
 
     def examined(self, call: Call) -> Call:

@@ -34,6 +34,7 @@ class Options(Struct, frozen=True, gc=False):
     resumable_s: float | None = None
     on_midstream_failure: str | None = None
     cache: CacheWish | None = None
+    tier: str | None = None
 
 
 NO_OPTIONS = Options()

@@ -171,6 +171,8 @@ class Alias(Struct, frozen=True):
     privacy: str = "any"  # any | no_train | trusted | own
     hold_tokens: int = 1024  # of output, which admission holds at first
     unpriced: str | None = None  # allow | refuse; None: as the gateway
+    queue_size: int = 0  # calls of one tenant that may wait for a limit; 0: none waits
+    queue_wait_s: float = 10.0
     cache_enabled: bool = False
     cache_ttl_s: float = 3600.0
     cache_pace: str = "at_once"  # at_once | recorded
@@ -192,7 +194,8 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     ``models`` empty means all.  ``expires`` is Unix seconds.  ``tenant``: the name of its Tenant; empty: none.
     ``over_budget``: the alias that serves where the budget is spent; empty: its tenant's.  ``free_only``: only models
     that cost nothing; ``priced_only``: only those whose price is known.  ``parent``: the id of the token whose holder
-    has made this one, ``run``: the holder's name for what it is for.
+    has made this one, ``run``: the holder's name for what it is for.  ``tiers``: those of slow,
+    medium, fast and ludicrous that a call may name, empty: all; ``tier``: of a call that names none.
     """
 
     id: str
@@ -209,6 +212,8 @@ class Grant(Struct, frozen=True, gc=False, omit_defaults=True):
     priced_only: bool = False
     parent: str = ""
     run: str = ""
+    tier: str = ""
+    tiers: tuple[str, ...] = ()
 
 
 class Snapshot(Struct, frozen=True):

@@ -87,9 +87,9 @@ class Share(Struct, array_like=True, gc=False):
 class Closed(Struct, array_like=True, tag=3, gc=False):
     """A call ended.  ``outcome``: delivered | failed | cancelled | truncated | hollow | refused | budget_exceeded.
 
-    The phases are µs, -1 if the call did not get there.  ``queue_us``: the wait for a connection.  ``connect_us``: TCP
-    and TLS (0 on a pooled connection).  ``ttfb_us``: request sent → response head.  ``ttft_us``: received → first
-    visible token.
+    The phases are µs, -1 if the call did not get there.  ``queue_us``: the wait in the queue of the alias and for a
+    connection.  ``connect_us``: TCP and TLS (0 on a pooled connection).  ``ttfb_us``: request sent → response head.
+    ``ttft_us``: received → first visible token.
     ``cost`` is nano-USD, -1 unknown.
     """
 

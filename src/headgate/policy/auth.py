@@ -43,7 +43,8 @@ def check(
     now: float,
     scope: str | None = "gate:chat",
 ) -> Grant:
-    """Return the Grant of ``Authorization: Bearer`` or ``x-api-key``; of two tokens, that of the first known one.
+    """Return the Grant of ``Authorization: Bearer``, ``x-api-key`` or ``x-goog-api-key``; of two tokens, that of the
+    first known one.
 
     ``now`` is Unix seconds.  ``scope`` None accepts every known token.  The time of the look-up reveals no token: it
     compares digests under a key that the caller does not know.
@@ -53,7 +54,8 @@ def check(
     token = header[7:].strip() if header[:7].lower() == b"bearer " else b""
     grant = tokens.get(digester(token)) if len(token) <= MAX_TOKEN else None
     if grant is None:
-        grant = _by_key(headers.get(b"x-api-key"), header, token, tokens, digester)
+        key = headers.get(b"x-api-key") or headers.get(b"x-goog-api-key")
+        grant = _by_key(key, header, token, tokens, digester)
     if grant.expires is not None and grant.expires <= now:
         raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")
     if scope is not None and scope not in grant.scopes:
@@ -63,7 +65,7 @@ def check(
 
 def carried(headers: Mapping[bytes, bytes]) -> bool:
     """True if the request has a token, valid or not."""
-    return b"authorization" in headers or b"x-api-key" in headers
+    return b"authorization" in headers or b"x-api-key" in headers or b"x-goog-api-key" in headers
 
 
 def _by_key(key: bytes | None, header: bytes, token: bytes, tokens: Mapping[bytes, Grant], digester: Digester) -> Grant:

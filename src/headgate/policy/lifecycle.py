@@ -9,7 +9,8 @@
         └─refuse▶ REFUSED └─fail─▶ FAILED ◀─fail─ TRYING    └─leave─▶ ABANDONED   (the client has gone)
 
 A whole (non-streamed) answer goes from TRYING to DONE: its head and its end are one write.  A stream whose head is
-sent early (``early_commit_s``) while the call waits for its first attempt goes from ADMITTED to COMMITTED.
+sent early (``early_commit_s``) while the call waits for its first attempt goes from ADMITTED to COMMITTED.  Where it
+waits in a queue it stays RECEIVED: it may still be refused.
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ TABLE = {
     (RECEIVED, "admit"): ADMITTED,
     (RECEIVED, "refuse"): REFUSED,
     (RECEIVED, "leave"): ABANDONED,
+    (RECEIVED, "commit"): RECEIVED,
     (ADMITTED, "try"): TRYING,
     (ADMITTED, "commit"): COMMITTED,
     (ADMITTED, "fail"): FAILED,

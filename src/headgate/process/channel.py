@@ -152,6 +152,11 @@ class Gauges(Struct, frozen=True, tag="gauges"):
     values: Mapping[str, float] = field(default_factory=dict)
 
 
+def queued_at(alias: str) -> str:
+    """The name of the gauge of an alias's queue; where no call waits there is none."""
+    return f"queued:{alias}"
+
+
 class Ask(Struct, frozen=True, tag="ask"):
     """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage`` | ``mint`` | ``children``
     | ``end``).  A data process gets those that need its health tables and counters (``explain``, with a request's body;

@@ -5,7 +5,7 @@ docs/configuration.md says what each field does.
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Annotated, Any
 
 from pydantic import (
@@ -42,6 +42,13 @@ class CacheTable(Resource):
     pace: words.CachePace = "at_once"
 
 
+class Queue(Resource):
+    """How many calls of one tenant may wait for a limit instead of being refused, and how long."""
+
+    size: Annotated[int, Field(ge=0, le=10_000)] = 0
+    wait_s: Annotated[float, Field(gt=0, le=600)] = 10
+
+
 class AliasSettings(Resource):
     """What an alias does beside leading to its targets.  ``settled`` gives the fields as ``model.Alias`` has them,
     ``values_of`` takes them from there.
@@ -61,39 +68,41 @@ class AliasSettings(Resource):
     hold_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     unpriced: words.Unpriced | None = None
     cache: CacheTable = CacheTable()
+    queue: Queue = Queue()
 
     def settled(self) -> dict[str, Any]:
         """Arguments for ``model.Alias``."""
         values = {name: getattr(self, name) for name in _PLAIN}
-        nested = {flat: getattr(getattr(self, table), name) for flat, (table, name) in _NESTED.items()}
+        nested = {field: getattr(getattr(self, table), name) for field, (table, name) in _NESTED.items()}
         return values | nested
 
     @staticmethod
     def values_of(alias: model.Alias) -> dict[str, Any]:
         """An alias's values, by the names of the fields."""
         values = {name: getattr(alias, name) for name in _PLAIN}
-        nested = _in_tables({flat: getattr(alias, flat) for flat in _NESTED})
-        return values | {"drain": Drain(**nested["drain"]), "cache": CacheTable(**nested["cache"])}
+        return values | _tables({field: getattr(alias, field) for field in _NESTED})
 
 
-# Fields of ``model.Alias``, and where they stand here: the table and its field
+# Fields of ``model.Alias`` that stand in a table of their own: its name, and theirs in it
 _NESTED = {
     "drain_s": ("drain", "max_s"),
     "drain_tokens": ("drain", "max_tokens"),
+    "queue_size": ("queue", "size"),
+    "queue_wait_s": ("queue", "wait_s"),
     "cache_enabled": ("cache", "enabled"),
     "cache_ttl_s": ("cache", "ttl_s"),
     "cache_pace": ("cache", "pace"),
 }
-_PLAIN = tuple(name for name in AliasSettings.model_fields if name not in ("drain", "cache"))
+_PLAIN = tuple(name for name in AliasSettings.model_fields if name not in ("drain", "queue", "cache"))
 
 
-def _in_tables(values: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
-    """Fields of ``model.Alias`` as they stand here."""
-    tables: dict[str, dict[str, Any]] = {"drain": {}, "cache": {}}
-    for flat, value in values.items():
-        table, name = _NESTED[flat]
-        tables[table][name] = value
-    return tables
+def _tables(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
+    """The tables of these fields."""
+    found: dict[str, dict[str, Any]] = {}
+    for field, value in fields.items():
+        table, name = _NESTED[field]
+        found.setdefault(table, {})[name] = value
+    return found
 
 
 class TargetWish(Resource):
@@ -128,8 +137,8 @@ class AliasWish(AliasSettings):
         if info.context is not STORE:
             return value
         conduct = dict(value.get("conduct", {}))
-        nested = {flat: conduct.pop(flat) for flat in _NESTED if flat in conduct}
-        return {**value, **conduct, **_in_tables(nested)}
+        nested = {field: conduct.pop(field) for field in _NESTED if field in conduct}
+        return {**value, **conduct, **_tables(nested)}
 
     @model_serializer(mode="wrap")
     def _to_store(self, serialize: SerializerFunctionWrapHandler, info: SerializationInfo) -> Any:
@@ -156,7 +165,6 @@ class AliasTable(AliasSettings):
     """An alias of the configuration file."""
 
     LATER = {
-        "queue": 5,
         "store_bodies": 7,
     }
     use_case: str | None = None

@@ -18,7 +18,7 @@ from headgate import model
 from headgate.catalog.names import nearest
 from headgate.catalog.presets import Dialect, Prefill, Row, YesNo
 from headgate.catalog.words import Auth, Training
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.resources.account import Key, as_key
 from headgate.resources.fields import (
     ModelName,

@@ -29,7 +29,17 @@ LAST_CHUNK = b"0\r\n\r\n"
 
 # Fields that a message may have only once.  With a second one, two parsers could read two different messages (RFC
 # 9112 §6.3, RFC 9110 §7.2).  Or a client and its proxy could disagree on the caller.
-ONCE = frozenset((b"host", b"content-length", b"transfer-encoding", b"authorization", b"x-api-key", b"content-type"))
+ONCE = frozenset(
+    (
+        b"host",
+        b"content-length",
+        b"transfer-encoding",
+        b"authorization",
+        b"x-api-key",
+        b"x-goog-api-key",
+        b"content-type",
+    )
+)
 
 # Fields of a request to an upstream that the transport writes: they frame, route and authenticate it (RFC 9110 §7.6.1).
 # The file, the admin API, a provider row and a client may not add a second one.
@@ -37,7 +47,7 @@ TRANSPORT_FIELDS = frozenset(
     (
         "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade",
         "host", "content-length", "content-type", "expect", "authorization", "proxy-authorization", "cookie",
-        "x-api-key", "api-key", "accept", "accept-encoding",
+        "x-api-key", "api-key", "x-goog-api-key", "accept", "accept-encoding",
     )
 )  # fmt: skip
 _FIELD_NAME = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
@@ -154,7 +164,7 @@ def with_family(lines: bytes, headers: dict[bytes, bytes], beginning: bytes, fix
 
     A field that the row sets too (``fixed``) is sent beside it, if it says something else: HTTP joins the two.
     """
-    own = {name: value for name, value in headers.items() if name.startswith(beginning)}
+    own = {name: value for name, value in headers.items() if beginning and name.startswith(beginning)}
     known = {name.lower().encode(): value.encode("latin-1", "replace") for name, value in fixed.items()}
     given = own.keys() | known.keys()
     out = [line for line in lines.splitlines(keepends=True) if line.partition(b":")[0].lower() not in given]

@@ -23,7 +23,7 @@ def credential(auth: str, key: str) -> tuple[bytes, str]:
             return b"", ""
         case "bearer":
             return b"Authorization: Bearer " + key.encode() + b"\r\n", ""
-        case "x-api-key" | "api-key":
+        case "x-api-key" | "api-key" | "x-goog-api-key":
             return auth.encode() + b": " + key.encode() + b"\r\n", ""
         case "query":
             return b"", "key=" + quote(key, safe="")

@@ -369,6 +369,15 @@ def test_newer_models_choose_their_budget() -> None:
         assert found["thinking"]["type"] == "enabled", model
 
 
+@pytest.mark.parametrize(("model", "thinks"), [("claude-sonnet-4-6", True), ("claude-sonnet-4-5", False)])
+def test_budget_is_not_asked_for_behind_a_tool_whose_turn_lacks_its_reasoning(model: str, thinks: bool) -> None:
+    turns = [user("a"), assistant(None, tool_calls=[tool_call("1", "{}")]), tool("1", "sun")]
+    call = chat.read(json.dumps({"messages": turns, "reasoning_effort": "high"}).encode())
+    rendered = request.render(call, target(model=model), ask_usage=False)
+    assert (b'"thinking"' in rendered.body) == thinks
+    assert rendered.dropped == (() if thinks else ("reasoning_effort",))
+
+
 def thinking(signature: str) -> dict[str, Any]:
     return {"type": "thinking", "thinking": "t", "signature": signature}
 

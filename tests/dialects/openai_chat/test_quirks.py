@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 
 from headgate.dialects.openai_chat import read
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from tests.dialects.openai_chat.streams import rendered
 
 USER = {"role": "user", "content": "Hi"}

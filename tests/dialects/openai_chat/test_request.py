@@ -9,9 +9,9 @@ import pytest
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.openai_chat import read
+from headgate.dialects.openai_chat import read, request
 from headgate.errors import GatewayError
-from headgate.model import NO_OPTIONS, ModelRow, Options
+from headgate.model import NO_OPTIONS, ModelRow, Options, Price, Provider, Target, Timeouts
 from tests.dialects.openai_chat.streams import rendered
 
 MESSAGES = [{"role": "user", "content": "Hi"}]
@@ -68,12 +68,14 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"headgate": {"metadata": {str(i): "" for i in range(17)}}}, errors.INVALID_VALUE, "headgate.metadata"),
         *(
             ({"headgate": {option: None}}, errors.NOT_YET_SUPPORTED, f"headgate.{option}")
-            for option in ("tier", "max_latency_ms", "allow_hosters", "deny_hosters")
+            for option in ("max_latency_ms", "allow_hosters", "deny_hosters")
         ),
         *(
             ({"headgate": {option: value}}, errors.INVALID_VALUE, f"headgate.{option}")
             for option, value in (
                 ("max_cost_usd", -0.1),
+                ("tier", "fastest"),
+                ("tier", 1),
                 ("max_cost_usd", "1"),
                 ("max_cost_usd", True),
                 ("max_cost_usd", 1e300),
@@ -233,6 +235,13 @@ def test_rendering_leaves_the_call_as_it_was() -> None:
     rendered(call, "a", ask_usage=True)
     assert call.body == before
     assert json.loads(rendered(call, "b", ask_usage=False))["model"] == "b"
+
+
+def test_dropped_members_are_named() -> None:
+    call = read(body(seed=1, user="u"))
+    quirky = Provider("up", "http://up", quirks=("no_bookkeeping", "no_stream_options"))
+    target = Target(quirky, "m", "m", Price(), Timeouts(), ModelRow("m", param_drop=("seed", "top_k")))
+    assert request.render(call, target, ask_usage=False).dropped == ("seed", "user")
 
 
 def test_a_model_row_sets_drops_and_renames() -> None:

@@ -20,7 +20,7 @@ from msgspec import Meta, Struct
 from headgate.catalog.money import RATES, price
 from headgate.catalog.names import nearest, unfit_provider
 from headgate.catalog.words import Auth, Training
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.model import ModelRow, Price
 from headgate.wire import urls
 from headgate.wire.credentials import clean, key_of, problem
@@ -40,7 +40,7 @@ _PLACEHOLDER = re.compile(r"\{([A-Z][A-Z0-9_]{1,63})\}")
 Variable = Annotated[str, Meta(pattern=r"^[A-Z][A-Z0-9_]{1,63}$")]
 Text = Annotated[str, Meta(min_length=1, max_length=256)]
 Count = Annotated[int, Meta(ge=1, le=1_000_000_000)]
-Dialect = Literal["openai_chat", "anthropic_messages", "openai_responses"]  # dialects.registry.BACKENDS
+Dialect = Literal["openai_chat", "anthropic_messages", "openai_responses", "gemini"]  # dialects.registry.BACKENDS
 Prefill = Literal["none", "trailing", "continue_final_message", "prefix"]
 YesNo = Literal["yes", "no"]
 Link = Annotated[str, Meta(pattern=r"^https://\S+$", max_length=256)]

@@ -51,19 +51,22 @@ def steps_of(row: dict[str, Any]) -> Iterator[TimelineStep]:
             f"{index + 1} {name}" if len(attempts) > 1 else name, one["started_ms"], one["ended_ms"], style
         )
         if index == answered:
-            yield from _phases(row["timings_ms"], one)
+            yield from _phases(row["timings_ms"], one, attempts[0]["started_ms"])
     end = row["timings_ms"]["total"] or attempts[-1]["ended_ms"]
     yield TimelineStep("whole call", 0, end, "dim")
 
 
-def _phases(timings: dict[str, float | None], attempt: dict[str, Any]) -> Iterator[TimelineStep]:
-    """From the request's going out to its last byte."""
-    start, end = attempt["started_ms"], attempt["ended_ms"]
-    if timings["queue"] is None:
+def _phases(timings: dict[str, float | None], attempt: dict[str, Any], first: float) -> Iterator[TimelineStep]:
+    """From the request's going out to its last byte.  ``first``: the start of the call's first attempt."""
+    start, end, queue = attempt["started_ms"], attempt["ended_ms"], timings["queue"]
+    if queue is None:
         return
-    at = min(start + timings["queue"], end)
-    if at - start >= SHOWN_MS:
-        yield TimelineStep("  queue", start, at, "blue")
+    if queue <= first:  # in the queue of the alias, before the first attempt; a connection is waited for in one
+        begin, until, at = first - queue, first, start
+    else:
+        begin, until, at = start, min(start + queue, end), min(start + queue, end)
+    if until - begin >= SHOWN_MS:
+        yield TimelineStep("  queue", begin, until, "blue")
     for name, took in (("  connect", timings["connect"]), ("  headers", timings["ttfb"])):
         if took is not None and took >= SHOWN_MS:
             yield TimelineStep(name, at, min(end, at + took), "blue")

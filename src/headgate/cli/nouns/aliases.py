@@ -26,6 +26,8 @@ RESUMABLE_S = "Seconds that a stream waits for a client that has left."
 HOLD_TOKENS = "Of an answer, which a budget holds at first."
 CACHE = "Seconds, 60 to 86400, that answers are stored in the response cache."
 CACHE_PACE = f"{words.listed(words.CachePace)}, for streams from the cache."
+QUEUE_SIZE = "Calls of one tenant that may wait for a limit; 0: they are refused."
+QUEUE_WAIT_S = "Seconds that a call may wait."
 PRIVACY = f"{words.listed(words.Privacy)}: the providers that may be used."
 
 
@@ -41,9 +43,17 @@ def listing(config: Config = None, state_dir: StateDir = None, as_json: Json = F
             "!NAME",
             "LEADS TO",
             "?FROM",
+            "??>QUEUE",
             "??>USES (30 D)",
             rows=(
-                (row["name"], _targets(row) or "nothing yet", row["origin"], number(row["uses_30d"])) for row in rows
+                (
+                    row["name"],
+                    _targets(row) or "nothing yet",
+                    row["origin"],
+                    f"{row['queued']}/{row['queue']['size']}" if row["queue"]["size"] else "",
+                    number(row["uses_30d"]),
+                )
+                for row in rows
             ),
             empty="no aliases",
         ),
@@ -68,6 +78,7 @@ def one(name: Name, config: Config = None, state_dir: StateDir = None, as_json: 
                 ("timeouts", ", ".join(f"{key} {value:g} s" for key, value in row["timeouts"].items()) or None),
                 ("strategy", row["strategy"]),
                 ("otherwise", ", ".join(_departures(row)) or None),
+                ("queue", _queue(row)),
                 ("uses (30 d)", number(row["uses_30d"])),
                 ("from", row["origin"]),
             ],
@@ -96,6 +107,8 @@ def put(
     unpriced: Annotated[str | None, typer.Option(help="allow, or refuse targets whose price is not known.")] = None,
     cache: Annotated[float | None, typer.Option("--cache", metavar="SECONDS", help=CACHE)] = None,
     cache_pace: Annotated[str | None, typer.Option("--cache-pace", help=CACHE_PACE)] = None,
+    queue_size: Annotated[int | None, typer.Option(help=QUEUE_SIZE)] = None,
+    queue_wait_s: Annotated[float | None, typer.Option(help=QUEUE_WAIT_S)] = None,
     config: Config = None,
     state_dir: StateDir = None,
     as_json: Json = False,
@@ -107,6 +120,7 @@ def put(
     targets = targets or []
     limits = {"first_token": first_token, "stall": stall, "total": total}
     caching = {"enabled": cache is not None or None, "ttl_s": cache, "pace": cache_pace}
+    queue = {"size": queue_size, "wait_s": queue_wait_s}
     conduct: dict[str, Any] = {
         "cache": {key: value for key, value in caching.items() if value is not None} or None,
         "strategy": strategy,
@@ -130,6 +144,7 @@ def put(
         ],
         "use_case": use_case,
         "timeouts": {key: value for key, value in limits.items() if value is not None},
+        "queue": {key: value for key, value in queue.items() if value is not None},
         **{key: value for key, value in conduct.items() if value is not None},
     }
     with open_gateway(config, state_dir) as gateway:
@@ -161,6 +176,11 @@ def _departures(row: dict[str, Any]) -> list[str]:
     found = [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
     cache = row["cache"]
     return [*found, f"cache {cache['ttl_s']:g} s, {cache['pace']}"] if cache["enabled"] else found
+
+
+def _queue(row: dict[str, Any]) -> str | None:
+    queue = row["queue"]
+    return f"{queue['size']} calls, up to {queue['wait_s']:g} s; {row['queued']} wait" if queue["size"] else None
 
 
 def _targets(row: dict[str, Any]) -> str:

@@ -84,6 +84,7 @@ OUTCOMES = choices(words.Outcome)
 SCOPES = choices(words.Scope)
 UNPRICED = choices(words.Unpriced)
 FORMATS = choices(words.TokenFormat)
+TIERS = choices(words.Tier)
 ROLES = choices(words.Role)
 CAPABILITIES: Source = lambda part: ("tools", "json_schema", "vision", "reasoning", "audio")  # noqa: E731
 WHERE: dict[str, dict[str, Source]] = {
@@ -127,11 +128,11 @@ WHERE: dict[str, dict[str, Source]] = {
     "token show": {"ident": tokens},
     "token create": {
         "models": several(models), "scopes": several(SCOPES), "tenant": tenants, "over_budget": aliases,
-        "unpriced": UNPRICED, "form": FORMATS,
+        "unpriced": UNPRICED, "form": FORMATS, "tier": TIERS, "tiers": several(TIERS),
     },
     "token edit": {
         "ident": tokens, "models": several(models), "scopes": several(SCOPES), "tenant": tenants,
-        "over_budget": aliases, "unpriced": UNPRICED,
+        "over_budget": aliases, "unpriced": UNPRICED, "tier": TIERS, "tiers": several(TIERS),
     },
     "tenant show": {"name": tenants},
     "tenant set": {"name": tenants, "over_budget": aliases},

@@ -104,12 +104,18 @@ def _running_calls(workers: list[dict[str, Any]]) -> str:
     return count(sum(int(one["gauges"].get("calls", 0)) for one in workers), "call")
 
 
+def _waiting(gauges: dict[str, Any]) -> str:
+    """Of the calls, how many wait in the queues of aliases."""
+    waiting = gauges.get("queued", 0)
+    return f" ({number(waiting)} waiting)" if waiting else ""
+
+
 def _worker(worker: dict[str, Any], generation: int) -> str:
     gauges = worker["gauges"]
     parts = [f"pid {worker['pid']}"]
     if gauges:
         parts += [
-            count(gauges["calls"], "call"),
+            count(gauges["calls"], "call") + _waiting(gauges),
             count(gauges["connections"], "connection"),
             f"{number(gauges['upstream_connections'])} to upstreams ({number(gauges['upstream_idle'])} idle)",
             f"late by {milliseconds(gauges['loop_lag_s'] * 1000)}",

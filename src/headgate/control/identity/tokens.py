@@ -27,7 +27,7 @@ from headgate.process.credentials import fresh_id, mint, public_id
 FIRST = "first"  # the name of the token that the first start makes
 ATTEMPTS = 5  # at minting an id that is not taken: eight hex digits collide once in a while
 
-_TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run")  # of a Grant
+_TERMS = ("limits", "budget", "over_budget", "free_only", "priced_only", "run", "tier", "tiers")  # of a Grant
 
 
 class StoredTerms(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -39,6 +39,8 @@ class StoredTerms(msgspec.Struct, frozen=True, omit_defaults=True):
     free_only: bool = False
     priced_only: bool = False
     run: str = ""
+    tier: str = ""
+    tiers: tuple[str, ...] = ()
     form: str = "pat"
 
 

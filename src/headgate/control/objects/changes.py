@@ -42,7 +42,7 @@ from headgate.control.refusals import (
     PROVIDER_NOT_FOUND,
     TOO_MANY,
 )
-from headgate.dialects.quirks import QUIRKS
+from headgate.dialects.openai_chat.quirks import QUIRKS
 from headgate.errors import INVALID_VALUE, MODEL_NOT_FOUND, GatewayError
 from headgate.model import Alias, Provider
 from headgate.resources.account import AccountWish

@@ -53,6 +53,8 @@ def within(child: Grant, parent: Grant) -> Grant:
         over_budget=parent.over_budget,
         free_only=parent.free_only,
         priced_only=parent.priced_only,
+        tier=parent.tier,
+        tiers=parent.tiers,
     )
 
 

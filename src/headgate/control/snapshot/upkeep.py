@@ -140,9 +140,10 @@ class Upkeep:
             if compiled.needs_restart and compiled.needs_restart != self.needs_restart:
                 log.warning("these changed keys need a restart", keys=", ".join(compiled.needs_restart))
             before, secrets = self._publication.snapshot.generation, self._publication.secrets
+            alerting = self._publication.sources.compiled.alerting
             self._publication.sources = replace(self._publication.sources, compiled=compiled)
             generation = await self._publication.publish(unless_same=True)
-            changed = generation != before or secrets != self._publication.secrets
+            changed = generation != before or secrets != self._publication.secrets or alerting != compiled.alerting
         if changed:
             log.info("configuration reloaded", generation=generation)
             self._reloaded()

@@ -55,7 +55,7 @@ class MessagesClient:
     error_body = staticmethod(errors.error_body)
     error_event = staticmethod(errors.error_event)
 
-    def begin(self) -> MessagesClient:
+    def begin(self, path: bytes, query: bytes) -> MessagesClient:
         return self
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> MessagesFace:

@@ -75,7 +75,7 @@ def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
         lost.append("service_tier")
     found |= _tools(body)
     _add_format(body, found, lost)
-    _add_thinking(body, found, lost, target)
+    _add_thinking(body, found, lost, target, codec.as_text(messages[-1].get("role")) if messages else None)
     return found, tuple(lost)
 
 
@@ -94,16 +94,18 @@ def _add_format(body: Object, found: Object, lost: list[str]) -> None:
         lost.append("response_format")
 
 
-def _add_thinking(body: Object, found: Object, lost: list[str], target: Target) -> None:
-    """Ask for reasoning.  It cannot be combined with a forced tool, a prefill or a temperature, and needs room."""
+def _add_thinking(body: Object, found: Object, lost: list[str], target: Target, last: str | None) -> None:
+    """Ask for reasoning.  It cannot be combined with a forced tool, a prefill or a temperature, and needs room.
+
+    ``last`` is the role of the last message.  With a budget, a turn that called tools must begin with its reasoning,
+    which chat completions do not return.
+    """
     effort = codec.as_text(body.get("reasoning_effort"))
     if effort in (None, "none"):
         return
     known = target.row.capabilities if target.row is not None else ()
     choice = codec.as_object(found.get("tool_choice")) or {}
-    turns = codec.as_objects(found["messages"]) or [{}]
-    prefilled = codec.as_text(turns[-1].get("role")) == "assistant"
-    forced = prefilled or codec.as_text(choice.get("type")) in ("any", "tool")
+    forced = last == "assistant" or codec.as_text(choice.get("type")) in ("any", "tool")
     most = codec.as_integer(found.get("max_tokens")) or (target.row and target.row.max_output) or _DEFAULT_MOST
     budget = min(_BUDGETS.get(effort or "", _BUDGETS["high"]), most - 1)
     if forced or (known and "reasoning" not in known):
@@ -113,7 +115,7 @@ def _add_thinking(body: Object, found: Object, lost: list[str], target: Target) 
         word = {"minimal": "low", "xhigh": "high"}.get(effort or "", effort)
         found["output_config"] = codec.raw({**config, "effort": word})
         found["thinking"] = codec.raw({"type": "adaptive"})
-    elif budget >= _LEAST_BUDGET:
+    elif budget >= _LEAST_BUDGET and last != "tool":
         found["thinking"] = codec.raw({"type": "enabled", "budget_tokens": budget})
     else:
         lost.append("reasoning_effort")

@@ -14,6 +14,7 @@ from headgate.dialects import saved_prompts
 from headgate.dialects.anthropic_messages import from_chat, seals
 from headgate.dialects.anthropic_messages.to_chat import ChatConversion, with_system_before
 from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.dialects.openai_chat.quirks import unfit
 from headgate.dialects.openai_chat.request import (
     invalid,
     read_model,
@@ -22,7 +23,6 @@ from headgate.dialects.openai_chat.request import (
     read_trace,
     with_parameters,
 )
-from headgate.dialects.quirks import unfit
 from headgate.model import Call, ModelRow, PromptMessage, Rendered, Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, Object

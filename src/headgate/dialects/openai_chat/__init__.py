@@ -16,11 +16,11 @@ from headgate.dialects.openai_chat.prefill import (
     probes,
     trims,
 )
+from headgate.dialects.openai_chat.quirks import adds_stream_options
 from headgate.dialects.openai_chat.request import asked_for, read, render
 from headgate.dialects.openai_chat.stream.joining import ContinuedStream
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.dialects.openai_chat.whole import answer_from_stream, answer_in_parts, whole_answer
-from headgate.dialects.quirks import adds_stream_options
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import space_tokens
 

@@ -6,9 +6,8 @@ from collections.abc import Mapping
 
 import msgspec
 
-from headgate.dialects import quirks
 from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
-from headgate.dialects.openai_chat import prefill, request
+from headgate.dialects.openai_chat import prefill, quirks, request
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.face import ChatFace
 from headgate.dialects.openai_chat.source import ChatSource
@@ -39,7 +38,7 @@ class ChatClient:
     error_body = staticmethod(failures.error_body)
     error_event = staticmethod(failures.error_event)
 
-    def begin(self) -> ChatClient:
+    def begin(self, path: bytes, query: bytes) -> ChatClient:
         return self
 
     def face(self, reply: Reply, before: StreamBridge | None = None) -> ChatFace:

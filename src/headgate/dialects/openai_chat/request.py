@@ -15,15 +15,15 @@ from msgspec.structs import replace
 
 from headgate.dialects import saved_prompts
 from headgate.dialects.openai_chat.prompt import ChatPrompt
-from headgate.dialects.quirks import UNLIMITED, fit, lacks, renamed, unfit
-from headgate.dialects.quirks import apply as apply_quirks
+from headgate.dialects.openai_chat.quirks import UNLIMITED, fit, lacks, renamed, unfit
+from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
 from headgate.model import CacheWish, Call, ModelRow, Options, PromptMessage, Rendered, Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
 PATH = "/chat/completions"
-_LATER = frozenset(("tier", "max_latency_ms", "allow_hosters", "deny_hosters"))
+_LATER = frozenset(("max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
 _LONGEST_MODEL = 256
@@ -335,6 +335,7 @@ _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "resumable_s": ("resumable_s", _resumable),
     "on_midstream_failure": ("on_midstream_failure", _one_of("continue", "error")),
     "cache": ("cache", _cache),
+    "tier": ("tier", _one_of("slow", "medium", "fast", "ludicrous")),
 }
 
 

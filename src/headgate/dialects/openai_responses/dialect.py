@@ -22,8 +22,8 @@ class ResponsesClient:
 
     name = request.NAME
     path = request.PATH
-    counts: CountedBy | None = None
     prefix = "resp_"
+    counts: CountedBy | None = None
     keep_alive = sse.comment(b"keep-alive")
 
     read = staticmethod(request.read)
@@ -34,7 +34,7 @@ class ResponsesClient:
     def __init__(self) -> None:
         self._face: ResponsesFace | None = None
 
-    def begin(self) -> ResponsesClient:
+    def begin(self, path: bytes, query: bytes) -> ResponsesClient:
         return ResponsesClient()
 
     def error_event(self, error: GatewayError, ident: str) -> bytes:

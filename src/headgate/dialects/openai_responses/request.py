@@ -12,6 +12,7 @@ from msgspec.structs import replace
 
 from headgate.dialects import saved_prompts
 from headgate.dialects.openai_chat.prompt import ChatPrompt
+from headgate.dialects.openai_chat.quirks import unfit
 from headgate.dialects.openai_chat.request import (
     invalid,
     read_model,
@@ -22,7 +23,6 @@ from headgate.dialects.openai_chat.request import (
 )
 from headgate.dialects.openai_responses import from_chat, to_chat
 from headgate.dialects.openai_responses.to_chat import Special
-from headgate.dialects.quirks import unfit
 from headgate.errors import NOT_YET_SUPPORTED, GatewayError
 from headgate.model import Call, PromptMessage, Rendered, Target
 from headgate.wire import codec

@@ -12,7 +12,7 @@ from headgate.model import Target
 from headgate.model.bounded import Bounded
 
 MOST_MODELS = 4096
-EACH = 256  # so many calls are looked at one by one; then a sample will do
+EACH = 256  # so many calls are looked at one by one; then every eighth will do
 _DECAY = 0.9
 _PRIOR = 1000.0  # tokens: as if so many had been estimated rightly
 _LEAST, _MOST = 0.5, 4.0  # a token has one byte of ASCII at least
@@ -40,11 +40,20 @@ class Learnt(Struct, gc=False):
 
 
 class Calibration:
-    """All that has been learnt.  Bounded: the model that was first asked for longest ago is forgotten first."""
+    """All that has been learnt.  Bounded: the model that was first asked for longest ago is forgotten first.
+    ``skipped``: so many of the next calls need not be learnt from.
+    """
 
     def __init__(self) -> None:
         self._learnt: Bounded[tuple[str, str], Learnt] = Bounded(MOST_MODELS)
-        self.calls = 0  # that could have been learnt from; counted by their ends
+        self._calls = 0
+        self.skipped = 0
+
+    def learn(self, target: Target, estimated: int, reported: int) -> None:
+        """As ``Learnt.learn``, of the model that has served."""
+        self.of(target).learn(estimated, reported)
+        self._calls += 1
+        self.skipped = 0 if self._calls < EACH else 7
 
     def of(self, target: Target) -> Learnt:
         key = (target.provider.name, target.upstream_model)

@@ -1,12 +1,12 @@
 """Counters of one process, in its memory: what is used, and what is held.
 
-All mutable state is ``_meters`` and ``_open``.  Every quota of a call is asked before any is changed: a refused call
-leaves no trace.
+All mutable state is ``_meters`` and ``_open``.  A call that one of its quotas does not admit is taken back from the
+others at once: a refused call leaves no trace.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Final, final
 
 from msgspec import Struct
@@ -40,56 +40,48 @@ class MemoryCounters:
 
     def __init__(self) -> None:
         self.restored = False
+        self.freed: Callable[[Quotas], None] | None = None
         self._meters: dict[str, Meter] = {}
         self._open: dict[str, Hold] = {}
         self._unswept: list[str] = []
         self._now = 0.0
 
     def take(self, want: Want, now: float) -> Hold:
-        known = self._meters
         extent, price = want.extent, want.price
         covered = extent.output
         cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
         tokens = want.prompt + extent.least
-        blocked = False
-        meters: list[Meter] = []
+        parts: list[Portion] = []
         for quota in want.quotas.each:
-            found = known.get(quota.key)
-            if found is None or found.quota is not quota:
-                found = self._meter(quota, now)
-            if now >= found.until:
-                found.catch_up(now)
+            meter = self._meters.get(quota.key) or self._meter(quota, now)
+            if meter.quota is not quota:
+                meter.adopt(quota, now)
+            if now >= meter.until:
+                meter.catch_up(now)
             if (
-                found.requests >= quota.rpm
-                or found.running >= quota.parallel
-                or found.today >= quota.rpd
-                or found.tokens + tokens > quota.tpm
-                or found.spent + found.held + cost * extent.share > quota.most
+                meter.requests >= quota.rpm
+                or meter.running >= quota.parallel
+                or meter.today >= quota.rpd
+                or meter.tokens + tokens > quota.tpm
+                or meter.spent + meter.held + cost * extent.share > quota.most
             ):
-                blocked = True
-            meters.append(found)
-        if blocked:
-            covered = _fit(want, meters, now)
-            cost = 0 if price is None else metering.ceiling_cost(want.prompt, covered, price)
-        parts = []
-        for meter in meters:
-            quota = meter.quota
-            if quota.timed:
-                weight = min(tokens, quota.tpm) if blocked else tokens
-                entries = meter.entries
-                if len(entries) < MOST_ENTRIES:
-                    meter.requests += 1
-                    meter.tokens += weight
-                    entry = Counted(now, 1, weight, now)
-                    entries.append(entry)
-                else:
-                    entry = meter.add(now, 1, weight)
-                parts.append(Portion(quota, meter, weight, entry))
-            else:
-                parts.append(Portion(quota, meter))
+                _take_back(parts, now, cost)
+                covered, cost, parts = self._fit(want, now)
+                break
             meter.running += 1
             meter.today += 1
             meter.held += cost
+            entry = None
+            if quota.timed:  # as ``Meter.add``, in line
+                entries = meter.entries
+                if len(entries) < MOST_ENTRIES:
+                    meter.requests += 1
+                    meter.tokens += tokens
+                    entry = Counted(now, 1, tokens, now)
+                    entries.append(entry)
+                else:
+                    entry = meter.add(now, 1, tokens)
+            parts.append(Portion(quota, meter, tokens, entry))
         hold = Hold(want, parts, now, now + want.lease_s, covered, cost)
         if want.quotas.plain:
             hold.left = quota.rpm - meter.requests, quota.tpm - meter.tokens
@@ -109,7 +101,8 @@ class MemoryCounters:
         if hold.settled or tokens >= longest:
             return UNLIMITED  # there is nothing to hold: its upstream has its own end, or it has ended
         if want.owner not in self._open:
-            self._reopen(hold, now)
+            self._rejoin(hold, now)
+            self._open[want.owner] = hold
         covered = min(tokens + want.extent.step, longest)
         if price is not None:
             room = min((self._room(part, now) for part in hold.parts), default=UNLIMITED)
@@ -135,22 +128,17 @@ class MemoryCounters:
         if hold.settled:
             return
         hold.settled = True
-        stands = self._open.pop(hold.want.owner, None) is not None
-        if not stands:
+        if self._open.pop(hold.want.owner, None) is None:
             self._rejoin(hold, now)
         tokens = used.prompt + used.completion
         for part in hold.parts:
             quota, meter, entry = part.quota, part.meter, part.entry
             if now >= meter.until:
                 meter.catch_up(now)
-            if stands:
-                meter.running -= 1
-                meter.held -= hold.cost
+            meter.running -= 1
+            meter.held -= hold.cost
             if quota.model and (served is None or not is_model(served, quota.model)):
-                meter.today -= hold.taken >= meter.day_ends - DAY_S
-                if entry is not None:
-                    meter.take_back(part.first or entry, 1, 0)
-                    meter.take_back(entry, 0, part.tokens)
+                _uncount(part, hold.taken)
                 continue
             if quota.budget is not None:
                 meter.spent += cost
@@ -165,6 +153,14 @@ class MemoryCounters:
                     meter.take_back(entry, 0, surplus)
             elif surplus < 0:  # used by now, whenever
                 meter.add(now, 0, -surplus)
+        if self.freed is not None:
+            self.freed(hold.want.quotas)
+
+    def cancel(self, hold: Hold) -> None:
+        if not hold.settled:
+            hold.settled = True
+            del self._open[hold.want.owner]
+            _take_back(hold.parts, hold.taken, hold.cost)
 
     def sweep(self, now: float) -> int:
         """Release the holds whose leases have expired; return their number.  Forget some of what no longer counts."""
@@ -178,6 +174,8 @@ class MemoryCounters:
             for part in hold.parts:
                 part.meter.running -= 1
                 part.meter.held -= hold.cost
+            if self.freed is not None:
+                self.freed(hold.want.quotas)
         self._unswept = self._unswept or list(self._meters)
         for key in self._unswept[-SWEPT:]:
             seen = self._meters.get(key)
@@ -242,17 +240,30 @@ class MemoryCounters:
         return self._meter(quota, now) if meter is None else meter
 
     def _rejoin(self, hold: Hold, now: float) -> None:
-        """The lease has expired: its meters may have been forgotten since."""
+        """The lease has expired, and its meters may have been forgotten since: count it as running again."""
         for part in hold.parts:
             part.meter = self._known(part.quota, now)
-
-    def _reopen(self, hold: Hold, now: float) -> None:
-        """The lease has expired, and its call is still there."""
-        self._rejoin(hold, now)
-        self._open[hold.want.owner] = hold
-        for part in hold.parts:
             part.meter.running += 1
             part.meter.held += hold.cost
+
+    def _fit(self, want: Want, now: float) -> tuple[int, int, list[Portion]]:
+        """Take a hold that may have to be smaller than wanted: return the completion tokens that it covers, its cost
+        and its parts.  Raises GatewayError (402, 429).
+        """
+        meters = [self._meter(quota, now) for quota in want.quotas.each]
+        for meter in meters:
+            meter.catch_up(now)
+        covered = _covered(want, meters, now)
+        cost = 0 if want.price is None else metering.ceiling_cost(want.prompt, covered, want.price)
+        parts = []
+        for meter in meters:
+            quota = meter.quota
+            weight = min(want.prompt + want.extent.least, quota.tpm)
+            meter.running += 1
+            meter.today += 1
+            meter.held += cost
+            parts.append(Portion(quota, meter, weight, meter.add(now, 1, weight) if quota.timed else None))
+        return covered, cost, parts
 
     def _room(self, part: Portion, now: float) -> int:
         if now >= part.meter.until:
@@ -260,7 +271,25 @@ class MemoryCounters:
         return part.meter.room
 
 
-def _fit(want: Want, meters: list[Meter], now: float) -> int:
+def _uncount(part: Portion, taken: float) -> None:
+    """Count the request and the tokens of a call that was admitted at ``taken`` no longer."""
+    meter, entry = part.meter, part.entry
+    meter.today -= taken >= meter.day_ends - DAY_S
+    if entry is not None:
+        meter.take_back(part.first or entry, 1, 0)
+        meter.take_back(entry, 0, part.tokens)
+
+
+def _take_back(parts: Iterable[Portion], taken: float, cost: int) -> None:
+    """Undo what has just been counted."""
+    for part in parts:
+        part.meter.running -= 1
+        part.meter.held -= cost
+        _uncount(part, taken)
+        part.meter.forget_newest()
+
+
+def _covered(want: Want, meters: list[Meter], now: float) -> int:
     """The completion tokens that the hold can cover, if not all that are wanted.  Raises GatewayError (402, 429)."""
     extent, price = want.extent, want.price
     covered = extent.output

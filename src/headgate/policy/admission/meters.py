@@ -125,6 +125,12 @@ class Meter:
             self.requests -= requests
             self.tokens -= tokens
 
+    def forget_newest(self) -> None:
+        """Drop the newest entry, if nothing of it counts: no limit is waited for because of it."""
+        entries = self.entries
+        if entries and not entries[-1].requests and not entries[-1].tokens:
+            entries.pop().at = GONE
+
     @property
     def room(self) -> int:
         """nano-USD that a call may still hold."""

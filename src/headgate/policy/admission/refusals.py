@@ -19,6 +19,7 @@ from headgate.errors import (
     TOO_MANY_TOKENS,
     GatewayError,
     Kind,
+    LimitReached,
 )
 from headgate.model import Want
 from headgate.policy.admission.meters import MINUTE, Meter
@@ -29,15 +30,26 @@ _MILLISECOND = 0.001
 
 
 class Delay(NamedTuple):
-    """``wait``: seconds until this limit admits the call; NEVER: waiting is of no use."""
+    """``wait``: seconds until this limit admits the call; NEVER: waiting is of no use.  ``key``: of its quota.
+    ``sooner``: the end of another call may bring that about earlier.
+    """
 
     wait: float
     kind: Kind
-    message: str
+    reason: str
+    key: str
+    sooner: bool = False
+    again: str = ""
 
     def error(self) -> GatewayError:
-        wait = None if self.wait == NEVER else math.ceil(max(self.wait, _MILLISECOND) * 1000) / 1000
-        return GatewayError(self.kind, self.message, retry_after=wait)
+        if self.wait == NEVER:
+            return GatewayError(self.kind, self.reason)
+        wait = math.ceil(max(self.wait, _MILLISECOND) * 1000) / 1000
+        known = None if self.kind is TOO_MANY_AT_ONCE else wait
+        return LimitReached(
+            self.kind, self.reason, keys=(self.key,), wait=known, sooner=self.sooner, retry_after=wait,
+            again=self.again,
+        )  # fmt: skip
 
 
 def unknown_spend() -> GatewayError:
@@ -79,22 +91,24 @@ def _refusals(want: Want, meter: Meter, now: float) -> Iterator[Delay]:
     if meter.today >= quota.rpd:
         wait = meter.day_ends - now if quota.rpd else NEVER
         message = f"{holder} may make {quota.rpd} requests a day (UTC) and has made {meter.today}"
-        yield Delay(wait, TOO_MANY_TODAY, f"{message}; it resets at {written(meter.day_ends, 'UTC')}")
+        yield Delay(wait, TOO_MANY_TODAY, f"{message}; it resets at {written(meter.day_ends, 'UTC')}", quota.key)
     if meter.running >= quota.parallel:
         message = f"{holder} may run {quota.parallel} calls at a time, and {meter.running} are running"
-        yield Delay(SLOT_S if quota.parallel else NEVER, TOO_MANY_AT_ONCE, message)
+        yield Delay(SLOT_S if quota.parallel else NEVER, TOO_MANY_AT_ONCE, message, quota.key, True)
     if meter.requests >= quota.rpm:
         wait = _wait(meter, now, requests=meter.requests - quota.rpm + 1)
         message = f"{holder} may make {quota.rpm} requests a minute and has made {meter.requests}"
-        yield Delay(wait, TOO_MANY_REQUESTS, message + _again(wait))
+        yield Delay(wait, TOO_MANY_REQUESTS, message, quota.key, again=_again(wait))
     weight = min(want.prompt + want.extent.least, quota.tpm)
     if want.prompt > quota.tpm:
         message = f"{holder} may use {quota.tpm} tokens a minute, and this prompt alone has about {want.prompt}"
-        yield Delay(NEVER, TOO_MANY_TOKENS, message)
+        yield Delay(NEVER, TOO_MANY_TOKENS, message, quota.key)
     elif meter.tokens + weight > quota.tpm:
         wait = _wait(meter, now, tokens=meter.tokens + weight - quota.tpm)
         message = f"{holder} may use {quota.tpm} tokens a minute, {max(0, quota.tpm - meter.tokens)} are left"
-        yield Delay(wait, TOO_MANY_TOKENS, f"{message}, and this call may need {weight}{_again(wait)}")
+        message = f"{message}, and this call may need {weight}"
+        runs = meter.running > 0  # a call that ends may give tokens back
+        yield Delay(wait, TOO_MANY_TOKENS, message, quota.key, runs, _again(wait))
 
 
 def _of_wait(refusal: Delay) -> float:

@@ -26,15 +26,17 @@ class PlanTerms(Struct, frozen=True):
     """What holds for every call of one plan.
 
     ``price``: the highest of its targets; None: it depends on the prompt's size, or one is unknown (``is_priced``).
-    ``payable``: the attempts whose price is known.
+    ``payable``: the attempts whose price is known.  ``learnt``: what is known of its targets' models; ``sole``: where
+    they have one.
     ``unseen``: a target may reason without showing it, or a stream is sent only when it is complete.  ``first``: tokens
     of output that a stream begins with, ``longest``: of the longest answer, ``cap``: the largest ``max_tokens`` that
-    all targets accept.  ``stream``, ``whole`` and ``covered`` (to its end) are the extents of one answer of any length.
+    all targets accept.  ``extents`` are those of one answer of any length, by ``Quotas.hard`` and ``Call.stream``.
     """
 
     attempts: tuple[Attempt, ...]
     targets: tuple[Target, ...]
     learnt: tuple[Learnt, ...]
+    sole: Learnt | None
     payable: tuple[Attempt, ...]
     is_priced: bool
     price: Price | None
@@ -43,9 +45,7 @@ class PlanTerms(Struct, frozen=True):
     first: int
     longest: int
     cap: int
-    stream: Extent
-    whole: Extent
-    covered: Extent
+    extents: tuple[tuple[Extent, Extent], tuple[Extent, Extent]]
 
 
 class Wants:
@@ -63,17 +63,18 @@ class Wants:
         terms = self._terms.get(id(plan.attempts)) or self._make_terms(plan)
         if quotas.hard and not terms.is_priced:
             return None
-        learnt = terms.learnt
-        factor = learnt[0].factor if len(learnt) == 1 else max(one.factor for one in learnt)
+        sole = terms.sole
+        factor = sole.factor if sole is not None else max(one.factor for one in terms.learnt)
         prompt = int(estimated * factor) + 1
         price = terms.price
         if price is None and terms.is_priced:
             price = metering.ceiling([target.price for target in terms.targets], prompt)
-        covered = quotas.hard and (terms.unseen or not call.stream)
+        if call.max_tokens is None and "n" not in call.body:
+            extent = terms.extents[quotas.hard][call.stream]
+            return Want(owner, quotas, prompt, extent, price, terms.lease_s)
         choices = call.prompt.choices
-        if call.max_tokens is None and choices == 1:
-            extent = terms.covered if covered else terms.stream if call.stream else terms.whole
-        elif covered and call.max_tokens is None:
+        covered = quotas.hard and (terms.unseen or not call.stream)
+        if covered and call.max_tokens is None:
             extent = _covered(terms.first * choices, terms.longest * choices, terms.cap * choices)
         else:
             longest = (call.max_tokens or UNLIMITED) * choices
@@ -120,19 +121,21 @@ def _terms(plan: Plan, learnt: Calibration) -> PlanTerms:
     else:
         longest, cap = (max(windows) if len(windows) == len(targets) else WIDEST), CAPPED
     first = plan.alias.hold_tokens
+    known = tuple({id(one): one for one in map(learnt.of, targets)}.values())
+    unseen = plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows)
+    stream, covered = Extent(first, first, step=first), _covered(first, longest, cap)
     return PlanTerms(
         attempts,
         targets,
-        tuple(learnt.of(target) for target in targets),
+        known,
+        known[0] if len(known) == 1 else None,
         tuple(one for one in attempts if _is_priced(one.target.price)),
         all(_is_priced(target.price) for target in targets),
         None if tiered else metering.ceiling([target.price for target in targets], 0),
-        plan.alias.holds or any(row is not None and "reasoning" in row.capabilities for row in rows),
+        unseen,
         max(target.timeouts.total for target in targets) + LEASE_S,
         first,
         longest,
         cap,
-        Extent(first, first, step=first),
-        Extent(first, first, whole=True),
-        _covered(first, longest, cap),
+        ((Extent(first, first, whole=True), stream), (covered, covered if unseen else stream)),
     )

@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from headgate import errors
 from headgate.errors import GatewayError, Retry
-from headgate.model import Plan
+from headgate.model import Attempt, Plan
 from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
 from headgate.policy.attempts.selection import MARGIN_S, Selection
 from headgate.policy.attempts.strategies import LEARNING, intended_target, order
@@ -49,20 +49,17 @@ class NextAttempt:
     their own limits have kept from being used so far, and why.
     """
 
-    __slots__ = (
-        "_attempt", "_began", "_chance", "_deadline", "_health", "_plan", "_progress", "_selection", "_why", "given_up",
-        "intended", "passed_over",
-    )  # fmt: skip
+    # Defaults stand on the class: most calls set none of them
+    given_up = ""
+    passed_over: dict[str, str] | None = None
+    _selection: Selection | None = None
+    _why = "first"
 
     def __init__(self, plan: Plan, health: HealthState, chance: Callable[[], float]) -> None:
         """``chance`` gives floats in [0, 1): for jitter and weighted choices."""
         self._plan = plan
         self._health = health
         self._chance = chance
-        self._selection: Selection | None = None
-        self._why = "first"
-        self.given_up = ""
-        self.passed_over: dict[str, str] | None = None
 
     def first(self, now: float, deadline: float) -> Step:
         """Return the first attempt.  ``now`` is monotonic seconds, ``deadline`` the end of the whole call.
@@ -78,15 +75,23 @@ class NextAttempt:
             return Step(attempt)
         selection = self._select(now)
         first = self._progress.targets[0]
-        self.intended = intended_target(plan, first.target)
         if self._health.quiet and not plan.has_terms:
-            return self._take(Step(first.attempts[0]), now)
+            return self._take_first(Step(first.attempts[0]), now)
         step = selection.any_target(now)
         if step is None:
             raise selection.refusal(now)
-        if step.why == "fallback" and step.attempt.target is first.target:
-            step = replace(step, why="first")  # by its place in the order, with any account
-        return self._take(step, now)
+        return self._take_first(step, now)
+
+    def first_at_once(self, now: float, deadline: float, is_full: Callable[[Attempt], bool]) -> Step:
+        """Return the first attempt of a call that would rather wait in a queue than for one of its targets.
+
+        ``is_full``: the attempt's target has no place for it.  Raises GatewayError: LimitReached if every target that
+        is well is full, or may not be asked yet; otherwise as ``first``.
+        """
+        if self._plan.ordered and self._health.quiet and not is_full(self._plan.attempts[0]):
+            return self.first(now, deadline)
+        self._deadline = deadline
+        return self._take_first(self._select(now).at_once(now, is_full), now)
 
     def extend(self, deadline: float) -> float:
         """Return the end of the call, later if the next attempt's target allows more time.  It never becomes earlier: a
@@ -153,9 +158,10 @@ class NextAttempt:
 
         ``first_at``: time of its first token.  ``tokens``: number of tokens that came one by one.
         """
-        plan, health = self._plan, self._health
+        health = self._health
         if not health.quiet:
             health.served(self._attempt, self._began, now)
+        plan = self._plan
         if plan.ordered:
             return
         target = self._attempt.target
@@ -243,6 +249,13 @@ class NextAttempt:
         self._selection = Selection(plan, health, self._progress, self._chance, self._deadline)
         self.passed_over = self._selection.passed_over
         return self._selection
+
+    def _take_first(self, step: Step, now: float) -> Step:
+        first = self._progress.targets[0].target
+        self.intended = intended_target(self._plan, first)
+        if step.why == "fallback" and step.attempt.target is first:
+            step = replace(step, why="first")  # by its place in the order, with any account
+        return self._take(step, now)
 
     def _take(self, step: Step, now: float) -> Step:
         self._attempt = step.attempt

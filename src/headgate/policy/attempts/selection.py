@@ -5,12 +5,12 @@ Does not change state that calls share: a Step names its claims, and the caller 
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 
 from msgspec.structs import replace
 
 from headgate import errors
-from headgate.errors import GatewayError
+from headgate.errors import GatewayError, LimitReached
 from headgate.model import Attempt, Plan
 from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
 from headgate.policy.health.account_limits import EXPIRED, FOR_GOOD, LIMITED, OVERSPENT
@@ -20,6 +20,8 @@ from headgate.policy.health.targets import HealthState, key_of_target
 LONGEST_WAIT_S = 60.0  # if there is no other target; clients' libraries do not wait longer either
 BACKOFF_S, LONGEST_BACKOFF_S = 0.25, 2.0
 MARGIN_S = 0.05
+RESTING = ("cooling", "exhausted", LIMITED, OVERSPENT)  # states that end by themselves
+CONNECTIONS = "connections:"  # before a provider's name: the key of those that wait for one
 
 
 class Selection:
@@ -42,6 +44,17 @@ class Selection:
     def any_target(self, now: float) -> Step | None:
         """Return the next attempt for a client that has seen nothing: at a usable target, else the least bad one."""
         return self._usable(now) or self._least_bad(now) or self._soonest(now)
+
+    def at_once(self, now: float, is_full: Callable[[Attempt], bool]) -> Step:
+        """Return the first attempt of a call that waits in a queue where no target can be asked now."""
+        full = [one for one in self._progress.targets if is_full(one.attempts[0])]
+        step = self._usable(now, full)
+        if step is None:
+            limit = self._limit(now, full)
+            step = None if limit is not None else self._least_bad(now)
+            if step is None:
+                raise limit or self.refusal(now)
+        return step
 
     def same_target(
         self, one: TargetProgress, attempt: Attempt, now: float, most: int, least: float, *, at_once: bool = False
@@ -73,12 +86,14 @@ class Selection:
     def is_ejected(self, one: TargetProgress, now: float) -> bool:
         return key_of_target(one.target) in self._ejected(now)
 
-    def _usable(self, now: float) -> Step | None:
-        """Return the first attempt in the order whose target is unspent and healthy and has a usable account."""
+    def _usable(self, now: float, full: Collection[TargetProgress] = ()) -> Step | None:
+        """Return the first attempt in the order whose target is unspent and healthy, not ``full``, and has a usable
+        account.
+        """
         ejected = self._ejected(now)
         for one in self._progress.targets:
             state = ejected.get(key_of_target(one.target), ACTIVE)
-            if one.is_spent or state == OUT or not self._progress.fits(one):
+            if one.is_spent or state == OUT or one in full or not self._progress.fits(one):
                 continue
             step = self.other_account(one, now)
             if step is not None:
@@ -115,6 +130,39 @@ class Selection:
             if best is None or until < best[0]:
                 best = (until, attempt)
         return best
+
+    def _limit(self, now: float, full: Collection[TargetProgress]) -> LimitReached | None:
+        """Return what a call that has made no attempt may wait for; None if that brings no target back."""
+        ejected = self._ejected(now)
+        busy = [
+            one.target.provider.name
+            for one in full
+            if ejected.get(key_of_target(one.target)) != OUT and self.other_account(one, now) is not None
+        ]
+        rests = [
+            (state.until - now, f"account:{key_of(attempt)}/{attempt.target.upstream_model}")
+            for one in self._progress.targets
+            for attempt in one.attempts
+            if (state := self._state(attempt, now)) is not None
+            and state.name in RESTING
+            and state.until > now
+            and not _is_a_guess(state, now)
+        ]
+        if not busy and not rests:
+            return None
+        soonest = min(rests, default=None)
+        keys = [f"{CONNECTIONS}{name}" for name in dict.fromkeys(busy)]
+        if soonest is not None:
+            keys.append(soonest[1])
+        wait = None if soonest is None else soonest[0]
+        if not busy:
+            refusal = self.refusal(now)
+            return LimitReached(
+                refusal.kind, refusal.message, keys=tuple(keys), wait=wait, sooner=False,
+                retry_after=refusal.retry_after,
+            )  # fmt: skip
+        message = f"every connection to {', '.join(dict.fromkeys(busy))} is busy"
+        return LimitReached(errors.POOL_FULL, message, keys=tuple(keys), wait=wait, sooner=True, retry_after=1)
 
     def _soonest(self, now: float) -> Step | None:
         """Return the attempt that may be made again soonest, if there is no other target and it is soon enough."""
@@ -229,7 +277,7 @@ class Selection:
         names = ", ".join(dict.fromkeys(one.target.provider.name for one in self._progress.targets))
         attempts = [attempt for one in self._progress.targets for attempt in one.attempts]
         states = [state for attempt in attempts if (state := self._state(attempt, now)) is not None]
-        limited = [state.until for state in states if state.name in ("cooling", "exhausted", LIMITED, OVERSPENT)]
+        limited = [state.until for state in states if state.name in RESTING]
         if limited:
             wait = max(1.0, min(limited) - now)
             return GatewayError(

@@ -17,6 +17,7 @@ from headgate.errors import (
     MODEL_NOT_ALLOWED,
     NO_PROVIDER_KEY,
     NO_QUALIFYING_MODEL,
+    TIER_NOT_ALLOWED,
     GatewayError,
 )
 from headgate.model import FEATURES, Attempt, Call, Candidate, Grant, Options, Provider, Target, Usage
@@ -34,6 +35,22 @@ class Needs(NamedTuple):
     output: int | None
     features: tuple[str, ...]
     options: Options
+
+
+def hold_tier(grant: Grant, tier: str | None) -> None:
+    """Raise GatewayError (403) if a token's calls may not have the tier that one of them names."""
+    if tier is not None and grant.tiers and tier not in grant.tiers:
+        allowed = ", ".join(grant.tiers)
+        sentence = f"the API key {grant.name!r} may not use the tier {tier}; it may use {allowed}"
+        raise GatewayError(TIER_NOT_ALLOWED, sentence, param="headgate.tier")
+
+
+def why_forbidden(grant: Grant, name: str, target: Target) -> str:
+    """Return the reason, or an empty string.  A token that may use the requested ``name`` may use all its targets."""
+    may = grant.models
+    if not may or name in may or target.name in may or target.model in may:
+        return ""
+    return f"not_allowed: the API key {grant.name!r} may not use it"
 
 
 def needs(call: Call) -> Needs:

@@ -177,6 +177,7 @@ class Router:
 
     def _plan_for(self, call: Call, grant: Grant, base: Plan, headers: Mapping[bytes, bytes]) -> Plan:
         """Return the plan of one call."""
+        filters.hold_tier(grant, call.options.tier)
         candidates = self._candidates(call, grant, base)
         left = [candidate for candidate in candidates if not candidate.reason]
         if not left:
@@ -218,7 +219,7 @@ class Router:
             reason = (
                 one.reason
                 or filters.why_private(target.provider, privacy)
-                or _why_forbidden(grant, name, target)
+                or filters.why_forbidden(grant, name, target)
                 or filters.why_not_for(grant, target, _accounts(target, grant.tenant))
                 or filters.why_not(target, wanted)
             )
@@ -341,14 +342,6 @@ def _judge_owners(one: Candidate, tenant: str) -> Candidate:
 
 def _have_terms(attempts: Iterable[Attempt]) -> bool:
     return any(attempt.account is not None and attempt.account.has_terms for attempt in attempts)
-
-
-def _why_forbidden(grant: Grant, name: str, target: Target) -> str:
-    """Return the reason, or an empty string.  A token that may use the requested ``name`` may use all its targets."""
-    may = grant.models
-    if not may or name in may or target.name in may or target.model in may:
-        return ""
-    return f"not_allowed: the API key {grant.name!r} may not use it"
 
 
 def _hold_tenant(name: str, grant: Grant, param: str = "model") -> None:

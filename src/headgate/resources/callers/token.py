@@ -6,7 +6,7 @@ from typing import Annotated, Any, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, SecretStr
 
-from headgate.catalog.words import Scope, TokenFormat, Unpriced
+from headgate.catalog.words import Scope, Tier, TokenFormat, Unpriced
 from headgate.model import Grant
 from headgate.resources.callers.allowance import Allowance, BudgetTable, LimitsTable, Money, OverBudget
 from headgate.resources.callers.tenant import TenantName
@@ -32,6 +32,9 @@ Expires = Annotated[
 ]
 
 
+Tiers = Annotated[list[Tier], Field(max_length=4, description="Tiers that its calls may name; empty: all.")]
+
+
 class TokenTerms(Allowance):
     """What the file and the API say of a token, beside its name, scopes, models and expiry."""
 
@@ -40,6 +43,10 @@ class TokenTerms(Allowance):
     unpriced: Unpriced | None = Field(
         default=None, description="`refuse`: no model whose price is not known.  A hard budget implies it."
     )
+    tier: Tier | None = Field(
+        default=None, description="Of its calls that name none; null: medium, if it may use that."
+    )
+    tiers: Tiers = []
 
     def terms(self) -> dict[str, Any]:
         """Arguments for ``model.Grant``."""
@@ -48,6 +55,8 @@ class TokenTerms(Allowance):
             "tenant": self.tenant or "",
             "free_only": self.free_only,
             "priced_only": self.unpriced == "refuse",
+            "tier": self.tier or "",
+            "tiers": tuple(self.tiers),
         }
 
 
@@ -81,6 +90,8 @@ class TokenEdit(Resource):
     over_budget: OverBudget | None = None
     free_only: bool | None = None
     unpriced: Unpriced | None = None
+    tier: Tier | None = None
+    tiers: Tiers | None = None
 
 
 # ------------------------------------------------------------------------------------- made by a token's holder
@@ -119,7 +130,6 @@ Secret = Annotated[SecretStr, AfterValidator(_secret)]
 class TokenTable(TokenTerms):
     """A token of the configuration file, with its secret."""
 
-    LATER = {"tier": 5}
     name: Annotated[str, Field(pattern=r"^[A-Za-z0-9._-]{1,64}$")]
     secret: Secret
     scopes: list[Scope] = ALL_SCOPES

@@ -19,6 +19,8 @@ from headgate.ports import Counters
 from headgate.serving.call.holding import Holding, ReplayHolding
 from headgate.serving.call.receipt import Receipt
 
+_now = time.time
+
 
 class Admission:
     """One process's."""
@@ -35,9 +37,9 @@ class Admission:
         stands in the way, 503 where it is not known what is spent of a hard budget.
         """
         table = router.quotas
-        own = quotas = table.known.get(grant.id) or table.of(grant)
+        quotas = table.known.get(grant.id) or table.of(grant)
         if table.grouped:
-            quotas = _with_groups(own, table, call, plan, headers)
+            quotas = _with_groups(quotas, table, call, plan, headers)
         if not quotas.each:
             return call, plan
         if receipt.cache is not None and receipt.cache.stored is not None:
@@ -59,7 +61,9 @@ class Admission:
         if not instead or instead == plan.requested:
             raise refused
         cheaper = router.plan(replace(call, model=instead), replace(grant, models=()), headers)
-        quotas = _with_groups(own, table, call, cheaper, headers)  # groups of a model may count this one, and not that
+        quotas = _with_groups(
+            table.of(grant), table, call, cheaper, headers
+        )  # groups of a model may count this one, and not that
         return self._take(quotas, call, replace(cheaper, requested=plan.requested), receipt)
 
     def attach_standing(self, receipt: Receipt, router: Router) -> None:
@@ -77,14 +81,14 @@ class Admission:
 
     def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: Receipt) -> tuple[Call, Plan]:
         """Admit the call by this plan, or by those of its attempts that a hard budget can pay."""
-        if quotas.hard and not self._counters.restored:
+        if not self._counters.restored and quotas.hard:
             raise unknown_spend()
         want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
         if want is None:
             plan = replace(plan, attempts=self._wants.payable(plan))
             want = self._wants.make(receipt.id, quotas, call, plan, receipt.prompt_tokens)
             assert want is not None
-        hold = self._counters.take(want, time.time())
+        hold = self._counters.take(want, _now())
         receipt.holding = Holding(self._counters, quotas, self._learnt, hold)
         return (canonical.capped(call, hold.cap // call.prompt.choices) if hold.cap else call), plan
 

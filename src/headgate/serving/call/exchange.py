@@ -22,10 +22,12 @@ from headgate.errors import (
     UPSTREAM_HOLLOW,
     ClientGone,
     GatewayError,
+    LimitReached,
 )
 from headgate.model import NO_OPTIONS, Attempt, Call, Grant, Limits, Plan, Snapshot
 from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
+from headgate.policy.attempts.progress import Step
 from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
@@ -34,6 +36,7 @@ from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
 from headgate.serving.call.cached import CachedAnswering, look_up
 from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
+from headgate.serving.call.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
@@ -47,6 +50,9 @@ from headgate.wire import urls
 from headgate.wire.http import Request, sane_label
 
 _READ_AGAIN = 1 << 20  # bytes: a larger request that was refused is not looked through for its model
+
+Admitted = tuple[Call, Plan, NextAttempt, Step, float]
+"""A call as it runs, by which plan, with its first attempt, and its deadline (monotonic seconds)."""
 
 log = logging.getLogger("headgate.exchange")
 _monotonic = time.monotonic
@@ -76,6 +82,7 @@ class Exchange:
         self._replay = replay
         self._health = directory.health
         self._admission = Admission(directory.counters)
+        self.queue = CallQueue(wheel, directory, carriers)
         self.counting = TokenCounting(directory, refusals, carriers, limits)
 
     async def run(self, request: Request, egress: Egress, client: Client) -> None:
@@ -112,29 +119,34 @@ class Exchange:
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
         """Return the client as this call speaks with it, and the call's receipt."""
-        return client.begin(), Receipt(self._ids, client.prefix, self._journal, request.received)
+        client = client.begin(request.path, request.query)
+        return client, Receipt(self._ids, client.prefix, self._journal, request.received)
 
-    def _admit(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> tuple[Call, Plan] | None:
+    def _admit(
+        self, request: Request, egress: Egress, client: Client, receipt: Receipt, queued: QueuedCall | None = None
+    ) -> Admitted | None:
         """The stages before the first attempt, in order.  None where the call repeats another one, whose answer this
-        client then reads.
+        client then reads.  ``queued``: it has waited.  Raises MustWait where it may wait for a limit.
         """
         router = self._directory.router  # one world for the whole call
-        if b"x-request-id" in request.headers:
-            receipt.label = sane_label(request.headers[b"x-request-id"])
-        grant = receipt.grant = auth.check(
-            request.headers, router.snapshot.tokens, self._directory.digester, receipt.at / 1e9
-        )
+        headers = request.headers
+        if b"x-request-id" in headers:
+            receipt.label = sane_label(headers[b"x-request-id"])
+        grant = receipt.grant = auth.check(headers, router.snapshot.tokens, self._directory.digester, receipt.at / 1e9)
         receipt.authed = _monotonic()
-        if b"content-encoding" in request.headers:
-            _check_encoding(request.headers[b"content-encoding"])
-        keyed = b"idempotency-key" in request.headers
-        if keyed and self._replay.repeat(request, grant.id, egress):
-            return None
-        call = self._read(request, client, grant, router.snapshot)
-        plan = router.plan(call, grant, request.headers)
+        if b"content-encoding" in headers:
+            _check_encoding(headers[b"content-encoding"])
+        keyed = b"idempotency-key" in headers
+        if queued is not None:
+            call, receipt.holding = queued.call, None
+        else:
+            if keyed and self._replay.repeat(request, grant.id, egress):
+                return None
+            call = self._read(request, client, grant, router.snapshot)
+        plan = router.plan(call, grant, headers)
         keeps = plan.keeps or call.options is not NO_OPTIONS
         if keeps:
-            receipt.cache = use = look_up(self._replay.answers, call, plan, grant, request.headers)
+            receipt.cache = use = look_up(self._replay.answers, call, plan, grant, headers)
             if use is not None and use.stored is not None:
                 plan = replace(plan, attempts=(use.stored.attempt,))
         if request.query and _wants_trace(request):
@@ -146,12 +158,37 @@ class Exchange:
                 retry_after=5,
             )
         receipt.prompt_tokens = call.prompt.tokens
-        if not router.quotas.empty:
-            call, plan = self._admission.admit(call, grant, plan, request.headers, receipt, router)
-        receipt.open(plan, call, named_session(call, request.headers))
+        asked = call
+        try:
+            if not router.quotas.empty:
+                call, plan = self._admission.admit(call, grant, plan, headers, receipt, router)
+            next_attempt = NextAttempt(plan, self._health, random.random)
+            deadline = _deadline(call, plan.attempts[0], receipt)
+            if keeps or plan.alias.queue_size:
+                step = self._first_step(next_attempt, deadline, plan, receipt, queued)
+            else:
+                step = next_attempt.first(self._wheel.now, deadline)
+        except GatewayError as error:
+            if isinstance(error, LimitReached) and plan.alias.queue_size:
+                receipt.give_back()
+                raise MustWait(asked, plan, error) from None
+            if receipt.admitted:  # and none of its targets can be asked
+                receipt.open(plan, call, named_session(call, headers))
+            raise
+        receipt.open(plan, call, named_session(call, headers))
         if keeps or keyed:
             self._replay.keep(request, client, call, plan, receipt, egress)
-        return call, plan
+        return call, plan, next_attempt, step, deadline
+
+    def _first_step(
+        self, next_attempt: NextAttempt, deadline: float, plan: Plan, receipt: Receipt, queued: QueuedCall | None
+    ) -> Step:
+        """The first attempt; of a hit of the cache the name of its target, which is not asked.  Raises GatewayError."""
+        if receipt.cache is not None and receipt.cache.stored is not None:
+            return Step(plan.attempts[0])
+        if plan.alias.queue_size:
+            return self.queue.first_attempt(next_attempt, deadline, receipt.holding, queued)
+        return next_attempt.first(self._wheel.now, deadline)
 
     def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
         """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
@@ -162,19 +199,19 @@ class Exchange:
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered.  Returns None where the call repeats another one."""
-        admitted = self._admit(request, egress, client, receipt)
+        try:
+            admitted = self._admit(request, egress, client, receipt)
+        except MustWait as waits:
+            admitted = await self._wait(waits, request, egress, client, receipt)
         if admitted is None:
             return None
-        call, plan = admitted
+        call, plan, next_attempt, step, deadline = admitted
         relay = self._relay(plan, egress, receipt, client) if call.stream else None
         answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         if receipt.cache is not None:
             answering = CachedAnswering(client, call, plan, receipt, relay, self._carriers, self._limits)
             if receipt.cache.stored is not None:
-                return await answering.tell_again(self._wheel, _deadline(call, plan.attempts[0], receipt))
-        next_attempt = NextAttempt(plan, self._health, random.random)
-        deadline = _deadline(call, plan.attempts[0], receipt)
-        step = next_attempt.first(self._wheel.now, deadline)
+                return await answering.tell_again(self._wheel, deadline)
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
@@ -221,6 +258,43 @@ class Exchange:
                 await self._probe(receipt).find_trims(step.attempt, request.headers, deadline)
             recovery.prepare(step)
 
+    async def _wait(
+        self, waits: MustWait, request: Request, egress: Egress, client: Client, receipt: Receipt
+    ) -> Admitted | None:
+        """Try a call again each time that its turn may have come, until it is admitted.  Raises GatewayError, and
+        ClientGone: none waits for nobody, unless its answer is kept for others.
+        """
+        call, plan, grant = waits.call, waits.plan, receipt.grant
+        assert grant is not None
+        since, authed, alias = _monotonic(), receipt.authed, plan.alias
+        receipt.requested = plan.requested
+        early = call.stream and alias.early_commit_s is not None
+        latest = latest_start(alias, request.headers, receipt.received, _deadline(call, plan.attempts[0], receipt))
+        queued = self.queue.enter(waits, grant, latest)
+        served = False
+        relay: Relay | None = None
+        try:
+            if early or b"idempotency-key" in request.headers:  # its stream's id or its key may be used from now on
+                self._replay.keep(request, client, call, plan, receipt, egress)
+            if early:
+                relay = self._relay(plan, egress, receipt, client)
+            while True:
+                await queued.chance
+                if egress.deserted:
+                    raise ClientGone
+                try:
+                    admitted = self._admit(request, egress, client, receipt, queued)
+                except MustWait as again:
+                    self.queue.stand(queued, again.limit)
+                else:
+                    served = True
+                    return admitted
+        finally:
+            self.queue.leave(queued, served=served)
+            receipt.note_wait(since, authed)
+            if relay is not None:
+                relay.rest()
+
     async def _pause(self, seconds: float, relay: Relay | None, egress: Egress) -> None:
         """Before an attempt that is not to start at once.  Raises ClientGone: none starts for nobody."""
         if egress.gone or egress.deserted:
@@ -235,7 +309,7 @@ class Exchange:
     def _relay(self, plan: Plan, egress: Egress, receipt: Receipt, client: Client) -> Relay:
         relay = Relay(egress, receipt, self._wheel, self._limits.keep_alive, client.keep_alive)
         if plan.alias.early_commit_s is not None:
-            relay.commit_after(plan.alias.early_commit_s)
+            relay.commit_after(plan.alias.early_commit_s - receipt.waited)
         return relay
 
     def _probe(self, receipt: Receipt) -> Probe:

@@ -6,8 +6,8 @@ import time
 
 from msgspec import Struct
 
-from headgate.model import NOTHING, UNLIMITED, Attempt, Hold, Quotas, Usage
-from headgate.policy.admission.calibration import EACH, Calibration
+from headgate.model import NOTHING, UNLIMITED, Hold, Quotas, Target, Usage
+from headgate.policy.admission.calibration import Calibration
 from headgate.ports import Counters
 from headgate.wire import rate_limits
 
@@ -47,22 +47,28 @@ class Holding(Struct):  # made in C, once a call
             return reach
         return size + max(1, (reach - tokens) * 8 // 5)  # a token has 1.6 bytes at least
 
-    def settle(self, usage: Usage, cost: int, served: Attempt | None, estimated: int) -> None:
+    def cancel(self) -> None:
+        """The call does not run yet: its hold is given back."""
+        if self.hold is not None:
+            self.counters.cancel(self.hold)
+            self.hold = None
+
+    def settle(self, usage: Usage, cost: int, served: Target | None, estimated: int) -> None:
         """The call is over.  ``estimated``: tokens of its prompt, as they were before its provider counted them."""
         hold = self.hold
         if hold is None:
             return
-        target = served.target if served is not None else None
-        self.counters.settle(hold, usage, cost, _now(), target)
+        self.counters.settle(hold, usage, cost, _now(), served)
         learnt = self.learnt
-        learnt.calls = calls = learnt.calls + 1
-        if (calls < EACH or not calls & 7) and target is not None and usage.basis == "provider":
-            learnt.of(target).learn(estimated, usage.prompt)
+        if learnt.skipped:
+            learnt.skipped -= 1
+        elif served is not None and usage.basis == "provider":
+            learnt.learn(served, estimated, usage.prompt)
 
 
 class ReplayHolding(Holding):
     """Of a call that is answered from the response cache: it counts as a request, and uses nothing."""
 
-    def settle(self, usage: Usage, cost: int, served: Attempt | None, estimated: int) -> None:
+    def settle(self, usage: Usage, cost: int, served: Target | None, estimated: int) -> None:
         if self.hold is not None:
             self.counters.settle(self.hold, NOTHING.delivered, 0, _now())

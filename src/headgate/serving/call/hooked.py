@@ -26,7 +26,7 @@ class HookedExchange(Exchange):
         self.counting.forwards = False
 
     def _begin(self, request: Request, client: Client) -> tuple[Client, Receipt]:
-        hooked = HookedClient(client.begin(), self._hooks)
+        hooked = HookedClient(client.begin(request.path, request.query), self._hooks)
         receipt = HookedReceipt(self._ids, client.prefix, self._journal, request.received)
         receipt.hooks, receipt.acted = self._hooks, hooked.acted
         return hooked, receipt

@@ -92,6 +92,7 @@ class Receipt:
     number = 1  # of the attempt that runs, or will; probes are none
     answered_all = False  # the last attempt has delivered
     authed = routed = queued = connected = head = first_token = 0.0
+    waited = 0.0  # seconds in the queue of its alias
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
     passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
@@ -272,6 +273,7 @@ class Receipt:
                 {"provider": c.target.provider.name, "model": c.target.model, "reason": c.reason or None}
                 for c in (self.plan.candidates if self.plan is not None else ())
             ],
+            **({"queued_ms": round(self.waited * 1000, 3)} if self.waited else {}),
             **({"passed_over": self.passed_over} if self.passed_over else {}),
             "attempts": [explain.attempt_view(one) for one in self.attempts],
             **({"continued": [explain.seam_view(seam) for seam in self.continued]} if self.continued else {}),
@@ -281,10 +283,31 @@ class Receipt:
         """The upstream has answered: when the request went out, and when its head (or all of it) was here."""
         if self.first_token:
             return  # the phases are those of the attempt that brought it
-        self.asked = self._started if self.attempts else self.routed
+        self.asked = self._started - self.waited if self.attempts else self.routed
         self.queued = asking.queued
         self.connected = asking.connected
         self.head = _monotonic()
+
+    @property
+    def admitted(self) -> bool:
+        """True if no limit or budget stands in its way, or none applies."""
+        return self.holding is None or self.holding.hold is not None
+
+    def give_back(self) -> None:
+        """It has been admitted and does not run yet: others may have what it holds."""
+        if self.holding is not None:
+            self.holding.cancel()
+
+    def note_wait(self, since: float, authed: float) -> None:
+        """It has waited in a queue, from ``since`` until now; before, it was authenticated at ``authed``.  Only the
+        phase ``queue`` has that time.
+        """
+        now = _monotonic()
+        self.waited, self.authed = now - since, authed
+        if self.opened:
+            self.routed -= self.waited
+        else:
+            self.asked, self.queued = since, now
 
     def progress(self, completion_tokens: int) -> None:
         if self._journal.accepting:  # what room is left belongs to the closes
@@ -302,9 +325,9 @@ class Receipt:
 
     def close(self, event: str, outcome: str, status: int, code: str, bytes_out: int = 0) -> None:
         """The call is over.  Written before the client's terminal event is sent."""
-        holding = self.holding
-        if holding is not None:
-            holding.settle(self.usage, self.cost or 0, self.target, self.prompt_tokens)
+        served = self.target.target if self.target is not None else None
+        if self.holding is not None:
+            self.holding.settle(self.usage, self.cost or 0, served, self.prompt_tokens)
         following = lifecycle.TABLE[self._state, event]
         if self.grant is None or not (self.opened or self._journal.accepting):
             # Nobody to account it to, or a refusal that is not worth the room of running calls: it was counted.
@@ -316,10 +339,9 @@ class Receipt:
             self._write_opened()
         usage = self.usage
         provider = model = source = price = ""
-        if self.target is not None:
-            target = self.target.target
-            provider, model, source = target.provider.name, target.upstream_model, target.price.source
-            price = price_id(target.price)
+        if served is not None:
+            provider, model, source = served.provider.name, served.upstream_model, served.price.source
+            price = price_id(served.price)
         cost = self.cost
         duration = _monotonic() - self.received
         closed = Closed(

@@ -124,7 +124,9 @@ def timing(receipt: Receipt) -> bytes:
     received, authed, routed, asked = receipt.received, receipt.authed, receipt.routed, receipt.asked
     total = (_monotonic() - received) * 1e3
     if not routed:
-        return b"Server-Timing: gateway;dur=%.3f\r\n" % total
+        queue = receipt.waited * 1e3
+        fields = b"Server-Timing: queue;dur=%.3f, gateway;dur=%.3f\r\n" % (queue, total - queue)
+        return fields if queue else b"Server-Timing: gateway;dur=%.3f\r\n" % total
     queued, connected, head = receipt.queued, receipt.connected, receipt.head
     if head and connected - asked < 0.0005:  # a pooled connection: nothing to wait for
         ttfb = (head - connected) * 1e3

@@ -21,6 +21,9 @@ class Application(Protocol):
         False for an unknown caller: the body is not kept, and ``call`` gets the request without it.
         """
 
+    def drain(self) -> None:
+        """Refuse the requests that have not begun to be served: the process takes no more."""
+
     def refuse(self, error: GatewayError, request: Request, egress: Egress) -> None:
         """Answer a request that is not served, or that could be read only in part."""
 

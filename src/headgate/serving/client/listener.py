@@ -67,6 +67,7 @@ class Listener:
             await self._acceptor.opened()
         for connection in list(self.connections):
             connection.close_if_idle()
+        self.app.drain()
         self.check_idle()
         if not await self._all_closed(seconds):
             log.warning("%d connections did not finish within %.0f s of draining", len(self.connections), seconds)

@@ -174,7 +174,10 @@ class _Shelf:
             ]
         )
         more = b"true" if wanted.offset + len(found) < total else b"false"
-        return b'{"object":"list","data":[%b],"has_more":%b,"total":%d}' % (rows, more, total)
+        first, last = (encode(found[i].id if found else None) for i in (0, -1))
+        return b'{"object":"list","data":[%b],"has_more":%b,"first_id":%b,"last_id":%b,"total":%d}' % (
+            rows, more, first, last, total,
+        )  # fmt: skip
 
     def _ordered(self, sort_by: str, uses: Uses) -> list[Entry]:
         if self._ordered_by is not uses:

@@ -36,9 +36,11 @@ from headgate.serving.replay.stream import CUT_SHORT
 from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Refusals
 from headgate.serving.uplink.link import Uplink
+from headgate.wire import urls
 from headgate.wire.http import Request
 
 PREFIXES = ("/v1", "/api/gate/v1", "")
+BETA = "/v1beta"  # of an API whose paths name a model
 ASK_S = 5.0
 _ALLOWED_HEADERS = b"authorization, x-api-key, content-type, idempotency-key, last-event-id"
 LARGE = 16 << 10  # a body that waits for a client to take what was sent before
@@ -79,8 +81,12 @@ class Routes:
         self._collections: dict[bytes, dict[bytes, Operation]] = {}
         for path in (b"/", b"/api/hello"):  # agents look here whether there is a server at all
             self._table[path] = _read_only(self._livez)
+        named = [client for client in registry.CLIENTS.values() if client.path.endswith("/")]
+        self._roots = {f"{prefix}{one.path}".encode(): one for prefix in (*PREFIXES, BETA) for one in named}
         for prefix in PREFIXES:
             for client in registry.CLIENTS.values():
+                if client in named:
+                    continue
                 route = f"{prefix}{client.path}".encode()
                 self._clients[route] = client
                 self._table[route] = {b"POST": partial(self._call, client)}
@@ -104,6 +110,9 @@ class Routes:
             self._table[f"{prefix}/livez".encode()] = _read_only(self._livez)
             self._table[f"{prefix}/readyz".encode()] = _read_only(self._readyz)
 
+        for root, client in self._roots.items():  # of paths that name a model
+            self._collections.setdefault(root, {})[b"POST"] = partial(self._call_named, client)
+
     @property
     def running(self) -> int:
         return len(self._running)
@@ -115,6 +124,9 @@ class Routes:
                 fiber.throw(GatewayError(DRAINING, CUT_SHORT, retry_after=1))
             except Exception:  # the edge of a call: one's bug must not keep the others from their receipts
                 log.exception("a bug in a %s that was ended", fiber.name)
+
+    def drain(self) -> None:
+        self._exchange.queue.drain()
 
     def call(self, request: Request, egress: Egress) -> None:
         operations = self._table.get(request.path) or self._collection(request.path)
@@ -147,6 +159,8 @@ class Routes:
         if operations is None or request.method != b"POST" or b"POST" not in operations:
             return False
         directory = self._directory
+        if any(request.path.startswith(root) for root in self._roots):
+            _adopt_key(request)
         try:
             auth.check(request.headers, directory.snapshot.tokens, directory.digester, time.time())
         except GatewayError:
@@ -155,13 +169,19 @@ class Routes:
 
     def refuse(self, error: GatewayError, request: Request, egress: Egress, fields: bytes = b"") -> None:
         self._refusals.count(error.kind.code)
-        client = self._clients.get(request.path, registry.DEFAULT)
+        client = self._client_of(request.path)
         egress.answer(error.kind.status, response_headers.of_refusal(error) + fields, client.error_body(error))
 
     def allowed_origin(self, origin: bytes) -> bytes | None:
         if b"*" in self._origins:
             return b"*"
         return origin if origin in self._origins else None
+
+    def _client_of(self, path: bytes) -> Client:
+        found = self._clients.get(path)
+        if found is None:
+            found = next((client for root, client in self._roots.items() if path.startswith(root)), registry.DEFAULT)
+        return found
 
     def _collection(self, path: bytes) -> dict[bytes, Operation] | None:
         """The operations on one member: ids may have slashes."""
@@ -177,6 +197,15 @@ class Routes:
 
     def _count(self, client: Client, counts: CountedBy, request: Request, egress: Egress) -> None:
         self._start(self._exchange.counting.run(request, egress, client, counts), "count", egress)
+
+    def _call_named(self, client: Client, request: Request, egress: Egress) -> None:
+        """A call, or a count, whose path names its model and its method."""
+        _adopt_key(request)
+        client = client.begin(request.path, request.query)
+        if client.counts is not None:
+            self._count(client, client.counts, request, egress)
+        else:
+            self._call(client, request, egress)
 
     def _start(self, coroutine: object, name: str, egress: Egress) -> None:
         fiber = Fiber(coroutine, name, self._running.discard)  # type: ignore[arg-type]  # Exchange.run and _question
@@ -280,6 +309,15 @@ class Routes:
                 b"Access-Control-Max-Age: 86400\r\n"
             )
         egress.empty(204, fields)
+
+
+def _adopt_key(request: Request) -> None:
+    """Take the token from the query (``?key=``), as clients of some APIs send it.  A token in a header comes first."""
+    if b"key=" not in request.query or auth.carried(request.headers):
+        return
+    key = dict(urls.parameters(request.query)).get("key", "")
+    if key.isascii() and key.isprintable():
+        request.headers[b"x-api-key"] = key.encode()
 
 
 def _nothing(_grant: Grant) -> dict[str, str]:

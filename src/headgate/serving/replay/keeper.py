@@ -69,9 +69,11 @@ class ReplayKeeper:
         return True
 
     def keep(self, request: Request, api: Client, call: Call, plan: Plan, receipt: Receipt, egress: Egress) -> None:
-        """Keep the call that begins with ``egress``, if it or its alias asks for that."""
+        """Keep the call that begins with ``egress``, if it or its alias asks for that, and is not kept yet."""
         alias = plan.alias
         keyed = b"idempotency-key" in request.headers
+        if isinstance(egress.sink, KeptStream):  # since it began to wait in a queue
+            return
         wish = on_disconnect.decide(call.options, alias, stream=call.stream, keyed=keyed)
         stored = (keyed or wish.resumable) and self.memory.take(WEIGHT)
         if not (stored or wish.drains):  # not requested, or no room for it: a call like any other
@@ -81,7 +83,8 @@ class ReplayKeeper:
             ring = Ring(receipt.client_id, self._limits.replay_per_stream, self.memory)
             total = max(attempt.target.timeouts.total for attempt in plan.attempts)  # any target that will serve it
             until = int(receipt.at / 1e9 + total + self._limits.replay_ttl)
-            prefix = request.path.removesuffix(api.path.encode())
+            path = api.path.encode()
+            prefix = request.path.removesuffix(path) if request.path.endswith(path) else b"/v1"
             url = b"x-headgate-stream-url: %b\r\n" % self._url(prefix, receipt, until)
         stream = KeptStream(self, api, receipt, wish, ring, url, egress)
         if ring is not None:

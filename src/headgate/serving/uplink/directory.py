@@ -7,7 +7,7 @@ Snapshot.  Health is notified here when keys change.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 
 from headgate.model import Snapshot
 from headgate.policy.admission.memory import MemoryCounters
@@ -31,6 +31,7 @@ class SnapshotDirectory:
         self.uses = Uses({}, {})
         self.health = HealthState()
         self.counters: Counters = MemoryCounters()
+        self.changed: Callable[[], None] | None = None  # called when waiting calls may fare better now
         self._restored: set[str] = set()  # holders, until all are
         self._keyless: frozenset[str] = frozenset()
         self._park_keyless()
@@ -45,6 +46,7 @@ class SnapshotDirectory:
         self.router = Router(snapshot, self.router)
         if snapshot.providers is not before:
             self._park_keyless()
+        self._tell_changed()
 
     def rekey(self, secrets: Mapping[str, str]) -> None:
         """Use these keys for new attempts.  Failures of a former key do not count against the key in its place."""
@@ -53,6 +55,7 @@ class SnapshotDirectory:
             if before.get(account) != key:
                 self.health.revive(account)
         self._park_keyless()
+        self._tell_changed()
 
     def restore(self, part: SpentBefore, now: float) -> None:
         """Count what was used before this process began, each holder's once: after a lost connection parts come
@@ -77,6 +80,11 @@ class SnapshotDirectory:
             self.health.readmit(wish.provider)
         for model, trims in wish.trims.items():
             self.health.learn_trims((wish.provider, model), trims, now)
+        self._tell_changed()
+
+    def _tell_changed(self) -> None:
+        if self.changed is not None:
+            self.changed()
 
     def _park_keyless(self) -> None:
         """Stop the use of accounts without a key: it cannot be decrypted, or control has not sent it yet."""

@@ -12,7 +12,7 @@ import socket
 import ssl
 import time
 from collections import OrderedDict
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import cast
 
 from headgate.errors import NO_PROVIDER_KEY, UPSTREAM_RESET, UPSTREAM_TIMEOUT, UPSTREAM_UNREACHABLE, GatewayError
@@ -48,11 +48,19 @@ class Pool:
         self._members: set[HttpUpstream] = set()
         self._waiting: OrderedDict[HttpAsking, None] = OrderedDict()  # a call that leaves is removed
         self._dialing: set[asyncio.Task[None]] = set()
+        self._freed: dict[Callable[[], None], None] = {}  # to be called when there may be a place again
         self._trusted_since = float("-inf")  # older connections were checked by other authorities
 
     @property
     def size(self) -> int:
         return len(self._members) + len(self._dialing)
+
+    def is_full(self, freed: Callable[[], None]) -> bool:
+        """See ``ports.Carrier``."""
+        full = not self._idle and self.size >= self.limits.max_connections
+        if full:
+            self._freed[freed] = None
+        return full
 
     def ask(self, asking: HttpAsking) -> None:
         """Send a request on the connection used last, on a new one, or on the next that becomes free."""
@@ -90,6 +98,8 @@ class Pool:
             return
         self._idle[upstream] = None
         self.wheel.set(upstream, self.wheel.now + self.limits.idle_s)
+        if self._freed:
+            self._tell_freed()
 
     def lost(self, upstream: HttpUpstream) -> None:
         """Free the place of a connection that is closed or will be."""
@@ -110,6 +120,13 @@ class Pool:
             if asking is not None:
                 asking.queued = _monotonic()
                 self.dial(asking)
+        if self._freed:
+            self._tell_freed()
+
+    def _tell_freed(self) -> None:
+        told, self._freed = self._freed, {}
+        for freed in told:
+            freed()
 
     def _next_waiting(self) -> HttpAsking | None:
         if not self._waiting:
@@ -207,7 +224,7 @@ class Transport:
         body = rendered.body
         accept = b"text/event-stream" if stream else b"application/json"
         fields = rendered.fields
-        if rendered.passes:
+        if fields:
             fields = with_family(fields, headers, rendered.passes, attempt.target.provider.headers)
         head = b"%b%b%bAccept: %b\r\nContent-Length: %d\r\n\r\n" % (
             fixed, fields, forwarded(headers, allowed), accept, len(body),
@@ -256,7 +273,7 @@ class Transport:
         pool = self._pools.get(pool_key)
         if pool is None:
             pool = self._pools[pool_key] = Pool(origin, provider, self._dialer, self._wheel, self._turn)
-        target = origin.path + path + (f"?{query}" if query else "")
+        target = origin.path + path + (f"{'&' if '?' in path else '?'}{query}" if query else "")
         proxy = self._dialer.plain_proxy(origin)
         if proxy is not None:
             target = f"http://{origin.authority}{target}"
@@ -284,6 +301,12 @@ class Transport:
         if changed := self._dialer.changed():
             for pool in self._pools.values():
                 pool.distrust(changed)
+
+    def is_full(self, attempt: Attempt, freed: Callable[[], None]) -> bool:
+        """See ``ports.Carrier``."""
+        provider = attempt.target.provider
+        pool = self._pools.get((origin_of(provider.base_url), provider.ca_file, provider.pool))
+        return pool is not None and pool.is_full(freed)
 
     def secrets_of(self, attempt: Attempt) -> tuple[str, ...]:
         """Return the secrets that must not appear in an upstream's text that a client reads."""

@@ -41,6 +41,8 @@ Scopes = Annotated[str | None, typer.Option(help=f"{', '.join(words.choices(word
 Tenant = Annotated[str | None, typer.Option(help="The tenant that it belongs to; none: to no one.")]
 FreeOnly = Annotated[bool | None, typer.Option("--free-only/--any-price", help="Only models that cost nothing.")]
 Unpriced = Annotated[str | None, typer.Option(help="allow, or refuse models whose price is not known.")]
+Tier = Annotated[str | None, typer.Option(help=f"Of calls that name none: {words.listed(words.Tier)}.")]
+Tiers = Annotated[str | None, typer.Option(help="Tiers that its calls may name, with commas; all: every one.")]
 
 
 @app.command("create")
@@ -59,6 +61,8 @@ def create(
     over_budget: OverBudget = None,
     free_only: FreeOnly = None,
     unpriced: Unpriced = None,
+    tier: Tier = None,
+    tiers: Tiers = None,
     tenant: Tenant = None,
     form: Annotated[str | None, typer.Option("--format", help=f"{words.listed(words.TokenFormat)}.")] = None,
     config: Config = None,
@@ -69,7 +73,12 @@ def create(
 
     It is shown once: only its digest is kept.
     """
-    wish = {"name": name, **_wish(expires, models, scopes), **_terms(free_only, unpriced, tenant)}
+    wish = {
+        "name": name,
+        **_wish(expires, models, scopes),
+        **_terms(free_only, unpriced, tenant),
+        **_tiers(tier, tiers),
+    }
     wish |= {"limits": limits_wish(rpm=rpm, tpm=tpm, rpd=rpd, parallel=parallel)}
     wish |= budget_wish(budget, hard, zone) | over_budget_wish(over_budget)
     wish |= {"format": form} if form else {}
@@ -126,6 +135,8 @@ def one(ident: Ident, config: Config = None, state_dir: StateDir = None, as_json
                 ("budget", budget_text(row["budget"])),
                 ("over budget", row["over_budget"] if row["budget"] else None),
                 ("free only", "yes" if row["free_only"] else None),
+                ("tier", row["tier"]),
+                ("tiers", ", ".join(row["tiers"]) or None),
                 *(pair for standing in row["standings"] or () for pair in standing_rows(standing)),
                 ("made", moment(row["created"]) or None),
                 ("revoked", moment(row.get("revoked")) or None),
@@ -152,6 +163,8 @@ def edit(
     over_budget: OverBudget = None,
     free_only: FreeOnly = None,
     unpriced: Unpriced = None,
+    tier: Tier = None,
+    tiers: Tiers = None,
     tenant: Tenant = None,
     config: Config = None,
     state_dir: StateDir = None,
@@ -165,6 +178,7 @@ def edit(
     wish |= {"models": []} if models == "all" else {}
     wish |= {"limits": limits} if limits else {}
     wish |= budget_wish(budget, hard, zone) | over_budget_wish(over_budget) | _terms(free_only, unpriced, tenant)
+    wish |= _tiers(tier, tiers)
     if not wish:
         raise Trouble("nothing to change", "give --name, --expires, --models, --rpm, --budget or another option", 2)
     with open_gateway(config, state_dir) as gateway:
@@ -209,6 +223,10 @@ def _terms(free_only: bool | None, unpriced: str | None, tenant: str | None) -> 
     wish: dict[str, Any] = {"free_only": free_only, "unpriced": unpriced, "tenant": tenant}
     wish = {name: value for name, value in wish.items() if value is not None}
     return wish | ({"tenant": None} if tenant == "none" else {})
+
+
+def _tiers(tier: str | None, tiers: str | None) -> dict[str, Any]:
+    return ({"tier": tier} if tier else {}) | ({"tiers": [] if tiers == "all" else listed(tiers)} if tiers else {})
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

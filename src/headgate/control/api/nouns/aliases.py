@@ -19,6 +19,7 @@ from headgate.control.objects.registry import StoredAlias
 from headgate.control.refusals import ALIAS_NOT_FOUND
 from headgate.errors import GatewayError
 from headgate.model import Alias
+from headgate.process.channel import queued_at
 from headgate.resources.alias import AliasSettings, AliasWish
 from headgate.resources.fields import ModelName
 
@@ -32,7 +33,7 @@ class TargetView(View):
 
 class AliasView(View, AliasSettings):
     """``why``: how a shipped alias came to its targets.  ``problem``: why a stored one does not do what it says.
-    ``shadowed``: a stored one of a name that the file declares too, which wins.
+    ``shadowed``: a stored one of a name that the file declares too, which wins.  ``queued``: calls that wait now.
     """
 
     object: Literal["headgate.alias"] = "headgate.alias"
@@ -44,6 +45,7 @@ class AliasView(View, AliasSettings):
     managed_by_file: bool
     why: str | None
     uses_30d: int
+    queued: int
     shadowed: bool
     problem: str | None
     created: int | None
@@ -81,7 +83,7 @@ def routes(admin: Admin) -> APIRouter:
             for name, kept in stored.items()
             if (alias := snapshot.aliases.get(name)) and alias.origin == "file"
         ]
-        return views + shadowed
+        return [view.model_copy(update={"queued": _queued(admin, view.name)}) for view in views + shadowed]
 
     def view_of(name: str) -> AliasView:
         for view in all_views():
@@ -120,6 +122,11 @@ def routes(admin: Admin) -> APIRouter:
     return api
 
 
+def _queued(admin: Admin, name: str) -> int:
+    """As the data processes said in the last second."""
+    return sum(int(worker.gauges.get(queued_at(name), 0)) for worker in admin.link.workers)
+
+
 def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
     return AliasView.of(
         alias,
@@ -127,6 +134,7 @@ def _of(alias: Alias, uses: Mapping[str, int]) -> AliasView:
         timeouts=dict(alias.timeouts),
         managed_by_file=alias.origin == "file",
         uses_30d=uses.get(alias.name, 0),
+        queued=0,
         shadowed=False,
         problem=None,
         created=None,

@@ -11,6 +11,7 @@ import msgspec
 from fastapi import APIRouter, Path, Query
 from pydantic import AfterValidator, Field
 
+from headgate.catalog.words import Tier
 from headgate.control.api.access.callers import Caller, bounded, own_grants
 from headgate.control.api.errors import documented
 from headgate.control.api.nouns.allowances import (
@@ -38,7 +39,7 @@ from headgate.resources.fields import Resource, printable
 
 MAX_PAGE = 1000
 WEEK_S = 604_800
-INHERITED = {"tenant", "over_budget", "free_only", "unpriced"}  # by a child, see snapshot.children
+INHERITED = {"tenant", "over_budget", "free_only", "unpriced", "tier", "tiers"}  # by a child, see snapshot.children
 
 Ident = Annotated[
     str,
@@ -68,6 +69,8 @@ class Token(View):
     over_budget: str = Field(description="`refuse`, or the alias that serves what the budget cannot pay.")
     free_only: bool
     unpriced: Literal["allow", "refuse"]
+    tier: Tier | None
+    tiers: list[Tier]
     parent: str | None = Field(description="The id of the token whose holder has made it.")
     run: str | None = Field(description="The holder's name for what it is for.")
     created: int | None
@@ -232,6 +235,10 @@ def _terms(wish: TokenEdit, grant: Grant) -> dict[str, Any]:
         found["priced_only"] = wish.unpriced == "refuse"
     if "tenant" in said:
         found["tenant"] = wish.tenant or ""
+    if "tier" in said:
+        found["tier"] = wish.tier or ""
+    if "tiers" in said:
+        found["tiers"] = tuple(wish.tiers or ())
     return found
 
 
@@ -277,6 +284,7 @@ def shown(grant: Grant, created_at: int | None, revoked_at: int | None = None) -
         budget=view_of_budget(grant.budget),
         over_budget=grant.over_budget or "refuse",
         unpriced="refuse" if grant.priced_only else "allow",
+        tier=grant.tier or None,
         parent=grant.parent or None,
         run=grant.run or None,
     )

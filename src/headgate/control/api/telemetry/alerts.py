@@ -75,7 +75,9 @@ def routes(admin: Admin) -> APIRouter:
     @api.get("/alerts")
     async def list_alerts(
         limit: Annotated[int, Query(ge=1, le=MAX_PAGE)] = 50,
-        cursor: Annotated[str | None, Query(max_length=64, description="`next` of the page before.")] = None,
+        cursor: Annotated[
+            str | None, Query(pattern="^[0-9a-f]{1,64}$", description="`next` of the page before.")
+        ] = None,
     ) -> Page[AlertView]:
         """Alerts of the last 90 days, newest first."""
         rows = await page(admin.engine, limit + 1, cursor)

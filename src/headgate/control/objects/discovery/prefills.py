@@ -46,7 +46,8 @@ async def _one(
     for call in canonical.probes(row.id, spelling):
         rendered = backend.render(call, target, False)
         url = f"{provider.base_url}{rendered.path}{query}"
-        fields = {**headers, "content-type": "application/json"}
+        own = (line.split(": ", 1) for line in rendered.fields.decode("ascii").splitlines())
+        fields = {**{name.lower(): value for name, value in own}, **headers, "content-type": "application/json"}
         try:
             async with asyncio.timeout(DEADLINE_S):
                 answers.append(await read(client, "POST", url, fields, rendered.body))
