@@ -22,6 +22,7 @@ from headgate.model import Call, ModelRow, Options, PromptMessage, Rendered, Tar
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
+NAME = "openai_chat"
 PATH = "/chat/completions"
 _LATER = frozenset(("cache", "max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
