@@ -118,11 +118,7 @@ def put(
     One of a shipped alias's name takes its place.
     """
     targets = targets or []
-    limits = {"first_token": first_token, "stall": stall, "total": total}
-    caching = {"enabled": cache is not None or None, "ttl_s": cache, "pace": cache_pace}
-    queue = {"size": queue_size, "wait_s": queue_wait_s}
-    conduct: dict[str, Any] = {
-        "cache": {key: value for key, value in caching.items() if value is not None} or None,
+    conduct = {
         "strategy": strategy,
         "retries": retries,
         "on_midstream_failure": on_midstream_failure,
@@ -143,13 +139,18 @@ def put(
             for target, weight in zip(targets, weights or [1] * len(targets), strict=True)
         ],
         "use_case": use_case,
-        "timeouts": {key: value for key, value in limits.items() if value is not None},
-        "queue": {key: value for key, value in queue.items() if value is not None},
-        **{key: value for key, value in conduct.items() if value is not None},
+        "timeouts": _given({"first_token": first_token, "stall": stall, "total": total}),
+        "queue": _given({"size": queue_size, "wait_s": queue_wait_s}),
+        "cache": _given({"enabled": cache is not None or None, "ttl_s": cache, "pace": cache_pace}),
+        **_given(conduct),
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
     changed(answer, f"{name} leads to {', '.join(targets) or 'what is configured'}", as_json)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 @app.command("unset")
