@@ -34,7 +34,6 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.admission.admitting import Admission
 from headgate.serving.call.admission.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
-from headgate.serving.call.cached import CachedAnswering, look_up
 from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
@@ -42,6 +41,7 @@ from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
+from headgate.serving.replay.cached import CachedAnswering, look_up
 from headgate.serving.replay.keeper import ReplayKeeper
 from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals

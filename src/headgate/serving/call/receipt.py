@@ -357,7 +357,7 @@ class Receipt:
                 metering.shares_of(self._ended) if len(self._ended) > 1 else (), price, usage.details,
         )  # fmt: skip
         if self.cache is not None:
-            _note_cache(closed, self.cache)
+            self.cache.note(closed)
         self._journal.write(closed)
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
         self._journal.running -= 1
@@ -371,14 +371,6 @@ class Receipt:
         if self._started:
             self.end(0, code, NOTHING)
         self.close("fail" if self.opened else "refuse", "failed", status, code)
-
-
-def _note_cache(closed: Closed, use: CacheUse) -> None:
-    """Say how a call has used the response cache.  A hit has asked nobody, so no provider's sums have it."""
-    closed.cache = use.status
-    if use.stored is not None:
-        closed.saved = use.stored.cost
-        closed.provider = closed.model = closed.price_source = closed.price_id = ""
 
 
 def _named(value: bytes) -> str:
