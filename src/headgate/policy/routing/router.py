@@ -158,7 +158,8 @@ class Router:
         chosen = len(usable) > 1 and alias.strategy != "priority"
         has_terms = _have_terms(attempts)
         ordered = not (pools or has_terms or (chosen and alias.strategy in CHOSEN))
-        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms)
+        keeps = alias.keeps
+        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms, keeps)
         rows = [target.row for target in usable if target.row is not None]
         windows = [row.context_window for row in rows if row.context_window is not None]
         outputs = [row.max_output for row in rows if row.max_output is not None]
@@ -360,10 +361,7 @@ def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeo
 def _with_affinity(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
     """An unordered plan.  The account with the prompt cache may decide its order."""
     affinity = _affinity(call, grant, plan.alias.affinity, headers)
-    return Plan(
-        plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity, plan.tenant,
-        plan.has_terms,
-    )  # fmt: skip
+    return replace(plan, ordered=False, affinity=affinity)
 
 
 def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes]) -> bytes:
