@@ -37,8 +37,8 @@ test-agents: $(TESTING) $(NODE) ## Real coding agents through a running gateway:
 proofs: $(TESTING) $(NODE) ## The slow tests whole, of which `make test` takes a sample: ten minutes
 	PROOFS=whole $(PYTEST) $(SLOW) $(ARGS)
 
-SLOW := tests/conformance tests/control/test_api_schema.py tests/control/test_ten_million.py \
-  tests/serving/test_resume_memory.py
+SLOW := tests/conformance tests/control/test_api_schema.py tests/control/test_requests.py \
+  tests/control/test_ten_million.py tests/dialects/openai_chat/test_quotations.py tests/serving/test_resume_memory.py
 
 check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/ruff check

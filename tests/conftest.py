@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
@@ -15,6 +16,14 @@ for name in {name for row in rows().values() for name in row.key_env} & os.envir
     del os.environ[name]
 
 FIGURE = "figure"
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """With ``-m alone``, leave out files without such a test: collecting them takes longer than half of the tests."""
+    if config.option.markexpr != "alone" or not collection_path.name.startswith("test_"):
+        return None
+    named = any(collection_path == Path(one.partition("::")[0]).resolve() for one in config.args)
+    return None if named or "mark.alone" in collection_path.read_text() else True
 
 
 @pytest.fixture

@@ -36,7 +36,7 @@ WHOLE = (  # what control, the commands and the supervisor import, sooner or lat
     "headgate.cli.commands", "headgate.cli.serve", "headgate.cli.reach.store", "headgate.cli.tasks.chat",
     "headgate.cli.tasks.doctor", "aiosqlite", "encodings.idna", "genai_prices", "pydantic.v1.types",
     "uvicorn.lifespan.off", "uvicorn.protocols.http.auto", "uvicorn.protocols.websockets.auto",
-    "tests.control.child", "tests.forked_gateway",
+    "tests.control.child", "tests.forked_gateway", "tests.process.standins",
 )  # fmt: skip
 MESSAGE = 1 << 20
 _HIGH = 64  # descriptors are moved above this before they get their numbers

@@ -17,7 +17,7 @@ from tests import proofs
 from tests.control.child import ADMIN, Child
 from tests.dataplane import DataPlane
 
-EXAMPLES = proofs.of(6, 25)  # per operation and mode
+EXAMPLES = proofs.of(4, 25)  # per operation and mode
 
 
 @pytest.fixture(scope="module")

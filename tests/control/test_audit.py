@@ -31,6 +31,7 @@ HEADER = "canary-header-value-4321"
 @pytest.fixture(scope="module")
 def child(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Child]:
     with Child(tmp_path_factory.mktemp("audit")) as running:
+        wait_until(lambda: {"file", "gateway"} <= {row["actor_kind"] for row in rows_of(running)})  # of its start
         yield running
 
 

@@ -11,6 +11,7 @@ import pytest
 from tests.control.child import ADMIN, Child
 from tests.dataplane import DataPlane
 from tests.ports import free_port
+from tests.waiting import wait_until
 
 ASKED = {"model": "two", "messages": [{"role": "user", "content": "x"}]}
 
@@ -93,6 +94,7 @@ def test_half_a_character_is_refused_as_it_is_everywhere(child: Child) -> None:
 def test_what_the_data_process_has_learnt_is_in_it(child: Child) -> None:
     token = ok(child, "POST", "/tokens", {"name": "agent"})["token"]
     with DataPlane(child.state) as plane:
+        wait_until(lambda: child.call("GET", "/readyz", None).status_code == 200)
         for _ in range(3):
             answer = httpx2.post(
                 f"{plane.url}/v1/chat/completions", json={**ASKED, "headgate": {"retries": 0}},

@@ -17,6 +17,7 @@ from headgate.control.reports.instants import instant
 from headgate.control.reports.receipts import receipt
 from headgate.control.reports.requests import RequestFilters, find, one, page
 from headgate.control.store.database import open_store, requests
+from tests import proofs
 from tests.control.journal_writer import T0, run
 
 SECOND = 10**9
@@ -162,7 +163,7 @@ def combinations() -> Iterator[RequestFilters]:
         yield RequestFilters(model="up-a/big", provider=provider)
         yield RequestFilters(model="up-a/big", provider=provider, min_cost=900, stream=False)
     chance = random.Random(5)
-    for _ in range(250):
+    for _ in range(proofs.of(60, 250)):
         names = chance.sample(list(VALUES), chance.randint(2, 4))
         yield RequestFilters(**{name: chance.choice(VALUES[name]) for name in names})
 

@@ -23,6 +23,7 @@ from tests.e2e.gateway import Make, Report
 from tests.ports import free_port
 
 LIMIT_S = 1.2
+RUNS = 3  # at most: one within the limit proves it
 NOISE = 1.2  # between the calibration and the runs: it was 2.10 s of 2.11 and 2.37 of 2.49 without
 # What an idle machine of the kind that the limit is for needs to import what control imports: measured with CALIBRATION
 CALM_S = 0.75
@@ -90,7 +91,8 @@ def test_the_first_answer_without_configuration_and_network(tmp_path: Path, repo
     nowhere = dict.fromkeys(("http_proxy", "https_proxy", "all_proxy"), "http://127.0.0.1:9")
     environ = {**os.environ, **({} if prefix else nowhere)}
     taken, allowed = [], []
-    for number in range(3):
+    while not taken or (len(taken) < RUNS and min(taken) > max(allowed)):
+        number = len(taken)
         home = tmp_path / f"home{number}"
         home.mkdir()
         allowed.append(NOISE * LIMIT_S * slowness())

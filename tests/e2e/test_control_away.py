@@ -159,13 +159,13 @@ async def killed(one: Gateway) -> None:
     one.kill("control")
     for state in (False, True):  # it has gone, and has come back
         await asyncio.to_thread(one.until, lambda: (one.get("/health")[1]["control"] == "connected") is state)  # noqa: B023
-    await asyncio.sleep(2)
+    await asyncio.sleep(1)
 
 
 async def blocked(one: Gateway) -> None:
     pid = one.kill("control", signal.SIGSTOP)
     try:
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
         status, body = await asyncio.to_thread(one.get, "/v1/usage")
         assert (status, body["error"]["code"]) == (503, "control_unavailable")
     finally:
@@ -177,7 +177,7 @@ async def locked_out(one: Gateway) -> None:
     """Somebody else holds the store's write lock."""
     with closing(sqlite3.connect(one.state / "headgate.db", timeout=20, isolation_level=None)) as connection:
         connection.execute("BEGIN IMMEDIATE")
-        await asyncio.sleep(3)
+        await asyncio.sleep(2)
         connection.execute("ROLLBACK")
     await asyncio.sleep(1)
 
@@ -186,7 +186,7 @@ async def asked_too_much(one: Gateway) -> None:
     """Seven clients that ask the admin API for its longest lists, one after the other, and one that makes tokens: each
     is published to the process that streams.
     """
-    command = [sys.executable, "-c", LOAD, f"http://127.0.0.1:{one.control_port}", one.admin_token, "5"]
+    command = [sys.executable, "-c", LOAD, f"http://127.0.0.1:{one.control_port}", one.admin_token, "4"]
     asking = await asyncio.create_subprocess_exec(*command, stdout=subprocess.PIPE)
     out, _ = await asyncio.wait_for(asking.communicate(), 45)
     answers = json.loads(out)
@@ -208,7 +208,7 @@ async def streams_through_all(one: Gateway) -> tuple[list[Client], list[Phase]]:
         await asyncio.sleep(0.002)
     await asyncio.sleep(1)
     phases = [Phase("undisturbed", time.monotonic(), 0)]
-    await asyncio.sleep(4)
+    await asyncio.sleep(3)
     for disturb in DISTURBANCES:
         phases[-1].ended = time.monotonic()
         phases.append(Phase(disturb.__name__, time.monotonic(), 0))
@@ -230,7 +230,7 @@ def outcomes(state: Path) -> dict[str, list[str]]:
 
 @pytest.mark.alone
 def test_500_streams_do_not_notice_what_becomes_of_control(gateway: Make, report: Report) -> None:
-    one = gateway().start()
+    one = gateway(executed=True).start()
     assert one.chat("builtin/echo")[0] == 200
     one.rows()
     many_rows(one)

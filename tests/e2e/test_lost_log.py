@@ -13,6 +13,7 @@ from pathlib import Path
 
 import pytest
 
+from tests import forked_gateway
 from tests.e2e.gateway import Gateway, Make
 
 
@@ -22,9 +23,7 @@ class Silent(Gateway):
     def begin(self, sink: int) -> Silent:
         self.started = time.monotonic()
         self.err.touch()
-        self.process = subprocess.Popen(
-            [sys.executable, "-m", "headgate", "serve"], cwd=self.home, env=self.environ, stdout=sink, stderr=sink
-        )
+        self.process = forked_gateway.start(self.home, self.environ, sink, sink)
         return self
 
     def answers(self) -> bool:

@@ -17,7 +17,7 @@ from tests.ports import free_port
 
 
 def test_first_start_prints_a_line_that_streams(gateway: Make) -> None:
-    one = gateway().start()
+    one = gateway(executed=True).start()
     printed = one.until(lambda: one.out.read_text() if "-d '" in one.out.read_text() else "")
     assert f"admin token   {one.admin_token}" in printed
     agent = re.search(r"agent token   (hg_pat_\S+)", printed)
@@ -100,11 +100,12 @@ def test_a_state_directory_deeper_than_a_sockets_address(gateway: Make) -> None:
 
 @pytest.mark.alone
 def test_the_time_to_the_first_answer(gateway: Make, report: Report) -> None:
-    one = gateway().start()
+    one = gateway(executed=True).start()
     assert one.chat("builtin/echo")[0] == 200
     assert one.end() == 0
-    taken = []
-    for _run in range(3):
+    taken: list[float] = []
+    limit = 2.5 * slowness()
+    while len(taken) < 3 and min(taken, default=limit) >= limit:  # one within the limit proves it
         one.spawn()
         while True:
             try:
@@ -120,4 +121,4 @@ def test_the_time_to_the_first_answer(gateway: Make, report: Report) -> None:
         one.port = free_port()
         one.configure("")
     report(f"exec → first 200 of builtin/echo, existing state dir: {', '.join(f'{t:.2f}' for t in taken)} s")
-    assert min(taken) <= 2.5 * slowness()
+    assert min(taken) < limit

@@ -143,7 +143,6 @@ ADVERSARIES = (
 )
 
 
-@pytest.mark.alone
 def test_adversarial_texts_take_linear_time() -> None:
     """Eight times the text takes eight times as long: a quadratic scan would take 64 times."""
 

@@ -14,17 +14,13 @@ import sys
 import threading
 import time
 
-from headgate import app
 from headgate.model import DataBoot
 from headgate.process import boot
 from headgate.process.boot import BuiltinBoot, ControlBoot, Failed, Ready
-from headgate.process.supervisor import ChildPrograms
-
-NOTES = sys.argv[-1]
 
 
 def note(*words: object) -> None:
-    with open(NOTES, "a") as file:
+    with open(sys.argv[-1], "a") as file:
         file.write(" ".join(map(str, words)) + "\n")
 
 
@@ -116,8 +112,11 @@ def builtin(channel: socket.socket) -> int:
 
 
 def serve() -> int:
+    from headgate import app  # not above: the children do without
+    from headgate.process.supervisor import ChildPrograms
+
     def me(role: str) -> tuple[str, ...]:
-        return (sys.executable, __file__, role, NOTES)
+        return (sys.executable, __file__, role, sys.argv[-1])
 
     return app.serve(sys.argv[2], {}, ChildPrograms(me("data"), me("control"), me("builtin")))
 

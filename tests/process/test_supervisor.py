@@ -7,8 +7,6 @@ import os
 import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 import urllib.request
 from collections.abc import Callable, Iterator
@@ -18,10 +16,11 @@ import pytest
 
 from headgate.process import credentials, statedir
 from headgate.process.supervisor import backoff
+from tests import forked
 from tests.ports import free_port
 from tests.waiting import wait_until
 
-STANDINS = Path(__file__).with_name("standins.py")
+SERVE = "tests.process.standins:serve"
 
 
 class Gateway:
@@ -46,13 +45,12 @@ class Gateway:
         draft.rename(self.config)
 
     def start(self) -> None:
-        self.process = subprocess.Popen(
-            [sys.executable, str(STANDINS), "serve", str(self.config), str(self.notes)],
-            stdout=subprocess.PIPE,
-            stderr=subprocess.PIPE,
-            text=True,
-            env=self.environ,
-        )
+        self.out, self.err = self.folder / "out", self.folder / "err"
+        with self.out.open("w") as out, self.err.open("w") as err:
+            self.process = forked.fork(
+                SERVE, "serve", str(self.config), str(self.notes),
+                modules=forked.WHOLE, fds={1: out.fileno(), 2: err.fileno()}, environ=self.environ,
+            )  # fmt: skip
 
     def lines(self, *start: str) -> list[list[str]]:
         text = self.notes.read_text() if self.notes.exists() else ""
@@ -74,15 +72,14 @@ class Gateway:
     def pid(self, role: str) -> int:
         return int(self.lines(role, "boot")[-1][2])
 
-    def end_by_itself(self) -> tuple[int, str, str]:
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
+    def end_by_itself(self, timeout: float = 60) -> tuple[int, str, str]:
+        """The exit code, and what was written to standard output and error."""
+        return self.process.wait(timeout), self.out.read_text(), self.err.read_text()
 
     def end(self, number: int = signal.SIGTERM) -> tuple[int, str, str]:
         if self.process.poll() is None:
             self.process.send_signal(number)
-        out, err = self.process.communicate(timeout=60)
-        return self.process.returncode, out, err
+        return self.end_by_itself()
 
 
 Make = Callable[..., Gateway]
@@ -100,7 +97,7 @@ def gateway(tmp_path: Path) -> Iterator[Make]:
     for one in made:
         if one.process.poll() is None:
             one.process.kill()
-            one.process.communicate()
+            one.process.wait()
         for row in one.lines():
             if row[1] == "boot":
                 with contextlib.suppress(ProcessLookupError):
@@ -260,7 +257,7 @@ def test_orphans_end(gateway: Make) -> None:
     one = gateway().ready()
     data, control = one.pid("data"), one.pid("control")
     one.process.kill()
-    one.process.communicate()
+    one.process.wait()
     one.until(lambda: gone(data) and gone(control))
     assert one.lines("data", "orphaned") and one.lines("control", "orphaned")
 
@@ -275,12 +272,7 @@ def test_second_serve_exits_4(gateway: Make, tmp_path: Path) -> None:
     one = gateway().ready()
     other = tmp_path / "other.yaml"
     other.write_text(f"server: {{port: {free_port()}}}\nstate_dir: {one.state}\n")
-    run = subprocess.run(
-        [sys.executable, str(STANDINS), "serve", str(other), str(tmp_path / "others")],
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
+    run = forked.run(SERVE, "serve", str(other), str(tmp_path / "others"), modules=forked.WHOLE)
     assert run.returncode == 4
     assert f"another headgate (pid {one.process.pid}) already serves from {one.state}" in run.stderr
     assert one.get()
@@ -290,12 +282,7 @@ def test_port_in_use_exits_3_and_is_no_first_start(gateway: Make, tmp_path: Path
     with socket.create_server(("127.0.0.1", 0)) as taken:
         config = tmp_path / "taken.yaml"
         config.write_text(f"server: {{port: {taken.getsockname()[1]}}}\nstate_dir: {tmp_path / 'state'}\n")
-        run = subprocess.run(
-            [sys.executable, str(STANDINS), "serve", str(config), str(tmp_path / "notes")],
-            capture_output=True,
-            text=True,
-            timeout=40,
-        )
+        run = forked.run(SERVE, "serve", str(config), str(tmp_path / "notes"), modules=forked.WHOLE)
     assert run.returncode == 3 and "is in use" in run.stderr and "--port" in run.stderr
     assert not (tmp_path / "state" / statedir.ADMIN_TOKEN).exists()
 
@@ -303,19 +290,14 @@ def test_port_in_use_exits_3_and_is_no_first_start(gateway: Make, tmp_path: Path
 def test_bad_configuration_exits_2_with_every_problem(tmp_path: Path) -> None:
     config = tmp_path / "bad.yaml"
     config.write_text("server: {prot: 1}\nalias: {}\n")
-    run = subprocess.run(
-        [sys.executable, str(STANDINS), "serve", str(config), str(tmp_path / "notes")],
-        capture_output=True,
-        text=True,
-        timeout=40,
-    )
+    run = forked.run(SERVE, "serve", str(config), str(tmp_path / "notes"), modules=forked.WHOLE)
     assert run.returncode == 2
     assert "server.prot" in run.stderr and "did you mean aliases?" in run.stderr
 
 
 def test_child_that_cannot_start_gives_its_exit_code(gateway: Make) -> None:
     one = gateway(STANDIN_FAIL="3")
-    _out, err = one.process.communicate(timeout=10)
+    _code, _out, err = one.end_by_itself(10)
     assert one.process.returncode == 3
     assert "headgate: the control port is taken" in err
     assert not (one.state / statedir.ADMIN_TOKEN).exists()
@@ -354,7 +336,7 @@ def test_a_start_waits_for_the_ports_of_a_life_that_was_killed(gateway: Make) ->
     """The planes end by themselves when their supervisor is gone; until then they have the ports."""
     one = gateway(STANDIN_DRAIN="1.5").ready()
     one.process.kill()
-    one.process.communicate(timeout=40)
+    one.process.wait(40)
     taken = socket.create_server(("127.0.0.1", one.control_port))  # as if control were still reading the journal
     one.start()
     time.sleep(0.5)

@@ -22,6 +22,7 @@ from headgate.model import CacheWish, Call, ModelRow, Options, PromptMessage, Re
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
+NAME = "openai_chat"
 PATH = "/chat/completions"
 _LATER = frozenset(("max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000

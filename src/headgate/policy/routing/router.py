@@ -46,7 +46,7 @@ from headgate.policy.routing.difficulty import COMPUTED
 from headgate.policy.routing.explain import Explanation
 
 MAX_REMEMBERED = 4096
-SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
+SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id", b"x-claude-code-session-id")
 _SESSION_HEADERS = frozenset(SESSION_HEADERS)
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
 _ORDERED = frozenset(("cheapest", COMPUTED))  # by the cost of this call

@@ -24,7 +24,7 @@ from headgate.errors import (
     GatewayError,
     LimitReached,
 )
-from headgate.model import NO_OPTIONS, Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.model import NO_OPTIONS, Attempt, Call, Limits, Plan
 from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
@@ -142,7 +142,9 @@ class Exchange:
         else:
             if keyed and self._replay.repeat(request, grant.id, egress):
                 return None
-            call = self._read(request, client, grant, router.snapshot)
+            call = client.read(request.body)
+            if call.saved_prompt is not None:
+                call = saved_prompts.put_before(call, grant.tenant, router.snapshot.prompts, client.with_prompt)
         plan = router.plan(call, grant, headers)
         keeps = plan.keeps or call.options is not NO_OPTIONS
         if keeps:
@@ -178,6 +180,7 @@ class Exchange:
         receipt.open(plan, call, named_session(call, headers))
         if keeps or keyed:
             self._replay.keep(request, client, call, plan, receipt, egress)
+        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         return call, plan, next_attempt, step, deadline
 
     def _first_step(
@@ -189,13 +192,6 @@ class Exchange:
         if plan.alias.queue_size:
             return self.queue.first_attempt(next_attempt, deadline, receipt.holding, queued)
         return next_attempt.first(self._wheel.now, deadline)
-
-    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
-        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
-        call = client.read(request.body)
-        if call.saved_prompt is None:
-            return call
-        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
         """Attempt after attempt, until one has delivered.  Returns None where the call repeats another one."""
@@ -215,7 +211,6 @@ class Exchange:
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
-        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)
@@ -235,8 +230,9 @@ class Exchange:
                 answering.end(upstream.status, "")
                 if recovery is not None:
                     recovery.succeeded(step.attempt)
-                tokens = receipt.usage.completion if receipt.first_token else 0
-                next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                if not (plan.ordered and self._health.quiet):  # else there is nothing to learn from it
+                    tokens = receipt.usage.completion if receipt.first_token else 0
+                    next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
                 return answering.conclude()
             except GatewayError as error:
                 recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
