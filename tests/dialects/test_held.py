@@ -10,6 +10,7 @@ import pytest
 from headgate.dialects.base import Reply
 from headgate.dialects.registry import BACKENDS, CLIENTS, open_stream
 from headgate.dialects.tally import MOST_HELD, Held
+from headgate.model import Usage
 from headgate.ports import StreamBridge
 from tests.dialects.anthropic_messages import streams as messages
 from tests.dialects.openai_chat import streams as chat
@@ -56,7 +57,20 @@ RESPONSES = {
     "finish": b"",
     "end": messages.events({"type": "response.completed", "response": {"object": "response", "status": "completed"}}),
 }
-PARTS = {"openai_chat": CHAT, "anthropic_messages": MESSAGES, "openai_responses": RESPONSES}
+
+
+def spoken(*parts: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"role": "model", "parts": [*parts]}, **members}]}
+
+
+# Its finish reason is its end too, but others may follow until the connection closes
+GEMINI = {
+    "text": chat.events(spoken({"text": "I look."})),
+    "call": chat.events(spoken({"functionCall": {"name": "weather", "args": {"city": 1}}})),
+    "finish": chat.events(spoken(finishReason="STOP")),
+    "end": b"",
+}
+PARTS = {"openai_chat": CHAT, "anthropic_messages": MESSAGES, "openai_responses": RESPONSES, "gemini": GEMINI}
 
 
 def begin(client: str, backend: str, hold: str) -> StreamBridge:
@@ -68,6 +82,11 @@ def feed(stream: StreamBridge, backend: str, parts: Iterable[str]) -> bytes:
     return b"".join(stream.feed(PARTS[backend][part]) for part in parts)
 
 
+def late(stream: StreamBridge, client: str) -> bytes:
+    """The calls that a client whose calls are whole gets behind all else."""
+    return stream.tail(Usage()) if CLIENTS[client].whole_calls else b""
+
+
 @pytest.mark.parametrize(("client", "backend"), PAIRS, ids=IDS)
 def test_tool_call_is_released_at_the_finish_reason(client: str, backend: str) -> None:
     stream = begin(client, backend, "tools")
@@ -75,8 +94,9 @@ def test_tool_call_is_released_at_the_finish_reason(client: str, backend: str) -
     assert b"I look." in sent and b"weather" not in sent
     assert stream.delivered is not None and stream.delivered.text == "I look."
     last, behind = ("finish", "end") if PARTS[backend]["finish"] else ("end", "finish")
-    assert b"weather" in feed(stream, backend, [last])
-    assert feed(stream, backend, [behind]) == b"" and stream.done
+    sent = feed(stream, backend, [last])
+    assert feed(stream, backend, [behind]) + stream.close() == b"" and stream.done
+    assert b"weather" in sent + late(stream, client)
     assert stream.delivered is not None and stream.delivered.text is None  # a tool call cannot be continued
 
 
@@ -84,7 +104,7 @@ def test_tool_call_is_released_at_the_finish_reason(client: str, backend: str) -
 def test_whole_answer_is_released_at_its_end(client: str, backend: str) -> None:
     stream = begin(client, backend, "all")
     assert feed(stream, backend, ["text", "call", "finish"]) == b"" and not stream.visible
-    sent = feed(stream, backend, ["end"])
+    sent = feed(stream, backend, ["end"]) + stream.close() + late(stream, client)
     assert sent.index(b"I look.") < sent.index(b"weather") and stream.visible
 
 
@@ -113,6 +133,7 @@ def test_answer_that_is_too_large_to_hold_is_released(client: str, backend: str)
         "openai_chat": chat.events(chat.chunk({"content": word})),
         "anthropic_messages": messages.events(messages.text(0, word)),
         "openai_responses": messages.events(says(word)),
+        "gemini": chat.events(spoken({"text": word})),
     }[backend]
     sent = feed(stream, backend, ["text"])
     fed = 0
@@ -121,7 +142,7 @@ def test_answer_that_is_too_large_to_hold_is_released(client: str, backend: str)
         fed += len(word)
     assert MOST_HELD - len(word) <= fed <= MOST_HELD + len(word)
     assert stream.visible and word[:9].encode() in sent
-    assert b"weather" in feed(stream, backend, ["call"])  # nothing is held from then on
+    assert b"weather" in feed(stream, backend, ["call"]) + late(stream, client)  # nothing is held from then on
 
 
 def test_each_held_item_is_measured_once() -> None:

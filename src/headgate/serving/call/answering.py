@@ -178,8 +178,8 @@ class Answering(Struct):  # made in C, once a call
         call, alias = self.call, self.plan.alias
         reply.keep = continues(call, alias)
         reply.choices = call.prompt.choices
-        if alias.holds:
-            reply.hold = _hold(call, alias)
+        if alias.holds or self.client.whole_calls:
+            reply.hold = _hold(call, alias, self.client)
         return registry.open_stream(self.client, backend, reply)
 
     def _warn(self, events: int) -> None:
@@ -209,8 +209,8 @@ async def summed_up(parts: Iterator[Answer | None]) -> Answer:
     raise AssertionError("an answer's parts end with the answer")
 
 
-def _hold(call: Call, alias: Alias) -> str:
+def _hold(call: Call, alias: Alias, client: Client) -> str:
     """What of a stream is not passed on before it is complete (see ``base.Reply``)."""
     if alias.structured == "buffer" and call.prompt.obstacle == "structured":
         return "all"
-    return "tools" if alias.tool_calls == "hold" else ""
+    return "tools" if alias.tool_calls == "hold" or client.whole_calls else ""

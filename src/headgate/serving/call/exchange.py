@@ -31,11 +31,11 @@ from headgate.policy.attempts.progress import Step
 from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
-from headgate.serving.call.admission import Admission
+from headgate.serving.call.admission.admitting import Admission
+from headgate.serving.call.admission.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
 from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
-from headgate.serving.call.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
@@ -56,6 +56,7 @@ Admitted = tuple[Call, Plan, NextAttempt, Step, float]
 
 log = logging.getLogger("headgate.exchange")
 _monotonic = time.monotonic
+_NOT_ASKED: tuple[Asking | None, bool] = None, False
 
 
 class Exchange:
@@ -216,8 +217,7 @@ class Exchange:
             await self._pause(step.wait, relay, egress)
         while True:
             receipt.begin(step.attempt, step.why)
-            asking: Asking | None = None
-            finished = False
+            asking, finished = _NOT_ASKED
             try:
                 asking = self._ask(request, call, step.attempt, deadline, recovery, receipt)
                 upstream = await asking

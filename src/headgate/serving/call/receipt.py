@@ -35,7 +35,7 @@ from headgate.policy import lifecycle, metering
 from headgate.policy.metering import Ended
 from headgate.policy.routing import explain
 from headgate.ports import Asking
-from headgate.serving.call.holding import Holding
+from headgate.serving.call.admission.holding import Holding
 from headgate.serving.replay.answers import CacheUse
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import as_text, encode
@@ -299,9 +299,7 @@ class Receipt:
             self.holding.cancel()
 
     def note_wait(self, since: float, authed: float) -> None:
-        """It has waited in a queue, from ``since`` until now; before, it was authenticated at ``authed``.  Only the
-        phase ``queue`` has that time.
-        """
+        """It has waited in a queue from ``since`` on, which only the phase ``queue`` has; ``authed``: before that."""
         now = _monotonic()
         self.waited, self.authed = now - since, authed
         if self.opened:

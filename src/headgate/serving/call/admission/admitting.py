@@ -16,7 +16,7 @@ from headgate.policy.admission.refusals import unknown_spend
 from headgate.policy.admission.wants import Wants
 from headgate.policy.routing.router import Router, session_of
 from headgate.ports import Counters
-from headgate.serving.call.holding import Holding, ReplayHolding
+from headgate.serving.call.admission.holding import Holding, ReplayHolding
 from headgate.serving.call.receipt import Receipt
 
 _now = time.time
