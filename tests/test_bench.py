@@ -23,9 +23,9 @@ def test_the_happy_path_executes_no_more_than_it_did() -> None:
     # Step 4a added 90: the caller is known before its body, trailers are no headers, bodies are read by what they are.
     # Step 5 added 100: limits that are not there, tools that are counted, sessions and prices of the record, hooks.
     # Step 6 added 53: headers that pass in both directions, names of what a target is not sent, saved prompts.
-    assert 1000 < found["call_bytecodes"] <= 4185  # 4,170, and noise of ten
+    assert 1000 < found["call_bytecodes"] <= 4160  # 4,145, and noise of ten
     assert 100 < found["event_bytecodes"] <= 530  # 524
     assert 100 < found["messages_event_bytecodes"] <= found["event_bytecodes"]  # 504
     # A token with requests and tokens per minute, parallel slots and a budget.
-    assert found["limited_call_bytecodes"] <= 1.15 * found["priced_call_bytecodes"]  # 4,844 and 4,225: 1.147
+    assert found["limited_call_bytecodes"] <= 1.15 * found["priced_call_bytecodes"]  # 4,818 and 4,200: 1.147
     assert found["limited_event_bytecodes"] <= found["event_bytecodes"] + 1

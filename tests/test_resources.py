@@ -13,7 +13,7 @@ from headgate.cli.nouns import aliases
 from headgate.cli.parsing.completion import WHERE
 from headgate.model import Alias, ModelRow, Price, TargetRef
 from headgate.resources import wording
-from headgate.resources.alias import AliasSettings, AliasWish, Drain, Queue
+from headgate.resources.alias import AliasSettings, AliasWish, CacheTable, Drain, Queue
 from headgate.resources.fields import Resource
 from headgate.resources.model_row import FactsWish, ModelTable
 from headgate.resources.provider import ProviderBody, ProviderEdit
@@ -22,9 +22,10 @@ CONDUCT = {
     "strategy": "weighted", "retries": 0, "on_midstream_failure": "continue", "on_disconnect": "cancel",
     "resumable_s": 3.0, "early_commit_s": None, "tool_calls": "stream", "structured": "error",
     "affinity": "prompt_cache", "privacy": "own", "hold_tokens": 512, "unpriced": "refuse", "drain_s": 9.0,
-    "drain_tokens": 8192, "queue_size": 20, "queue_wait_s": 3.0,
+    "drain_tokens": 8192, "queue_size": 20, "queue_wait_s": 3.0, "cache_enabled": True, "cache_ttl_s": 90.0,
+    "cache_pace": "recorded",
 }  # fmt: skip
-UNCOMPLETED = ("affinity", "drain", "resumable_s", "hold_tokens", "queue")
+UNCOMPLETED = ("affinity", "cache", "drain", "resumable_s", "hold_tokens", "queue")
 ROWS: list[tuple[type[Resource], dict[str, Any]]] = [
     (FactsWish, {"title": "T", "context_window": 7, "capabilities": ["tools"]}),
     (FactsWish, {"price": {"input": 100_000_000, "output": 2_000_000_001, "cached_input": 0, "source": "store"}}),
@@ -69,6 +70,13 @@ def test_a_stored_alias_is_told_as_before() -> None:
     assert AliasWish.from_store(json.dumps(row)).alias("x") == expected
 
 
+def test_an_alias_of_an_earlier_release_has_the_defaults() -> None:
+    row = {"targets": [{"model": "a/b"}], "conduct": {"drain_s": 9.0}}
+    assert AliasWish.from_store(json.dumps(row)).alias("x") == Alias(
+        "x", (TargetRef("a/b"),), origin="store", drain_s=9.0
+    )
+
+
 def test_an_empty_price_is_unknown_in_the_store_and_unsaid_in_the_file() -> None:
     assert FactsWish.model_validate({"price": {}}).row("m").price == Price(source="store")
     assert ModelTable.model_validate({"price": {}}).row("m").price == Price()
@@ -89,7 +97,8 @@ def test_an_edit_changes_what_was_sent() -> None:
 
 def test_the_command_line_knows_an_alias_as_its_resource_does() -> None:
     fields = {name: field.default for name, field in AliasSettings.model_fields.items()}
-    assert {**aliases.USUAL, "strategy": "priority", "drain": Drain(), "queue": Queue()} == fields
+    tables = {"drain": Drain(), "queue": Queue(), "cache": CacheTable()}
+    assert {**aliases.USUAL, "strategy": "priority", **tables} == fields
     options = set(inspect.signature(aliases.put).parameters)
     assert fields.keys() - options == {"drain", "early_commit_s", "affinity", "queue"}  # of the file and the API alone
     assert {f"queue_{name}" for name in Queue.model_fields} <= options

@@ -70,8 +70,9 @@ def test_folders_have_few_entries() -> None:
         while path != ROOT:
             entries[short(path.parent)].add(path.name)
             path = path.parent
-    rooms = short(ROOT)  # the root is the list of rooms, which the import contract names one by one
-    counts = {folder: len(names - {"__init__.py"}) for folder, names in entries.items() if folder != rooms}
+    # The root is the list of rooms, which the import contract names one by one; migrations are a log, which only grows
+    lists = (short(ROOT), short(ROOT / "control" / "store" / "migrations" / "versions"))
+    counts = {folder: len(names - {"__init__.py"}) for folder, names in entries.items() if folder not in lists}
     hold("FULL_FOLDERS", FULL_FOLDERS, above(counts, ENTRIES))
 
 

@@ -80,8 +80,9 @@ class DataProcess:
         self.transport = Transport(self.directory, Dialer(os.environ), self.wheel, self.turn)
         salt = secrets.randbits(28)
         hello = Hello(settings.worker, boot_id, 0, os.getpid(), salt_digits(salt), time.time())
-        self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel)
         self.replay = ReplayKeeper(self.wheel, settings.limits, self.directory.digester, settings.public_url)
+        answers = self.replay.answers.to_questions
+        self.link = Uplink(state / "channel.sock", SnapshotFile(saved), hello, self.directory, self.wheel, answers)
         parts = (
             self.directory, self.journal, self.refusals, Carriers({HTTP: self.transport}), self.wheel, settings.limits,
             Ids(salt), self.replay,

@@ -105,6 +105,10 @@ class StreamBridge(Protocol):
         """What this attempt alone has used so far: as its upstream reports it, else estimated from what has come."""
 
     @property
+    def finish(self) -> str:
+        """The finish reason of a complete answer, as chat completions have it; of several choices, the first one's."""
+
+    @property
     def view(self) -> SizeShown:
         """What there was to see so far."""
 

@@ -71,6 +71,12 @@ def test_budget_levels(spent: float, mode: str, refuses: bool, level: int) -> No
         assert found.message.startswith(f"The token laptop has reached {level} % of its budget: ${spent:.2f} of $10.00")
 
 
+def test_a_refusal_counts_for_the_budget_that_is_nearest_to_its_end() -> None:
+    standings = {"token:a": standing(9.2), "tenant:t": standing(9.9), "group:g": standing(50.0, "soft")}
+    assert alerts.nearest_to_its_end((*standings, "token:gone"), standings) == "tenant:t"
+    assert alerts.nearest_to_its_end(("group:g", "token:gone"), standings) is None
+
+
 def test_no_budget_and_a_budget_of_nothing_give_no_alert() -> None:
     assert alerts.of_budget("token:a", HolderStanding("token", "a"), refuses=True) is None
     assert alerts.of_budget("token:a", standing(0.0, usd=0.0), refuses=True) is None
@@ -130,6 +136,18 @@ def test_an_alert_is_raised_once_per_level_and_scope_across_restarts(database: s
             await book.forget(NOW + 100 * 86_400)
             assert [one.message for one in await page(engine, 9, None)] == ["100 %"]  # of the budget without a period
             assert await book.raise_once(at(100, "ever", None), [], NOW + 100 * 86_400) is None
+
+    run(main())
+
+
+def test_webhooks_that_settle_at_once_are_all_noted(database: str) -> None:
+    async def main() -> None:
+        async with opened_store(database) as engine:
+            book, names = AlertBook(engine), [str(number) for number in range(8)]
+            made = await book.raise_once(Alert(alerts.BUDGET, "token:a", "80 %", {}, "", 80, None), names, NOW)
+            assert made is not None
+            await asyncio.gather(*(book.settled(made.id, name) for name in names[1:]))
+            assert (await page(engine, 1, None))[0].pending == ("0",)
 
     run(main())
 
@@ -203,7 +221,7 @@ def test_an_unusual_hour_is_reported(database: str, tmp_path: Path) -> None:
 
 
 def test_spend_rates_compare_the_last_hour_with_the_mean_hour(database: str, tmp_path: Path) -> None:
-    now = time.time_ns()
+    now = time.time_ns() // DAY_NS * DAY_NS + DAY_NS // 2  # noon: the last hour is within the day
 
     def call(number: int, age_ns: int, cost: int, grant: str, tenant: str = "") -> Iterator[Any]:
         at = now - age_ns

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -44,16 +45,18 @@ def forms(key: str) -> dict[str, str]:
 
 @dataclass
 class Echoing:
-    """``url`` is its base URL.  ``seen``: the values of the header ``X-Team-Secret``."""
+    """``url`` is its base URL.  ``seen``: the values of the header ``X-Team-Secret``; ``paths``: ends of paths."""
 
     url: str
     seen: set[str] = field(default_factory=set)
+    paths: set[str] = field(default_factory=set)
 
 
 @contextmanager
 def echoing() -> Iterator[Echoing]:
     """A model is ``<status>.<place>.<form>``, by the number of the form."""
     seen: set[str] = set()
+    paths: set[str] = set()
 
     class Handler(BaseHTTPRequestHandler):
         protocol_version = "HTTP/1.1"
@@ -63,13 +66,15 @@ def echoing() -> Iterator[Echoing]:
 
         def do_POST(self) -> None:
             body = json.loads(self.rfile.read(int(self.headers["content-length"])))
+            paths.add(re.split("[/:]", self.path.partition("?")[0])[-1])
             seen.add(self.headers.get("x-team-secret", ""))
-            status, place, form = body["model"].split(".")
+            named = body.get("model") or re.sub(r".*/models/|:.*", "", self.path)
+            status, place, form = named.split(".")
             self._say(int(status), place.replace("_", " "), list(forms(self._key()).values())[int(form)])
 
         def _key(self) -> str:
-            said = self.headers.get("authorization") or self.headers.get("x-api-key") or ""
-            return said.removeprefix("Bearer ")
+            fields = ("authorization", "x-api-key", "x-goog-api-key")
+            return next(filter(None, map(self.headers.get, fields)), "").removeprefix("Bearer ")
 
         def _say(self, status: int, place: str, words: str) -> None:
             if place in ("event", "torn event", "named event"):
@@ -109,7 +114,7 @@ def echoing() -> Iterator[Echoing]:
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
     threading.Thread(target=server.serve_forever, daemon=True).start()
     try:
-        yield Echoing(f"http://127.0.0.1:{server.server_port}/v1", seen)
+        yield Echoing(f"http://127.0.0.1:{server.server_port}/v1", seen, paths)
     finally:
         server.shutdown()
         server.server_close()

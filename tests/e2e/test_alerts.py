@@ -76,7 +76,7 @@ def test_alerts_reach_webhooks_once(gateway: Make) -> None:
         gate = gateway(rows(upstream.url, *hooks)).start()
         soft = {"usd": 0.033, "period": "month", "mode": "soft"}
         assert gate.admin("PUT", "/tenants/acme", {"limits": {}, "budget": soft})[0] == 200
-        wish = {"name": "tight", "budget": {"usd": 0.03, "period": "day"}, "tenant": "acme"}
+        wish = {"name": "tight", "budget": {"usd": 0.03, "period": "total"}, "tenant": "acme"}
         token = gate.admin("POST", "/tokens", wish)[1]["token"]
         spend(gate, token, 8)  # 80 % and some
         gate.until(lambda: levels(ops, "token") == [80])

@@ -19,11 +19,13 @@ from concurrent.futures import ThreadPoolExecutor
 from itertools import product
 from typing import Any
 
+from headgate.dialects.registry import BACKENDS
 from tests.e2e.echoing import PLACES, echoing, forms
 from tests.e2e.gateway import FILE_TOKEN as CI_TOKEN
 from tests.e2e.gateway import Gateway, Make
 from tests.ports import free_port
 from tests.receiver import receiver
+from tests.serving.apis import APIS, GEMINI, Api
 from tests.spellings import leaks, spellings
 
 KEY = "Canary/kQ7+pR9=wX3&vB5zL8"
@@ -40,6 +42,8 @@ GUESSED = "hg_pat_deadbeef_CanaryGuessedTokenCanaryGuessedTokenCanary1"
 KEEPERS = {"admin.token", "cli.token"}  # 0600: to hold a token is what they are for
 # Places in which every spelling is tried; in the others a few
 MAIN, FEW = ("message", "text", "head", "good head", "event", "torn event"), ("plain", "url", "base64 0")
+SPEAKING = {dialect.replace("_", "-"): dialect for dialect in BACKENDS}  # a provider of each dialect
+SPOKEN = tuple(APIS.values())
 RESTING = (401, 429, 500)  # statuses after which an account rests
 
 
@@ -54,6 +58,11 @@ class Conversation:
         return self._ask(self.gate.port, method, path, {field: f"Bearer {token}" if field[0] == "a" else token}, body)[
             0
         ]
+
+    def ask(self, api: Api, token: str, model: str, *, stream: bool = False) -> None:
+        """A call of an API."""
+        named = {} if api.name == GEMINI else {"model": model, "stream": stream}
+        self.data("POST", api.path(model, stream), token, {**api.request(stream), **named})
 
     def admin(self, method: str, path: str, body: Any = None) -> tuple[int, Any]:
         fields = {"authorization": f"Bearer {self.gate.admin_token}"}
@@ -96,7 +105,7 @@ def configuration(gate: Gateway, url: str, hook: str) -> str:
         "master_key": base64.b64encode(MASTER_KEY).decode(),
         "providers": {
             "echo": row,
-            "claude": {**row, "dialect": "anthropic_messages"},
+            **{provider: {**row, "dialect": dialect} for provider, dialect in SPEAKING.items()},
             "dead": {"base_url": dead, "keys": [KEY]},
         },
         "webhooks": hooks,
@@ -114,14 +123,8 @@ def faults(said: Conversation) -> None:
 
     def call(status: int, place: str, form: int, provider: str = "echo") -> None:
         number = PLACES.index(place) + form
-        path = "/v1/messages" if number % 3 == 0 else "/v1/chat/completions"
-        body = {
-            "model": f"{provider}/{status}.{place.replace(' ', '_')}.{form}",
-            "max_tokens": 9,
-            "stream": number % 2 == 0,
-            "messages": [{"role": "user", "content": "hello"}],
-        }
-        said.data("POST", path, FILE_TOKEN, body)
+        model = f"{provider}/{status}.{place.replace(' ', '_')}.{form}"
+        said.ask(SPOKEN[number % len(SPOKEN)], FILE_TOKEN, model, stream=number % 2 == 0)
 
     few = [all_forms.index(name) for name in FEW]
     tried = [*product(MAIN, range(len(all_forms))), *((place, form) for place in PLACES for form in few)]
@@ -130,16 +133,14 @@ def faults(said: Conversation) -> None:
     for status, place, form in product(RESTING, MAIN, few):
         call(status, place, form)
         said.admin("POST", "/providers/echo/resume", {})
-    for provider in ("claude", "stored"):
-        for place in MAIN:
-            call(400, place, 0, provider)
+    for provider, place, form in product((*SPEAKING, "stored"), MAIN, range(len(SPOKEN))):
+        call(400, place, form, provider)
 
 
 def asked_again(said: Conversation) -> None:
     """A call of each provider that has a secret header."""
     for provider in ("echo", "stored"):
-        body = {"model": f"{provider}/200.message.0", "messages": [{"role": "user", "content": "hello"}]}
-        said.data("POST", "/v1/chat/completions", FILE_TOKEN, body)
+        said.ask(SPOKEN[0], FILE_TOKEN, f"{provider}/200.message.0")
 
 
 def endpoints(said: Conversation, made: str) -> None:
@@ -147,9 +148,9 @@ def endpoints(said: Conversation, made: str) -> None:
     for token in (FILE_TOKEN, made, GUESSED, KEY, PASSWORD.replace(" ", "")):
         for path in ("/v1/models", "/v1/usage", "/v1/tokens", "/health", "/v1/requests/none", f"/v1/{token[-9:]}/x"):
             said.data("GET", path, token)
-        body = {"model": "dead/m", "messages": [{"role": "user", "content": "hello"}]}
-        said.data("POST", "/v1/chat/completions", token, body)
-        said.data("POST", "/v1/messages", token, {**body, "max_tokens": 9}, field="x-api-key")
+        for api in SPOKEN:
+            said.ask(api, token, "dead/m")
+        said.data("POST", "/v1/messages", token, {"model": "dead/m"}, field="x-api-key")
     for head in (
         b"GET / HTTP/1.1\r\nAuthorization: Bearer %b\r\n bad\0line\r\n\r\n",
         b"GET /v1/%b\x01 HTTP/1.1\r\n\r\n",
@@ -176,7 +177,7 @@ def mistakes(said: Conversation) -> None:
     said.admin("POST", "/accounts", {"provider": "echo", "key": STORED_KEY, "label": "tried"})
     said.admin("POST", "/accounts", {"provider": "echo", "key": f"{STORED_KEY} x", "label": "bad"})
     said.admin("POST", "/accounts", {"provider": "none", "key": STORED_KEY})
-    for name in ("echo", "claude", "dead"):
+    for name in ("echo", *SPEAKING, "dead"):
         said.admin("POST", f"/providers/{name}/check")
     for name in ("ops", "dead"):
         said.admin("POST", f"/webhooks/{name}/test")
@@ -212,6 +213,7 @@ def test_no_canary_is_kept_or_said(gateway: Make) -> None:
         assert said.admin("POST", "/accounts", {"provider": "stored", "key": STORED_KEY, "test": False})[0] == 201
         faults(said)
         assert {f"Bearer {HEADER}", STORED_HEADER} <= upstream.seen
+        assert {"completions", "messages", "responses", "generateContent"} <= upstream.paths
         mistakes(said)
         endpoints(said, made)
         commands = (("config", "show"), ("requests", "-n", "500", "--json"), ("audit",), ("doctor",))

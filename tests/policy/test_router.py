@@ -359,6 +359,7 @@ def test_whose_prompt_cache_it_is() -> None:
     assert affinity(prompt_cache_key="k", user="u") == affinity(prompt_cache_key="k", user="v")
     session = {b"x-session-id": b"7"}
     assert affinity(headers=session) == affinity(headers=session, user="u", messages=[more])
+    assert affinity(headers={b"x-claude-code-session-id": b"7"}, messages=[more]) == affinity(headers=session)
     assert affinity(mode="none", user="u") == b"" == affinity(mode="session")
     assert affinity(mode="session", user="u")
 

@@ -81,7 +81,7 @@ def test_quoting_upstream_is_retried_and_not_blamed(tmp_path) -> None:  # type: 
 
 
 def test_what_comes_with_a_later_version_is_refused_not_ignored(gate: DataPlane) -> None:
-    for option in ("cache", "max_latency_ms", "allow_hosters"):
+    for option in ("max_latency_ms", "allow_hosters"):
         refused = ask(gate, "up/echo", stream=False, headgate={option: None})
         assert (refused.status, refused.error["code"]) == (400, "unsupported_option")
         assert refused.error["param"] == f"headgate.{option}"

@@ -33,7 +33,7 @@ async def connections(folder: Path, greeting: bytes, count: int) -> list[float]:
         server = await asyncio.start_unix_server(accepted, reachable)
     loop = asyncio.get_running_loop()
     directory = SnapshotDirectory(b"k" * 32, Snapshot(), {})
-    link = Uplink(path, SnapshotFile(folder / "saved"), Hello("w0", "b0", 0, os.getpid()), directory, Wheel(loop))
+    link = Uplink(path, SnapshotFile(folder / "saved"), Hello("w0", "b0", 0, os.getpid()), directory, Wheel(loop), {})
     task = asyncio.create_task(link.run())
     async with asyncio.timeout(60):
         await enough.wait()

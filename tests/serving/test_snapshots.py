@@ -409,7 +409,7 @@ def test_broken_connection_is_read_to_its_end(tmp_path: Path) -> None:
     async def main() -> int:
         directory = SnapshotDirectory(KEY, Snapshot(), {})
         loop = asyncio.get_running_loop()
-        link = Uplink(tmp_path / "c", SnapshotFile(tmp_path / "kept"), HELLO, directory, Wheel(loop))
+        link = Uplink(tmp_path / "c", SnapshotFile(tmp_path / "kept"), HELLO, directory, Wheel(loop), {})
         said: list[Any] = []
         with socket.socket(socket.AF_UNIX) as server:
             server.bind(str(tmp_path / "c"))
@@ -455,7 +455,7 @@ def test_no_read_of_the_channel_holds_the_loop_for_long(tmp_path: Path) -> None:
     async def main() -> tuple[list[list[float]], list[int]]:
         directory = SnapshotDirectory(KEY, Snapshot(), {})
         wheel = Wheel(asyncio.get_running_loop())
-        link = Uplink(tmp_path / "none", SnapshotFile(tmp_path / "kept"), HELLO, directory, wheel)
+        link = Uplink(tmp_path / "none", SnapshotFile(tmp_path / "kept"), HELLO, directory, wheel, {})
         wire = _Wire(link)
         found = []
         for generation in range(1, 6):

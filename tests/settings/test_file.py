@@ -175,7 +175,7 @@ tokens:
             "providers.azure.base_url: preset azure needs to know AZURE_RESOURCE_NAME: set the environment variable, "
             "or write base_url: https://<AZURE_RESOURCE_NAME>.openai.azure.com/openai/v1",
         ),
-        ("providers: {p: {base_url: 'http://x', dialect: gemini}}", "providers.p.dialect: must be 'openai_chat'"),
+        ("providers: {p: {base_url: 'http://x', dialect: cohere}}", "providers.p.dialect: must be 'openai_chat'"),
         ("providers: {p: {base_url: 'http://x', auth: none, keys: [a]}}", "providers.p.keys: auth is none"),
         ("providers: {p: {base_url: 'http://x', keys: ['a b']}}", "providers.p.keys.0.key: must be printable ASCII"),
         ("providers: {p: {base_url: 'http://x', keys: ['']}}", "providers.p.keys.0.key: is empty"),

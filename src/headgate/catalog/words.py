@@ -29,6 +29,7 @@ ToolCalls = Literal["stream", "hold"]
 Structured = Literal["error", "buffer"]
 Affinity = Literal["none", "prompt_cache", "session"]
 Privacy = Literal["any", "no_train", "trusted", "own"]
+CachePace = Literal["at_once", "recorded"]
 # Of alerts and webhooks
 AlertType = Literal["budget.threshold", "account.spend_threshold", "account.parked", "spend.rate"]
 WebhookFormat = Literal["standard", "slack"]

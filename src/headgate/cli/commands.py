@@ -38,6 +38,7 @@ COMMANDS = (
     LateCommand("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
     LateCommand("invite", "nouns.invites:app", "Links with which others lend a key."),
     LateCommand("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
+    LateCommand("cache", "tasks.cache:app", "The response cache: what it holds, and how to empty it."),
     LateCommand("prompt", "nouns.prompts:app", "Saved prompts: messages that clients name, in versions."),
     LateCommand("token", "nouns.callers.tokens:app", "Agent tokens: the credentials of clients."),
     LateCommand("tenant", "nouns.callers.tenants:app", "Tenants: limits and budgets above tokens."),

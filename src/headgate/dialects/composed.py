@@ -96,6 +96,10 @@ class ComposedStream:
         return self.face.tail(self._finish or Finish("stop"), usage, extra, trace)
 
     @property
+    def finish(self) -> str:
+        return self._finish.reason if self._finish is not None else ""
+
+    @property
     def model(self) -> str:
         return self.source.model or self._reply.model
 

@@ -27,7 +27,7 @@ from headgate.dialects.base import (
 from headgate.errors import GatewayError
 from headgate.hooks.api import ARGUMENTS, REASONING, REFUSAL, TEXT
 from headgate.hooks.chain import Hooks, Masks, check_maskable
-from headgate.model import Call, Usage
+from headgate.model import Call, PromptMessage, Usage
 from headgate.ports import StreamBridge
 
 MASKED = "+masked"  # behind the name of an API: no provider speaks that, so nothing is passed through
@@ -42,9 +42,7 @@ class HookedClient:
         self.prefix = client.prefix
         self.keep_alive = client.keep_alive
         self.counts = client.counts
-        self.read = client.read
         self.requested = client.requested
-        self.with_prompt = client.with_prompt
         self.error_body = client.error_body
         self.error_event = client.error_event
         self.acted: dict[str, None] = {}
@@ -56,8 +54,17 @@ class HookedClient:
     def begin(self, path: bytes, query: bytes) -> HookedClient:
         return self
 
-    def examined(self, call: Call) -> Call:
-        """Return the client's request, complete, as its hooks let it.  Raises GatewayError."""
+    def read(self, body: bytes) -> Call:
+        """Return the client's request as its hooks let it; one that names a saved prompt waits for that.  Raises
+        GatewayError.
+        """
+        call = self._client.read(body)
+        return self._examined(call) if call.saved_prompt is None else call
+
+    def with_prompt(self, call: Call, messages: Sequence[PromptMessage]) -> Call:
+        return self._examined(self._client.with_prompt(call, messages))
+
+    def _examined(self, call: Call) -> Call:
         call = self._hooks.look_at(call, self.acted)
         if self._hooks.masking:
             check_maskable(call)

@@ -13,6 +13,14 @@ from headgate.model.prices import Price, TokenDetails
 from headgate.model.prompts import PromptReference
 
 
+class CacheWish(Struct, frozen=True, gc=False):
+    """A request's ``headgate.cache``.  None: as its alias has it."""
+
+    enabled: bool = True
+    ttl_s: float | None = None
+    pace: str | None = None
+
+
 class Options(Struct, frozen=True, gc=False):
     """The members of a request's ``headgate`` object, which change how this call is routed.  None: not given."""
 
@@ -25,6 +33,7 @@ class Options(Struct, frozen=True, gc=False):
     on_disconnect: str | None = None
     resumable_s: float | None = None
     on_midstream_failure: str | None = None
+    cache: CacheWish | None = None
     tier: str | None = None
 
 
@@ -193,7 +202,8 @@ class Plan(Struct, frozen=True):
     (``NO_ALIAS``, all defaults, for a bare model).  ``retries`` is how often one target is asked again.
     ``ordered``: the attempts stand in the order to try; else chance, the accounts' headroom and ``affinity`` (a digest
     of whose prompt cache this is, empty: nobody's) have a say.  ``tenant``: whose own accounts come first, empty:
-    nobody's.  ``has_terms``: some account may be out of use by its own limits, so no order is final.
+    nobody's.  ``has_terms``: some account may be out of use by its own limits, so no order is final.  ``keeps``: false
+    if its alias is known not to keep answers.
     """
 
     requested: str
@@ -205,6 +215,7 @@ class Plan(Struct, frozen=True):
     affinity: bytes = b""
     tenant: str = ""
     has_terms: bool = False
+    keeps: bool = True
 
 
 class Usage(Struct, gc=False):

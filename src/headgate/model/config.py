@@ -173,6 +173,14 @@ class Alias(Struct, frozen=True):
     unpriced: str | None = None  # allow | refuse; None: as the gateway
     queue_size: int = 0  # calls of one tenant that may wait for a limit; 0: none waits
     queue_wait_s: float = 10.0
+    cache_enabled: bool = False
+    cache_ttl_s: float = 3600.0
+    cache_pace: str = "at_once"  # at_once | recorded
+
+    @property
+    def keeps(self) -> bool:
+        """True if answers to its calls may be kept: for clients that come back, or in the response cache."""
+        return self.cache_enabled or self.resumable_s > 0 or self.on_disconnect != "cancel"
 
     @property
     def holds(self) -> bool:
@@ -248,6 +256,7 @@ class Limits(Struct, frozen=True, gc=False):
     replay_per_stream: int = 256 << 10
     replay_ttl: float = 300.0  # how long a kept stream stays after its end
     idempotency_ttl: float = 600.0  # the same, of an answer to an Idempotency-Key
+    cache_max: int = 256 << 20  # memory of the response cache; 0: there is none
 
 
 class HookSettings(Struct, frozen=True):

@@ -120,6 +120,8 @@ class Closed(Struct, array_like=True, tag=3, gc=False):
     shares: tuple[Share, ...] = ()  # of an answer that several targets wrote
     price_id: str = ""  # of the price itself: catalog.money.price_id
     token_details: TokenDetails | None = None
+    cache: str = ""  # how it used the response cache: hit | miss | bypass; empty: not at all
+    saved: int = -1  # nano-USD that a hit did not cost, -1 unknown
 
 
 class Refused(Struct, array_like=True, tag=4, gc=False):

@@ -160,7 +160,8 @@ def queued_at(alias: str) -> str:
 class Ask(Struct, frozen=True, tag="ask"):
     """A question.  Control gets those that need the store (``kind``: ``request`` | ``usage`` | ``mint`` | ``children``
     | ``end``).  A data process gets those that need its health tables and counters (``explain``, with a request's body;
-    ``standings``, of the accounts; ``quotas``).  ``grant`` is the asker, empty: the operator.
+    ``standings``, of the accounts; ``quotas``) or its response cache (``cache``, its figures; ``cache_clear``).
+    ``grant`` is the asker, empty: the operator.
 
     ``timeout`` is in seconds: after it the asker no longer waits for the ``AskReply``.
     """

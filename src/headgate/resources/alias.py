@@ -34,6 +34,14 @@ class Drain(Resource):
     max_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 8192
 
 
+class CacheTable(Resource):
+    """Which calls of an alias use the response cache; a request's ``headgate.cache`` overrides each value."""
+
+    enabled: bool = False
+    ttl_s: Annotated[float, Field(ge=60, le=86_400)] = 3600
+    pace: words.CachePace = "at_once"
+
+
 class Queue(Resource):
     """How many calls of one tenant may wait for a limit instead of being refused, and how long."""
 
@@ -59,6 +67,7 @@ class AliasSettings(Resource):
     privacy: words.Privacy = "any"
     hold_tokens: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
     unpriced: words.Unpriced | None = None
+    cache: CacheTable = CacheTable()
     queue: Queue = Queue()
 
     def settled(self) -> dict[str, Any]:
@@ -80,8 +89,11 @@ _NESTED = {
     "drain_tokens": ("drain", "max_tokens"),
     "queue_size": ("queue", "size"),
     "queue_wait_s": ("queue", "wait_s"),
+    "cache_enabled": ("cache", "enabled"),
+    "cache_ttl_s": ("cache", "ttl_s"),
+    "cache_pace": ("cache", "pace"),
 }
-_PLAIN = tuple(name for name in AliasSettings.model_fields if name not in ("drain", "queue"))
+_PLAIN = tuple(name for name in AliasSettings.model_fields if name not in ("drain", "queue", "cache"))
 
 
 def _tables(fields: dict[str, Any]) -> dict[str, dict[str, Any]]:
@@ -153,7 +165,6 @@ class AliasTable(AliasSettings):
     """An alias of the configuration file."""
 
     LATER = {
-        "cache": 5,
         "store_bodies": 7,
     }
     use_case: str | None = None

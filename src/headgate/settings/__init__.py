@@ -188,6 +188,7 @@ def data_settings(settings: Settings, worker: str) -> DataSettings:
         replay_max=int(settings.file.replay.max_mb * _MB),
         replay_per_stream=int(settings.file.replay.per_stream_kb * 1024),
         replay_ttl=settings.file.replay.ttl_s,
+        cache_max=int(settings.file.cache.max_mb * _MB),
     )
     return DataSettings(
         state_dir=str(settings.state_dir),
@@ -284,6 +285,7 @@ def fixed(settings: Settings) -> dict[str, str]:
         **{f"server.{key}": value for key, value in flat(settings.file.server)},
         **{f"control.{key}": value for key, value in flat(settings.file.control)},
         **{f"replay.{key}": value for key, value in flat(settings.file.replay)},
+        **{f"cache.{key}": value for key, value in flat(settings.file.cache)},
         **{f"logging.{key}": value for key, value in flat(settings.file.logging)},
         "hooks": hashlib.sha256(repr([hook.settings() for hook in settings.file.hooks]).encode()).hexdigest(),
         "state_dir": str(settings.state_dir),

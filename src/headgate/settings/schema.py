@@ -109,6 +109,12 @@ class Replay(Resource):
     ttl_s: Annotated[float, Field(ge=1, le=86_400)] = 300
 
 
+class Cache(Resource):
+    """The memory for the response cache; 0: there is none."""
+
+    max_mb: Annotated[float, Field(ge=0, le=65_536)] = 256
+
+
 class HookTable(Resource):
     """One hook.  ``on_request`` and ``on_answer`` are options of those that ship, ``options`` of others."""
 
@@ -139,7 +145,6 @@ class File(Resource):
     LATER = {
         "shared_state": 9,
         "brand": 6,
-        "cache": 5,
         "traces": 7,
         "telemetry": 7,
         "hosters": 8,
@@ -159,6 +164,7 @@ class File(Resource):
     ] = {}
     defaults: Defaults = Defaults()
     replay: Replay = Replay()
+    cache: Cache = Cache()
     hooks: list[Annotated[HookTable, BeforeValidator(_as_hook, json_schema_input_type=HookTable | str)]] = []
     logging: Logging = Logging()
     aliases: dict[str, AliasTable] = {}

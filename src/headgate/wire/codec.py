@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable
+from decimal import Decimal
 from typing import TypeVar
 
 import msgspec
@@ -38,6 +39,9 @@ _number = msgspec.json.Decoder(int | float).decode
 _boolean = msgspec.json.Decoder(bool).decode
 
 _UNREADABLE = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
+
+_exact = msgspec.json.Decoder(float_hook=Decimal).decode
+_sorted = msgspec.json.Encoder(order="sorted", decimal_format="number").encode
 
 encode = msgspec.json.Encoder().encode
 """Any value of plain types and Raw as compact JSON, in the order of its keys."""
@@ -256,6 +260,16 @@ def are_alike(one: str, other: str) -> bool:
 def repaired(raw: Raw | None) -> Raw | None:
     """Return a value without halves of surrogate pairs, so that it can be read."""
     return Raw(join_halves(bytes(raw))) if raw is not None and has_halves(bytes(raw)) else raw
+
+
+def canonical(raw: Raw | bytes) -> bytes:
+    """Return a value with its members in order and without white space.  Numbers keep all of their digits.  A value
+    that cannot be read is returned as it is.
+    """
+    try:
+        return _sorted(_exact(raw))
+    except (*_UNREADABLE, ArithmeticError):  # the last: an exponent that is out of Decimal's range
+        return bytes(raw)
 
 
 def is_null(raw: Raw | None) -> bool:

@@ -12,6 +12,7 @@ from headgate import errors
 from headgate.dialects.anthropic_messages.dialect import BACKEND
 from headgate.dialects.anthropic_messages.source import MessagesSource
 from headgate.dialects.base import Finish, RawDelta, ReasoningDelta, TextDelta, ToolDelta, ToolStart
+from headgate.dialects.openai_chat.face import ChatFace
 from headgate.errors import Kind
 from headgate.model import Usage
 from tests.dialects.anthropic_messages.streams import (
@@ -93,6 +94,26 @@ def test_unknown_events_and_deltas_lose_nothing() -> None:
     odd = ({"type": "later"}, delta(0, "citations_delta", citation={}), block(1, type="redacted_thinking", data="x"))
     deltas, source = run([events(*HELLO[:-1], *odd, stop(0), end("end_turn"), DONE)])
     assert merged(deltas) == SAID and source.skipped == 0
+
+
+def test_cited_pages_are_a_chat_clients_annotations() -> None:
+    page = {"type": "web_search_result_location", "url": "https://example.com/a", "title": "A", "cited_text": "x"}
+    other = {"type": "char_location", "document_index": 0}
+    body = (
+        start(), block(0, type="text", text=""), text(0, "Hello "), stop(0),
+        block(1, type="text", text="", citations=[]),
+        delta(1, "citations_delta", citation=page), delta(1, "citations_delta", citation=other), text(1, "world"),
+        stop(1), end("end_turn"), DONE,
+    )  # fmt: skip
+    deltas, _ = run([events(*body)])
+    (raw,) = [one for one in deltas if isinstance(one, RawDelta)]
+    cited = {"start_index": 6, "end_index": 11, "url": "https://example.com/a", "title": "A"}
+    assert (raw.key, raw.api) == ("annotations", "openai_chat")
+    assert json.loads(bytes(raw.value)) == [{"type": "url_citation", "url_citation": cited}]
+    chat = ChatFace(REPLY)
+    message = json.loads(chat.whole(deltas, "m", Usage(), None, None))["choices"][0]["message"]
+    assert message["content"] == "Hello world" and message["annotations"][0]["url_citation"] == cited
+    assert b'"annotations":[{"type":"url_citation"' in ChatFace(REPLY).put(deltas[:-1], "m")
 
 
 def test_unknown_blocks_are_for_clients_of_this_api_and_counted_as_lost_for_others() -> None:

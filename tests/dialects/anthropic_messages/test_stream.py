@@ -130,6 +130,21 @@ def test_nothing_is_sent_before_there_is_something_to_see() -> None:
     assert stream.visible
 
 
+@pytest.mark.parametrize(("count", "size"), [(65, 1), (2, 200_000)])
+def test_little_waits_for_something_to_see(count: int, size: int) -> None:
+    stream = MessagesStream(NATIVE)
+    odd = {"type": "vendor_event", "odd": "x" * size}
+    assert stream.feed(events(start(), *[odd] * (count - 1))) == b""
+    assert len(parse(stream.feed(events(odd)))) == 1 + count
+
+
+def test_type_of_an_event_cannot_add_lines() -> None:
+    stream = MessagesStream(NATIVE)
+    stream.feed(events(*HELLO[:4]))
+    data = b'{"type": "odd\\ndata: {}"}'
+    assert stream.feed(b"data: " + data + b"\n\n") == b"data: " + data + b"\n\n"
+
+
 def test_error_behind_the_head_shows_nothing() -> None:
     error = {"type": "error", "error": {"type": "overloaded_error", "message": "Overloaded"}}
     stream = MessagesStream(NATIVE)

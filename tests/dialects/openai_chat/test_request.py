@@ -68,7 +68,7 @@ def sent(call_body: bytes, **options: Any) -> dict[str, Any]:
         ({"headgate": {"metadata": {str(i): "" for i in range(17)}}}, errors.INVALID_VALUE, "headgate.metadata"),
         *(
             ({"headgate": {option: None}}, errors.NOT_YET_SUPPORTED, f"headgate.{option}")
-            for option in ("cache", "max_latency_ms", "allow_hosters", "deny_hosters")
+            for option in ("max_latency_ms", "allow_hosters", "deny_hosters")
         ),
         *(
             ({"headgate": {option: value}}, errors.INVALID_VALUE, f"headgate.{option}")

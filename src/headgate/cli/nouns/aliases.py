@@ -24,6 +24,8 @@ ON_MIDSTREAM_FAILURE = f"{words.listed(words.OnMidstreamFailure)}, for a stream 
 ON_DISCONNECT = f"{words.listed(words.OnDisconnect)}, for a call whose client leaves."
 RESUMABLE_S = "Seconds that a stream waits for a client that has left."
 HOLD_TOKENS = "Of an answer, which a budget holds at first."
+CACHE = "Seconds, 60 to 86400, that answers are stored in the response cache."
+CACHE_PACE = f"{words.listed(words.CachePace)}, for streams from the cache."
 QUEUE_SIZE = "Calls of one tenant that may wait for a limit; 0: they are refused."
 QUEUE_WAIT_S = "Seconds that a call may wait."
 PRIVACY = f"{words.listed(words.Privacy)}: the providers that may be used."
@@ -103,6 +105,8 @@ def put(
     privacy: Annotated[str | None, typer.Option(help=PRIVACY)] = None,
     hold_tokens: Annotated[int | None, typer.Option("--hold-tokens", help=HOLD_TOKENS)] = None,
     unpriced: Annotated[str | None, typer.Option(help="allow, or refuse targets whose price is not known.")] = None,
+    cache: Annotated[float | None, typer.Option("--cache", metavar="SECONDS", help=CACHE)] = None,
+    cache_pace: Annotated[str | None, typer.Option("--cache-pace", help=CACHE_PACE)] = None,
     queue_size: Annotated[int | None, typer.Option(help=QUEUE_SIZE)] = None,
     queue_wait_s: Annotated[float | None, typer.Option(help=QUEUE_WAIT_S)] = None,
     config: Config = None,
@@ -114,9 +118,8 @@ def put(
     One of a shipped alias's name takes its place.
     """
     targets = targets or []
-    limits = {"first_token": first_token, "stall": stall, "total": total}
-    queue = {"size": queue_size, "wait_s": queue_wait_s}
-    conduct = {
+    conduct: dict[str, Any] = {
+        "cache": _given(enabled=cache is not None or None, ttl_s=cache, pace=cache_pace) or None,
         "strategy": strategy,
         "retries": retries,
         "on_midstream_failure": on_midstream_failure,
@@ -137,9 +140,9 @@ def put(
             for target, weight in zip(targets, weights or [1] * len(targets), strict=True)
         ],
         "use_case": use_case,
-        "timeouts": {key: value for key, value in limits.items() if value is not None},
-        "queue": {key: value for key, value in queue.items() if value is not None},
-        **{key: value for key, value in conduct.items() if value is not None},
+        "timeouts": _given(first_token=first_token, stall=stall, total=total),
+        "queue": _given(size=queue_size, wait_s=queue_wait_s),
+        **_given(**conduct),
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
@@ -167,7 +170,14 @@ USUAL: dict[str, Any] = {
 
 def _departures(row: dict[str, Any]) -> list[str]:
     """Return the settings of this alias that differ from the defaults."""
-    return [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
+    found = [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
+    cache = row["cache"]
+    return [*found, f"cache {cache['ttl_s']:g} s, {cache['pace']}"] if cache["enabled"] else found
+
+
+def _given(**options: Any) -> dict[str, Any]:
+    """Return the options that the command line gives."""
+    return {name: value for name, value in options.items() if value is not None}
 
 
 def _queue(row: dict[str, Any]) -> str | None:

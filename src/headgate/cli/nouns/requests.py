@@ -223,6 +223,8 @@ def _tokens(row: dict[str, Any]) -> str:
 def _model(row: dict[str, Any]) -> str:
     """Return the requested model, and the serving model if that has another name."""
     asked = row["requested_model"] or "–"
+    if row["cache"] == "hit":
+        return f"{asked} → cache"
     served = f"{row['provider']}/{row['model']}"
     return str(asked if not row["provider"] or served == asked else f"{asked} → {served}")
 
@@ -251,6 +253,7 @@ def picture(row: dict[str, Any]) -> Drawing:
                 ),
                 ("counted by", _BASES.get(used["basis"], used["basis"])),
                 ("cost", _priced(row)),
+                ("response cache", _cache(row)),
                 ("all attempts cost", usd(row["upstream_cost_usd"]) if len(row["attempts"]) > 1 else None),
                 *(("continued", _seam(seam)) for seam in row["continued"]),
                 ("not continued", row["not_continued"]),
@@ -333,7 +336,17 @@ def _answerer(row: dict[str, Any]) -> str:
     return "served by" if came else "asked" if row["outcome"] is None else "last asked"
 
 
-_BASES = {"provider": "the provider's report", "counted": "the model's tokenizer", "estimated": "estimate"}
+_BASES = {
+    "provider": "the provider's report",
+    "counted": "the model's tokenizer",
+    "estimated": "estimate",
+    "cached": "the stored answer",
+}
+
+
+def _cache(row: dict[str, Any]) -> str | None:
+    saved = row["saved_usd"]
+    return f"hit, {usd(saved)} saved" if row["cache"] == "hit" and saved is not None else row["cache"]
 
 
 def _priced(row: dict[str, Any]) -> str:

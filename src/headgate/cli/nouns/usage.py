@@ -87,6 +87,7 @@ def listing(
     if not as_json:
         exact = by in _EXACT or any((tenant, session, user, tag))
         said = "" if exact else _whole_days(report)
+        said = "; ".join(part for part in (said, _cached(report["cache"])) if part)
         more = f"only the {len(rows)} with the most requests" if report["has_more"] else ""
         if said or more:
             say("; ".join(part for part in (said, more) if part))
@@ -209,6 +210,13 @@ def _window(since: str | None, until: str | None) -> dict[str, Any]:
         "since": before(since, now) if since else None,
         "until": before(until, now) if until else None,
     }
+
+
+def _cached(figures: dict[str, Any] | None) -> str:
+    if not figures:
+        return ""
+    asked = figures["hits"] + figures["misses"]
+    return f"{figures['hits']} of {asked} calls that use the cache were hits, {usd(figures['saved_usd'])} saved"
 
 
 def _whole_days(report: dict[str, Any]) -> str:

@@ -112,6 +112,7 @@ WHERE: dict[str, dict[str, Source]] = {
     "vault add": {"provider": either(providers, presets)},
     "vault remove": {"ident": accounts},
     "aliases show": {"name": aliases},
+    "cache clear": {"alias": aliases},
     "aliases set": {
         "name": aliases,
         "targets": models,
@@ -121,6 +122,7 @@ WHERE: dict[str, dict[str, Source]] = {
         "tool_calls": choices(words.ToolCalls),
         "structured": choices(words.Structured),
         "privacy": choices(words.Privacy),
+        "cache_pace": choices(words.CachePace),
     },
     "aliases unset": {"name": aliases},
     "token show": {"ident": tokens},

@@ -26,13 +26,17 @@ _VERBS = (
 
 
 class Noun(TyperGroup):
-    """A noun's verbs; ``list`` where none is given."""
+    """A noun's verbs; where none is given ``list``, or ``show`` of a noun that there is only one of."""
+
+    @property
+    def _usual(self) -> str:
+        return LIST if LIST in self.commands else "show"
 
     def parse_args(self, ctx: Any, args: list[str]) -> list[str]:
         asks_for_help = bool(args) and args[0] in self.get_help_option_names(ctx)
         bare = not args and not ctx.resilient_parsing  # a verb may be being typed
         if not asks_for_help and (bare or (args and args[0].startswith("-"))):
-            args = [LIST, *args]
+            args = [self._usual, *args]
         return super().parse_args(ctx, args)
 
     def get_command(self, ctx: Any, cmd_name: str) -> Any:
@@ -47,7 +51,7 @@ class Noun(TyperGroup):
         """Its verbs; after a dash the options of ``list``, which may follow the noun itself."""
         found = super().shell_complete(ctx, incomplete)
         if incomplete.startswith("-"):
-            found += [item for item in self.commands[LIST].shell_complete(ctx, incomplete) if item not in found]
+            found += [item for item in self.commands[self._usual].shell_complete(ctx, incomplete) if item not in found]
         return found
 
 

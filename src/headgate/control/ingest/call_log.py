@@ -150,10 +150,12 @@ def _call(call: dict[str, Any], names: Names, *, json: bool) -> LogLine:
             "ttft_ms": None if call["ttft_us"] is None else round(call["ttft_us"] / 1000),
         }
         return LogLine(at, level, "call", "call", fields)
+    is_hit = call["basis"] == "cached"
     way = safe(call["requested"]) + (f" → {target}" if target and target != call["requested"] else "")
+    way += " → cache" if is_hit else ""
     outcome = call["outcome"] + (f" {call['code']}" if call["code"] else "")
     about = "~" if call["basis"] == "estimated" else ""
-    used = (f"{about}{prompt}+{completion} tokens", _money(cost)) if target else ()  # else nobody was asked
+    used = (f"{about}{prompt}+{completion} tokens", _money(cost)) if target or is_hit else ()  # else nobody was asked
     parts = (way, outcome, *used, _seconds(call["duration_us"]), safe(token), call["id"])
     return LogLine(at, level, "call", "  ".join(part for part in parts if part))
 

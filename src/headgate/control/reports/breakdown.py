@@ -16,9 +16,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from headgate.catalog.money import NANO
 from headgate.control.ledger.tags import as_json, tag_value
-from headgate.control.reports.usage import ENDED_WELL, MAX_GROUPS, UsageFilters, figures, named
+from headgate.control.reports.response_cache import cached
+from headgate.control.reports.usage import ENDED_WELL, MAX_GROUPS, UsageFilters, figures, of_receipts
 from headgate.control.store.database import requests
-from headgate.model.receipt_ids import first_of
 from headgate.policy.admission.periods import DAY_NS, DAY_S
 
 HOUR_NS = 3600 * NANO
@@ -69,7 +69,7 @@ async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters, labe
     """As ``usage.report``, of the calls that began within ``filters.since`` and ``until``, to the instant.  Raises
     SQLAlchemyError.
     """
-    where = [*_where(filters), *_labelled(labels, engine.dialect.name)]
+    where = [*of_receipts(filters), *_labelled(labels, engine.dialect.name)]
     key, source = _grouped(group_by, engine.dialect.name)
     groups: Select[Any] = select(key, *_SUMS, _OPERATOR).select_from(source).where(*where).group_by(key)
     order: Sequence[Any] = (key,) if group_by in ("day", "hour") else (desc(_SUMS[0]), key)
@@ -83,6 +83,7 @@ async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters, labe
         "until": None if filters.until is None else filters.until // NANO,
         "data": [{"group": _name(group_by, row[0]), **figures(row[1:])} for row in rows[:MAX_GROUPS]],
         "total": figures(whole),
+        "cache": await cached(engine, where),
         "has_more": len(rows) > MAX_GROUPS,
         "next": None,
     }
@@ -95,15 +96,6 @@ def _grouped(group_by: str, dialect: str) -> tuple[ColumnElement[Any], Any]:
     pairs = func.json_each(_row.tags) if dialect == "sqlite" else func.json_each_text(as_json(_row.tags))
     table = pairs.table_valued("key", "value", name="tag")
     return table.c.key + "=" + table.c.value, requests.join(table, true())
-
-
-def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
-    found: list[ColumnElement[bool]] = [_row.outcome.is_not(None)]
-    if filters.since is not None:
-        found.append(_row.id >= first_of(filters.since))
-    if filters.until is not None:
-        found.append(_row.id < first_of(filters.until))
-    return found + named(_row, filters)
 
 
 def _labelled(labels: Labels, dialect: str) -> list[ColumnElement[bool]]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from typing import Any
 
@@ -17,7 +17,9 @@ from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import NANO, usd
 from headgate.catalog.words import Outcome
-from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, usage_days
+from headgate.control.reports.response_cache import cached
+from headgate.control.store.database import ALL_NAMES, ALL_TOKENS, IN_FULL, requests, usage_days
+from headgate.model.receipt_ids import first_of
 from headgate.policy.admission.periods import DAY_NS, DAY_S
 
 MAX_GROUPS = 1000
@@ -81,14 +83,18 @@ async def report(engine: AsyncEngine, group_by: str, filters: UsageFilters) -> d
     async with engine.connect() as connection:
         rows = (await connection.execute(groups)).all()
         whole = (await connection.execute(select(*_SUMS.values()).where(*where))).one()
+    since = None if filters.since is None else _first_day(filters.since) * DAY_S
+    until = None if filters.until is None else (_last_day(filters.until) + 1) * DAY_S
+    window = replace(filters, since=since and since * NANO, until=until and until * NANO)
     width = len(keys)
     return {
         "object": "list",
         "group_by": group_by,
-        "since": None if filters.since is None else _first_day(filters.since) * DAY_S,
-        "until": None if filters.until is None else (_last_day(filters.until) + 1) * DAY_S,
+        "since": since,
+        "until": until,
         "data": [{"group": _name(group_by, row[:width]), **figures(row[width:])} for row in rows[:MAX_GROUPS]],
         "total": figures(whole),
+        "cache": await cached(engine, of_receipts(window)),
         "has_more": len(rows) > MAX_GROUPS,
         "next": None,
     }
@@ -159,6 +165,16 @@ def _where(filters: UsageFilters) -> list[ColumnElement[bool]]:
     if filters.until is not None:
         found.append(_day.day <= _last_day(filters.until))
     return found + named(_day, filters)
+
+
+def of_receipts(filters: UsageFilters) -> list[ColumnElement[bool]]:
+    """The conditions for receipts' rows of ended calls that began within ``since`` and ``until``, to the instant."""
+    found: list[ColumnElement[bool]] = [requests.c.outcome.is_not(None)]
+    if filters.since is not None:
+        found.append(requests.c.id >= first_of(filters.since))
+    if filters.until is not None:
+        found.append(requests.c.id < first_of(filters.until))
+    return found + named(requests.c, filters)
 
 
 def named(columns: Any, filters: UsageFilters) -> list[ColumnElement[bool]]:

@@ -108,6 +108,7 @@ _partial("requests_continued", CONTINUED, "id")
 _partial("requests_by_session", requests.c.session.is_not(None), "session", "id")
 _partial("requests_by_tenant", OF_TENANT, "tenant", "id")
 _partial("requests_tagged", requests.c.tags.is_not(None), "id")
+_partial("requests_cached", requests.c.cache.is_not(None), "id", "cache", "saved")
 _partial("requests_running", requests.c.outcome.is_(None), "outcome", "id")
 
 # The maxima of the rows of one stretch of time, so that a list with a minimum skips the stretches without such rows.

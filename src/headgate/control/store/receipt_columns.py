@@ -143,4 +143,7 @@ RECEIPT = (
     # object by name
     ReceiptColumn("operator_cost", BigInteger),
     ReceiptColumn("billed", Text),
+    # The response cache: hit | miss | bypass, NULL where it was not asked; nano-USD that a hit did not cost
+    ReceiptColumn("cache", Text, closed="cache", write=(BLANK,), shown="cache", view=str | None),
+    ReceiptColumn("saved", BigInteger, closed="saved", write=(KNOWN,), shown="saved_usd", view=float | None, read=usd),
 )  # fmt: skip

@@ -53,7 +53,8 @@ class Alerting:
         self._link = link
         self._rates = SpendRates(engine)
         self._holders = BudgetedHolders(Snapshot())
-        self._due: dict[str, bool] = {}  # key of a budget → it has refused or ended a call
+        self._due: set[str] = set()  # keys of budgets
+        self._refused: set[tuple[str, ...]] = set()  # the budgets of a call that one of them has refused or ended
         self._wake = asyncio.Event()
         self._rated_at = self._forgot_at = 0.0
 
@@ -64,10 +65,11 @@ class Alerting:
             row = dict(zip(_FIELDS, _fields(closed), strict=True))
             self._rates.take(row)
             refused = BUDGET_EXCEEDED.code in (row["outcome"], row["code"])
-            if row["cost"] or refused:
-                for key in holders.of(row):
-                    self._due[key] = self._due.get(key, False) or refused
-                    self._wake.set()
+            if (row["cost"] or refused) and (keys := tuple(holders.of(row))):
+                self._due.update(keys)
+                self._wake.set()
+                if refused:
+                    self._refused.add(keys)
             if row["outcome"] == "failed":  # it may have parked an account
                 self._wake.set()
 
@@ -98,7 +100,7 @@ class Alerting:
         for alert in await self.book.begin(now):
             self.webhooks.send(alert)
         await self._rates.begin(now)
-        self._due |= dict.fromkeys(self._current().all(), False)
+        self._due.update(self._current().all())
 
     async def _round(self, now: float) -> None:
         await self._look_at_budgets(now)
@@ -116,16 +118,18 @@ class Alerting:
         return self._holders
 
     async def _look_at_budgets(self, now: float) -> None:
-        if not self._due:
-            return
-        keys = list(self._due)
-        standings = await live.holder_standings(self._link, keys)
-        if standings is None:
-            return
-        for key in keys:
-            refuses = self._due.pop(key)
-            if key in standings:
-                await self._raise(alerts.of_budget(key, standings[key], refuses=refuses), now)
+        due, refused = self._due, self._refused
+        self._due, self._refused = set(), set()  # receipts come meanwhile
+        try:
+            standings = await live.holder_standings(self._link, list(due)) if due else {}
+            if standings is not None:
+                refusing = {alerts.nearest_to_its_end(keys, standings) for keys in refused}
+                for key, standing in standings.items():
+                    await self._raise(alerts.of_budget(key, standing, refuses=key in refusing), now)
+                due, refused = set(), set()
+        finally:  # again, where there was no answer or no store
+            self._due |= due
+            self._refused |= refused
 
     async def _look_at_accounts(self, now: float) -> None:
         for account, spent, end in self._spend.used(now):

@@ -5,7 +5,7 @@ An alert holds names, ids and figures; no text of a request and no secret.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from msgspec import Struct
@@ -20,6 +20,7 @@ AGAIN_S = 3600.0  # an account that is parked again within this time is not repo
 DAY_S = 86_400
 HOURS = 24
 EVERYTHING = "gateway"
+_WITHIN = {"day": "today", "month": "this month", "total": "in total"}
 
 # Of an account, by its state: the reason's word, and the end of the sentence
 REASONS = {
@@ -58,7 +59,6 @@ def of_budget(key: str, standing: HolderStanding, *, refuses: bool) -> Alert | N
     level = LEVELS[budget.alert]
     if refuses and budget.mode == HARD and level == LEVELS[CRITICAL]:
         level = LEVELS[EXCEEDED]
-    per = "in total" if budget.period == "total" else f"this {budget.period}"
     end = "; calls that it cannot pay are refused" if level == LEVELS[EXCEEDED] and budget.mode == HARD else ""
     data = {
         "holder": standing.holder, "id": key.partition(":")[2], "name": standing.name, "percent": level,
@@ -67,9 +67,19 @@ def of_budget(key: str, standing: HolderStanding, *, refuses: bool) -> Alert | N
     }  # fmt: skip
     message = (
         f"The {standing.holder} {standing.name} has reached {level} % of its budget: {_dollars(budget.spent_usd)} of "
-        f"{_dollars(budget.usd)} {per}{end}."
+        f"{_dollars(budget.usd)} {_WITHIN[budget.period]}{end}."
     )
     return Alert(BUDGET, key, message, data, _scope(budget.resets, budget.usd), level, budget.resets)
+
+
+def nearest_to_its_end(keys: Iterable[str], standings: Mapping[str, HolderStanding]) -> str | None:
+    """The key of the hard budget of which most is spent.  It has refused the call that counts against all of them."""
+    shares = {
+        key: budget.spent_usd / budget.usd
+        for key in keys
+        if key in standings and (budget := standings[key].budget) and budget.mode == HARD and budget.usd > 0
+    }
+    return max(shares, key=lambda key: shares[key], default=None)
 
 
 def of_account_spend(account: Account, spent: int, end: float) -> Alert | None:
@@ -87,7 +97,7 @@ def of_account_spend(account: Account, spent: int, end: float) -> Alert | None:
     parked = "; it is not used until that ends" if level == LEVELS[EXCEEDED] and limit.action == "park" else ""
     message = (
         f"The account {account.id} has reached {level} % of its spend limit: {_dollars(usd(spent) or 0.0)} of "
-        f"{_dollars(usd(limit.limit) or 0.0)} this {limit.period}{parked}."
+        f"{_dollars(usd(limit.limit) or 0.0)} {_WITHIN[limit.period]}{parked}."
     )
     return Alert(ACCOUNT_SPEND, account.id, message, data, _scope(end, limit.limit), level, end)
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import secrets
 from collections.abc import Iterable
@@ -39,6 +40,7 @@ class AlertBook:
         self._engine = engine
         self._levels: dict[tuple[str, str, str], tuple[int, float | None]] = {}
         self._pending: dict[str, list[str]] = {}
+        self._order = asyncio.Lock()  # of the writes for one alert: the last one must be the newest
 
     async def begin(self, now: float) -> list[RaisedAlert]:
         """Read what still counts.  Returns the alerts that webhooks still wait for.  Raises SQLAlchemyError."""
@@ -109,15 +111,16 @@ class AlertBook:
 
     async def settled(self, ident: str, webhook: str) -> None:
         """A webhook has got an alert, or will not.  Raises SQLAlchemyError."""
-        waiting = self._pending.get(ident)
-        if waiting is None or webhook not in waiting:
-            return
-        waiting.remove(webhook)
-        left = json.dumps(waiting) if waiting else None
-        if not waiting:
-            del self._pending[ident]
-        async with self._engine.begin() as connection:
-            await connection.execute(update(alerts).where(alerts.c.id == ident).values(pending=left))
+        async with self._order:
+            waiting = self._pending.get(ident)
+            if waiting is None or webhook not in waiting:
+                return
+            waiting.remove(webhook)
+            left = json.dumps(waiting) if waiting else None
+            if not waiting:
+                del self._pending[ident]
+            async with self._engine.begin() as connection:
+                await connection.execute(update(alerts).where(alerts.c.id == ident).values(pending=left))
 
     async def forget(self, now: float) -> None:
         """Drop what is old and counts no more.  Raises SQLAlchemyError."""

@@ -17,6 +17,7 @@ from headgate.wire import codec, sse
 from headgate.wire.codec import Object
 
 _MOST_WAITING = 64  # events before the first that shows something
+_LARGEST_WAITING = 256 << 10  # bytes of all of them
 _OTHER = "other"  # a visible part that only this API has
 _WORDS = {"text_delta": b"text", "thinking_delta": b"thinking", "input_json_delta": b"partial_json"}
 _QUIET = ("text", "thinking")  # blocks whose start shows nothing
@@ -43,6 +44,7 @@ class PassingSource(MessagesSource):
         self._family = reply.family
         self._start_event = b""
         self._waiting: list[PassedEvent] | None = []
+        self._room = _LARGEST_WAITING
 
     @property
     def fresh(self) -> bool:
@@ -131,17 +133,18 @@ class PassingSource(MessagesSource):
         waiting = self._waiting
         if waiting is None:
             deltas.append(passed)
-        elif passed.kind or len(waiting) == _MOST_WAITING:
+        elif passed.kind or len(waiting) == _MOST_WAITING or len(passed.event) > self._room:
             self._waiting = None
             reply = self._reply
             start = self._start_event or message_start(reply.ident, self.model or reply.model, reply.prompt_tokens)
             deltas += [PassedEvent(start), *waiting, passed]
         elif isinstance(passed, BlockEvent) or not passed.event.startswith(b"event: ping"):
             waiting.append(passed)
+            self._room -= len(passed.event)
 
 
 def _event(kind: str, data: bytes) -> bytes:
-    return sse.encode(data, event=kind.encode())
+    return sse.encode(data, event=kind.encode() if kind.isprintable() else b"")  # a line break would end the field
 
 
 def is_utf8(text: bytes) -> bool:

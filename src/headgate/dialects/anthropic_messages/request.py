@@ -31,7 +31,7 @@ NAME = "anthropic_messages"
 PATH = "/messages"
 COUNT_PATH = "/messages/count_tokens"
 FIELDS = b"anthropic-version: 2023-06-01\r\n"
-_PASSES = b"anthropic-"  # the client's version and betas belong to its body
+OWN_FIELDS = b"anthropic-"  # how header names of this API begin: the client's version and betas belong to its body
 # Members that decide how the answer is made; the question for a count refuses them
 _UNCOUNTED = frozenset(
     (
@@ -118,7 +118,7 @@ def _members(call: Call, target: Target) -> tuple[Object, bytes, tuple[str, ...]
     if call.dialect == NAME and call.native is not None:
         members = call.native.copy()
         dropped = seals.unseal(members, target.provider.family)
-        passes = _PASSES
+        passes = OWN_FIELDS
     else:
         members, lost = from_chat.members(call.body, target)
         dropped = tuple(dict.fromkeys((*call.lost, *lost, *unfit(call.thoughts))))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import msgspec
 from msgspec import Raw, Struct
 
 from headgate import errors
@@ -19,6 +20,7 @@ from headgate.dialects.base import (
     ToolStart,
 )
 from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.request import NAME as CHAT
 from headgate.dialects.openai_chat.stream import finishes
 from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
@@ -44,13 +46,15 @@ _STATUSES = {
 _WITHOUT_TEXT = ("redacted_thinking", "fallback")  # blocks that a client does not need
 
 
-class _Block(Struct, gc=False):
+class _Block(Struct):
     """A content block that has begun.  ``call`` is its place among the tool calls; -1: it is none."""
 
     call: int = -1
     input: bytes = b""  # the input that came with its start
     fed: bool = False  # more of its input has come
     own: Object | None = None  # of a type that only this API has: its members
+    begins: int = 0  # characters of the answer's text before it
+    citations: list[dict[str, str]] = msgspec.field(default_factory=list)  # of pages
 
 
 class MessagesSource:
@@ -72,6 +76,7 @@ class MessagesSource:
         self._counted = False  # the answer's tokens have been reported, and not only its prompt's
         self._thinks = False  # a block of thinking is open
         self._has_blocks = False  # a block has begun
+        self._length = 0  # characters of the answer's text
 
     @property
     def reported(self) -> Usage | None:
@@ -178,12 +183,14 @@ class MessagesSource:
 
     def _start(self, top: Object, deltas: list[Delta]) -> None:
         index, given = _index(top), codec.as_object(top.get("content_block")) or {}
-        block = self._blocks[index] = _Block()
+        block = self._blocks[index] = _Block(begins=self._length)
         self._has_blocks = True
         self._thinks = _text(given.get("type")) == "thinking"
         match _text(given.get("type")):
             case "text":
-                _add_text(given.get("text"), deltas)
+                self._say(given.get("text"), deltas)
+                for citation in codec.as_objects(given.get("citations")) or ():
+                    _cite(citation, block)
             case "thinking":
                 self._think(given, deltas)
             case "tool_use":
@@ -198,7 +205,11 @@ class MessagesSource:
         delta = codec.as_object(top.get("delta")) or {}
         match _text(delta.get("type")):
             case "text_delta":
-                _add_text(delta.get("text"), deltas)
+                self._say(delta.get("text"), deltas)
+            case "citations_delta":
+                block = self._blocks.get(_index(top))
+                if block is not None:
+                    _cite(codec.as_object(delta.get("citation")) or {}, block)
             case "thinking_delta" | "signature_delta":
                 self._think(delta, deltas)
             case "input_json_delta":
@@ -211,6 +222,12 @@ class MessagesSource:
                     deltas.append(ToolDelta(block.call, piece))
                 elif block.own is not None:
                     block.input += piece.encode()
+
+    def _say(self, raw: Raw | None, deltas: list[Delta]) -> None:
+        text = _text(raw)
+        if text:
+            self._length += len(text)
+            deltas.append(TextDelta(text))
 
     def _think(self, given: Object, deltas: list[Delta]) -> None:
         text, signature = _text(given.get("thinking")), _text(given.get("signature"))
@@ -227,6 +244,10 @@ class MessagesSource:
             if codec.as_object(block.input) is not None:
                 block.own["input"] = Raw(block.input)
             deltas.append(RawDelta("content_block", codec.raw(block.own), NAME))
+        if block is not None and block.citations:
+            span = {"start_index": block.begins, "end_index": self._length}
+            cited = [{"type": "url_citation", "url_citation": {**span, **one}} for one in block.citations]
+            deltas.append(RawDelta("annotations", codec.raw(cited), CHAT))
 
     def _end(self, top: Object, deltas: list[Delta]) -> None:
         usage = top.get("usage")
@@ -295,7 +316,8 @@ def _index(top: Object) -> int:
     return index if index is not None else 0
 
 
-def _add_text(raw: Raw | None, deltas: list[Delta]) -> None:
-    text = _text(raw)
-    if text:
-        deltas.append(TextDelta(text))
+def _cite(citation: Object, block: _Block) -> None:
+    """Note a page that the block's text refers to.  Chat completions have no form for other citations."""
+    url = _text(citation.get("url")) or _text(citation.get("source"))
+    if url.startswith(("http://", "https://")):
+        block.citations.append({"url": url, "title": _text(citation.get("title"))})

@@ -41,10 +41,14 @@ class GeminiFace:
         self._reply = reply
         self._model = reply.model
         self._calls: dict[int, tuple[ToolStart, list[str]]] = {}
+        self._begun = False
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
         self._model = model
         parts = self._parts(deltas)
+        if not (parts or self._begun):
+            parts = [{"text": ""}]  # what comes is held back, and the stream begins now
+        self._begun = True
         return self._chunk(parts) if parts else b""
 
     def tail(self, finish: Finish, usage: Usage, extra: bytes | None, trace: bytes | None) -> bytes:

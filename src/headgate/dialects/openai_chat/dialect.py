@@ -20,13 +20,11 @@ from headgate.model import Usage
 from headgate.ports import StreamBridge
 from headgate.wire import sse
 
-NAME = "openai_chat"
-
 
 class ChatClient:
     """Implements ``base.Client``."""
 
-    name = NAME
+    name = request.NAME
     path = request.PATH
     counts: CountedBy | None = None
     prefix = "chatcmpl-"
@@ -69,7 +67,7 @@ class ChatPassThrough:
 class ChatBackend:
     """Implements ``base.Backend``."""
 
-    name = NAME
+    name = request.NAME
     passes: PassThrough | None = ChatPassThrough()
     counts: CountingOf | None = None
     usage_fields = frozenset(("stream_options", "include_usage"))

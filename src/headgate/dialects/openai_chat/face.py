@@ -9,6 +9,7 @@ from msgspec import Raw
 from headgate.dialects.base import (
     Delta,
     Finish,
+    RawDelta,
     ReasoningDelta,
     RefusalDelta,
     Reply,
@@ -19,6 +20,7 @@ from headgate.dialects.base import (
     own_members,
 )
 from headgate.dialects.openai_chat.errors import failures
+from headgate.dialects.openai_chat.request import NAME
 from headgate.dialects.openai_chat.stream.chunks import Members
 from headgate.dialects.openai_chat.stream.envelope import Envelope
 from headgate.dialects.openai_chat.stream.stream import ChatStream
@@ -109,6 +111,8 @@ def _members(delta: Delta) -> Members:
             return {"tool_calls": [{"index": delta.index, "id": delta.id, "type": "function", "function": function}]}
         case ToolDelta():
             return {"tool_calls": [{"index": delta.index, "function": {"arguments": delta.arguments}}]}
+        case RawDelta() if delta.api == NAME:
+            return {delta.key: delta.value}
         case _:
             return {}
 
@@ -117,6 +121,7 @@ def _message(deltas: Sequence[Delta]) -> Members:
     texts: dict[str, list[str]] = {}
     calls: dict[int, list[str]] = {}
     starts: dict[int, ToolStart] = {}
+    lists: dict[str, list[Raw]] = {}
     for delta in deltas:
         match delta:
             case TextDelta():
@@ -129,9 +134,12 @@ def _message(deltas: Sequence[Delta]) -> Members:
                 starts[delta.index] = delta
             case ToolDelta():
                 calls.setdefault(delta.index, []).append(delta.arguments)
+            case RawDelta() if delta.api == NAME:
+                lists.setdefault(delta.key, []).extend(codec.as_list(delta.value) or ())
             case _:
                 pass
     message: Members = {"role": "assistant", "content": None, **{key: "".join(all) for key, all in texts.items()}}
+    message |= lists
     if starts:
         message["tool_calls"] = [
             {

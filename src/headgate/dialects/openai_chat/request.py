@@ -18,12 +18,13 @@ from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.quirks import UNLIMITED, fit, lacks, renamed, unfit
 from headgate.dialects.openai_chat.quirks import apply as apply_quirks
 from headgate.errors import INVALID_VALUE, NOT_YET_SUPPORTED, GatewayError
-from headgate.model import Call, ModelRow, Options, PromptMessage, Rendered, Target
+from headgate.model import CacheWish, Call, ModelRow, Options, PromptMessage, Rendered, Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_ARRAY, FALSE, NULL, TRUE, Object
 
+NAME = "openai_chat"
 PATH = "/chat/completions"
-_LATER = frozenset(("cache", "max_latency_ms", "allow_hosters", "deny_hosters"))
+_LATER = frozenset(("max_latency_ms", "allow_hosters", "deny_hosters"))
 _NANO = 1_000_000_000
 _MOST_METADATA = 16
 _LONGEST_MODEL = 256
@@ -36,6 +37,7 @@ _MOST_RETRIES = 2
 _MOST_FALLBACKS = 8
 _MOST_PROVIDERS = 32
 _LONGEST_PROVIDER = 64
+_CACHE_TTL_S = (60, 86_400)
 # Operators read it, and it is stored: no control, direction or zero-width characters
 _UNPRINTABLE = "must have printable characters only"
 
@@ -203,20 +205,12 @@ def _include_usage(members: Object) -> bool:
     if options is None:
         raise invalid("stream_options", "must be an object")
     asked = options.get("include_usage")
-    if asked is None or asked == NULL:
-        return False
-    flag = codec.as_boolean(asked)
-    if flag is None:
-        raise invalid("stream_options.include_usage", "must be true or false")
-    return flag
+    return asked is not None and asked != NULL and _flag("stream_options.include_usage", asked)
 
 
 def read_trace(raw: Raw) -> bool:
     """The value of ``include_route_trace``."""
-    flag = None if raw == NULL else codec.as_boolean(raw)
-    if flag is None and raw != NULL:
-        raise invalid("include_route_trace", "must be true or false")
-    return bool(flag)
+    return raw != NULL and _flag("include_route_trace", raw)
 
 
 # ------------------------------------------------------------------------------------- our own options
@@ -295,6 +289,41 @@ def _one_of(*words: str) -> Callable[[str, Raw], str]:
     return read_word
 
 
+def _cache(param: str, raw: Raw) -> CacheWish:
+    """Asked for by being there, unless ``enabled`` is false."""
+    given = codec.as_object(raw)
+    if given is None:
+        raise invalid(param, "must be an object")
+    wish: dict[str, Any] = {}
+    for key, value in given.items():
+        if key not in _CACHE:
+            raise invalid(f"{param}.{key}", "is not an option that this gateway knows")
+        if value != NULL:
+            wish[key] = _CACHE[key](f"{param}.{key}", value)
+    return CacheWish(**wish)
+
+
+def _cache_ttl(param: str, raw: Raw) -> float:
+    number = codec.as_number(raw)
+    least, most = _CACHE_TTL_S
+    if number is None or not least <= number <= most:
+        raise invalid(param, f"must be a number of seconds from {least} to {most}")
+    return float(number)
+
+
+def _flag(param: str, raw: Raw) -> bool:
+    flag = codec.as_boolean(raw)
+    if flag is None:
+        raise invalid(param, "must be true or false")
+    return flag
+
+
+_CACHE: dict[str, Callable[[str, Raw], object]] = {
+    "enabled": _flag,
+    "ttl_s": _cache_ttl,
+    "pace": _one_of("at_once", "recorded"),
+}
+
 # The option's key → the field of Options, and the function that reads it.
 _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "max_cost_usd": ("max_cost", _max_cost),
@@ -306,6 +335,7 @@ _WAYS: dict[str, tuple[str, Callable[[str, Raw], object]]] = {
     "on_disconnect": ("on_disconnect", _one_of("cancel", "drain", "detach")),
     "resumable_s": ("resumable_s", _resumable),
     "on_midstream_failure": ("on_midstream_failure", _one_of("continue", "error")),
+    "cache": ("cache", _cache),
     "tier": ("tier", _one_of("slow", "medium", "fast", "ludicrous")),
 }
 

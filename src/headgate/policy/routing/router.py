@@ -46,7 +46,7 @@ from headgate.policy.routing.difficulty import COMPUTED
 from headgate.policy.routing.explain import Explanation
 
 MAX_REMEMBERED = 4096
-SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id")
+SESSION_HEADERS = (b"x-session-id", b"x-session-affinity", b"session_id", b"session-id", b"x-claude-code-session-id")
 _SESSION_HEADERS = frozenset(SESSION_HEADERS)
 _PRICED = frozenset(("cheapest", "balanced", COMPUTED))
 _ORDERED = frozenset(("cheapest", COMPUTED))  # by the cost of this call
@@ -158,7 +158,8 @@ class Router:
         chosen = len(usable) > 1 and alias.strategy != "priority"
         has_terms = _have_terms(attempts)
         ordered = not (pools or has_terms or (chosen and alias.strategy in CHOSEN))
-        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms)
+        keeps = alias.keeps
+        plan = Plan(requested, attempts, tuple(candidates), alias, retries, ordered, b"", tenant, has_terms, keeps)
         rows = [target.row for target in usable if target.row is not None]
         windows = [row.context_window for row in rows if row.context_window is not None]
         outputs = [row.max_output for row in rows if row.max_output is not None]
@@ -360,10 +361,7 @@ def _replace_timeouts(timeouts: Timeouts, changes: Mapping[str, float]) -> Timeo
 def _with_affinity(plan: Plan, call: Call, grant: Grant, headers: Mapping[bytes, bytes]) -> Plan:
     """An unordered plan.  The account with the prompt cache may decide its order."""
     affinity = _affinity(call, grant, plan.alias.affinity, headers)
-    return Plan(
-        plan.requested, plan.attempts, plan.candidates, plan.alias, plan.retries, False, affinity, plan.tenant,
-        plan.has_terms,
-    )  # fmt: skip
+    return replace(plan, ordered=False, affinity=affinity)
 
 
 def _affinity(call: Call, grant: Grant, mode: str, headers: Mapping[bytes, bytes]) -> bytes:

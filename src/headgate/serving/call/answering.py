@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 
 from msgspec import Struct
 from msgspec.structs import replace
@@ -44,7 +44,7 @@ class Ending(Struct, frozen=True):
 class Answering(Struct):  # made in C, once a call
     """One call's.  ``relay`` is None for a client that asked for no stream.
 
-    What follows is of the attempt that runs: ``pump`` once it has answered a client's stream, the rest once it has
+    What follows is of the attempt that runs: ``pump`` once it has answered a client's stream, ``answer`` once it has
     answered a client that asked for none.
     """
 
@@ -56,9 +56,7 @@ class Answering(Struct):  # made in C, once a call
     carriers: Carriers
     limits: Limits
     pump: Pump | None = None
-    used: Used = NOTHING
-    skipped: int = 0
-    write: Callable[[bytes | None, bytes | None], bytes] = Answer().write
+    answer: Answer | None = None
 
     async def read(self, upstream: Upstream, attempt: Attempt, recovery: Recovery | None) -> None:
         """Read the attempt's answer to its end.  Raises ClientGone, and what is no answer."""
@@ -89,13 +87,12 @@ class Answering(Struct):  # made in C, once a call
         else:
             found = registry.composed_answer(client, backend, upstream.body, reply)
         answer = found if isinstance(found, Answer) else await summed_up(found)
-        self.used, self.skipped = answer.used, answer.skipped
+        self.answer = answer
         if answer.error is not None:
             raise answer.error
         if answer.hollow:
             said = f"{provider.name} answered with nothing in it"
             raise GatewayError(UPSTREAM_HOLLOW, said, upstream_status=upstream.status)
-        self.write = answer.write
 
     async def _relay(self, upstream: Upstream, reply: Reply, attempt: Attempt, recovery: Recovery | None) -> None:
         """Relay a stream until its bridge has seen the end.  Raises its error, and ClientGone."""
@@ -129,14 +126,18 @@ class Answering(Struct):  # made in C, once a call
 
     def end(self, status: int, code: str) -> None:
         """End the attempt that runs; arguments as ``Receipt.end`` has them."""
-        pump = self.pump
+        pump, answer = self.pump, self.answer
         if pump is not None:
-            self.used, self.skipped = pump.bridge.used, pump.bridge.skipped
+            used, skipped = pump.bridge.used, pump.bridge.skipped
             if self.receipt.stopped:
-                self.used = _up_to(self.used, self.receipt)
-        if self.skipped:
-            self._warn(self.skipped)
-        self.receipt.end(status, code, self.used, self.skipped)
+                used = _up_to(used, self.receipt)
+        elif answer is not None:
+            used, skipped = answer.used, answer.skipped
+        else:
+            used, skipped = NOTHING, 0
+        if skipped:
+            self._warn(skipped)
+        self.receipt.end(status, code, used, skipped)
 
     def leave(self) -> None:
         """End the attempt that runs: its client has left."""
@@ -153,7 +154,7 @@ class Answering(Struct):  # made in C, once a call
     def forget(self) -> None:
         """The attempt is over, and another one will follow."""
         self.pump = None
-        self.used, self.skipped = NOTHING, 0
+        self.answer = None
         self.receipt.fields, self.receipt.dropped = b"", ()
 
     def conclude(self) -> Ending:
@@ -163,7 +164,8 @@ class Answering(Struct):  # made in C, once a call
             pump.mark_seam()
             extra = receipt.metadata() if call.include_usage else None
             return Ending(pump.bridge.tail(receipt.usage, extra, receipt.trace() if call.trace else None))
-        body = self.write(receipt.metadata(), receipt.trace() if call.trace else None)
+        # A call without a relay has an answer
+        body = self.answer.write(receipt.metadata(), receipt.trace() if call.trace else None)  # type: ignore[union-attr]
         return Ending(body, response_headers.of_answer(receipt))
 
     def _bridge(

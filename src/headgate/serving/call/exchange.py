@@ -11,6 +11,8 @@ import logging
 import random
 import time
 
+from msgspec.structs import replace
+
 from headgate.dialects.base import Client
 from headgate.dialects.registry import BACKENDS
 from headgate.errors import (
@@ -22,18 +24,19 @@ from headgate.errors import (
     GatewayError,
     LimitReached,
 )
-from headgate.model import Attempt, Call, Grant, Limits, Plan, Snapshot
+from headgate.model import NO_OPTIONS, Attempt, Call, Limits, Plan
 from headgate.policy import auth, saved_prompts
 from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.routing.router import named_session
 from headgate.ports import Asking
 from headgate.serving.call import response_headers
-from headgate.serving.call.admission import Admission
+from headgate.serving.call.admission.admitting import Admission
+from headgate.serving.call.admission.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
+from headgate.serving.call.cached import CachedAnswering, look_up
 from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
-from headgate.serving.call.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.receipt import Ids, Receipt
 from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
@@ -53,6 +56,7 @@ Admitted = tuple[Call, Plan, NextAttempt, Step, float]
 
 log = logging.getLogger("headgate.exchange")
 _monotonic = time.monotonic
+_NOT_ASKED: tuple[Asking | None, bool] = None, False
 
 
 class Exchange:
@@ -133,13 +137,21 @@ class Exchange:
         receipt.authed = _monotonic()
         if b"content-encoding" in headers:
             _check_encoding(headers[b"content-encoding"])
+        keyed = b"idempotency-key" in headers
         if queued is not None:
             call, receipt.holding = queued.call, None
         else:
-            if b"idempotency-key" in headers and self._replay.repeat(request, grant.id, egress):
+            if keyed and self._replay.repeat(request, grant.id, egress):
                 return None
-            call = self._read(request, client, grant, router.snapshot)
+            call = client.read(request.body)
+            if call.saved_prompt is not None:
+                call = saved_prompts.put_before(call, grant.tenant, router.snapshot.prompts, client.with_prompt)
         plan = router.plan(call, grant, headers)
+        keeps = plan.keeps or call.options is not NO_OPTIONS
+        if keeps:
+            receipt.cache = use = look_up(self._replay.answers, call, plan, grant, headers)
+            if use is not None and use.stored is not None:
+                plan = replace(plan, attempts=(use.stored.attempt,))
         if request.query and _wants_trace(request):
             call.trace = True
         if not self._journal.accepting:
@@ -155,8 +167,8 @@ class Exchange:
                 call, plan = self._admission.admit(call, grant, plan, headers, receipt, router)
             next_attempt = NextAttempt(plan, self._health, random.random)
             deadline = _deadline(call, plan.attempts[0], receipt)
-            if plan.alias.queue_size:
-                step = self.queue.first_attempt(next_attempt, deadline, receipt.holding, queued)
+            if keeps or plan.alias.queue_size:
+                step = self._first_step(next_attempt, deadline, plan, receipt, queued)
             else:
                 step = next_attempt.first(self._wheel.now, deadline)
         except GatewayError as error:
@@ -167,20 +179,22 @@ class Exchange:
                 receipt.open(plan, call, named_session(call, headers))
             raise
         receipt.open(plan, call, named_session(call, headers))
-        self._replay.keep(request, client, call, plan, receipt, egress)
+        if keeps or keyed:
+            self._replay.keep(request, client, call, plan, receipt, egress)
         return call, plan, next_attempt, step, deadline
 
-    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
-        """Return the request, with the messages of the saved prompt that it names.  Raises GatewayError."""
-        call = client.read(request.body)
-        if call.saved_prompt is None:
-            return call
-        return saved_prompts.put_before(call, grant.tenant, snapshot.prompts, client.with_prompt)
+    def _first_step(
+        self, next_attempt: NextAttempt, deadline: float, plan: Plan, receipt: Receipt, queued: QueuedCall | None
+    ) -> Step:
+        """The first attempt; of a hit of the cache the name of its target, which is not asked.  Raises GatewayError."""
+        if receipt.cache is not None and receipt.cache.stored is not None:
+            return Step(plan.attempts[0])
+        if plan.alias.queue_size:
+            return self.queue.first_attempt(next_attempt, deadline, receipt.holding, queued)
+        return next_attempt.first(self._wheel.now, deadline)
 
     async def _serve(self, request: Request, egress: Egress, client: Client, receipt: Receipt) -> Ending | None:
-        """Attempt after attempt, until one has delivered; each begins and ends here.  Returns what is left to send once
-        the receipt is closed; None where the call repeats another one.
-        """
+        """Attempt after attempt, until one has delivered.  Returns None where the call repeats another one."""
         try:
             admitted = self._admit(request, egress, client, receipt)
         except MustWait as waits:
@@ -188,19 +202,22 @@ class Exchange:
         if admitted is None:
             return None
         call, plan, next_attempt, step, deadline = admitted
+        relay = self._relay(plan, egress, receipt, client) if call.stream else None
+        answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
+        if receipt.cache is not None:
+            answering = CachedAnswering(client, call, plan, receipt, relay, self._carriers, self._limits)
+            if receipt.cache.stored is not None:
+                return await answering.tell_again(self._wheel, deadline)
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
         receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
-        relay = self._relay(plan, egress, receipt, client) if call.stream else None
-        answering = Answering(client, call, plan, receipt, relay, self._carriers, self._limits)
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)
         while True:
             receipt.begin(step.attempt, step.why)
-            asking: Asking | None = None
-            finished = False
+            asking, finished = _NOT_ASKED
             try:
                 asking = self._ask(request, call, step.attempt, deadline, recovery, receipt)
                 upstream = await asking
@@ -213,8 +230,9 @@ class Exchange:
                 answering.end(upstream.status, "")
                 if recovery is not None:
                     recovery.succeeded(step.attempt)
-                tokens = receipt.usage.completion if receipt.first_token else 0
-                next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
+                if not (plan.ordered and self._health.quiet):  # else there is nothing to learn from it
+                    tokens = receipt.usage.completion if receipt.first_token else 0
+                    next_attempt.succeeded(self._wheel.now, receipt.first_token or receipt.head, tokens)
                 return answering.conclude()
             except GatewayError as error:
                 recovery = recovery or Recovery(call, plan, next_attempt, self._health, self._wheel, receipt, relay)
@@ -233,8 +251,7 @@ class Exchange:
             deadline = next_attempt.extend(_deadline(call, step.attempt, receipt))
             await self._pause(step.wait, relay, egress)
             if recovery.must_probe(step):
-                probe = Probe(self._carriers, self._health, self._wheel, self._limits, receipt)
-                await probe.find_trims(step.attempt, request.headers, deadline)
+                await self._probe(receipt).find_trims(step.attempt, request.headers, deadline)
             recovery.prepare(step)
 
     async def _wait(
@@ -290,6 +307,9 @@ class Exchange:
         if plan.alias.early_commit_s is not None:
             relay.commit_after(plan.alias.early_commit_s - receipt.waited)
         return relay
+
+    def _probe(self, receipt: Receipt) -> Probe:
+        return Probe(self._carriers, self._health, self._wheel, self._limits, receipt)
 
     def _ask(
         self, request: Request, call: Call, attempt: Attempt, deadline: float, recovery: Recovery | None,

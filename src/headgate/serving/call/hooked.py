@@ -10,7 +10,6 @@ from headgate.errors import GatewayError
 from headgate.hooks.api import CallSummary
 from headgate.hooks.chain import Hooks
 from headgate.hooks.client import HookedClient
-from headgate.model import Call, Grant, Snapshot
 from headgate.serving.call.exchange import Exchange
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
@@ -30,10 +29,6 @@ class HookedExchange(Exchange):
         receipt = HookedReceipt(self._ids, client.prefix, self._journal, request.received)
         receipt.hooks, receipt.acted = self._hooks, hooked.acted
         return hooked, receipt
-
-    def _read(self, request: Request, client: Client, grant: Grant, snapshot: Snapshot) -> Call:
-        call = super()._read(request, client, grant, snapshot)
-        return client.examined(call) if isinstance(client, HookedClient) else call
 
     def _refuse(self, error: GatewayError, request: Request, egress: Egress, client: Client, receipt: Receipt) -> None:
         if egress.committed and isinstance(client, HookedClient):

@@ -35,7 +35,8 @@ from headgate.policy import lifecycle, metering
 from headgate.policy.metering import Ended
 from headgate.policy.routing import explain
 from headgate.ports import Asking
-from headgate.serving.call.holding import Holding
+from headgate.serving.call.admission.holding import Holding
+from headgate.serving.replay.answers import CacheUse
 from headgate.serving.uplink.journal import Journal
 from headgate.wire.codec import as_text, encode
 from headgate.wire.http import visible
@@ -45,8 +46,9 @@ _monotonic = time.monotonic
 
 _METADATA = (
     b'{"provider":%b,"provider_model":%b,"latency_ms":%.3f,"ttft_ms":%.3f,"cost_usd":%b,"cost_basis":"%b",'
-    b'"fallback_used":%b,"attempts":%d%b}'
+    b'"cache_hit":false,"fallback_used":%b,"attempts":%d%b}'
 )
+_OF_REPLAY = _METADATA.replace(b'"cache_hit":false', b'"cache_hit":true')
 EVENTS_SKIPPED = "events_skipped"  # the code of a call that was delivered without what could not be read
 
 
@@ -94,10 +96,12 @@ class Receipt:
     asked = 0.0  # when the attempt began whose phases these are: the one that brought the first token
     passed_over: Mapping[str, str] | None = None  # accounts that their own terms kept from being used: why
     not_continued = ""  # of a stream that broke: why it could not go on
+    cache: CacheUse | None = None  # how it uses the response cache
     holding: Holding | None = None  # the limits and budgets that it counts against
     fields = b""  # of the last attempt: header lines for the client, of its answer and of what it was not sent
     dropped: tuple[str, ...] = ()  # members of the request that the last attempt's target could not be sent
     stopped = False  # its budget could not pay for more of the answer
+    _metadata = _METADATA
     _skips = False  # the client has an answer without events that could not be read
     _state = lifecycle.RECEIVED
     _started = 0.0  # of the attempt that runs
@@ -168,6 +172,20 @@ class Receipt:
         self._why = why
         self._started = _monotonic()
 
+    def replay(self, attempt: Attempt, dropped: tuple[str, ...]) -> None:
+        """The answer of an earlier call, which ``attempt`` wrote, is given again: no upstream is asked."""
+        self.step("try")
+        self.target = attempt
+        if dropped:
+            self.drop(dropped)
+        self.number = 0
+        self._metadata = _OF_REPLAY
+
+    def replayed(self, usage: Usage) -> None:
+        """All of it is there.  ``usage`` is that of the earlier call, and costs nothing."""
+        self.usage = replace(usage, basis="cached")
+        self.answered_all = True
+
     def end(self, status: int, code: str, used: Used, skipped: int = 0) -> None:
         """The attempt is over: with an upstream's ``status`` (0: there was none) and our ``code`` (empty: delivered).
 
@@ -218,7 +236,7 @@ class Receipt:
         attempt = self.target
         assert attempt is not None
         now = _monotonic()
-        return _METADATA % (
+        return self._metadata % (
             encode(attempt.target.provider.name),
             encode(attempt.target.upstream_model),
             (now - self.received) * 1e3,
@@ -248,6 +266,7 @@ class Receipt:
             "provider": last.provider.name,
             "model": last.upstream_model,
             "fallback_used": self.fell_back,
+            **({"cache": self.cache.status} if self.cache is not None else {}),
             "parameters": _edits(last.row),
             **({"dropped": list(self.dropped)} if self.dropped else {}),
             "candidates": [
@@ -280,9 +299,7 @@ class Receipt:
             self.holding.cancel()
 
     def note_wait(self, since: float, authed: float) -> None:
-        """It has waited in a queue, from ``since`` until now; before, it was authenticated at ``authed``.  Only the
-        phase ``queue`` has that time.
-        """
+        """It has waited in a queue from ``since`` on, which only the phase ``queue`` has; ``authed``: before that."""
         now = _monotonic()
         self.waited, self.authed = now - since, authed
         if self.opened:
@@ -325,8 +342,7 @@ class Receipt:
             price = price_id(served.price)
         cost = self.cost
         duration = _monotonic() - self.received
-        self._journal.write(
-            Closed(
+        closed = Closed(
                 self.id, self.at + int(duration * 1e9), outcome, status, code, provider, model,
                 usage.prompt, usage.completion, usage.cached, usage.reasoning, usage.basis,
                 -1 if cost is None else cost,
@@ -339,8 +355,10 @@ class Receipt:
                 tuple(self.attempts), usage.cache_write, source,
                 tuple(self.continued), self.not_continued,
                 metering.shares_of(self._ended) if len(self._ended) > 1 else (), price, usage.details,
-            )
         )  # fmt: skip
+        if self.cache is not None:
+            _note_cache(closed, self.cache)
+        self._journal.write(closed)
         self._state = following  # only now: a record that could not be made leaves the call to ``give_up``
         self._journal.running -= 1
 
@@ -353,6 +371,14 @@ class Receipt:
         if self._started:
             self.end(0, code, NOTHING)
         self.close("fail" if self.opened else "refuse", "failed", status, code)
+
+
+def _note_cache(closed: Closed, use: CacheUse) -> None:
+    """Say how a call has used the response cache.  A hit has asked nobody, so no provider's sums have it."""
+    closed.cache = use.status
+    if use.stored is not None:
+        closed.saved = use.stored.cost
+        closed.provider = closed.model = closed.price_source = closed.price_id = ""
 
 
 def _named(value: bytes) -> str:

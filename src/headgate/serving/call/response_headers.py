@@ -42,15 +42,21 @@ def of_answer(receipt: Receipt) -> bytes:
         (receipt.label or receipt.client_id).encode(),
         visible(receipt.requested),
         receipt.target.target.provider.name.encode() if receipt.target is not None else b"-",
-        _of_route(receipt) if receipt.number > 1 or receipt.fell_back else b"x-headgate-attempts: 1\r\n",
+        b"x-headgate-attempts: 1\r\n"
+        if receipt.number == 1 and not receipt.fell_back and receipt.cache is None
+        else _of_route(receipt),
         receipt.fields,
         timing(receipt) if receipt.holding is None else timing(receipt) + receipt.holding.fields(),
     )
 
 
 def _of_route(receipt: Receipt) -> bytes:
-    """Of a call that its first choice did not serve, or not at once: how many attempts there were, who should have."""
+    """Of a call that its first choice did not serve at once: how many attempts there were, and who should have.  Of one
+    that uses the response cache: how.
+    """
     out = b"x-headgate-attempts: %d\r\n" % receipt.number
+    if receipt.cache is not None:
+        out += b"x-headgate-cache: %b\r\n" % receipt.cache.status.encode()
     first = receipt.meant
     if first is None or not receipt.fell_back:
         return out

@@ -1,8 +1,8 @@
-"""The calls that outlast the connection they came in on: their output is kept, and several clients may read it.
+"""Answers that are given again: of calls that outlast the connection they came in on, and of the response cache.
 
-Owns the choice of kept calls, their time and memory, and their look-up: by stream id, and by Idempotency-Key.  A kept
-call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.  Other calls only pass
-``ReplayKeeper.keep``: they pay one comparison, and none per event.
+Owns the choice of kept calls, their time and memory, and their look-up: by stream id, and by Idempotency-Key.  Several
+clients may read one.  A kept call's ``KeptStream`` is the sink of its Egress, so the call does not know the difference.
+Other calls pay a comparison in the exchange, and none per event.
 """
 
 from __future__ import annotations
@@ -12,13 +12,14 @@ import time
 
 from headgate.dialects.base import Client
 from headgate.errors import IDEMPOTENCY_MISMATCH, STREAM_EXPIRED, STREAM_NOT_FOUND, GatewayError
-from headgate.model import NO_OPTIONS, Call, Limits, Plan
+from headgate.model import Call, Limits, Plan
 from headgate.model.bounded import Bounded
 from headgate.policy import on_disconnect
 from headgate.policy.auth import Digester
 from headgate.serving.call.receipt import Receipt
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
+from headgate.serving.replay.answers import AnswerCache
 from headgate.serving.replay.ring import EventMemory, Ring
 from headgate.serving.replay.stream import KeptStream
 from headgate.wire.http import Request
@@ -35,6 +36,7 @@ class ReplayKeeper:
     def __init__(self, wheel: Wheel, limits: Limits, digester: Digester, public_url: str = "") -> None:
         self.wheel = wheel
         self.memory = EventMemory(limits.replay_max)
+        self.answers = AnswerCache(wheel, limits.cache_max)
         self._limits = limits
         self._digester = digester
         self._public = public_url.rstrip("/").encode()
@@ -70,8 +72,6 @@ class ReplayKeeper:
         """Keep the call that begins with ``egress``, if it or its alias asks for that, and is not kept yet."""
         alias = plan.alias
         keyed = b"idempotency-key" in request.headers
-        if not keyed and call.options is NO_OPTIONS and not alias.resumable_s and alias.on_disconnect == "cancel":
-            return
         if isinstance(egress.sink, KeptStream):  # since it began to wait in a queue
             return
         wish = on_disconnect.decide(call.options, alias, stream=call.stream, keyed=keyed)
@@ -164,4 +164,5 @@ class ReplayKeeper:
             self._expired.put(stream.id, stream.grant)
 
     def gauges(self) -> dict[str, float]:
-        return {"streams_kept": len(self._streams), "replay_bytes": self.memory.used}
+        kept = {"streams_kept": len(self._streams), "replay_bytes": self.memory.used}
+        return {**kept, **self.answers.gauges()}

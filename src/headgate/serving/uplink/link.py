@@ -53,7 +53,7 @@ log = logging.getLogger("headgate.link")
 
 class Uplink:
     """The connection to control, if there is one.  ``hello`` identifies this process; its generation, and whether it
-    wants SpentBefore, are filled in.
+    wants SpentBefore, are filled in.  ``answers``: to questions that only other parts of this process can answer.
     """
 
     def __init__(
@@ -63,7 +63,9 @@ class Uplink:
         hello: Hello,
         directory: SnapshotDirectory,
         wheel: Wheel,
+        answers: operator_questions.Answers,
     ) -> None:
+        self._answers = answers
         self._path = path
         self._file = file
         self._hello = hello
@@ -162,7 +164,8 @@ class Uplink:
                     question.end()
                     question.answer.set(message)
             case Ask():
-                cast(_Wire, self._wire).send(operator_questions.answer(message, self._directory, self._wheel.now))
+                reply = operator_questions.answer(message, self._directory, self._wheel.now, self._answers)
+                cast(_Wire, self._wire).send(reply)
 
     def _take_part(self, part: SnapshotPart) -> None:
         if not self._assembly.follows(part):

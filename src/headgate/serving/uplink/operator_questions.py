@@ -1,5 +1,6 @@
 """Control's questions to a data process: the route that a call would take now, the accounts that rest, and what the
-holders of limits and budgets have used."""
+holders of limits and budgets have used.  Rooms above this one answer questions of their own (``Answers``).
+"""
 
 from __future__ import annotations
 
@@ -17,14 +18,20 @@ from headgate.policy.routing.explain import account_states
 from headgate.process.channel import Ask, AskReply
 from headgate.serving.uplink.directory import SnapshotDirectory
 
+Answers = Mapping[str, Callable[[Mapping[str, str]], object]]
+"""By the kind of a question: its answer, from its parameters."""
 
-def answer(ask: Ask, directory: SnapshotDirectory, now: float) -> AskReply:
+
+def answer(ask: Ask, directory: SnapshotDirectory, now: float, answers: Answers) -> AskReply:
     """Answer a question.  ``now`` is monotonic seconds.  Raises nothing: a failure gives an error body."""
     try:
         question = QUESTIONS.get(ask.kind)
-        if question is None:
+        if question is not None:
+            found = question(ask, directory, now)
+        elif ask.kind in answers:
+            found = answers[ask.kind](ask.params)
+        else:
             raise GatewayError(INVALID_VALUE, f"a data process cannot answer {ask.kind!r}")
-        found = question(ask, directory, now)
     except GatewayError as error:
         return AskReply(ask.id, error.kind.status, DEFAULT.error_body(error))
     except msgspec.MsgspecError as error:  # parameters that no control of this build sends

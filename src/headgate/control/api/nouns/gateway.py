@@ -1,13 +1,15 @@
-"""/admin/v1: the gateway as a whole: health, reload, detection, drain; and the probes beside it."""
+"""/admin/v1: the gateway as a whole: health, reload, detection, drain, cache; and the probes beside it."""
 
 from __future__ import annotations
 
 import os
 import time
+from collections.abc import Mapping
 from functools import partial
-from typing import Literal
+from typing import Annotated, Literal
 
-from fastapi import APIRouter
+import msgspec
+from fastapi import APIRouter, Query
 from fastapi.responses import JSONResponse
 from sqlalchemy import func, select
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -113,6 +115,28 @@ class DetectResult(DetectionView, Changed):
     object: Literal["headgate.detection"] = "headgate.detection"
 
 
+class CacheView(View):
+    """The response caches of all data processes, added up.  Counts begin with a data process."""
+
+    object: Literal["headgate.cache"] = "headgate.cache"
+    processes: int
+    entries: int
+    bytes: int
+    max_bytes: int
+    hits: int
+    misses: int
+    stored: int
+    evicted: int
+
+
+class ClearedCache(View):
+    """``cleared``: answers that were dropped, in so many data processes."""
+
+    object: Literal["headgate.cache.cleared"] = "headgate.cache.cleared"
+    cleared: int
+    processes: int
+
+
 class Draining(View):
     object: Literal["headgate.drain"] = "headgate.drain"
     draining: Literal[True] = True
@@ -127,6 +151,7 @@ def routes(admin: Admin) -> APIRouter:
     api = router("gateway")
     _add_health(api, admin)
     _add_orders(api, admin)
+    _add_cache(api, admin)
     return api
 
 
@@ -197,6 +222,39 @@ def _add_orders(api: APIRouter, admin: Admin) -> None:
         await noted("drain")
         admin.drain()
         return Draining()
+
+
+def _add_cache(api: APIRouter, admin: Admin) -> None:
+    @api.get("/cache", responses=documented(409))
+    async def get_cache() -> CacheView:
+        """What the response cache holds, and how often it had an answer."""
+        gauges = await _each(admin, "cache", {})
+
+        def total(name: str) -> int:
+            return sum(int(one[f"cache_{name}"]) for one in gauges)
+
+        return CacheView(
+            processes=len(gauges), entries=total("entries"), bytes=total("bytes"), max_bytes=total("max_bytes"),
+            hits=total("hits"), misses=total("misses"), stored=total("stored"), evicted=total("evicted"),
+        )  # fmt: skip
+
+    @api.delete("/cache", responses=documented(409))
+    async def clear_cache(
+        alias: Annotated[str, Query(max_length=256, description="Only answers to calls of this alias or model.")] = "",
+    ) -> ClearedCache:
+        """Drops stored answers.  The next calls go to their providers."""
+        answers = await _each(admin, "cache_clear", {"requested": alias})
+        cleared = sum(int(one["cleared"]) for one in answers)
+        await record_alone(admin.engine, Change("cache", alias, "cleared", None, {"answers": cleared}))
+        return ClearedCache(cleared=cleared, processes=len(answers))
+
+
+async def _each(admin: Admin, kind: str, params: Mapping[str, str]) -> list[dict[str, float]]:
+    """The answers of the data processes.  Raises GatewayError (409) where none answers."""
+    replies = [reply for reply in await admin.link.ask_each(kind, params) if reply.status == 200]
+    if not replies:
+        raise GatewayError(NOTHING_RUNS, "No data process answers, so there is no cache; start the gateway.")
+    return [msgspec.json.decode(reply.body, type=dict[str, float]) for reply in replies]
 
 
 async def _noted(admin: Admin, action: str) -> None:

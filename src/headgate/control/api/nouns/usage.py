@@ -48,13 +48,24 @@ class GroupView(FiguresView):
     group: str | None
 
 
+class CacheFiguresView(View):
+    """Calls that asked the response cache.  ``saved_usd``: what hits would have cost, as far as that is known."""
+
+    hits: int
+    misses: int
+    saved_usd: float
+
+
 class UsageReport(Page[GroupView]):
-    """Days (UTC) count whole, but where grouped by hours or labels: ``since`` and ``until`` say which."""
+    """Days (UTC) count whole, but where grouped by hours or labels: ``since`` and ``until`` say which.  ``cache``: null
+    where no call asked the response cache.
+    """
 
     group_by: str
     since: int | None
     until: int | None
     total: FiguresView
+    cache: CacheFiguresView | None
 
 
 class LedgerCheckView(View):

@@ -95,6 +95,11 @@ class ChatStream(Delivery):
         return codec.as_text(self._face.model) or ""
 
     @property
+    def finish(self) -> str:
+        first = next(iter(self._choices.values()), None)
+        return first.finish or "" if first is not None else ""
+
+    @property
     def progress(self) -> int:
         """Estimated completion tokens so far: four bytes each."""
         return (self.view.size + 3) >> 2

@@ -9,14 +9,14 @@ from msgspec.structs import replace
 
 from headgate.dialects import canonical
 from headgate.errors import BUDGET_EXCEEDED, GatewayError
-from headgate.model import Attempt, Call, Grant, Plan, Quotas
+from headgate.model import Attempt, Call, Extent, Grant, Plan, Quotas, Want
 from headgate.policy.admission.calibration import Calibration
 from headgate.policy.admission.quotas import QuotaTable, is_model, quotas_of
 from headgate.policy.admission.refusals import unknown_spend
 from headgate.policy.admission.wants import Wants
 from headgate.policy.routing.router import Router, session_of
 from headgate.ports import Counters
-from headgate.serving.call.holding import Holding
+from headgate.serving.call.admission.holding import Holding, ReplayHolding
 from headgate.serving.call.receipt import Receipt
 
 _now = time.time
@@ -41,6 +41,9 @@ class Admission:
         if table.grouped:
             quotas = _with_groups(quotas, table, call, plan, headers)
         if not quotas.each:
+            return call, plan
+        if receipt.cache is not None and receipt.cache.stored is not None:
+            self._take_replay(quotas, receipt)
             return call, plan
         try:
             return self._take(quotas, call, plan, receipt)
@@ -67,6 +70,14 @@ class Admission:
         """What is left of its limits is in the answer of a call that fails before it is admitted, too."""
         if receipt.holding is None and receipt.grant is not None and not router.quotas.empty:
             receipt.holding = Holding(self._counters, router.quotas.of(receipt.grant), self._learnt)
+
+    def _take_replay(self, quotas: Quotas, receipt: Receipt) -> None:
+        """Admit a call that is answered from the response cache: no model serves it, and it costs neither tokens nor
+        money.  Raises GatewayError (429).
+        """
+        left = quotas_of(tuple(quota for quota in quotas.each if not quota.model))
+        hold = self._counters.take(Want(receipt.id, left, 0, Extent(0, 0, 0)), time.time())
+        receipt.holding = ReplayHolding(self._counters, left, self._learnt, hold)
 
     def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: Receipt) -> tuple[Call, Plan]:
         """Admit the call by this plan, or by those of its attempts that a hard budget can pay."""

@@ -19,7 +19,7 @@ from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.attempts.selection import CONNECTIONS, MARGIN_S
 from headgate.process.channel import queued_at
-from headgate.serving.call.holding import Holding
+from headgate.serving.call.admission.holding import Holding
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.uplink.directory import SnapshotDirectory

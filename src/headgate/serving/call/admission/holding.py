@@ -6,7 +6,7 @@ import time
 
 from msgspec import Struct
 
-from headgate.model import UNLIMITED, Hold, Quotas, Target, Usage
+from headgate.model import NOTHING, UNLIMITED, Hold, Quotas, Target, Usage
 from headgate.policy.admission.calibration import Calibration
 from headgate.ports import Counters
 from headgate.wire import rate_limits
@@ -64,3 +64,11 @@ class Holding(Struct):  # made in C, once a call
             learnt.skipped -= 1
         elif served is not None and usage.basis == "provider":
             learnt.learn(served, estimated, usage.prompt)
+
+
+class ReplayHolding(Holding):
+    """Of a call that is answered from the response cache: it counts as a request, and uses nothing."""
+
+    def settle(self, usage: Usage, cost: int, served: Target | None, estimated: int) -> None:
+        if self.hold is not None:
+            self.counters.settle(self.hold, NOTHING.delivered, 0, _now())
