@@ -5,12 +5,13 @@ Adding an agent is one row in ``AGENTS`` and its package in ``package.json``.
 
 from __future__ import annotations
 
+import json
 import os
 import platform
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from tests.agents.turns import ToolUse, Turn
 from tests.lock import locked
@@ -23,8 +24,8 @@ BEFORE, AFTER = "the quick brown fox\n", "the quick red fox\n"
 
 
 class Agent(NamedTuple):
-    """``command`` gets the prompt, ``environment`` the gateway's URL, a token and an empty home.  ``turns`` is its part
-    of the script: read the file, edit it, and say so.
+    """``command`` gets the prompt.  ``environment`` gets the gateway's URL, a token and an empty home, where it writes
+    the agent's settings.  ``turns`` is its part of the script: read the file, edit it, and say so.
     """
 
     name: str
@@ -37,8 +38,7 @@ class Agent(NamedTuple):
 
 
 def _claude_command(prompt: str) -> list[str]:
-    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
-    binary = MODULES / "@anthropic-ai" / f"claude-code-{platform.system().lower()}-{machine}" / "claude"
+    binary = MODULES / "@anthropic-ai" / f"claude-code-{_platform()}" / "claude"
     return [
         str(binary), "-p", prompt, "--output-format", "json", "--model", ALIAS, "--allowedTools", "Read", "Edit",
     ]  # fmt: skip
@@ -55,17 +55,129 @@ def _claude_environment(url: str, token: str, home: Path) -> dict[str, str]:
 
 def _claude_turns(file: Path) -> tuple[Turn, ...]:
     edit = {"file_path": str(file), "old_string": "brown", "new_string": "red"}
+    return _script(ToolUse("Read", {"file_path": str(file)}), ToolUse("Edit", edit))
+
+
+# ------------------------------------------------------------------------------------- Codex
+
+_CODEX_SETTINGS = """\
+model = "{model}"
+model_provider = "headgate"
+check_for_update_on_startup = false
+analytics.enabled = false
+features.plugins = false
+
+[model_providers.headgate]
+name = "Headgate"
+base_url = "{url}/v1"
+env_key = "HEADGATE_TOKEN"
+wire_api = "responses"
+"""
+
+
+def _codex_command(prompt: str) -> list[str]:
+    (binary,) = (MODULES / "@openai" / f"codex-{_platform()}" / "vendor").glob("*/bin/codex")
+    return [str(binary), "exec", "--skip-git-repo-check", "--dangerously-bypass-approvals-and-sandbox", prompt]
+
+
+def _codex_environment(url: str, token: str, home: Path) -> dict[str, str]:
+    _write(home / ".codex" / "config.toml", _CODEX_SETTINGS.format(model=ALIAS, url=url))
+    return {"HEADGATE_TOKEN": token}
+
+
+def _codex_turns(file: Path) -> tuple[Turn, ...]:
+    commands = (f"cat {file}", f"sed -i s/brown/red/ {file}")
+    read, edit = (ToolUse("exec_command", {"cmd": command}) for command in commands)
+    return _script(read, edit)
+
+
+# ------------------------------------------------------------------------------------- Gemini CLI
+
+
+def _gemini_command(prompt: str) -> list[str]:
+    script = MODULES / "@google" / "gemini-cli" / "bundle" / "gemini.js"
+    return [program("node"), str(script), "-p", prompt, "--model", ALIAS, "--yolo", "--skip-trust"]
+
+
+def _gemini_environment(url: str, token: str, home: Path) -> dict[str, str]:
+    settings = {
+        "security": {"auth": {"selectedType": "gemini-api-key"}},
+        "telemetry": {"enabled": False},
+        "privacy": {"usageStatisticsEnabled": False},
+        "general": {"enableAutoUpdate": False, "enableAutoUpdateNotification": False},
+    }
+    _write(home / ".gemini" / "settings.json", json.dumps(settings))
+    return {"GOOGLE_GEMINI_BASE_URL": url, "GEMINI_API_KEY": token, "GEMINI_CLI_NO_RELAUNCH": "true"}
+
+
+def _gemini_turns(file: Path) -> tuple[Turn, ...]:
+    where = {"file_path": str(file)}
+    edit = {**where, "instruction": "Make the fox red.", "old_string": "brown", "new_string": "red"}
+    return _script(ToolUse("read_file", where), ToolUse("replace", edit))
+
+
+# ------------------------------------------------------------------------------------- opencode
+
+
+def _opencode_command(prompt: str) -> list[str]:
+    return [str(MODULES / f"opencode-{_platform()}" / "bin" / "opencode"), "run", prompt]
+
+
+def _opencode_environment(url: str, token: str, home: Path) -> dict[str, str]:
+    provider = {
+        "npm": "@ai-sdk/openai-compatible",
+        "options": {"baseURL": f"{url}/v1", "apiKey": token},
+        "models": {ALIAS: {"name": ALIAS, "limit": {"context": 200_000, "output": 8_000}}},
+    }
+    settings = {
+        "autoupdate": False, "share": "disabled", "model": f"headgate/{ALIAS}", "provider": {"headgate": provider},
+    }  # fmt: skip
+    quiet = ("AUTOUPDATE", "MODELS_FETCH", "DEFAULT_PLUGINS", "LSP_DOWNLOAD")
+    return {"OPENCODE_CONFIG_CONTENT": json.dumps(settings), **{f"OPENCODE_DISABLE_{name}": "1" for name in quiet}}
+
+
+def _opencode_turns(file: Path) -> tuple[Turn, ...]:
+    where = {"filePath": str(file)}
+    return _script(ToolUse("read", where), ToolUse("edit", {**where, "oldString": "brown", "newString": "red"}))
+
+
+# ------------------------------------------------------------------------------------- all
+
+
+def _platform() -> str:
+    """Return the machine as the packages name it."""
+    machine = {"x86_64": "x64", "aarch64": "arm64"}.get(platform.machine(), platform.machine())
+    return f"{platform.system().lower()}-{machine}"
+
+
+def _script(read: ToolUse, edit: ToolUse) -> tuple[Turn, ...]:
     return (
-        Turn("I read the file first.", (ToolUse("Read", {"file_path": str(file)}),), "The file comes first."),
-        Turn("Now I edit it.", (ToolUse("Edit", edit),)),
+        Turn("I read the file first.", (read,), "The file comes first."),
+        Turn("Now I edit it.", (edit,)),
         Turn("The fox is red now, as you wished."),
     )
 
 
-AGENTS = (Agent("claude-code", _claude_command, _claude_environment, _claude_turns),)
+def _write(file: Path, text: str) -> None:
+    file.parent.mkdir()
+    file.write_text(text)
+
+
+AGENTS = (
+    Agent("claude-code", _claude_command, _claude_environment, _claude_turns),
+    Agent("codex", _codex_command, _codex_environment, _codex_turns),
+    Agent("gemini-cli", _gemini_command, _gemini_environment, _gemini_turns),
+    Agent("opencode", _opencode_command, _opencode_environment, _opencode_turns),
+)
 
 
 # ------------------------------------------------------------------------------------- running one
+
+# Calls beyond the machine end at a closed port; what npm would fetch is not asked for.
+_NOWHERE = "http://127.0.0.1:9"
+_ISOLATED = {
+    "HTTP_PROXY": _NOWHERE, "HTTPS_PROXY": _NOWHERE, "NO_PROXY": "127.0.0.1,localhost", "NPM_CONFIG_OFFLINE": "true",
+}  # fmt: skip
 
 
 def install() -> None:
@@ -73,10 +185,9 @@ def install() -> None:
     done, lock = MODULES / ".package-lock.json", HERE / "package-lock.json"
     with locked("agents"):
         if not (done.exists() and done.stat().st_mtime >= lock.stat().st_mtime):
-            path = os.pathsep.join([str(Path(program("node")).parent), os.environ.get("PATH", os.defpath)])
             command = [program("npm"), "ci", "--no-audit", "--no-fund", "--ignore-scripts"]
             subprocess.run(
-                command, cwd=HERE, check=True, timeout=900, capture_output=True, env={**os.environ, "PATH": path}
+                command, cwd=HERE, check=True, timeout=900, capture_output=True, env={**os.environ, "PATH": _path()}
             )
 
 
@@ -89,7 +200,8 @@ def run(agent: Agent, prompt: str, folder: Path, url: str, token: str) -> subpro
     home = folder / "home"
     home.mkdir()
     kept = {name: os.environ[name] for name in ("LANG", "LC_ALL", "TMPDIR") if name in os.environ}
-    environment: dict[str, Any] = {**kept, "PATH": _path(), "HOME": str(home), **agent.environment(url, token, home)}
+    environment = {**kept, "PATH": _path(), "HOME": str(home), **_ISOLATED}
+    environment |= agent.environment(url, token, home)
     return subprocess.run(
         agent.command(prompt), cwd=folder / "work", env=environment, stdin=subprocess.DEVNULL, capture_output=True,
         text=True, timeout=120,

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from collections.abc import Iterable
 from typing import Any
 
@@ -60,16 +59,15 @@ RESPONSES = {
 }
 
 
-def candidate(part: dict[str, Any], **members: Any) -> bytes:
-    found = {"candidates": [{"content": {"role": "model", "parts": [part]}, **members}]}
-    return b"data: " + json.dumps(found).encode() + b"\n\n"
+def spoken(*parts: dict[str, Any], **members: Any) -> dict[str, Any]:
+    return {"candidates": [{"content": {"role": "model", "parts": [*parts]}, **members}]}
 
 
-# A stream of this API ends with its body
+# Its finish reason is its end too, but others may follow until the connection closes
 GEMINI = {
-    "text": candidate({"text": "I look."}),
-    "call": candidate({"functionCall": {"name": "weather", "args": {"city": 1}}}),
-    "finish": candidate({"text": ""}, finishReason="STOP"),
+    "text": chat.events(spoken({"text": "I look."})),
+    "call": chat.events(spoken({"functionCall": {"name": "weather", "args": {"city": 1}}})),
+    "finish": chat.events(spoken(finishReason="STOP")),
     "end": b"",
 }
 PARTS = {"openai_chat": CHAT, "anthropic_messages": MESSAGES, "openai_responses": RESPONSES, "gemini": GEMINI}
@@ -81,16 +79,12 @@ def begin(client: str, backend: str, hold: str) -> StreamBridge:
 
 
 def feed(stream: StreamBridge, backend: str, parts: Iterable[str]) -> bytes:
-    return b"".join(stream.feed(PARTS[backend][part]) or end_of(stream, backend, part) for part in parts)
+    return b"".join(stream.feed(PARTS[backend][part]) for part in parts)
 
 
-def end_of(stream: StreamBridge, backend: str, part: str) -> bytes:
-    return stream.close() if part == "end" and not PARTS[backend][part] else b""
-
-
-def shown(client: str, stream: StreamBridge, sent: bytes) -> bytes:
-    """What a client has of a call that was released.  Calls are whole in Gemini's API, and end its stream."""
-    return sent + stream.tail(Usage()) if client == "gemini" else sent
+def late(stream: StreamBridge, client: str) -> bytes:
+    """The calls that a client whose calls are whole gets behind all else."""
+    return stream.tail(Usage()) if CLIENTS[client].whole_calls else b""
 
 
 @pytest.mark.parametrize(("client", "backend"), PAIRS, ids=IDS)
@@ -100,9 +94,9 @@ def test_tool_call_is_released_at_the_finish_reason(client: str, backend: str) -
     assert b"I look." in sent and b"weather" not in sent
     assert stream.delivered is not None and stream.delivered.text == "I look."
     last, behind = ("finish", "end") if PARTS[backend]["finish"] else ("end", "finish")
-    released = feed(stream, backend, [last])
-    assert feed(stream, backend, [behind]) == b"" and stream.done
-    assert b"weather" in shown(client, stream, released)
+    sent = feed(stream, backend, [last])
+    assert feed(stream, backend, [behind]) + stream.close() == b"" and stream.done
+    assert b"weather" in sent + late(stream, client)
     assert stream.delivered is not None and stream.delivered.text is None  # a tool call cannot be continued
 
 
@@ -110,7 +104,7 @@ def test_tool_call_is_released_at_the_finish_reason(client: str, backend: str) -
 def test_whole_answer_is_released_at_its_end(client: str, backend: str) -> None:
     stream = begin(client, backend, "all")
     assert feed(stream, backend, ["text", "call", "finish"]) == b"" and not stream.visible
-    sent = shown(client, stream, feed(stream, backend, ["end"]))
+    sent = feed(stream, backend, ["end"]) + stream.close() + late(stream, client)
     assert sent.index(b"I look.") < sent.index(b"weather") and stream.visible
 
 
@@ -139,7 +133,7 @@ def test_answer_that_is_too_large_to_hold_is_released(client: str, backend: str)
         "openai_chat": chat.events(chat.chunk({"content": word})),
         "anthropic_messages": messages.events(messages.text(0, word)),
         "openai_responses": messages.events(says(word)),
-        "gemini": candidate({"text": word}),
+        "gemini": chat.events(spoken({"text": word})),
     }[backend]
     sent = feed(stream, backend, ["text"])
     fed = 0
@@ -148,8 +142,7 @@ def test_answer_that_is_too_large_to_hold_is_released(client: str, backend: str)
         fed += len(word)
     assert MOST_HELD - len(word) <= fed <= MOST_HELD + len(word)
     assert stream.visible and word[:9].encode() in sent
-    sent = feed(stream, backend, ["call"])
-    assert b"weather" in shown(client, stream, sent)  # nothing is held from then on
+    assert b"weather" in feed(stream, backend, ["call"]) + late(stream, client)  # nothing is held from then on
 
 
 def test_each_held_item_is_measured_once() -> None:

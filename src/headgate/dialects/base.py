@@ -72,11 +72,14 @@ class Finish(Struct, frozen=True, gc=False):
 
 
 class RawDelta(Struct, frozen=True, gc=False):
-    """A part of an answer that only clients of ``api`` understand, with its own bytes.  ``key``: where it stands."""
+    """A part of an answer that only clients of ``api`` understand, with its own bytes.  ``key``: where it stands.
+    ``shows``: a reader sees something of it.
+    """
 
     key: str
     value: Raw
     api: str
+    shows: bool = True
 
 
 class PassedEvent(Struct, gc=False):
@@ -269,6 +272,7 @@ class Client(Protocol):
     prefix: str  # of the ids of its answers, e.g. chatcmpl-
     counts: CountedBy | None  # None: this API has no question for the tokens of a request
     keep_alive: bytes  # what a stream sends while its upstream is silent
+    whole_calls: bool  # its Face sends a tool call only when it is complete, so holding calls back delays nothing
 
     def begin(self, path: bytes, query: bytes) -> Client:
         """Return this API for one request: itself, or a client that knows what the path names and where its stream

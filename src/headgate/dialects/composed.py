@@ -213,6 +213,8 @@ class ComposedStream:
         """Return the part of a later attempt's delta that is new to the client."""
         if isinstance(delta, ReasoningDelta):
             return None  # the client gets only one chain of thought
+        if not (seam.resolved or kind_of(delta)):
+            return None
         if isinstance(delta, TextDelta):
             if seam.stopped:
                 return None
@@ -318,6 +320,8 @@ def kind_of(delta: Delta) -> str:
     """Return the member of a chat delta that corresponds to ``delta``; empty if it shows nothing."""
     if isinstance(delta, PassedEvent):
         return delta.kind
+    if isinstance(delta, RawDelta) and not delta.shows:
+        return ""
     return _KINDS.get(type(delta), "tool_calls" if isinstance(delta, ToolStart | ToolDelta) else "other")
 
 

@@ -41,6 +41,7 @@ class HookedClient:
         self.path = client.path
         self.prefix = client.prefix
         self.keep_alive = client.keep_alive
+        self.whole_calls = client.whole_calls
         self.counts = client.counts
         self.requested = client.requested
         self.error_body = client.error_body

@@ -118,8 +118,7 @@ def put(
     One of a shipped alias's name takes its place.
     """
     targets = targets or []
-    conduct: dict[str, Any] = {
-        "cache": _given(enabled=cache is not None or None, ttl_s=cache, pace=cache_pace) or None,
+    conduct = {
         "strategy": strategy,
         "retries": retries,
         "on_midstream_failure": on_midstream_failure,
@@ -140,13 +139,18 @@ def put(
             for target, weight in zip(targets, weights or [1] * len(targets), strict=True)
         ],
         "use_case": use_case,
-        "timeouts": _given(first_token=first_token, stall=stall, total=total),
-        "queue": _given(size=queue_size, wait_s=queue_wait_s),
-        **_given(**conduct),
+        "timeouts": _given({"first_token": first_token, "stall": stall, "total": total}),
+        "queue": _given({"size": queue_size, "wait_s": queue_wait_s}),
+        "cache": _given({"enabled": cache is not None or None, "ttl_s": cache, "pace": cache_pace}),
+        **_given(conduct),
     }
     with open_gateway(config, state_dir) as gateway:
         answer = gateway.call("PUT", at("/aliases", name, slashes=True), wish)
     changed(answer, f"{name} leads to {', '.join(targets) or 'what is configured'}", as_json)
+
+
+def _given(options: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in options.items() if value is not None}
 
 
 @app.command("unset")
@@ -173,11 +177,6 @@ def _departures(row: dict[str, Any]) -> list[str]:
     found = [f"{key} {row[key]}" for key, usual in USUAL.items() if row[key] != usual]
     cache = row["cache"]
     return [*found, f"cache {cache['ttl_s']:g} s, {cache['pace']}"] if cache["enabled"] else found
-
-
-def _given(**options: Any) -> dict[str, Any]:
-    """Return the options that the command line gives."""
-    return {name: value for name, value in options.items() if value is not None}
 
 
 def _queue(row: dict[str, Any]) -> str | None:

@@ -48,6 +48,7 @@ class MessagesClient:
     counts: CountedBy | None = MessagesCount()
     prefix = "msg_"
     keep_alive = PING
+    whole_calls = False
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)

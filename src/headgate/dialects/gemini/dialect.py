@@ -48,6 +48,7 @@ class GeminiClient:
     path = request.MODELS
     prefix = "gemini-"
     keep_alive = sse.comment(b"keep-alive")
+    whole_calls = True
 
     with_prompt = staticmethod(request.with_prompt)
     error_body = staticmethod(errors.error_body)

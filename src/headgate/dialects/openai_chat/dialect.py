@@ -29,6 +29,7 @@ class ChatClient:
     counts: CountedBy | None = None
     prefix = "chatcmpl-"
     keep_alive = sse.comment(b"keep-alive")
+    whole_calls = False
 
     read = staticmethod(request.read)
     requested = staticmethod(request.asked_for)

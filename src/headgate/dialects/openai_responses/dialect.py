@@ -25,6 +25,7 @@ class ResponsesClient:
     prefix = "resp_"
     counts: CountedBy | None = None
     keep_alive = sse.comment(b"keep-alive")
+    whole_calls = False
 
     read = staticmethod(request.read)
     requested = staticmethod(asked_for)

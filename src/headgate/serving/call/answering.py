@@ -21,9 +21,9 @@ from headgate.model import NOTHING, Alias, Attempt, Call, Limits, Plan, Usage, U
 from headgate.policy.attempts import continuation
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
-from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.recovery import Recovery, continues
 from headgate.serving.call.relay import Pump, Relay
+from headgate.serving.call.running import RunningCall
 from headgate.serving.loop.fiber import next_turn
 from headgate.serving.upstream.carriers import Carriers
 from headgate.wire.http import SUCCESSES, returned
@@ -51,7 +51,7 @@ class Answering(Struct):  # made in C, once a call
     client: Client
     call: Call
     plan: Plan
-    receipt: Receipt
+    receipt: RunningCall
     relay: Relay | None
     carriers: Carriers
     limits: Limits
@@ -178,8 +178,8 @@ class Answering(Struct):  # made in C, once a call
         call, alias = self.call, self.plan.alias
         reply.keep = continues(call, alias)
         reply.choices = call.prompt.choices
-        if alias.holds:
-            reply.hold = _hold(call, alias)
+        if alias.holds or self.client.whole_calls:
+            reply.hold = _hold(call, alias, self.client)
         return registry.open_stream(self.client, backend, reply)
 
     def _warn(self, events: int) -> None:
@@ -191,7 +191,7 @@ class Answering(Struct):  # made in C, once a call
         )  # fmt: skip
 
 
-def _up_to(used: Used, receipt: Receipt) -> Used:
+def _up_to(used: Used, receipt: RunningCall) -> Used:
     """What was delivered before the call's hold ended: the rest has come, and was not sent."""
     hold = receipt.holding.hold if receipt.holding is not None else None
     if hold is None:
@@ -209,8 +209,8 @@ async def summed_up(parts: Iterator[Answer | None]) -> Answer:
     raise AssertionError("an answer's parts end with the answer")
 
 
-def _hold(call: Call, alias: Alias) -> str:
+def _hold(call: Call, alias: Alias, client: Client) -> str:
     """What of a stream is not passed on before it is complete (see ``base.Reply``)."""
     if alias.structured == "buffer" and call.prompt.obstacle == "structured":
         return "all"
-    return "tools" if alias.tool_calls == "hold" else ""
+    return "tools" if alias.tool_calls == "hold" or client.whole_calls else ""

@@ -34,7 +34,6 @@ from headgate.serving.call import response_headers
 from headgate.serving.call.admission.admitting import Admission
 from headgate.serving.call.admission.queueing import CallQueue, MustWait, QueuedCall, latest_start
 from headgate.serving.call.answering import CLIENT_CLOSED, Answering, Ending
-from headgate.serving.call.cached import CachedAnswering, look_up
 from headgate.serving.call.counting import TokenCounting
 from headgate.serving.call.probing import Probe
 from headgate.serving.call.receipt import Ids, Receipt
@@ -42,6 +41,7 @@ from headgate.serving.call.recovery import Pause, Recovery
 from headgate.serving.call.relay import Relay
 from headgate.serving.client.egress import Egress
 from headgate.serving.loop.wheel import Wheel
+from headgate.serving.replay.cached import CachedAnswering, look_up
 from headgate.serving.replay.keeper import ReplayKeeper
 from headgate.serving.uplink.directory import SnapshotDirectory
 from headgate.serving.uplink.journal import Journal, Refusals
@@ -181,6 +181,7 @@ class Exchange:
         receipt.open(plan, call, named_session(call, headers))
         if keeps or keyed:
             self._replay.keep(request, client, call, plan, receipt, egress)
+        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         return call, plan, next_attempt, step, deadline
 
     def _first_step(
@@ -211,7 +212,6 @@ class Exchange:
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
-        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)

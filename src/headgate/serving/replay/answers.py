@@ -12,7 +12,7 @@ from typing import NamedTuple
 
 from msgspec import Struct
 
-from headgate.model import FREE, Attempt, Provider, Target, Timeouts
+from headgate.model import FREE, Attempt, Closed, Provider, Target, Timeouts
 from headgate.policy.caching import Caching
 from headgate.serving.loop.wheel import NEVER, Wheel
 from headgate.serving.replay.ring import EventMemory
@@ -34,6 +34,13 @@ class CacheUse(Struct):
     requested: str = ""
     attempts: tuple[Attempt, ...] = ()
     stored: StoredAnswer | None = None
+
+    def note(self, closed: Closed) -> None:
+        """Put it on record.  A hit has asked nobody, so no provider's sums have it."""
+        closed.cache = self.status
+        if self.stored is not None:
+            closed.saved = self.stored.cost
+            closed.provider = closed.model = closed.price_source = closed.price_id = ""
 
 
 class Recorded(NamedTuple):
