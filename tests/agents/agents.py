@@ -25,13 +25,15 @@ BEFORE, AFTER = "the quick brown fox\n", "the quick red fox\n"
 
 class Agent(NamedTuple):
     """``command`` gets the prompt.  ``environment`` gets the gateway's URL, a token and an empty home, where it writes
-    the agent's settings.  ``turns`` is its part of the script: read the file, edit it, and say so.
+    the agent's settings.  ``turns`` is its part of the script: read the file, edit it, and say so.  ``tool_calls`` is
+    that of its alias.
     """
 
     name: str
     command: Callable[[str], list[str]]
     environment: Callable[[str, str, Path], dict[str, str]]
     turns: Callable[[Path], tuple[Turn, ...]]
+    tool_calls: str = "stream"
 
 
 # ------------------------------------------------------------------------------------- Claude Code
@@ -167,7 +169,8 @@ AGENTS = (
     Agent("claude-code", _claude_command, _claude_environment, _claude_turns),
     Agent("codex", _codex_command, _codex_environment, _codex_turns),
     Agent("gemini-cli", _gemini_command, _gemini_environment, _gemini_turns),
-    Agent("opencode", _opencode_command, _opencode_environment, _opencode_turns),
+    # It asks no second time when a stream breaks off, so it must not have a part of a call by then
+    Agent("opencode", _opencode_command, _opencode_environment, _opencode_turns, tool_calls="hold"),
 )
 
 

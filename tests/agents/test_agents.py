@@ -23,14 +23,16 @@ def packages() -> None:
     install()
 
 
-def gateway(state: Path, *upstreams: AgentUpstream, dialect: str) -> DataPlane:
+def gateway(state: Path, *upstreams: AgentUpstream, dialect: str, tool_calls: str = "stream") -> DataPlane:
     state.mkdir()
     (state / "instance.key").write_bytes(KEY)
     providers = {f"p{i}": Provider(f"p{i}", one.url, dialect=dialect, auth="none") for i, one in enumerate(upstreams)}
     snapshot = Snapshot(
         tokens={digest(KEY, TOKEN.encode()): Grant("t0", "test")},
         providers=providers,
-        aliases={ALIAS: Alias(ALIAS, tuple(TargetRef(f"{name}/m") for name in providers))},
+        aliases={
+            ALIAS: Alias(ALIAS, tuple(TargetRef(f"{name}/m") for name in providers), tool_calls=tool_calls),
+        },
     )
     return DataPlane(state, snapshot=snapshot)
 
@@ -42,7 +44,7 @@ def do_task(agent: Agent, dialect: str, folder: Path, cut: tuple[int, ...] = ())
     file.write_text(BEFORE)
     with (
         agent_upstream(agent.turns(file), cut) as upstream,
-        gateway(folder / "state", upstream, upstream, dialect=dialect) as plane,
+        gateway(folder / "state", upstream, upstream, dialect=dialect, tool_calls=agent.tool_calls) as plane,
     ):
         ran = run(agent, f"Make the fox in {file} red.", folder, plane.url, TOKEN)
         records = plane.records()

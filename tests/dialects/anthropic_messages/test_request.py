@@ -359,6 +359,44 @@ def test_what_a_messages_target_does_not_get_is_named(given: dict[str, Any], nam
     assert request.render(call, target(), ask_usage=False).dropped == names
 
 
+@pytest.mark.parametrize(
+    ("model", "temperature", "kept"),
+    [
+        ("claude-3-5-sonnet-20241022", 0.5, {"temperature": 0.5, "top_p": 0.9}),
+        ("claude-sonnet-4-20250514", 0.5, {"temperature": 0.5, "top_p": 0.9}),
+        ("claude-opus-4-1-20250805", 0.5, {"temperature": 0.5}),
+        ("anthropic/claude-haiku-4.5", 0.5, {"temperature": 0.5}),
+        ("claude-sonnet-4-5", 1, {"top_p": 0.9}),
+    ],
+)
+def test_models_that_take_one_sampler_get_one(model: str, temperature: float, kept: dict[str, Any]) -> None:
+    body = {"model": "m", "messages": [user("Hi")], "temperature": temperature, "top_p": 0.9}
+    rendered = request.render(chat.read(json.dumps(body).encode()), target(model=model), ask_usage=False)
+    found = json.loads(rendered.body)
+    assert {name: found[name] for name in ("temperature", "top_p") if name in found} == kept
+    assert rendered.dropped == (("top_p",) if kept == {"temperature": 0.5} else ())
+
+
+def test_marks_of_the_prompt_cache_stay_where_a_chat_client_set_them() -> None:
+    """On parts, as most clients write them, and on whole messages and calls, as opencode does."""
+    call = {"id": "c1", "type": "function", "function": {"name": "weather", "arguments": "{}"}, **MARKER}
+    given = [
+        {"role": "system", "content": "Be brief."},
+        {"role": "system", "content": "Be kind.", **MARKER},
+        user([text("a", **MARKER), text("b")]),
+        {"role": "assistant", "content": "I look.", "tool_calls": [call]},
+        {"role": "tool", "tool_call_id": "c1", "content": "5", **MARKER},
+    ]
+    found = from_chat(given, tools=[{**FUNCTION, **MARKER}])
+    assert found["system"] == [text("Be brief."), text("Be kind.", **MARKER)]
+    assert found["tools"] == [{**TOOL, **MARKER}]
+    asked, answered, result = found["messages"]
+    assert asked == user([text("a", **MARKER), text("b")])
+    assert answered["content"][1] == {"type": "tool_use", "id": "c1", "name": "weather", "input": {}, **MARKER}
+    assert result["content"] == [{"type": "tool_result", "tool_use_id": "c1", "content": "5", **MARKER}]
+    assert from_chat([user("Hi") | MARKER])["messages"] == [user([text("Hi", **MARKER)])]
+
+
 def test_newer_models_choose_their_budget() -> None:
     call = chat.read(json.dumps({"messages": [user("Hi")], "reasoning_effort": "medium"}).encode())
     for model in ("claude-sonnet-4-6", "claude-opus-5", "anthropic/claude-opus-4.7", "claude-haiku-4-10"):

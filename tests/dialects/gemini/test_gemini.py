@@ -20,11 +20,13 @@ from headgate.dialects.base import (
     ToolDelta,
     ToolStart,
 )
+from headgate.dialects.composed import whole_answer
 from headgate.dialects.gemini import from_chat, request
-from headgate.dialects.gemini.dialect import CLIENT, GeminiCount
+from headgate.dialects.gemini.dialect import BACKEND, CLIENT, GeminiCount
 from headgate.dialects.gemini.errors import error_body
 from headgate.dialects.gemini.face import GeminiFace
 from headgate.dialects.gemini.source import GeminiSource
+from headgate.dialects.registry import open_stream
 from headgate.errors import GatewayError
 from headgate.model import Call, Price, PromptMessage, Provider, Target, Timeouts, Usage
 from headgate.wire import codec
@@ -285,6 +287,30 @@ def test_whole_answer() -> None:
     source = GeminiSource(REPLY)
     deltas = source.whole(json.dumps(found).encode())
     assert source.done and deltas[-1] == Finish("tool_calls")
+
+
+def test_what_only_this_api_has_reaches_its_clients() -> None:
+    """Signatures of calls and texts, which later requests return, and parts of other kinds."""
+    image = {"inlineData": {"mimeType": "image/png", "data": "aGk="}}
+    call = {"functionCall": {"id": "c1", "name": "weather", "args": {}}, "thoughtSignature": "c2ln"}
+    parts = [{"text": "I draw.", "thoughtSignature": "dGV4dA=="}, image, call]
+    body = {"candidates": [{"content": {"role": "model", "parts": parts}, "finishReason": "STOP"}]}
+    reply = Reply("gemini-1", 1, "m", provider="up")
+    answer = whole_answer(GeminiSource(reply), GeminiFace(reply), json.dumps(body).encode(), reply)
+    wanted = [{"text": "I draw."}, {"text": "", "thoughtSignature": "dGV4dA=="}, image, call]
+    assert json.loads(answer.write(None, None))["candidates"][0]["content"]["parts"] == wanted
+    stream = open_stream(CLIENT, BACKEND, reply)
+    out = stream.feed(b"data: " + json.dumps(body).encode() + b"\n\n") + stream.close() + stream.tail(USAGE)
+    events = [json.loads(event.data) for event in Decoder().feed(out)]
+    assert [part for one in events for part in one["candidates"][0]["content"]["parts"]] == wanted
+
+
+def test_a_signature_alone_is_a_hollow_answer() -> None:
+    body = {"candidates": [{"content": {"parts": [{"text": "", "thoughtSignature": "c2ln"}]}, "finishReason": "STOP"}]}
+    stream = open_stream(CLIENT, BACKEND, Reply("gemini-1", 1, "m", provider="up"))
+    stream.feed(b"data: " + json.dumps(body).encode() + b"\n\n")
+    stream.close()
+    assert stream.error is not None and stream.error.kind is errors.UPSTREAM_HOLLOW
 
 
 def test_refusals_are_text() -> None:

@@ -28,6 +28,7 @@ _NEUTRAL = {"n": b"1", "presence_penalty": b"0", "frequency_penalty": b"0"}
 _HOTTEST = 1  # chat's temperature goes to 2
 _SYSTEM = ("system", "developer")
 _BETWEEN = "\n\n"  # system messages
+_MARK = "cache_control"  # chat clients set it on parts, messages, calls and tools
 _NO_PARAMETERS = codec.raw({"type": "object", "properties": {}})
 _TYPE_TEXT = codec.raw("text")
 _BUDGETS = {"minimal": 1024, "low": 2048, "medium": 8192, "high": 24576, "xhigh": 32000}  # tokens of thinking
@@ -35,6 +36,8 @@ _LEAST_BUDGET = 1024
 _DEFAULT_MOST = 4096
 # Models that choose their own budget; newer ones of them refuse another (docs.anthropic.com, Adaptive thinking)
 _ADAPTIVE = re.compile(r"claude-(?:[a-z]+-)?(?:4[-.](?:[6-9]|[1-9][0-9])|[5-9])(?![0-9])")
+# Models that refuse a temperature together with top_p: Opus 4.1, Sonnet and Haiku 4.5, and newer ones
+_ONE_SAMPLER = re.compile(r"claude-(?:[a-z]+-)?(?:4[-.][1-9][0-9]?|[5-9])(?![0-9])")
 _TIERS = {"auto": "auto", "default": "standard_only"}
 
 
@@ -48,8 +51,8 @@ def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
     lost = [name for name, value in body.items() if name not in _TRANSLATED and not _asks_nothing(name, value)]
     if any("reasoning_content" in message for message in messages):
         lost.append("messages.reasoning_content")
-    if system:
-        found["system"] = codec.raw(system)
+    if system is not None:
+        found["system"] = system
     for name in _LIMITS:
         most = codec.as_integer(body.get(name))
         if most is not None and most > 0:
@@ -61,6 +64,12 @@ def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
     temperature = codec.as_number(body.get("temperature"))
     if temperature is not None:
         found["temperature"] = codec.raw(_HOTTEST) if temperature > _HOTTEST else body["temperature"]
+    if "temperature" in found and "top_p" in found and _ONE_SAMPLER.search(target.upstream_model):
+        if temperature == _HOTTEST:  # the default
+            del found["temperature"]
+        else:
+            del found["top_p"]
+            lost.append("top_p")
     stop = codec.as_text(body.get("stop"))
     stops = [stop] if stop is not None else codec.as_texts(body.get("stop")) or []
     if any(stops):
@@ -128,29 +137,49 @@ def _add_thinking(body: Object, found: Object, lost: list[str], target: Target, 
 # ------------------------------------------------------------------------------------- messages
 
 
-def _messages(given: list[Object]) -> tuple[str, list[Object]]:
+def _marked(block: Object, source: Object) -> Object:
+    """Return a block with the prompt cache's mark of ``source``: the part, message or call that it stands for."""
+    if not codec.is_null(source.get(_MARK)):
+        block[_MARK] = source[_MARK]
+    return block
+
+
+def _messages(given: list[Object]) -> tuple[Raw | None, list[Object]]:
     """The system prompt, and messages whose roles take turns."""
-    system: list[str] = []
+    system: list[Object] = []
     turns: list[tuple[str, list[Object]]] = []
     for message in given:
         role = codec.as_text(message.get("role")) or ""
         if role in _SYSTEM:
-            system.append(_text(message.get("content")))
+            blocks = [block for block in _blocks(message.get("content")) if _kind(block) == "text"]
+            if blocks:
+                _marked(blocks[-1], message)
+            system += blocks
             continue
         speaker = "assistant" if role == "assistant" else "user"
         blocks = [_result(message)] if role == "tool" else _blocks(message.get("content"))
         if role == "assistant":
             blocks += map(_tool_use, codec.as_objects(message.get("tool_calls")) or ())
+        if blocks:
+            _marked(blocks[-1], message)
         if turns and turns[-1][0] == speaker:
             turns[-1][1].extend(blocks)
         elif blocks:
             turns.append((speaker, blocks))
-    prompt = _BETWEEN.join(text for text in system if text)
-    if not turns and prompt:  # a system prompt alone is a question here
-        return "", [{"role": codec.raw("user"), "content": codec.raw(prompt)}]
+    prompt = _system(system)
+    if not turns and prompt is not None:  # a system prompt alone is a question here
+        return None, [{"role": codec.raw("user"), "content": prompt}]
     if turns and turns[-1][0] == "assistant":
         _trim(turns)
     return prompt, [{"role": codec.raw(role), "content": _content(blocks)} for role, blocks in turns]
+
+
+def _system(blocks: list[Object]) -> Raw | None:
+    """Return the system prompt: one text, or blocks where the prompt cache has marks in it."""
+    if any(_MARK in block for block in blocks):
+        return codec.raw(blocks)
+    text = _BETWEEN.join(codec.as_text(block.get("text")) or "" for block in blocks)
+    return codec.raw(text) if text else None
 
 
 def _trim(turns: list[tuple[str, list[Object]]]) -> None:
@@ -160,7 +189,7 @@ def _trim(turns: list[tuple[str, list[Object]]]) -> None:
     if text is None:
         return
     if text.rstrip():
-        blocks[-1] = _text_block(text.rstrip())
+        blocks[-1] = _marked(_text_block(text.rstrip()), blocks[-1])
         return
     blocks.pop()
     if blocks:
@@ -170,7 +199,8 @@ def _trim(turns: list[tuple[str, list[Object]]]) -> None:
 
 
 def _content(blocks: list[Object]) -> Raw:
-    return blocks[0]["text"] if len(blocks) == 1 and _kind(blocks[0]) == "text" else codec.raw(blocks)
+    alone = len(blocks) == 1 and _kind(blocks[0]) == "text" and _MARK not in blocks[0]
+    return blocks[0]["text"] if alone else codec.raw(blocks)
 
 
 def _blocks(raw: Raw | None) -> list[Object]:
@@ -184,11 +214,11 @@ def _blocks(raw: Raw | None) -> list[Object]:
         if kind in ("text", "refusal"):
             inner = codec.as_text(part.get(kind))
             if inner:
-                found.append(_text_block(inner))
+                found.append(_marked(_text_block(inner), part))
         elif kind == "image_url":
-            found.append(_image(part))
+            found.append(_marked(_image(part), part))
         elif kind == "file":
-            found.append(_document(part) or part)
+            found.append(_marked(_document(part) or part, part))
         else:
             found.append(part)
     return found
@@ -234,25 +264,19 @@ def _result(message: Object) -> Object:
 
 def _tool_use(call: Object) -> Object:
     function = codec.as_object(call.get("function")) or {}
-    return {
+    block = {
         "type": codec.raw("tool_use"),
         "id": call.get("id", NULL),
         "name": function.get("name", NULL),
         "input": _input(codec.as_text(function.get("arguments")) or ""),
     }
+    return _marked(block, call)
 
 
 def _input(arguments: str) -> Raw:
     """Return arguments as the object that this API requires.  A model may have written any text."""
     data = arguments.encode()
     return Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT
-
-
-def _text(raw: Raw | None) -> str:
-    text = codec.as_text(raw)
-    if text is not None:
-        return text
-    return _BETWEEN.join(codec.as_text(part.get("text")) or "" for part in codec.as_objects(raw) or ())
 
 
 def _kind(part: Object) -> str:
@@ -282,7 +306,7 @@ def _tool(tool: Object) -> Object:
     found = {key: function[key] for key in ("name", "description") if not codec.is_null(function.get(key))}
     schema = function.get("parameters")
     found["input_schema"] = _NO_PARAMETERS if schema is None or schema in (NULL, EMPTY_OBJECT) else schema
-    return found
+    return _marked(_marked(found, function), tool)
 
 
 def _tool_choice(raw: Raw | None) -> dict[str, object]:

@@ -13,6 +13,7 @@ from msgspec import Raw
 from headgate.dialects.base import (
     Delta,
     Finish,
+    RawDelta,
     ReasoningDelta,
     RefusalDelta,
     Reply,
@@ -23,6 +24,8 @@ from headgate.dialects.base import (
     own_members,
 )
 from headgate.dialects.gemini import errors
+from headgate.dialects.gemini.request import NAME
+from headgate.dialects.gemini.source import CALL, SIGNATURE, TEXT
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec, sse
@@ -41,6 +44,7 @@ class GeminiFace:
         self._reply = reply
         self._model = reply.model
         self._calls: dict[int, tuple[ToolStart, list[str]]] = {}
+        self._signatures: dict[int, Raw] = {}  # of calls
         self._begun = False
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
@@ -74,7 +78,8 @@ class GeminiFace:
     # ------------------------------------------------------------------------------- chunks
 
     def _parts(self, deltas: Sequence[Delta]) -> list[_Members]:
-        """Texts as parts, neighbours of one kind as one; calls are kept."""
+        """Texts as parts, neighbours of one kind as one; calls are kept for the end."""
+        found: list[_Members] = []
         said: list[tuple[bool, str]] = []
         for delta in deltas:
             match delta:
@@ -87,20 +92,26 @@ class GeminiFace:
                 case ToolDelta():
                     if delta.index in self._calls:
                         self._calls[delta.index][1].append(delta.arguments)
+                case RawDelta(key=key, value=value, api=api) if api == NAME:
+                    if key == CALL:
+                        self._signatures[next(reversed(self._calls))] = value
+                    else:
+                        found += _texts(said)
+                        said.clear()
+                        part: _Members = dict(codec.as_object(value) or {})
+                        found.append({"text": "", SIGNATURE: value} if key == TEXT else part)
                 case _:
                     pass
-        found: list[_Members] = []
-        for thought, run in groupby(said, lambda one: one[0]):
-            text = "".join(one[1] for one in run)
-            if text:
-                found.append({"text": text, "thought": True} if thought else {"text": text})
-        return found
+        return found + _texts(said)
 
     def _made(self) -> list[_Members]:
-        return [
-            {"functionCall": {"id": start.id, "name": start.name, "args": _arguments("".join(pieces))}}
-            for _, (start, pieces) in sorted(self._calls.items())
-        ]
+        found: list[_Members] = []
+        for index, (start, pieces) in sorted(self._calls.items()):
+            part: _Members = {"functionCall": {"id": start.id, "name": start.name, "args": _arguments("".join(pieces))}}
+            if index in self._signatures:
+                part[SIGNATURE] = self._signatures[index]
+            found.append(part)
+        return found
 
     def _chunk(self, parts: list[_Members], end: _Members | None = None, more: _Members | None = None) -> bytes:
         return sse.encode(codec.encode(self._response(parts, end or {}, more or {})))
@@ -108,6 +119,16 @@ class GeminiFace:
     def _response(self, parts: list[_Members], end: _Members, more: _Members) -> _Members:
         candidate = {"content": {"role": "model", "parts": parts}, "index": 0, **end}
         return {"candidates": [candidate], "modelVersion": self._model, "responseId": self._reply.ident, **more}
+
+
+def _texts(said: list[tuple[bool, str]]) -> list[_Members]:
+    """Return texts as parts: thoughts, where the first member is true, and the answer."""
+    found: list[_Members] = []
+    for thought, run in groupby(said, lambda one: one[0]):
+        text = "".join(one[1] for one in run)
+        if text:
+            found.append({"text": text, "thought": True} if thought else {"text": text})
+    return found
 
 
 def _arguments(text: str) -> Raw:

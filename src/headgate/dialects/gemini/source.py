@@ -7,7 +7,8 @@ from collections.abc import Sequence
 from msgspec import Raw
 
 from headgate import errors
-from headgate.dialects.base import Delta, Finish, ReasoningDelta, Reply, TextDelta, ToolDelta, ToolStart
+from headgate.dialects.base import Delta, Finish, RawDelta, ReasoningDelta, Reply, TextDelta, ToolDelta, ToolStart
+from headgate.dialects.gemini.request import NAME
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.stream import finishes
 from headgate.dialects.usage import reading as usages
@@ -16,6 +17,9 @@ from headgate.model import Usage
 from headgate.wire import codec, sse
 from headgate.wire.codec import EMPTY_OBJECT, Object
 
+# Where a raw delta stands: a part of its own, or the signature of the call or text before it
+PART, CALL, TEXT = "part", "call", "text"
+SIGNATURE = "thoughtSignature"
 _QUIET = 2.0  # seconds after a finish reason
 _PLAIN = ("STOP", "MAX_TOKENS")  # finish reasons that a finish of ours fully expresses
 
@@ -121,6 +125,7 @@ class GeminiSource:
 
     def _part(self, part: Object, deltas: list[Delta]) -> None:
         text, call = _text(part.get("text")), codec.as_object(part.get("functionCall"))
+        thought = codec.as_boolean(part.get("thought")) is True
         if call is not None:
             index, self._calls = self._calls, self._calls + 1
             ident = _text(call.get("id")) or f"call_{self._reply.ident.rpartition('_')[2]}{index}"
@@ -128,10 +133,13 @@ class GeminiSource:
             arguments = call.get("args", EMPTY_OBJECT)
             deltas.append(ToolDelta(index, "{}" if codec.is_null(arguments) else bytes(arguments).decode()))
         elif text:
-            thought = codec.as_boolean(part.get("thought")) is True
             deltas.append(ReasoningDelta(text) if thought else TextDelta(text))
-        elif part.keys() - {"text", "thought", "thoughtSignature"}:
-            self.skipped += 1  # what only this API has: code that ran, an image
+        elif part.keys() - {"text", "thought", SIGNATURE}:
+            self.skipped += 1
+            deltas.append(RawDelta(PART, codec.raw(part), NAME))  # what only this API has: code that ran, an image
+            return
+        if _text(part.get(SIGNATURE)) and not thought:
+            deltas.append(RawDelta(CALL if call is not None else TEXT, part[SIGNATURE], NAME, shows=False))
 
     def _end(self, word: str, message: str) -> None:
         reason = finishes.reason_of(word) or "stop"
