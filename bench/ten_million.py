@@ -41,6 +41,7 @@ from headgate.wire.records import encode
 DAYS = 90
 BATCH = 20_000
 GOAL_MS = 300.0
+GROUPS = ("model", "provider", "requested", "token", "outcome", "day")  # of the sums that are kept per day
 LIVE_PER_S = 400  # calls that are recorded meanwhile
 NANO = 1_000_000_000
 ATTEMPTS = '[["%s","%s","%s/0",200,"",180,2350000]]'
@@ -227,7 +228,7 @@ async def deep(engine: AsyncEngine, now: int) -> list[tuple[str, str, Question]]
 
 def reports(now: int) -> Iterator[tuple[str, str, Question]]:
     day = 86_400 * NANO
-    for group in usage.GROUPS:
+    for group in GROUPS:
         for days in (1, 30, None):
             for more in ({}, {"token": TOKENS[0]}, {"provider": PROVIDERS[0]}):
                 window = {} if days is None else {"since": now - days * day}

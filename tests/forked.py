@@ -227,6 +227,9 @@ def renew(fds: Mapping[int, int], environ: Mapping[str, str]) -> None:
     os.closerange(_HIGH, 1 << 16)
     os.environ.clear()
     os.environ.update(environ)
+    for path in reversed(list(filter(None, environ.get("PYTHONPATH", "").split(os.pathsep)))):
+        if path not in sys.path:
+            sys.path.insert(0, path)
     time.tzset()
     sys.stdin, sys.stdout, sys.stderr = (
         open(number, mode, closefd=False, errors=errors)  # noqa: SIM115 - for the life of the process

@@ -1,8 +1,8 @@
 """``headgate serve`` and its children, forked from a process whose imports are done (see ``tests.forked``).
 
-The supervisor is the program's own; its ``posix_spawn`` of a child is a fork here, with the same descriptors, signals,
-group and environment.  One start costs a third of a second of CPU instead of four.  The start of a gateway as users
-start it is tested in ``tests/e2e/test_cli_start.py`` and the files beside it that start ``python -m headgate``.
+The supervisor is the program's own.  Its ``posix_spawn`` of a child is a fork here, with the same descriptors, signals,
+group and environment.  A gateway's whole life costs 0.7 s of CPU instead of four.  The start as users start it is
+tested in ``tests/e2e/test_cli_start.py``, and wherever a test runs ``python -m headgate`` or says ``executed``.
 """
 
 from __future__ import annotations
@@ -25,7 +25,6 @@ ENTRIES: dict[str, Callable[[list[str]], object]] = {
     "headgate.app": headgate.app.main,
     "headgate.testing": testing.main,
 }
-_exec = os.posix_spawn
 
 
 def start(cwd: Path, environ: Mapping[str, str], out: int, err: int) -> forked.Forked:
@@ -41,15 +40,15 @@ def main() -> None:
 
 
 def _spawn(
-    path: str,
+    _path: str,
     argv: Sequence[str],
     env: Mapping[str, str],
     *,
     file_actions: Sequence[tuple[Any, ...]],
     **options: Any,
 ) -> int:
-    """``os.posix_spawn`` as the supervisor calls it: standard input is /dev/null, the child's channel is its third
-    descriptor, and its group is its own.
+    """Fork where the supervisor calls ``os.posix_spawn``: with /dev/null as standard input, the child's channel as
+    descriptor 3, and a process group of its own.
     """
     module, *arguments = argv[3:]
     (channel,) = (action[1] for action in file_actions if action[0] == os.POSIX_SPAWN_DUP2)

@@ -39,7 +39,9 @@ def admin(child: Child, method: str, path: str, body: Any = None) -> Any:
 
 def minted(plane: DataPlane, parent: str, **wish: Any) -> Any:
     headers = {"authorization": f"Bearer {parent}"}
-    answer = httpx2.post(f"{plane.url}/v1/tokens", json=wish, headers=headers, trust_env=False, timeout=30)
+    answer = httpx2.post(
+        f"{plane.url}/v1/tokens", json=wish, headers=headers, trust_env=False, verify=False, timeout=30
+    )
     assert answer.is_success, answer.text
     return answer.json()
 

@@ -112,6 +112,8 @@ def test_alerts_reach_webhooks_once(gateway: Make) -> None:
         tested = gate.cli("webhook", "test", "ops")  # behind whatever the restart would have sent
         assert tested.returncode == 0 and "204" in tested.stdout, tested
         assert [one["type"] for one in events(ops)[before:]] == ["webhook.test"], gate.log
+        audited = gate.admin("GET", "/audit?noun=webhook")[1]["data"]
+        assert (audited[0]["id"], audited[0]["action"]) == ("ops", "tested")
         assert sorted(levels(late, "token")) == [80, 90, 100] and levels(late, "tenant") == [80]
         assert "webhook-signature" not in late.requests[-1].headers
 

@@ -339,7 +339,7 @@ def test_bug_after_a_broken_connection_ends_the_call() -> None:
 
     bridge = SimpleNamespace(close=close, error=None)
     relay = Relay(
-        cast(Egress, None), cast(Receipt, SimpleNamespace(client_id="x", holding=None)), cast(Wheel, None), 10.0
+        cast(Egress, None), cast(Receipt, SimpleNamespace(client_id="x", holding=None)), cast(Wheel, None), 10.0, b""
     )
     pump = relay.begin(cast(Upstream, SimpleNamespace(patience=None)), cast(StreamBridge, bridge))
     pump.failed(GatewayError(UPSTREAM_CUT, "cut"))

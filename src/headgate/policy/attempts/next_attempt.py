@@ -24,7 +24,7 @@ from msgspec.structs import replace
 
 from headgate import errors
 from headgate.errors import GatewayError, Retry
-from headgate.model import Attempt, Plan
+from headgate.model import Attempt, Plan, Target
 from headgate.policy.attempts.progress import MOST_RETRIES, CallProgress, Step, TargetProgress
 from headgate.policy.attempts.selection import MARGIN_S, Selection
 from headgate.policy.attempts.strategies import LEARNING, intended_target, order
@@ -51,6 +51,7 @@ class NextAttempt:
 
     # Defaults stand on the class: most calls set none of them
     given_up = ""
+    intended: Target | None = None
     passed_over: dict[str, str] | None = None
     _selection: Selection | None = None
     _why = "first"

@@ -21,9 +21,9 @@ from headgate.model import NOTHING, Alias, Attempt, Call, Limits, Plan, Usage, U
 from headgate.policy.attempts import continuation
 from headgate.ports import StreamBridge, Upstream
 from headgate.serving.call import response_headers
-from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.recovery import Recovery, continues
 from headgate.serving.call.relay import Pump, Relay
+from headgate.serving.call.running import RunningCall
 from headgate.serving.loop.fiber import next_turn
 from headgate.serving.upstream.carriers import Carriers
 from headgate.wire.http import SUCCESSES, returned
@@ -51,7 +51,7 @@ class Answering(Struct):  # made in C, once a call
     client: Client
     call: Call
     plan: Plan
-    receipt: Receipt
+    receipt: RunningCall
     relay: Relay | None
     carriers: Carriers
     limits: Limits
@@ -191,7 +191,7 @@ class Answering(Struct):  # made in C, once a call
         )  # fmt: skip
 
 
-def _up_to(used: Used, receipt: Receipt) -> Used:
+def _up_to(used: Used, receipt: RunningCall) -> Used:
     """What was delivered before the call's hold ended: the rest has come, and was not sent."""
     hold = receipt.holding.hold if receipt.holding is not None else None
     if hold is None:

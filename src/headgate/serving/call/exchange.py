@@ -181,6 +181,7 @@ class Exchange:
         receipt.open(plan, call, named_session(call, headers))
         if keeps or keyed:
             self._replay.keep(request, client, call, plan, receipt, egress)
+        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         return call, plan, next_attempt, step, deadline
 
     def _first_step(
@@ -211,7 +212,6 @@ class Exchange:
         self._health.traffic[step.attempt.target.provider.name] += 1
         if step.claims:
             self._health.commit(step.attempt, step.claims, self._wheel.now)
-        receipt.meant, receipt.passed_over = next_attempt.intended, next_attempt.passed_over
         recovery: Recovery | None = None  # there has been a failure
         if step.wait:
             await self._pause(step.wait, relay, egress)

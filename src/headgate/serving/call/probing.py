@@ -15,7 +15,7 @@ from headgate.errors import GatewayError
 from headgate.model import Attempt, Call, Limits, Usage
 from headgate.policy.health.targets import HealthState, key_of_target
 from headgate.ports import Asking
-from headgate.serving.call.receipt import Receipt
+from headgate.serving.call.running import RunningCall
 from headgate.serving.loop.wheel import Wheel
 from headgate.serving.upstream.carriers import Carriers
 
@@ -26,7 +26,9 @@ _monotonic = time.monotonic
 class Probe:
     """What every probe of a call needs."""
 
-    def __init__(self, carriers: Carriers, health: HealthState, wheel: Wheel, limits: Limits, receipt: Receipt) -> None:
+    def __init__(
+        self, carriers: Carriers, health: HealthState, wheel: Wheel, limits: Limits, receipt: RunningCall
+    ) -> None:
         self._carriers = carriers
         self._health = health
         self._wheel = wheel

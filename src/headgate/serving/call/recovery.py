@@ -21,8 +21,8 @@ from headgate.policy.attempts.next_attempt import NextAttempt
 from headgate.policy.attempts.progress import Step
 from headgate.policy.health.targets import HealthState, Key, blames_our_field, key_of_target
 from headgate.ports import StreamBridge
-from headgate.serving.call.receipt import Receipt
 from headgate.serving.call.relay import Relay
+from headgate.serving.call.running import RunningCall
 from headgate.serving.loop.fiber import Signal
 from headgate.serving.loop.wheel import Wheel
 
@@ -45,7 +45,7 @@ class Recovery:
         next_attempt: NextAttempt,
         health: HealthState,
         wheel: Wheel,
-        receipt: Receipt,
+        receipt: RunningCall,
         relay: Relay | None,
     ) -> None:
         self.asked = call

@@ -23,7 +23,7 @@ from headgate.errors import (
     GatewayError,
 )
 from headgate.model import SeamRecord
-from headgate.serving.call.receipt import Receipt
+from headgate.serving.call.running import RunningCall
 from headgate.wire.http import visible
 
 _monotonic = time.monotonic
@@ -36,7 +36,7 @@ _POOLED = (
 )
 
 
-def of_answer(receipt: Receipt) -> bytes:
+def of_answer(receipt: RunningCall) -> bytes:
     """A whole answer's, and (with the stream's id) a stream's."""
     return b"x-request-id: %b\r\nx-headgate-requested-model: %b\r\nx-headgate-provider: %b\r\n%b%b%b" % (
         (receipt.label or receipt.client_id).encode(),
@@ -50,7 +50,7 @@ def of_answer(receipt: Receipt) -> bytes:
     )
 
 
-def _of_route(receipt: Receipt) -> bytes:
+def _of_route(receipt: RunningCall) -> bytes:
     """Of a call that its first choice did not serve at once: how many attempts there were, and who should have.  Of one
     that uses the response cache: how.
     """
@@ -68,11 +68,11 @@ def seam_comment(seam: SeamRecord) -> bytes:
     return b": continued after %d characters by %b\n\n" % (seam.after, visible(seam.target))
 
 
-def of_stream(receipt: Receipt) -> bytes:
+def of_stream(receipt: RunningCall) -> bytes:
     return b"x-headgate-stream-id: %b\r\n%b" % (receipt.client_id.encode(), of_answer(receipt))
 
 
-def of_error(error: GatewayError, receipt: Receipt) -> bytes:
+def of_error(error: GatewayError, receipt: RunningCall) -> bytes:
     """An error's: which call failed, which target was asked last, and when the client may come again."""
     out = b"x-request-id: %b\r\n" % (receipt.label or receipt.client_id).encode()
     if receipt.requested:
@@ -116,7 +116,7 @@ def of_refusal(error: GatewayError) -> bytes:
     return out
 
 
-def timing(receipt: Receipt) -> bytes:
+def timing(receipt: RunningCall) -> bytes:
     """Server-Timing (W3C): the phases that have happened, in milliseconds.
 
     ``gateway`` is what was neither waiting for a connection nor for the provider.

@@ -17,7 +17,7 @@ from headgate.policy.admission.wants import Wants
 from headgate.policy.routing.router import Router, session_of
 from headgate.ports import Counters
 from headgate.serving.call.admission.holding import Holding, ReplayHolding
-from headgate.serving.call.receipt import Receipt
+from headgate.serving.call.running import RunningCall
 
 _now = time.time
 
@@ -31,7 +31,7 @@ class Admission:
         self._wants = Wants(self._learnt)
 
     def admit(
-        self, call: Call, grant: Grant, plan: Plan, headers: Mapping[bytes, bytes], receipt: Receipt, router: Router
+        self, call: Call, grant: Grant, plan: Plan, headers: Mapping[bytes, bytes], receipt: RunningCall, router: Router
     ) -> tuple[Call, Plan]:
         """Return the call and its plan as they may run.  Raises GatewayError: 402 and 429 where a budget or a limit
         stands in the way, 503 where it is not known what is spent of a hard budget.
@@ -66,12 +66,12 @@ class Admission:
         )  # groups of a model may count this one, and not that
         return self._take(quotas, call, replace(cheaper, requested=plan.requested), receipt)
 
-    def attach_standing(self, receipt: Receipt, router: Router) -> None:
+    def attach_standing(self, receipt: RunningCall, router: Router) -> None:
         """What is left of its limits is in the answer of a call that fails before it is admitted, too."""
         if receipt.holding is None and receipt.grant is not None and not router.quotas.empty:
             receipt.holding = Holding(self._counters, router.quotas.of(receipt.grant), self._learnt)
 
-    def _take_replay(self, quotas: Quotas, receipt: Receipt) -> None:
+    def _take_replay(self, quotas: Quotas, receipt: RunningCall) -> None:
         """Admit a call that is answered from the response cache: no model serves it, and it costs neither tokens nor
         money.  Raises GatewayError (429).
         """
@@ -79,7 +79,7 @@ class Admission:
         hold = self._counters.take(Want(receipt.id, left, 0, Extent(0, 0, 0)), time.time())
         receipt.holding = ReplayHolding(self._counters, left, self._learnt, hold)
 
-    def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: Receipt) -> tuple[Call, Plan]:
+    def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: RunningCall) -> tuple[Call, Plan]:
         """Admit the call by this plan, or by those of its attempts that a hard budget can pay."""
         if not self._counters.restored and quotas.hard:
             raise unknown_spend()
