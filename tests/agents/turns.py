@@ -101,10 +101,11 @@ def _chat_events(turn: Turn, number: int) -> list[bytes]:
 
 
 def _chat_document(turn: Turn, number: int) -> dict[str, Any]:
-    message: dict[str, Any] = {"role": "assistant", "content": turn.text or None}
+    message: dict[str, Any] = {"role": "assistant", "content": turn.text or None, "refusal": None}
     if turn.calls:
         message["tool_calls"] = _chat_calls(turn, number)
-    choice = {"index": 0, "message": message, "finish_reason": "tool_calls" if turn.calls else "stop"}
+    finish = "tool_calls" if turn.calls else "stop"
+    choice = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish}
     whole = {"id": "c", "object": "chat.completion", "created": 1, "model": "m", "choices": [choice]}
     return {**whole, "usage": _CHAT_USAGE}
 

@@ -191,6 +191,15 @@ def test_models_that_require_signatures_are_told_there_is_none() -> None:
     assert found["generationConfig"]["thinkingConfig"]["thinkingLevel"] == "medium"
 
 
+def test_calls_of_other_models_get_a_signature_where_a_model_requires_one() -> None:
+    mine = {"functionCall": {"name": "now"}, "thoughtSignature": "c2ln"}
+    turns = [HI, {"role": "model", "parts": [CALL, CALL]}, HI, {"role": "model", "parts": [mine, CALL]}, HI]
+    body = json.loads(request.render(read(contents=turns), target("gemini-3-pro"), False).body)
+    given = {**CALL, "thoughtSignature": "skip_thought_signature_validator"}
+    assert body["contents"] == [HI, {"role": "model", "parts": [given, CALL]}, *turns[2:]]
+    assert json.loads(request.render(read(contents=turns), target(), False).body)["contents"] == turns
+
+
 def test_paths_name_model_and_method() -> None:
     for root in (b"/v1beta/models/", b"/v1/models/", b"/models/"):
         assert request.parted(root + b"up/a%3Ab/c:streamGenerateContent") == ("up/a:b/c", "streamGenerateContent")

@@ -116,6 +116,18 @@ def test_tools() -> None:
     assert "tools" not in chat(tools=[{"type": "web_search"}], tool_choice="auto", parallel_tool_calls=True)
 
 
+def test_members_without_a_form_in_chat_are_named() -> None:
+    """Those of a request of Codex, and others."""
+    codex = {
+        "client_metadata": {"session_id": "s"}, "reasoning": {"effort": "low", "summary": "auto"}, "store": False,
+        "include": ["reasoning.encrypted_content", "message.output_text.logprobs"], "prompt_cache_key": "k",
+    }  # fmt: skip
+    others = {"truncation": "disabled", "metadata": {"a": "b"}, "max_tool_calls": 3, "user": None}
+    call = read(json.dumps({"model": "m", "input": "Hi", "presence_penalty": 1, **codex, **others}).encode())
+    names = ("client_metadata", "max_tool_calls", "reasoning.summary", "include.reasoning.encrypted_content")
+    assert call.lost == names and call.body["presence_penalty"] == codec.raw(1)
+
+
 @pytest.mark.parametrize(
     ("choice", "expected"),
     [

@@ -40,7 +40,7 @@ _BETWEEN = "\n\n"
 
 def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
     """Return an upstream request's members, and the names of the client's members that it does not have."""
-    levelled = target.upstream_model.rpartition("/")[2].startswith(_LEVELLED)
+    levelled = is_levelled(target)
     system, contents = _contents(codec.as_objects(body["messages"]) or [], signed=levelled)
     found: Object = {"contents": codec.raw(contents)}
     if system:
@@ -49,6 +49,27 @@ def members(body: Object, target: Target) -> tuple[Object, tuple[str, ...]]:
     if config:
         found["generationConfig"] = codec.raw(config)
     return found | _tools(body), _left_out(body)
+
+
+def is_levelled(target: Target) -> bool:
+    """True if the model takes a level of thinking, and requires signatures of calls."""
+    return target.upstream_model.rpartition("/")[2].startswith(_LEVELLED)
+
+
+def signed(contents: list[Object]) -> list[Object]:
+    """Return a client's own contents with a signature on the first call of each turn: another model's calls have
+    none.
+    """
+    return [_signed(content) for content in contents]
+
+
+def _signed(content: Object) -> Object:
+    parts = codec.as_objects(content.get("parts")) or []
+    first = next((part for part in parts if not part.keys().isdisjoint(("functionCall", "function_call"))), None)
+    if first is None or not first.keys().isdisjoint(("thoughtSignature", "thought_signature")):
+        return content
+    first["thoughtSignature"] = _NO_SIGNATURE
+    return {**content, "parts": codec.raw(parts)}
 
 
 def _left_out(body: Object) -> tuple[str, ...]:

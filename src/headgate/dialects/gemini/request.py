@@ -112,6 +112,8 @@ def _members(call: Call, target: Target) -> tuple[Object, tuple[str, ...]]:
     dropped: tuple[str, ...] = ()
     if call.dialect == NAME and call.native is not None:
         members = call.native.copy()
+        if from_chat.is_levelled(target):
+            members["contents"] = codec.raw(from_chat.signed(as_contents(members["contents"]) or []))
     else:
         members, lost = from_chat.members(call.body, target)
         dropped = tuple(dict.fromkeys((*call.lost, *lost, *unfit(call.thoughts))))

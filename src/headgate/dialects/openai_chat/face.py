@@ -78,7 +78,8 @@ class ChatFace:
         self, deltas: Sequence[Delta], model: str, usage: Usage, extra: bytes | None, trace: bytes | None
     ) -> bytes:
         finish = finish_of(deltas)
-        choice: Members = {"index": 0, "message": _message(deltas), "finish_reason": finish.reason}
+        message = {"refusal": None, **_message(deltas)}
+        choice: Members = {"index": 0, "message": message, "logprobs": None, "finish_reason": finish.reason}
         if finish.word:
             choice["native_finish_reason"] = finish.word
         return codec.encode(

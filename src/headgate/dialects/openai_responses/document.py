@@ -31,12 +31,12 @@ _REPEATED: Mapping[str, object] = {
     "service_tier": "default",
     "temperature": 1.0,
     "tool_choice": "auto",
-    "tools": [],
     "top_logprobs": 0,
     "top_p": 1.0,
     "truncation": "disabled",
     "user": None,
 }
+_FUNCTION = {"description": None, "parameters": None, "strict": None}  # members that every repeated function has
 _TEXT = {"format": {"type": "text"}}
 _REASONING = {"effort": None, "summary": None}
 
@@ -64,6 +64,7 @@ def response(
         "model": model,
         "output": output,
         **repeated,
+        "tools": _tools(native),
         "reasoning": {**_REASONING, **(codec.as_object(native.get("reasoning")) or {})},
         "store": False,
         "text": {**_TEXT, **(codec.as_object(native.get("text")) or {})},
@@ -94,6 +95,11 @@ def counts(usage: Usage) -> Members:
 def _given(native: Object, name: str, otherwise: object) -> object:
     raw = native.get(name, NULL)
     return otherwise if raw == NULL else raw
+
+
+def _tools(native: Object) -> list[object]:
+    tools = codec.as_objects(native.get("tools")) or ()
+    return [{**_FUNCTION, **tool} if codec.as_text(tool.get("type")) == "function" else tool for tool in tools]
 
 
 # ------------------------------------------------------------------------------------- output items

@@ -17,9 +17,18 @@ from headgate.wire.codec import NULL, Object
 CUSTOM_INPUT = "input"  # the only parameter of a function that stands for a custom tool
 _AS_THEY_ARE = (
     "model", "stream", "temperature", "top_p", "parallel_tool_calls", "user", "safety_identifier", "prompt_cache_key",
-    "prompt_cache_retention", "service_tier",
+    "prompt_cache_retention", "service_tier", "presence_penalty", "frequency_penalty",
 )  # fmt: skip
 _RENAMED = {"max_output_tokens": "max_tokens"}
+_LOGPROBS = "message.output_text.logprobs"
+# Members that are translated, or that the gateway answers itself
+_TAKEN = frozenset(
+    (
+        *_AS_THEY_ARE, *_RENAMED, "input", "instructions", "reasoning", "text", "tools", "tool_choice", "include",
+        "top_logprobs", "metadata", "store", "background", "stream_options",
+    )
+)  # fmt: skip
+_NEUTRAL = {"truncation": codec.raw("disabled")}
 _CALLS = ("function_call", "custom_tool_call")
 _RESULTS = ("function_call_output", "custom_tool_call_output")
 _ROLES = ("user", "assistant", "system", "developer")
@@ -64,7 +73,7 @@ def members(native: Object, may_be_empty: bool = False) -> Object:
     else:
         found.pop("parallel_tool_calls", None)
     top = codec.as_integer(native.get("top_logprobs"))
-    if "message.output_text.logprobs" in (codec.as_texts(native.get("include")) or ()):
+    if _LOGPROBS in (codec.as_texts(native.get("include")) or ()):
         found["logprobs"] = codec.raw(True)
         if top:
             found["top_logprobs"] = native["top_logprobs"]
@@ -83,6 +92,14 @@ def special_tools(native: Object) -> dict[str, Special]:
 def left_out(native: Object) -> tuple[str, ...]:
     """Return the members that have no form in chat completions, as an operator reads them."""
     found = [f"tools.{_kind(tool)}" for tool, _ in _tools_of(native) if _kind(tool) not in _FUNCTIONS]
+    found += [
+        name
+        for name, raw in native.items()
+        if name not in _TAKEN and not codec.is_null(raw) and raw != _NEUTRAL.get(name)
+    ]
+    reasoning = codec.as_object(native.get("reasoning")) or {}
+    found += [f"reasoning.{name}" for name, raw in reasoning.items() if name != "effort" and not codec.is_null(raw)]
+    found += [f"include.{name}" for name in codec.as_texts(native.get("include")) or () if name != _LOGPROBS]
     items = codec.as_objects(native.get("input")) or ()
     found += [f"input.{kind}" for item in items if (kind := _kind(item)) not in ("message", "", *_CALLS, *_RESULTS)]
     return tuple(dict.fromkeys(found))
