@@ -123,7 +123,7 @@ class Rows:
             chance.random() < 0.7, label, None, None, provider, model, prompt, completion, "provider",
             at + duration * 1000, outcome, status, code, prompt // 3, 0, 0, cost, duration, 20, 0, 180_000,
             300_000, completion * 190, ATTEMPTS % (provider, model, provider), "genai-prices 0.2.3",
-            None, None, None, "", None, None, None, 0, None, None, None, None,
+            None, None, None, "", None, None, None, 0, None, None, None, None, None, None,
         )
         # fmt: on
 

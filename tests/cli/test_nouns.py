@@ -236,16 +236,19 @@ def test_more_requests_than_a_page_has(mock: Gateway) -> None:
 
 
 def test_follow_shows_each_new_request_once(mock: Gateway) -> None:
+    mock.good("chat", "-m", "mock/lorem", "x")
+    wait_until(lambda: bool(mock.told("requests", "--requested", "mock/lorem")))
     process = subprocess.Popen(
         [sys.executable, "-m", "headgate", "requests", "--follow", "--json", "-n", "1", "--requested", "mock/lorem"],
         cwd=mock.home, env=mock.environ, stdout=subprocess.PIPE, text=True,
         preexec_fn=lambda: signal.signal(signal.SIGINT, signal.SIG_DFL),
     )  # fmt: skip
     try:
-        time.sleep(1.5)
-        mock.good("chat", "-m", "mock/lorem", "x")
         assert process.stdout is not None
-        assert json.loads(process.stdout.readline())["requested_model"] == "mock/lorem"
+        latest = json.loads(process.stdout.readline())
+        mock.good("chat", "-m", "mock/lorem", "x")
+        new = json.loads(process.stdout.readline())
+        assert new["requested_model"] == "mock/lorem" and new["id"] != latest["id"]
         time.sleep(2.5)
     finally:
         process.send_signal(signal.SIGINT)

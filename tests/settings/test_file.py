@@ -221,7 +221,7 @@ tokens:
         (PROVIDER + "aliases: {org/small: {}}", "aliases.org/small: is also the id of a model"),
         (PROVIDER + "aliases: {up-a/big: {}}", "aliases.up-a/big: also names a model of provider up-a"),
         ("aliases: {builtin/echo: {}}", "aliases.builtin/echo: also names a model of provider builtin"),
-        ("aliases: {a: {cache: {ttl_s: 60}}}", "aliases.a.cache: not supported in this version (it comes with step 5)"),
+        ("aliases: {a: {cache: {ttl_s: 59}}}", "aliases.a.cache.ttl_s: must be at least 60"),
         ("aliases: {a: {queue: {size: -1}}}", "aliases.a.queue.size: must not be negative"),
         ("aliases: {a: {queue: {wait: 1}}}", "aliases.a.queue.wait: unknown key; did you mean wait_s?"),
         ("aliases: {a: {strategy: random}}", "aliases.a.strategy: must be 'priority', 'weighted', 'cheapest', 'fastest' or 'balanced'"),

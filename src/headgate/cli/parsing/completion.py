@@ -141,9 +141,10 @@ WHERE: dict[str, dict[str, Source]] = {
     "budget remove": {"name": budgets},
     "prompt list": {"tenant": tenants},
     **{
-        f"prompt {verb}": {"name": prompts, "tenant": tenants, "role": choices(words.PromptRole)}
-        for verb in ("show", "set", "versions", "label", "diff", "render", "remove")
+        f"prompt {verb}": {"name": prompts, "tenant": tenants}
+        for verb in ("show", "versions", "label", "diff", "render", "remove")
     },
+    "prompt set": {"name": prompts, "tenant": tenants, "role": choices(words.PromptRole)},
     "token rotate": {"ident": tokens},
     "token revoke": {"ident": tokens},
     "user add": {"role": ROLES, "tenant": tenants},

@@ -169,7 +169,7 @@ class Routes:
 
     def refuse(self, error: GatewayError, request: Request, egress: Egress, fields: bytes = b"") -> None:
         self._refusals.count(error.kind.code)
-        client = self._client_of(request.path)
+        client = self._client_of(request)
         egress.answer(error.kind.status, response_headers.of_refusal(error) + fields, client.error_body(error))
 
     def allowed_origin(self, origin: bytes) -> bytes | None:
@@ -177,11 +177,12 @@ class Routes:
             return b"*"
         return origin if origin in self._origins else None
 
-    def _client_of(self, path: bytes) -> Client:
-        found = self._clients.get(path)
-        if found is None:
-            found = next((client for root, client in self._roots.items() if path.startswith(root)), registry.DEFAULT)
-        return found
+    def _client_of(self, request: Request) -> Client:
+        """The API whose errors the request's sender reads."""
+        found = self._clients.get(request.path)
+        if found is None and b":" in request.path:
+            found = next((client for root, client in self._roots.items() if request.path.startswith(root)), None)
+        return found or registry.DEFAULT
 
     def _collection(self, path: bytes) -> dict[bytes, Operation] | None:
         """The operations on one member: ids may have slashes."""
@@ -200,6 +201,10 @@ class Routes:
 
     def _call_named(self, client: Client, request: Request, egress: Egress) -> None:
         """A call, or a count, whose path names its model and its method."""
+        if b":" not in request.path:
+            said = "this path takes GET; a call names its method behind the model and a colon"
+            self.refuse(GatewayError(METHOD_NOT_ALLOWED, said), request, egress, b"Allow: GET, HEAD, OPTIONS\r\n")
+            return
         _adopt_key(request)
         client = client.begin(request.path, request.query)
         if client.counts is not None:
