@@ -54,7 +54,9 @@ def check(
     token = header[7:].strip() if header[:7].lower() == b"bearer " else b""
     grant = tokens.get(digester(token)) if len(token) <= MAX_TOKEN else None
     if grant is None:
-        key = headers.get(b"x-api-key", headers.get(b"x-goog-api-key"))
+        key, other = headers.get(b"x-api-key"), headers.get(b"x-goog-api-key")
+        if other is not None and (key is None or digester(key.strip()[:MAX_TOKEN]) not in tokens):
+            key = other
         grant = _by_key(key, header, token, tokens, digester)
     if grant.expires is not None and grant.expires <= now:
         raise GatewayError(EXPIRED_KEY, f"the API key {grant.name!r} has expired; ask for a new one")

@@ -184,3 +184,12 @@ def test_error_types(kind: errors.Kind, word: str) -> None:
     error.not_continued = "nobody left"
     (event,) = parse(CLIENT.error_event(error, "msg_1"))
     assert event == {"type": "error", "error": {**inner, "not_continued": "nobody left"}, "request_id": "msg_1"}
+
+
+def test_text_within_a_call_takes_nothing_from_its_arguments() -> None:
+    """A block cannot be opened again, so the text follows the call."""
+    found = streamed(
+        [ToolStart(0, "c1", "f"), ToolDelta(0, '{"a":'), TextDelta("x"), ToolDelta(0, "1}")], Finish("tool_calls")
+    )
+    call, text = joined(found)
+    assert (call["input"], text["text"]) == ({"a": 1}, "x")

@@ -87,7 +87,7 @@ def test_items_of_an_answer() -> None:
     assert [done[i] for i in range(4)] == response["output"]
     assert len({item["id"] for item in response["output"]}) == 4
     assert response["usage"] == {
-        "input_tokens": 18, "input_tokens_details": {"cached_tokens": 5}, "output_tokens": 15,
+        "input_tokens": 18, "input_tokens_details": {"cached_tokens": 5, "cache_write_tokens": 0}, "output_tokens": 15,
         "output_tokens_details": {"reasoning_tokens": 3}, "total_tokens": 33,
     }  # fmt: skip
     assert (response["instructions"], response["temperature"], response["store"]) == ("Be short.", 0.5, False)

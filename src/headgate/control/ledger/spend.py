@@ -12,7 +12,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping
 from typing import Any, NamedTuple
 
-from sqlalchemy import ColumnElement, func, or_, select
+from sqlalchemy import ColumnElement, and_, func, or_, select
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
 
 from headgate.catalog.money import NANO
@@ -46,6 +46,10 @@ class Life(NamedTuple):
     since: float
 
 
+ServedAs = frozenset[tuple[str, str]]
+"""Providers and their own names of a model, as receipts have them."""
+
+
 class _Holder(NamedTuple):
     """A token, a tenant or a group that has a limit or a budget.  ``accounts``: whose calls count, but for a group."""
 
@@ -54,6 +58,7 @@ class _Holder(NamedTuple):
     budget: Budget | None
     group: CallGroup | None = None
     accounts: tuple[str, ...] = ()
+    served: ServedAs = frozenset()  # of a group of a model
 
 
 class _Holders:
@@ -72,7 +77,7 @@ class _Holders:
             yield from self._of_account.get(account, ())
         tags = json.loads(row["tags"]) if row["tags"] else {}
         for one in self.groups:
-            if one.group is not None and group_matches(one.group, row, tags):
+            if one.group is not None and group_matches(one.group, row, tags, one.served):
                 yield one.key
 
 
@@ -122,7 +127,9 @@ async def _holders(connection: AsyncConnection, snapshot: Snapshot) -> _Holders:
     for tenant in snapshot.tenants.values():
         key = TENANT + tenant.name
         found.append(_Holder(key, tenant.limits, tenant.budget, None, (key,)))
-    found += [_Holder(f"group:{one.id}", one.limits, one.budget, one) for one in snapshot.groups]
+    for group in snapshot.groups:
+        served = served_as(group.model, snapshot)
+        found.append(_Holder(f"group:{group.id}", group.limits, group.budget, group, served=served))
     return _Holders(one for one in found if one.budget is not None or one.limits != CallLimits())
 
 
@@ -146,7 +153,10 @@ async def _spent(connection: AsyncConnection, holders: Mapping[str, _Holder], no
             if one.group is None:
                 found[one.key] = sum(totals[account] for account in one.accounts)
             else:
-                where = (_row.id >= first_of(int(since * NANO)), *_matching(one.group, connection.dialect.name))
+                where = (
+                    _row.id >= first_of(int(since * NANO)),
+                    *_matching(one.group, connection.dialect.name, one.served),
+                )
                 found[one.key] = int(await connection.scalar(select(func.sum(_row.cost)).where(*where)) or 0)
     return found
 
@@ -168,7 +178,7 @@ async def _of_accounts(connection: AsyncConnection, accounts: list[str], since: 
                 found[prefix + name] += int(total or 0)
 
 
-def _matching(group: CallGroup, dialect: str) -> list[ColumnElement[bool]]:
+def _matching(group: CallGroup, dialect: str, served: ServedAs) -> list[ColumnElement[bool]]:
     where: list[ColumnElement[bool]] = [
         tag_value(_row.tags, name, dialect) == value for name, value in group.tags.items()
     ]
@@ -179,7 +189,9 @@ def _matching(group: CallGroup, dialect: str) -> list[ColumnElement[bool]]:
     if group.user:
         where.append(_row.client_user == group.user)
     if group.model:
-        where.append(or_(_row.model == group.model, _row.provider + "/" + _row.model == group.model))
+        named = _row.model == group.model, _row.provider + "/" + _row.model == group.model
+        pairs = [and_(_row.provider == provider, _row.model == model) for provider, model in sorted(served)]
+        where.append(or_(*named, *pairs))
     return where
 
 
@@ -198,7 +210,7 @@ async def _today(connection: AsyncConnection, holders: Mapping[str, _Holder], mi
     found = {key: sum(counts[account] for account in one.accounts) for key, one in limited.items()}
     for key, one in limited.items():
         if one.group is not None:
-            where = (since, *_matching(one.group, connection.dialect.name))
+            where = (since, *_matching(one.group, connection.dialect.name, one.served))
             found[key] = int(await connection.scalar(select(func.count()).select_from(requests).where(*where)) or 0)
     return found
 
@@ -233,12 +245,23 @@ async def _of_life(connection: AsyncConnection, life: Life) -> list[Mapping[str,
     return await _rows(connection, (_row.id >= first) & (_row.boot == life.boot))
 
 
-def group_matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str]) -> bool:
-    """True where a receipt's row counts against a group."""
+def served_as(model: str, snapshot: Snapshot) -> ServedAs:
+    """Return the names under which receipts have the calls of ``model``: a row may send another name upstream."""
+    found = set()
+    for provider in snapshot.providers.values() if model else ():
+        for ident, row in (*provider.catalog.items(), *(provider.models or {}).items()):
+            if model in (ident, f"{provider.name}/{ident}"):
+                found.add((provider.name, row.upstream_model or ident))
+    return frozenset(found)
+
+
+def group_matches(group: CallGroup, row: Mapping[str, Any], tags: Mapping[str, str], served: ServedAs) -> bool:
+    """True where a receipt's row counts against a group, whose model is ``served`` under these names."""
     if any(tags.get(name) != value for name, value in group.tags.items()):
         return False
     if group.session and group.session != row["session"]:
         return False
     if group.user and group.user != row["client_user"]:
         return False
-    return not group.model or group.model in (row["model"], f"{row['provider']}/{row['model']}")
+    names = row["model"], f"{row['provider']}/{row['model']}"
+    return not group.model or group.model in names or (row["provider"], row["model"]) in served

@@ -6,7 +6,7 @@ import json
 from collections.abc import Iterator, Mapping
 from typing import Any
 
-from headgate.control.ledger.spend import group_matches
+from headgate.control.ledger.spend import group_matches, served_as
 from headgate.model import Grant, Snapshot
 from headgate.policy.admission.quotas import QuotaTable
 
@@ -18,6 +18,7 @@ class BudgetedHolders:
         self.snapshot = snapshot
         self._table = QuotaTable(snapshot)
         self._groups = [group for group in snapshot.groups if group.budget is not None]
+        self._served = {group.id: served_as(group.model, snapshot) for group in self._groups}
         self._grants: dict[str, Grant] | None = None
         self._of_grant: dict[str, tuple[str, ...]] = {}
 
@@ -32,7 +33,9 @@ class BudgetedHolders:
         yield from self._of_token(row["grant_id"])
         if self._groups:
             tags = json.loads(row["tags"]) if row["tags"] else {}
-            yield from (f"group:{group.id}" for group in self._groups if group_matches(group, row, tags))
+            for group in self._groups:
+                if group_matches(group, row, tags, self._served[group.id]):
+                    yield f"group:{group.id}"
 
     def name(self, key: str) -> str:
         """The name of a token or a tenant; its id where it is gone."""

@@ -53,6 +53,9 @@ class SpendRates:
             self._add(row["created_at"] // MINUTE_NS, row["grant_id"], row["tenant"], row["cost"])
 
     def _add(self, minute: int, grant: str, tenant: str | None, cost: int) -> None:
+        if minute not in self._minutes:
+            for old in [one for one in self._minutes if one < minute - 2 * MINUTES]:
+                del self._minutes[old]
         sums = self._minutes.setdefault(minute, defaultdict(int))
         for key in (EVERYTHING, TOKEN + grant, *((TENANT + tenant,) if tenant else ())):
             sums[key] += cost

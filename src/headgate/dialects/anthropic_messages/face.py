@@ -68,6 +68,7 @@ class MessagesFace:
         self._signed = False  # the open block of thinking has its signature
         self._call = -1  # whose block is open, or was the last
         self._later: dict[int, tuple[ToolStart, list[str]]] = {}  # calls after the open one
+        self._behind: list[TextDelta | RefusalDelta | ReasoningDelta] = []  # came while a call was open
         self._refused = False
 
     def put(self, deltas: Sequence[Delta], model: str) -> bytes:
@@ -90,6 +91,10 @@ class MessagesFace:
         if not self._begun:
             self._begun = True
             events.append(self._start(self._reply.model))
+        self._close(events)
+        behind, self._behind = self._behind, []
+        for delta in behind:
+            self._put(delta, events)
         self._close(events)
         events += [event({**members, **own_members(extra, trace)}), MESSAGE_STOP]
         return b"".join(events)
@@ -123,6 +128,8 @@ class MessagesFace:
 
     def _put(self, delta: Delta, events: list[bytes]) -> None:
         match delta:
+            case TextDelta() | RefusalDelta() | ReasoningDelta() if self._open == "tool_use":
+                self._behind.append(delta)  # more of the call's arguments may follow, and a block cannot be reopened
             case TextDelta() | RefusalDelta():
                 self._refused = self._refused or isinstance(delta, RefusalDelta)
                 self._ensure("text", events)
@@ -164,7 +171,7 @@ class MessagesFace:
 
     def _sign(self, signature: str, events: list[bytes]) -> None:
         self._signed = True
-        sealed = seals.sealed(signature, self._reply.family)
+        sealed = seals.sealed(signature, self._reply.family) or seals.NOBODYS
         events.append(self._delta({"type": "signature_delta", "signature": sealed}))
 
     def _tool(self, start: ToolStart, events: list[bytes]) -> None:
@@ -185,7 +192,7 @@ class MessagesFace:
         """End the open block, and write the calls that waited for its end."""
         if not self._open:
             return
-        if self._open == "thinking" and not self._signed and self._reply.family not in seals.NATIVE:
+        if self._open == "thinking" and not self._signed and self._reply.family:
             self._sign("", events)
         events.append(block_stop(self._index))
         self._open = ""

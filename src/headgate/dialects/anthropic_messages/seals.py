@@ -16,6 +16,7 @@ from headgate.wire.codec import Object
 THINKING = "messages.thinking"
 NATIVE = frozenset(("", "anthropic"))  # families whose signatures carry no name
 _MARK = "hg1:"
+NOBODYS = f"{_MARK}none:"  # of reasoning that broke off before its signature: no family opens it
 _NO_BLOCKS = codec.raw([])
 _MEMBERS = {"thinking": "signature", "redacted_thinking": "data"}
 

@@ -239,7 +239,7 @@ class MessagesSource:
         block = self._blocks.pop(index, None)
         if block is not None and block.call >= 0 and not block.fed:
             input_ = Raw(block.input)
-            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.input.decode()))
+            deltas.append(ToolDelta(block.call, "{}" if input_ == NULL else block.input.decode(errors="replace")))
         if block is not None and block.own is not None:
             if codec.as_object(block.input) is not None:
                 block.own["input"] = Raw(block.input)

@@ -7,6 +7,7 @@ from functools import partial
 from headgate.dialects.anthropic_messages import seals
 from headgate.dialects.anthropic_messages.events import usage_members
 from headgate.dialects.anthropic_messages.face import MessagesFace
+from headgate.dialects.anthropic_messages.passing_source import is_utf8
 from headgate.dialects.anthropic_messages.source import MessagesSource
 from headgate.dialects.base import Answer, Reply, own_members
 from headgate.dialects.composed import whole_answer
@@ -18,6 +19,8 @@ def passed_answer(body: bytes, reply: Reply) -> Answer:
     """Return the client's answer.  It is the upstream's, but for the message's id and the makers of signatures.  An
     answer in another form than a document is composed anew.
     """
+    if not is_utf8(body):
+        body = codec.repair(body)
     source = MessagesSource(reply)
     answer = whole_answer(source, MessagesFace(reply), body, reply)
     top = codec.as_object(body)

@@ -12,13 +12,13 @@ from msgspec.structs import replace
 
 from headgate.dialects import saved_prompts
 from headgate.dialects.gemini import from_chat
-from headgate.dialects.gemini.to_chat import GeminiConversion, as_contents, snake
+from headgate.dialects.gemini.to_chat import GeminiConversion, as_contents, parts_of, snake
 from headgate.dialects.openai_chat.prompt import ChatPrompt
 from headgate.dialects.openai_chat.quirks import unfit
 from headgate.dialects.openai_chat.request import invalid, read_model, read_options, read_trace, with_parameters
 from headgate.model import Call, PromptMessage, Rendered, Target
 from headgate.wire import codec
-from headgate.wire.codec import EMPTY_ARRAY, Object
+from headgate.wire.codec import EMPTY_ARRAY, NULL, Object
 
 NAME = "gemini"
 MODELS = "/models/"
@@ -67,9 +67,11 @@ def with_prompt(call: Call, messages: Sequence[PromptMessage]) -> Call:
         native["systemInstruction" if snake(name) == "system_instruction" else name] = value
     instructions, turns = saved_prompts.parted(messages)
     if instructions:
-        own = codec.as_object(native.get("systemInstruction")) or {}
-        parts = [codec.raw({"text": text}) for text in instructions] + (codec.as_list(own.get("parts")) or [])
-        native["systemInstruction"] = codec.raw({**own, "parts": parts})
+        own = native.get("systemInstruction", NULL)
+        parts: list[object] = [{"text": text} for text in instructions]
+        native["systemInstruction"] = codec.raw(
+            {"parts": parts + ([] if own == NULL else parts_of(own, "systemInstruction"))}
+        )
     said: list[object] = [
         {"role": "model" if one.role == "assistant" else "user", "parts": [{"text": one.text}]} for one in turns
     ]
@@ -119,6 +121,9 @@ def _members(call: Call, target: Target) -> tuple[Object, tuple[str, ...]]:
         dropped = tuple(dict.fromkeys((*call.lost, *lost, *unfit(call.thoughts))))
     row = target.row
     if row is not None and (row.param_defaults or row.param_drop or row.param_map):
+        members = {
+            ("generationConfig" if snake(name) == "generation_config" else name): members[name] for name in members
+        }
         config = codec.as_object(members.get("generationConfig")) or {}
         dropped += tuple(name for name in row.param_drop if name in config)
         members["generationConfig"] = codec.raw(with_parameters(config, row))

@@ -34,7 +34,7 @@ def _converted(value: object, depth: int) -> object:
             nullable = member is True
         elif key == "propertyOrdering":
             continue
-        elif key in _NUMBERS and isinstance(member, str) and member.isdigit():
+        elif key in _NUMBERS and isinstance(member, str) and member.isascii() and member.isdigit() and len(member) < 19:
             found[key] = int(member)  # int64 is a string in this API's JSON
         elif key in _SCHEMAS:
             found[key] = _converted(member, depth + 1)

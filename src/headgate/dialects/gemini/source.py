@@ -112,7 +112,8 @@ class GeminiSource:
         self.model = _text(top.get("modelVersion")) or self.model
         if codec.as_object(top.get("usageMetadata")):
             self._usage = usages.merge(self._usage, top["usageMetadata"])
-        for candidate in (codec.as_objects(top.get("candidates")) or ())[:1]:
+        candidates = codec.as_objects(top.get("candidates")) or ()
+        for candidate in [one for one in candidates if not codec.as_integer(one.get("index"))][:1]:
             content = codec.as_object(candidate.get("content")) or {}
             for part in codec.as_objects(content.get("parts")) or ():
                 self._part(part, deltas)
@@ -131,7 +132,9 @@ class GeminiSource:
             ident = _text(call.get("id")) or f"call_{self._reply.ident.rpartition('_')[2]}{index}"
             deltas.append(ToolStart(index, ident, _text(call.get("name"))))
             arguments = call.get("args", EMPTY_OBJECT)
-            deltas.append(ToolDelta(index, "{}" if codec.is_null(arguments) else bytes(arguments).decode()))
+            deltas.append(
+                ToolDelta(index, "{}" if codec.is_null(arguments) else bytes(arguments).decode(errors="replace"))
+            )
         elif text:
             deltas.append(ReasoningDelta(text) if thought else TextDelta(text))
         elif part.keys() - {"text", "thought", SIGNATURE}:

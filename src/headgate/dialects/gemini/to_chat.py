@@ -67,14 +67,14 @@ class GeminiConversion:
     def _messages(self, given: Object, may_be_empty: bool) -> list[Object]:
         found: list[Object] = []
         if not codec.is_null(given.get("system_instruction")):
-            text = _joined(_parts(given["system_instruction"], "systemInstruction"))
+            text = _joined(parts_of(given["system_instruction"], "systemInstruction"))
             if text:
                 found.append({"role": codec.raw("system"), "content": codec.raw(text)})
         contents = as_contents(given.get("contents"))
         if contents is None or not (contents or may_be_empty):
             raise invalid("contents", "must be an array of at least one content")
         for i, content in enumerate(contents):
-            parts = _parts(codec.raw(content), f"contents[{i}]")
+            parts = parts_of(codec.raw(content), f"contents[{i}]")
             if codec.as_text(content.get("role")) == "model":
                 found += self._of_model(parts)
             else:
@@ -168,7 +168,7 @@ class GeminiConversion:
             if name not in _CONFIG:
                 self._lost[f"generationConfig.{camel(name)}"] = None
         if (codec.as_integer(config.get("candidate_count")) or 1) > 1:
-            self._lost["generationConfig.candidateCount"] = None
+            raise invalid("generationConfig.candidateCount", "must be 1: an answer has one candidate here")
         self._add_form(config)
         self._add_effort(codec.as_object(config.get("thinking_config")))
 
@@ -263,7 +263,7 @@ def as_contents(raw: Raw | None) -> list[Object] | None:
     return codec.as_objects(raw) if one is None else [one]
 
 
-def _parts(raw: Raw, param: str) -> list[Object]:
+def parts_of(raw: Raw, param: str) -> list[Object]:
     """Return a content's parts.  A text, or a part alone, is a content too."""
     text = codec.as_text(raw)
     if text is not None:

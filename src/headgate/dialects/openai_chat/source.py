@@ -23,7 +23,8 @@ from headgate.dialects.base import (
 from headgate.dialects.openai_chat.stream.stream import ChatStream
 from headgate.errors import GatewayError
 from headgate.model import Usage
-from headgate.wire import sse
+from headgate.wire import codec, sse
+from headgate.wire.codec import Object
 
 _ENVELOPE = 64 << 10  # bytes that a chunk may have beside those of the upstream
 
@@ -97,12 +98,31 @@ class ChatSource:
         deltas: list[Delta] = []
         for event in self._decoder.feed(events):
             if event.data != b"[DONE]":
-                for choice in _read(event.data).choices[:1]:
+                for choice in _chunk(event.data).choices[:1]:
                     _add(choice, deltas)
         self.done, self.error = stream.done, stream.error
         self.events, self.skipped, self.quiet = stream.events, stream.skipped, stream.quiet
         self.model = stream.model
         return deltas
+
+
+def _chunk(data: bytes) -> _Chunk:
+    try:
+        return _read(data)
+    except msgspec.DecodeError:  # a member of another type, which counts as absent
+        return _Chunk(tuple(map(_loosely, codec.as_objects((codec.as_object(data) or {}).get("choices")) or ())))
+
+
+def _loosely(choice: Object) -> _Choice:
+    delta = codec.as_object(choice.get("delta")) or {}
+    calls = []
+    for call in codec.as_objects(delta.get("tool_calls")) or ():
+        function = codec.as_object(call.get("function")) or {}
+        said = _Function(codec.as_text(function.get("name")), codec.as_text(function.get("arguments")))
+        calls.append(_Call(codec.as_integer(call.get("index")) or 0, codec.as_text(call.get("id")), said))
+    texts = {name: codec.as_text(delta.get(name)) for name in ("content", "reasoning_content", "reasoning", "refusal")}
+    words = [codec.as_text(choice.get(name)) for name in ("finish_reason", "native_finish_reason")]
+    return _Choice(codec.as_integer(choice.get("index")) or 0, _Delta(**texts, tool_calls=tuple(calls)), *words)
 
 
 def _add(choice: _Choice, deltas: list[Delta]) -> None:

@@ -141,6 +141,7 @@ def _messages(native: Object, may_be_empty: bool) -> list[Object]:
     turns = _Turns(found)
     for i, item in enumerate(items):
         _add(item, f"input[{i}]", turns)
+    turns.end_results()
     if not found and not may_be_empty:
         raise invalid("input", "has no message and no tool call that a model could answer")
     return found
@@ -152,10 +153,23 @@ class _Turns:
     def __init__(self, messages: list[Object]) -> None:
         self.messages = messages
         self._calls: list[Object] = []  # of the last message, if that is an assistant's
+        self._shown: list[Object] = []  # what results show beside their text: behind all results of a turn
 
     def add(self, message: Object) -> None:
+        self.end_results()
         self._calls = []
         self.messages.append(message)
+
+    def result(self, message: Object, shown: list[Object]) -> None:
+        self._calls = []
+        self.messages.append(message)
+        self._shown += shown
+
+    def end_results(self) -> None:
+        """The results of a turn are over: they follow its calls without anything between."""
+        if self._shown:
+            self.messages.append({"role": codec.raw("user"), "content": codec.raw(self._shown)})
+            self._shown = []
 
     def answer(self, content: Raw) -> None:
         """Add an assistant's text: to the message with its calls, where that has no text yet."""
@@ -226,9 +240,7 @@ def _result(item: Object, param: str, turns: _Turns) -> None:
             made = [_part(part, f"{param}.output[{i}]") for i, part in enumerate(parts)]
             content = _joined([part for part in made if _kind(part) == "text"])
             rest = [part for part in made if _kind(part) != "text"]
-    turns.add({"role": codec.raw("tool"), "tool_call_id": item["call_id"], "content": content})
-    if rest:
-        turns.add({"role": codec.raw("user"), "content": codec.raw(rest)})
+    turns.result({"role": codec.raw("tool"), "tool_call_id": item["call_id"], "content": content}, rest)
 
 
 def _part(part: Object, param: str) -> Object:

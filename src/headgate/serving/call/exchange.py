@@ -139,7 +139,7 @@ class Exchange:
             _check_encoding(headers[b"content-encoding"])
         keyed = b"idempotency-key" in headers
         if queued is not None:
-            call, receipt.holding = queued.call, None
+            call, receipt.holding, receipt.cache = queued.call, None, None
         else:
             if keyed and self._replay.repeat(request, grant.id, egress):
                 return None

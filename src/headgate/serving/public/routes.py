@@ -180,7 +180,7 @@ class Routes:
     def _client_of(self, request: Request) -> Client:
         """The API whose errors the request's sender reads."""
         found = self._clients.get(request.path)
-        if found is None and b":" in request.path:
+        if found is None and request.method == b"POST" and b":" in request.path:
             found = next((client for root, client in self._roots.items() if request.path.startswith(root)), None)
         return found or registry.DEFAULT
 

@@ -39,7 +39,7 @@ class CacheUse(Struct):
         """Put it on record.  A hit has asked nobody, so no provider's sums have it."""
         closed.cache = self.status
         if self.stored is not None:
-            closed.saved = self.stored.cost
+            closed.saved = self.stored.cost if closed.outcome == "delivered" else -1
             closed.provider = closed.model = closed.price_source = closed.price_id = ""
 
 
