@@ -121,7 +121,8 @@ def check_money(one: Gateway, rows: dict[str, dict[str, Any]]) -> None:
         assert held[0] in (0, None)
     listed = {row["name"]: row["id"] for row in one.admin("GET", "/tokens")[1]["data"]}
     for name, usd in BUDGETS.items():
-        found = one.admin("GET", f"/tokens/{name}")[1]["standings"]
+        path = f"/tokens/{name}"
+        found = one.until(lambda path=path: one.admin("GET", path)[1]["standings"])  # null: no data process answers yet
         standing = next(entry for entry in found if entry["holder"] == "token")
         spent = sum(row["cost"] or 0 for row in rows.values() if row["grant_id"] == listed[name])
         budget = standing["budget"]
