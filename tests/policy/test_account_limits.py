@@ -246,6 +246,16 @@ def test_a_full_target_is_waited_for_rather_than_an_ejected_one_asked() -> None:
     assert reached(plan, health, 3.0, "p", "q").keys == ("connections:q",)
 
 
+def test_the_probe_of_an_exhausted_key_is_waited_for() -> None:
+    plan, health = of(Account("p/only")), healthy()
+    health.failed(plan.attempts[0], status(429, 700.0), 0.0)
+    assert reached(plan, health, 1.0).wait == 699.0
+    assert at_once(plan, health, 701.0).wait == 0.0
+    limit = reached(plan, health, 702.0)
+    assert (limit.keys, limit.wait) == (("account:p/only/m",), 9.0), "another call is trying the key"
+    assert at_once(plan, health, 711.0).wait == 0.0
+
+
 def test_what_waiting_does_not_change_is_refused_with_a_queue_too() -> None:
     health = healthy()
     with pytest.raises(GatewayError, match="have expired") as raised:

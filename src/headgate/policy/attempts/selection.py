@@ -140,12 +140,12 @@ class Selection:
             if ejected.get(key_of_target(one.target)) != OUT and self.other_account(one, now) is not None
         ]
         rests = [
-            (state.until - now, f"account:{key_of(attempt)}/{attempt.target.upstream_model}")
+            (state.out_until - now, f"account:{key_of(attempt)}/{attempt.target.upstream_model}")
             for one in self._progress.targets
             for attempt in one.attempts
             if (state := self._state(attempt, now)) is not None
             and state.name in RESTING
-            and state.until > now
+            and state.out_until > now
             and not _is_a_guess(state, now)
         ]
         if not busy and not rests:

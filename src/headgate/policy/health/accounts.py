@@ -63,10 +63,13 @@ class AccountState(Struct, gc=False):
         """True if it ended so long ago that it no longer counts."""
         return self.until + STALE_S < now
 
+    @property
+    def out_until(self) -> float:
+        """When it may be asked: its rest is over, and the probe of another request has had its time."""
+        return max(self.until, self.lease)
+
     def may(self, now: float) -> str:
-        if now < self.until or now < self.lease:
-            return OUT
-        return PROBE
+        return OUT if now < self.out_until else PROBE
 
 
 def key_of(attempt: Attempt) -> str:
