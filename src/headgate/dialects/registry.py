@@ -9,12 +9,12 @@ from collections.abc import Mapping
 
 from headgate.dialects.anthropic_messages import dialect as anthropic_messages
 from headgate.dialects.base import Answer, Backend, Client, Reply
-from headgate.dialects.composed import ComposedStream, whole_answer
 from headgate.dialects.gemini import dialect as gemini
 from headgate.dialects.openai_chat import dialect as openai_chat
 from headgate.dialects.openai_responses import dialect as openai_responses
 from headgate.dialects.seam import Seam
 from headgate.dialects.tally import THOUGHTS, ClientView
+from headgate.dialects.translation.composed import ComposedStream, whole_answer
 from headgate.ports import StreamBridge
 
 DEFAULT: Client = openai_chat.CLIENT  # of paths that belong to no API

@@ -20,13 +20,13 @@ from headgate.dialects.base import (
     ToolDelta,
     ToolStart,
 )
-from headgate.dialects.composed import whole_answer
 from headgate.dialects.gemini import from_chat, request
 from headgate.dialects.gemini.dialect import BACKEND, CLIENT, GeminiCount
 from headgate.dialects.gemini.errors import error_body
 from headgate.dialects.gemini.face import GeminiFace
 from headgate.dialects.gemini.source import GeminiSource
 from headgate.dialects.registry import open_stream
+from headgate.dialects.translation.composed import whole_answer
 from headgate.errors import GatewayError
 from headgate.model import Call, Price, PromptMessage, Provider, Target, Timeouts, Usage
 from headgate.wire import codec

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from headgate.dialects.anthropic_messages import errors, request
 from headgate.dialects.anthropic_messages.events import PING
 from headgate.dialects.anthropic_messages.face import MessagesFace
@@ -15,7 +13,6 @@ from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.prefill import probed
 from headgate.dialects.openai_chat.request import asked_for
 from headgate.dialects.seam import Seam
-from headgate.errors import GatewayError
 from headgate.model import Call
 from headgate.ports import StreamBridge
 from headgate.wire import codec
@@ -87,6 +84,7 @@ class MessagesBackend:
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)
+    failure = staticmethod(failures.of_answer)
     usage = staticmethod(probed)
 
     def adds_usage_field(self, call: Call) -> bool:
@@ -94,13 +92,6 @@ class MessagesBackend:
 
     def source(self, reply: Reply) -> MessagesSource:
         return MessagesSource(reply)
-
-    def failure(
-        self, status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float
-    ) -> GatewayError:
-        return failures.failure(
-            status, headers, body, provider=reply.provider, secrets=reply.secrets, now=now, sent=reply.sent
-        )
 
 
 CLIENT = MessagesClient()

@@ -12,7 +12,7 @@ from headgate.dialects.anthropic_messages import seals
 from headgate.dialects.anthropic_messages.events import event, message_start
 from headgate.dialects.anthropic_messages.source import MessagesSource
 from headgate.dialects.base import Delta, Finish, PassedEvent, Reply
-from headgate.dialects.composed import kind_of, size_of
+from headgate.dialects.translation.composed import kind_of, size_of
 from headgate.wire import codec, sse
 from headgate.wire.codec import Object
 

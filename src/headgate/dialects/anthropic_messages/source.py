@@ -22,6 +22,7 @@ from headgate.dialects.base import (
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.request import NAME as CHAT
 from headgate.dialects.openai_chat.stream import finishes
+from headgate.dialects.translation.event_source import EventSource, object_of, text_of
 from headgate.dialects.usage import reading as usages
 from headgate.errors import GatewayError
 from headgate.model import Usage
@@ -57,22 +58,14 @@ class _Block(Struct):
     citations: list[dict[str, str]] = msgspec.field(default_factory=list)  # of pages
 
 
-class MessagesSource:
+class MessagesSource(EventSource):
     """Implements ``base.Source``."""
 
     def __init__(self, reply: Reply) -> None:
-        self.done = False
-        self.error: GatewayError | None = None
-        self.events = 0
-        self.skipped = 0
-        self.quiet = 0.0
-        self.model = ""
-        self._reply = reply
-        self._decoder = sse.Decoder(reply.max_event + len(b"data: "))
+        super().__init__(reply)
         self._blocks: dict[int, _Block] = {}
         self._calls = 0
         self._finish: Finish | None = None
-        self._usage: Raw | None = None
         self._counted = False  # the answer's tokens have been reported, and not only its prompt's
         self._thinks = False  # a block of thinking is open
         self._has_blocks = False  # a block has begun
@@ -80,45 +73,19 @@ class MessagesSource:
 
     @property
     def reported(self) -> Usage | None:
-        if self._usage is None or (self.done and not self._counted):
-            return None
-        estimate = Usage(self._reply.prompt_tokens)
-        usage, _ = usages.read(self._usage, estimate)
-        return None if usage is estimate else usage
+        return None if self.done and not self._counted else super().reported
 
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        if self.done or self.error is not None:
-            return ()
-        deltas: list[Delta] = []
-        for event in self._decoder.feed(data):
-            self._take(event, deltas)
-            if self.done or self.error is not None:
-                return deltas
-        if self._decoder.overflowed:
-            said = f"{self._reply.provider} sent an event of more than {self._reply.max_event} bytes."
-            self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
-        return deltas
-
-    def close(self, clean: bool = True) -> Sequence[Delta]:
-        if self.done or self.error is not None:
-            return ()
-        deltas: list[Delta] = []
-        for event in self._decoder.close() if clean else ():
-            self._take(event, deltas)
-            if self.done or self.error is not None:
-                return deltas
+    def _end_body(self, deltas: list[Delta]) -> None:
         if self._finish is not None:  # only the last event is missing
             self.done = True
         else:
-            said = f"{self._reply.provider} closed the connection before its answer was complete."
-            self.error = GatewayError(errors.UPSTREAM_CUT, said)
-        return deltas
+            super()._end_body(deltas)
 
     def whole(self, body: bytes) -> Sequence[Delta]:
         deltas: list[Delta] = []
-        top = _object(body)
+        top = object_of(body)
         self.events = 1
-        if top is not None and _text(top.get("type")) == "message":
+        if top is not None and text_of(top.get("type")) == "message":
             self._message(top, deltas)
         elif top is not None and failures.is_error(top):
             self._fail(body)
@@ -137,11 +104,11 @@ class MessagesSource:
         if event.data.strip() == b"[DONE]":  # from servers that speak this API inexactly
             self.done = self._finish is not None
             return
-        top = _object(event.data)
+        top = object_of(event.data)
         if top is None:
             self.skipped += 1
             return
-        self._read(_text(top.get("type")) or event.name.decode(errors="replace"), top, event.data, deltas)
+        self._read(text_of(top.get("type")) or event.name.decode(errors="replace"), top, event.data, deltas)
 
     def _read(self, kind: str, top: Object, data: bytes, deltas: list[Delta]) -> None:
         """Read one event of a stream: its type, its members, and the bytes of those."""
@@ -174,7 +141,7 @@ class MessagesSource:
             broke = f"{self._reply.provider} broke off its answer and began another one."
             self.error = GatewayError(errors.UPSTREAM_CUT, broke)
             return
-        self.model = _text(message.get("model")) or self.model
+        self.model = text_of(message.get("model")) or self.model
         self._use(message.get("usage"))
 
     def _use(self, raw: Raw | None) -> None:
@@ -185,8 +152,8 @@ class MessagesSource:
         index, given = _index(top), codec.as_object(top.get("content_block")) or {}
         block = self._blocks[index] = _Block(begins=self._length)
         self._has_blocks = True
-        self._thinks = _text(given.get("type")) == "thinking"
-        match _text(given.get("type")):
+        self._thinks = text_of(given.get("type")) == "thinking"
+        match text_of(given.get("type")):
             case "text":
                 self._say(given.get("text"), deltas)
                 for citation in codec.as_objects(given.get("citations")) or ():
@@ -196,14 +163,14 @@ class MessagesSource:
             case "tool_use":
                 block.call, self._calls = self._calls, self._calls + 1
                 block.input = bytes(given.get("input", EMPTY_OBJECT))
-                deltas.append(ToolStart(block.call, _text(given.get("id")), _text(given.get("name"))))
+                deltas.append(ToolStart(block.call, text_of(given.get("id")), text_of(given.get("name"))))
             case kind if kind not in _WITHOUT_TEXT:
                 self.skipped += 1  # for clients of other APIs
                 block.own = given
 
     def _delta(self, top: Object, deltas: list[Delta]) -> None:
         delta = codec.as_object(top.get("delta")) or {}
-        match _text(delta.get("type")):
+        match text_of(delta.get("type")):
             case "text_delta":
                 self._say(delta.get("text"), deltas)
             case "citations_delta":
@@ -214,7 +181,7 @@ class MessagesSource:
                 self._think(delta, deltas)
             case "input_json_delta":
                 block = self._blocks.get(_index(top))
-                piece = _text(delta.get("partial_json"))
+                piece = text_of(delta.get("partial_json"))
                 if block is None:
                     self.skipped += 1
                 elif piece and block.call >= 0:
@@ -224,13 +191,13 @@ class MessagesSource:
                     block.input += piece.encode()
 
     def _say(self, raw: Raw | None, deltas: list[Delta]) -> None:
-        text = _text(raw)
+        text = text_of(raw)
         if text:
             self._length += len(text)
             deltas.append(TextDelta(text))
 
     def _think(self, given: Object, deltas: list[Delta]) -> None:
-        text, signature = _text(given.get("thinking")), _text(given.get("signature"))
+        text, signature = text_of(given.get("thinking")), text_of(given.get("signature"))
         if text or signature:
             deltas.append(ReasoningDelta(text, signature))
 
@@ -254,9 +221,9 @@ class MessagesSource:
         self._use(usage)
         self._counted = self._counted or "output_tokens" in (codec.as_object(usage) or {})
         delta = codec.as_object(top.get("delta")) or {}
-        word = _text(delta.get("stop_reason"))
+        word = text_of(delta.get("stop_reason"))
         if word:
-            self._end_once(word, _text(delta.get("stop_sequence")), deltas)
+            self._end_once(word, text_of(delta.get("stop_sequence")), deltas)
             self.quiet = _QUIET
 
     def _end_once(self, word: str, stop: str, deltas: list[Delta]) -> Finish:
@@ -282,13 +249,13 @@ class MessagesSource:
         for i, raw in enumerate(codec.as_list(top.get("content")) or ()):
             self._start({"index": codec.raw(i), "content_block": raw}, deltas)
             self._stop(i, deltas)
-        self._end_once(_text(top.get("stop_reason")), _text(top.get("stop_sequence")), deltas)
+        self._end_once(text_of(top.get("stop_reason")), text_of(top.get("stop_sequence")), deltas)
         self.done = self.error is None
 
     def _fail(self, data: bytes, finish: str = "") -> None:
         reply = self._reply
-        given = codec.as_object((_object(data) or {}).get("error")) or {}
-        status = _STATUSES.get(_text(given.get("type")))
+        given = codec.as_object((object_of(data) or {}).get("error")) or {}
+        status = _STATUSES.get(text_of(given.get("type")))
         if status is not None:
             self.error = failures.failure(
                 status, {}, data, provider=reply.provider, secrets=reply.secrets, sent=reply.sent
@@ -299,18 +266,6 @@ class MessagesSource:
             )
 
 
-def _object(data: bytes) -> Object | None:
-    found = codec.as_object(data)
-    return found if found is not None else codec.as_object(codec.repair(data))
-
-
-def _text(raw: Raw | None) -> str:
-    if raw is None:
-        return ""
-    text = codec.as_text(raw)
-    return text if text is not None else codec.as_text(codec.repair(bytes(raw))) or ""
-
-
 def _index(top: Object) -> int:
     index = codec.as_integer(top.get("index"))
     return index if index is not None else 0
@@ -318,6 +273,6 @@ def _index(top: Object) -> int:
 
 def _cite(citation: Object, block: _Block) -> None:
     """Note a page that the block's text refers to.  Chat completions have no form for other citations."""
-    url = _text(citation.get("url")) or _text(citation.get("source"))
+    url = text_of(citation.get("url")) or text_of(citation.get("source"))
     if url.startswith(("http://", "https://")):
-        block.citations.append({"url": url, "title": _text(citation.get("title"))})
+        block.citations.append({"url": url, "title": text_of(citation.get("title"))})

@@ -14,7 +14,7 @@ from headgate.dialects.anthropic_messages.events import usage_members
 from headgate.dialects.anthropic_messages.face import MessagesFace
 from headgate.dialects.anthropic_messages.passing_source import PassingSource, is_utf8
 from headgate.dialects.base import Reply
-from headgate.dialects.composed import ComposedStream
+from headgate.dialects.translation.composed import ComposedStream
 from headgate.model import Usage
 
 # The inside of a JSON string (RFC 8259 §7), without escaped surrogates: half of a pair would have to be joined

@@ -10,7 +10,7 @@ from headgate.dialects.anthropic_messages.face import MessagesFace
 from headgate.dialects.anthropic_messages.passing_source import is_utf8
 from headgate.dialects.anthropic_messages.source import MessagesSource
 from headgate.dialects.base import Answer, Reply, own_members
-from headgate.dialects.composed import whole_answer
+from headgate.dialects.translation.composed import whole_answer
 from headgate.wire import codec
 from headgate.wire.codec import Object
 

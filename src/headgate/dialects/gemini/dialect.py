@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.gemini import errors, request
 from headgate.dialects.gemini.face import GeminiFace
@@ -88,6 +86,7 @@ class GeminiBackend:
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)
+    failure = staticmethod(failures.of_answer)
     usage = staticmethod(probed)
 
     def adds_usage_field(self, call: Call) -> bool:
@@ -95,13 +94,6 @@ class GeminiBackend:
 
     def source(self, reply: Reply) -> GeminiSource:
         return GeminiSource(reply)
-
-    def failure(
-        self, status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float
-    ) -> GatewayError:
-        return failures.failure(
-            status, headers, body, provider=reply.provider, secrets=reply.secrets, now=now, sent=reply.sent
-        )
 
 
 CLIENT = GeminiClient()

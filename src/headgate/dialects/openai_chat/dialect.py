@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 import msgspec
 
 from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
@@ -74,19 +72,13 @@ class ChatBackend:
     usage_fields = frozenset(("stream_options", "include_usage"))
 
     adds_usage_field = staticmethod(quirks.adds_stream_options)
+    failure = staticmethod(failures.of_answer)
     usage = staticmethod(prefill.probed)
 
     render = staticmethod(request.render)
 
     def source(self, reply: Reply) -> ChatSource:
         return ChatSource(reply)
-
-    def failure(
-        self, status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float
-    ) -> GatewayError:
-        return failures.failure(
-            status, headers, body, provider=reply.provider, secrets=reply.secrets, now=now, sent=reply.sent
-        )
 
 
 CLIENT = ChatClient()

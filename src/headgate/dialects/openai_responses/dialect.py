@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
-
 from headgate.dialects.base import CountedBy, CountingOf, PassThrough, Reply
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_chat.prefill import probed
@@ -55,6 +53,7 @@ class ResponsesBackend:
     usage_fields: frozenset[str] = frozenset()
 
     render = staticmethod(request.render)
+    failure = staticmethod(failures.of_answer)
     usage = staticmethod(probed)
 
     def adds_usage_field(self, call: Call) -> bool:
@@ -62,13 +61,6 @@ class ResponsesBackend:
 
     def source(self, reply: Reply) -> ResponsesSource:
         return ResponsesSource(reply)
-
-    def failure(
-        self, status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float
-    ) -> GatewayError:
-        return failures.failure(
-            status, headers, body, provider=reply.provider, secrets=reply.secrets, now=now, sent=reply.sent
-        )
 
 
 CLIENT = ResponsesClient()

@@ -4,9 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from msgspec import Raw, Struct
+from msgspec import Struct
 
-from headgate import errors
 from headgate.dialects.base import (
     Delta,
     Finish,
@@ -19,9 +18,7 @@ from headgate.dialects.base import (
 )
 from headgate.dialects.openai_chat.errors import failures
 from headgate.dialects.openai_responses.to_chat import CUSTOM_INPUT
-from headgate.dialects.usage import reading as usages
-from headgate.errors import GatewayError
-from headgate.model import Usage
+from headgate.dialects.translation.event_source import EventSource, object_of, text_of
 from headgate.wire import codec, sse
 from headgate.wire.codec import Object
 
@@ -41,60 +38,19 @@ class _Item(Struct, gc=False):
     part: int = 0  # of a summary
 
 
-class ResponsesSource:
+class ResponsesSource(EventSource):
     """Implements ``base.Source``."""
 
     def __init__(self, reply: Reply) -> None:
-        self.done = False
-        self.error: GatewayError | None = None
-        self.events = 0
-        self.skipped = 0
-        self.quiet = 0.0
-        self.model = ""
-        self._reply = reply
-        self._decoder = sse.Decoder(reply.max_event + len(b"data: "))
+        super().__init__(reply)
         self._items: dict[int, _Item] = {}
         self._calls = 0
-        self._usage: Raw | None = None
-
-    @property
-    def reported(self) -> Usage | None:
-        if self._usage is None:
-            return None
-        estimate = Usage(self._reply.prompt_tokens)
-        usage, _ = usages.read(self._usage, estimate)
-        return None if usage is estimate else usage
-
-    def feed(self, data: bytes) -> Sequence[Delta]:
-        if self.done or self.error is not None:
-            return ()
-        deltas: list[Delta] = []
-        for event in self._decoder.feed(data):
-            self._take(event, deltas)
-            if self.done or self.error is not None:
-                return deltas
-        if self._decoder.overflowed:
-            said = f"{self._reply.provider} sent an event of more than {self._reply.max_event} bytes."
-            self.error = GatewayError(errors.UPSTREAM_TOO_LARGE, said)
-        return deltas
-
-    def close(self, clean: bool = True) -> Sequence[Delta]:
-        if self.done or self.error is not None:
-            return ()
-        deltas: list[Delta] = []
-        for event in self._decoder.close() if clean else ():
-            self._take(event, deltas)
-            if self.done or self.error is not None:
-                return deltas
-        said = f"{self._reply.provider} closed the connection before its answer was complete."
-        self.error = GatewayError(errors.UPSTREAM_CUT, said)
-        return deltas
 
     def whole(self, body: bytes) -> Sequence[Delta]:
         deltas: list[Delta] = []
-        top = _object(body)
+        top = object_of(body)
         self.events = 1
-        if top is not None and _text(top.get("object")) == "response":
+        if top is not None and text_of(top.get("object")) == "response":
             self._end(top, deltas)
         elif top is not None and failures.is_error(top):
             self._fail(body)
@@ -112,11 +68,11 @@ class ResponsesSource:
             return
         if event.data.strip() == b"[DONE]":  # this API has no such end, some of its servers send it
             return
-        top = _object(event.data)
+        top = object_of(event.data)
         if top is None:
             self.skipped += 1
             return
-        kind = _text(top.get("type")) or event.name.decode(errors="replace")
+        kind = text_of(top.get("type")) or event.name.decode(errors="replace")
         match kind:
             case "response.output_text.delta":
                 self._say("text", top, deltas)
@@ -140,7 +96,7 @@ class ResponsesSource:
                 self._fail(event.data)
 
     def _head(self, response: Object) -> None:
-        self.model = _text(response.get("model")) or self.model
+        self.model = text_of(response.get("model")) or self.model
 
     def _item(self, index: int) -> _Item:
         found = self._items.get(index)
@@ -149,13 +105,13 @@ class ResponsesSource:
         return found
 
     def _say(self, part: str, top: Object, deltas: list[Delta]) -> None:
-        text = _text(top.get("delta"))
+        text = text_of(top.get("delta"))
         if text:
             self._item(_index(top)).fed.add(part)
             deltas.append(TextDelta(text) if part == "text" else RefusalDelta(text))
 
     def _think(self, top: Object, deltas: list[Delta]) -> None:
-        text = _text(top.get("delta"))
+        text = text_of(top.get("delta"))
         if not text:
             return
         item = self._item(_index(top))
@@ -166,7 +122,7 @@ class ResponsesSource:
         deltas.append(ReasoningDelta(between + text))
 
     def _arguments(self, top: Object, deltas: list[Delta]) -> None:
-        item, piece = self._items.get(_index(top)), _text(top.get("delta"))
+        item, piece = self._items.get(_index(top)), text_of(top.get("delta"))
         if item is None or item.call < 0:
             self.skipped += 1
         elif piece and not item.custom:  # free text becomes an argument when it is complete
@@ -175,12 +131,12 @@ class ResponsesSource:
 
     def _start(self, index: int, given: Object, deltas: list[Delta]) -> _Item:
         item = self._items[index] = _Item(fed=set())
-        kind = _text(given.get("type"))
+        kind = text_of(given.get("type"))
         if kind in ("function_call", "custom_tool_call"):
             item.call, self._calls = self._calls, self._calls + 1
             item.custom = kind == "custom_tool_call"
-            ident = _text(given.get("call_id")) or _text(given.get("id"))
-            deltas.append(ToolStart(item.call, ident, _text(given.get("name"))))
+            ident = text_of(given.get("call_id")) or text_of(given.get("id"))
+            deltas.append(ToolStart(item.call, ident, text_of(given.get("name"))))
         return item
 
     def _complete(self, index: int, given: Object, deltas: list[Delta]) -> None:
@@ -188,24 +144,24 @@ class ResponsesSource:
         item = self._items.get(index)
         if item is None:
             item = self._start(index, given, deltas)
-        match _text(given.get("type")):
+        match text_of(given.get("type")):
             case "message":
                 for part in codec.as_objects(given.get("content")) or ():
                     self._part(item, part, deltas)
             case "function_call":
-                arguments = _text(given.get("arguments"))
+                arguments = text_of(given.get("arguments"))
                 if "arguments" not in item.fed and item.call >= 0:
                     deltas.append(ToolDelta(item.call, arguments or "{}"))
             case "custom_tool_call":
                 if "arguments" not in item.fed and item.call >= 0:
-                    free = codec.encode({CUSTOM_INPUT: _text(given.get("input"))}).decode()
+                    free = codec.encode({CUSTOM_INPUT: text_of(given.get("input"))}).decode()
                     deltas.append(ToolDelta(item.call, free))
             case "reasoning":
                 self._reasoning(item, given, deltas)
         item.fed |= {"text", "refusal", "arguments", "reasoning"}
 
     def _part(self, item: _Item, part: Object, deltas: list[Delta]) -> None:
-        text, refusal = _text(part.get("text")), _text(part.get("refusal"))
+        text, refusal = text_of(part.get("text")), text_of(part.get("refusal"))
         if text and "text" not in item.fed:
             deltas.append(TextDelta(text))
         if refusal and "refusal" not in item.fed:
@@ -215,7 +171,7 @@ class ResponsesSource:
         if "reasoning" in item.fed:
             return
         parts = [*(codec.as_objects(given.get("summary")) or ()), *(codec.as_objects(given.get("content")) or ())]
-        text = _BETWEEN.join(said for part in parts if (said := _text(part.get("text"))))
+        text = _BETWEEN.join(said for part in parts if (said := text_of(part.get("text"))))
         if text:
             deltas.append(ReasoningDelta(text))
 
@@ -225,7 +181,7 @@ class ResponsesSource:
         self._head(response)
         if codec.as_object(response.get("usage")):
             self._usage = response["usage"]
-        status = _text(response.get("status")) or status
+        status = text_of(response.get("status")) or status
         if status in ("failed", "cancelled"):
             given = response.get("error")
             said = {"error": given} if codec.as_object(given) else {"error": {"message": f"the answer was {status}"}}
@@ -239,7 +195,7 @@ class ResponsesSource:
 
     def _finish(self, response: Object, status: str) -> Finish:
         if status == "incomplete":
-            word = _text((codec.as_object(response.get("incomplete_details")) or {}).get("reason"))
+            word = text_of((codec.as_object(response.get("incomplete_details")) or {}).get("reason"))
             if word == "content_filter":
                 return Finish("content_filter")
             return Finish("length", "" if word in ("", _LENGTH) else word)
@@ -248,18 +204,6 @@ class ResponsesSource:
     def _fail(self, data: bytes) -> None:
         reply = self._reply
         self.error = failures.stream_failure(data, provider=reply.provider, secrets=reply.secrets, sent=reply.sent)
-
-
-def _object(data: bytes) -> Object | None:
-    found = codec.as_object(data)
-    return found if found is not None else codec.as_object(codec.repair(data))
-
-
-def _text(raw: Raw | None) -> str:
-    if raw is None:
-        return ""
-    text = codec.as_text(raw)
-    return text if text is not None else codec.as_text(codec.repair(bytes(raw))) or ""
 
 
 def _index(top: Object) -> int:

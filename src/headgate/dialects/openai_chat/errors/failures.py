@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 
 from headgate import errors
-from headgate.dialects.base import Quotable
+from headgate.dialects.base import Quotable, Reply
 from headgate.dialects.openai_chat.errors import classes, complaint, detection, limits
 from headgate.dialects.openai_chat.errors.classes import Evidence
 from headgate.dialects.openai_chat.errors.complaint import Complaint
@@ -63,6 +63,11 @@ def failure(
         if retry_after is None:
             retry_after = _in_its_words(said, quotations)
     return _error(kind, said, provider, secrets, f"answered with status {status}", status, retry_after)
+
+
+def of_answer(status: int, headers: Mapping[bytes, bytes], body: bytes, reply: Reply, now: float) -> GatewayError:
+    """``base.Backend.failure`` of every API: errors are read by what they contain."""
+    return failure(status, headers, body, provider=reply.provider, secrets=reply.secrets, now=now, sent=reply.sent)
 
 
 def stream_failure(
