@@ -168,6 +168,8 @@ def test_a_hit_counts_as_a_request_and_not_as_tokens(gate: DataPlane, words: str
     wait_until(lambda: left[1] == left[2] > left[0] - 1_000)
     assert [answer.headers["x-ratelimit-remaining-requests"] for answer in answers[:3]] == ["2", "1", "0"]
     assert answers[3].error["code"] == "rate_limit_exceeded"
+    refused = closed_by_id(gate, answers[3].headers["x-request-id"])
+    assert (refused.outcome, refused.cache, refused.saved) == ("refused", "hit", -1), "it was given no answer"
 
 
 def test_a_hit_is_given_where_the_budget_is_spent(gate: DataPlane, words: str) -> None:

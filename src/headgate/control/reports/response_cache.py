@@ -17,10 +17,13 @@ _row = requests.c
 async def cached(engine: AsyncEngine, where: Sequence[ColumnElement[bool]]) -> dict[str, Any] | None:
     """Return the JSON of ``cache`` in a report of usage; None if none of the calls used the cache.
 
-    ``saved_usd`` sums what is known of the answers' costs.  Raises SQLAlchemyError.
+    A call that was refused or failed was given no answer, and counts as neither hit nor miss.  ``saved_usd`` sums what
+    is known of the answers' costs.  Raises SQLAlchemyError.
     """
     hits, misses = (func.sum(case((_row.cache == status, 1), else_=0)) for status in ("hit", "miss"))
-    query = select(hits, misses, func.sum(_row.saved)).where(_row.cache.is_not(None), *where)
+    query = select(hits, misses, func.sum(_row.saved)).where(
+        _row.cache.is_not(None), _row.outcome == "delivered", *where
+    )
     async with engine.connect() as connection:
         row = (await connection.execute(query)).one()
     if row[0] is None:

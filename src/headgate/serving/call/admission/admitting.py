@@ -76,8 +76,8 @@ class Admission:
         money.  Raises GatewayError (429).
         """
         left = quotas_of(tuple(quota for quota in quotas.each if not quota.model))
-        hold = self._counters.take(Want(receipt.id, left, 0, Extent(0, 0, 0)), time.time())
-        receipt.holding = ReplayHolding(self._counters, left, self._learnt, hold)
+        holding = receipt.holding = ReplayHolding(self._counters, left, self._learnt)
+        holding.hold = self._counters.take(Want(receipt.id, left, 0, Extent(0, 0, 0)), time.time())
 
     def _take(self, quotas: Quotas, call: Call, plan: Plan, receipt: RunningCall) -> tuple[Call, Plan]:
         """Admit the call by this plan, or by those of its attempts that a hard budget can pay."""
