@@ -38,7 +38,7 @@ COMMANDS = (
     LateCommand("vault", "nouns.vault:app", "Providers' keys, sealed in the store."),
     LateCommand("invite", "nouns.invites:app", "Links with which others lend a key."),
     LateCommand("aliases", "nouns.aliases:app", "Aliases: names that clients use, and the models behind them."),
-    LateCommand("cache", "tasks.cache:app", "The response cache: what it holds, and how to empty it."),
+    LateCommand("cache", "tasks.cache:app", "Show and empty the response cache."),
     LateCommand("prompt", "nouns.prompts:app", "Saved prompts: messages that clients name, in versions."),
     LateCommand("token", "nouns.callers.tokens:app", "Agent tokens: the credentials of clients."),
     LateCommand("tenant", "nouns.callers.tenants:app", "Tenants: limits and budgets above tokens."),
@@ -46,7 +46,7 @@ COMMANDS = (
     LateCommand("user", "nouns.callers.users:app", "Users of the admin API, and their roles."),
     LateCommand("audit", "nouns.audit:app", "Changes: who made them, when, and what they changed."),
     LateCommand("alert", "nouns.alerts:alerts", "Alerts: budgets, parked accounts and unusual spend."),
-    LateCommand("webhook", "nouns.alerts:webhooks", "Webhooks: who gets the alerts."),
+    LateCommand("webhook", "nouns.alerts:webhooks", "Show and test the webhooks that get alerts."),
     LateCommand("requests", "nouns.requests:app", "Requests: models, outcomes, timings and cost."),
     LateCommand("config", "tasks.config:app", "The configuration file."),
 )

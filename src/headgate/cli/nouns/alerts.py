@@ -1,4 +1,4 @@
-"""``headgate alert`` and ``headgate webhook``: what was raised, and who is told of it."""
+"""``headgate alert`` and ``headgate webhook``: the alerts that were raised, and the webhooks that get them."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import Trouble, at, open_gateway
 
 alerts = noun("Alerts: budgets, parked accounts and unusual spend.")
-webhooks = noun("Webhooks: who gets the alerts.")
+webhooks = noun("Show and test the webhooks that get alerts.")
 
 
 @alerts.command("list")

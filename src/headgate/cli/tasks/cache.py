@@ -10,7 +10,7 @@ from headgate.cli.display.terminal import changed, count, facts, number, show
 from headgate.cli.parsing.options import Config, Json, StateDir, noun
 from headgate.cli.reach.gateway import open_gateway
 
-app = noun("The response cache: what it holds, and how to empty it.")
+app = noun("Show and empty the response cache.")
 
 MB = 1 << 20
 
