@@ -254,6 +254,17 @@ def test_too_many_recordings_are_given_up(clock: Clock) -> None:
     assert recorded(cache, b"x" * 11) is None and cache.recording.used == cache.recording.most - 10
 
 
+def test_the_memory_of_compression_is_counted(clock: Clock) -> None:
+    cache = cache_of(clock)
+    tape = Recording(Source(b"", streamed=True), cache)
+    tape.feed(b"x" * 100)
+    assert cache.recording.used == 100, "a short answer needs none"
+    tape.feed(b"x" * recording.BLOCK)
+    assert cache.recording.used > recording.BLOCK
+    tape.give_up()
+    assert cache.recording.used == 0
+
+
 def test_a_whole_answer_is_recorded_as_it_is(clock: Clock) -> None:
     tape = Recording(Source(b"{}" * 50, streamed=False), cache_of(clock))
     found = tape.take()

@@ -23,7 +23,8 @@ BLOCK = 64 << 10  # bytes that are deflated in one go
 PIECE = 64 << 10  # bytes that are played in one go: a client's connection buffer
 MERGED_MS = 20  # what came within this time is played together
 LONGEST_GAP_MS = 1000
-_WINDOW, _MEMORY = 13, 6  # of zlib: 64 KiB for one recording
+_WINDOW, _MEMORY = 13, 6  # of zlib
+_DEFLATER = 64 << 10  # bytes that zlib takes with these
 
 _monotonic = time.monotonic
 
@@ -42,7 +43,7 @@ class Recording:
         self._upstream = upstream
         self._room = cache.recording
         self._sink: Sink | None = None
-        self._deflater = zlib.compressobj(1, wbits=_WINDOW, memLevel=_MEMORY) if self.streamed else None
+        self._deflater: zlib._Compress | None = None  # made for the first block: most answers are shorter
         self._raw: list[bytes] = []  # not deflated yet
         self._raw_size = 0
         self._deflated: list[bytes] = []
@@ -77,8 +78,8 @@ class Recording:
     # --------------------------------------------------------------- what the upstream calls
 
     def feed(self, data: bytes) -> None:
-        if self._is_kept and self._deflater is not None:
-            self._keep(data, self._deflater)
+        if self._is_kept and self.streamed:
+            self._keep(data)
         if self._sink is not None:
             self._sink.feed(data)
 
@@ -94,11 +95,11 @@ class Recording:
 
     def take(self) -> Recorded | None:
         """Return the answer; None if it was not kept.  Nothing is kept afterwards."""
-        deflater = self._deflater
-        if deflater is None:
+        if not self.streamed:
             return _of_whole(self.body)
         if not self._is_kept:
             return None
+        deflater = self._deflater or _new_deflater()
         self._deflate(deflater)
         self._deflated.append(deflater.flush())
         taken = Recorded(b"".join(self._deflated), self._size, self._pace)
@@ -108,11 +109,11 @@ class Recording:
     def give_up(self) -> None:
         """Keep nothing.  A second call has no effect."""
         self._is_kept = False
-        self._raw, self._deflated = [], []
+        self._raw, self._deflated, self._deflater = [], [], None
         self._room.used -= self._held
         self._held = 0
 
-    def _keep(self, data: bytes, deflater: zlib._Compress) -> None:
+    def _keep(self, data: bytes) -> None:
         size = len(data)
         self._size += size
         if self._size > LARGEST_STREAM or not self._room.take(size):
@@ -130,7 +131,13 @@ class Recording:
             pace.extend((gap, size))
             self._last = now
         if self._raw_size >= BLOCK:
-            self._deflate(deflater)
+            if self._deflater is None:
+                if not self._room.take(_DEFLATER):
+                    self.give_up()
+                    return
+                self._held += _DEFLATER
+                self._deflater = _new_deflater()
+            self._deflate(self._deflater)
 
     def _deflate(self, deflater: zlib._Compress) -> None:
         out = deflater.compress(b"".join(self._raw))
@@ -139,6 +146,10 @@ class Recording:
         self._raw, self._raw_size = [], 0
         self._room.used -= saved
         self._held -= saved
+
+
+def _new_deflater() -> zlib._Compress:
+    return zlib.compressobj(1, wbits=_WINDOW, memLevel=_MEMORY)
 
 
 def _of_whole(body: bytes) -> Recorded | None:
