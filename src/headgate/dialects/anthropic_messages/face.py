@@ -38,6 +38,7 @@ from headgate.dialects.base import (
     finish_of,
     own_members,
 )
+from headgate.dialects.translation.arguments import object_from
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec
@@ -233,7 +234,9 @@ def _content(deltas: Sequence[Delta], family: str) -> list[Members]:
             blocks += _thoughts([delta for delta in run if isinstance(delta, ReasoningDelta)], family)
         elif kind == NAME:
             blocks += [dict(codec.as_object(delta.value) or {}) for delta in run if isinstance(delta, RawDelta)]
-    return blocks + [_tool_use(start, _input("".join(arguments))) for _, (start, arguments) in sorted(calls.items())]
+    return blocks + [
+        _tool_use(start, object_from("".join(arguments))) for _, (start, arguments) in sorted(calls.items())
+    ]
 
 
 def _kind(delta: Delta) -> str:
@@ -260,8 +263,3 @@ def _thoughts(deltas: list[ReasoningDelta], family: str) -> list[Members]:
     if any(texts):
         blocks.append(thinking("".join(texts), "", family))
     return blocks
-
-
-def _input(arguments: str) -> Raw:
-    data = arguments.encode()
-    return Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT

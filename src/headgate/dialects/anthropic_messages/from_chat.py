@@ -10,6 +10,7 @@ import re
 
 from msgspec import Raw
 
+from headgate.dialects.translation.arguments import object_from
 from headgate.model import Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
@@ -268,15 +269,9 @@ def _tool_use(call: Object) -> Object:
         "type": codec.raw("tool_use"),
         "id": call.get("id", NULL),
         "name": function.get("name", NULL),
-        "input": _input(codec.as_text(function.get("arguments")) or ""),
+        "input": object_from(codec.as_text(function.get("arguments")) or ""),
     }
     return _marked(block, call)
-
-
-def _input(arguments: str) -> Raw:
-    """Return arguments as the object that this API requires.  A model may have written any text."""
-    data = arguments.encode()
-    return Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT
 
 
 def _kind(part: Object) -> str:

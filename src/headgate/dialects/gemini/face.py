@@ -26,10 +26,10 @@ from headgate.dialects.base import (
 from headgate.dialects.gemini import errors
 from headgate.dialects.gemini.request import NAME
 from headgate.dialects.gemini.source import CALL, SIGNATURE, TEXT
+from headgate.dialects.translation.arguments import object_from
 from headgate.errors import GatewayError
 from headgate.model import Usage
 from headgate.wire import codec, sse
-from headgate.wire.codec import EMPTY_OBJECT
 
 _Members = dict[str, object]
 _REASONS = {"length": "MAX_TOKENS", "content_filter": "SAFETY"}
@@ -107,7 +107,9 @@ class GeminiFace:
     def _made(self) -> list[_Members]:
         found: list[_Members] = []
         for index, (start, pieces) in sorted(self._calls.items()):
-            part: _Members = {"functionCall": {"id": start.id, "name": start.name, "args": _arguments("".join(pieces))}}
+            part: _Members = {
+                "functionCall": {"id": start.id, "name": start.name, "args": object_from("".join(pieces))}
+            }
             if index in self._signatures:
                 part[SIGNATURE] = self._signatures[index]
             found.append(part)
@@ -129,11 +131,6 @@ def _texts(said: list[tuple[bool, str]]) -> list[_Members]:
         if text:
             found.append({"text": text, "thought": True} if thought else {"text": text})
     return found
-
-
-def _arguments(text: str) -> Raw:
-    data = text.encode()
-    return Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT
 
 
 def _reason(finish: Finish) -> str:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from msgspec import Raw
 
+from headgate.dialects.translation.arguments import object_from
 from headgate.model import Target
 from headgate.wire import codec
 from headgate.wire.codec import EMPTY_OBJECT, NULL, Object
@@ -151,9 +152,8 @@ def _calls(message: Object, names: dict[str, Raw], *, signed: bool) -> list[Obje
         function = codec.as_object(call.get("function")) or {}
         name, ident = function.get("name", NULL), codec.as_text(call.get("id")) or ""
         names[ident] = name
-        data = (codec.as_text(function.get("arguments")) or "").encode()
-        arguments = Raw(data) if codec.as_object(data) is not None else EMPTY_OBJECT
-        part: Object = {"functionCall": codec.raw({"name": name, "args": arguments})}
+        given = object_from(codec.as_text(function.get("arguments")) or "")
+        part: Object = {"functionCall": codec.raw({"name": name, "args": given})}
         if signed and not found:  # only the first call of a step has one
             part["thoughtSignature"] = _NO_SIGNATURE
         found.append(part)
