@@ -15,7 +15,7 @@ WORKERS ?= 4
 PYTEST = PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest
 
 .DEFAULT_GOAL := serve
-.PHONY: serve help test test-agents proofs check bench chaos faults fuzz image lock clean
+.PHONY: serve help test test-agents proofs scan check bench chaos faults fuzz image lock clean
 
 serve: $(RUNTIME) ## Start Headgate: data plane on 127.0.0.1:4000, control plane on :4001
 	@exec $(BIN)/headgate serve $(ARGS)
@@ -39,6 +39,9 @@ proofs: $(TESTING) $(NODE) ## The slow tests whole, of which `make test` takes a
 
 SLOW := tests/conformance tests/control/test_api_schema.py tests/control/test_requests.py \
   tests/control/test_ten_million.py tests/dialects/openai_chat/test_quotations.py tests/serving/test_resume_memory.py
+
+scan: $(TESTING) $(NODE) ## All tests, then each state directory searched for the secrets that they use
+	SECRET_SCAN=1 $(MAKE) test
 
 check: $(TESTING) ## Style, types, architecture: seconds
 	$(BIN)/ruff check

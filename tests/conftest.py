@@ -5,12 +5,13 @@ stands in the environment of who runs them, no test may call a provider that cos
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
 
 from headgate.catalog.presets import rows
+from tests import secret_scan
 
 for name in {name for row in rows().values() for name in row.key_env} & os.environ.keys():
     del os.environ[name]
@@ -24,6 +25,20 @@ def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool 
         return None
     named = any(collection_path == Path(one.partition("::")[0]).resolve() for one in config.args)
     return None if named or "mark.alone" in collection_path.read_text() else True
+
+
+@pytest.fixture
+def tmp_path(tmp_path: Path) -> Iterator[Path]:
+    """pytest's own, searched for secrets when the test's gateways have ended (see ``secret_scan``)."""
+    yield tmp_path
+    assert not (secret_scan.WANTED and (found := secret_scan.findings(tmp_path))), found
+
+
+@pytest.fixture(scope="session", autouse=True)
+def shared_folders(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
+    """The directories that several tests share, searched at the end of the run."""
+    yield
+    assert not (secret_scan.WANTED and (found := secret_scan.findings(tmp_path_factory.getbasetemp()))), found
 
 
 @pytest.fixture
